@@ -1,0 +1,1 @@
+"""Checkpoint -> certified model bundle. The only place where training meets serving."""

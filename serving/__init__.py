@@ -1,0 +1,1 @@
+"""Model bundle -> HTTP. Never imports torch."""

@@ -1,0 +1,1 @@
+"""MNIST -> checkpoint. Knows nothing of export or serving."""

@@ -1,0 +1,299 @@
+"""train(): from images to a run folder, and on again from wherever it was stopped.
+
+A run folder holds
+
+    last.pt         everything a resume needs
+    model.pt        the weights to use
+    metrics.jsonl   a line an epoch
+    curves.png  confusion.png  mistakes.png
+    run.json        config, versions, data digests, result
+
+All randomness of a step is a function of the seed and the step's number, so that a resumed run takes
+the very steps an uninterrupted one takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from training import checkpoint
+from training.augment import augment
+from training.config import TrainConfig
+from training.data import Digits, Splits
+from training.evaluate import Evaluation, evaluate
+from training.models import build, normalize, parameter_count
+from training.optimizers import build_optimizer, rate_at, set_rate
+from training.plots import plot_confusion, plot_curves, plot_mistakes
+from training.progress import Progress
+
+# A step of more images than this is taken in parts, their gradients added up: the same step within
+# rounding (BatchNorm sees one part at a time), in bounded memory.
+PART = 4096
+
+
+class TrainingError(Exception):
+    """The run cannot begin or go on; the message says why and the way out."""
+
+
+@dataclass
+class State:
+    """What changes from step to step, and all that a resume needs."""
+
+    config: TrainConfig
+    network: nn.Module
+    averaged: AveragedModel | None
+    optimizer: Optimizer
+    step: int = 0
+    """Steps taken since the beginning of the run."""
+    epoch_loss: float = 0.0
+    """Sum of the losses of the images seen so far in this epoch."""
+    epoch_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """A row for each finished epoch, as in metrics.jsonl."""
+
+    @classmethod
+    def new(cls, config: TrainConfig, device: torch.device) -> State:
+        """Fresh weights from the config's seed."""
+        torch.default_generator.manual_seed(_seed(config, "weights"))
+        network = build(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        averaged = None
+        if config.ema:
+            averaged = AveragedModel(network, multi_avg_fn=_ema(config.ema), use_buffers=True)
+        return cls(config, network, averaged, build_optimizer(config, network))
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The weights to use: the averaged ones where the run averages."""
+        return self.averaged.module if self.averaged else self.network
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, unless the weights are no longer numbers."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            raise TrainingError(_diverged(self.config, self.step, path))
+        checkpoint.save(
+            path,
+            {
+                "config": self.config.asdict(),
+                "network": self.network.state_dict(),
+                "averaged": self.averaged.state_dict() if self.averaged else None,
+                "optimizer": self.optimizer.state_dict(),
+                "random": torch.default_generator.get_state(),
+                "step": self.step,
+                "epoch_loss": self.epoch_loss,
+                "epoch_seconds": self.epoch_seconds,
+                "history": self.history,
+            },
+        )
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of a run with the same config."""
+        saved = checkpoint.load(path)
+        differing = [key for key, value in self.config.asdict().items() if saved["config"].get(key) != value]
+        if differing:
+            changes = ", ".join(
+                f"--{key.replace('_', '-')} {saved['config'].get(key)}, not {getattr(self.config, key)}"
+                for key in differing
+            )
+            raise TrainingError(
+                f"{path.parent} belongs to another run: it has {changes}. "
+                "Resume it with its own settings, or name another --output."
+            )
+        self.network.load_state_dict(saved["network"])
+        if self.averaged:
+            self.averaged.load_state_dict(saved["averaged"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.default_generator.set_state(saved["random"])
+        self.step = saved["step"]
+        self.epoch_loss, self.epoch_seconds = saved["epoch_loss"], saved["epoch_seconds"]
+        self.history = saved["history"]
+
+
+def train(
+    config: TrainConfig,
+    splits: Splits,
+    output: Path,
+    *,
+    resume: bool = False,
+    checkpoint_every: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Train, and leave the run folder at ``output``.
+
+    Args:
+        resume: go on from ``output/last.pt`` if it is there.
+        checkpoint_every: also save within an epoch, each so many steps; 0 saves at its end only.
+
+    Returns:
+        the finished network's answers on the test set, which nothing here chooses by.
+
+    Raises:
+        TrainingError: the folder holds another run, or the loss is no longer a number.
+        CheckpointError: the checkpoint to resume from is damaged.
+        OSError: a file could not be written; the previous checkpoint is still there.
+    """
+    last = output / "last.pt"
+    if last.exists() and not resume:
+        raise TrainingError(
+            f"{output} already holds a run: add --resume to go on with it, or name another --output."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    target = torch.device(device)
+    state = State.new(config, target)
+    if last.exists():
+        state.load(last)
+
+    images = splits.train.to(target)
+    validation = splits.validation.to(target)
+    batch_size = min(config.batch_size or len(images), len(images))
+    steps_per_epoch = math.ceil(len(images) / batch_size)
+    total_steps = steps_per_epoch * config.epochs
+    if progress:
+        progress.begin(total_steps, state.step)
+
+    state.network.train()
+    while state.step < total_steps:
+        epoch = state.step // steps_per_epoch
+        started = time.monotonic() - state.epoch_seconds
+        for indices in _batches(config, len(images), batch_size, epoch, first=state.step % steps_per_epoch):
+            rate = rate_at(config, state.step / total_steps)
+            loss = _step(state, images.take(indices.to(target)), rate)
+            if not math.isfinite(loss):
+                raise TrainingError(_diverged(config, state.step, last))
+            state.step += 1
+            state.epoch_loss += loss * len(indices)
+            if progress:
+                progress.step(f"{epoch + 1}/{config.epochs}", state.step, loss, rate)
+            if checkpoint_every and state.step % checkpoint_every == 0:
+                state.epoch_seconds = time.monotonic() - started
+                state.save(last)
+        row: dict[str, Any] = {"epoch": epoch + 1, "train_loss": state.epoch_loss / len(images), "rate": rate}
+        if len(validation):
+            chosen = evaluate(state.best_network, validation)
+            row |= {"validation_loss": chosen.loss, "validation_accuracy": chosen.accuracy}
+        row["seconds"] = round(time.monotonic() - started, 3)
+        state.history.append(row)
+        state.epoch_loss = state.epoch_seconds = 0.0
+        state.save(last)
+        _write_metrics(output, state.history)
+        if progress:
+            progress.line(_epoch_line(row, config.epochs))
+    return _finish(state, splits, output, target)
+
+
+def _step(state: State, batch: Digits, rate: float) -> float:
+    """One optimizer step on ``batch``; its mean loss before the step."""
+    # The default generator, so that whatever draws within a step draws the same after a resume.
+    torch.default_generator.manual_seed(_seed(state.config, "step", state.step))
+    set_rate(state.optimizer, rate)
+    state.optimizer.zero_grad()
+    total = 0.0
+    for images, labels in zip(batch.images.split(PART), batch.labels.split(PART), strict=True):
+        pixels = augment(images, torch.default_generator) if state.config.augment else images
+        loss = F.cross_entropy(state.network(normalize(pixels)), labels) * (len(labels) / len(batch))
+        loss.backward()
+        total += loss.item()
+    if math.isfinite(total):
+        state.optimizer.step()
+        if state.averaged:
+            state.averaged.update_parameters(state.network)
+    return total
+
+
+def _batches(config: TrainConfig, count: int, size: int, epoch: int, first: int) -> Iterator[Tensor]:
+    """Indices of the batches of an epoch from batch ``first`` on, in the epoch's own random order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(_seed(config, "order", epoch)))
+    yield from order.split(size)[first:]
+
+
+def _ema(decay: float) -> Any:
+    """Exponential moving average that forgets the first steps fast: decay min(d, (1 + n) / (10 + n))."""
+
+    def average(averaged: Any, current: Any, count: Tensor) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return average
+
+
+def _seed(config: TrainConfig, *what: object) -> int:
+    # A CRC spreads neighbouring steps over the 32 bits that torch's CPU generator takes of a seed.
+    return zlib.crc32(repr((config.seed, *what)).encode())
+
+
+def _diverged(config: TrainConfig, step: int, last: Path) -> str:
+    kept = f"{last} holds the last good state. " if last.exists() else ""
+    return (
+        f"the loss is not a number at step {step + 1}. {kept}"
+        f"Try a lower --learning-rate than {config.learning_rate:g} in a new --output."
+    )
+
+
+def _epoch_line(row: dict[str, Any], epochs: int) -> str:
+    line = f"epoch {row['epoch']}/{epochs}  training loss {row['train_loss']:.4f}"
+    if "validation_loss" in row:
+        line += f"  validation loss {row['validation_loss']:.4f} accuracy {row['validation_accuracy']:.2%}"
+    return f"{line}  {row['seconds']:.1f} s"
+
+
+def _write_metrics(output: Path, history: list[dict[str, Any]]) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in history)
+    checkpoint.write_atomically(output / "metrics.jsonl", lines.encode())
+
+
+def _finish(state: State, splits: Splits, output: Path, device: torch.device) -> Evaluation:
+    """Evaluate once on the test set; write the weights, the pictures, and last of all the record."""
+    network = state.best_network
+    test = evaluate(network, splits.test.to(device))
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    model = checkpoint.to_bytes({"model": state.config.model, "weights": weights})
+    checkpoint.write_atomically(output / "model.pt", model)
+    _write_metrics(output, state.history)
+    plot_curves(output / "curves.png", state.history)
+    plot_confusion(output / "confusion.png", test, splits.labels)
+    plot_mistakes(output / "mistakes.png", test, splits.test, splits.labels)
+    record = {
+        "config": state.config.asdict(),
+        "dataset": {
+            "name": splits.name,
+            "labels": splits.labels,
+            "digests": splits.digests,
+            "train_images": len(splits.train),
+            "validation_images": len(splits.validation),
+        },
+        "parameters": parameter_count(network),
+        "model_sha256": hashlib.sha256(model).hexdigest(),
+        "result": {"test": test.summary()}
+        | (
+            {"validation": evaluate(network, splits.validation.to(device)).summary()}
+            if len(splits.validation)
+            else {}
+        ),
+        "seconds": round(sum(row["seconds"] for row in state.history), 1),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": importlib.metadata.version("torchvision"),
+            "numpy": np.__version__,
+        },
+        "threads": torch.get_num_threads(),
+    }
+    checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    return test

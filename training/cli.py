@@ -27,9 +27,7 @@ def config_options(command: Any) -> Any:
 
 @click.command(context_settings={"show_default": True})
 @config_options
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/MODEL]"
-)
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/MODEL]")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -37,9 +35,7 @@ def config_options(command: Any) -> Any:
     show_envvar=True,
     help="Folder with the data set; without it the cache, mirrors and the package index are asked.",
 )
-@click.option(
-    "--resume", is_flag=True, help="Go on from the last checkpoint in the run folder, if there is one."
-)
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder, if there is one.")
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(min=0),
@@ -95,9 +91,7 @@ def main(
     except (RuntimeError, AssertionError) as error:
         raise click.UsageError(f"--device {device}: {str(error).splitlines()[0]}") from error
     try:
-        splits = datasets.load(
-            config.dataset, folder=data, validation=config.validation, subset=config.subset
-        )
+        splits = datasets.load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
         test = training.train(
             config,
             splits,

@@ -64,9 +64,7 @@ class TrainConfig:
         check_name("optimizer", self.optimizer, OPTIMIZER_DEFAULTS)
         check_name("schedule", self.schedule, ("one-cycle", "constant"))
         self._check("epochs", self.epochs >= 1, "must be at least 1")
-        self._check(
-            "batch_size", self.batch_size >= 0, "must not be negative; 0 takes all images in one step"
-        )
+        self._check("batch_size", self.batch_size >= 0, "must not be negative; 0 takes all images in one step")
         self._check("learning_rate", 0 < self.learning_rate < float("inf"), "must be a positive number")
         self._check("weight_decay", 0 <= self.weight_decay < float("inf"), "must not be negative; 0 is off")
         self._check("ema", 0 <= self.ema < 1, "must lie in [0, 1); 0 is off")

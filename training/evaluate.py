@@ -48,9 +48,7 @@ class Evaluation:
     def confusion(self) -> Tensor:
         """int64 ``[C, C]``: row the true class, column the predicted one."""
         classes = self.logits.shape[1]
-        return torch.bincount(self.labels * classes + self.predictions, minlength=classes**2).view(
-            classes, -1
-        )
+        return torch.bincount(self.labels * classes + self.predictions, minlength=classes**2).view(classes, -1)
 
     def calibration_error(self, bins: int = 15) -> float:
         """Expected calibration error, 0..1, over equal bins of confidence (Guo et al., arXiv:1706.04599)."""

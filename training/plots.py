@@ -65,9 +65,7 @@ def plot_confusion(path: Path, evaluation: Evaluation, labels: Sequence[str]) ->
     _save(figure, path)
 
 
-def plot_mistakes(
-    path: Path, evaluation: Evaluation, digits: Digits, labels: Sequence[str], count: int = 32
-) -> None:
+def plot_mistakes(path: Path, evaluation: Evaluation, digits: Digits, labels: Sequence[str], count: int = 32) -> None:
     """The mistakes the network was surest of, the worst first."""
     losses = F.cross_entropy(evaluation.logits, evaluation.labels, reduction="none")
     wrong = evaluation.predictions != evaluation.labels

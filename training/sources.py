@@ -136,11 +136,7 @@ def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = Non
         click.echo(f"{dataset.name}: from {description}, digests verified", err=True)
         if not description.startswith(("the folder", "the cache")):
             _keep(dataset, files, cache)
-        return (
-            {name: gzip.decompress(content) for name, content in files.items()}
-            if dataset.compressed
-            else files
-        )
+        return {name: gzip.decompress(content) for name, content in files.items()} if dataset.compressed else files
     raise DataError(
         f"{dataset.name} could not be had. Tried:\n" + "\n".join(tried) + "\nTo supply it by hand, put "
         f"{', '.join(map(dataset.file_name, FILES))}{'' if dataset.compressed else ' (as they are or .gz)'} "
@@ -161,9 +157,7 @@ def from_folder(dataset: Dataset, folder: Path) -> Files:
     if missing:
         raise SourceError(f"has no {', '.join(map(dataset.file_name, missing))}")
     try:
-        return {
-            name: _verified(dataset, name, path.read_bytes(), path) for name, path in found.items() if path
-        }
+        return {name: _verified(dataset, name, path.read_bytes(), path) for name, path in found.items() if path}
     except OSError as error:
         raise SourceError(str(error)) from error
 
@@ -190,10 +184,7 @@ def _verified(dataset: Dataset, name: str, content: bytes, origin: Path | str) -
 
 def from_mirror(dataset: Dataset, mirror: str) -> Files:
     """Download the four ``.gz`` files below the address ``mirror``."""
-    return {
-        name: _verified(dataset, name, _download(f"{mirror}{name}.gz"), f"{mirror}{name}.gz")
-        for name in FILES
-    }
+    return {name: _verified(dataset, name, _download(f"{mirror}{name}.gz"), f"{mirror}{name}.gz") for name in FILES}
 
 
 def _download(url: str) -> bytes:

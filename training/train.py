@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -151,9 +150,7 @@ def train(
     """
     last = output / "last.pt"
     if last.exists() and not resume:
-        raise TrainingError(
-            f"{output} already holds a run: add --resume to go on with it, or name another --output."
-        )
+        raise TrainingError(f"{output} already holds a run: add --resume to go on with it, or name another --output.")
     output.mkdir(parents=True, exist_ok=True)
     target = torch.device(device)
     state = State.new(config, target)
@@ -281,18 +278,10 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
         "parameters": parameter_count(network),
         "model_sha256": hashlib.sha256(model).hexdigest(),
         "result": {"test": test.summary()}
-        | (
-            {"validation": evaluate(network, splits.validation.to(device)).summary()}
-            if len(splits.validation)
-            else {}
-        ),
+        | ({"validation": evaluate(network, splits.validation.to(device)).summary()} if len(splits.validation) else {}),
         "seconds": round(sum(row["seconds"] for row in state.history), 1),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": importlib.metadata.version("torchvision"),
-            "numpy": np.__version__,
-        },
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
         "threads": torch.get_num_threads(),
     }
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())

@@ -1,0 +1,166 @@
+"""Run folder to published bundle: convert, verify, then rename into place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from torch import nn
+
+from export.equivalence import Answer, check_onnx, check_torchscript, eager
+from export.graph import ServingGraph
+from export.onnx import OPSET, export_onnx
+from export.torchscript import export_torchscript, load_torchscript
+from serving import bundle
+from serving.bundle import Bundle, BundleError, Manifest
+from serving.classifier import INPUTS, outputs
+from serving.repository import load_folder, versions
+from training import checkpoint
+from training.data import Digits, load
+from training.models import build, parameter_count
+
+GOLDEN_PER_CLASS = 4
+
+
+class ExportError(Exception):
+    """The run cannot be exported; the message says why and the way out."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder."""
+
+    folder: Path
+    record: dict[str, Any]
+    """run.json."""
+    network: nn.Module
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read ``run.json`` and the weights it vouches for.
+
+        Raises:
+            ExportError: the run is not finished, or its weights are not those of its record.
+        """
+        try:
+            record = json.loads((folder / "run.json").read_text())
+            weights = (folder / "model.pt").read_bytes()
+        except FileNotFoundError as error:
+            raise ExportError(
+                f"{folder} is no finished run: it has no {Path(str(error.filename)).name}. "
+                f"Finish it with mnist-train --output {folder} --resume"
+            ) from error
+        except ValueError as error:
+            raise ExportError(f"{folder / 'run.json'} cannot be read: {error}") from error
+        if hashlib.sha256(weights).hexdigest() != record.get("model_sha256"):
+            raise ExportError(f"{folder / 'model.pt'} was altered: its SHA-256 is not that of run.json")
+        network = build(record["config"]["model"])
+        network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
+        return cls(folder, record, network)
+
+
+def publish(run: Run, repository: Path, name: str | None = None, data: Path | None = None) -> Bundle:
+    """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
+
+    Args:
+        name: of the model; that of the data set unless given.
+        data: folder with the data set; see :func:`training.sources.fetch`.
+
+    Raises:
+        EquivalenceError: a format is not equivalent. Nothing is left in the repository.
+        BundleError: the finished bundle does not load as the service loads it.
+        DataError: the test images could not be had.
+        OSError: it could not be written.
+    """
+    name = name or run.record["dataset"]["name"]
+    test = load(run.record["dataset"]["name"], folder=data).test
+    models = repository / name
+    models.mkdir(parents=True, exist_ok=True)
+    # Beside its final place, so that the rename is one; no version number, so that nobody reads it.
+    staging = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
+    try:
+        manifest = _write(staging, run, test, name)
+        while True:
+            version = max(versions(repository, name), default=0) + 1
+            manifest = msgspec.structs.replace(manifest, version=version)
+            text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+            checkpoint.write_atomically(staging / bundle.MANIFEST, text + b"\n")
+            # What is published has been loaded and run as the service will.
+            load_folder(staging)
+            staging.chmod(0o755)
+            try:
+                # A folder is never renamed over one with files in it: of two exports at once each
+                # gets a version of its own.
+                staging.rename(models / str(version))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                continue
+            return bundle.read(models / str(version))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def verify(folder: Path, data: Path | None = None) -> Bundle:
+    """Check a published bundle again: digests, contract, golden set, and the certified test result.
+
+    Raises:
+        BundleError: something is not as certified.
+        DataError: the test images could not be had.
+    """
+    model = load_folder(folder)
+    manifest = model.bundle.manifest
+    test = load(manifest.training["dataset"]["name"], folder=data).test
+    images, truth = test.images.numpy(), test.labels.numpy()
+    formats: dict[str, Answer] = {"onnx": model.classifier.classify}
+    if bundle.TORCHSCRIPT in manifest.files:
+        formats["torchscript"] = eager(load_torchscript(folder / bundle.TORCHSCRIPT))
+    for name, classify in formats.items():
+        correct = int((classify(images)[0].argmax(axis=1) == truth).sum())
+        if correct != manifest.result["test"]["correct"]:
+            raise BundleError(
+                f"{folder}: its {name} file gets {correct} test images right, "
+                f"its manifest says {manifest.result['test']['correct']}"
+            )
+    return model.bundle
+
+
+def _write(folder: Path, run: Run, test: Digits, name: str) -> Manifest:
+    """Convert and verify every format; the manifest lacks only its version."""
+    images, truth = test.images.numpy(), test.labels.numpy()
+    graph = ServingGraph(run.network)
+    labels = tuple(run.record["dataset"]["labels"])
+    export_torchscript(graph, folder / bundle.TORCHSCRIPT)
+    export_onnx(graph, folder / bundle.ONNX, labels)
+    equivalence = {
+        "onnx": check_onnx(folder / bundle.ONNX, graph, images, labels),
+        "torchscript": check_torchscript(folder / bundle.TORCHSCRIPT, graph, images, labels),
+    }
+    chosen = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_PER_CLASS] for label in range(len(labels))])
+    logits, _ = eager(graph)(images[chosen])
+    np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=logits, labels=truth[chosen])
+    return Manifest(
+        format=bundle.FORMAT,
+        name=name,
+        version=1,
+        labels=labels,
+        inputs=INPUTS,
+        outputs=outputs(len(labels)),
+        parameters=parameter_count(run.network),
+        training={key: run.record[key] for key in ("config", "dataset", "seconds", "model_sha256")},
+        result=run.record["result"],
+        equivalence=equivalence,
+        files={file: bundle.describe(folder / file) for file in (bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN)},
+        versions=run.record["versions"]
+        | {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxruntime", "onnxscript")}
+        | {"opset": str(OPSET)},
+    )

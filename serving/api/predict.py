@@ -1,0 +1,218 @@
+"""POST /predict: decode -> classify -> encode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from litestar import Request, Response, post
+from litestar.datastructures import UploadFile
+from litestar.exceptions import ClientException, HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+
+from serving.classifier import IMAGE_SIZE, Floats, Images
+from serving.images import PictureError, decode
+from serving.repository import Model
+from serving.settings import Settings
+
+PIXELS = IMAGE_SIZE * IMAGE_SIZE
+
+# More work than this is done on a thread, so that it does not keep others' digits waiting; less costs
+# no more than the change of thread would.
+INLINE_IMAGES = 16
+INLINE_PICTURE_BYTES = 16_384
+
+
+class Prediction(msgspec.Struct):
+    """What one image was taken for."""
+
+    digit: int
+    """Index of the most probable class; of a digit, the digit itself."""
+    label: str
+    """Name of that class."""
+    confidence: float
+    """Its probability."""
+    probabilities: list[float]
+    """Of every class in order."""
+
+
+class ModelVersion(msgspec.Struct):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class Answer(msgspec.Struct):
+    """A prediction for each image, in order."""
+
+    model: ModelVersion
+    predictions: list[Prediction]
+
+
+Pixel = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Row = Annotated[list[Pixel], msgspec.Meta(min_length=IMAGE_SIZE, max_length=IMAGE_SIZE)]
+Square = Annotated[list[Row], msgspec.Meta(min_length=IMAGE_SIZE, max_length=IMAGE_SIZE)]
+
+
+class JsonImages(msgspec.Struct):
+    """Images as nested lists of pixels 0..255, ink bright on dark."""
+
+    images: Annotated[list[Square], msgspec.Meta(min_length=1)]
+
+
+_json = msgspec.json.Decoder(JsonImages)
+_encode = msgspec.json.Encoder().encode
+
+
+class UnsupportedMediaType(HTTPException):
+    """The body is of a kind that is not taken."""
+
+    status_code = 415
+
+
+class TooLarge(HTTPException):
+    """The body or what is in it goes beyond a limit."""
+
+    status_code = 413
+
+
+TAKEN = (
+    "send a picture (image/png, image/jpeg, ...), several (multipart/form-data), raw pixels "
+    '(application/octet-stream, 784 bytes an image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
+)
+
+
+def _binary(description: str) -> OpenAPIMediaType:
+    return OpenAPIMediaType(Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description=description))
+
+
+class PredictOperation(Operation):
+    """The four kinds of body, which a handler's signature cannot say."""
+
+    def __post_init__(self) -> None:
+        square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)
+        for _ in range(2):
+            square = Schema(type=OpenAPIType.ARRAY, items=square, min_items=IMAGE_SIZE, max_items=IMAGE_SIZE)
+        images = Schema(type=OpenAPIType.ARRAY, items=square, min_items=1)
+        files = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY))
+        self.request_body = RequestBody(
+            required=True,
+            content={
+                "image/png": _binary("One picture of a digit."),
+                "image/jpeg": _binary("One picture of a digit."),
+                "multipart/form-data": OpenAPIMediaType(
+                    Schema(type=OpenAPIType.OBJECT, properties={"files": files}, required=["files"])
+                ),
+                "application/octet-stream": _binary("784 bytes an image, rows from the top, ink bright on dark."),
+                "application/json": OpenAPIMediaType(
+                    Schema(type=OpenAPIType.OBJECT, properties={"images": images}, required=["images"])
+                ),
+            },
+        )
+
+
+@post(
+    "/predict",
+    status_code=200,
+    operation_id="predict",
+    operation_class=PredictOperation,
+    summary="Recognise the digits in pictures or pixels",
+    tags=["prediction"],
+    responses={200: ResponseSpec(Answer, description="A prediction for each image, in order.")},
+)
+async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer with a prediction for each image in the body."""
+    model: Model = request.app.state.model
+    images = await decode_request(request, request.app.state.settings)
+    if len(images) > INLINE_IMAGES:
+        _, probabilities = await asyncio.to_thread(model.classifier.classify, images)
+    else:
+        _, probabilities = model.classifier.classify(images)
+    return Response(encode(model, probabilities), media_type="application/json")
+
+
+async def decode_request(request: Request[Any, Any, Any], settings: Settings) -> Images:
+    """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() not in ("identity", ""):
+        raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body uncompressed")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await decode_pictures(await pictures_in(request), settings)
+    body = await request.body()
+    if kind.startswith("image/"):
+        return await decode_pictures([body], settings)
+    if kind == "application/octet-stream":
+        return decode_pixels(body, settings.max_batch)
+    if kind == "application/json":
+        return decode_json(body, settings.max_batch)
+    raise UnsupportedMediaType(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
+
+
+async def pictures_in(request: Request[Any, Any, Any]) -> list[bytes]:
+    """The files of a form, in order."""
+    try:
+        form = await request.form()
+    except HTTPException:
+        raise
+    except Exception as error:  # the form parser raises errors of its own on malformed bodies
+        raise ClientException(f"the form cannot be read: {error}") from error
+    return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+
+
+async def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> Images:
+    """One image a picture, off the event loop where that takes long."""
+    check_count(len(pictures), settings.max_batch)
+
+    def decode_all() -> Images:
+        return np.stack([decode(picture, settings.max_pixels) for picture in pictures])
+
+    try:
+        if sum(map(len, pictures)) > INLINE_PICTURE_BYTES:
+            return await asyncio.to_thread(decode_all)
+        return decode_all()
+    except PictureError as error:
+        raise ClientException(str(error)) from error
+
+
+def decode_pixels(body: bytes, max_batch: int) -> Images:
+    """Raw pixels, 784 bytes an image."""
+    count, rest = divmod(len(body), PIXELS)
+    if rest:
+        raise ClientException(f"the body has {len(body)} bytes, not a multiple of {PIXELS} (28x28) bytes an image")
+    check_count(count, max_batch)
+    return np.frombuffer(body, np.uint8).reshape(count, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def decode_json(body: bytes, max_batch: int) -> Images:
+    """``{"images": [...]}``."""
+    try:
+        images = _json.decode(body).images
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientException(f"the JSON is not as it should be: {error}; {TAKEN}") from error
+    check_count(len(images), max_batch)
+    return np.array(images, np.uint8)
+
+
+def check_count(count: int, max_batch: int) -> None:
+    """Refuse an empty batch and one over the limit."""
+    if count == 0:
+        raise ClientException(f"the body holds no image; {TAKEN}")
+    if count > max_batch:
+        raise TooLarge(f"the body holds {count} images; at most {max_batch} are taken in one request")
+
+
+def encode(model: Model, probabilities: Floats) -> bytes:
+    """The answer as JSON."""
+    digits = probabilities.argmax(axis=1).tolist()
+    predictions = [
+        Prediction(digit, model.labels[digit], row[digit], row)
+        for digit, row in zip(digits, probabilities.tolist(), strict=True)
+    ]
+    return _encode(Answer(ModelVersion(model.name, model.version), predictions))

@@ -1,0 +1,129 @@
+"""A model bundle on disk: its manifest, and proof that its files are what the manifest says.
+
+    <repository>/<name>/<version>/manifest.json   the certificate
+                                  model.onnx  model.torchscript.pt  golden.npz
+
+This side reads; ``export`` writes what is read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+MANIFEST = "manifest.json"
+ONNX = "model.onnx"
+TORCHSCRIPT = "model.torchscript.pt"
+GOLDEN = "golden.npz"
+# Bumped when a manifest changes its meaning.
+FORMAT = 1
+
+
+class BundleError(Exception):
+    """A bundle is missing, incomplete, altered, or does not compute here what it was certified to."""
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """An input or output of the graph; -1 is an axis of any length."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class File(msgspec.Struct, frozen=True):
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Equivalence(msgspec.Struct, frozen=True):
+    """How one exported format compared with the network it was made from."""
+
+    images: int
+    labels_differing: int
+    logits_difference: float
+    """Largest absolute difference of any logit."""
+    probabilities_difference: float
+    """Largest absolute difference of any probability."""
+    tolerance: float
+    """What the difference of logits may be, here and wherever the bundle is loaded."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate of a bundle."""
+
+    format: int
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parameters: int
+    training: dict[str, Any]
+    """Config, data and seconds of the run, as in its run.json."""
+    result: dict[str, Any]
+    """Loss, accuracy and calibration on the test and validation sets."""
+    equivalence: dict[str, Equivalence]
+    """By format: onnx, torchscript."""
+    files: dict[str, File]
+    versions: dict[str, str]
+    """Of the programs that made it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files matched their digests when it was read."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def tolerance(self) -> float:
+        """How far the logits of the ONNX graph may be from the certified ones."""
+        return self.manifest.equivalence["onnx"].tolerance
+
+
+def read(folder: Path) -> Bundle:
+    """Read the manifest in ``folder`` and check every file it lists.
+
+    Raises:
+        BundleError: there is no manifest, it cannot be read, or a file is missing or altered.
+    """
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        raise BundleError(f"{folder} is no model bundle: {error.strerror}: {MANIFEST}") from error
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{folder / MANIFEST} cannot be read: {error}") from error
+    if manifest.format != FORMAT:
+        raise BundleError(f"{folder} has format {manifest.format}; this version reads {FORMAT}")
+    if not {ONNX, GOLDEN} <= manifest.files.keys() or "onnx" not in manifest.equivalence:
+        raise BundleError(f"{folder / MANIFEST} certifies no {ONNX}")
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise BundleError(f"{folder / MANIFEST} names a file outside its folder: {name}")
+        _check(folder / name, expected)
+    return Bundle(folder, manifest)
+
+
+def describe(path: Path) -> File:
+    """Digest and size of a file."""
+    content = path.read_bytes()
+    return File(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _check(path: Path, expected: File) -> None:
+    try:
+        actual = describe(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if actual.bytes != expected.bytes:
+        raise BundleError(f"{path} has {actual.bytes} bytes, its manifest says {expected.bytes}")
+    if actual.sha256 != expected.sha256:
+        raise BundleError(f"{path} was altered: SHA-256 {actual.sha256}, its manifest says {expected.sha256}")

@@ -1,0 +1,136 @@
+"""mnist-serve and mnist-predict."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from serving.settings import Settings, SettingsError, described, variable
+
+
+def settings_options(command: Any) -> Any:
+    """Give ``command`` a flag and an environment variable for each field of Settings."""
+    for name, kind, text in reversed(described()):
+        default = getattr(Settings, name)
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            type=click.Path(path_type=Path) if kind is Path else kind,
+            default=default,
+            show_default="the packaged one" if kind is Path else True,
+            envvar=variable(name),
+            show_envvar=True,
+            help=text,
+        )(command)
+    return command
+
+
+@click.command()
+@settings_options
+@click.version_option(package_name="mnist-service")
+def serve(**given: Any) -> None:
+    """Serve a model over HTTP.
+
+    \b
+    Examples:
+      mnist-serve
+      mnist-serve --repository models --host 0.0.0.0 --port 8080
+      curl --data-binary @digit.png -H 'content-type: image/png' http://127.0.0.1:8000/predict
+    """
+    import uvicorn
+
+    from serving.app import create_app
+    from serving.bundle import BundleError
+
+    try:
+        settings = Settings(**given)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        app = create_app(settings)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. Name another with --port."
+        ) from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    model = app.state.model
+    result = model.bundle.manifest.result.get("test", {})
+    click.echo(
+        f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, verified on this CPU\n"
+        f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C stops it)"
+    )
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=settings.grace,
+        server_header=False,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as /predict answers, with each file's name.")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    help="Model repository.  [default: the packaged one]",
+)
+@click.option("--model", default=Settings.model, show_default=True, help="Name of the model.")
+@click.version_option(package_name="mnist-service")
+def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, model: str) -> None:
+    """Recognise the digit in each picture, without a server.
+
+    \b
+    Examples:
+      mnist-predict digit.png
+      mnist-predict --json scans/*.png
+    """
+    import numpy as np
+
+    from serving import repository as models
+    from serving.bundle import BundleError
+    from serving.images import PictureError, decode
+
+    try:
+        loaded = models.load(repository or models.RELEASE, model)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(decode(file.read_bytes(), Settings.max_pixels))
+        except (OSError, PictureError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise click.ClickException(f"{file}: {reason}") from error
+    _, probabilities = loaded.classifier.classify(np.stack(pictures))
+    rows = [
+        {
+            "file": str(file),
+            "digit": int(row.argmax()),
+            "label": loaded.labels[int(row.argmax())],
+            "confidence": float(row.max()),
+            "probabilities": row.tolist(),
+        }
+        for file, row in zip(files, probabilities, strict=True)
+    ]
+    if as_json:
+        answer = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
+        click.echo(json.dumps(answer, indent=2))
+        return
+    width = max(len("file"), *(len(str(row["file"])) for row in rows))
+    click.echo(f"{'file':{width}}  digit  confidence")
+    for row in rows:
+        click.echo(f"{row['file']!s:{width}}  {row['label']!s:5}  {row['confidence']:10.2%}")

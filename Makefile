@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+SERVE_VENV := .venv-serve
 RUN ?= runs/cnn
 MODELS ?= models
 
@@ -20,6 +21,26 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 
 setup: $(VENV)/.complete  ## the environment with everything, in .venv
 
+# Trained with --resume, so that an interrupted `make run` goes on where it was.
+$(RUN)/run.json: | setup
+	$(BIN)/mnist-train --output $(RUN) --resume
+
+# The stamp keeps a second `make run` from publishing the same run again.
+$(MODELS)/.published: $(RUN)/run.json
+	$(BIN)/mnist-export $(RUN) --repository $(MODELS)
+	@touch $@
+
+run: $(MODELS)/.published  ## train on MNIST, export, and serve the result on http://127.0.0.1:8000
+	$(BIN)/mnist-serve --repository $(MODELS)
+
+$(SERVE_VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVE_VENV)
+	$(SERVE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+serve: $(SERVE_VENV)/.complete  ## serve the packaged model at once, without torch
+	$(SERVE_VENV)/bin/mnist-serve
+
 test: setup  ## the tests
 	$(BIN)/pytest --numprocesses auto $(PYTEST_ARGS)
 
@@ -27,3 +48,6 @@ check: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup  ## every benchmark; each prints its conditions and a table
+	$(BIN)/python benchmarks/training.py

@@ -76,7 +76,10 @@ def check_torchscript(path: Path, network: nn.Module, images: Images, labels: Se
         EquivalenceError: it is not equivalent; the class says in what.
     """
     module = load_torchscript(path)
-    given = module(torch.zeros(3, *images.shape[1:], dtype=torch.uint8))
+    try:
+        given = module(torch.zeros(3, *images.shape[1:], dtype=torch.uint8))
+    except RuntimeError as error:
+        raise ContractError(f"{path.name}: fails on three images: {str(error).splitlines()[-1]}") from error
     kinds = [(value.dtype, tuple(value.shape)) for value in given]
     if kinds != [(torch.float32, (3, len(labels)))] * 2:
         raise ContractError(f"{path.name}: three images give {kinds}, should be two of float32 (3, {len(labels)})")

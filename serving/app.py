@@ -7,7 +7,8 @@ from pathlib import Path
 
 from litestar import Litestar
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router
@@ -37,7 +38,15 @@ def create_app(settings: Settings | None = None) -> Litestar:
         ],
         state=State({"settings": settings, "model": model}),
         request_max_body_size=settings.max_body,
-        exception_handlers={HTTPException: errors.on_http_exception, Exception: errors.on_exception},
+        # Litestar would set up the whole process's logging; that is for whoever runs it.
+        logging_config=None,
+        exception_handlers={
+            RequestEntityTooLarge: errors.on_body_too_large,
+            NotFoundException: errors.on_not_found,
+            MethodNotAllowedException: errors.on_method_not_allowed,
+            HTTPException: errors.on_http_exception,
+            Exception: errors.on_exception,
+        },
         openapi_config=OpenAPIConfig(
             title="Digit service",
             version=importlib.metadata.version("mnist-service"),

@@ -15,6 +15,9 @@ from typing import Any
 
 import msgspec
 
+RELEASE = Path(__file__).parent / "release"
+"""The packaged repository."""
+
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 TORCHSCRIPT = "model.torchscript.pt"

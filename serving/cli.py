@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +76,10 @@ def serve(**given: Any) -> None:
         timeout_graceful_shutdown=settings.grace,
         server_header=False,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+    # uvicorn finishes the requests under way, then sends itself the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 @click.command()
@@ -101,11 +103,11 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     import numpy as np
 
     from serving import repository as models
-    from serving.bundle import BundleError
+    from serving.bundle import RELEASE, BundleError
     from serving.images import PictureError, decode
 
     try:
-        loaded = models.load(repository or models.RELEASE, model)
+        loaded = models.load(repository or RELEASE, model)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
     pictures = []

@@ -28,14 +28,19 @@ Ink = npt.NDArray[np.float32]
 
 
 class PictureError(ValueError):
-    """The bytes are no picture that can be read, or one that is too large."""
+    """The bytes are no picture that can be read."""
+
+
+class PictureTooLargeError(PictureError):
+    """The picture has more pixels than are taken."""
 
 
 def decode(content: bytes, max_pixels: int) -> Images:
     """The digit in a picture as uint8 ``[28, 28]``, bright on dark. An empty picture gives zeros.
 
     Raises:
-        PictureError: it is not a picture of a known format, damaged, or has more than ``max_pixels``.
+        PictureTooLargeError: it has more than ``max_pixels``.
+        PictureError: it is not a picture of a known format, or damaged.
     """
     grey = read_grey(content, max_pixels)
     return to_mnist(grey)
@@ -50,13 +55,15 @@ def read_grey(content: bytes, max_pixels: int) -> Ink:
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
             # The size stands in the header: a bomb is refused before it is unpacked.
             if picture.width * picture.height > max_pixels:
-                raise PictureError(
+                raise PictureTooLargeError(
                     f"the picture has {picture.width}x{picture.height} pixels; at most {max_pixels} are taken"
                 )
             picture.load()
             return _grey(ImageOps.exif_transpose(picture))
     except PictureError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, met while it reads the header
+        raise PictureTooLargeError(f"the picture is too large: {error}; at most {max_pixels} are taken") from error
     except UnidentifiedImageError as error:
         raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data

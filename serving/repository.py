@@ -10,9 +10,6 @@ from serving import bundle
 from serving.bundle import Bundle, BundleError
 from serving.classifier import INPUTS, Classifier, outputs
 
-RELEASE = Path(__file__).parent / "release"
-"""The packaged repository."""
-
 # No leading zero: 01 and 1 would be one version in two folders.
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 

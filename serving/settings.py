@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from serving.repository import RELEASE
+from serving.bundle import RELEASE
 
 PREFIX = "MNIST_"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Sche
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 
 from serving.classifier import IMAGE_SIZE, Floats, Images
-from serving.images import PictureError, decode
+from serving.images import PictureError, PictureTooLargeError, decode
 from serving.repository import Model
 from serving.settings import Settings
 
@@ -92,6 +93,7 @@ def _binary(description: str) -> OpenAPIMediaType:
     return OpenAPIMediaType(Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description=description))
 
 
+@dataclass
 class PredictOperation(Operation):
     """The four kinds of body, which a handler's signature cannot say."""
 
@@ -177,6 +179,8 @@ async def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> Imag
         if sum(map(len, pictures)) > INLINE_PICTURE_BYTES:
             return await asyncio.to_thread(decode_all)
         return decode_all()
+    except PictureTooLargeError as error:
+        raise TooLarge(str(error)) from error
     except PictureError as error:
         raise ClientException(str(error)) from error
 

@@ -8,8 +8,15 @@ import click
 
 from serving.bundle import Bundle
 
+EXAMPLES = """
+\b
+Examples:
+  mnist-export runs/cnn --repository models
+  mnist-export --verify models/mnist/1
+"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLES)
 @click.argument("run", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--repository",
@@ -34,13 +41,7 @@ from serving.bundle import Bundle
 )
 @click.version_option(package_name="mnist-service")
 def main(run: Path | None, repository: Path, name: str | None, data: Path | None, verify: Path | None) -> None:
-    """Export the finished run RUN to ONNX and TorchScript, prove both equal to it, and publish them.
-
-    \b
-    Examples:
-      mnist-export runs/cnn --repository models
-      mnist-export --verify models/mnist/1
-    """
+    """Export the finished run RUN to ONNX and TorchScript, prove both equal to it, and publish them."""
     if (run is None) == (verify is None):
         raise click.UsageError("name the run folder to export, or --verify a published bundle")
     try:

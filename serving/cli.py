@@ -13,6 +13,20 @@ import click
 
 from serving.settings import Settings, SettingsError, described, variable
 
+SERVE_EXAMPLES = """
+\b
+Examples:
+  mnist-serve
+  mnist-serve --repository models --host 0.0.0.0 --port 8080
+"""
+
+PREDICT_EXAMPLES = """
+\b
+Examples:
+  mnist-predict digit.png
+  mnist-predict --json scans/*.png
+"""
+
 
 def settings_options(command: Any) -> Any:
     """Give ``command`` a flag and an environment variable for each field of Settings."""
@@ -30,18 +44,11 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(epilog=SERVE_EXAMPLES)
 @settings_options
 @click.version_option(package_name="mnist-service")
 def serve(**given: Any) -> None:
-    """Serve a model over HTTP.
-
-    \b
-    Examples:
-      mnist-serve
-      mnist-serve --repository models --host 0.0.0.0 --port 8080
-      curl --data-binary @digit.png -H 'content-type: image/png' http://127.0.0.1:8000/predict
-    """
+    """Serve a model over HTTP."""
     import uvicorn
 
     from serving.app import create_app
@@ -82,7 +89,7 @@ def serve(**given: Any) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-@click.command()
+@click.command(epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as /predict answers, with each file's name.")
 @click.option(
@@ -93,13 +100,7 @@ def serve(**given: Any) -> None:
 @click.option("--model", default=Settings.model, show_default=True, help="Name of the model.")
 @click.version_option(package_name="mnist-service")
 def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, model: str) -> None:
-    """Recognise the digit in each picture, without a server.
-
-    \b
-    Examples:
-      mnist-predict digit.png
-      mnist-predict --json scans/*.png
-    """
+    """Recognise the digit in each picture, without a server."""
     import numpy as np
 
     from serving import repository as models

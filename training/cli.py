@@ -13,6 +13,14 @@ from click.core import ParameterSource
 
 from training.config import ConfigError, TrainConfig
 
+EXAMPLES = """
+\b
+Examples:
+  mnist-train
+  mnist-train --model mlp --optimizer momentum --epochs 5 --output runs/momentum
+  mnist-train --output runs/cnn --resume
+"""
+
 
 def config_options(command: Any) -> Any:
     """Give ``command`` a flag for each field of TrainConfig, with the field's default and text."""
@@ -25,7 +33,7 @@ def config_options(command: Any) -> Any:
     return command
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True}, epilog=EXAMPLES)
 @config_options
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/MODEL]")
 @click.option(
@@ -55,14 +63,7 @@ def main(
     device: str,
     **settings: Any,
 ) -> None:
-    """Train a classifier of handwritten digits and leave its run folder.
-
-    \b
-    Examples:
-      mnist-train
-      mnist-train --model mlp --optimizer momentum --epochs 5 --output runs/momentum
-      mnist-train --output runs/cnn --resume
-    """
+    """Train a classifier of handwritten digits and leave its run folder."""
     given = {name: value for name, value in settings.items() if _was_given(context, name)}
     try:
         config = TrainConfig.of(**given)

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.metadata
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router
 
-from serving import repository
-from serving.api import errors, operations, predict
+from serving.api import errors, open_inference, operations, predict
+from serving.bundle import BundleError
+from serving.keys import Keys
+from serving.metrics import Metrics
+from serving.observe import observed
+from serving.repository import ModelUnavailableError, Repository, UnknownModelError, load
+from serving.service import Service
 from serving.settings import Settings
 
-WEB = Path(__file__).parent / "web"
 
+def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
+    """The application, its models loaded and verified.
 
-def create_app(settings: Settings | None = None) -> Litestar:
-    """The application, its model loaded and verified.
+    Args:
+        unloaded: folder that the workers of one service share to remember unloaded models.
 
     Raises:
-        BundleError: there is no model, or it is not what its manifest certifies.
-        SettingsError: no settings were given and those of the environment break a rule.
+        BundleError: there is no default model, or none of its versions is what its manifest certifies.
+        SettingsError: no settings were given and those of the environment break a rule, or a key file does.
     """
     settings = settings or Settings.from_environment()
-    model = repository.load(settings.repository, settings.model)
-    return Litestar(
+    service = create_service(settings, unloaded or Path(tempfile.mkdtemp(prefix="mnist-serve-")))
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    exposed = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
+    app = Litestar(
         route_handlers=[
             predict.predict,
-            operations.live,
-            operations.ready,
-            create_static_files_router(path="/", directories=[WEB], html_mode=True, include_in_schema=False),
+            operations.metrics,
+            operations.docs,
+            *open_inference.HANDLERS,
+            create_static_files_router(path="/", directories=[operations.WEB], html_mode=True, include_in_schema=False),
         ],
-        state=State({"settings": settings, "model": model}),
+        state=State({"service": service}),
+        lifespan=[follow_repository],
         request_max_body_size=settings.max_body,
+        cors_config=CORSConfig(allow_origins=origins, expose_headers=exposed) if origins else None,
         # Litestar would set up the whole process's logging; that is for whoever runs it.
         logging_config=None,
-        exception_handlers={
-            RequestEntityTooLarge: errors.on_body_too_large,
-            NotFoundException: errors.on_not_found,
-            MethodNotAllowedException: errors.on_method_not_allowed,
-            HTTPException: errors.on_http_exception,
-            Exception: errors.on_exception,
-        },
+        exception_handlers=errors.HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Digit service",
             version=importlib.metadata.version("mnist-service"),
@@ -55,3 +64,54 @@ def create_app(settings: Settings | None = None) -> Litestar:
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
         ),
     )
+    app.asgi_handler = observed(app.asgi_handler, service.metrics, settings.access_log)
+    return app
+
+
+def create_service(settings: Settings, unloaded: Path) -> Service:
+    """The parts of the application, the default model loaded.
+
+    Raises:
+        BundleError, SettingsError: as :func:`create_app`.
+    """
+    metrics = Metrics()
+    repository = Repository(
+        settings.repository,
+        settings.versions,
+        unloaded,
+        on_load=metrics.model_loaded,
+        on_drop=metrics.model_dropped,
+        on_refuse=metrics.model_refused,
+    )
+    if not settings.repository.is_dir():
+        load(settings.repository, settings.model)  # says what is wrong
+    repository.scan()
+    try:
+        repository.get(settings.model)
+    except (UnknownModelError, ModelUnavailableError):
+        if not (unloaded / settings.model).exists():
+            load(settings.repository, settings.model)  # says what is wrong
+            raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
+    return Service(settings, repository, metrics, Keys(settings))
+
+
+@asynccontextmanager
+async def follow_repository(app: Litestar) -> AsyncIterator[None]:
+    """While the application runs, look for new versions."""
+    service: Service = app.state.service
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(service.settings.poll)
+            await asyncio.to_thread(service.repository.scan)
+
+    if not service.settings.poll:
+        yield
+        return
+    task = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import signal
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from serving.settings import Settings, SettingsError, described, variable
+from serving.settings import Settings, SettingsError, described, flag, variable
 
 SERVE_EXAMPLES = """
 \b
@@ -31,12 +32,12 @@ Examples:
 def settings_options(command: Any) -> Any:
     """Give ``command`` a flag and an environment variable for each field of Settings."""
     for name, kind, text in reversed(described()):
-        default = getattr(Settings, name)
+        default = getattr(Settings, name, "")
         command = click.option(
-            "--" + name.replace("_", "-"),
+            f"{flag(name)}/--no-{flag(name)[2:]}" if kind is bool else flag(name),
             type=click.Path(path_type=Path) if kind is Path else kind,
             default=default,
-            show_default="the packaged one" if kind is Path else True,
+            show_default="the packaged one" if kind is Path else default != "",
             envvar=variable(name),
             show_envvar=True,
             help=text,
@@ -51,15 +52,16 @@ def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
     import uvicorn
 
+    from serving import logs
     from serving.app import create_app
     from serving.bundle import BundleError
 
     try:
         settings = Settings(**given)
+        logs.configure(settings.log_level, settings.log_format)
+        app = create_app(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    try:
-        app = create_app(settings)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
     try:
@@ -70,7 +72,14 @@ def serve(**given: Any) -> None:
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. Name another with --port."
         ) from error
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    model = app.state.model
+    service = app.state.service
+    if not service.keys.predict and not _is_loopback(settings.host):
+        click.echo(
+            f"WARNING: anyone who reaches {settings.host} can use this service: no API key is needed. "
+            "Set --predict-keys-file, or see that only those who should can reach it.",
+            err=True,
+        )
+    model = service.repository.get(settings.model)
     result = model.bundle.manifest.result.get("test", {})
     click.echo(
         f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, verified on this CPU\n"
@@ -87,6 +96,13 @@ def serve(**given: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @click.command(epilog=PREDICT_EXAMPLES)

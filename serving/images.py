@@ -13,7 +13,19 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow would load its decoders with the first picture, which would wait 20 ms for them.
+from PIL import (  # noqa: F401
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from serving.classifier import IMAGE_SIZE, Images
 

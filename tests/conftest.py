@@ -22,6 +22,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The conformance suite can be pointed at any server of the protocol."""
+    parser.addoption("--base-url", help="test_open_inference.py asks this server instead of one of its own")
+    parser.addoption("--model-name", default="mnist", help="the model it asks about there")
+
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -23,13 +23,13 @@ SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scrip
 
 def shown(value):
     text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-    return f"`{text}`" if isinstance(text, str) else str(text)
+    return f"`{text}`" if isinstance(text, str) and text else str(text)
 
 
 def settings_rows():
     """A row of the README for each setting of the service."""
     for name, _, text in described():
-        default = "the packaged one" if name == "repository" else shown(getattr(Settings, name))
+        default = "the packaged one" if name == "repository" else shown(getattr(Settings, name, ""))
         yield f"| `--{name.replace('_', '-')}` | `{variable(name)}` | {default} | {text} |"
 
 

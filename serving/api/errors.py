@@ -1,4 +1,4 @@
-"""Failures as RFC 9457 problem documents."""
+"""Failures: RFC 9457 problem documents, and under /v2 the inference protocol's own form."""
 
 from __future__ import annotations
 
@@ -10,42 +10,111 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.openapi.datastructures import ResponseSpec
+
+from serving.repository import ModelUnavailableError, UnknownModelError
 
 PROBLEM = "application/problem+json"
 
 log = logging.getLogger("serving")
 
-
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """A problem document; ``detail`` says what was wrong and what would be right."""
-    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return Response(msgspec.json.encode(document), status_code=status, media_type=PROBLEM, headers=headers)
+AnyRequest = Request[Any, Any, Any]
 
 
-def on_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+class UnsupportedMediaType(HTTPException):
+    """The body is of a kind that is not taken."""
+
+    status_code = 415
+
+
+class TooLarge(HTTPException):
+    """The body or what is in it goes beyond a limit."""
+
+    status_code = 413
+
+
+class Problem(msgspec.Struct):
+    """A problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class ProtocolError(msgspec.Struct):
+    """The inference protocol's form of a failure."""
+
+    error: str
+
+
+def refusal(request: AnyRequest, status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """A failure in the form of its path; ``detail`` says what was wrong and what would be right."""
+    path = request.scope["path"]
+    if path == "/v2" or path.startswith("/v2/"):
+        body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
+    else:
+        body = msgspec.json.encode(Problem("about:blank", HTTPStatus(status).phrase, status, detail))
+        kind = PROBLEM
+    return Response(body, status_code=status, media_type=kind, headers=headers)
+
+
+def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:
+    """The failures of an operation, for its OpenAPI entry."""
+    kind = PROBLEM if form is Problem else "application/json"
+    return {
+        status: ResponseSpec(form, description=HTTPStatus(status).phrase, media_type=kind, generate_examples=False)
+        for status in statuses
+    }
+
+
+def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """A refusal, ours or the framework's."""
     detail = error.detail or HTTPStatus(error.status_code).description
-    return problem(error.status_code, detail, dict(error.headers or {}))
+    return refusal(request, error.status_code, detail, dict(error.headers or {}))
 
 
-def on_not_found(request: Request[Any, Any, Any], _: NotFoundException) -> Response[bytes]:
+def on_not_found(request: AnyRequest, _: NotFoundException) -> Response[bytes]:
     """No such path."""
-    return problem(404, f"there is nothing at {request.url.path}; /schema tells what there is")
+    return refusal(request, 404, f"there is nothing at {request.scope['path']}; /schema tells what there is")
 
 
-def on_method_not_allowed(request: Request[Any, Any, Any], error: MethodNotAllowedException) -> Response[bytes]:
+def on_method_not_allowed(request: AnyRequest, error: MethodNotAllowedException) -> Response[bytes]:
     """The path is right, the method is not."""
-    headers = dict(error.headers or {})
-    detail = f"{request.method} is not offered at {request.url.path}; offered: {headers.get('Allow', 'see /schema')}"
-    return problem(405, detail, headers)
+    # The framework writes the name of the header in both cases.
+    allow = {name.title(): value for name, value in (error.headers or {}).items()}["Allow"]
+    detail = f"{request.method} is not offered at {request.scope['path']}; offered: {allow}"
+    return refusal(request, 405, detail, {"Allow": allow})
 
 
-def on_body_too_large(request: Request[Any, Any, Any], _: RequestEntityTooLarge) -> Response[bytes]:
+def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> Response[bytes]:
     """The body was refused by its Content-Length, or while it arrived."""
-    return problem(413, f"the body is over the limit of {request.app.state.settings.max_body} bytes")
+    limit = request.app.state.service.settings.max_body
+    return refusal(request, 413, f"the body is over the limit of {limit} bytes")
 
 
-def on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def on_unknown_model(request: AnyRequest, error: UnknownModelError) -> Response[bytes]:
+    """No such model or version."""
+    return refusal(request, 404, str(error))
+
+
+def on_unavailable_model(request: AnyRequest, error: ModelUnavailableError) -> Response[bytes]:
+    """The model is there, but does not answer now."""
+    return refusal(request, 503, str(error), {"Retry-After": "1"})
+
+
+def on_exception(request: AnyRequest, error: Exception) -> Response[bytes]:
     """A fault of ours: told in the log, not to the caller."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "The server failed on this request; its log says why.")
+    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+    return refusal(request, 500, "The server failed on this request; its log says why.")
+
+
+HANDLERS: Any = {
+    RequestEntityTooLarge: on_body_too_large,
+    NotFoundException: on_not_found,
+    MethodNotAllowedException: on_method_not_allowed,
+    UnknownModelError: on_unknown_model,
+    ModelUnavailableError: on_unavailable_model,
+    HTTPException: on_http_exception,
+    Exception: on_exception,
+}

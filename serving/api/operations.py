@@ -1,17 +1,32 @@
-"""Whether the service lives and is ready."""
+"""What Prometheus reads, and the page that shows the API."""
 
 from __future__ import annotations
 
-from litestar import get
+from pathlib import Path
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.response import File
+
+from serving.metrics import CONTENT_TYPE
+from serving.service import service_of
+
+WEB = Path(__file__).parent.parent / "web"
 
 
-@get("/v2/health/live", operation_id="live", summary="The process answers", tags=["operations"])
-async def live() -> dict[str, bool]:
-    """For a liveness probe: never touches a model."""
-    return {"live": True}
+@get("/docs", include_in_schema=False)
+async def docs() -> File:
+    """The OpenAPI document as a page, its script from here."""
+    return File(WEB / "docs.html", content_disposition_type="inline", media_type="text/html")
 
 
-@get("/v2/health/ready", operation_id="ready", summary="Predictions are answered", tags=["operations"])
-async def ready() -> dict[str, bool]:
-    """For a readiness probe. The application only exists with a verified model, so an answer means ready."""
-    return {"ready": True}
+@get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Metrics in Prometheus' text form",
+    tags=["operations"],
+    media_type="text/plain",
+)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The metrics of all workers together."""
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)

@@ -13,19 +13,21 @@ from litestar import Request, Response, post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, HTTPException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 
+from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Floats, Images
 from serving.images import PictureError, PictureTooLargeError, decode
+from serving.inference import Timing, infer
+from serving.keys import needs_prediction_key
 from serving.repository import Model
+from serving.service import service_of
 from serving.settings import Settings
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
-# More work than this is done on a thread, so that it does not keep others' digits waiting; less costs
-# no more than the change of thread would.
-INLINE_IMAGES = 16
+# Larger pictures are decoded on a thread, so that they do not keep others' digits waiting.
 INLINE_PICTURE_BYTES = 16_384
 
 
@@ -71,18 +73,6 @@ _json = msgspec.json.Decoder(JsonImages)
 _encode = msgspec.json.Encoder().encode
 
 
-class UnsupportedMediaType(HTTPException):
-    """The body is of a kind that is not taken."""
-
-    status_code = 415
-
-
-class TooLarge(HTTPException):
-    """The body or what is in it goes beyond a limit."""
-
-    status_code = 413
-
-
 TAKEN = (
     "send a picture (image/png, image/jpeg, ...), several (multipart/form-data), raw pixels "
     '(application/octet-stream, 784 bytes an image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
@@ -95,9 +85,16 @@ def _binary(description: str) -> OpenAPIMediaType:
 
 @dataclass
 class PredictOperation(Operation):
-    """The four kinds of body, which a handler's signature cannot say."""
+    """The four kinds of body and the query, which the handler reads by itself."""
 
     def __post_init__(self) -> None:
+        text = Schema(type=OpenAPIType.STRING)
+        self.parameters = [
+            Parameter(
+                "model", "query", schema=text, description="Name of the model; the service's default without it."
+            ),
+            Parameter("version", "query", schema=text, description="Its version; the newest without it."),
+        ]
         square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)
         for _ in range(2):
             square = Schema(type=OpenAPIType.ARRAY, items=square, min_items=IMAGE_SIZE, max_items=IMAGE_SIZE)
@@ -126,17 +123,25 @@ class PredictOperation(Operation):
     operation_class=PredictOperation,
     summary="Recognise the digits in pictures or pixels",
     tags=["prediction"],
-    responses={200: ResponseSpec(Answer, description="A prediction for each image, in order.")},
+    guards=[needs_prediction_key],
+    responses={
+        200: ResponseSpec(Answer, description="A prediction for each image, in order.", generate_examples=False),
+        **documented(400, 401, 404, 413, 415, 503),
+    },
 )
 async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer with a prediction for each image in the body."""
-    model: Model = request.app.state.model
-    images = await decode_request(request, request.app.state.settings)
-    if len(images) > INLINE_IMAGES:
-        _, probabilities = await asyncio.to_thread(model.classifier.classify, images)
-    else:
-        _, probabilities = model.classifier.classify(images)
-    return Response(encode(model, probabilities), media_type="application/json")
+    timing = Timing()
+    service = service_of(request)
+    query = request.query_params
+    model = service.repository.get(query.get("model", service.settings.model), query.get("version"))
+    images = await decode_request(request, service.settings)
+    timing.end("decode")
+    _, probabilities = await infer(model, images, timing, service.metrics)
+    body = encode(model, probabilities)
+    timing.end("encode")
+    service.metrics.predicted(model, images, probabilities, timing.seconds)
+    return Response(body, media_type="application/json", headers={"Server-Timing": timing.header()})
 
 
 async def decode_request(request: Request[Any, Any, Any], settings: Settings) -> Images:

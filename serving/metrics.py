@@ -1,0 +1,191 @@
+"""What the service tells Prometheus, and the statistics that the inference protocol asks for.
+
+With several workers each writes into files of PROMETHEUS_MULTIPROC_DIR, and whichever is scraped adds
+them all up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from serving.classifier import Floats, Images
+from serving.repository import Model
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STAGES = ("decode", "queue", "infer", "encode")
+
+# Seconds. A small model answers within tens of microseconds; the usual first bucket of 5 ms hides it all.
+SECONDS = (
+    *(0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005),
+    *(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+INK = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+METHODS = {"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"}
+
+
+class Metrics:
+    """The metrics of one application."""
+
+    def __init__(self) -> None:
+        # When a series began is a series more for each, and nobody looks at it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        version = ["model", "version"]
+        self._requests = Counter(
+            "mnist_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "mnist_http_request_seconds", "From request to answer.", ["route"], buckets=SECONDS, registry=registry
+        )
+        self.in_flight = Gauge(
+            "mnist_http_requests_in_flight",
+            "Requests being answered.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._refused = Counter(
+            "mnist_refused_requests", "Requests not served, by status.", ["status"], registry=registry
+        )
+        self._stage_seconds = Histogram(
+            "mnist_stage_seconds",
+            "Where the time of a prediction went: decode, queue, infer, encode.",
+            [*version, "stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "mnist_batch_images", "Images in one request.", version, buckets=BATCHES, registry=registry
+        )
+        self._failures = Counter(
+            "mnist_prediction_failures", "Predictions that failed in the service.", version, registry=registry
+        )
+        self._last = Gauge(
+            "mnist_last_prediction_timestamp_seconds",
+            "When the model last answered.",
+            version,
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._loaded = Gauge(
+            "mnist_model_loaded",
+            "Workers that have this version loaded.",
+            version,
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._model_refused = Counter(
+            "mnist_model_refused", "Versions that could not be proved and were not loaded.", version, registry=registry
+        )
+        self._labels = Counter("mnist_predictions", "Predictions by label.", ["model", "label"], registry=registry)
+        self._confidence = Histogram(
+            "mnist_confidence_ratio",
+            "Probability of the predicted label.",
+            ["model"],
+            buckets=SHARES,
+            registry=registry,
+        )
+        self._ink = Histogram(
+            "mnist_ink_ratio", "Mean brightness of the 28x28 input.", ["model"], buckets=INK, registry=registry
+        )
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(route, method if method in METHODS else "other", status).inc()
+        self._request_seconds.labels(route).observe(seconds)
+        if status in (401, 403, 413, 429, 503, 504):
+            self._refused.labels(status).inc()
+
+    def predicted(self, model: Model, images: Images, probabilities: Floats, seconds: dict[str, float]) -> None:
+        """A model answered a request."""
+        name, version = model.name, model.version
+        for stage in STAGES:
+            self._stage_seconds.labels(name, version, stage).observe(seconds.get(stage, 0.0))
+        self._batch.labels(name, version).observe(len(images))
+        self._last.labels(name, version).set(time.time())
+        confidence, ink = self._confidence.labels(name), self._ink.labels(name)
+        for share in probabilities.max(axis=1).tolist():
+            confidence.observe(share)
+        for share in (images.mean(axis=(1, 2)) / 255).tolist():
+            ink.observe(share)
+        for digit, count in enumerate(np.bincount(probabilities.argmax(axis=1)).tolist()):
+            if count:
+                self._labels.labels(name, model.labels[digit]).inc(count)
+
+    def failed(self, model: Model) -> None:
+        """A model's answer failed in the service."""
+        self._failures.labels(model.name, model.version).inc()
+
+    def model_loaded(self, name: str, version: str) -> None:
+        """A version was loaded."""
+        self._loaded.labels(name, version).set(1)
+
+    def model_dropped(self, name: str, version: str) -> None:
+        """A version is no longer loaded."""
+        self._loaded.labels(name, version).set(0)
+
+    def model_refused(self, name: str, version: str) -> None:
+        """A version could not be proved."""
+        self._model_refused.labels(name, version).inc()
+
+    def text(self) -> bytes:
+        """All metrics of all workers in Prometheus' text form."""
+        return generate_latest(self._all())
+
+    def _all(self) -> CollectorRegistry:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
+
+    def statistics(self, models: Sequence[Model]) -> list[dict[str, object]]:
+        """Statistics of the versions in the form of the inference protocol; times in nanoseconds."""
+        totals: dict[tuple[str, ...], float] = defaultdict(float)
+        for family in self._all().collect():
+            for sample in family.samples:
+                labels = sample.labels
+                if "version" in labels and "le" not in labels:
+                    key = (labels["model"], labels["version"], sample.name, labels.get("stage", ""))
+                    totals[key] += sample.value
+
+        def of(model: Model, name: str, stage: str = "") -> int:
+            return round(totals[model.name, model.version, name, stage])
+
+        def spent(model: Model, *stages: str) -> dict[str, int]:
+            seconds = sum(totals[model.name, model.version, "mnist_stage_seconds_sum", stage] for stage in stages)
+            return {"count": of(model, "mnist_stage_seconds_count", "infer"), "ns": round(seconds * 1e9)}
+
+        nothing = {"count": 0, "ns": 0}
+        return [
+            {
+                "name": model.name,
+                "version": model.version,
+                "last_inference": round(
+                    totals[model.name, model.version, "mnist_last_prediction_timestamp_seconds", ""] * 1000
+                ),
+                "inference_count": of(model, "mnist_batch_images_sum"),
+                "execution_count": of(model, "mnist_batch_images_count"),
+                "inference_stats": {
+                    "success": spent(model, *STAGES),
+                    "fail": {"count": of(model, "mnist_prediction_failures_total"), "ns": 0},
+                    "queue": spent(model, "queue"),
+                    "compute_input": spent(model, "decode"),
+                    "compute_infer": spent(model, "infer"),
+                    "compute_output": spent(model, "encode"),
+                    "cache_hit": nothing,
+                    "cache_miss": nothing,
+                },
+                "batch_stats": [],
+            }
+            for model in models
+        ]

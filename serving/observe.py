@@ -1,0 +1,85 @@
+"""Around every request: its id, its time, its place in the metrics, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.logs import request_fields
+from serving.metrics import Metrics
+
+log = logging.getLogger("serving.access")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+# version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
+TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+# Everything comes from the service itself; pictures also from the page's own canvas.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+]
+
+
+def observed(app: ASGIApp, metrics: Metrics, access_log: bool) -> ASGIApp:
+    """Wrap ``app``, refusals of its router included, which no middleware of a route sees."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.WEBSOCKET:
+            await app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        fields, request_id = identify(scope["headers"])
+        status = 500
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *SECURITY]
+            await send(message)
+
+        token = request_fields.set(fields)
+        metrics.in_flight.inc()
+        try:
+            await app(scope, receive, send_with_headers)
+        finally:
+            metrics.in_flight.dec()
+            seconds = time.perf_counter() - started
+            # The path as it was declared: what a caller writes into it makes no new series.
+            route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
+            metrics.request(route, scope["method"], status, seconds)
+            if access_log:
+                line = {"method": scope["method"], "path": scope["path"], "status": status}
+                log.info("request", extra={"fields": {**line, "milliseconds": round(seconds * 1000, 3)}})
+            request_fields.reset(token)
+
+    return answer
+
+
+def identify(headers: object) -> tuple[dict[str, str], bytes]:
+    """What to log of a request, and its id: the caller's, the trace's, or a new one."""
+    request_id, trace = b"", b""
+    for name, value in headers:  # type: ignore[attr-defined]
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            request_id = value
+        elif name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
+            trace = found[1]
+    request_id = request_id or trace or secrets.token_hex(8).encode()
+    fields = {"request_id": request_id.decode()}
+    if trace:
+        fields["trace_id"] = trace.decode()
+    return fields, request_id

@@ -15,9 +15,8 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.static_files import create_static_files_router
 
-from serving.api import errors, open_inference, operations, predict
+from serving.api import errors, open_inference, operations, predict, web
 from serving.bundle import BundleError
 from serving.keys import Keys
 from serving.metrics import Metrics
@@ -45,11 +44,10 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
         route_handlers=[
             predict.predict,
             operations.metrics,
-            operations.docs,
             *open_inference.HANDLERS,
-            create_static_files_router(path="/", directories=[operations.WEB], html_mode=True, include_in_schema=False),
+            web.page,
         ],
-        state=State({"service": service}),
+        state=State({"service": service, "files": web.read_files()}),
         lifespan=[follow_repository],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=exposed) if origins else None,

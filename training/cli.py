@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import typing
 from dataclasses import fields
@@ -102,8 +103,12 @@ def main(
             device=device,
             progress=Progress(sys.stdout),
         )
-    except (training.TrainingError, checkpoint.CheckpointError, sources.DataError, OSError) as error:
+    except (training.TrainingError, checkpoint.CheckpointError, sources.DataError) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"{error}. What is saved is whole; once this is mended, go on with: {_again(resume)}"
+        ) from error
     except KeyboardInterrupt:
         click.echo(f"\nstopped; what is finished is in {output}. Go on with: {_again(resume)}", err=True)
         sys.exit(130)
@@ -111,7 +116,7 @@ def main(
         f"Test set: Avg. loss: {test.loss:.4f}, "
         f"Accuracy: {test.correct}/{len(test.labels)} ({test.accuracy:.2%})\n\n"
         f"Run folder  {output}\n"
-        f"Next        mnist-export {output} --repository models"
+        f"Next        {shlex.join(['mnist-export', str(output), '--repository', 'models'])}"
     )
 
 
@@ -121,4 +126,4 @@ def _was_given(context: click.Context, name: str) -> bool:
 
 def _again(resumed: bool) -> str:
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return " ".join(command if resumed else [*command, "--resume"])
+    return shlex.join(command if resumed else [*command, "--resume"])

@@ -104,6 +104,8 @@ class State:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of a run with the same config."""
         saved = checkpoint.load(path)
+        if "config" not in saved:
+            raise checkpoint.CheckpointError(f"{path} holds weights alone, not a run to go on with")
         differing = [key for key, value in self.config.asdict().items() if saved["config"].get(key) != value]
         if differing:
             changes = ", ".join(
@@ -178,12 +180,15 @@ def train(
             state.epoch_loss += loss * len(indices)
             if progress:
                 progress.step(f"{epoch + 1}/{config.epochs}", state.step, loss, rate)
-            if checkpoint_every and state.step % checkpoint_every == 0:
+            # The epoch's own save below covers its last step, with the row that belongs to it.
+            if checkpoint_every and state.step % checkpoint_every == 0 and state.step % steps_per_epoch:
                 state.epoch_seconds = time.monotonic() - started
                 state.save(last)
         row: dict[str, Any] = {"epoch": epoch + 1, "train_loss": state.epoch_loss / len(images), "rate": rate}
         if len(validation):
             chosen = evaluate(state.best_network, validation)
+            if not math.isfinite(chosen.loss):
+                raise TrainingError(_diverged(config, state.step, last))
             row |= {"validation_loss": chosen.loss, "validation_accuracy": chosen.accuracy}
         row["seconds"] = round(time.monotonic() - started, 3)
         state.history.append(row)
@@ -235,8 +240,8 @@ def _seed(config: TrainConfig, *what: object) -> int:
     return zlib.crc32(repr((config.seed, *what)).encode())
 
 
-def _diverged(config: TrainConfig, step: int, last: Path) -> str:
-    kept = f"{last} holds the last good state. " if last.exists() else ""
+def _diverged(config: TrainConfig, step: int, last: Path | None = None) -> str:
+    kept = f"{last} holds the last good state. " if last and last.exists() else ""
     return (
         f"the loss is not a number at step {step + 1}. {kept}"
         f"Try a lower --learning-rate than {config.learning_rate:g} in a new --output."
@@ -259,6 +264,9 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
     """Evaluate once on the test set; write the weights, the pictures, and last of all the record."""
     network = state.best_network
     test = evaluate(network, splits.test.to(device))
+    if not math.isfinite(test.loss):
+        # Only without validation images does the last step show its damage this late.
+        raise TrainingError(_diverged(state.config, state.step))
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     model = checkpoint.to_bytes({"model": state.config.model, "weights": weights})
     checkpoint.write_atomically(output / "model.pt", model)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.observe import observed
 from serving.repository import ModelUnavailableError, Repository, UnknownModelError, load
-from serving.service import Service
+from serving.service import Gate, Service
 from serving.settings import Settings
 
 
@@ -48,7 +50,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             web.page,
         ],
         state=State({"service": service, "files": web.read_files()}),
-        lifespan=[follow_repository],
+        lifespan=[follow_repository, leave_gently],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=exposed) if origins else None,
         # Litestar would set up the whole process's logging; that is for whoever runs it.
@@ -62,7 +64,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
         ),
     )
-    app.asgi_handler = observed(app.asgi_handler, service.metrics, settings.access_log)
+    app.asgi_handler = observed(app.asgi_handler, service)
     return app
 
 
@@ -90,7 +92,7 @@ def create_service(settings: Settings, unloaded: Path) -> Service:
         if not (unloaded / settings.model).exists():
             load(settings.repository, settings.model)  # says what is wrong
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
-    return Service(settings, repository, metrics, Keys(settings))
+    return Service(settings, repository, metrics, Keys(settings), Gate(settings.max_concurrency))
 
 
 @asynccontextmanager
@@ -113,3 +115,22 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def leave_gently(app: Litestar) -> AsyncIterator[None]:
+    """On SIGTERM say not ready at once, go on answering for a while, and only then let the server stop."""
+    service: Service = app.state.service
+    stop = signal.getsignal(signal.SIGTERM)
+    # A test's application has no server whose handler could be put off.
+    if threading.current_thread() is not threading.main_thread() or not callable(stop):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, _: object) -> None:
+        service.draining = True
+        loop.call_soon_threadsafe(loop.call_later, service.settings.drain, stop, number, None)
+
+    signal.signal(signal.SIGTERM, drain)
+    yield

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +48,7 @@ def settings_options(command: Any) -> Any:
 @click.version_option(package_name="mnist-service")
 def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
-    import uvicorn
-
-    from serving import logs
+    from serving import logs, server
     from serving.app import create_app
     from serving.bundle import BundleError
 
@@ -85,17 +81,7 @@ def serve(**given: Any) -> None:
         f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, verified on this CPU\n"
         f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C stops it)"
     )
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=settings.grace,
-        server_header=False,
-    )
-    # uvicorn finishes the requests under way, then sends itself the signal again.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(settings, listener, app)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,17 +1,23 @@
-"""One request's way through a model: on the event loop or off it, timed and counted."""
+"""One request's way through a model: decode, queue, infer, encode, in time or not at all."""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from litestar import Request
+from litestar.exceptions import ClientException
+
+from serving.api.errors import DeadlineExceeded, TooManyRequests
 from serving.classifier import Floats, Images
-from serving.metrics import STAGES, Metrics
+from serving.metrics import STAGES
 from serving.repository import Model
+from serving.service import INLINE_IMAGES, service_of
 
-# More images than this are classified on a thread, so that they do not keep others' digits waiting;
-# for fewer, the change of thread would cost as much as the work.
-INLINE_IMAGES = 16
+AnyRequest = Request[Any, Any, Any]
+T = TypeVar("T")
 
 
 class Timing:
@@ -32,18 +38,77 @@ class Timing:
         return ", ".join(f"{stage};dur={self.seconds.get(stage, 0.0) * 1000:.3f}" for stage in STAGES)
 
 
-async def infer(model: Model, images: Images, timing: Timing, metrics: Metrics) -> tuple[Floats, Floats]:
-    """Logits and probabilities ``[N, C]`` of uint8 ``images [N, 28, 28]``; ends the stages queue and infer."""
+def check_admitted(request: AnyRequest) -> None:
+    """Refuse a request that came when too many others waited.
 
-    def classify() -> tuple[Floats, Floats]:
+    Raises:
+        TooManyRequests: it did.
+    """
+    if "mnist.refused" in request.scope:
+        raise TooManyRequests(headers={"Retry-After": "1"})
+
+
+def deadline_of(request: AnyRequest, timeout: object = None) -> float:
+    """The moment, by ``time.monotonic``, after which the caller has no use for an answer.
+
+    Args:
+        timeout: microseconds from the request's arrival; 0 or None is none. The header ``X-Request-Deadline``
+            says the same as a moment, in seconds since 1970.
+    """
+    deadline = math.inf
+    now = time.monotonic()
+    if timeout not in (None, 0, "", "0"):
+        arrival: float = request.scope.get("mnist.arrival", now)  # type: ignore[assignment]
+        deadline = arrival + _number("timeout", timeout) / 1e6
+    moment = request.headers.get("x-request-deadline")
+    if moment is not None:
+        deadline = min(deadline, now + _number("X-Request-Deadline", moment) - time.time())
+    return deadline
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise ValueError
+        number = float(value)
+        if not 0 <= number < math.inf:
+            raise ValueError
+    except (ValueError, OverflowError) as error:
+        raise ClientException(f"{name} is {value!r}; it is a number from 0 on") from error
+    return number
+
+
+async def infer(
+    request: AnyRequest,
+    model: Model,
+    images: Images,
+    timing: Timing,
+    deadline: float,
+    encode: Callable[[Floats, Floats], T],
+) -> T:
+    """What ``encode`` makes of the logits and probabilities ``[N, C]`` of uint8 ``images [N, 28, 28]``.
+
+    Raises:
+        DeadlineExceeded: the deadline passed before the work was begun.
+    """
+    service = service_of(request)
+
+    def work() -> T:
         timing.end("queue")
-        answer = model.classifier.classify(images)
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded
+        logits, probabilities = model.classifier.classify(images)
         timing.end("infer")
+        answer = encode(logits, probabilities)
+        timing.end("encode")
+        service.metrics.predicted(model, images, probabilities, timing.seconds)
         return answer
 
     try:
         with model.lease():
-            return await asyncio.to_thread(classify) if len(images) > INLINE_IMAGES else classify()
+            return await service.do(work, large=len(images) > INLINE_IMAGES)
+    except DeadlineExceeded:
+        raise
     except Exception:
-        metrics.failed(model)
+        service.metrics.failed(model)
         raise

@@ -7,11 +7,13 @@ import re
 import secrets
 import time
 
+import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.errors import PROBLEM, Problem, ProtocolError, TooManyRequests
 from serving.logs import request_fields
-from serving.metrics import Metrics
+from serving.service import Service
 
 log = logging.getLogger("serving.access")
 
@@ -34,8 +36,9 @@ SECURITY = [
 ]
 
 
-def observed(app: ASGIApp, metrics: Metrics, access_log: bool) -> ASGIApp:
+def observed(app: ASGIApp, service: Service) -> ASGIApp:
     """Wrap ``app``, refusals of its router included, which no middleware of a route sees."""
+    metrics, access_log = service.metrics, service.settings.access_log
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
@@ -49,14 +52,20 @@ def observed(app: ASGIApp, metrics: Metrics, access_log: bool) -> ASGIApp:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *SECURITY]
+                # While draining: the client's next request goes to a connection that will still be there.
+                closing = [(b"connection", b"close")] if service.draining else []
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *SECURITY, *closing]
             await send(message)
 
         token = request_fields.set(fields)
         metrics.in_flight.inc()
         try:
-            await app(scope, receive, send_with_headers)
+            if "mnist.refused" in scope:
+                await refuse(scope, send_with_headers)
+            else:
+                await app(scope, receive, send_with_headers)
         finally:
+            service.gate.left(scope)  # type: ignore[arg-type]
             metrics.in_flight.dec()
             seconds = time.perf_counter() - started
             # The path as it was declared: what a caller writes into it makes no new series.
@@ -68,6 +77,18 @@ def observed(app: ASGIApp, metrics: Metrics, access_log: bool) -> ASGIApp:
             request_fields.reset(token)
 
     return answer
+
+
+async def refuse(scope: Scope, send: Send) -> None:
+    """429 without the rest of the application: under overload what is refused must cost next to nothing."""
+    detail = TooManyRequests.detail
+    if scope["path"].startswith("/v2"):
+        body, kind = msgspec.json.encode(ProtocolError(detail)), b"application/json"
+    else:
+        body, kind = msgspec.json.encode(Problem("about:blank", "Too Many Requests", 429, detail)), PROBLEM.encode()
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
+    await send({"type": "http.response.start", "status": 429, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def identify(headers: object) -> tuple[dict[str, str], bytes]:

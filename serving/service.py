@@ -1,9 +1,16 @@
-"""What every handler needs: the settings, the models, the metrics, the keys."""
+"""What every handler needs: settings, models, metrics, keys; how much work is taken at once, and where it is done."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from litestar import Request
 
@@ -11,6 +18,42 @@ from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.repository import Repository
 from serving.settings import Settings
+
+# Work beyond these is done on a thread, so that it does not keep others' digits waiting; for less, the
+# change of thread would cost as much as the work.
+INLINE_IMAGES = 16
+INLINE_BYTES = 16_384
+
+# So many large pieces of work at once in a worker; their threads give way to single digits.
+THREADS = 2
+NICE = 10
+
+T = TypeVar("T")
+
+
+class Gate:
+    """Bounds the predictions that wait or are under way, by counting requests as they come off the socket."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    def arrived(self, scope: MutableMapping[str, Any]) -> None:
+        """A whole request is there: take it or mark it refused. Only predictions are counted."""
+        scope["mnist.arrival"] = time.monotonic()
+        path: str = scope["path"]
+        if not (path.startswith("/predict") or path.rstrip("/").endswith("/infer")):
+            return
+        if self._taken >= self._limit:
+            scope["mnist.refused"] = True
+        else:
+            scope["mnist.taken"] = True
+            self._taken += 1
+
+    def left(self, scope: MutableMapping[str, Any]) -> None:
+        """The request is answered, or its client gone."""
+        if scope.pop("mnist.taken", False):
+            self._taken -= 1
 
 
 @dataclass
@@ -21,6 +64,25 @@ class Service:
     repository: Repository
     metrics: Metrics
     keys: Keys
+    gate: Gate
+    draining: bool = False
+    """SIGTERM has come: not ready any more, still answering."""
+    _threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, "large", initializer=_be_nice)
+    )
+
+    async def do(self, work: Callable[[], T], *, large: bool) -> T:
+        """Do ``work`` here, or on a thread if it is large."""
+        if not large:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _be_nice() -> None:
+    # On Linux niceness is a thread's own. Elsewhere it would be the process's.
+    with contextlib.suppress(OSError, AttributeError):
+        if os.uname().sysname == "Linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def service_of(request: Request[Any, Any, Any]) -> Service:

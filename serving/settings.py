@@ -32,10 +32,18 @@ class Settings:
     model: Annotated[str, "Name of the model that /predict answers with; its newest version is served."] = "mnist"
     versions: Annotated[int, "Newest versions of each model to have loaded; 0 is all."] = 3
     poll: Annotated[float, "Seconds between two looks for new versions in the repository; 0 never looks again."] = 1.0
+    workers: Annotated[int, "Processes that answer; as many as cores is a good number."] = 1
+    max_concurrency: Annotated[
+        int, "Predictions that may wait or be under way in a worker; beyond it the answer is 429."
+    ] = 32
+    max_connections: Annotated[int, "Connections a worker holds open; beyond it new ones are closed."] = 1000
+    request_timeout: Annotated[int, "Seconds a client may take to send a request, headers and body."] = 20
+    keep_alive: Annotated[int, "Seconds a connection may idle between two requests."] = 30
     max_batch: Annotated[int, "Images in one request at most."] = 1024
     max_body: Annotated[int, "Bytes of a request body at most."] = 8_000_000
     max_pixels: Annotated[int, "Pixels of a picture at most."] = 25_000_000
     grace: Annotated[int, "Seconds that requests under way may take to finish at shutdown."] = 20
+    drain: Annotated[float, "Seconds to go on answering, but not ready, after SIGTERM."] = 1.0
     predict_keys: Annotated[
         str, "API keys for predictions, separated by commas. A command line is public: prefer the variable or the file."
     ] = field(default="", repr=False)
@@ -52,8 +60,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the bounds."""
         self._check("port", 0 <= self.port < 65536, "must lie between 0 and 65535")
-        for name in ("max_batch", "max_body", "max_pixels", "grace"):
+        positive = ("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive")
+        for name in (*positive, "max_batch", "max_body", "max_pixels", "grace"):
             self._check(name, getattr(self, name) >= 1, "must be at least 1")
+        self._check("drain", 0 <= self.drain < float("inf"), "must not be negative")
         self._check("versions", self.versions >= 0, "must not be negative; 0 is all")
         self._check("poll", 0 <= self.poll < float("inf"), "must not be negative; 0 never looks again")
         self._check("log_level", self.log_level in ("debug", "info", "warning", "error"), "is no level of the log")

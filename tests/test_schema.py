@@ -7,9 +7,16 @@ import subprocess
 
 from conftest import BIN, service
 
+# 504 is the right answer to a deadline that a fuzzer puts into the past.
+CONFIG = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", "504"]
+"""
+
 
 def test_schemathesis(tmp_path):
-    with service("--admin-keys", "key", "--repository", str(_models(tmp_path))) as (url, _):
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    with service("--admin-keys", "key") as (url, _):
         done = subprocess.run(
             [
                 *(BIN / "schemathesis", "run", f"{url}/schema/openapi.json", "--no-color"),
@@ -26,11 +33,3 @@ def test_schemathesis(tmp_path):
             text=True,
         )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-
-
-def _models(tmp_path):
-    import shutil
-
-    from serving.bundle import RELEASE
-
-    return shutil.copytree(RELEASE, tmp_path / "models")

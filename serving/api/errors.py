@@ -33,6 +33,20 @@ class TooLarge(HTTPException):
     status_code = 413
 
 
+class TooManyRequests(HTTPException):
+    """More requests wait than this worker takes."""
+
+    status_code = 429
+    detail = "too many requests wait for an answer; try again in a moment"
+
+
+class DeadlineExceeded(HTTPException):
+    """The caller's deadline passed before the work was begun."""
+
+    status_code = 504
+    detail = "the deadline of this request passed before it could be begun"
+
+
 class Problem(msgspec.Struct):
     """A problem document."""
 

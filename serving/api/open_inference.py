@@ -26,10 +26,10 @@ from msgspec import UNSET, UnsetType
 from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, documented
 from serving.bundle import Tensor
 from serving.classifier import IMAGE_SIZE, INPUTS, Floats, Images
-from serving.inference import Timing, infer
+from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import needs_admin_key, needs_prediction_key
 from serving.repository import Model, ModelUnavailableError, UnknownModelError
-from serving.service import Service, service_of
+from serving.service import INLINE_BYTES, Service, service_of
 
 EXTENSIONS = [
     *("binary_tensor_data", "raw_request", "classification", "model_repository"),
@@ -162,6 +162,8 @@ async def live() -> dict[str, bool]:
 async def ready(request: AnyRequest) -> dict[str, bool]:
     """For a readiness probe: whether the default model can infer."""
     service = service_of(request)
+    if service.draining:
+        raise ModelUnavailableError("the service is being stopped")
     try:
         service.repository.get(service.settings.model)
     except UnknownModelError as error:
@@ -381,7 +383,7 @@ class InferOperation(Operation):
     guards=[needs_prediction_key],
     responses={
         200: ResponseSpec(InferResponse, description="The outputs asked for.", generate_examples=False),
-        **documented(400, 401, 404, 413, 415, 503, form=ProtocolError),
+        **documented(400, 401, 404, 413, 415, 429, 503, 504, form=ProtocolError),
     },
 )
 async def infer_model(request: AnyRequest) -> Response[bytes]:
@@ -389,16 +391,26 @@ async def infer_model(request: AnyRequest) -> Response[bytes]:
     timing = Timing()
     service = service_of(request)
     model = model_of(request)
-    body = decompress(await request.body(), request.headers.get("content-encoding", ""), service.settings.max_body)
-    asked, images = decode(body, request.headers.get(HEADER), service)
+    packed = await request.body()
+    check_admitted(request)
+    request_headers = request.headers
+
+    def decode_body() -> tuple[InferRequest, Images]:
+        body = decompress(packed, request_headers.get("content-encoding", ""), service.settings.max_body)
+        return decode(body, request_headers.get(HEADER), service)
+
+    asked, images = await service.do(decode_body, large=len(packed) > INLINE_BYTES)
     wanted = requested(asked, model)
+    deadline = deadline_of(request, asked.parameters.get("timeout"))
     timing.end("decode")
-    logits, probabilities = await infer(model, images, timing, service.metrics)
-    content, headers = encode(asked, wanted, model, {"logits": logits, "probabilities": probabilities})
-    content, encoding = compress(content, request.headers.get("accept-encoding", ""))
-    timing.end("encode")
-    service.metrics.predicted(model, images, probabilities, timing.seconds)
-    headers |= encoding | {"Server-Timing": timing.header()}
+
+    def encode_answer(logits: Floats, probabilities: Floats) -> tuple[bytes, dict[str, str]]:
+        content, headers = encode(asked, wanted, model, {"logits": logits, "probabilities": probabilities})
+        content, encoding = compress(content, request_headers.get("accept-encoding", ""))
+        return content, headers | encoding
+
+    content, headers = await infer(request, model, images, timing, deadline, encode_answer)
+    headers["Server-Timing"] = timing.header()
     return Response(content, media_type=BINARY if HEADER in headers else "application/json", headers=headers)
 
 

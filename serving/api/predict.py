@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -19,16 +18,13 @@ from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Floats, Images
 from serving.images import PictureError, PictureTooLargeError, decode
-from serving.inference import Timing, infer
+from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import needs_prediction_key
 from serving.repository import Model
-from serving.service import service_of
+from serving.service import INLINE_BYTES, Service, service_of
 from serving.settings import Settings
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
-
-# Larger pictures are decoded on a thread, so that they do not keep others' digits waiting.
-INLINE_PICTURE_BYTES = 16_384
 
 
 class Prediction(msgspec.Struct):
@@ -88,12 +84,14 @@ class PredictOperation(Operation):
     """The four kinds of body and the query, which the handler reads by itself."""
 
     def __post_init__(self) -> None:
-        text = Schema(type=OpenAPIType.STRING)
+        text, number = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.NUMBER, minimum=0)
         self.parameters = [
             Parameter(
                 "model", "query", schema=text, description="Name of the model; the service's default without it."
             ),
             Parameter("version", "query", schema=text, description="Its version; the newest without it."),
+            Parameter("timeout", "query", schema=number, description="Microseconds after which an answer is no use."),
+            Parameter("X-Request-Deadline", "header", schema=number, description="The same, in seconds since 1970."),
         ]
         square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)
         for _ in range(2):
@@ -126,7 +124,7 @@ class PredictOperation(Operation):
     guards=[needs_prediction_key],
     responses={
         200: ResponseSpec(Answer, description="A prediction for each image, in order.", generate_examples=False),
-        **documented(400, 401, 404, 413, 415, 503),
+        **documented(400, 401, 404, 413, 415, 429, 503, 504),
     },
 )
 async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -135,30 +133,32 @@ async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     service = service_of(request)
     query = request.query_params
     model = service.repository.get(query.get("model", service.settings.model), query.get("version"))
-    images = await decode_request(request, service.settings)
+    deadline = deadline_of(request, query.get("timeout"))
+    images = await decode_request(request, service)
     timing.end("decode")
-    _, probabilities = await infer(model, images, timing, service.metrics)
-    body = encode(model, probabilities)
-    timing.end("encode")
-    service.metrics.predicted(model, images, probabilities, timing.seconds)
+    body = await infer(request, model, images, timing, deadline, lambda _, probabilities: encode(model, probabilities))
     return Response(body, media_type="application/json", headers={"Server-Timing": timing.header()})
 
 
-async def decode_request(request: Request[Any, Any, Any], settings: Settings) -> Images:
+async def decode_request(request: Request[Any, Any, Any], service: Service) -> Images:
     """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``."""
+    settings = service.settings
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() not in ("identity", ""):
         raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body uncompressed")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        return await decode_pictures(await pictures_in(request), settings)
     body = await request.body()
+    check_admitted(request)
+    large = len(body) > INLINE_BYTES
+    if kind == "multipart/form-data":
+        pictures = await pictures_in(request)
+        return await service.do(lambda: decode_pictures(pictures, settings), large=large)
     if kind.startswith("image/"):
-        return await decode_pictures([body], settings)
+        return await service.do(lambda: decode_pictures([body], settings), large=large)
     if kind == "application/octet-stream":
         return decode_pixels(body, settings.max_batch)
     if kind == "application/json":
-        return decode_json(body, settings.max_batch)
+        return await service.do(lambda: decode_json(body, settings.max_batch), large=large)
     raise UnsupportedMediaType(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
 
 
@@ -173,17 +173,11 @@ async def pictures_in(request: Request[Any, Any, Any]) -> list[bytes]:
     return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
-async def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> Images:
-    """One image a picture, off the event loop where that takes long."""
+def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> Images:
+    """One image a picture."""
     check_count(len(pictures), settings.max_batch)
-
-    def decode_all() -> Images:
-        return np.stack([decode(picture, settings.max_pixels) for picture in pictures])
-
     try:
-        if sum(map(len, pictures)) > INLINE_PICTURE_BYTES:
-            return await asyncio.to_thread(decode_all)
-        return decode_all()
+        return np.stack([decode(picture, settings.max_pixels) for picture in pictures])
     except PictureTooLargeError as error:
         raise TooLarge(str(error)) from error
     except PictureError as error:

@@ -1,0 +1,144 @@
+"""The HTTP server under the application: uvicorn, with bounds on what a client may hold open, and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+from litestar import Litestar
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from serving import logs
+from serving.app import create_app
+from serving.service import Service
+from serving.settings import Settings, variable
+
+# Tell a worker where the state is that all workers of a service share, and who is to outlive it.
+RUNTIME = "MNIST_RUNTIME"
+SUPERVISOR = "MNIST_SUPERVISOR"
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection that must bring each request whole in time, and whose requests are counted as they come.
+
+    Requests are counted here and not in the application, because a busy event loop takes them all off
+    their sockets before it begins with the first: only here is it known how many wait.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._service: Service = self.config.loaded_app.state.service
+        self._slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connects; it must say what it wants, and there must not be too many of it."""
+        super().connection_made(transport)
+        if len(self.connections) > self._service.settings.max_connections:
+            transport.abort()
+        else:
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request begins; on a connection kept alive the time for it begins too."""
+        super().on_message_begin()
+        if self._slow is None:
+            self._expect()
+
+    def on_message_complete(self) -> None:
+        """A request is there, body and all."""
+        super().on_message_complete()
+        self._expect_nothing()
+        # A pipelined request waits for its turn on its own connection, and may never have it.
+        if not self.pipeline and not self.cycle.response_complete:
+            self._service.gate.arrived(cast("MutableMapping[str, Any]", self.scope))
+
+    def _expect(self) -> None:
+        self._slow = self.loop.call_later(self._service.settings.request_timeout, self._too_slow)
+
+    def _expect_nothing(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
+    """Serve until SIGTERM or SIGINT, with as many workers as ``settings`` say.
+
+    Args:
+        app: what a single worker serves, in this process; several make their own, after they were started.
+    """
+    if settings.workers == 1:
+        server = uvicorn.Server(configuration(settings, app))
+        # uvicorn finishes the requests under way, then sends itself the signal again.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
+        server.run(sockets=[listener])
+        return
+    with tempfile.TemporaryDirectory(prefix="mnist-serve-") as runtime:
+        for part in ("metrics", "unloaded"):
+            (Path(runtime) / part).mkdir()
+        # How workers learn their settings: they are fresh processes, started by spawn.
+        os.environ |= {variable(name): str(value) for name, value in vars(settings).items()}
+        os.environ |= {RUNTIME: runtime, SUPERVISOR: str(os.getpid()), "PROMETHEUS_MULTIPROC_DIR": f"{runtime}/metrics"}
+        supervisor = Multiprocess(configuration(settings, "serving.server:worker"), [listener])
+        # The supervisor's own handlers would be looked at twice a second only.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.should_exit.set())
+        supervisor.run()
+
+
+def configuration(settings: Settings, app: Litestar | str) -> uvicorn.Config:
+    """How uvicorn runs ``app``, or what makes it."""
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        workers=settings.workers,
+        http=Protocol,
+        ws="none",
+        log_config=None,
+        # Below this it tells of every malformed request, and whoever sends those fills the disk.
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive,
+        timeout_graceful_shutdown=settings.grace,
+        # A worker that does not answer for so long is replaced.
+        timeout_worker_healthcheck=30,
+        backlog=2048,
+    )
+
+
+def worker() -> Litestar:
+    """The application of one of several workers, with the settings of the environment."""
+    settings = Settings.from_environment()
+    logs.configure(settings.log_level, settings.log_format)
+    threading.Thread(target=_end_with, args=(int(os.environ[SUPERVISOR]),), daemon=True).start()
+    return create_app(settings, Path(os.environ[RUNTIME]) / "unloaded")
+
+
+def _end_with(supervisor: int) -> None:
+    """Stop when the supervisor is gone: without it nobody would ever stop this worker."""
+    while os.getppid() == supervisor:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,257 @@
+"""Workers, shutdown, overload and limits: real processes, real sockets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from conftest import service
+from prometheus_client.parser import text_string_to_metric_families
+from test_live_models import PIXELS, until
+
+DIGIT = bytes(784)
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+
+
+def predict(client, body=DIGIT, **headers):
+    return client.post("/predict", content=body, headers=PIXELS | headers)
+
+
+def connect(url):
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+
+def children(pid):
+    """The worker processes of a supervisor; Python's resource tracker is a child too."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            found.append(int(child))
+    return found
+
+
+# Workers
+
+
+def test_workers_share_the_work_and_the_metrics():
+    with service("--workers", 2, "--admin-keys", "key") as (url, process):
+        until(lambda: len(children(process.pid)) == 2)
+
+        def ask(_):
+            with httpx.Client(base_url=url) as client:
+                return predict(client).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(ask, range(60))) == {200}
+        for _ in range(4):
+            samples = {
+                (sample.name, sample.labels.get("model")): sample.value
+                for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+                for sample in family.samples
+                if "le" not in sample.labels
+            }
+            assert samples["mnist_confidence_ratio_count", "mnist"] == 60
+            assert samples["mnist_model_loaded", "mnist"] == 2
+        [entry] = httpx.get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
+        assert entry["inference_count"] == 60
+
+        # One worker is told, all obey.
+        key = {"x-api-key": "key"}
+        assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=key).status_code == 200
+        until(lambda: {httpx.get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503})
+        assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=key).status_code == 200
+        until(lambda: {httpx.get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200})
+
+
+def test_killed_worker_is_replaced():
+    with service("--workers", 2) as (url, process):
+        until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        stop, failures, answers = threading.Event(), [], []
+
+        def ask():
+            while not stop.is_set():
+                try:
+                    with httpx.Client(base_url=url, timeout=30) as client:
+                        answers.append(predict(client).status_code)
+                except httpx.TransportError as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answers) > 50)
+        victim = children(process.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(set(children(process.pid)) - {victim}) == 2)
+        before = len(answers)
+        until(lambda: len(answers) > before + 50)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {200}
+        # Each of four clients can have lost the request that the victim held, and those it had accepted.
+        assert len(failures) <= 8
+
+
+def test_workers_end_with_their_supervisor():
+    with service("--workers", 2) as (url, process):
+        until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        workers = children(process.pid)
+        process.kill()
+        process.wait()
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+# Shutdown
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_cuts_no_request_off(workers):
+    with service("--workers", workers, "--drain", "0.5") as (url, process):
+        until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        answers, seen = [], threading.Event()
+
+        def ask():
+            with httpx.Client(base_url=url, timeout=30) as client:
+                # As a load balancer does: until the service says that it is not ready.
+                while not seen.is_set():
+                    answers.append(predict(client).status_code)
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            until(lambda: len(answers) > 50)
+            process.send_signal(signal.SIGTERM)
+            until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 503)
+            before = len(answers)
+            until(lambda: len(answers) > before + 8)
+            seen.set()
+            for future in asking:
+                future.result()
+        assert process.wait(timeout=30) == 0
+        assert set(answers) == {200}
+
+
+def test_request_under_way_is_finished():
+    with service("--drain", "0") as (url, process), connect(url) as connection:
+        connection.sendall(HEAD + DIGIT[:100])
+        until(lambda: "mnist_http_requests_in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not listens(url))
+        connection.sendall(DIGIT[100:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        assert process.wait(timeout=30) == 0
+
+
+def listens(url):
+    try:
+        connect(url).close()
+    except OSError:
+        return False
+    return True
+
+
+# Overload
+
+
+def test_beyond_the_bound_the_answer_is_429_and_probes_are_answered(digits):
+    with service("--max-concurrency", 2) as (url, _):
+        batch = digits[:1024].tobytes()
+
+        def ask(_):
+            with httpx.Client(base_url=url, timeout=60) as client:
+                return predict(client, batch)
+
+        with ThreadPoolExecutor(12) as pool:
+            running = [pool.submit(ask, i) for i in range(24)]
+            probes = [httpx.get(f"{url}/v2/health/ready").status_code for _ in range(10)]
+            answers = [future.result() for future in running]
+        assert set(probes) == {200}
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {200, 429}
+        for answer in answers:
+            if answer.status_code == 429:
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["status"] == 429
+        with httpx.Client(base_url=url) as client:
+            assert predict(client).status_code == 200
+            assert 'mnist_refused_requests_total{status="429"}' in client.get("/metrics").text
+
+
+def test_bound_is_given_back_by_clients_that_leave():
+    with service("--max-concurrency", 1) as (url, _), httpx.Client(base_url=url) as client:
+        for _ in range(20):
+            with connect(url) as connection:
+                connection.sendall(HEAD + DIGIT)
+        until(lambda: predict(client).status_code == 200)
+
+
+def test_deadline_that_passed_is_504():
+    with service() as (url, _), httpx.Client(base_url=url) as client:
+        assert predict(client, **{"x-request-deadline": str(time.time() - 1)}).status_code == 504
+        assert predict(client, **{"x-request-deadline": str(time.time() + 60)}).status_code == 200
+        assert client.post("/predict?timeout=1", content=DIGIT, headers=PIXELS).status_code == 504
+        assert client.post("/predict?timeout=60000000", content=DIGIT, headers=PIXELS).status_code == 200
+        tensor = {"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": [0] * 784}
+        for timeout, status in ((1, 504), (60_000_000, 200), (0, 200), ("soon", 400), (-1, 400)):
+            request = {"inputs": [tensor], "parameters": {"timeout": timeout}}
+            assert client.post("/v2/models/mnist/infer", json=request).status_code == status
+        for bad in ("soon", "-1", "nan", "inf"):
+            assert predict(client, **{"x-request-deadline": bad}).status_code == 400
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 784\r\n\r\nabc"],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_client_that_does_not_finish_is_closed(sent):
+    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+        connection.sendall(sent)
+        assert connection.recv(1) == b""
+
+
+def test_slow_loris_is_closed_though_it_never_stops():
+    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\n")
+        with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
+            for _ in range(1000):
+                connection.sendall(b"x: y\r\n")
+                threading.Event().wait(0.02)
+            pytest.fail("still open after 20 s")
+
+
+def test_idle_connection_is_closed():
+    with service("--keep-alive", 1) as (url, _), connect(url) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+        assert received.startswith(b"HTTP/1.1 200")
+
+
+def test_connections_are_bounded():
+    with service("--max-connections", 5) as (url, _):
+        held = [connect(url) for _ in range(5)]
+        until(lambda: refused(url))
+        for connection in held:
+            connection.close()
+        until(lambda: not refused(url))
+
+
+def refused(url):
+    try:
+        return httpx.get(f"{url}/v2/health/live").status_code != 200
+    except httpx.TransportError:
+        return True

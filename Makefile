@@ -8,7 +8,7 @@ RUN ?= runs/cnn
 MODELS ?= models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test check bench
+.PHONY: help setup run serve test check bench examples
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -51,3 +51,10 @@ check: setup  ## ruff and mypy
 
 bench: setup  ## every benchmark; each prints its conditions and a table
 	$(BIN)/python benchmarks/training.py
+
+examples: setup  ## the tutorial's lessons, one after the other; pictures in runs/examples
+	@mkdir -p runs/examples
+	$(BIN)/python examples/autograd.py --save runs/examples/autograd.png
+	$(BIN)/python examples/linear_regression.py --save runs/examples/linear_regression.png
+	$(BIN)/python examples/optimizers.py --save runs/examples/optimizers.png --animate runs/examples/optimizers.gif
+	$(BIN)/python examples/digits.py --output runs/examples/digits --save runs/examples/digits.png

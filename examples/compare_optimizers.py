@@ -1,0 +1,218 @@
+"""The seven rules of optimizers.py on real digits: which learns fastest, and which forgives a wrong rate?
+
+    python examples/compare_optimizers.py [--save benchmarks/results/optimizers.png]
+
+The network is the tutorial's, 784-28-10. Every optimizer gets the same seven-step ladder of learning rates
+(each about three times the one before, three decades in all), the same three seeds, and 20 epochs at a
+constant rate. The validation images choose the rate; the test images are only reported.
+
+One process trains all rates of an optimizer and seed at the same time: they see the same batches, so
+their networks are stacked along a first axis and every product below is one product for all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import math
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import click
+import torch
+from matplotlib.figure import Figure
+from optimizers import RULES, Memory
+from torch import Tensor
+
+from training.data import load
+from training.models import CLASSES, build, normalize
+
+# The middle of each ladder. Found by hand so that the best rate is none of the ends: a best at an end
+# would mean that a better one may lie outside.
+MIDDLE_RATE = {
+    "full-batch": 0.1,
+    "stochastic": 0.001,
+    "mini-batch": 0.1,
+    "momentum": 0.1,
+    "adagrad": 0.01,
+    "rmsprop": 0.001,
+    "adam": 0.001,
+}
+LADDER = torch.tensor([0.03, 0.1, 0.3, 1, 3, 10, 30])  # times the middle
+BATCH = 128
+VALIDATION = 5000
+MOMENTS = (1, 5, 20)  # epochs after which the table asks
+
+NOTES = """\
+Test accuracy: mean over the seeds ± half the range, at the learning rate that validation prefers at that moment.
+Forgiving rates: how many of the seven come within one point of the best, on validation after the last epoch.
+An epoch is every image once for all of them, which full-batch spends on a single step and stochastic on 55,000.
+The rules are those of optimizers.py: averages keep 0.8, no bias correction; batches of 128 where not said otherwise."""
+
+# For R rates: [R, 28, 784], [R, 28, 1], [R, 10, 28], [R, 10, 1].
+Weights = list[Tensor]
+
+
+def forward(weights: Weights, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden units ``[R, 28, N]`` and logits ``[R, 10, N]`` of R networks for ``images [784, N]``, one a column."""
+    w1, b1, w2, b2 = weights
+    hidden = (w1 @ images + b1).relu()
+    return hidden, w2 @ hidden + b2
+
+
+def gradients(weights: Weights, images: Tensor, truth: Tensor) -> Weights:
+    """Of each network's mean cross-entropy; ``truth [10, N]`` has a one in the row of the right digit.
+
+    Written out, because autograd's bookkeeping would cost more than the arithmetic of one image, and
+    stochastic descent takes 1.1 million steps of one image.
+    """
+    hidden, logits = forward(weights, images)
+    # The gradient of softmax and cross-entropy together is just this difference.
+    error = (logits.softmax(dim=1) - truth) / images.shape[1]
+    # Back through the second layer, and through ReLU where it let the signal pass.
+    hidden_error = weights[2].mT @ error * (hidden > 0)
+    return [
+        hidden_error @ images.T,
+        hidden_error.sum(dim=2, keepdim=True),
+        error @ hidden.mT,
+        error.sum(dim=2, keepdim=True),
+    ]
+
+
+def accuracy(weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
+    """Share of right answers of each network, ``[R]``."""
+    _, logits = forward(weights, images)
+    return (logits.argmax(dim=1) == labels).double().mean(dim=1)
+
+
+@functools.cache
+def pixels_and_labels(subset: int) -> list[tuple[Tensor, Tensor]]:
+    """Network input ``[N, 784]`` and labels ``[N]`` of training, validation and test; read once a process."""
+    splits = load("mnist", validation=VALIDATION, subset=subset)
+    return [(normalize(part.images).flatten(1), part.labels) for part in (splits.train, splits.validation, splits.test)]
+
+
+def train(name: str, seed: int, epochs: int, subset: int) -> Tensor:
+    """Accuracy ``[2, epochs, R]`` on validation and on test, after each epoch, at each rate of the ladder."""
+    torch.set_num_threads(1)  # the processes share the cores
+    (images, labels), *held_out = pixels_and_labels(subset)
+    truth = torch.eye(CLASSES)[labels]  # [N, 10]
+    rate = rates(name).view(-1, 1, 1)
+    size = batch_size(name, len(images))
+    rule = RULES[name]
+
+    torch.manual_seed(seed)  # decides the first weights and the order of the images
+    # Every rate begins with the same weights; biases become columns.
+    weights = [w.detach().view(len(w), -1).repeat(len(rate), 1, 1) for w in build("mlp").parameters()]
+    memories: list[Memory] = [{} for _ in weights]
+    history = []
+    for _ in range(epochs):
+        for batch in torch.randperm(len(images)).split(size):
+            batch_gradients = gradients(weights, images.index_select(0, batch).T, truth.index_select(0, batch).T)
+            for weight, gradient, memory in zip(weights, batch_gradients, memories, strict=True):
+                weight -= rule(gradient, memory, rate)
+        history.append(torch.stack([accuracy(weights, images.T, labels) for images, labels in held_out]))
+    return torch.stack(history, dim=1)
+
+
+def rates(name: str) -> Tensor:
+    """The ladder of an optimizer."""
+    return MIDDLE_RATE[name] * LADDER
+
+
+def batch_size(name: str, count: int) -> int:
+    """Images a step, of ``count`` in all."""
+    return {"full-batch": count, "stochastic": 1}.get(name, BATCH)
+
+
+def best(results: Tensor, epoch: int) -> tuple[int, Tensor]:
+    """The rung that validation prefers after ``epoch``, and the test accuracy there of each seed.
+
+    ``results`` is ``[seeds, 2, epochs, R]``; what the test images say has no part in the choice.
+    """
+    validation, test = results[:, :, epoch - 1].unbind(dim=1)  # [seeds, R] each
+    rung = int(validation.mean(dim=0).argmax())
+    return rung, test[:, rung]
+
+
+def table(results: dict[str, Tensor], count: int) -> list[str]:
+    """Markdown, a row for each optimizer."""
+    _, _, epochs, _ = next(iter(results.values())).shape
+    moments = [epoch for epoch in MOMENTS if epoch <= epochs]
+    head = ["optimizer", "steps an epoch", *(f"after {n} epoch{'s' * (n > 1)}" for n in moments), "forgiving rates"]
+    lines = [f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|"]
+    for name, result in results.items():
+        cells = [name, f"{math.ceil(count / batch_size(name, count)):,}"]
+        for epoch in moments:
+            rung, test = best(result, epoch)
+            spread = 50 * (test.max() - test.min())
+            cells.append(f"{100 * test.mean():.2f} ± {spread:.2f} % at {rates(name)[rung]:.1g}")
+        last = result[:, 0, -1].mean(dim=0)
+        cells.append(f"{int((last >= last.max() - 0.01).sum())} of {len(LADDER)}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def picture(results: dict[str, Tensor]) -> Figure:
+    """Error after each epoch, and error against rate."""
+    figure = Figure(figsize=(9, 3.6), dpi=80, layout="constrained")
+    learning, sensitivity = figure.subplots(1, 2, sharey=True)
+    for name, result in results.items():
+        _, _, epochs, _ = result.shape
+        rung, _ = best(result, epochs)
+        error = 100 * (1 - result.mean(dim=0))  # [2, epochs, R]
+        learning.plot(range(1, epochs + 1), error[1, :, rung], label=name)
+        sensitivity.plot(rates(name), error[0, -1], ".-")
+    learning.set(xlabel="epoch", ylabel="error (%)", title="Test, at the rate validation chose")
+    sensitivity.set(xlabel="learning rate", xscale="log", title="Validation at the end, every rate")
+    learning.set_yscale("log")
+    learning.set_yticks([3, 5, 10, 20, 50, 90], ["3", "5", "10", "20", "50", "90"])
+    learning.minorticks_off()
+    for axes in (learning, sensitivity):
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def conditions(count: int, seeds: int) -> str:
+    """The machine, the versions and the command."""
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, "
+        f"torch {importlib.metadata.version('torch')}; {count:,} training images, {seeds} seeds\n"
+        f"`python {' '.join(sys.argv)}`"
+    )
+
+
+@click.command()
+@click.option("--epochs", default=20, show_default=True, type=click.IntRange(1), help="Passes over the images.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each optimizer and rate.")
+@click.option("--subset", default=0, show_default=True, help="Train on so many images only; 0 is all 55,000.")
+@click.option("--workers", default=os.cpu_count(), show_default="the cores", help="Processes to train in.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the plot here, and the table beside it as .md.")
+def main(epochs: int, seeds: int, subset: int, workers: int, save: Path | None) -> None:
+    """Train with every optimizer, rate and seed, and print a table."""
+    started = time.monotonic()
+    # The longest first, so that the last to finish is a short one.
+    order = sorted(RULES, key=lambda name: batch_size(name, count=10**6))
+    # spawn: a forked copy of a process whose torch has started threads may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        running = {name: [pool.submit(train, name, seed, epochs, subset) for seed in range(seeds)] for name in order}
+        results = {}
+        for name in RULES:
+            results[name] = torch.stack([run.result() for run in running[name]])
+            click.echo(f"{name}: done after {time.monotonic() - started:.0f} s", err=True)
+    count = subset or 60_000 - VALIDATION
+    lines = [conditions(count, seeds), "", *table(results, count), "", NOTES]
+    click.echo("\n".join(lines))
+    if save:
+        save.with_suffix(".md").write_text("\n".join(lines) + f"\n\n![errors]({save.name})\n")
+        picture(results).savefig(save)
+
+
+if __name__ == "__main__":
+    main()

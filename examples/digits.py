@@ -1,0 +1,59 @@
+"""From MNIST to a served prediction: the whole way on this project's own packages.
+
+python examples/digits.py [--output runs/digits] [--save digits.png]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from litestar.testing import TestClient
+from matplotlib.figure import Figure
+
+from export.publish import Run, publish
+from serving.app import create_app
+from serving.settings import Settings
+from training.config import TrainConfig
+from training.data import load
+from training.models import build, parameter_count
+from training.train import train
+
+
+@click.command()
+@click.option("--output", default="runs/digits", show_default=True, type=click.Path(path_type=Path), help="Run folder.")
+@click.option("--save", type=click.Path(path_type=Path), help="Draw ten test digits and the served answers here.")
+def main(output: Path, save: Path | None) -> None:
+    """Train the tutorial's network, test, save, export and serve it."""
+    # Data: uint8 [N, 28, 28], whole in memory. Validation is set aside to choose by; the test set never chooses.
+    splits = load("mnist", validation=5000)
+    click.echo(f"data: {len(splits.train)} + {len(splits.validation)} + {len(splits.test)} images")
+
+    # Network: 784-28-10. The config names it, and everything else that decides the result.
+    config = TrainConfig.of(model="mlp", optimizer="adam", epochs=5)
+    click.echo(f"network: {config.model}, {parameter_count(build(config.model)):,} parameters")
+
+    # Training, testing, saving: weights, curves and record are in the run folder, where resume=True finds them.
+    result = train(config, splits, output, resume=True)
+    click.echo(f"test: {result.correct} of {len(splits.test)} right, saved in {output}")
+
+    # Export: published only if ONNX and TorchScript answer every test image as the network does.
+    bundle = publish(Run.read(output), output / "models")
+    click.echo(f"exported: {bundle.folder}")
+
+    # Serving: the real application over HTTP. A client sends pixels, and scaling is the exported graph's business.
+    digits = splits.test.images[:10].numpy()
+    kind = {"content-type": "application/octet-stream"}
+    with TestClient(create_app(Settings(repository=output / "models"))) as client:
+        answers = client.post("/predict", content=digits.tobytes(), headers=kind).json()["predictions"]
+    click.echo(f"served: {[answer['digit'] for answer in answers]}, in truth {splits.test.labels[:10].tolist()}")
+    if save:
+        figure = Figure(figsize=(10, 1.5), dpi=80, layout="constrained")
+        for axes, digit, answer in zip(figure.subplots(1, 10), digits, answers, strict=True):
+            axes.imshow(digit, cmap="Greys")
+            axes.set(title=f"{answer['digit']}: {answer['confidence']:.0%}", xticks=[], yticks=[])
+        figure.savefig(save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Seven optimizers, each written out in a few lines, checked against torch.optim, and sent over one landscape.
+
+    python examples/optimizers.py [--save paths.png] [--animate paths.gif]
+
+All seven walk downhill on the gradient. They differ in two choices: how many samples a step looks at, and
+what the rule remembers of the steps before.
+
+    full-batch   all samples a step     nothing
+    stochastic   one sample a step      nothing
+    mini-batch   a few samples a step   nothing
+    momentum                            a running average of gradients: the direction
+    adagrad                             the sum of squared gradients: the scale, which only grows
+    rmsprop                             a running average of squared gradients: a scale that forgets
+    adam                                both averages, direction and scale
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+# How much of a running average is kept at each step; the rest comes from the new gradient.
+KEEP = 0.8
+# Keeps a division by a scale of zero from happening.
+TINY = 1e-8
+
+# What a rule remembers of one weight tensor between its steps.
+Memory = dict[str, Tensor]
+# (gradient, memory, rate) -> the step to subtract from the weights, of the gradient's shape.
+Rule = Callable[[Tensor, Memory, float | Tensor], Tensor]
+
+
+def plain(gradient: Tensor, memory: Memory, rate: float | Tensor) -> Tensor:
+    """step = rate · g"""
+    return rate * gradient
+
+
+def momentum(gradient: Tensor, memory: Memory, rate: float | Tensor) -> Tensor:
+    """v = 0.8 v + 0.2 g,  step = rate · v"""
+    memory["v"] = KEEP * memory.get("v", 0) + (1 - KEEP) * gradient
+    return rate * memory["v"]
+
+
+def adagrad(gradient: Tensor, memory: Memory, rate: float | Tensor) -> Tensor:
+    """r = r + g²,  step = rate · g / √r"""
+    memory["r"] = memory.get("r", 0) + gradient.square()
+    return rate * gradient / (memory["r"].sqrt() + TINY)
+
+
+def rmsprop(gradient: Tensor, memory: Memory, rate: float | Tensor) -> Tensor:
+    """r = 0.8 r + 0.2 g²,  step = rate · g / √r"""
+    memory["r"] = KEEP * memory.get("r", 0) + (1 - KEEP) * gradient.square()
+    return rate * gradient / (memory["r"].sqrt() + TINY)
+
+
+def adam(gradient: Tensor, memory: Memory, rate: float | Tensor) -> Tensor:
+    """v = 0.8 v + 0.2 g,  r = 0.8 r + 0.2 g²,  step = rate · v / √r"""
+    memory["v"] = KEEP * memory.get("v", 0) + (1 - KEEP) * gradient
+    memory["r"] = KEEP * memory.get("r", 0) + (1 - KEEP) * gradient.square()
+    return rate * memory["v"] / (memory["r"].sqrt() + TINY)
+
+
+RULES: dict[str, Rule] = {
+    "full-batch": plain,
+    "stochastic": plain,
+    "mini-batch": plain,
+    "momentum": momentum,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adam": adam,
+}
+
+
+def torch_optimizer(rule: str, weights: Tensor, rate: float) -> torch.optim.Optimizer:
+    """Torch's own form of a rule, with the same averages."""
+    match rule:
+        case "plain":
+            return torch.optim.SGD([weights], lr=rate)
+        case "momentum":
+            return torch.optim.SGD([weights], lr=rate, momentum=KEEP)
+        case "adagrad":
+            return torch.optim.Adagrad([weights], lr=rate, eps=TINY)
+        case "rmsprop":
+            return torch.optim.RMSprop([weights], lr=rate, alpha=KEEP, eps=TINY)
+        case "adam":
+            return torch.optim.Adam([weights], lr=rate, betas=(KEEP, KEEP), eps=TINY)
+    raise ValueError(rule)
+
+
+def matching_rate(rule: str, rate: float, step: int) -> float:
+    """The rate that makes torch take our step number ``step``, counted from 1."""
+    match rule:
+        case "momentum":
+            # Torch adds the whole gradient, v = 0.8 v + g: five times our v, always.
+            return rate * (1 - KEEP)
+        case "adam":
+            # Averages that begin at zero are too small at first, by 1 - 0.8^t. Torch divides both by it; in
+            # v / √r half of that cancels. So its first step is 2.2 times ours, and soon there is no difference.
+            return rate * math.sqrt(1 - KEEP**step)
+    return rate
+
+
+def difference(name: str, *, matched: bool, rate: float = 0.02, steps: int = 50) -> float:
+    """Largest distance between our path and torch's, at the same rate or at the matching one."""
+    rule = RULES[name].__name__
+    ours, theirs = START.clone(), START.clone().requires_grad_()
+    memory: Memory = {}
+    optimizer = torch_optimizer(rule, theirs, rate)
+    largest = 0.0
+    for step in range(1, steps + 1):
+        ours -= RULES[name](slope(ours), memory, rate)
+        theirs.grad = slope(theirs)
+        optimizer.param_groups[0]["lr"] = matching_rate(rule, rate, step) if matched else rate
+        optimizer.step()
+        largest = max(largest, (ours - theirs).detach().norm().item())
+    return largest
+
+
+# The landscape: a curved ravine with steep walls, and on its floor two hollows, the right one deeper.
+START = torch.tensor([-1.4, 0.5], dtype=torch.float64)
+RIDGE = -0.154  # x of the pass between the hollows
+STEPS = 400
+SAMPLES = 64
+
+
+def height(place: Tensor) -> Tensor:
+    """The landscape at ``place [..., 2]``."""
+    x, y = place.unbind(-1)
+    return 0.1 * (x**2 - 1) ** 2 - 0.06 * x + 4 * (y - x**2 / 2) ** 2
+
+
+def slope(place: Tensor) -> Tensor:
+    """The gradient of the height, ``[..., 2]``."""
+    place = place.detach().requires_grad_()
+    # No walker's height depends on where another stands: the gradient of the sum holds that of each.
+    (gradient,) = torch.autograd.grad(height(place).sum(), place)
+    return gradient
+
+
+def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> Tensor:
+    """The places of each walker after each step, ``[STEPS + 1, walkers, 2]``; they begin around START.
+
+    A sample stands for a training image: it sees the landscape tilted its own way. Over all samples the
+    tilts cancel, so that full-batch walks on the landscape itself. The last four rules see all samples
+    too: what they do otherwise is the rule's doing, and no luck of the draw.
+    """
+    torch.manual_seed(0)
+    tilts = 1.5 * torch.randn(SAMPLES, 2, dtype=torch.float64)
+    tilts -= tilts.mean(dim=0)
+    size = {"stochastic": 1, "mini-batch": 8}.get(name, SAMPLES)
+    place = START + spread * torch.randn(walkers, 2, dtype=torch.float64)
+    memory: Memory = {}
+    path = [place]
+    for _ in range(STEPS):
+        gradient = slope(place)
+        if size < SAMPLES:
+            seen = torch.rand(walkers, SAMPLES).topk(size).indices  # each walker draws its own
+            gradient = gradient + tilts[seen].mean(dim=1)
+        place = place - RULES[name](gradient, memory, rate)
+        path.append(place)
+    return torch.stack(path)
+
+
+RATES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def escaped(path: Tensor) -> str:
+    """Share of the last 100 steps on the deeper side, of the walkers still on the map; a dash if most flew off it."""
+    on_map = (path[-1].abs() < 10).all(dim=-1)
+    if on_map.double().mean() < 0.5:
+        return "–"
+    return f"{(path[-100:, on_map, 0] > RIDGE).double().mean():.0%}"
+
+
+# For the pictures: the rates that show best what each rule is like.
+SHOWN = {
+    "full-batch": 0.1,
+    "stochastic": 0.1,
+    "mini-batch": 0.1,
+    "momentum": 0.5,
+    "adagrad": 0.5,
+    "rmsprop": 0.2,
+    "adam": 0.2,
+}
+
+
+# Heights where the colour changes, closest around the hollows (0.06 and -0.06) and the ridge (0.10).
+LEVELS = (-0.07, -0.04, 0, 0.04, 0.07, 0.1, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 30)
+
+
+def draw_landscape(axes: Axes) -> None:
+    """The ravine from above, dark where it is deep."""
+    x, y = torch.meshgrid(torch.linspace(-2, 2, 100), torch.linspace(-0.6, 1.8, 100), indexing="xy")
+    z = height(torch.stack([x, y], dim=-1))
+    axes.contourf(x, y, z, levels=LEVELS, norm=BoundaryNorm(LEVELS, 256), cmap="bone")
+    axes.set(xticks=[], yticks=[], xlim=(-2, 2), ylim=(-0.6, 1.8))
+
+
+def picture(paths: dict[str, Tensor]) -> Figure:
+    """A path of each rule, and on which side of the ridge each was when."""
+    figure = Figure(figsize=(10, 4.4), dpi=66, layout="constrained")
+    *maps, sides = figure.subplots(2, 4).flat
+    for number, (axes, (name, path)) in enumerate(zip(maps, paths.items(), strict=True)):
+        draw_landscape(axes)
+        axes.plot(*path.T, ".-", color=f"C{number}", linewidth=0.8, markersize=3)
+        axes.plot(*path[-1], "*", color="red", markersize=10)
+        axes.set_title(f"{name}, rate {SHOWN[name]:g}")
+        sides.plot(path[:, 0], color=f"C{number}", linewidth=0.8)
+    sides.axhline(RIDGE, color="black", linestyle="--")
+    sides.set(xlabel="step", title="x, and the ridge between", ylim=(-2, 2))
+    return figure
+
+
+def animate(paths: dict[str, Tensor], file: Path, frames: int = 50) -> None:
+    """All walkers on one map; early steps, where most happens, are shown closest together."""
+    figure = Figure(figsize=(6, 4), dpi=70, layout="constrained")
+    axes = figure.subplots()
+    draw_landscape(axes)
+    lines = [axes.plot([], [], ".-", label=name, linewidth=0.8, markersize=12, markevery=[-1])[0] for name in paths]
+    axes.legend(loc="upper center", ncols=4, fontsize="small")
+
+    def show(frame: int) -> list[Line2D]:
+        step = round(STEPS * (frame / (frames - 1)) ** 2)
+        axes.set_title(f"step {step}")
+        for line, path in zip(lines, paths.values(), strict=True):
+            line.set_data(*path[max(0, step - 20) : step + 1].T)
+        return lines
+
+    FuncAnimation(figure, show, frames).save(file, PillowWriter(fps=10))
+
+
+@click.command()
+@click.option("--save", type=click.Path(path_type=Path), help="Draw the paths to this file.")
+@click.option("--animate", "film", type=click.Path(path_type=Path), help="Animate them in this GIF.")
+def main(save: Path | None, film: Path | None) -> None:
+    """Check the rules against torch, and ask whether a local minimum traps them."""
+    click.echo("Our path and torch's, 50 steps: how far apart?")
+    click.echo(f"{'':12}{'same rate':>12}{'matching rate':>16}")
+    for name, rule in {rule.__name__: name for name, rule in RULES.items()}.items():
+        apart = [difference(rule, matched=matched) for matched in (False, True)]
+        click.echo(f"{name:12}{apart[0]:12.0e}{apart[1]:16.0e}")
+    click.echo("Torch's momentum does not weigh the gradient by 0.2; its Adam corrects the averages' start at zero.")
+    click.echo()
+    click.echo("Does the local minimum trap them? Share of the end of 100 walks spent in the deeper one, by rate:")
+    click.echo(f"{'':12}" + "".join(f"{rate:8g}" for rate in RATES))
+    for name in RULES:
+        click.echo(f"{name:12}" + "".join(f"{escaped(walk(name, rate)):>8}" for rate in RATES))
+    click.echo("At a low rate, nearly always. Noise and long strides get out; momentum then even comes to rest.")
+    paths = {name: walk(name, rate, walkers=1, spread=0)[:, 0] for name, rate in SHOWN.items()}
+    if save:
+        picture(paths).savefig(save)
+    if film:
+        animate(paths, film)
+
+
+if __name__ == "__main__":
+    main()

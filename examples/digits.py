@@ -41,7 +41,7 @@ def main(output: Path, save: Path | None) -> None:
     bundle = publish(Run.read(output), output / "models")
     click.echo(f"exported: {bundle.folder}")
 
-    # Serving: the real application over HTTP. A client sends pixels, and scaling is the exported graph's business.
+    # Serving: the real application, asked in this process as over HTTP. Pixels suffice: the graph scales them itself.
     digits = splits.test.images[:10].numpy()
     kind = {"content-type": "application/octet-stream"}
     with TestClient(create_app(Settings(repository=output / "models"))) as client:

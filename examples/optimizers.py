@@ -101,11 +101,11 @@ def matching_rate(rule: str, rate: float, step: int) -> float:
     """The rate that makes torch take our step number ``step``, counted from 1."""
     match rule:
         case "momentum":
-            # Torch adds the whole gradient, v = 0.8 v + g: five times our v, always.
+            # Torch adds the whole gradient: its v is five times ours, always.
             return rate * (1 - KEEP)
         case "adam":
-            # Averages that begin at zero are too small at first, by 1 - 0.8^t. Torch divides both by it; in
-            # v / √r half of that cancels. So its first step is 2.2 times ours, and soon there is no difference.
+            # Averages that begin at zero are too small at first, by 1 - 0.8^t. Torch divides both by it, and in
+            # v / √r its root remains: torch's first step is 2.2 times ours, and soon there is no difference.
             return rate * math.sqrt(1 - KEEP**step)
     return rate
 
@@ -131,6 +131,17 @@ START = torch.tensor([-1.4, 0.5], dtype=torch.float64)
 RIDGE = -0.154  # x of the pass between the hollows
 STEPS = 400
 SAMPLES = 64
+RATES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+# For the pictures: the rates that show best what each rule is like.
+SHOWN = {
+    "full-batch": 0.1,
+    "stochastic": 0.1,
+    "mini-batch": 0.1,
+    "momentum": 0.5,
+    "adagrad": 0.5,
+    "rmsprop": 0.2,
+    "adam": 0.2,
+}
 
 
 def height(place: Tensor) -> Tensor:
@@ -171,27 +182,12 @@ def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> 
     return torch.stack(path)
 
 
-RATES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
 def escaped(path: Tensor) -> str:
     """Share of the last 100 steps on the deeper side, of the walkers still on the map; a dash if most flew off it."""
     on_map = (path[-1].abs() < 10).all(dim=-1)
     if on_map.double().mean() < 0.5:
         return "–"
     return f"{(path[-100:, on_map, 0] > RIDGE).double().mean():.0%}"
-
-
-# For the pictures: the rates that show best what each rule is like.
-SHOWN = {
-    "full-batch": 0.1,
-    "stochastic": 0.1,
-    "mini-batch": 0.1,
-    "momentum": 0.5,
-    "adagrad": 0.5,
-    "rmsprop": 0.2,
-    "adam": 0.2,
-}
 
 
 # Heights where the colour changes, closest around the hollows (0.06 and -0.06) and the ridge (0.10).
@@ -249,9 +245,12 @@ def main(save: Path | None, film: Path | None) -> None:
     for name, rule in {rule.__name__: name for name, rule in RULES.items()}.items():
         apart = [difference(rule, matched=matched) for matched in (False, True)]
         click.echo(f"{name:12}{apart[0]:12.0e}{apart[1]:16.0e}")
-    click.echo("Torch's momentum does not weigh the gradient by 0.2; its Adam corrects the averages' start at zero.")
+    click.echo("Momentum  here v = 0.8 v + 0.2 g, torch v = 0.8 v + g: the same at 0.2 times the rate.")
+    click.echo("Adam      here v / √r, torch both divided by 1 - 0.8^t first: the same at √(1 - 0.8^t) times the rate.")
     click.echo()
-    click.echo("Does the local minimum trap them? Share of the end of 100 walks spent in the deeper one, by rate:")
+    click.echo(
+        "Does the local minimum trap them? Share of the end of 100 walks spent in the deeper one, by rate (–: flew off):"
+    )
     click.echo(f"{'':12}" + "".join(f"{rate:8g}" for rate in RATES))
     for name in RULES:
         click.echo(f"{name:12}" + "".join(f"{escaped(walk(name, rate)):>8}" for rate in RATES))

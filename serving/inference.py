@@ -14,7 +14,7 @@ from serving.api.errors import DeadlineExceeded, TooManyRequests
 from serving.classifier import Floats, Images
 from serving.metrics import STAGES
 from serving.repository import Model
-from serving.service import INLINE_IMAGES, service_of
+from serving.service import INLINE_IMAGES, header, service_of
 
 AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T")
@@ -33,9 +33,10 @@ class Timing:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
-    def header(self) -> str:
-        """Value of ``Server-Timing`` (W3C), in milliseconds."""
-        return ", ".join(f"{stage};dur={self.seconds.get(stage, 0.0) * 1000:.3f}" for stage in STAGES)
+    def header(self) -> tuple[bytes, bytes]:
+        """``Server-Timing`` (W3C), in milliseconds."""
+        parts = [f"{stage};dur={self.seconds.get(stage, 0.0) * 1000:.3f}" for stage in STAGES]
+        return b"server-timing", ", ".join(parts).encode()
 
 
 def check_admitted(request: AnyRequest) -> None:
@@ -60,7 +61,7 @@ def deadline_of(request: AnyRequest, timeout: object = None) -> float:
     if timeout not in (None, 0, "", "0"):
         arrival: float = request.scope.get("mnist.arrival", now)  # type: ignore[assignment]
         deadline = arrival + _number("timeout", timeout) / 1e6
-    moment = request.headers.get("x-request-deadline")
+    moment = header(request, b"x-request-deadline")
     if moment is not None:
         deadline = min(deadline, now + _number("X-Request-Deadline", moment) - time.time())
     return deadline

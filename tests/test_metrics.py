@@ -58,8 +58,8 @@ def test_predictions_are_counted(client, digits, truth):
     )
     assert value(client, "mnist_batch_images_sum", model="mnist", version="1") == 20
     for stage in ("decode", "queue", "infer", "encode"):
-        assert value(client, "mnist_stage_seconds_count", stage=stage) == 1
-    assert value(client, "mnist_stage_seconds_sum", stage="infer") > 0
+        assert value(client, "mnist_stage_seconds_total", stage=stage) > 0
+    assert value(client, "mnist_inference_seconds_count", model="mnist", version="1") == 1
     assert value(client, "mnist_model_loaded", model="mnist", version="1") == 1
 
 

@@ -16,20 +16,21 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from litestar import Request, Response, get, post
+from litestar import Request, get, post
 from litestar.exceptions import ClientException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
+from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, documented
 from serving.bundle import Tensor
 from serving.classifier import IMAGE_SIZE, INPUTS, Floats, Images
 from serving.inference import Timing, check_admitted, deadline_of, infer
-from serving.keys import needs_admin_key, needs_prediction_key
+from serving.keys import check_admin_key, check_prediction_key
 from serving.repository import Model, ModelUnavailableError, UnknownModelError
-from serving.service import INLINE_BYTES, Service, service_of
+from serving.service import INLINE_BYTES, Answer, Service, header, read_body, service_of
 
 EXTENSIONS = [
     *("binary_tensor_data", "raw_request", "classification", "model_repository"),
@@ -316,11 +317,11 @@ ADMINISTRATION = documented(401, 403, 404, 503, form=ProtocolError)
     operation_id="loadModel",
     summary="Load a model, or look for its new versions now",
     tags=["repository"],
-    guards=[needs_admin_key],
     responses=ADMINISTRATION,
 )
 async def load_model(request: AnyRequest) -> dict[str, str]:
     """Answers when it is done."""
+    check_admin_key(request)
     await asyncio.to_thread(service_of(request).repository.load, request.path_params["name"])
     return {}
 
@@ -331,11 +332,11 @@ async def load_model(request: AnyRequest) -> dict[str, str]:
     operation_id="unloadModel",
     summary="Take a model out of service",
     tags=["repository"],
-    guards=[needs_admin_key],
     responses=ADMINISTRATION,
 )
 async def unload_model(request: AnyRequest) -> dict[str, str]:
     """Answers when the requests that use it are answered."""
+    check_admin_key(request)
     service = service_of(request)
     await asyncio.to_thread(service.repository.unload, request.path_params["name"], service.settings.grace)
     return {}
@@ -380,24 +381,24 @@ class InferOperation(Operation):
     operation_class=InferOperation,
     summary="Infer",
     tags=["prediction"],
-    guards=[needs_prediction_key],
     responses={
         200: ResponseSpec(InferResponse, description="The outputs asked for.", generate_examples=False),
         **documented(400, 401, 404, 413, 415, 429, 503, 504, form=ProtocolError),
     },
 )
-async def infer_model(request: AnyRequest) -> Response[bytes]:
+async def infer_model(request: AnyRequest) -> ASGIApp:
     """Answer with the outputs asked for."""
     timing = Timing()
+    check_prediction_key(request)
     service = service_of(request)
     model = model_of(request)
-    packed = await request.body()
+    packed = await read_body(request, service.settings.max_body)
     check_admitted(request)
-    request_headers = request.headers
+    length, encoding = header(request, HEADER.lower().encode()), header(request, b"content-encoding") or ""
+    accepted = header(request, b"accept-encoding") or ""
 
     def decode_body() -> tuple[InferRequest, Images]:
-        body = decompress(packed, request_headers.get("content-encoding", ""), service.settings.max_body)
-        return decode(body, request_headers.get(HEADER), service)
+        return decode(decompress(packed, encoding, service.settings.max_body), length, service)
 
     asked, images = await service.do(decode_body, large=len(packed) > INLINE_BYTES)
     wanted = requested(asked, model)
@@ -406,12 +407,13 @@ async def infer_model(request: AnyRequest) -> Response[bytes]:
 
     def encode_answer(logits: Floats, probabilities: Floats) -> tuple[bytes, dict[str, str]]:
         content, headers = encode(asked, wanted, model, {"logits": logits, "probabilities": probabilities})
-        content, encoding = compress(content, request_headers.get("accept-encoding", ""))
-        return content, headers | encoding
+        content, compressed = compress(content, accepted)
+        return content, headers | compressed
 
     content, headers = await infer(request, model, images, timing, deadline, encode_answer)
-    headers["Server-Timing"] = timing.header()
-    return Response(content, media_type=BINARY if HEADER in headers else "application/json", headers=headers)
+    headers["Content-Type"] = BINARY if HEADER in headers else "application/json"
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return Answer(content, [*encoded, timing.header()])
 
 
 def decode(body: bytes, header: str | None, service: Service) -> tuple[InferRequest, Images]:

@@ -8,20 +8,21 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from litestar import Request, Response, post
+from litestar import Request, post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.types import ASGIApp
 
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Floats, Images
 from serving.images import PictureError, PictureTooLargeError, decode
 from serving.inference import Timing, check_admitted, deadline_of, infer
-from serving.keys import needs_prediction_key
+from serving.keys import check_prediction_key
 from serving.repository import Model
-from serving.service import INLINE_BYTES, Service, service_of
+from serving.service import INLINE_BYTES, Answer, Service, header, read_body, service_of
 from serving.settings import Settings
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
@@ -47,7 +48,7 @@ class ModelVersion(msgspec.Struct):
     version: str
 
 
-class Answer(msgspec.Struct):
+class Predictions(msgspec.Struct):
     """A prediction for each image, in order."""
 
     model: ModelVersion
@@ -121,38 +122,40 @@ class PredictOperation(Operation):
     operation_class=PredictOperation,
     summary="Recognise the digits in pictures or pixels",
     tags=["prediction"],
-    guards=[needs_prediction_key],
     responses={
-        200: ResponseSpec(Answer, description="A prediction for each image, in order.", generate_examples=False),
+        200: ResponseSpec(Predictions, description="A prediction for each image, in order.", generate_examples=False),
         **documented(400, 401, 404, 413, 415, 429, 503, 504),
     },
 )
-async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def predict(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer with a prediction for each image in the body."""
     timing = Timing()
+    check_prediction_key(request)
     service = service_of(request)
-    query = request.query_params
+    query = request.query_params if request.scope["query_string"] else {}
     model = service.repository.get(query.get("model", service.settings.model), query.get("version"))
     deadline = deadline_of(request, query.get("timeout"))
     images = await decode_request(request, service)
     timing.end("decode")
     body = await infer(request, model, images, timing, deadline, lambda _, probabilities: encode(model, probabilities))
-    return Response(body, media_type="application/json", headers={"Server-Timing": timing.header()})
+    return Answer(body, [(b"content-type", b"application/json"), timing.header()])
 
 
 async def decode_request(request: Request[Any, Any, Any], service: Service) -> Images:
     """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``."""
     settings = service.settings
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() not in ("identity", ""):
+    encoding = header(request, b"content-encoding") or "identity"
+    if encoding.lower() != "identity":
         raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body uncompressed")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await request.body()
-    check_admitted(request)
-    large = len(body) > INLINE_BYTES
+    kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         pictures = await pictures_in(request)
+        check_admitted(request)
+        large = sum(map(len, pictures)) > INLINE_BYTES
         return await service.do(lambda: decode_pictures(pictures, settings), large=large)
+    body = await read_body(request, settings.max_body)
+    check_admitted(request)
+    large = len(body) > INLINE_BYTES
     if kind.startswith("image/"):
         return await service.do(lambda: decode_pictures([body], settings), large=large)
     if kind == "application/octet-stream":
@@ -218,4 +221,4 @@ def encode(model: Model, probabilities: Floats) -> bytes:
         Prediction(digit, model.labels[digit], row[digit], row)
         for digit, row in zip(digits, probabilities.tolist(), strict=True)
     ]
-    return _encode(Answer(ModelVersion(model.name, model.version), predictions))
+    return _encode(Predictions(ModelVersion(model.name, model.version), predictions))

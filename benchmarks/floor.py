@@ -1,0 +1,48 @@
+"""The floor under the service: the same inference on the same HTTP server, and no framework.
+
+What a bare ASGI function leaves of a request's time is what our routes are measured against.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from serving import repository
+
+model = repository.load(Path(os.environ["MNIST_REPOSITORY"]), "mnist")
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(dict[str, list[list[list[int]]]]).decode
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        return
+    body = b""
+    while True:
+        message = await receive()
+        body += message["body"]
+        if not message.get("more_body"):
+            break
+    if scope["path"] == "/json":
+        images = np.array(decode(body)["images"], np.uint8)
+    else:
+        images = np.frombuffer(body, np.uint8).reshape(-1, 28, 28)
+    _, probabilities = model.classifier.classify(images)
+    digits = probabilities.argmax(axis=1).tolist()
+    answer = encode(
+        {
+            "model": {"name": model.name, "version": model.version},
+            "predictions": [
+                {"digit": digit, "label": model.labels[digit], "confidence": row[digit], "probabilities": row}
+                for digit, row in zip(digits, probabilities.tolist(), strict=True)
+            ],
+        }
+    )
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})

@@ -1,0 +1,223 @@
+"""Speed of the service: one pinned worker, one pinned wrk, beside a bare ASGI function that does the same.
+
+    python benchmarks/serving.py [--seconds 3] [--save benchmarks/results/serving.md]
+
+Needs wrk and taskset (Debian: wrk, util-linux) and two cores. The service and the floor run at once on
+the same core, and each row's rounds alternate between them, so that a noisy machine is noisy for both;
+the ratio is that of the medians.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path[0] = str(ROOT)
+from serving import bundle
+
+BIN = Path(sys.executable).parent
+CONNECTIONS = 8
+
+LUA = """
+local file = io.open("{body}", "rb")
+wrk.method = "POST"
+wrk.body = file:read("*all")
+wrk.headers["Content-Type"] = "{kind}"
+{headers}
+file:close()
+local bad = 0
+function response(status) if status ~= 200 then bad = bad + 1 end end
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def process(command: list[object], url: str, **environment: str) -> Iterator[tuple[int, float]]:
+    """A server pinned to core 0: its process id, and seconds from its start until it was ready."""
+    line = ["taskset", "-c", "0", *map(str, command)]
+    started = time.perf_counter()
+    running = subprocess.Popen(
+        line, env=os.environ | environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url)
+                break
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                if running.poll() is not None:
+                    raise click.ClickException(f"{line} did not start") from None
+                time.sleep(0.005)
+        yield running.pid, time.perf_counter() - started
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def digits(count: int) -> np.ndarray:
+    """Real digits: the packaged golden set, again and again."""
+    with np.load(bundle.RELEASE / "mnist" / "1" / bundle.GOLDEN) as golden:
+        images = golden["images"]
+    return np.resize(images, (count, 28, 28))
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bodies(batch: int) -> dict[str, tuple[str, str, bytes, dict[str, str]]]:
+    """Path, content type, body and headers by the name of the form."""
+    images = digits(batch)
+    tensor = {"name": "images", "shape": [batch, 28, 28], "datatype": "UINT8"}
+    head = json.dumps(
+        {
+            "inputs": [tensor | {"parameters": {"binary_data_size": images.nbytes}}],
+            "parameters": {"binary_data_output": True},
+        }
+    ).encode()
+    forms = {
+        "raw pixels": ("/predict", "application/octet-stream", images.tobytes(), {}),
+        "JSON": ("/predict", "application/json", json.dumps({"images": images.tolist()}).encode(), {}),
+        "OIP JSON": (
+            "/v2/models/mnist/infer",
+            "application/json",
+            json.dumps({"inputs": [tensor | {"data": images.ravel().tolist()}]}).encode(),
+            {},
+        ),
+        "OIP binary": (
+            "/v2/models/mnist/infer",
+            "application/octet-stream",
+            head + images.tobytes(),
+            {"Inference-Header-Content-Length": str(len(head))},
+        ),
+    }
+    if batch == 1:
+        forms["PNG"] = ("/predict", "image/png", png(images[0]), {})
+    return forms
+
+
+def wrk(url: str, kind: str, body: bytes, headers: dict[str, str], seconds: float) -> float:
+    """Requests a second from a pinned wrk; fails on any answer but 200."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "body").write_bytes(body)
+        lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
+        script = Path(folder) / "post.lua"
+        script.write_text(LUA.format(body=Path(folder) / "body", kind=kind, headers=lines))
+        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said:
+        raise click.ClickException(f"{url} refused: {said}")
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
+
+
+def resident(pid: int) -> float:
+    """MB of memory."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1000  # type: ignore[index]
+
+
+def conditions() -> str:
+    versions = " ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("litestar", "uvicorn", "onnxruntime", "numpy")
+    )
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; server on core 0, "
+        f"wrk with {CONNECTIONS} connections on core 1\n`python {' '.join(sys.argv)}`"
+    )
+
+
+def compare(repository: Path, seconds: int, rounds: int, batches: list[int]) -> tuple[list[str], float, float]:
+    """A row for each form and batch; seconds to ready; memory at the end."""
+    ours, floor = free_port(), free_port()
+    service = [BIN / "mnist-serve", "--port", ours, "--repository", repository, "--log-level", "error"]
+    bare = [BIN / "uvicorn", "benchmarks.floor:app", "--port", floor, "--no-access-log", "--log-level", "error"]
+    rows = []
+    with (
+        process(service, f"http://127.0.0.1:{ours}/v2/health/ready") as (pid, ready),
+        process(bare, f"http://127.0.0.1:{floor}/", MNIST_REPOSITORY=str(repository)),
+    ):
+        for batch in batches:
+            for form, (path, kind, body, headers) in bodies(batch).items():
+                base = "/json" if form == "JSON" else "/"
+                taken: list[tuple[float, float]] = []
+                compared = form in ("raw pixels", "JSON")
+                for _ in range(rounds):
+                    mine = wrk(f"http://127.0.0.1:{ours}{path}", kind, body, headers, seconds)
+                    theirs = wrk(f"http://127.0.0.1:{floor}{base}", kind, body, headers, seconds) if compared else 0.0
+                    taken.append((mine, theirs))
+                mine, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
+                ratio = f"{theirs:.0f} | {mine / theirs:.0%}" if compared else "| "
+                rows.append(f"| {form} | {batch} | {mine:.0f} | {mine * batch:.0f} | {ratio} |")
+                click.echo(rows[-1], err=True)
+        return rows, ready, resident(pid)
+
+
+def as_repository(folder: Path, model: Path) -> Path:
+    """A repository with the bundle ``model`` as version 1 of ``mnist``."""
+    shutil.copytree(model, folder / "mnist" / "1")
+    return folder
+
+
+@click.command()
+@click.option("--seconds", default=3, show_default=True, help="Each measure lasts so long.")
+@click.option("--rounds", default=3, show_default=True, help="Each figure is the median of so many measures.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(1, 8, 64), show_default=True)
+@click.option(
+    "--mlp", type=click.Path(path_type=Path, exists=True), help="A published bundle of the mlp, to measure too."
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
+def main(seconds: int, rounds: int, batches: tuple[int, ...], mlp: Path | None, save: Path | None) -> None:
+    """Measure, and print a table."""
+    for tool in ("wrk", "taskset"):
+        if not shutil.which(tool):
+            raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux")
+    lines = [conditions()]
+    models = {"cnn, the packaged model": bundle.RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
+    for name, folder in models.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            rows, ready, memory = compare(as_repository(Path(temporary), folder), seconds, rounds, list(batches))
+        lines += [
+            "",
+            f"**{name}**: ready {ready:.2f} s after its start, {memory:.0f} MB of memory after the measures.",
+            "",
+            "| body | images | requests/s | images/s | bare ASGI function, requests/s | ours of it |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
+    table = "\n".join(lines)
+    click.echo(table)
+    if save:
+        save.write_text(table + "\n")
+
+
+if __name__ == "__main__":
+    main()

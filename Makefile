@@ -51,6 +51,7 @@ check: setup  ## ruff and mypy
 
 bench: setup  ## every benchmark; each prints its conditions and a table
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
 
 examples: setup  ## the tutorial's lessons, one after the other; pictures in runs/examples
 	@mkdir -p runs/examples

@@ -150,8 +150,8 @@ def conditions() -> str:
         f"{name} {importlib.metadata.version(name)}" for name in ("litestar", "uvicorn", "onnxruntime", "numpy")
     )
     return (
-        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; server on core 0, "
-        f"wrk with {CONNECTIONS} connections on core 1\n`python {' '.join(sys.argv)}`"
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; "
+        f"server on core 0, wrk with {CONNECTIONS} connections on core 1\n`python {' '.join(sys.argv)}`"
     )
 
 

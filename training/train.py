@@ -209,7 +209,9 @@ def _step(state: State, batch: Digits, rate: float) -> float:
     total = 0.0
     for images, labels in zip(batch.images.split(PART), batch.labels.split(PART), strict=True):
         pixels = augment(images, torch.default_generator) if state.config.augment else images
-        loss = F.cross_entropy(state.network(normalize(pixels)), labels) * (len(labels) / len(batch))
+        loss = F.cross_entropy(state.network(normalize(pixels)), labels)
+        if len(labels) < len(batch):
+            loss = loss * (len(labels) / len(batch))
         loss.backward()
         total += loss.item()
     if math.isfinite(total):

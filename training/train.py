@@ -171,13 +171,13 @@ def train(
     while state.step < total_steps:
         epoch = state.step // steps_per_epoch
         started = time.monotonic() - state.epoch_seconds
-        for indices in _batches(config, len(images), batch_size, epoch, first=state.step % steps_per_epoch):
+        for batch in _batches(config, images, batch_size, epoch, first=state.step % steps_per_epoch):
             rate = rate_at(config, state.step / total_steps)
-            loss = _step(state, images.take(indices.to(target)), rate)
+            loss = _step(state, batch, rate)
             if not math.isfinite(loss):
                 raise TrainingError(_diverged(config, state.step, last))
             state.step += 1
-            state.epoch_loss += loss * len(indices)
+            state.epoch_loss += loss * len(batch)
             if progress:
                 progress.step(f"{epoch + 1}/{config.epochs}", state.step, loss, rate)
             # The epoch's own save below covers its last step, with the row that belongs to it.
@@ -221,10 +221,14 @@ def _step(state: State, batch: Digits, rate: float) -> float:
     return total
 
 
-def _batches(config: TrainConfig, count: int, size: int, epoch: int, first: int) -> Iterator[Tensor]:
-    """Indices of the batches of an epoch from batch ``first`` on, in the epoch's own random order."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(_seed(config, "order", epoch)))
-    yield from order.split(size)[first:]
+def _batches(config: TrainConfig, images: Digits, size: int, epoch: int, first: int) -> Iterator[Digits]:
+    """The batches of an epoch from batch ``first`` on, in the epoch's own random order."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(config, "order", epoch)))
+    # Indexed several batches at a time: for the mlp a step's own indexing would be a twentieth of the step.
+    for indices in order[first * size :].split(max(1, PART // size) * size):
+        taken = images.take(indices.to(images.labels.device))
+        for pixels, labels in zip(taken.images.split(size), taken.labels.split(size), strict=True):
+            yield Digits(pixels, labels)
 
 
 def _ema(decay: float) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import shutil
 import signal
 import tempfile
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,7 +41,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
         SettingsError: no settings were given and those of the environment break a rule, or a key file does.
     """
     settings = settings or Settings.from_environment()
-    service = create_service(settings, unloaded or Path(tempfile.mkdtemp(prefix="mnist-serve-")))
+    service = create_service(settings, unloaded)
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     exposed = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
     app = Litestar(
@@ -68,13 +70,17 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
     return app
 
 
-def create_service(settings: Settings, unloaded: Path) -> Service:
+def create_service(settings: Settings, unloaded: Path | None) -> Service:
     """The parts of the application, the default model loaded.
 
     Raises:
         BundleError, SettingsError: as :func:`create_app`.
     """
     metrics = Metrics()
+    if unloaded is None:
+        # A folder of its own, which goes when the application does, or the process.
+        unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
+        weakref.finalize(metrics, shutil.rmtree, unloaded, ignore_errors=True)
     repository = Repository(
         settings.repository,
         settings.versions,

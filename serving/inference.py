@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from litestar import Request
 from litestar.exceptions import ClientException
 
 from serving.api.errors import DeadlineExceeded, TooManyRequests
 from serving.classifier import Floats, Images
+from serving.http import AnyRequest, header
 from serving.metrics import STAGES
 from serving.repository import Model
-from serving.service import INLINE_IMAGES, header, service_of
+from serving.service import INLINE_IMAGES, service_of
 
-AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T")
 
 

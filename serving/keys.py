@@ -6,14 +6,11 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from litestar import Request
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 
+from serving.http import AnyRequest
 from serving.settings import Settings, SettingsError, flag
-
-AnyRequest = Request[Any, Any, Any]
 
 
 class Keys:

@@ -7,11 +7,10 @@ import re
 import secrets
 import time
 
-import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api.errors import PROBLEM, Problem, ProtocolError, TooManyRequests
+from serving.api.errors import TooManyRequests, failure
 from serving.logs import request_fields
 from serving.service import Service
 
@@ -81,12 +80,8 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
 
 async def refuse(scope: Scope, send: Send) -> None:
     """429 without the rest of the application: under overload what is refused must cost next to nothing."""
-    detail = TooManyRequests.detail
-    if scope["path"].startswith("/v2"):
-        body, kind = msgspec.json.encode(ProtocolError(detail)), b"application/json"
-    else:
-        body, kind = msgspec.json.encode(Problem("about:blank", "Too Many Requests", 429, detail)), PROBLEM.encode()
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
+    body, kind = failure(scope["path"], 429, TooManyRequests.detail)
+    headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": 429, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -12,11 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from litestar import Request
-from litestar.exceptions import ClientException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import Receive, Scope, Send
-
+from serving.http import AnyRequest
 from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.repository import Repository
@@ -44,8 +40,8 @@ class Gate:
     def arrived(self, scope: MutableMapping[str, Any]) -> None:
         """A whole request is there: take it or mark it refused. Only predictions are counted."""
         scope["mnist.arrival"] = time.monotonic()
-        path: str = scope["path"]
-        if not (path.startswith("/predict") or path.rstrip("/").endswith("/infer")):
+        path = scope["path"].rstrip("/")
+        if path != "/predict" and not (path.startswith("/v2/models/") and path.endswith("/infer")):
             return
         if self._taken >= self._limit:
             scope["mnist.refused"] = True
@@ -88,54 +84,7 @@ def _be_nice() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
-def header(request: Request[Any, Any, Any], name: bytes) -> str | None:
-    """A header of the request; of several with one name the last. ``request.headers`` takes ten times as long."""
-    headers: dict[bytes, bytes] | None = request.scope.get("mnist.headers")  # type: ignore[assignment]
-    if headers is None:
-        headers = dict(request.scope["headers"])
-        request.scope["mnist.headers"] = headers  # type: ignore[typeddict-unknown-key]
-    value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
-
-
-async def read_body(request: Request[Any, Any, Any], limit: int) -> bytes:
-    """The whole body. ``request.body()`` takes three times as long.
-
-    Raises:
-        RequestEntityTooLarge: it has more than ``limit`` bytes, as Content-Length tells or as they arrive.
-        ClientException: the client left.
-    """
-    if int(header(request, b"content-length") or 0) > limit:
-        raise RequestEntityTooLarge
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise ClientException("the client left before its request was whole")
-        chunks.append(message["body"])
-        size += len(message["body"])
-        if size > limit:
-            raise RequestEntityTooLarge
-        more = message["more_body"]
-    return b"".join(chunks)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer as it goes out, without the framework's own way there, which costs as much as the model."""
-
-    body: bytes
-    headers: list[tuple[bytes, bytes]]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        length = (b"content-length", b"%d" % len(self.body))
-        await send({"type": "http.response.start", "status": 200, "headers": [*self.headers, length]})
-        await send({"type": "http.response.body", "body": self.body, "more_body": False})
-
-
-def service_of(request: Request[Any, Any, Any]) -> Service:
+def service_of(request: AnyRequest) -> Service:
     """The parts of the application that answers ``request``."""
     service: Service = request.app.state.service
     return service

@@ -7,18 +7,17 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi.datastructures import ResponseSpec
 
+from serving.http import AnyRequest
 from serving.repository import ModelUnavailableError, UnknownModelError
 
 PROBLEM = "application/problem+json"
 
 log = logging.getLogger("serving")
-
-AnyRequest = Request[Any, Any, Any]
 
 
 class UnsupportedMediaType(HTTPException):
@@ -62,14 +61,16 @@ class ProtocolError(msgspec.Struct):
     error: str
 
 
-def refusal(request: AnyRequest, status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """A failure in the form of its path; ``detail`` says what was wrong and what would be right."""
-    path = request.scope["path"]
+def failure(path: str, status: int, detail: str) -> tuple[bytes, str]:
+    """Body and media type of a failure in the form of its path."""
     if path == "/v2" or path.startswith("/v2/"):
-        body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
-    else:
-        body = msgspec.json.encode(Problem("about:blank", HTTPStatus(status).phrase, status, detail))
-        kind = PROBLEM
+        return msgspec.json.encode(ProtocolError(detail)), "application/json"
+    return msgspec.json.encode(Problem("about:blank", HTTPStatus(status).phrase, status, detail)), PROBLEM
+
+
+def refusal(request: AnyRequest, status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """A failure as an answer; ``detail`` says what was wrong and what would be right."""
+    body, kind = failure(request.scope["path"], status, detail)
     return Response(body, status_code=status, media_type=kind, headers=headers)
 
 

@@ -12,11 +12,11 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.exceptions import ClientException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
@@ -27,10 +27,11 @@ from msgspec import UNSET, UnsetType
 from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, documented
 from serving.bundle import Tensor
 from serving.classifier import IMAGE_SIZE, INPUTS, Floats, Images
+from serving.http import Answer, AnyRequest, header, read_body
 from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import check_admin_key, check_prediction_key
 from serving.repository import Model, ModelUnavailableError, UnknownModelError
-from serving.service import INLINE_BYTES, Answer, Service, header, read_body, service_of
+from serving.service import INLINE_BYTES, Service, service_of
 
 EXTENSIONS = [
     *("binary_tensor_data", "raw_request", "classification", "model_repository"),
@@ -45,9 +46,7 @@ DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 COMPRESS_FROM = 1024
 
 INPUT = INPUTS[0]
-PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
-AnyRequest = Request[Any, Any, Any]
 Parameters = dict[str, Any]
 
 
@@ -586,7 +585,7 @@ def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
     return content, {}
 
 
-HANDLERS: Annotated[list[Any], "every route of this file"] = [
+HANDLERS: list[Any] = [
     *(live, ready, server_metadata, model_metadata, model_ready, model_configuration, statistics),
     *(repository_index, load_model, unload_model, infer_model),
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
-from litestar import Request, post
+from litestar import post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, HTTPException
 from litestar.openapi.datastructures import ResponseSpec
@@ -18,11 +18,12 @@ from litestar.types import ASGIApp
 
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Floats, Images
+from serving.http import Answer, AnyRequest, header, read_body
 from serving.images import PictureError, PictureTooLargeError, decode
 from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import check_prediction_key
 from serving.repository import Model
-from serving.service import INLINE_BYTES, Answer, Service, header, read_body, service_of
+from serving.service import INLINE_BYTES, Service, service_of
 from serving.settings import Settings
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
@@ -134,7 +135,7 @@ class PredictOperation(Operation):
         **documented(400, 401, 404, 413, 415, 429, 503, 504),
     },
 )
-async def predict(request: Request[Any, Any, Any]) -> ASGIApp:
+async def predict(request: AnyRequest) -> ASGIApp:
     """Answer with a prediction for each image in the body."""
     timing = Timing()
     check_prediction_key(request)
@@ -148,7 +149,7 @@ async def predict(request: Request[Any, Any, Any]) -> ASGIApp:
     return Answer(body, [(b"content-type", b"application/json"), timing.header()])
 
 
-async def decode_request(request: Request[Any, Any, Any], service: Service) -> Images:
+async def decode_request(request: AnyRequest, service: Service) -> Images:
     """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``."""
     settings = service.settings
     encoding = header(request, b"content-encoding") or "identity"
@@ -172,7 +173,7 @@ async def decode_request(request: Request[Any, Any, Any], service: Service) -> I
     raise UnsupportedMediaType(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
 
 
-async def pictures_in(request: Request[Any, Any, Any]) -> list[bytes]:
+async def pictures_in(request: AnyRequest) -> list[bytes]:
     """The files of a form, in order."""
     try:
         form = await request.form()

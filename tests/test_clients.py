@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -162,3 +166,62 @@ def test_kserve(kserve, url, digits, expected, tmp_path, form):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.array(json.loads(done.stdout.splitlines()[-1]), np.float32), expected)
+
+
+@pytest.fixture(scope="module")
+def perf_analyzer(tmp_path_factory):
+    """Triton's load generator, with newer libraries beside it where the system's are older than its glibc 2.38."""
+    folder = tmp_path_factory.mktemp("perf_analyzer")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    wheel = ["--only-binary=:all:", "--platform", "manylinux_2_38_x86_64", "perf-analyzer==2.60.0"]
+    downloaded = subprocess.run([*pip, "--dest", folder, *wheel], capture_output=True, text=True)
+    if downloaded.returncode:
+        missing(f"perf-analyzer from a package index: {downloaded.stderr.strip().splitlines()[-1]}")
+    [archive] = folder.glob("*.whl")
+    shutil.unpack_archive(archive, folder, "zip")
+    binary = folder / "perf_analyzer" / "bin" / "perf_analyzer"
+    binary.chmod(0o755)
+    if tuple(map(int, platform.libc_ver()[1].split("."))) >= (2, 38):
+        return [binary]
+    libraries = trixie_libraries(folder / "trixie")
+    return [libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, binary]
+
+
+def trixie_libraries(folder):
+    """The C and C++ libraries of Debian trixie, unpacked into ``folder`` from wherever this machine has its Debian."""
+    sources = Path("/etc/apt/sources.list.d/debian.sources")
+    if not sources.exists() or not shutil.which("apt-get"):
+        missing("glibc 2.38, or Debian's apt-get to fetch it")
+    (folder / "lists" / "partial").mkdir(parents=True)
+    release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
+    (folder / "trixie.sources").write_text(sources.read_text().replace(release, "trixie"))
+    apt = ["apt-get", "-qq", "-o", f"Dir::Etc::sourcelist={folder}/trixie.sources", "-o", "Dir::Etc::sourceparts=-"]
+    apt += ["-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}"]
+    packages = ["libc6", "libstdc++6", "libgcc-s1", "libssl3t64", "zlib1g", "libzstd1"]
+    for command in (["update"], ["download", *packages]):
+        done = subprocess.run([*apt, *command], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            missing(f"packages of Debian trixie: {done.stderr.strip()}")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg", "--extract", package, folder], check=True)
+    return folder / "usr" / "lib" / "x86_64-linux-gnu"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-b", "8"],
+        ["--input-tensor-format", "json", "--output-tensor-format", "json"],
+        ["--async", "--concurrency-range", "4", "-b", "2", "--input-data", "zero"],
+    ],
+    ids=["binary", "json", "async"],
+)
+def test_perf_analyzer(perf_analyzer, url, options):
+    command = [*perf_analyzer, "-m", "mnist", "-u", url.removeprefix("http://"), "--request-count", "100", *options]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+    # It reads our statistics before and after, and counts along.
+    client, server = said.stdout.split("Request concurrency: ")[1].split("Server:")
+    assert re.search(r"Request count: 100\n", client), said.stdout
+    batch = int(options[options.index("-b") + 1]) if "-b" in options else 1
+    assert int(re.search(r"Inference count: (\d+)", server)[1]) >= 100 * batch

@@ -73,31 +73,48 @@ def version(client):
     return client.post("/predict", content=bytes(784), headers=PIXELS).json()["model"]["version"]
 
 
-def test_new_version_is_picked_up_under_load_and_a_bad_one_is_not(models, digits, truth):
-    with service("--repository", models, "--poll", "0.05") as (url, _), httpx.Client(base_url=url) as client:
+def versions(url):
+    """What new connections, which come to this worker or that, are answered by."""
+    seen = set()
+    for _ in range(8):
+        with httpx.Client(base_url=url) as client:
+            seen.add(version(client))
+    return seen
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_version_is_picked_up_under_load_and_a_bad_one_is_not(models, digits, truth, workers):
+    labels = {"1": list("0123456789"), "2": list("abcdefghij"), "4": list("klmnopqrst")}
+    with (
+        service("--repository", models, "--poll", "0.05", "--workers", workers) as (url, _),
+        httpx.Client(base_url=url) as client,
+    ):
         with constant_load(url, digits) as answers:
             until(lambda: len(answers) > 50)
-            publish(models, 2)
-            until(lambda: version(client) == "2")
+            publish(models, 2, labels=labels["2"])
+            until(lambda: versions(url) == {"2"})
             bad = shutil.copytree(RELEASE / "mnist" / "1", models / ".export-3")
             change(bad, version=3)
             (bad / bundle.ONNX).write_bytes(b"rubbish")
             bad.rename(models / "mnist" / "3")
             until(lambda: any(entry["version"] == "3" for entry in client.post("/v2/repository/index").json()))
-            until(lambda: "mnist_model_refused_total" in client.get("/metrics").text)
-            publish(models, 4)
-            until(lambda: version(client) == "4")
+            refused = f'mnist_model_refused_total{{model="mnist",version="3"}} {workers}.0'
+            until(lambda: refused in client.get("/metrics").text)
+            assert versions(url) == {"2"}
+            publish(models, 4, labels=labels["4"])
+            until(lambda: versions(url) == {"4"})
         assert {status for status, _ in answers} == {200}
-        served = [answer["model"]["version"] for _, answer in answers]
-        assert set(served) == {"1", "2", "4"}
+        assert {answer["model"]["version"] for _, answer in answers} == {"1", "2", "4"}
         for _, answer in answers:
-            assert [prediction["digit"] for prediction in answer["predictions"]] == truth[:2].tolist()
+            # Of one version from end to end, in its name and in its labels.
+            expected = [labels[answer["model"]["version"]][digit] for digit in truth[:2]]
+            assert [prediction["label"] for prediction in answer["predictions"]] == expected
         entries = {entry["version"]: entry for entry in client.post("/v2/repository/index").json()}
         assert entries["3"]["state"] == "UNAVAILABLE"
         assert "model.onnx has 7 bytes" in entries["3"]["reason"]
         assert entries["4"]["state"] == "READY"
-        assert 'mnist_model_refused_total{model="mnist",version="3"} 1.0' in client.get("/metrics").text
-        assert 'mnist_model_loaded{model="mnist",version="4"} 1.0' in client.get("/metrics").text
+        loaded = f'mnist_model_loaded{{model="mnist",version="4"}} {workers}.0'
+        until(lambda: loaded in client.get("/metrics").text)
 
 
 @pytest.fixture

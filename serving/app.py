@@ -10,9 +10,10 @@ import signal
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -23,7 +24,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from serving.api import errors, open_inference, operations, predict, web
 from serving.bundle import BundleError
 from serving.keys import Keys
-from serving.metrics import Metrics
+from serving.metrics import COUNTED_AFTER, Metrics
 from serving.observe import observed
 from serving.repository import ModelUnavailableError, Repository, UnknownModelError, load
 from serving.service import Gate, Service
@@ -52,7 +53,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             web.page,
         ],
         state=State({"service": service, "files": web.read_files()}),
-        lifespan=[follow_repository, leave_gently],
+        lifespan=[follow_repository, count_metrics, leave_gently],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=exposed) if origins else None,
         # Litestar would set up the whole process's logging; that is for whoever runs it.
@@ -107,14 +108,32 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
     service: Service = app.state.service
 
     async def follow() -> None:
-        while True:
+        while service.settings.poll:
             await asyncio.sleep(service.settings.poll)
             await asyncio.to_thread(service.repository.scan)
 
-    if not service.settings.poll:
+    async with _meanwhile(follow()):
         yield
-        return
-    task = asyncio.create_task(follow())
+
+
+@asynccontextmanager
+async def count_metrics(app: Litestar) -> AsyncIterator[None]:
+    """While the application runs, count what was noted, so that another worker that is scraped finds it."""
+    metrics = app.state.service.metrics
+
+    async def count() -> None:
+        while True:
+            await asyncio.sleep(COUNTED_AFTER)
+            metrics.count()
+
+    async with _meanwhile(count()):
+        yield
+    metrics.count()
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

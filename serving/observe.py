@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.errors import TooManyRequests, failure
+from serving.api.web import PAGES
 from serving.logs import request_fields
 from serving.service import Service
 
@@ -20,16 +21,21 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 # version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
-# Everything comes from the service itself; pictures also from the page's own canvas.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+# Of an answer that is data, whatever a browser may take it for.
 SECURITY = [
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+# Of a page: everything comes from the service itself; pictures also from the page's own canvas.
+PAGE_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    b"media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_SECURITY = [
+    *SECURITY[:-1],
+    (b"content-security-policy", PAGE_POLICY),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 ]
@@ -53,11 +59,12 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 status = message["status"]
                 # While draining: the client's next request goes to a connection that will still be there.
                 closing = [(b"connection", b"close")] if service.draining else []
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *SECURITY, *closing]
+                security = PAGE_SECURITY if scope.get("path_template") in PAGES else SECURITY
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
             await send(message)
 
         token = request_fields.set(fields)
-        metrics.in_flight.inc()
+        metrics.in_flight += 1
         try:
             if "mnist.refused" in scope:
                 await refuse(scope, send_with_headers)
@@ -65,7 +72,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 await app(scope, receive, send_with_headers)
         finally:
             service.gate.left(scope)  # type: ignore[arg-type]
-            metrics.in_flight.dec()
+            metrics.in_flight -= 1
             seconds = time.perf_counter() - started
             # The path as it was declared: what a caller writes into it makes no new series.
             route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
@@ -94,7 +101,8 @@ def identify(headers: object) -> tuple[dict[str, str], bytes]:
             request_id = value
         elif name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
             trace = found[1]
-    request_id = request_id or trace or secrets.token_hex(8).encode()
+    # Unique is enough here: the system's own randomness would take a tenth of what the model does.
+    request_id = request_id or trace or b"%016x" % random.getrandbits(64)
     fields = {"request_id": request_id.decode()}
     if trace:
         fields["trace_id"] = trace.decode()

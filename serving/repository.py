@@ -39,20 +39,15 @@ class Model:
     _leases: int = 0
     _free: threading.Condition = field(default_factory=threading.Condition)
 
-    @property
-    def name(self) -> str:
+    def __post_init__(self) -> None:
+        """What every request asks for, at hand."""
+        manifest = self.bundle.manifest
+        self.name: str = manifest.name
         """Its name in the repository."""
-        return self.bundle.manifest.name
-
-    @property
-    def version(self) -> str:
+        self.version: str = str(manifest.version)
         """Its version, in the form the API gives it."""
-        return str(self.bundle.manifest.version)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
+        self.labels: tuple[str, ...] = manifest.labels
         """Names of the classes."""
-        return self.bundle.manifest.labels
 
     @contextmanager
     def lease(self) -> Iterator[None]:

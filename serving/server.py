@@ -21,12 +21,15 @@ from uvicorn.supervisors import Multiprocess
 
 from serving import logs
 from serving.app import create_app
+from serving.memory import settle
 from serving.service import Service
 from serving.settings import Settings, variable
 
 # Tell a worker where the state is that all workers of a service share, and who is to outlive it.
 RUNTIME = "MNIST_RUNTIME"
 SUPERVISOR = "MNIST_SUPERVISOR"
+
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class Protocol(HttpToolsProtocol):
@@ -40,6 +43,9 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._service: Service = self.config.loaded_app.state.service
         self._slow: asyncio.TimerHandle | None = None
+        self._head_ended = False
+        self._size = 0
+        self._ended = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connects; it must say what it wants, and there must not be too many of it."""
@@ -54,19 +60,46 @@ class Protocol(HttpToolsProtocol):
         self._expect_nothing()
         super().connection_lost(exc)
 
-    def on_message_begin(self) -> None:
-        """A request begins; on a connection kept alive the time for it begins too."""
-        super().on_message_begin()
-        if self._slow is None:
+    def data_received(self, data: bytes) -> None:
+        """Something came: requests, whole or in part, or what is none."""
+        super().data_received(data)
+        if not self._ended:
+            self._size += len(data)
+            settings = self._service.settings
+            # The application bounds the body itself, but never sees what chunks and trailers add to it.
+            if self._size > settings.max_head + (4 * settings.max_body if self._head_ended else 0):
+                self._refuse_size()
+        # A request that came whole, as nearly all do, needs no timer. Line breaks between two requests begin
+        # none, but have ended the wait for the next.
+        answered = self.cycle is None or self.cycle.response_complete
+        if self._slow is None and (answered or not self._ended):
             self._expect()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._ended = self._head_ended = False
+        self._size = 0
+
+    def on_headers_complete(self) -> None:
+        """Its headers are there."""
+        self._head_ended = True
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A request is there, body and all."""
         super().on_message_complete()
+        self._ended = True
         self._expect_nothing()
         # A pipelined request waits for its turn on its own connection, and may never have it.
         if not self.pipeline and not self.cycle.response_complete:
             self._service.gate.arrived(cast("MutableMapping[str, Any]", self.scope))
+
+    def _refuse_size(self) -> None:
+        if not self.transport.is_closing():
+            if not self._head_ended:
+                self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
 
     def _expect(self) -> None:
         self._slow = self.loop.call_later(self._service.settings.request_timeout, self._too_slow)
@@ -89,6 +122,7 @@ def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
     """
     if settings.workers == 1:
         server = uvicorn.Server(configuration(settings, app))
+        settle()
         # uvicorn finishes the requests under way, then sends itself the signal again.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sys.exit(0))
@@ -134,7 +168,9 @@ def worker() -> Litestar:
     settings = Settings.from_environment()
     logs.configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with, args=(int(os.environ[SUPERVISOR]),), daemon=True).start()
-    return create_app(settings, Path(os.environ[RUNTIME]) / "unloaded")
+    app = create_app(settings, Path(os.environ[RUNTIME]) / "unloaded")
+    settle()
+    return app
 
 
 def _end_with(supervisor: int) -> None:

@@ -40,6 +40,7 @@ class Settings:
     request_timeout: Annotated[int, "Seconds a client may take to send a request, headers and body."] = 20
     keep_alive: Annotated[int, "Seconds a connection may idle between two requests."] = 30
     max_batch: Annotated[int, "Images in one request at most."] = 1024
+    max_head: Annotated[int, "Bytes of a request's line and headers at most."] = 32_768
     max_body: Annotated[int, "Bytes of a request body at most."] = 8_000_000
     max_pixels: Annotated[int, "Pixels of a picture at most."] = 25_000_000
     grace: Annotated[int, "Seconds that requests under way may take to finish at shutdown."] = 20
@@ -61,7 +62,7 @@ class Settings:
         """Check the bounds."""
         self._check("port", 0 <= self.port < 65536, "must lie between 0 and 65535")
         positive = ("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive")
-        for name in (*positive, "max_batch", "max_body", "max_pixels", "grace"):
+        for name in (*positive, "max_batch", "max_head", "max_body", "max_pixels", "grace"):
             self._check(name, getattr(self, name) >= 1, "must be at least 1")
         self._check("drain", 0 <= self.drain < float("inf"), "must not be negative")
         self._check("versions", self.versions >= 0, "must not be negative; 0 is all")

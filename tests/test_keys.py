@@ -134,3 +134,4 @@ def test_security_headers_everywhere(path):
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert headers["referrer-policy"] == "no-referrer"
+    assert ("script-src 'self'" in headers["content-security-policy"]) == (path in ("/", "/docs"))

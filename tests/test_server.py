@@ -52,15 +52,20 @@ def test_workers_share_the_work_and_the_metrics():
 
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(ask, range(60))) == {200}
-        for _ in range(4):
-            samples = {
+
+        def samples():
+            return {
                 (sample.name, sample.labels.get("model")): sample.value
                 for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
                 for sample in family.samples
                 if "le" not in sample.labels
             }
-            assert samples["mnist_confidence_ratio_count", "mnist"] == 60
-            assert samples["mnist_model_loaded", "mnist"] == 2
+
+        # The worker that is not asked has counted its last requests a quarter of a second later.
+        until(lambda: samples()["mnist_confidence_ratio_count", "mnist"] == 60)
+        for _ in range(4):
+            assert samples()["mnist_confidence_ratio_count", "mnist"] == 60
+            assert samples()["mnist_model_loaded", "mnist"] == 2
         [entry] = httpx.get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
         assert entry["inference_count"] == 60
 
@@ -230,6 +235,48 @@ def test_slow_loris_is_closed_though_it_never_stops():
                 connection.sendall(b"x: y\r\n")
                 threading.Event().wait(0.02)
             pytest.fail("still open after 20 s")
+
+
+def test_line_breaks_do_not_keep_an_idle_connection_open():
+    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        until(lambda: connection.recv(65536).startswith(b"HTTP/1.1 200"))
+        connection.sendall(b"\r\n")
+        connection.settimeout(15)
+        while connection.recv(65536):
+            pass
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"x: " + b"y" * 100, b"x: y\r\n" * 15],
+    ids=["one header without end", "headers without end"],
+)
+def test_endless_head_is_refused(sent):
+    with service("--max-head", 1000) as (url, _), connect(url) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\n")
+        connection.sendall(sent)
+        with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
+            for _ in range(10_000):
+                connection.sendall(sent[3:] * 100)
+            pytest.fail("100 MB of headers were taken")
+
+
+def test_head_over_the_limit_is_431():
+    with service("--max-head", 1000) as (url, _), connect(url) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 1100)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431")
+        assert connection.recv(65536) == b""
+
+
+def test_endless_trailer_is_cut_off():
+    with service("--max-body", 1000, "--max-head", 1000) as (url, _), connect(url) as connection:
+        head = HEAD.replace(b"content-length: 784", b"transfer-encoding: chunked")
+        connection.sendall(head + b"1\r\nx\r\n0\r\ntrailer: ")
+        with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
+            for _ in range(10_000):
+                connection.sendall(b"y" * 10_000)
+            pytest.fail("100 MB of trailer were taken")
 
 
 def test_idle_connection_is_closed():

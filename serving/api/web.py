@@ -12,7 +12,7 @@ from litestar import HttpMethod, Request, Response, route
 from litestar.exceptions import NotFoundException
 
 WEB = Path(__file__).parent.parent / "web"
-NAMES = {"/": "index.html", "/docs": "docs.html"}
+PAGES = {"/": "index.html", "/docs": "docs.html"}
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def read_files() -> dict[str, File]:
     return {path.name: File.read(path) for path in sorted(WEB.iterdir()) if path.is_file()}
 
 
-@route(["/", "/docs", "/{file:str}"], http_method=[HttpMethod.GET, HttpMethod.HEAD], include_in_schema=False)
+@route([*PAGES, "/{file:str}"], http_method=[HttpMethod.GET, HttpMethod.HEAD], include_in_schema=False)
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A file of the page. Looked up by name among those there are: no path leads anywhere else."""
-    name = NAMES.get(request.scope["path"]) or request.path_params.get("file", "")
+    name = PAGES.get(request.scope["path"]) or request.path_params.get("file", "")
     file: File | None = request.app.state.files.get(name)
     if file is None:
         raise NotFoundException

@@ -1,0 +1,35 @@
+"""What only the start needed is given back: garbage, and pages of libraries' code."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+from pathlib import Path
+
+# linux/mman.h
+MADV_DONTNEED = 4
+
+
+def settle() -> None:
+    """To be called once, when everything is loaded and before requests come.
+
+    Setting up a session runs through a large part of onnxruntime, and through a small one ever after. Code is
+    mapped from files and never changed, so a page that is given back and needed again comes from the
+    system's cache. A third of a worker's resident memory goes this way.
+    """
+    gc.collect()
+    # What is there now stays: later collections need not look at it again.
+    gc.freeze()
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            addresses, permissions, *_, file = line.split(maxsplit=5)
+            if permissions == "r-xp" and file.startswith("/"):
+                begin, end = (int(address, 16) for address in addresses.split("-"))
+                libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_DONTNEED)
+        # The allocator's free pages too; glibc's alone has this.
+        libc.malloc_trim(0)

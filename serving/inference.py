@@ -108,7 +108,7 @@ async def infer(
         return answer
 
     try:
-        with model.lease():
+        with model:
             return work() if len(images) <= INLINE_IMAGES else await service.do(work, large=True)
     except DeadlineExceeded:
         raise

@@ -37,7 +37,7 @@ def check_prediction_key(request: AnyRequest) -> None:
     Raises:
         NotAuthorizedException: the request has none of the keys.
     """
-    keys: Keys = request.app.state.service.keys
+    keys: Keys = request.scope["mnist.service"].keys  # type: ignore[typeddict-item]
     if keys.predict and not _holds(request, keys.predict):
         _refuse()
 
@@ -49,7 +49,7 @@ def check_admin_key(request: AnyRequest) -> None:
         PermissionDeniedException: none is.
         NotAuthorizedException: the request has none of the keys.
     """
-    keys: Keys = request.app.state.service.keys
+    keys: Keys = request.scope["mnist.service"].keys  # type: ignore[typeddict-item]
     if not keys.admin:
         raise PermissionDeniedException("administration is off: give the service an administrator's key (--admin-keys)")
     if not _holds(request, keys.admin):

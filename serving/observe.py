@@ -50,6 +50,8 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             await app(scope, receive, send)
             return
         started = time.perf_counter()
+        # Where the handlers find it; the framework's own state takes a lock for each look.
+        scope["mnist.service"] = service  # type: ignore[typeddict-unknown-key]
         fields, request_id = identify(scope["headers"])
         status = 500
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class ModelUnavailableError(LookupError):
 
 @dataclass(eq=False)
 class Model:
-    """A certified version, loaded and verified on this CPU."""
+    """A certified version, loaded and verified on this CPU; ``with model:`` while a request uses it."""
 
     bundle: Bundle
     classifier: Classifier
@@ -49,16 +48,16 @@ class Model:
         self.labels: tuple[str, ...] = manifest.labels
         """Names of the classes."""
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
-        """While a request uses the model."""
+    def __enter__(self) -> None:
+        """A request begins to use the model."""
         with self._free:
             self._leases += 1
-        try:
-            yield
-        finally:
-            with self._free:
-                self._leases -= 1
+
+    def __exit__(self, *_: object) -> None:
+        """It has done."""
+        with self._free:
+            self._leases -= 1
+            if not self._leases:
                 self._free.notify_all()
 
     def drain(self, seconds: float) -> bool:

@@ -86,5 +86,5 @@ def _be_nice() -> None:
 
 def service_of(request: AnyRequest) -> Service:
     """The parts of the application that answers ``request``."""
-    service: Service = request.app.state.service
+    service: Service = request.scope["mnist.service"]  # type: ignore[typeddict-item]
     return service

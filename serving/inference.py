@@ -109,7 +109,10 @@ async def infer(
 
     try:
         with model:
-            return work() if len(images) <= INLINE_IMAGES else await service.do(work, large=True)
+            if len(images) > INLINE_IMAGES:
+                return await service.do(work, large=True)
+            await service.take_turn()
+            return work()
     except DeadlineExceeded:
         raise
     except Exception:

@@ -8,7 +8,7 @@ import re
 import time
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.api.errors import TooManyRequests, failure
 from serving.api.web import PAGES
@@ -39,6 +39,15 @@ PAGE_SECURITY = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 ]
+
+
+REFUSAL = b"".join(
+    [
+        b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: %s\r\ncontent-length: %d\r\nretry-after: 1\r\n",
+        *(b"%s: %s\r\n" % header for header in SECURITY),
+        b"x-request-id: %s\r\n\r\n%s",
+    ]
+)
 
 
 def observed(app: ASGIApp, service: Service) -> ASGIApp:
@@ -88,11 +97,23 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
 
 
 async def refuse(scope: Scope, send: Send) -> None:
-    """429 without the rest of the application: under overload what is refused must cost next to nothing."""
+    """429 without the rest of the application."""
     body, kind = failure(scope["path"], 429, TooManyRequests.detail)
     headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": 429, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def refusal(service: Service, scope: HTTPScope) -> bytes:
+    """The same as bytes for the socket: under overload what is refused must cost next to nothing."""
+    _, request_id = identify(scope["headers"])
+    body, kind = failure(scope["path"], 429, TooManyRequests.detail)
+    route = "/predict" if scope["path"].startswith("/predict") else "/v2/models/{name}/infer"
+    service.metrics.request(route, scope["method"], 429, 0.0)
+    if service.settings.access_log:
+        line = {"method": scope["method"], "path": scope["path"], "status": 429, "request_id": request_id.decode()}
+        log.info("request", extra={"fields": line})
+    return REFUSAL % (kind.encode(), len(body), request_id, body)
 
 
 def identify(headers: object) -> tuple[dict[str, str], bytes]:

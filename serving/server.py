@@ -16,12 +16,14 @@ from typing import Any, cast
 
 import uvicorn
 from litestar import Litestar
+from litestar.types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from serving import logs
 from serving.app import create_app
 from serving.memory import settle
+from serving.observe import refusal
 from serving.service import Service
 from serving.settings import Settings, variable
 
@@ -30,6 +32,15 @@ RUNTIME = "MNIST_RUNTIME"
 SUPERVISOR = "MNIST_SUPERVISOR"
 
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Refused:
+    """Stands where uvicorn has a request's cycle; its body goes nowhere."""
+
+    response_complete = True
+
+    def __init__(self) -> None:
+        self.message_event = asyncio.Event()
 
 
 class Protocol(HttpToolsProtocol):
@@ -46,6 +57,7 @@ class Protocol(HttpToolsProtocol):
         self._head_ended = False
         self._size = 0
         self._ended = True
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connects; it must say what it wants, and there must not be too many of it."""
@@ -82,15 +94,28 @@ class Protocol(HttpToolsProtocol):
         self._size = 0
 
     def on_headers_complete(self) -> None:
-        """Its headers are there."""
+        """Its headers are there; if too many requests wait, it is refused before anything is set up for it."""
         self._head_ended = True
-        super().on_headers_complete()
+        self._refused = False
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._service.gate.is_full(self.url.partition(b"?")[0].decode("latin-1")):
+            self._refused = True
+            self.cycle = Refused()  # type: ignore[assignment]
+        else:
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A request is there, body and all."""
         super().on_message_complete()
         self._ended = True
         self._expect_nothing()
+        if self._refused:
+            self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": self.url.decode("latin-1")}
+            self.transport.write(refusal(self._service, cast("HTTPScope", self.scope)))
+            self.on_response_complete()
+            if not self.parser.should_keep_alive():
+                self.transport.close()
+            return
         # A pipelined request waits for its turn on its own connection, and may never have it.
         if not self.pipeline and not self.cycle.response_complete:
             self._service.gate.arrived(cast("MutableMapping[str, Any]", self.scope))

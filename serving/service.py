@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, MutableMapping
@@ -26,6 +27,12 @@ INLINE_BYTES = 16_384
 # So many large pieces of work at once in a worker; their threads give way to single digits.
 THREADS = 2
 NICE = 10
+# Seconds until such a thread hands the interpreter to the event loop; Python's own 5 ms are ten single digits.
+SWITCH = 0.0005
+
+# When more predictions than this are waiting, the event loop looks at its sockets between any two of them. It
+# takes but one new connection at each look, and a probe or a refusal is not to wait for all of the others.
+CROWD = 8
 
 T = TypeVar("T")
 
@@ -37,17 +44,30 @@ class Gate:
         self._limit = limit
         self._taken = 0
 
+    def is_full(self, path: str) -> bool:
+        """Whether a request to ``path`` is to be refused. Only predictions are counted."""
+        return self._taken >= self._limit and self._counts(path)
+
     def arrived(self, scope: MutableMapping[str, Any]) -> None:
-        """A whole request is there: take it or mark it refused. Only predictions are counted."""
+        """A whole request is there: take it, or mark it refused, if others came while it was being sent."""
         scope["mnist.arrival"] = time.monotonic()
-        path = scope["path"].rstrip("/")
-        if path != "/predict" and not (path.startswith("/v2/models/") and path.endswith("/infer")):
+        if not self._counts(scope["path"]):
             return
         if self._taken >= self._limit:
             scope["mnist.refused"] = True
         else:
             scope["mnist.taken"] = True
             self._taken += 1
+
+    @staticmethod
+    def _counts(path: str) -> bool:
+        path = path.rstrip("/")
+        return path == "/predict" or (path.startswith("/v2/models/") and path.endswith("/infer"))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many are waiting."""
+        return self._taken > CROWD
 
     def left(self, scope: MutableMapping[str, Any]) -> None:
         """The request is answered, or its client gone."""
@@ -66,9 +86,17 @@ class Service:
     gate: Gate
     draining: bool = False
     """SIGTERM has come: not ready any more, still answering."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, "large", initializer=_be_nice)
     )
+
+    async def take_turn(self) -> None:
+        """To be awaited before small work."""
+        if self.gate.is_crowded:
+            await self._turn.acquire()
+            # At the loop's next round; the caller does its work in this one.
+            asyncio.get_running_loop().call_soon(self._turn.release)
 
     async def do(self, work: Callable[[], T], *, large: bool) -> T:
         """Do ``work`` here, or on a thread if it is large."""
@@ -78,6 +106,7 @@ class Service:
 
 
 def _be_nice() -> None:
+    sys.setswitchinterval(SWITCH)
     # On Linux niceness is a thread's own. Elsewhere it would be the process's.
     with contextlib.suppress(OSError, AttributeError):
         if os.uname().sysname == "Linux":

@@ -35,7 +35,7 @@ class Settings:
     workers: Annotated[int, "Processes that answer; as many as cores is a good number."] = 1
     max_concurrency: Annotated[
         int, "Predictions that may wait or be under way in a worker; beyond it the answer is 429."
-    ] = 32
+    ] = 16
     max_connections: Annotated[int, "Connections a worker holds open; beyond it new ones are closed."] = 1000
     request_timeout: Annotated[int, "Seconds a client may take to send a request, headers and body."] = 20
     keep_alive: Annotated[int, "Seconds a connection may idle between two requests."] = 30

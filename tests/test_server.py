@@ -21,6 +21,11 @@ DIGIT = bytes(784)
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
 
 
+def get(url):
+    # A worker on a busy machine may need longer than httpx waits by default.
+    return httpx.get(url, timeout=60)
+
+
 def predict(client, body=DIGIT, **headers):
     return client.post("/predict", content=body, headers=PIXELS | headers)
 
@@ -56,7 +61,7 @@ def test_workers_share_the_work_and_the_metrics():
         def samples():
             return {
                 (sample.name, sample.labels.get("model")): sample.value
-                for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+                for family in text_string_to_metric_families(get(f"{url}/metrics").text)
                 for sample in family.samples
                 if "le" not in sample.labels
             }
@@ -66,20 +71,20 @@ def test_workers_share_the_work_and_the_metrics():
         for _ in range(4):
             assert samples()["mnist_confidence_ratio_count", "mnist"] == 60
             assert samples()["mnist_model_loaded", "mnist"] == 2
-        [entry] = httpx.get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
+        [entry] = get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
         assert entry["inference_count"] == 60
 
         # One worker is told, all obey.
         key = {"x-api-key": "key"}
         assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=key).status_code == 200
-        until(lambda: {httpx.get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503})
+        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503})
         assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=key).status_code == 200
-        until(lambda: {httpx.get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200})
+        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200})
 
 
 def test_killed_worker_is_replaced():
     with service("--workers", 2) as (url, process):
-        until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
         stop, failures, answers = threading.Event(), [], []
 
         def ask():
@@ -109,7 +114,7 @@ def test_killed_worker_is_replaced():
 
 def test_workers_end_with_their_supervisor():
     with service("--workers", 2) as (url, process):
-        until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
         workers = children(process.pid)
         process.kill()
         process.wait()
@@ -122,7 +127,7 @@ def test_workers_end_with_their_supervisor():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_cuts_no_request_off(workers):
     with service("--workers", workers, "--drain", "0.5") as (url, process):
-        until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
         answers, seen = [], threading.Event()
 
         def ask():
@@ -135,7 +140,7 @@ def test_sigterm_under_load_cuts_no_request_off(workers):
             asking = [pool.submit(ask) for _ in range(4)]
             until(lambda: len(answers) > 50)
             process.send_signal(signal.SIGTERM)
-            until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 503)
+            until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
             before = len(answers)
             until(lambda: len(answers) > before + 8)
             seen.set()
@@ -148,7 +153,7 @@ def test_sigterm_under_load_cuts_no_request_off(workers):
 def test_request_under_way_is_finished():
     with service("--drain", "0") as (url, process), connect(url) as connection:
         connection.sendall(HEAD + DIGIT[:100])
-        until(lambda: "mnist_http_requests_in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+        until(lambda: "mnist_http_requests_in_flight 2.0" in get(f"{url}/metrics").text)
         process.send_signal(signal.SIGTERM)
         until(lambda: not listens(url))
         connection.sendall(DIGIT[100:])
@@ -177,7 +182,7 @@ def test_beyond_the_bound_the_answer_is_429_and_probes_are_answered(digits):
 
         with ThreadPoolExecutor(12) as pool:
             running = [pool.submit(ask, i) for i in range(24)]
-            probes = [httpx.get(f"{url}/v2/health/ready").status_code for _ in range(10)]
+            probes = [get(f"{url}/v2/health/ready").status_code for _ in range(10)]
             answers = [future.result() for future in running]
         assert set(probes) == {200}
         statuses = {answer.status_code for answer in answers}
@@ -299,6 +304,6 @@ def test_connections_are_bounded():
 
 def refused(url):
     try:
-        return httpx.get(f"{url}/v2/health/live").status_code != 200
+        return get(f"{url}/v2/health/live").status_code != 200
     except httpx.TransportError:
         return True

@@ -52,6 +52,8 @@ check: setup  ## ruff and mypy
 bench: setup  ## every benchmark; each prints its conditions and a table
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/abuse.py
 
 examples: setup  ## the tutorial's lessons, one after the other; pictures in runs/examples
 	@mkdir -p runs/examples

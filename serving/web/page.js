@@ -77,6 +77,7 @@ sheet.addEventListener("leave", ({ detail }) => history.keep(detail, answer));
 sheet.addEventListener("grow", () => asking.more());
 sheet.addEventListener("replace", () => {
   answer = null;
+  if (find("#notice").dataset.kind === "refused") notice("", "");
   if (sheet.empty) {
     answers.clear();
     say("The sheet is empty.");
@@ -84,6 +85,9 @@ sheet.addEventListener("replace", () => {
   asking.other();
 });
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, changed);
+for (const type of ["busy", "rest"]) {
+  asking.addEventListener(type, () => find("#answer").setAttribute("aria-busy", type === "busy"));
+}
 
 function changed() {
   find("#undo").disabled = !sheet.canUndo;
@@ -93,7 +97,7 @@ function changed() {
   writeCurl();
 }
 
-asking.addEventListener("answer", async ({ detail }) => {
+asking.addEventListener("answer", ({ detail }) => {
   answer = detail;
   answers.show(answer);
   readOut();

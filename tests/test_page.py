@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,9 +27,12 @@ WEB = ROOT / "serving" / "web"
 SHOTS = ROOT / "runs" / "screenshots"
 SIZES = {360: 740, 1280: 860, 3840: 2160}
 SCHEMES = ("light", "dark")
+# Milliseconds that a loaded machine may take for anything.
+PATIENCE = 30_000
 # The camera is Chromium's own test picture, which it asks nobody to show. No name leads to another machine.
 ARGUMENTS = [
-    *("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+    *("--no-sandbox", "--disable-gpu"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
@@ -35,6 +40,7 @@ try:
     from playwright.sync_api import expect, sync_playwright
 except ImportError:
     missing("playwright")
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +67,7 @@ def visit(browser):
     def visit(url, width=1280, **options):
         options = {"viewport": {"width": width, "height": SIZES[width]}, "reduced_motion": "reduce"} | options
         context = browser.new_context(**options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -80,7 +86,7 @@ def visit(browser):
 
 def settled(page):
     """Wait until the newest drawing is answered."""
-    expect(page.locator("#answer")).to_have_attribute("aria-busy", "false", timeout=20_000)
+    expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
 
 
 def digit(page):
@@ -109,7 +115,7 @@ def curve(*points):
 
 def line(*points):
     """Straight from point to point."""
-    return np.concatenate([np.linspace(a, b, 5) for a, b in zip(points, points[1:], strict=False)])
+    return np.concatenate([np.linspace(a, b, 5) for a, b in itertools.pairwise(points)])
 
 
 def ring(x, y, width, height, start=-1.4):
@@ -192,6 +198,7 @@ def by_hand(style, random):
 
 
 def on_screen(page, strokes):
+    page.evaluate("scrollTo(0, 0)")
     box = page.locator("#sheet").bounding_box()
     return [np.asarray(stroke) * box["width"] + [box["x"], box["y"]] for stroke in strokes]
 
@@ -221,18 +228,17 @@ def touch(page, strokes):
         send("End")
 
 
-@pytest.mark.parametrize("style", range(3))
-def test_ten_digits_as_people_write_them(url, visit, style):
+def test_ten_digits_as_people_write_them(url, visit):
     page = visit(url)
-    random = np.random.default_rng(style)
+    random = np.random.default_rng(0)
     answers = []
     for wanted, styles in STYLES.items():
-        for _ in range(2):
+        for style in [*styles, *styles]:
             page.locator("#width").fill(str(random.integers(4, 11)))
-            draw(page, by_hand(styles[style], random))
+            draw(page, by_hand(style, random))
             answers.append((wanted, digit(page)))
             if answers[-1][1] != str(wanted):
-                shot(page, f"missed-{wanted}-{style}-{len(answers)}")
+                shot(page, f"missed-{wanted}-{len(answers)}")
             page.locator("#clear").click()
             expect(page.locator("#digit")).to_be_empty()
     missed = [(wanted, got) for wanted, got in answers if got != str(wanted)]
@@ -709,8 +715,9 @@ def test_one_request_at_a_time_and_the_newest_drawing_next(url, visit):
         bodies.append(route.request.post_data_buffer)
 
     def arrived():
-        while not held:
-            page.evaluate("0")
+        until = time.monotonic() + PATIENCE / 1000
+        while not held and time.monotonic() < until:
+            page.evaluate("0")  # lets events in
         [route] = held  # never more than one
         held.clear()
         return route
@@ -792,7 +799,7 @@ def test_overloaded_service(visit, digits):
             thread.start()
         try:
             draw(page, FIVE)
-            expect(page.locator("#notice")).to_contain_text("more to do than it can take", timeout=20_000)
+            expect(page.locator("#notice")).to_contain_text("more to do than it can take")
             shot(page, "busy")
         finally:
             stop.set()

@@ -77,7 +77,7 @@ sheet.addEventListener("leave", ({ detail }) => history.keep(detail, answer));
 sheet.addEventListener("grow", () => asking.more());
 sheet.addEventListener("replace", () => {
   answer = null;
-  if (find("#notice").dataset.kind === "refused") notice("", "");
+  if (refused()) notice("", "");
   if (sheet.empty) {
     answers.clear();
     say("The sheet is empty.");
@@ -99,6 +99,7 @@ function changed() {
 
 asking.addEventListener("answer", ({ detail }) => {
   answer = detail;
+  if (refused()) notice("", "");
   answers.show(answer);
   readOut();
   certify(answer.model);
@@ -114,6 +115,7 @@ function notice(kind, words) {
   find("#unlock").hidden = kind !== "key";
 }
 
+const refused = () => find("#notice").dataset.kind === "refused";
 const trouble = ({ kind, message }) => notice(kind, message + (WAITING[kind] ?? ""));
 asking.addEventListener("trouble", ({ detail }) => trouble(detail));
 asking.addEventListener("well", () => {

@@ -30,8 +30,9 @@ SCHEMES = ("light", "dark")
 # Milliseconds that a loaded machine may take for anything.
 PATIENCE = 30_000
 # The camera is Chromium's own test picture, which it asks nobody to show. No name leads to another machine.
+# The shared memory of a container is too small for large windows.
 ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu"),
+    *("--no-sandbox", "--disable-dev-shm-usage"),
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
@@ -137,13 +138,17 @@ STYLES = {
         [line((0.38, 0.3), (0.52, 0.18), (0.52, 0.8)), line((0.36, 0.81), (0.68, 0.81))],
     ],
     2: [
-        [curve((0.32, 0.32), (0.4, 0.2), (0.55, 0.18), (0.66, 0.3), (0.58, 0.5), (0.32, 0.8)), line((0.32, 0.8), (0.7, 0.8))],
-        [curve((0.3, 0.3), (0.5, 0.16), (0.68, 0.32), (0.5, 0.62), (0.32, 0.78), (0.28, 0.7), (0.4, 0.68), (0.72, 0.8))],
-        [np.concatenate([curve((0.34, 0.26), (0.5, 0.18), (0.66, 0.32), (0.34, 0.8)), line((0.34, 0.8), (0.72, 0.78))])],
+        [curve((0.32, 0.32), (0.4, 0.2), (0.55, 0.18), (0.66, 0.3), (0.58, 0.5),
+            (0.32, 0.8)), line((0.32, 0.8), (0.7, 0.8))],
+        [curve((0.3, 0.3), (0.5, 0.16), (0.68, 0.32), (0.5, 0.62), (0.32, 0.78), (0.28, 0.7), (0.4, 0.68),
+            (0.72, 0.8))],
+        [np.concatenate([curve((0.34, 0.26), (0.5, 0.18), (0.66, 0.32), (0.34, 0.8)), line((0.34, 0.8),
+            (0.72, 0.78))])],
     ],
     3: [
         [curve((0.33, 0.24), (0.5, 0.17), (0.65, 0.3), (0.48, 0.47), (0.68, 0.62), (0.55, 0.82), (0.32, 0.76))],
-        [np.concatenate([line((0.34, 0.2), (0.66, 0.2), (0.48, 0.45)), curve((0.48, 0.45), (0.68, 0.56), (0.62, 0.78), (0.34, 0.78))])],
+        [np.concatenate([line((0.34, 0.2), (0.66, 0.2), (0.48, 0.45)), curve((0.48, 0.45), (0.68, 0.56),
+            (0.62, 0.78), (0.34, 0.78))])],
         [
             curve((0.36, 0.22), (0.55, 0.18), (0.64, 0.32), (0.46, 0.46)),
             curve((0.46, 0.46), (0.7, 0.56), (0.6, 0.8), (0.34, 0.78)),
@@ -155,14 +160,18 @@ STYLES = {
         [line((0.6, 0.84), (0.6, 0.17), (0.28, 0.6), (0.74, 0.6))],
     ],
     5: [
-        [np.concatenate([line((0.4, 0.2), (0.37, 0.46)), curve((0.37, 0.46), (0.55, 0.42), (0.67, 0.6), (0.55, 0.8), (0.32, 0.77))]), line((0.4, 0.2), (0.68, 0.19))],
-        [np.concatenate([line((0.68, 0.19), (0.4, 0.2), (0.37, 0.46)), curve((0.37, 0.46), (0.56, 0.42), (0.67, 0.6), (0.55, 0.8), (0.3, 0.76))])],
+        [np.concatenate([line((0.4, 0.2), (0.37, 0.46)), curve((0.37, 0.46), (0.55, 0.42), (0.67, 0.6),
+            (0.55, 0.8), (0.32, 0.77))]), line((0.4, 0.2), (0.68, 0.19))],
+        [np.concatenate([line((0.68, 0.19), (0.4, 0.2), (0.37, 0.46)), curve((0.37, 0.46), (0.56, 0.42),
+            (0.67, 0.6), (0.55, 0.8), (0.3, 0.76))])],
         [curve((0.68, 0.18), (0.42, 0.2), (0.38, 0.44), (0.58, 0.46), (0.66, 0.64), (0.5, 0.8), (0.32, 0.74))],
     ],
     6: [
-        [curve((0.62, 0.17), (0.42, 0.36), (0.35, 0.62), (0.46, 0.81), (0.63, 0.73), (0.6, 0.55), (0.44, 0.54), (0.36, 0.66))],
+        [curve((0.62, 0.17), (0.42, 0.36), (0.35, 0.62), (0.46, 0.81), (0.63, 0.73), (0.6, 0.55),
+            (0.44, 0.54), (0.36, 0.66))],
         [curve((0.55, 0.15), (0.4, 0.42), (0.36, 0.7), (0.52, 0.82), (0.66, 0.66), (0.52, 0.54), (0.38, 0.66))],
-        [curve((0.66, 0.22), (0.5, 0.2), (0.36, 0.42), (0.35, 0.68), (0.5, 0.82), (0.66, 0.7), (0.56, 0.54), (0.38, 0.62))],
+        [curve((0.66, 0.22), (0.5, 0.2), (0.36, 0.42), (0.35, 0.68), (0.5, 0.82), (0.66, 0.7), (0.56, 0.54),
+            (0.38, 0.62))],
     ],
     7: [
         [line((0.3, 0.2), (0.7, 0.2), (0.46, 0.82))],
@@ -170,13 +179,16 @@ STYLES = {
         [np.concatenate([line((0.32, 0.22), (0.68, 0.2)), curve((0.68, 0.2), (0.56, 0.44), (0.48, 0.84))])],
     ],
     8: [
-        [curve((0.62, 0.27), (0.5, 0.18), (0.38, 0.28), (0.48, 0.46), (0.63, 0.62), (0.55, 0.8), (0.4, 0.78), (0.36, 0.63), (0.52, 0.46), (0.63, 0.3))],
+        [curve((0.62, 0.27), (0.5, 0.18), (0.38, 0.28), (0.48, 0.46), (0.63, 0.62), (0.55, 0.8), (0.4, 0.78),
+            (0.36, 0.63), (0.52, 0.46), (0.63, 0.3))],
         [ring(0.5, 0.33, 0.13, 0.15, 1.5), ring(0.5, 0.65, 0.17, 0.17)],
-        [curve((0.5, 0.48), (0.38, 0.33), (0.5, 0.18), (0.62, 0.33), (0.5, 0.48), (0.36, 0.66), (0.5, 0.82), (0.65, 0.66), (0.5, 0.48))],
+        [curve((0.5, 0.48), (0.38, 0.33), (0.5, 0.18), (0.62, 0.33), (0.5, 0.48), (0.36, 0.66), (0.5, 0.82),
+            (0.65, 0.66), (0.5, 0.48))],
     ],
     9: [
         [np.concatenate([ring(0.5, 0.34, 0.15, 0.16, -0.2), line((0.65, 0.36), (0.6, 0.84))])],
-        [curve((0.64, 0.26), (0.5, 0.18), (0.36, 0.34), (0.48, 0.5), (0.64, 0.3), (0.64, 0.58), (0.52, 0.83), (0.36, 0.77))],
+        [curve((0.64, 0.26), (0.5, 0.18), (0.36, 0.34), (0.48, 0.5), (0.64, 0.3), (0.64, 0.58), (0.52, 0.83),
+            (0.36, 0.77))],
         [ring(0.48, 0.34, 0.15, 0.15, 0), line((0.63, 0.2), (0.63, 0.84))],
     ],
 }  # fmt: skip
@@ -308,8 +320,9 @@ def test_pen_and_second_finger(url, visit):
 def ink(page):
     """How many pixels of the sheet have ink."""
     return page.evaluate(
-        """() => { const c = document.querySelector("#sheet");
-        return c.getContext("2d").getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v).length; }"""
+        """() => { const sheet = document.querySelector("#sheet");
+        const { data } = sheet.getContext("2d").getImageData(0, 0, sheet.width, sheet.height);
+        return data.filter((value, i) => i % 4 === 3 && value).length; }"""
     )
 
 
@@ -453,7 +466,8 @@ def test_pasted_picture(url, visit, digits, truth):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     put = """async (data) => {
         const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt());
-        await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) })]); }"""
+        const blob = new Blob([bytes], { type: "image/png" });
+        await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]); }"""
     page.evaluate(put, base64.b64encode(picture(paper(digits[4]))).decode())
     page.keyboard.press("Control+v")
     expect(page.locator("#digit")).to_have_text(str(truth[4]))
@@ -589,6 +603,7 @@ def test_every_state_looks_right_and_can_be_used_by_all(url, visit, axe, width, 
     for sample in (2, 8, 4, 0):
         page.get_by_role("button", name=f"Sample {sample}").click()
         settled(page)
+    page.locator("#clear").click()
     draw(page, FIVE)
     assert digit(page) == "5"
     expect(page.locator("#curl")).to_have_value(re.compile("base64"))

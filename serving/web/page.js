@@ -144,6 +144,7 @@ async function certify(named) {
 // The terminal.
 
 find("#copy").addEventListener("click", async () => {
+  find("#copied").textContent = "";
   find("#curl").value = await curlLine(await sheet.png());
   try {
     await copy(find("#curl"));

@@ -21,7 +21,7 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import errors, open_inference, operations, predict, web
+from serving.api import certificate, errors, open_inference, operations, predict, web
 from serving.bundle import BundleError
 from serving.keys import Keys
 from serving.metrics import COUNTED_AFTER, Metrics
@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
     app = Litestar(
         route_handlers=[
             predict.predict,
+            certificate.certificate,
             operations.metrics,
             *open_inference.HANDLERS,
             web.page,

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import application, picture
 
+from serving.bundle import RELEASE
+
 PIXELS = "application/octet-stream"
 JSON = "application/json"
 
@@ -58,6 +60,51 @@ def test_picture_formats(client, digits, truth, format):
 def test_batches(client, digits, truth, count):
     got = labels(send(client, digits[:count].tobytes(), PIXELS))
     assert np.mean(np.array(got) == truth[:count]) > 0.98
+
+
+def test_answer_carries_what_the_network_saw_if_asked(client, digits):
+    some = digits[:2]
+    large = 255 - np.kron(some[0], np.ones((8, 8), np.uint8))
+    bodies = [
+        {"content": some.tobytes(), "headers": {"content-type": PIXELS}},
+        {"content": json.dumps({"images": some.tolist()}), "headers": {"content-type": JSON}},
+        {"files": [("files", (f"{i}.png", picture(digit), "image/png")) for i, digit in enumerate(some)]},
+        {"content": picture(large), "headers": {"content-type": "image/png"}},
+    ]
+    for body in bodies:
+        plain = client.post("/predict", **body).json()
+        asked = client.post("/predict?include=image", **body).json()
+        seen = np.array([prediction.pop("image") for prediction in asked["predictions"]])
+        assert asked == plain
+        assert seen.shape == (len(asked["predictions"]), 28, 28)
+        if len(seen) == 2:
+            np.testing.assert_array_equal(seen, some)
+        # Sent again as pixels, it is what the answer was about.
+        again = send(client, seen.astype(np.uint8).tobytes(), PIXELS).json()["predictions"]
+        for one, other in zip(asked["predictions"], again, strict=True):
+            np.testing.assert_allclose(one["probabilities"], other["probabilities"], atol=1e-5)
+
+
+def test_unknown_include_is_refused(client, digits):
+    answer = client.post("/predict?include=logits", content=digits[0].tobytes(), headers={"content-type": PIXELS})
+    assert answer.status_code == 400
+    assert "'logits'; it can be: image" in answer.json()["detail"]
+
+
+def test_certificate_is_the_manifest_of_the_model_that_answers(client):
+    manifest = json.loads((RELEASE / "mnist" / "1" / "manifest.json").read_text())
+    for query in ("", "?model=mnist", "?version=1"):
+        answer = client.get(f"/certificate{query}")
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == manifest
+    for query in ("?model=none", "?version=9"):
+        assert client.get(f"/certificate{query}").status_code == 404
+
+
+def test_certificate_needs_a_key_where_predictions_do():
+    with application(predict_keys="key") as client:
+        assert client.get("/certificate").status_code == 401
+        assert client.get("/certificate", headers={"x-api-key": "key"}).status_code == 200
 
 
 def bomb() -> bytes:

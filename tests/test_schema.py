@@ -22,7 +22,8 @@ def test_schemathesis(tmp_path):
                 *(BIN / "schemathesis", "run", f"{url}/schema/openapi.json", "--no-color"),
                 *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
                 *("--checks", "response_schema_conformance,unsupported_method"),
-                *("--header", "X-API-Key: key", "--max-examples", "10", "--seed", "1", "--workers", "2"),
+                *("--header", "X-API-Key: key", "--max-examples", "10", "--seed", "1"),
+                # One worker: Python before 3.12 miscounts depth when two threads parse at once, and hypothesis parses.
                 *("--phases", "examples,coverage,fuzzing"),
                 # Left out: a fuzzer that unloads the model has nothing to ask any more.
                 *("--exclude-operation-id", "unloadModel"),

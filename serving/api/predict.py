@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
+from msgspec import UNSET, UnsetType
 
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Floats, Images
@@ -28,6 +29,9 @@ from serving.settings import Settings
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
+# What an answer can carry besides the predictions.
+INCLUDES = ("image",)
+
 
 class Prediction(msgspec.Struct):
     """What one image was taken for."""
@@ -40,6 +44,8 @@ class Prediction(msgspec.Struct):
     """Its probability."""
     probabilities: list[float]
     """Of every class in order."""
+    image: list[list[int]] | UnsetType = UNSET
+    """With ``include=image``: the 28 rows of 28 pixels 0..255 that the network saw, ink bright on dark."""
 
 
 class ModelVersion(msgspec.Struct):
@@ -88,17 +94,38 @@ def _binary(description: str) -> OpenAPIMediaType:
     return OpenAPIMediaType(Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description=description))
 
 
+def model_parameters() -> list[Parameter]:
+    """What :func:`model_of` reads."""
+    text = Schema(type=OpenAPIType.STRING)
+    return [
+        Parameter("model", "query", schema=text, description="Name of the model; the service's default without it."),
+        Parameter("version", "query", schema=text, description="Its version; the newest without it."),
+    ]
+
+
+def model_of(service: Service, query: Mapping[str, str]) -> Model:
+    """The model that the query names, the default one without it.
+
+    Raises:
+        UnknownModelError, ModelUnavailableError: there is none.
+    """
+    return service.repository.get(query.get("model", service.settings.model), query.get("version"))
+
+
 @dataclass
 class PredictOperation(Operation):
     """The four kinds of body and the query, which the handler reads by itself."""
 
     def __post_init__(self) -> None:
-        text, number = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.NUMBER, minimum=0)
+        number = Schema(type=OpenAPIType.NUMBER, minimum=0)
         self.parameters = [
+            *model_parameters(),
             Parameter(
-                "model", "query", schema=text, description="Name of the model; the service's default without it."
+                "include",
+                "query",
+                schema=Schema(type=OpenAPIType.STRING, enum=list(INCLUDES)),
+                description="image: each prediction also carries the 28x28 pixels that the network saw.",
             ),
-            Parameter("version", "query", schema=text, description="Its version; the newest without it."),
             Parameter("timeout", "query", schema=number, description="Microseconds after which an answer is no use."),
             Parameter("X-Request-Deadline", "header", schema=number, description="The same, in seconds since 1970."),
         ]
@@ -141,11 +168,17 @@ async def predict(request: AnyRequest) -> ASGIApp:
     check_prediction_key(request)
     service = service_of(request)
     query = request.query_params if request.scope["query_string"] else {}
-    model = service.repository.get(query.get("model", service.settings.model), query.get("version"))
+    model = model_of(service, query)
     deadline = deadline_of(request, query.get("timeout"))
+    include = query.get("include")
+    if include not in (None, *INCLUDES):
+        raise ClientException(f"include is {include!r}; it can be: {', '.join(INCLUDES)}")
     images = await decode_request(request, service)
     timing.end("decode")
-    body = await infer(request, model, images, timing, deadline, lambda _, probabilities: encode(model, probabilities))
+    seen = images if include == "image" else None
+    body = await infer(
+        request, model, images, timing, deadline, lambda _, probabilities: encode(model, probabilities, seen)
+    )
     return Answer(body, [(b"content-type", b"application/json"), timing.header()])
 
 
@@ -231,11 +264,14 @@ def check_count(count: int, max_batch: int) -> None:
         raise TooLarge(f"the body holds {count} images; at most {max_batch} are taken in one request")
 
 
-def encode(model: Model, probabilities: Floats) -> bytes:
-    """The answer as JSON."""
+def encode(model: Model, probabilities: Floats, images: Images | None = None) -> bytes:
+    """The answer as JSON, with the ``images`` that were seen if they are wanted."""
     digits = probabilities.argmax(axis=1).tolist()
     predictions = [
         Prediction(digit, model.labels[digit], row[digit], row)
         for digit, row in zip(digits, probabilities.tolist(), strict=True)
     ]
+    if images is not None:
+        for prediction, image in zip(predictions, images.tolist(), strict=True):
+            prediction.image = image
     return _encode(Predictions(ModelVersion(model.name, model.version), predictions))

@@ -1,0 +1,48 @@
+"""GET /certificate: what is certified of the model that answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from litestar import get
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Operation
+from litestar.types import ASGIApp
+
+from serving.api.errors import documented
+from serving.api.predict import model_of, model_parameters
+from serving.bundle import Manifest
+from serving.http import Answer, AnyRequest
+from serving.keys import check_prediction_key
+from serving.service import service_of
+
+
+@dataclass
+class CertificateOperation(Operation):
+    """The query, which the handler reads by itself."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*model_parameters()]
+
+
+@get(
+    "/certificate",
+    operation_id="certificate",
+    operation_class=CertificateOperation,
+    summary="The certificate of the model that answers",
+    tags=["prediction"],
+    responses={
+        200: ResponseSpec(Manifest, description="The model's manifest.json.", generate_examples=False),
+        **documented(401, 404, 503),
+    },
+)
+async def certificate(request: AnyRequest) -> ASGIApp:
+    """What the model was trained on, how it did, and how each exported format compared with it.
+
+    ``?model=`` and ``?version=`` choose another model, as for ``/predict``; who may predict may read it.
+    """
+    check_prediction_key(request)
+    model = model_of(service_of(request), request.query_params)
+    # The manifest that was proved when the model was loaded, not what lies on the disk by now.
+    return Answer(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])

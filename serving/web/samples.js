@@ -1,0 +1,25 @@
+// Ten digits of MNIST's training set, as their writers wrote them: samples.png, one after the other, ink as alpha.
+
+const SIZE = 28;
+
+export function samples(list, take) {
+  const strip = new Image();
+  strip.src = "samples.png";
+  for (let digit = 0; digit < 10; digit++) {
+    const button = document.createElement("button");
+    const face = document.createElement("span");
+    face.style.setProperty("--digit", digit);
+    button.setAttribute("aria-label", `Sample ${digit}`);
+    button.append(face);
+    button.addEventListener("click", async () => {
+      await strip.decode();
+      const picture = document.createElement("canvas");
+      picture.width = picture.height = SIZE;
+      picture.getContext("2d").drawImage(strip, -SIZE * digit, 0);
+      take({ picture, mask: true });
+    });
+    const item = document.createElement("li");
+    item.append(button);
+    list.append(item);
+  }
+}

@@ -52,4 +52,4 @@ def test_no_connection_leaves_the_service(tmp_path):
 
 def test_pages_load_nothing_from_elsewhere():
     for file in (ROOT / "serving" / "web").iterdir():
-        assert not re.search(r"https?://|//cdn", file.read_text()), file
+        assert not re.search(rb"https?://|//cdn", file.read_bytes()), file

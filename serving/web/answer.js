@@ -7,15 +7,17 @@ const REASONS = {
 };
 const INVITATION = "Draw a digit, and it is read while you draw.";
 
-const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`;
+// Rounded, but never up to certainty.
+const percent = (share) => (share < 0.0005 ? "0\u00a0%" : `${Math.min(99.9, 100 * share).toFixed(1)}\u00a0%`);
+const sure = (share) => `${share > 0.9995 ? "over " : ""}${percent(share)} sure`;
 const time = (milliseconds) =>
-  milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 0)} ms`;
+  milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
 // `accepted` is missing where the service knows no doubt.
 export const rejected = (answer) => answer.accepted === false;
 export const reason = (answer) => REASONS[answer.reason] ?? REASONS["no digit"];
 export const inWords = (answer) =>
-  rejected(answer) ? `${reason(answer)}.` : `${answer.label}, ${percent(answer.confidence)} sure.`;
+  rejected(answer) ? `${reason(answer)}.` : `${answer.label}, ${sure(answer.confidence)}.`;
 
 export class AnswerView {
   #root;
@@ -60,7 +62,7 @@ export class AnswerView {
     const digit = this.#find("#digit");
     digit.textContent = doubtful ? "?" : answer.label;
     digit.classList.toggle("long", digit.textContent.length > 2);
-    this.#find("#sure").textContent = doubtful ? reason(answer) : `${percent(answer.confidence)} sure`;
+    this.#find("#sure").textContent = doubtful ? reason(answer) : sure(answer.confidence);
     this.#bars(answer.probabilities, doubtful ? -1 : answer.digit);
     this.#seen(answer.image);
     const { decode = 0, queue = 0, infer, encode = 0, roundTrip } = answer.times;

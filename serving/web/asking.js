@@ -5,7 +5,7 @@ import { predict, ready, Trouble } from "./service.js";
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8_000;
 
-// Dispatches "answer" and "trouble" with what came, and "well" when an answer came after trouble.
+// Dispatches "answer" and "trouble" with what came, "well" when trouble is over, and "busy" and "rest".
 export class Asking extends EventTarget {
   #png;
   #wanted = false;
@@ -41,6 +41,7 @@ export class Asking extends EventTarget {
   async #run() {
     if (this.#running || this.#locked) return;
     this.#running = true;
+    this.#tell("busy");
     try {
       while (this.#wanted && !this.#locked) {
         this.#wanted = false;
@@ -49,6 +50,7 @@ export class Asking extends EventTarget {
     } finally {
       this.#running = false;
     }
+    this.#tell("rest");
   }
 
   async #once(drawing) {

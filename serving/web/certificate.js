@@ -21,14 +21,14 @@ export class CertificateView {
     this.#shown = `${found.name} ${found.version}`;
     this.#onLabels(found.labels);
     const { test } = found.result;
-    const { config = {}, train_images: images } = found.training;
+    const { config = {}, dataset = {} } = found.training;
     const onnx = found.equivalence.onnx;
     this.#set("name", found.name);
     this.#set("version", `version ${found.version}`);
     this.#set("accuracy", test ? `${(100 * test.accuracy).toFixed(2)} %` : "not stated");
     this.#set("test", test ? `of ${number(test.images)} test images it had never seen` : "");
     this.#set("network", `${config.model ?? "a network"}, ${number(found.parameters)} parameters`);
-    this.#set("training", images ? `${number(images)} images of ${config.dataset}, ${config.epochs} epochs` : "not stated");
+    this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${config.epochs} epochs` : "not stated");
     this.#set("equivalence", `${number(onnx.images)} images, ${onnx.labels_differing || "no"} label differs`);
     this.#set("digest", found.files["model.onnx"].sha256);
     this.#link(found);

@@ -2,7 +2,7 @@
 
 import { key } from "./service.js";
 
-const LINE = 76;
+const LINE = 60;
 
 export async function curlLine(png) {
   const url = new URL("predict", location.href).href.replaceAll("'", "%27");

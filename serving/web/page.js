@@ -77,6 +77,7 @@ sheet.addEventListener("leave", ({ detail }) => history.keep(detail, answer));
 sheet.addEventListener("grow", () => asking.more());
 sheet.addEventListener("replace", () => {
   answer = null;
+  if (refused()) notice("", "");
   if (sheet.empty) {
     answers.clear();
     say("The sheet is empty.");
@@ -84,6 +85,9 @@ sheet.addEventListener("replace", () => {
   asking.other();
 });
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, changed);
+for (const type of ["busy", "rest"]) {
+  asking.addEventListener(type, () => find("#answer").setAttribute("aria-busy", type === "busy"));
+}
 
 function changed() {
   find("#undo").disabled = !sheet.canUndo;
@@ -93,8 +97,9 @@ function changed() {
   writeCurl();
 }
 
-asking.addEventListener("answer", async ({ detail }) => {
+asking.addEventListener("answer", ({ detail }) => {
   answer = detail;
+  if (refused()) notice("", "");
   answers.show(answer);
   readOut();
   certify(answer.model);
@@ -110,6 +115,7 @@ function notice(kind, words) {
   find("#unlock").hidden = kind !== "key";
 }
 
+const refused = () => find("#notice").dataset.kind === "refused";
 const trouble = ({ kind, message }) => notice(kind, message + (WAITING[kind] ?? ""));
 asking.addEventListener("trouble", ({ detail }) => trouble(detail));
 asking.addEventListener("well", () => {
@@ -138,6 +144,7 @@ async function certify(named) {
 // The terminal.
 
 find("#copy").addEventListener("click", async () => {
+  find("#copied").textContent = "";
   find("#curl").value = await curlLine(await sheet.png());
   try {
     await copy(find("#curl"));

@@ -74,7 +74,8 @@ export class Sheet extends EventTarget {
     const scale = SENT / Math.max(width, height);
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
-    const context = canvas.getContext("2d");
+    // It is read back at once: that is quick only where no graphics card has it.
+    const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.translate(-x * scale, -y * scale);

@@ -12,7 +12,7 @@ export function samples(list, take) {
     button.setAttribute("aria-label", `Sample ${digit}`);
     button.append(face);
     button.addEventListener("click", async () => {
-      await strip.decode();
+      if (!strip.complete) await strip.decode();
       const picture = document.createElement("canvas");
       picture.width = picture.height = SIZE;
       picture.getContext("2d").drawImage(strip, -SIZE * digit, 0);

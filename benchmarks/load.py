@@ -2,8 +2,8 @@
 
     python benchmarks/load.py [--seconds 5] [--save benchmarks/results/load.md]
 
-One pinned worker, clients on the other core. Overload is an open loop: requests arrive at random moments
-(a Poisson process) whether or not others are done, and a latency counts from the moment of arrival.
+One pinned worker, clients on the other core. Single digits come in an open loop: at random moments (a Poisson
+process), whether or not others are done, and a latency counts from the moment of arrival.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import random
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +28,8 @@ from benchmarks.serving import BIN, bodies, conditions, free_port, process, resi
 
 # So many images in one request of the neighbour.
 THOUSAND = 1024
+# So many single digits a second beside it.
+SINGLES = 200
 
 
 def as_bytes(path: str, kind: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -68,18 +69,6 @@ def ask(connection: socket.socket, request: bytes) -> bytes:
 # A neighbour
 
 
-def single_latencies(port: int, request: bytes, seconds: float) -> np.ndarray:
-    """Milliseconds of one request after the other."""
-    taken = []
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        end = time.perf_counter() + seconds
-        while (begin := time.perf_counter()) < end:
-            if not ask(connection, request).startswith(b"HTTP/1.1 200"):
-                raise click.ClickException("a single digit was refused")
-            taken.append((time.perf_counter() - begin) * 1000)
-    return np.array(taken)
-
-
 @contextlib.contextmanager
 def neighbour(port: int, request: bytes) -> Iterator[list[int]]:
     """Somebody who sends ``request`` without pause."""
@@ -98,30 +87,6 @@ def neighbour(port: int, request: bytes) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
-
-
-def beside_a_neighbour(seconds: float) -> list[str]:
-    """A row for each form of the neighbour's requests."""
-    rows = ["| neighbour sends | p50 ms | p99 ms | p99 to that without neighbour |", "|---|---|---|---|"]
-    single = as_bytes(*bodies(1)["raw pixels"])
-    with service() as (port, _):
-        single_latencies(port, single, 1)
-        for form in ("raw pixels", "OIP binary", "JSON", "OIP JSON"):
-            alone = single_latencies(port, single, seconds)
-            with neighbour(port, as_bytes(*bodies(THOUSAND)[form])) as done:
-                beside = single_latencies(port, single, seconds)
-            if not done or set(done) != {200}:
-                raise click.ClickException(f"the neighbour got {done}")
-            p99 = np.percentile(alone, 99)
-            if len(rows) == 2:
-                rows.append(f"| nothing | {np.median(alone):.2f} | {p99:.2f} | 1 |")
-            worse = np.percentile(beside, 99)
-            rows.append(
-                f"| {THOUSAND} images as {form}, {len(done) / seconds:.1f} times a second "
-                f"| {np.median(beside):.2f} | {worse:.2f} | {worse / p99:.1f} |"
-            )
-            click.echo(rows[-1], err=True)
-    return rows
 
 
 # Overload
@@ -181,6 +146,35 @@ async def open_loop(port: int, request: bytes, rate: float, seconds: float) -> t
         caller.transport.close()
     milliseconds, statuses = zip(*results, strict=True)
     return np.array(milliseconds), np.array(statuses)
+
+
+def beside_a_neighbour(seconds: float) -> list[str]:
+    """A row for each form of the neighbour's requests."""
+    rows = ["| neighbour sends | p50 ms | p99 ms | p99 to that without neighbour |", "|---|---|---|---|"]
+    single = as_bytes(*bodies(1)["raw pixels"])
+
+    def measure(port: int) -> np.ndarray:
+        milliseconds, statuses = uvloop.run(open_loop(port, single, SINGLES, seconds))
+        if set(statuses) != {200}:
+            raise click.ClickException("a single digit was refused")
+        return milliseconds
+
+    with service() as (port, _):
+        measure(port)
+        for form in ("raw pixels", "OIP binary", "JSON", "OIP JSON"):
+            alone = measure(port)
+            with neighbour(port, as_bytes(*bodies(THOUSAND)[form])) as done:
+                beside = measure(port)
+            if not done or set(done) != {200}:
+                raise click.ClickException(f"the neighbour got {done}")
+            before, after = np.percentile(alone, 99), np.percentile(beside, 99)
+            rows.append(f"| nothing | {np.median(alone):.2f} | {before:.2f} | 1 |")
+            rows.append(
+                f"| {THOUSAND} images as {form}, {len(done) / seconds:.1f} times a second "
+                f"| {np.median(beside):.2f} | {after:.2f} | {after / before:.1f} |"
+            )
+            click.echo(rows[-1], err=True)
+    return rows
 
 
 def overload(seconds: float) -> list[str]:

@@ -22,9 +22,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,6 +183,47 @@ def compare(repository: Path, seconds: int, rounds: int, batches: list[int]) -> 
         return rows, ready, resident(pid)
 
 
+# Whose time it is, by the innermost frame that one of these finds.
+OWNERS = {
+    r"onnxruntime/": "the model, in onnxruntime",
+    r"send \(uvicorn/": "uvicorn, writing the answer",
+    r"uvicorn/|asyncio/|serving/server\.py": "uvicorn and uvloop, the rest",
+    r"litestar/": "litestar: routing, the handler's arguments, its exception layer",
+    r"serving/metrics\.py|prometheus_client/": "metrics",
+    r"serving/observe\.py": "request id and headers",
+    r"serving/": "decode, queue, encode",
+}
+
+
+def profile(repository: Path, seconds: int) -> list[str]:
+    """Where the time of a raw-pixels request goes, as py-spy sees it: a row for each owner."""
+    port = free_port()
+    service = [BIN / "mnist-serve", "--port", port, "--repository", repository, "--log-level", "error"]
+    path, kind, body, headers = bodies(1)["raw pixels"]
+    shares: Counter[str] = Counter()
+    with (
+        process(service, f"http://127.0.0.1:{port}/v2/health/ready") as (pid, _),
+        tempfile.NamedTemporaryFile("r") as stacks,
+    ):
+        load = threading.Thread(target=wrk, args=(f"http://127.0.0.1:{port}{path}", kind, body, headers, seconds + 2))
+        load.start()
+        command = ["py-spy", "record", "--pid", pid, "--duration", seconds, "--rate", 250, "--format", "raw"]
+        subprocess.run([*map(str, command), "--output", stacks.name], check=True, capture_output=True)
+        load.join()
+        for line in stacks:
+            frames, _, count = line.rpartition(" ")
+            # The other threads wait.
+            if "uvicorn/" in frames:
+                found = (
+                    owner
+                    for frame in reversed(frames.split(";"))
+                    for known, owner in OWNERS.items()
+                    if re.search(known, frame)
+                )
+                shares[next(found)] += int(count)
+    return [f"| {owner} | {count / shares.total():.0%} |" for owner, count in shares.most_common()]
+
+
 def as_repository(folder: Path, model: Path) -> Path:
     """A repository with the bundle ``model`` as version 1 of ``mnist``."""
     shutil.copytree(model, folder / "mnist" / "1")
@@ -194,12 +237,15 @@ def as_repository(folder: Path, model: Path) -> Path:
 @click.option(
     "--mlp", type=click.Path(path_type=Path, exists=True), help="A published bundle of the mlp, to measure too."
 )
+@click.option("--profile", "profiled", is_flag=True, help="Say where the time goes; needs py-spy.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
-def main(seconds: int, rounds: int, batches: tuple[int, ...], mlp: Path | None, save: Path | None) -> None:
+def main(
+    seconds: int, rounds: int, batches: tuple[int, ...], mlp: Path | None, profiled: bool, save: Path | None
+) -> None:
     """Measure, and print a table."""
-    for tool in ("wrk", "taskset"):
+    for tool in ("wrk", "taskset", *(["py-spy"] if profiled else [])):
         if not shutil.which(tool):
-            raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux")
+            raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux; pip install py-spy")
     lines = [conditions()]
     models = {"cnn, the packaged model": bundle.RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
     for name, folder in models.items():
@@ -212,6 +258,15 @@ def main(seconds: int, rounds: int, batches: tuple[int, ...], mlp: Path | None, 
             "| body | images | requests/s | images/s | bare ASGI function, requests/s | ours of it |",
             "|---|---|---|---|---|---|",
             *rows,
+        ]
+    if profiled:
+        lines += [
+            "",
+            "**Where the time of a raw-pixels request goes** (cnn, one image; py-spy, innermost frame):",
+            "",
+            "| whose | share |",
+            "|---|---|",
+            *profile(bundle.RELEASE, 2 * seconds),
         ]
     table = "\n".join(lines)
     click.echo(table)

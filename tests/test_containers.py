@@ -75,6 +75,8 @@ class Engine:
             "PATH": f"{client.parent}{os.pathsep}{os.environ['PATH']}",
             "DOCKER_BUILDKIT": str(int(self.buildkit)),
             "COMPOSE_DOCKER_CLI_BUILD": "1",
+            # An engine on a busy machine may take its time.
+            "COMPOSE_HTTP_TIMEOUT": "300",
         }
 
     def _run(self, command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,7 @@ serve: $(SERVE_VENV)/.complete  ## serve the packaged model at once, without tor
 	$(SERVE_VENV)/bin/mnist-serve
 
 test: setup  ## the tests
-	$(BIN)/pytest --numprocesses auto $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
 
 check: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ def main(
         raise click.ClickException(
             f"mnist-train needs {error.name}, which is not installed: pip install 'mnist-service[train]'"
         ) from error
-    from training import checkpoint, sources
+    from training import checkpoint, distributed, sources
     from training import data as datasets
     from training import train as training
     from training.config import check_name
@@ -94,15 +94,17 @@ def main(
         raise click.UsageError(f"--device {device}: {str(error).splitlines()[0]}") from error
     try:
         splits = datasets.load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
-        test = training.train(
-            config,
-            splits,
-            output,
-            resume=resume,
-            checkpoint_every=checkpoint_every,
-            device=device,
-            progress=Progress(sys.stdout),
-        )
+        with distributed.processes(device) as device:
+            speaks = distributed.is_first()
+            test = training.train(
+                config,
+                splits,
+                output,
+                resume=resume,
+                checkpoint_every=checkpoint_every,
+                device=device,
+                progress=Progress(sys.stdout) if speaks else None,
+            )
     except (training.TrainingError, checkpoint.CheckpointError, sources.DataError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -112,6 +114,8 @@ def main(
     except KeyboardInterrupt:
         click.echo(f"\nstopped; what is finished is in {output}. Go on with: {_again(resume)}", err=True)
         sys.exit(130)
+    if not speaks:
+        return
     click.echo(
         f"Test set: Avg. loss: {test.loss:.4f}, "
         f"Accuracy: {test.correct}/{len(test.labels)} ({test.accuracy:.2%})\n\n"

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import checkpoint
+from training import checkpoint, distributed
 from training.augment import augment
 from training.config import TrainConfig
 from training.data import Digits, Splits
@@ -66,6 +66,11 @@ class State:
     epoch_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     """A row for each finished epoch, as in metrics.jsonl."""
+    parallel: nn.Module = field(init=False)
+    """The network as it is trained: with the other processes, where there are several."""
+
+    def __post_init__(self) -> None:
+        self.parallel = distributed.parallel(self.network)
 
     @classmethod
     def new(cls, config: TrainConfig, device: torch.device) -> State:
@@ -86,6 +91,8 @@ class State:
         """Write a checkpoint, unless the weights are no longer numbers."""
         if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
             raise TrainingError(_diverged(self.config, self.step, path))
+        if not distributed.is_first():
+            return
         checkpoint.save(
             path,
             {
@@ -158,6 +165,8 @@ def train(
     state = State.new(config, target)
     if last.exists():
         state.load(last)
+    if not distributed.agree(state.step, target):
+        raise TrainingError(f"the processes see different runs in {output}: give them a folder that they share.")
 
     images = splits.train.to(target)
     validation = splits.validation.to(target)
@@ -209,11 +218,16 @@ def _step(state: State, batch: Digits, rate: float) -> float:
     total = 0.0
     for images, labels in zip(batch.images.split(PART), batch.labels.split(PART), strict=True):
         pixels = augment(images, torch.default_generator) if state.config.augment else images
-        loss = F.cross_entropy(state.network(normalize(pixels)), labels)
-        if len(labels) < len(batch):
-            loss = loss * (len(labels) / len(batch))
-        loss.backward()
+        # Shared out only now, so that every image is changed as it would be by one process alone.
+        pixels, labels = distributed.share(pixels), distributed.share(labels)
+        whole = len(labels) == len(batch)
+        loss = F.cross_entropy(state.parallel(normalize(pixels)), labels, reduction="mean" if whole else "sum")
+        if not whole:
+            loss = loss / len(batch)
+        # The processes' gradients are averaged, and are to be added up.
+        (loss * distributed.count()).backward()
         total += loss.item()
+    total = distributed.total(total, batch.labels.device)
     if math.isfinite(total):
         state.optimizer.step()
         if state.averaged:
@@ -262,6 +276,8 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 
 def _write_metrics(output: Path, history: list[dict[str, Any]]) -> None:
+    if not distributed.is_first():
+        return
     lines = "".join(json.dumps(row) + "\n" for row in history)
     checkpoint.write_atomically(output / "metrics.jsonl", lines.encode())
 
@@ -273,6 +289,8 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
     if not math.isfinite(test.loss):
         # Only without validation images does the last step show its damage this late.
         raise TrainingError(_diverged(state.config, state.step))
+    if not distributed.is_first():
+        return test
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     model = checkpoint.to_bytes({"model": state.config.model, "weights": weights})
     checkpoint.write_atomically(output / "model.pt", model)
@@ -297,6 +315,7 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
         "threads": torch.get_num_threads(),
+        "processes": distributed.count(),
     }
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     return test

@@ -1,0 +1,90 @@
+# Two images: `serving` (the last, so the default) answers predictions; `pipeline` trains and exports.
+#
+#   docker build --tag mnist-service .
+#   docker build --tag mnist-service:pipeline --target pipeline .
+#
+# Any builder will do, BuildKit or the classic one.
+ARG PYTHON_VERSION=3.14
+ARG DEBIAN_RELEASE=trixie
+
+FROM python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE} AS builder
+# What every file of our layers is dated: the first day that a zip archive can tell.
+ARG SOURCE_DATE_EPOCH=315532800
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_NO_COMPILE=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PYTHONHASHSEED=0 \
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}
+WORKDIR /build
+# Without pip: whoever gets into the service finds nothing to install with.
+RUN python -m venv --without-pip /opt/venv
+COPY constraints.txt deploy/image/requirements deploy/image/settle ./
+
+# The dependencies come before the code, in a layer of their own: a change of code installs none again.
+FROM builder AS dependencies
+COPY pyproject.toml ./
+RUN ./requirements > serving.txt \
+    && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement serving.txt \
+    && mkdir /layer && mv /opt /layer \
+    && ./settle /layer
+
+FROM builder AS pipeline-dependencies
+# PyTorch's index of CPU builds; the torch of the package index brings several GB of CUDA along.
+# For a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY pyproject.toml ./
+# From that index come torch and torchvision with what they need, and nothing else.
+# pip stays: where MNIST's mirrors are out of reach, the data set comes as a package.
+RUN pip --python /opt/venv/bin/python install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch torchvision \
+    && ./requirements train export > pipeline.txt \
+    && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement pipeline.txt \
+    && /opt/venv/bin/python -m ensurepip \
+    && mkdir /layer && mv /opt /layer \
+    && ./settle /layer
+
+FROM builder AS application
+RUN pip install --constraint constraints.txt hatchling
+COPY LICENSE README.md pyproject.toml ./
+COPY training training
+COPY export export
+COPY serving serving
+# Laid out as it will stand in the image, with the folders that belong to the user who runs it.
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+    && pip --python /opt/venv/bin/python install --no-deps --root /application dist/*.whl \
+    && mkdir -p /folders/serving /folders/pipeline/models /folders/pipeline/runs /folders/pipeline/data \
+    && cp -r serving/release /folders/serving/models \
+    && ./settle /application \
+    && ./settle /folders
+
+FROM python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE} AS runtime
+LABEL org.opencontainers.image.title="mnist-service" \
+      org.opencontainers.image.description="MNIST digit recogniser over HTTP" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="0.1.0"
+ENV HOME=/tmp \
+    PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+FROM runtime AS pipeline
+COPY --from=pipeline-dependencies /layer /
+COPY --from=application /application /
+COPY --from=application --chown=10001:10001 /folders/pipeline /
+ENV MNIST_DATA=/data XDG_CACHE_HOME=/data
+USER 10001:10001
+CMD ["mnist-train", "--help"]
+
+FROM runtime AS serving
+COPY --from=dependencies /layer /
+COPY --from=application /application /
+COPY --from=application --chown=10001:10001 /folders/serving /
+ENV MNIST_HOST=0.0.0.0 \
+    MNIST_PORT=8000 \
+    MNIST_REPOSITORY=/models
+USER 10001:10001
+EXPOSE 8000
+# Without site-packages Python is up in a hundredth of a second.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-ISc", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ['MNIST_PORT'])), 2); s.sendall(b'GET /v2/health/ready HTTP/1.0\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(64))"]
+ENTRYPOINT ["mnist-serve"]

@@ -1,0 +1,106 @@
+"""Several processes as one: each takes its share of every batch, and all end with the weights of one process alone.
+
+torchrun starts the processes and tells each its place; without it everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Meet the other processes of this torchrun, if there is one: over nccl on GPUs, over gloo elsewhere.
+
+    Yields:
+        the device of this process; of several GPUs each takes the one of its local rank.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def share(batch: Tensor) -> Tensor:
+    """This process's part of ``batch`` ``[N, ...]``; empty if there are more processes than images."""
+    return batch.tensor_split(count())[dist.get_rank()] if count() > 1 else batch
+
+
+def total(value: float, device: torch.device) -> float:
+    """The sum of a number over all processes."""
+    if count() == 1:
+        return value
+    summed = torch.tensor(value, dtype=torch.float32, device=device)
+    dist.all_reduce(summed)
+    return summed.item()
+
+
+def agree(value: int, device: torch.device) -> bool:
+    """Whether all processes have the same number."""
+    if count() == 1:
+        return True
+    extremes = torch.tensor([value, -value], device=device)
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    return bool(extremes.sum() == 0)
+
+
+def parallel(network: nn.Module) -> nn.Module:
+    """``network`` so that a backward pass leaves the mean of all processes' gradients in it."""
+    if count() == 1:
+        return network
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = SharedBatchNorm2d
+    return DistributedDataParallel(network, broadcast_buffers=False)
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the batch of all processes together; torch's SyncBatchNorm does so on GPUs only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C, H, W]`` normalized by mean and variance over every process's N, H and W."""
+        if not self.training:
+            return super().forward(input)
+        number = torch.tensor(input.numel() / self.num_features, device=input.device)
+        dist.all_reduce(number)
+        axes = (0, 2, 3)
+        mean = all_reduce(input.sum(axes)) / number
+        centred = input - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(axes)) / number
+        with torch.no_grad():
+            # As nn.BatchNorm2d keeps them for evaluation.
+            assert self.running_mean is not None and self.running_var is not None  # noqa: S101, PT018
+            assert self.num_batches_tracked is not None and self.momentum is not None  # noqa: S101, PT018
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * number / (number - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        normalized: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalized

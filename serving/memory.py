@@ -1,4 +1,4 @@
-"""What only the start needed is given back: garbage, and pages of libraries' code."""
+"""Memory: what only the start needed is given back, and what large requests take is not kept."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import gc
 import sys
 from pathlib import Path
 
-# linux/mman.h
+# linux/mman.h, malloc.h
 MADV_DONTNEED = 4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 def settle() -> None:
@@ -31,5 +32,8 @@ def settle() -> None:
             if permissions == "r-xp" and file.startswith("/"):
                 begin, end = (int(address, 16) for address in addresses.split("-"))
                 libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_DONTNEED)
-        # The allocator's free pages too; glibc's alone has this.
+        # The allocator, if it is glibc's: what is free goes back now; large buffers always, where by default the
+        # limit rises to the largest that was ever freed; and threads share one heap instead of keeping each its own.
         libc.malloc_trim(0)
+        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 18), (M_TRIM_THRESHOLD, 1 << 18), (M_ARENA_MAX, 1)):
+            libc.mallopt(parameter, value)

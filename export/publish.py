@@ -146,7 +146,7 @@ def _write(folder: Path, run: Run, test: Digits, name: str) -> Manifest:
         "torchscript": check_torchscript(folder / bundle.TORCHSCRIPT, graph, images, labels),
     }
     chosen = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_PER_CLASS] for label in range(len(labels))])
-    logits, _ = eager(graph)(images[chosen])
+    logits = eager(graph)(images[chosen]).logits
     np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=logits, labels=truth[chosen])
     return Manifest(
         format=bundle.FORMAT,
@@ -154,7 +154,7 @@ def _write(folder: Path, run: Run, test: Digits, name: str) -> Manifest:
         version=1,
         labels=labels,
         inputs=INPUTS,
-        outputs=outputs(len(labels)),
+        outputs=outputs(len(labels), novelty=False),
         parameters=parameter_count(run.network),
         training={key: run.record[key] for key in ("config", "dataset", "seconds", "model_sha256")},
         result=run.record["result"],

@@ -58,6 +58,15 @@ class Equivalence(msgspec.Struct, frozen=True):
     """What the difference of logits may be, here and wherever the bundle is loaded."""
 
 
+class Novelty(msgspec.Struct, frozen=True):
+    """What the output ``novelty`` is compared with."""
+
+    threshold: float
+    """An image above it is not accepted."""
+    false_rejections: dict[str, float]
+    """Share of clean digits above it, by split: validation, which it was chosen on, and test."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The certificate of a bundle."""
 
@@ -77,6 +86,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, File]
     versions: dict[str, str]
     """Of the programs that made it."""
+    novelty: Novelty | None = None
+    """None in a bundle whose graph has no such output."""
+    temperature: float = 1.0
+    """What the logits were divided by, folded into the last layer."""
 
 
 @dataclass(frozen=True)

@@ -170,3 +170,18 @@ def test_concurrent_requests_get_their_own_answers(client, digits):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda batch: send(client, batch.tobytes(), PIXELS).json(), batches))
     assert together == alone
+
+
+@pytest.mark.parametrize("kind", [PIXELS, JSON, "image/png"])
+def test_empty_image_is_not_accepted(client, digits, kind):
+    bodies = {PIXELS: bytes(784), JSON: images(SQUARE), "image/png": picture(WHITE)}
+    [prediction] = send(client, bodies[kind], kind).json()["predictions"]
+    assert (prediction["accepted"], prediction["reason"]) == (False, "empty")
+    [prediction] = send(client, digits[0].tobytes(), PIXELS).json()["predictions"]
+    assert (prediction["accepted"], prediction["reason"]) == (True, None)
+
+
+def test_two_digits_in_a_picture_are_not_accepted(client, digits):
+    page = 255 - np.kron(np.hstack([digits[0], digits[2]]), np.ones((5, 5), np.uint8))
+    [prediction] = send(client, picture(page), "image/png").json()["predictions"]
+    assert (prediction["accepted"], prediction["reason"]) == (False, "several")

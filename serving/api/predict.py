@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -17,12 +17,12 @@ from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
-from serving.classifier import IMAGE_SIZE, Floats, Images
+from serving.classifier import IMAGE_SIZE, Answers, Images
 from serving.http import Answer, AnyRequest, header, read_body
 from serving.images import PictureError, PictureTooLargeError, decode
 from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import check_prediction_key
-from serving.repository import Model
+from serving.repository import Model, Reasons
 from serving.service import INLINE_BYTES, Service, service_of
 from serving.settings import Settings
 
@@ -40,6 +40,10 @@ class Prediction(msgspec.Struct):
     """Its probability."""
     probabilities: list[float]
     """Of every class in order."""
+    accepted: bool
+    """Whether it is one digit, as far as can be told; the rest is to be taken with care if not."""
+    reason: Literal["empty", "several", "no digit"] | None
+    """Why it was not accepted."""
 
 
 class ModelVersion(msgspec.Struct):
@@ -143,14 +147,16 @@ async def predict(request: AnyRequest) -> ASGIApp:
     query = request.query_params if request.scope["query_string"] else {}
     model = service.repository.get(query.get("model", service.settings.model), query.get("version"))
     deadline = deadline_of(request, query.get("timeout"))
-    images = await decode_request(request, service)
+    images, reasons = await decode_request(request, service)
     timing.end("decode")
-    body = await infer(request, model, images, timing, deadline, lambda _, probabilities: encode(model, probabilities))
+    body = await infer(
+        request, model, images, timing, deadline, lambda answers: encode(model, images, reasons, answers)
+    )
     return Answer(body, [(b"content-type", b"application/json"), timing.header()])
 
 
-async def decode_request(request: AnyRequest, service: Service) -> Images:
-    """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``."""
+async def decode_request(request: AnyRequest, service: Service) -> tuple[Images, Reasons]:
+    """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``; of pictures, why they are no digit."""
     settings = service.settings
     encoding = header(request, b"content-encoding") or "identity"
     if encoding.lower() != "identity":
@@ -167,9 +173,9 @@ async def decode_request(request: AnyRequest, service: Service) -> Images:
     if kind.startswith("image/"):
         return await service.do(lambda: decode_pictures([body], settings), large=large)
     if kind == "application/octet-stream":
-        return decode_pixels(body, settings.max_batch)
+        return decode_pixels(body, settings.max_batch), {}
     if kind == "application/json":
-        return await service.do(lambda: decode_json(body, settings.max_batch), large=large)
+        return await service.do(lambda: decode_json(body, settings.max_batch), large=large), {}
     raise UnsupportedMediaType(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
 
 
@@ -184,15 +190,16 @@ async def pictures_in(request: AnyRequest) -> list[bytes]:
     return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
-def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> Images:
+def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
     """One image a picture."""
     check_count(len(pictures), settings.max_batch)
     try:
-        return np.stack([decode(picture, settings.max_pixels) for picture in pictures])
+        digits = [decode(picture, settings.max_pixels) for picture in pictures]
     except PictureTooLargeError as error:
         raise TooLarge(str(error)) from error
     except PictureError as error:
         raise ClientException(str(error)) from error
+    return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 
 def decode_pixels(body: bytes, max_batch: int) -> Images:
@@ -231,11 +238,12 @@ def check_count(count: int, max_batch: int) -> None:
         raise TooLarge(f"the body holds {count} images; at most {max_batch} are taken in one request")
 
 
-def encode(model: Model, probabilities: Floats) -> bytes:
+def encode(model: Model, images: Images, reasons: Reasons, answers: Answers) -> bytes:
     """The answer as JSON."""
-    digits = probabilities.argmax(axis=1).tolist()
+    digits = answers.probabilities.argmax(axis=1).tolist()
+    judged = model.judge(images, answers, reasons)
     predictions = [
-        Prediction(digit, model.labels[digit], row[digit], row)
-        for digit, row in zip(digits, probabilities.tolist(), strict=True)
+        Prediction(digit, model.labels[digit], row[digit], row, reason is None, reason)
+        for digit, row, reason in zip(digits, answers.probabilities.tolist(), judged, strict=True)
     ]
     return _encode(Predictions(ModelVersion(model.name, model.version), predictions))

@@ -78,7 +78,8 @@ def serve(**given: Any) -> None:
     model = service.repository.get(settings.model)
     result = model.bundle.manifest.result.get("test", {})
     click.echo(
-        f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, verified on this CPU\n"
+        f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, "
+        f"{model.precision}, verified on this CPU\n"
         f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C stops it)"
     )
     server.run(settings, listener, app)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from serving import bundle
 from serving.bundle import Bundle, BundleError
@@ -56,6 +56,11 @@ class Model:
         return str(self.bundle.manifest.version)
 
     @property
+    def precision(self) -> str:
+        """What its arithmetic is done in: float32 or int8."""
+        return "int8" if self.bundle.manifest.serve == bundle.INT8 else "float32"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.bundle.manifest.labels
@@ -69,9 +74,10 @@ class Model:
         rule = self.bundle.manifest.novelty
         limit = rule.threshold if rule is not None else math.inf
         novelty = answers.novelty.tolist() if answers.novelty is not None else [-math.inf] * len(images)
+        inked: Any = images.any(axis=(1, 2))
         return [
             "empty" if not ink else reasons.get(i) or ("no digit" if score > limit else None)
-            for i, (ink, score) in enumerate(zip(images.any(axis=(1, 2)).tolist(), novelty, strict=True))
+            for i, (ink, score) in enumerate(zip(inked.tolist(), novelty, strict=True))
         ]
 
     @contextmanager
@@ -138,12 +144,13 @@ def load_folder(folder: Path) -> Model:
         BundleError: it is not what its manifest certifies.
     """
     found = bundle.read(folder)
-    classifier = Classifier(folder / bundle.ONNX)
+    file = found.manifest.serve
+    classifier = Classifier(folder / file)
     expected = (INPUTS, outputs(len(found.manifest.labels), novelty=found.manifest.novelty is not None))
     for actual in ((classifier.inputs, classifier.outputs), (found.manifest.inputs, found.manifest.outputs)):
         if actual != expected:
             raise BundleError(f"{folder} takes and gives {actual}; this service needs {expected}")
-    classifier.verify(folder / bundle.GOLDEN, found.tolerance)
+    classifier.verify(folder / bundle.GOLDEN, found.tolerance(file))
     return Model(found, classifier)
 
 

@@ -241,6 +241,8 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
         "max_batch_size": service_of(request).settings.max_batch,
         "input": [_configuration(tensor) for tensor in manifest.inputs],
         "output": [_configuration(tensor) for tensor in manifest.outputs],
+        "default_model_filename": manifest.serve,
+        "parameters": {"precision": {"string_value": model.precision}},
     }
 
 

@@ -32,7 +32,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         images = np.array(decode(body)["images"], np.uint8)
     else:
         images = np.frombuffer(body, np.uint8).reshape(-1, 28, 28)
-    _, probabilities = model.classifier.classify(images)
+    probabilities = model.classifier.classify(images).probabilities
     digits = probabilities.argmax(axis=1).tolist()
     answer = encode(
         {

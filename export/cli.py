@@ -12,6 +12,7 @@ EXAMPLES = """
 \b
 Examples:
   mnist-export runs/cnn --repository models
+  mnist-export runs/cnn --repository models --int8
   mnist-export --verify models/mnist/1
 """
 
@@ -33,6 +34,7 @@ Examples:
     show_envvar=True,
     help="Folder with the data set, as for mnist-train.",
 )
+@click.option("--int8", is_flag=True, help="Add a quantized ONNX file; the faster of the two will be served.")
 @click.option(
     "--verify",
     type=click.Path(path_type=Path, file_okay=False),
@@ -40,7 +42,9 @@ Examples:
     help="Export nothing; check the published BUNDLE again: digests, contract, golden set, test images.",
 )
 @click.version_option(package_name="mnist-service")
-def main(run: Path | None, repository: Path, name: str | None, data: Path | None, verify: Path | None) -> None:
+def main(
+    run: Path | None, repository: Path, name: str | None, data: Path | None, int8: bool, verify: Path | None
+) -> None:
     """Export the finished run RUN to ONNX and TorchScript, prove both equal to it, and publish them."""
     if (run is None) == (verify is None):
         raise click.UsageError("name the run folder to export, or --verify a published bundle")
@@ -60,7 +64,7 @@ def main(run: Path | None, repository: Path, name: str | None, data: Path | None
             click.echo(f"{certificate(bundle)}\n\n{verify} is what its manifest says, and computes it here.")
             return
         assert run is not None  # noqa: S101 (checked above)
-        bundle = publishing.publish(publishing.Run.read(run), repository, name, data)
+        bundle = publishing.publish(publishing.Run.read(run), repository, name, data, int8=int8)
     except (EquivalenceError, BundleError, CheckpointError, DataError, publishing.ExportError, OSError) as error:
         reason = (
             f"not published: {type(error).__name__}: {error}" if isinstance(error, EquivalenceError) else str(error)
@@ -89,6 +93,18 @@ def certificate(bundle: Bundle) -> str:
         f"{name:12} {same.images:7} {same.labels_differing:14} {same.logits_difference:14.2g} {same.tolerance:10.0e}"
         for name, same in manifest.equivalence.items()
     ]
+    if manifest.novelty:
+        lines += [
+            "",
+            f"temperature {manifest.temperature:.3f}; not accepted above novelty {manifest.novelty.threshold:.3f}: "
+            f"{manifest.novelty.false_rejections['test']:.2%} of the test digits",
+        ]
+    if manifest.microseconds:
+        lines += ["", f"{'file':22} {'right':>8} {'us an image':>12}"]
+        lines += [
+            f"{name:22} {manifest.correct[name]:8} {spent:12.1f}{'  served' if name == manifest.serve else ''}"
+            for name, spent in manifest.microseconds.items()
+        ]
     lines += ["", f"{'file':22} {'bytes':>8}  SHA-256"]
     lines += [f"{name:22} {file.bytes:8}  {file.sha256}" for name, file in manifest.files.items()]
     return "\n".join(lines)

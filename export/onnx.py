@@ -9,15 +9,15 @@ from pathlib import Path
 import onnx
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from torch import nn
 
+from export.graph import ServingGraph
 from training.models import IMAGE_SIZE
 
 # Stated, because torch's own default moves from version to version.
 OPSET = 20
 
 
-def export_onnx(graph: nn.Module, path: Path, labels: Sequence[str]) -> None:
+def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str]) -> None:
     """Write ``graph`` to ``path``, its class names inside. The same weights give the same bytes."""
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     with warnings.catch_warnings():
@@ -27,7 +27,7 @@ def export_onnx(graph: nn.Module, path: Path, labels: Sequence[str]) -> None:
             graph,
             (example,),
             input_names=["images"],
-            output_names=["logits", "probabilities"],
+            output_names=graph.outputs,
             dynamic_shapes={"images": {0: "batch"}},
             opset_version=OPSET,
             dynamo=True,

@@ -16,16 +16,18 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from export.equivalence import Answer, check_onnx, check_torchscript, eager
+from export.equivalence import Answer, check_int8, check_onnx, check_torchscript, eager
 from export.graph import ServingGraph
 from export.onnx import OPSET, export_onnx
+from export.quantize import export_int8, microseconds
 from export.torchscript import export_torchscript, load_torchscript
 from serving import bundle
-from serving.bundle import Bundle, BundleError, Manifest
-from serving.classifier import INPUTS, outputs
+from serving.bundle import Bundle, BundleError, Manifest, Novelty
+from serving.classifier import INPUTS, Classifier, outputs
 from serving.repository import load_folder, versions
 from training import checkpoint
-from training.data import Digits, load
+from training.calibration import FALSE_REJECTIONS, Calibration
+from training.data import Splits, load
 from training.models import build, parameter_count
 
 GOLDEN_PER_CLASS = 4
@@ -43,6 +45,8 @@ class Run:
     record: dict[str, Any]
     """run.json."""
     network: nn.Module
+    calibration: Calibration | None = None
+    """None of a run that was made before there was any."""
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -65,15 +69,30 @@ class Run:
             raise ExportError(f"{folder / 'model.pt'} was altered: its SHA-256 is not that of run.json")
         network = build(record["config"]["model"])
         network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
-        return cls(folder, record, network)
+        return cls(folder, record, network, _calibration(folder, record))
 
 
-def publish(run: Run, repository: Path, name: str | None = None, data: Path | None = None) -> Bundle:
+def _calibration(folder: Path, record: dict[str, Any]) -> Calibration | None:
+    if "calibration" not in record:
+        return None
+    try:
+        content = (folder / "calibration.pt").read_bytes()
+    except FileNotFoundError as error:
+        raise ExportError(f"{folder} has no calibration.pt, which its run.json names") from error
+    if hashlib.sha256(content).hexdigest() != record["calibration"]["sha256"]:
+        raise ExportError(f"{folder / 'calibration.pt'} was altered: its SHA-256 is not that of run.json")
+    return Calibration.of(checkpoint.load(folder / "calibration.pt"))
+
+
+def publish(
+    run: Run, repository: Path, name: str | None = None, data: Path | None = None, *, int8: bool = False
+) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
     Args:
         name: of the model; that of the data set unless given.
         data: folder with the data set; see :func:`training.sources.fetch`.
+        int8: add a quantized ONNX file too, and have the faster of the two served.
 
     Raises:
         EquivalenceError: a format is not equivalent. Nothing is left in the repository.
@@ -82,13 +101,13 @@ def publish(run: Run, repository: Path, name: str | None = None, data: Path | No
         OSError: it could not be written.
     """
     name = name or run.record["dataset"]["name"]
-    test = load(run.record["dataset"]["name"], folder=data).test
+    splits = load(run.record["dataset"]["name"], folder=data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
     # Beside its final place, so that the rename is one; no version number, so that nobody reads it.
     staging = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
     try:
-        manifest = _write(staging, run, test, name)
+        manifest = _write(staging, run, splits, name, int8)
         while True:
             version = max(versions(repository, name), default=0) + 1
             manifest = msgspec.structs.replace(manifest, version=version)
@@ -121,23 +140,23 @@ def verify(folder: Path, data: Path | None = None) -> Bundle:
     manifest = model.bundle.manifest
     test = load(manifest.training["dataset"]["name"], folder=data).test
     images, truth = test.images.numpy(), test.labels.numpy()
-    formats: dict[str, Answer] = {"onnx": model.classifier.classify}
+    formats: dict[str, Answer] = {"onnx": Classifier(folder / bundle.ONNX).classify}
+    if bundle.INT8 in manifest.files:
+        formats["int8"] = Classifier(folder / bundle.INT8).classify
     if bundle.TORCHSCRIPT in manifest.files:
         formats["torchscript"] = eager(load_torchscript(folder / bundle.TORCHSCRIPT))
     for name, classify in formats.items():
-        correct = int((classify(images)[0].argmax(axis=1) == truth).sum())
-        if correct != manifest.result["test"]["correct"]:
-            raise BundleError(
-                f"{folder}: its {name} file gets {correct} test images right, "
-                f"its manifest says {manifest.result['test']['correct']}"
-            )
+        correct = int((classify(images).logits.argmax(axis=1) == truth).sum())
+        said = manifest.correct.get(bundle.INT8) if name == "int8" else manifest.result["test"]["correct"]
+        if correct != said:
+            raise BundleError(f"{folder}: its {name} file gets {correct} test images right, its manifest says {said}")
     return model.bundle
 
 
-def _write(folder: Path, run: Run, test: Digits, name: str) -> Manifest:
+def _write(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Manifest:
     """Convert and verify every format; the manifest lacks only its version."""
-    images, truth = test.images.numpy(), test.labels.numpy()
-    graph = ServingGraph(run.network)
+    images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
+    graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])
     export_torchscript(graph, folder / bundle.TORCHSCRIPT)
     export_onnx(graph, folder / bundle.ONNX, labels)
@@ -145,22 +164,42 @@ def _write(folder: Path, run: Run, test: Digits, name: str) -> Manifest:
         "onnx": check_onnx(folder / bundle.ONNX, graph, images, labels),
         "torchscript": check_torchscript(folder / bundle.TORCHSCRIPT, graph, images, labels),
     }
+    files = [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN]
+    speed: dict[str, Any] = {}
+    if int8:
+        files.insert(1, bundle.INT8)
+        export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
+        equivalence["int8"] = check_int8(folder / bundle.INT8, graph, images, truth, labels)
+        speed["microseconds"] = {file: microseconds(folder / file, images) for file in (bundle.ONNX, bundle.INT8)}
+        speed["correct"] = {
+            file: int((Classifier(folder / file).classify(images).logits.argmax(axis=1) == truth).sum())
+            for file in (bundle.ONNX, bundle.INT8)
+        }
+        speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
+    answers = eager(graph)(images)
+    novelty = None
+    if run.calibration is not None and answers.novelty is not None:
+        false = {"validation": FALSE_REJECTIONS, "test": float((answers.novelty > run.calibration.threshold).mean())}
+        novelty = Novelty(run.calibration.threshold, false)
     chosen = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_PER_CLASS] for label in range(len(labels))])
-    logits, _ = eager(graph)(images[chosen])
-    np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=logits, labels=truth[chosen])
+    np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=answers.logits[chosen], labels=truth[chosen])
     return Manifest(
         format=bundle.FORMAT,
         name=name,
         version=1,
         labels=labels,
         inputs=INPUTS,
-        outputs=outputs(len(labels)),
+        outputs=outputs(len(labels), novelty=novelty is not None),
         parameters=parameter_count(run.network),
         training={key: run.record[key] for key in ("config", "dataset", "seconds", "model_sha256")},
-        result=run.record["result"],
+        # Losses and confidences after the temperature, as the graph gives them.
+        result=run.record.get("calibration", run.record)["result"],
         equivalence=equivalence,
-        files={file: bundle.describe(folder / file) for file in (bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN)},
+        files={file: bundle.describe(folder / file) for file in files},
         versions=run.record["versions"]
         | {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxruntime", "onnxscript")}
         | {"opset": str(OPSET)},
+        novelty=novelty,
+        temperature=run.calibration.temperature if run.calibration else 1.0,
+        **speed,
     )

@@ -2,6 +2,7 @@
 
     <repository>/<name>/<version>/manifest.json   the certificate
                                   model.onnx  model.torchscript.pt  golden.npz
+                                  model.int8.onnx, if it was asked for
 
 This side reads; ``export`` writes what is read here.
 """
@@ -20,6 +21,7 @@ RELEASE = Path(__file__).parent / "release"
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
+INT8 = "model.int8.onnx"
 TORCHSCRIPT = "model.torchscript.pt"
 GOLDEN = "golden.npz"
 # Bumped when a manifest changes its meaning.
@@ -56,6 +58,17 @@ class Equivalence(msgspec.Struct, frozen=True):
     """Largest absolute difference of any probability."""
     tolerance: float
     """What the difference of logits may be, here and wherever the bundle is loaded."""
+    novelty_difference: float = 0.0
+    """Largest absolute difference of any novelty, where there is one."""
+
+
+class Novelty(msgspec.Struct, frozen=True):
+    """What the output ``novelty`` is compared with."""
+
+    threshold: float
+    """An image above it is not accepted."""
+    false_rejections: dict[str, float]
+    """Share of clean digits above it, by split: validation, which it was chosen on, and test."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,10 +86,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     result: dict[str, Any]
     """Loss, accuracy and calibration on the test and validation sets."""
     equivalence: dict[str, Equivalence]
-    """By format: onnx, torchscript."""
+    """By format: onnx, torchscript, int8."""
     files: dict[str, File]
     versions: dict[str, str]
     """Of the programs that made it."""
+    novelty: Novelty | None = None
+    """None in a bundle whose graph has no such output."""
+    correct: dict[str, int] = {}
+    """Test images that each ONNX file gets right, where there are several."""
+    microseconds: dict[str, float] = {}
+    """What one image took with each of them, where the bundle was made."""
+    serve: str = ONNX
+    """The ONNX file to serve: the fastest by that measurement."""
+    temperature: float = 1.0
+    """What the logits were divided by, folded into the last layer."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +109,9 @@ class Bundle:
     folder: Path
     manifest: Manifest
 
-    @property
-    def tolerance(self) -> float:
-        """How far the logits of the ONNX graph may be from the certified ones."""
-        return self.manifest.equivalence["onnx"].tolerance
+    def tolerance(self, file: str) -> float:
+        """How far the logits of an ONNX file may be from the certified ones."""
+        return self.manifest.equivalence["int8" if file == INT8 else "onnx"].tolerance
 
 
 def read(folder: Path) -> Bundle:
@@ -108,6 +130,10 @@ def read(folder: Path) -> Bundle:
         raise BundleError(f"{folder} has format {manifest.format}; this version reads {FORMAT}")
     if not {ONNX, GOLDEN} <= manifest.files.keys() or "onnx" not in manifest.equivalence:
         raise BundleError(f"{folder / MANIFEST} certifies no {ONNX}")
+    if manifest.serve not in (ONNX, INT8) or (
+        manifest.serve == INT8 and not (INT8 in manifest.files and "int8" in manifest.equivalence)
+    ):
+        raise BundleError(f"{folder / MANIFEST} is to serve {manifest.serve}, which it does not certify")
     for name, expected in manifest.files.items():
         if Path(name).name != name:
             raise BundleError(f"{folder / MANIFEST} names a file outside its folder: {name}")

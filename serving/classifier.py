@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,25 @@ PART = 16
 INPUTS = (Tensor("images", "uint8", (-1, IMAGE_SIZE, IMAGE_SIZE)),)
 
 
-def outputs(classes: int) -> tuple[Tensor, ...]:
-    """What a graph with so many classes gives."""
-    return (Tensor("logits", "float32", (-1, classes)), Tensor("probabilities", "float32", (-1, classes)))
+def outputs(classes: int, *, novelty: bool) -> tuple[Tensor, ...]:
+    """What a graph with so many classes gives; older ones have no ``novelty``."""
+    both = (Tensor("logits", "float32", (-1, classes)), Tensor("probabilities", "float32", (-1, classes)))
+    return (*both, Tensor("novelty", "float32", (-1,))) if novelty else both
+
+
+class Answers(NamedTuple):
+    """What a graph gives for N images; the names are those of its outputs."""
+
+    logits: Floats
+    """``[N, C]``."""
+    probabilities: Floats
+    """``[N, C]``."""
+    novelty: Floats | None = None
+    """``[N]``: how unlike the training images, if the graph can tell."""
 
 
 class Classifier:
-    """A graph with input ``images`` and outputs ``logits`` and ``probabilities``; safe to share by threads.
+    """A graph with input ``images`` and the outputs of :class:`Answers`; safe to share by threads.
 
     Raises:
         BundleError: onnxruntime cannot load the file.
@@ -68,17 +80,13 @@ class Classifier:
         """What the file says of itself."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def classify(self, images: Images) -> tuple[Floats, Floats]:
-        """Logits and probabilities ``[N, C]`` of uint8 ``images [N, 28, 28]``."""
+    def classify(self, images: Images) -> Answers:
+        """Answers for uint8 ``images [N, 28, 28]``."""
         if len(images) <= PART:
-            return self._run(images)
-        parts = [self._run(images[start : start + PART]) for start in range(0, len(images), PART)]
-        logits, probabilities = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(probabilities)
-
-    def _run(self, images: Images) -> tuple[Floats, Floats]:
-        logits, probabilities = self._session.run(None, {"images": images})
-        return logits, probabilities
+            return Answers(*self._session.run(None, {"images": images}))
+        starts = range(0, len(images), PART)
+        parts = [self._session.run(None, {"images": images[start : start + PART]}) for start in starts]
+        return Answers(*map(np.concatenate, zip(*parts, strict=True)))
 
     def verify(self, golden: Path, tolerance: float) -> float:
         """Largest difference to the certified logits in ``golden``, computed here and now.
@@ -88,7 +96,7 @@ class Classifier:
         """
         with np.load(golden, allow_pickle=False) as file:
             images, expected = file["images"], file["logits"]
-        logits, _ = self.classify(images)
+        logits = self.classify(images).logits
         difference = float(np.abs(logits - expected).max())
         # "not <=", so that NaN fails too.
         if not difference <= tolerance or (logits.argmax(1) != expected.argmax(1)).any():

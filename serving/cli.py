@@ -78,7 +78,8 @@ def serve(**given: Any) -> None:
     model = service.repository.get(settings.model)
     result = model.bundle.manifest.result.get("test", {})
     click.echo(
-        f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, verified on this CPU\n"
+        f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, "
+        f"{model.precision}, verified on this CPU\n"
         f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C stops it)"
     )
     server.run(settings, listener, app)
@@ -113,14 +114,16 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
         loaded = models.load(repository or RELEASE, model)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
-    pictures = []
+    read = []
     for file in files:
         try:
-            pictures.append(decode(file.read_bytes(), Settings.max_pixels))
+            read.append(decode(file.read_bytes(), Settings.max_pixels))
         except (OSError, PictureError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.ClickException(f"{file}: {reason}") from error
-    _, probabilities = loaded.classifier.classify(np.stack(pictures))
+    images = np.stack([digit.image for digit in read])
+    answers = loaded.classifier.classify(images)
+    reasons = loaded.judge(images, answers, {i: digit.reason for i, digit in enumerate(read)})
     rows = [
         {
             "file": str(file),
@@ -128,14 +131,16 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
             "label": loaded.labels[int(row.argmax())],
             "confidence": float(row.max()),
             "probabilities": row.tolist(),
+            "accepted": reason is None,
+            "reason": reason,
         }
-        for file, row in zip(files, probabilities, strict=True)
+        for file, row, reason in zip(files, answers.probabilities, reasons, strict=True)
     ]
     if as_json:
         answer = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
         click.echo(json.dumps(answer, indent=2))
         return
     width = max(len("file"), *(len(str(row["file"])) for row in rows))
-    click.echo(f"{'file':{width}}  digit  confidence")
+    click.echo(f"{'file':{width}}  digit  confidence  accepted")
     for row in rows:
-        click.echo(f"{row['file']!s:{width}}  {row['label']!s:5}  {row['confidence']:10.2%}")
+        click.echo(f"{row['file']!s:{width}}  {row['label']!s:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")

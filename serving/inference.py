@@ -10,7 +10,7 @@ from typing import TypeVar
 from litestar.exceptions import ClientException
 
 from serving.api.errors import DeadlineExceeded, TooManyRequests
-from serving.classifier import Floats, Images
+from serving.classifier import Answers, Images
 from serving.http import AnyRequest, header
 from serving.metrics import STAGES
 from serving.repository import Model
@@ -87,9 +87,9 @@ async def infer(
     images: Images,
     timing: Timing,
     deadline: float,
-    encode: Callable[[Floats, Floats], T],
+    encode: Callable[[Answers], T],
 ) -> T:
-    """What ``encode`` makes of the logits and probabilities ``[N, C]`` of uint8 ``images [N, 28, 28]``.
+    """What ``encode`` makes of the answers for uint8 ``images [N, 28, 28]``.
 
     Raises:
         DeadlineExceeded: the deadline passed before the work was begun.
@@ -100,11 +100,11 @@ async def infer(
         timing.end("queue")
         if time.monotonic() > deadline:
             raise DeadlineExceeded
-        logits, probabilities = model.classifier.classify(images)
+        answers = model.classifier.classify(images)
         timing.end("infer")
-        answer = encode(logits, probabilities)
+        answer = encode(answers)
         timing.end("encode")
-        service.metrics.predicted(model, images, probabilities, timing.seconds)
+        service.metrics.predicted(model, images, answers.probabilities, timing.seconds)
         return answer
 
     try:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from serving import bundle
 from serving.bundle import Bundle, BundleError
-from serving.classifier import INPUTS, Classifier, outputs
+from serving.classifier import INPUTS, Answers, Classifier, Images, outputs
+from serving.images import Reason
 
 # No leading zero: 01 and 1 would be one version in two folders.
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 # Nothing that a path or a URL reads otherwise; a leading dot is an export under way.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+# By an image's place in its request, why it is no single digit.
+Reasons = Mapping[int, Reason | None]
+Judgement = Reason | Literal["no digit"] | None
 
 log = logging.getLogger("serving")
 
@@ -47,6 +54,23 @@ class Model:
         """Its version, in the form the API gives it."""
         self.labels: tuple[str, ...] = manifest.labels
         """Names of the classes."""
+        self.precision = "int8" if manifest.serve == bundle.INT8 else "float32"
+        """What its arithmetic is done in."""
+
+    def judge(self, images: Images, answers: Answers, reasons: Reasons) -> list[Judgement]:
+        """Why each image is not accepted, None where it is.
+
+        Args:
+            reasons: what was found already, by the image's place.
+        """
+        rule = self.bundle.manifest.novelty
+        limit = rule.threshold if rule is not None else math.inf
+        novelty = answers.novelty.tolist() if answers.novelty is not None else [-math.inf] * len(images)
+        inked: Any = images.any(axis=(1, 2))
+        return [
+            "empty" if not ink else reasons.get(i) or ("no digit" if score > limit else None)
+            for i, (ink, score) in enumerate(zip(inked.tolist(), novelty, strict=True))
+        ]
 
     def __enter__(self) -> None:
         """A request begins to use the model."""
@@ -112,12 +136,13 @@ def load_folder(folder: Path) -> Model:
         BundleError: it is not what its manifest certifies.
     """
     found = bundle.read(folder)
-    classifier = Classifier(folder / bundle.ONNX)
-    expected = (INPUTS, outputs(len(found.manifest.labels)))
+    file = found.manifest.serve
+    classifier = Classifier(folder / file)
+    expected = (INPUTS, outputs(len(found.manifest.labels), novelty=found.manifest.novelty is not None))
     for actual in ((classifier.inputs, classifier.outputs), (found.manifest.inputs, found.manifest.outputs)):
         if actual != expected:
             raise BundleError(f"{folder} takes and gives {actual}; this service needs {expected}")
-    classifier.verify(folder / bundle.GOLDEN, found.tolerance)
+    classifier.verify(folder / bundle.GOLDEN, found.tolerance(file))
     return Model(found, classifier)
 
 

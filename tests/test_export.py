@@ -6,21 +6,25 @@ import copy
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from export import publish as publishing
-from export.equivalence import ContractError, LabelsError, NumbersError, check_onnx, check_torchscript
+from export.equivalence import ContractError, LabelsError, NumbersError, check_int8, check_onnx, check_torchscript
 from export.graph import ServingGraph
 from export.onnx import export_onnx
 from export.publish import ExportError, Run, publish
 from export.torchscript import export_torchscript
 from serving import bundle, repository
 from serving.bundle import BundleError
-from training.models import build
+from serving.classifier import Classifier
+from training.calibration import calibrate, split
+from training.models import build, normalize
 
 LABELS = tuple("0123456789")
 
@@ -36,7 +40,8 @@ def trained(tmp_path_factory, run):
 
 @pytest.fixture(scope="module")
 def graph(trained):
-    return ServingGraph(Run.read(trained).network)
+    run = Run.read(trained)
+    return ServingGraph(run.network, run.calibration)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def test_manifest_is_the_certificate(published, trained):
     record = json.loads((trained / "run.json").read_text())
     assert manifest.labels == LABELS
     assert manifest.parameters == 22_270
-    assert manifest.result == record["result"]
+    assert manifest.result == record["calibration"]["result"]
     assert manifest.training["config"] == record["config"]
     assert manifest.training["dataset"]["digests"]["t10k-labels-idx1-ubyte"].startswith("ff7bcfd4")
     for same in manifest.equivalence.values():
@@ -124,7 +129,7 @@ def changed(graph, scale):
     """The graph with its last bias moved."""
     wrong = copy.deepcopy(graph)
     with torch.no_grad():
-        wrong.network[-1].bias[3] += scale
+        wrong.head.bias[3] += scale
     return wrong
 
 
@@ -159,12 +164,13 @@ def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
         check_onnx(path, graph, digits[:100], LABELS)
 
 
-def test_fixed_batch_is_caught_in_torchscript(graph, tmp_path, digits):
+def test_fixed_batch_is_caught_in_torchscript(graph, trained, tmp_path, digits):
     class Fixed(ServingGraph):
         def forward(self, images):
             return super().forward(images.view(2, 28, 28))
 
-    export_torchscript(Fixed(graph.network), tmp_path / "model.pt")
+    run = Run.read(trained)
+    export_torchscript(Fixed(run.network, run.calibration), tmp_path / "model.pt")
     with pytest.raises(ContractError, match="three images"):
         check_torchscript(tmp_path / "model.pt", graph, digits[:100], LABELS)
 
@@ -262,5 +268,80 @@ def test_torchscript_runs_alone(published, digits):
     """As somebody without this project would load it."""
     from export.torchscript import load_torchscript
 
-    logits, probabilities = load_torchscript(published.folder / bundle.TORCHSCRIPT)(torch.from_numpy(digits[:5].copy()))
+    logits, probabilities, novelty = load_torchscript(published.folder / bundle.TORCHSCRIPT)(
+        torch.from_numpy(digits[:5].copy())
+    )
+    assert novelty.shape == (5,)
     np.testing.assert_allclose(logits.softmax(1).detach(), probabilities.detach(), atol=1e-6)
+
+
+def test_temperature_and_novelty_are_in_the_graph(published, trained, digits):
+    """Logits over the temperature, and the score of the run's own head, above its threshold for few digits."""
+    run = Run.read(trained)
+    answers = repository.load_folder(published.folder).classifier.classify(digits)
+    raw = run.network.eval()(normalize(torch.from_numpy(digits[:100].copy()))).detach().numpy()
+    np.testing.assert_allclose(answers.logits[:100], raw / run.calibration.temperature, atol=1e-4)
+    assert published.manifest.temperature == run.calibration.temperature
+    assert published.manifest.novelty.threshold == run.calibration.threshold
+    rejected = float((answers.novelty > run.calibration.threshold).mean())
+    assert published.manifest.novelty.false_rejections["test"] == pytest.approx(rejected, abs=1e-3)
+    assert 0.003 < rejected < 0.03
+
+
+def test_run_without_calibration_is_exported_without_a_score(trained, tmp_path):
+    """Runs of before there was any."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    del record["calibration"]
+    (folder / "run.json").write_text(json.dumps(record))
+    bundle_of = publish(Run.read(folder), tmp_path / "models")
+    assert [tensor.name for tensor in bundle_of.manifest.outputs] == ["logits", "probabilities"]
+    assert bundle_of.manifest.novelty is None
+    assert repository.load_folder(bundle_of.folder).classifier.classify(np.zeros((1, 28, 28), np.uint8)).novelty is None
+
+
+def test_altered_calibration_is_refused(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "calibration.pt").write_bytes(b"x")
+    with pytest.raises(ExportError, match=r"calibration\.pt was altered"):
+        Run.read(folder)
+
+
+def test_logits_from_no_last_layer_are_calibrated_too(mnist):
+    """A network that ends in something else: the logits are all there is to see."""
+    torch.manual_seed(0)
+    network = nn.Sequential(build("mlp"), nn.Tanh())
+    body, head = split(network)
+    assert head is None
+    few = replace(mnist, train=mnist.train.take(torch.arange(300)), validation=mnist.validation.take(torch.arange(300)))
+    calibration = calibrate(network, few, seed=0)
+    logits, _, novelty = ServingGraph(network, calibration)(few.train.images[:5])
+    torch.testing.assert_close(logits, body(normalize(few.train.images[:5])) / calibration.temperature)
+    assert novelty.shape == (5,)
+
+
+def test_int8_is_certified_and_the_faster_is_served(trained, tmp_path, digits, truth, run):
+    done = run("mnist-export", trained, "--repository", tmp_path, "--int8")
+    assert done.returncode == 0, done.stderr
+    model = repository.load(tmp_path, "mnist")
+    manifest = model.bundle.manifest
+    assert manifest.correct[bundle.INT8] >= manifest.correct[bundle.ONNX] - 5
+    assert manifest.files[bundle.INT8].bytes < manifest.files[bundle.ONNX].bytes / 2
+    assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
+    assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
+    for file, correct in manifest.correct.items():
+        assert (
+            int((Classifier(tmp_path / "mnist" / "1" / file).classify(digits)[0].argmax(1) == truth).sum()) == correct
+        )
+    assert publishing.verify(tmp_path / "mnist" / "1").manifest == manifest
+    # Whichever was faster here, the other serves too.
+    other = next(file for file in manifest.correct if file != manifest.serve)
+    record = json.loads((tmp_path / "mnist" / "1" / bundle.MANIFEST).read_text())
+    (tmp_path / "mnist" / "1" / bundle.MANIFEST).write_text(json.dumps(record | {"serve": other}))
+    assert repository.load(tmp_path, "mnist").precision != model.precision
+
+
+def test_bad_int8_is_caught(graph, tmp_path, digits, truth):
+    export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
+    with pytest.raises(LabelsError, match="fewer in 10,000"):
+        check_int8(tmp_path / "model.onnx", graph, digits, truth, LABELS)

@@ -7,10 +7,12 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import application, picture
 
+from serving import bundle
 from serving.bundle import RELEASE
 
 PIXELS = "application/octet-stream"
@@ -92,11 +94,11 @@ def test_unknown_include_is_refused(client, digits):
 
 
 def test_certificate_is_the_manifest_of_the_model_that_answers(client):
-    manifest = json.loads((RELEASE / "mnist" / "1" / "manifest.json").read_text())
+    manifest = bundle.read(RELEASE / "mnist" / "1").manifest
     for query in ("", "?model=mnist", "?version=1"):
         answer = client.get(f"/certificate{query}")
         assert answer.headers["content-type"] == "application/json"
-        assert answer.json() == manifest
+        assert msgspec.json.decode(answer.content, type=bundle.Manifest) == manifest
     for query in ("?model=none", "?version=9"):
         assert client.get(f"/certificate{query}").status_code == 404
 
@@ -217,3 +219,18 @@ def test_concurrent_requests_get_their_own_answers(client, digits):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda batch: send(client, batch.tobytes(), PIXELS).json(), batches))
     assert together == alone
+
+
+@pytest.mark.parametrize("kind", [PIXELS, JSON, "image/png"])
+def test_empty_image_is_not_accepted(client, digits, kind):
+    bodies = {PIXELS: bytes(784), JSON: images(SQUARE), "image/png": picture(WHITE)}
+    [prediction] = send(client, bodies[kind], kind).json()["predictions"]
+    assert (prediction["accepted"], prediction["reason"]) == (False, "empty")
+    [prediction] = send(client, digits[0].tobytes(), PIXELS).json()["predictions"]
+    assert (prediction["accepted"], prediction["reason"]) == (True, None)
+
+
+def test_two_digits_in_a_picture_are_not_accepted(client, digits):
+    page = 255 - np.kron(np.hstack([digits[0], digits[2]]), np.ones((5, 5), np.uint8))
+    [prediction] = send(client, picture(page), "image/png").json()["predictions"]
+    assert (prediction["accepted"], prediction["reason"]) == (False, "several")

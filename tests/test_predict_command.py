@@ -13,7 +13,7 @@ def test_table(run):
     done = run("mnist-predict", SEVEN, SEVEN)
     assert done.returncode == 0, done.stderr
     header, *rows = done.stdout.splitlines()
-    assert header.split() == ["file", "digit", "confidence"]
+    assert header.split() == ["file", "digit", "confidence", "accepted"]
     assert [row.split()[:2] for row in rows] == [[str(SEVEN), "7"]] * 2
 
 

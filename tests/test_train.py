@@ -46,7 +46,7 @@ def small(mnist):
 @pytest.fixture
 def no_plots(monkeypatch):
     """Pictures take longer than these runs."""
-    for name in ("plot_curves", "plot_confusion", "plot_mistakes"):
+    for name in ("plot_curves", "plot_confusion", "plot_mistakes", "plot_reliability"):
         monkeypatch.setattr(training, name, lambda *_: None)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 
 from training.checkpoint import write_atomically
@@ -62,6 +63,30 @@ def plot_confusion(path: Path, evaluation: Evaluation, labels: Sequence[str]) ->
         ylabel="true",
         title=f"Test set: {evaluation.correct} of {len(evaluation.labels)} right",
     )
+    _save(figure, path)
+
+
+def plot_reliability(path: Path, evaluation: Evaluation, temperature: float, bins: int = 15) -> None:
+    """How often an answer of each confidence is right, and how many answers have it."""
+    confidence, predictions = evaluation.logits.softmax(dim=1).max(dim=1)
+    right = (predictions == evaluation.labels).float()
+    index = (confidence * bins).long().clamp_(max=bins - 1)
+    counts = index.bincount(minlength=bins)
+    sums, hits = (index.bincount(values, minlength=bins) for values in (confidence, right))
+    some = counts > 0
+    figure = _figure(5, 6)
+    above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    above.plot([0, 1], [0, 1], ":", color="gray", label="as it should be")
+    above.plot((sums / counts)[some], (hits / counts)[some], "o-", label="test set")
+    above.set(
+        ylabel="share of right answers",
+        title=f"Calibration error {evaluation.calibration_error(bins):.2%} at temperature {temperature:.2f}",
+    )
+    above.legend()
+    below.bar((torch.arange(bins) + 0.5) / bins, counts, width=0.9 / bins)
+    below.set(xlabel="confidence", ylabel="answers", yscale="log")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
     _save(figure, path)
 
 

@@ -5,7 +5,8 @@ A run folder holds
     last.pt         everything a resume needs
     model.pt        the weights to use
     metrics.jsonl   a line an epoch
-    curves.png  confusion.png  mistakes.png
+    calibration.pt  temperature and novelty score, for the export
+    curves.png  confusion.png  mistakes.png  reliability.png
     run.json        config, versions, data digests, result
 
 All randomness of a step is a function of the seed and the step's number, so that a resumed run takes
@@ -34,12 +35,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import checkpoint, distributed
 from training.augment import augment
+from training.calibration import calibrate
 from training.config import TrainConfig
 from training.data import Digits, Splits
 from training.evaluate import Evaluation, evaluate
 from training.models import build, normalize, parameter_count
 from training.optimizers import build_optimizer, rate_at, set_rate
-from training.plots import plot_confusion, plot_curves, plot_mistakes
+from training.plots import plot_confusion, plot_curves, plot_mistakes, plot_reliability
 from training.progress import Progress
 
 # A step of more images than this is taken in parts, their gradients added up: the same step within
@@ -291,6 +293,13 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
         raise TrainingError(_diverged(state.config, state.step))
     if not distributed.is_first():
         return test
+    calibration = calibrate(network, splits, _seed(state.config, "calibration"))
+    evaluations = {"test": test}
+    if len(splits.validation):
+        evaluations["validation"] = evaluate(network, splits.validation.to(device))
+    trust = checkpoint.to_bytes(calibration.state())
+    checkpoint.write_atomically(output / "calibration.pt", trust)
+    plot_reliability(output / "reliability.png", calibration.applied(test), calibration.temperature)
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     model = checkpoint.to_bytes({"model": state.config.model, "weights": weights})
     checkpoint.write_atomically(output / "model.pt", model)
@@ -309,8 +318,13 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
         },
         "parameters": parameter_count(network),
         "model_sha256": hashlib.sha256(model).hexdigest(),
-        "result": {"test": test.summary()}
-        | ({"validation": evaluate(network, splits.validation.to(device)).summary()} if len(splits.validation) else {}),
+        "result": {name: evaluation.summary() for name, evaluation in evaluations.items()},
+        "calibration": {
+            "temperature": calibration.temperature,
+            "threshold": calibration.threshold,
+            "sha256": hashlib.sha256(trust).hexdigest(),
+            "result": {name: calibration.applied(evaluation).summary() for name, evaluation in evaluations.items()},
+        },
         "seconds": round(sum(row["seconds"] for row in state.history), 1),
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},

@@ -26,7 +26,7 @@ from msgspec import UNSET, UnsetType
 
 from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, documented
 from serving.bundle import Tensor
-from serving.classifier import IMAGE_SIZE, INPUTS, Floats, Images
+from serving.classifier import IMAGE_SIZE, INPUTS, Answers, Floats, Images
 from serving.http import Answer, AnyRequest, header, read_body
 from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import check_admin_key, check_prediction_key
@@ -241,6 +241,8 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
         "max_batch_size": service_of(request).settings.max_batch,
         "input": [_configuration(tensor) for tensor in manifest.inputs],
         "output": [_configuration(tensor) for tensor in manifest.outputs],
+        "default_model_filename": manifest.serve,
+        "parameters": {"precision": {"string_value": model.precision}},
     }
 
 
@@ -272,8 +274,11 @@ def _metadata(tensor: Tensor) -> TensorMetadata:
 
 
 def _configuration(tensor: Tensor) -> dict[str, Any]:
-    # The first axis is the batch, which max_batch_size stands for.
-    return {"name": tensor.name, "data_type": f"TYPE_{DATATYPES[tensor.dtype]}", "dims": list(tensor.shape[1:])}
+    # The first axis is the batch, which max_batch_size stands for. Of one number an image nothing remains, and
+    # Triton wants at least one axis.
+    dims = list(tensor.shape[1:])
+    form: dict[str, Any] = {"dims": dims} if dims else {"dims": [1], "reshape": {"shape": []}}
+    return {"name": tensor.name, "data_type": f"TYPE_{DATATYPES[tensor.dtype]}"} | form
 
 
 # The model repository
@@ -404,8 +409,8 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     deadline = deadline_of(request, asked.parameters.get("timeout"))
     timing.end("decode")
 
-    def encode_answer(logits: Floats, probabilities: Floats) -> tuple[bytes, dict[str, str]]:
-        content, headers = encode(asked, wanted, model, {"logits": logits, "probabilities": probabilities})
+    def encode_answer(answers: Answers) -> tuple[bytes, dict[str, str]]:
+        content, headers = encode(asked, wanted, model, answers._asdict())
         content, compressed = compress(content, accepted)
         return content, headers | compressed
 
@@ -503,7 +508,7 @@ def json_values(tensor: RequestInput) -> bytes:
 
 def requested(asked: InferRequest, model: Model) -> list[RequestOutput]:
     """The outputs to give, each with its parameters complete."""
-    known = [tensor.name for tensor in model.bundle.manifest.outputs]
+    known = {tensor.name: tensor for tensor in model.bundle.manifest.outputs}
     binary = asked.parameters.get("binary_data_output", False)
     wanted = []
     for output in asked.outputs or [RequestOutput(name) for name in known]:
@@ -512,6 +517,8 @@ def requested(asked: InferRequest, model: Model) -> list[RequestOutput]:
         top = output.parameters.get("classification", 0)
         if type(top) is not int or top < 0:
             raise ClientException(f"output {output.name!r}: classification is {top!r}; it is how many classes to give")
+        if top and len(known[output.name].shape) == 1:
+            raise ClientException(f"output {output.name!r} is one number an image and has no classes to give")
         wanted.append(RequestOutput(output.name, {"binary_data": binary} | output.parameters))
     return wanted
 

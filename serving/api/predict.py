@@ -18,12 +18,12 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
-from serving.classifier import IMAGE_SIZE, Floats, Images
+from serving.classifier import IMAGE_SIZE, Answers, Floats, Images
 from serving.http import Answer, AnyRequest, header, read_body
 from serving.images import PictureError, PictureTooLargeError, decode
 from serving.inference import Timing, check_admitted, deadline_of, infer
 from serving.keys import check_prediction_key
-from serving.repository import Model
+from serving.repository import Judgement, Model, Reasons
 from serving.service import INLINE_BYTES, Service, service_of
 from serving.settings import Settings
 
@@ -47,6 +47,10 @@ class Prediction(msgspec.Struct):
     """Its probability."""
     probabilities: list[float]
     """Of every class in order."""
+    accepted: bool
+    """Whether it is one digit, as far as can be told; the rest is to be taken with care if not."""
+    reason: Judgement
+    """Why it was not accepted."""
     image: list[list[int]] | UnsetType = UNSET
     """With ``include=image``: the 28 rows of 28 pixels 0..255 that the network saw, ink bright on dark."""
 
@@ -184,17 +188,21 @@ async def predict(request: AnyRequest) -> ASGIApp:
     include = query.get("include")
     if include not in (None, *INCLUDES):
         raise ClientException(f"include is {include!r}; it can be: {', '.join(INCLUDES)}")
-    images = await decode_request(request, service)
+    images, reasons = await decode_request(request, service)
     timing.end("decode")
-    seen = images if include == "image" else None
     body = await infer(
-        request, model, images, timing, deadline, lambda _, probabilities: encode(model, probabilities, seen)
+        request,
+        model,
+        images,
+        timing,
+        deadline,
+        lambda answers: encode(model, images, reasons, answers, with_images=include == "image"),
     )
     return Answer(body, [(b"content-type", b"application/json"), timing.header()])
 
 
-async def decode_request(request: AnyRequest, service: Service) -> Images:
-    """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``."""
+async def decode_request(request: AnyRequest, service: Service) -> tuple[Images, Reasons]:
+    """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``; of pictures, why they are no digit."""
     settings = service.settings
     encoding = header(request, b"content-encoding") or "identity"
     if encoding.lower() != "identity":
@@ -211,9 +219,9 @@ async def decode_request(request: AnyRequest, service: Service) -> Images:
     if kind.startswith("image/"):
         return await service.do(lambda: decode_pictures([body], settings), large=large)
     if kind == "application/octet-stream":
-        return decode_pixels(body, settings.max_batch)
+        return decode_pixels(body, settings.max_batch), {}
     if kind == "application/json":
-        return await service.do(lambda: decode_json(body, settings.max_batch), large=large)
+        return await service.do(lambda: decode_json(body, settings.max_batch), large=large), {}
     raise UnsupportedMediaType(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
 
 
@@ -228,15 +236,16 @@ async def pictures_in(request: AnyRequest) -> list[bytes]:
     return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
-def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> Images:
+def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
     """One image a picture."""
     check_count(len(pictures), settings.max_batch)
     try:
-        return np.stack([decode(picture, settings.max_pixels) for picture in pictures])
+        digits = [decode(picture, settings.max_pixels) for picture in pictures]
     except PictureTooLargeError as error:
         raise TooLarge(str(error)) from error
     except PictureError as error:
         raise ClientException(str(error)) from error
+    return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 
 def decode_pixels(body: bytes, max_batch: int) -> Images:
@@ -277,21 +286,22 @@ def check_count(count: int, max_batch: int) -> None:
         raise TooLarge(f"the body holds {count} images; at most {max_batch} are taken in one request")
 
 
-def encode(model: Model, probabilities: Floats, images: Images | None = None) -> bytes:
-    """The answer as JSON, with the ``images`` that were seen if they are wanted."""
+def encode(model: Model, images: Images, reasons: Reasons, answers: Answers, *, with_images: bool) -> bytes:
+    """The answer as JSON."""
+    judged = model.judge(images, answers, reasons)
     parts = [
-        _encode_part(model, probabilities[part], None if images is None else images[part])
+        _encode_part(model, answers.probabilities[part], judged[part], images[part] if with_images else None)
         # Between two parts other threads have their turn.
-        for part in (slice(start, start + PART) for start in range(0, len(probabilities), PART))
+        for part in (slice(start, start + PART) for start in range(0, len(images), PART))
     ]
     return b'{"model":%b,"predictions":[%b]}' % (_encode(ModelVersion(model.name, model.version)), b",".join(parts))
 
 
-def _encode_part(model: Model, probabilities: Floats, images: Images | None) -> bytes:
+def _encode_part(model: Model, probabilities: Floats, judged: Sequence[Judgement], images: Images | None) -> bytes:
     digits = probabilities.argmax(axis=1).tolist()
     predictions = [
-        Prediction(digit, model.labels[digit], row[digit], row)
-        for digit, row in zip(digits, probabilities.tolist(), strict=True)
+        Prediction(digit, model.labels[digit], row[digit], row, reason is None, reason)
+        for digit, row, reason in zip(digits, probabilities.tolist(), judged, strict=True)
     ]
     if images is not None:
         for prediction, image in zip(predictions, images.tolist(), strict=True):

@@ -137,9 +137,21 @@ def row(name: str, answers: Answers, accepted: list[bool], truth: Picture) -> st
     )
 
 
+def chosen_fonts(folder: Path) -> list[Path]:
+    """The upright, regular font of each folder that has Latin letters and digits."""
+    chosen: dict[Path, Path] = {}
+    files = (path for path in folder.rglob("*") if path.suffix in (".ttf", ".otf", ".woff"))
+    for path in sorted(files, key=lambda path: ("400-normal" not in path.name, path)):
+        font = ImageFont.truetype(str(path), 40)
+        missing = bytes(font.getmask("\uffff"))
+        if path.parent not in chosen and all(bytes(font.getmask(c)) not in (missing, b"") for c in "07aZ"):
+            chosen[path.parent] = path
+    return sorted(chosen.values())
+
+
 def rendered(folder: Path, characters: str) -> tuple[list[bytes], Picture]:
     """Each character in each font, dark on white."""
-    fonts = sorted(path for path in folder.rglob("*") if path.suffix in (".ttf", ".otf", ".woff"))
+    fonts = chosen_fonts(folder)
     pictures = []
     for font in fonts:
         shaped = ImageFont.truetype(str(font), 96)

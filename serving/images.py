@@ -50,6 +50,7 @@ SPECK = 0.08
 
 # Paper whose brightness keeps within so much of its border's is even.
 EVEN = 16
+EVEN_BORDER = 0.6
 # Of the longer side: what is as broad both ways is no stroke.
 TOO_BROAD = 0.42
 STROKE = 0.33
@@ -164,16 +165,23 @@ def find_ink(page: Ink, *, even: bool = False) -> Ink | None:
     """
     page = undo_impulses(page)
     too_broad = round(TOO_BROAD * max(page.shape))
-    ink = page - _mode(_border(page))
+    border = _border(page)
+    paper = _mode(border)
+    ink = page - paper
     # Ink is the side of the paper with the more of it.
     if float((ink * np.abs(ink)).sum()) < 0:
         ink = -ink
     strongest = _strongest(ink)
     smooth = _median3(page)
-    if not even and strongest >= FAINTEST and float(_opening(ink, too_broad).max()) > FAINT * strongest:
+    if not even and strongest >= FAINTEST:
+        # A border of many shades says so too.
+        shaded = float((np.abs(border - paper) < EVEN).mean()) < EVEN_BORDER
+        even = not shaded and float(_opening(ink, too_broad).max()) <= FAINT * strongest
+    if not even and strongest >= FAINTEST:
         # Nothing so broad is a stroke: the paper is uneven. Ink is what lies deep, for it is less than the paper.
         stroke = round(STROKE * max(page.shape))
-        relief = page - _blurred(page, stroke)
+        # The edges of light and shadow lie about it more often than under it.
+        relief = (page - _blurred(page, stroke))[~_ring(page.shape)]
         sign = 1 if float((relief**3).sum()) > 0 else -1
         ink = sign * page - _opening(sign * smooth, stroke)
         ink -= np.median(ink)
@@ -256,7 +264,7 @@ def _overflows(ink: Ink) -> bool:
 def separate(ink: Ink) -> tuple[Ink, int]:
     """The ink without specks, and how many digits it may be."""
     pieces = _pieces(ink)
-    if len(pieces) == 1:
+    if len(pieces) < 2:
         return ink, 1
     least = SPECK * max(piece.mass for piece in pieces)
     if any(piece.mass < least for piece in pieces):

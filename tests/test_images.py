@@ -145,3 +145,10 @@ def test_hair_lines_are_thickened(digits, truth, classify):
     thin = [skeletonize(np.kron(digit, np.ones((8, 8))) > 100) for digit in digits[:60]]
     read = [decode(picture((~line * 255).astype(np.uint8)), PIXELS).image for line in thin]
     assert (classify(read) == truth[:60]).mean() >= 0.93
+
+
+def test_lines_alone_do_not_fail():
+    """A ruled page: what is left once the lines are gone is nothing."""
+    page = np.zeros((28, 28), np.uint8)
+    page[3:28:6] = 255
+    assert decode(picture(page), PIXELS).image.shape == (28, 28)

@@ -27,6 +27,7 @@ def only(monkeypatch):
     def only(kept, scale):
         for name in SCALES:
             monkeypatch.setattr(module, name, scale if name == kept else 0)
+        monkeypatch.setattr(module, "CONTRAST", 1)
 
     return only
 
@@ -72,6 +73,15 @@ def test_ink_stays(images):
     # The widest scalings are e^±0.16 each way.
     assert (ink_after / ink_before).min() > 0.6
     assert (ink_after / ink_before).max() < 1.5
+
+
+def test_edges_stay_as_steep(images):
+    """Resampling alone would leave less than half as many pixels full of ink."""
+    for strength in (0.3, 1.0):
+        changed = augment(images, seeded(), strength=strength)
+        for low, high in ((250, 256), (20, 235)):
+            before, after = (((low < pixels) & (pixels < high)).float().mean() for pixels in (images.float(), changed))
+            assert after == pytest.approx(before.item(), rel=0.25)
 
 
 def test_ink_stays_inside(images):

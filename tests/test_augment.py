@@ -27,6 +27,7 @@ def only(monkeypatch):
     def only(kept, scale):
         for name in SCALES:
             monkeypatch.setattr(module, name, scale if name == kept else 0)
+        monkeypatch.setattr(module, "CONTRAST", 1)
 
     return only
 
@@ -72,6 +73,15 @@ def test_ink_stays(images):
     # The widest scalings are e^±0.16 each way.
     assert (ink_after / ink_before).min() > 0.6
     assert (ink_after / ink_before).max() < 1.5
+
+
+def test_edges_stay_as_steep(images):
+    """Resampling alone would leave less than half as many pixels full of ink."""
+    for strength in (0.3, 1.0):
+        changed = augment(images, seeded(), strength=strength)
+        for low, high in ((250, 256), (20, 235)):
+            before, after = (((low < pixels) & (pixels < high)).float().mean() for pixels in (images.float(), changed))
+            assert after == pytest.approx(before.item(), rel=0.25)
 
 
 def test_ink_stays_inside(images):
@@ -121,3 +131,36 @@ def test_rotation_keeps_the_spread_as_a_whole(images, only):
     before, after = sum(spread(images)), sum(spread(changed))
     torch.testing.assert_close(after, before, atol=1.5, rtol=0.03)
     assert (changed - images).abs().mean() > 5
+
+
+def test_strength_scales_every_change(images):
+    torch.testing.assert_close(augment(images, strength=0), images.float(), atol=0.01, rtol=0)
+    light, full = ((augment(images, seeded(), strength=s) - images).abs().mean() for s in (0.25, 1.0))
+    assert 0 < light < full / 2
+
+
+def test_bending_moves_parts_of_an_image_apart(images, only):
+    """Each corner's ink goes its own way, yet no knot further than two deviations."""
+    only(None, 0)
+    dots = torch.zeros(500, 28, 28)
+    dots[:, 6, 6] = dots[:, 21, 21] = 255
+    bent = augment(dots, seeded(), elastic=0.5)
+    upper = torch.arange(28)[:, None] < 14
+    first, second = (torch.stack(centre(bent * half)) for half in (upper, ~upper))
+    first, second = first - 6, second - 21
+    for moved in (first, second):
+        assert moved.std() > 0.2
+        assert moved.abs().max() < 1.6
+    assert torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].abs() < 0.2
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_erasing_takes_one_whole_square_of_its_share(only, share):
+    only(None, 0)
+    left = augment(torch.ones(2000, 28, 28), seeded(), erase=share)
+    missing = (left < 0.5).sum(dim=(1, 2))
+    assert set(missing.tolist()) <= {0, module.PATCH**2}
+    assert (missing > 0).float().mean() == pytest.approx(share, abs=0.04)
+    # Somewhere at every pixel, a side long each way.
+    assert ((left[missing > 0] < 0.5).any(dim=2).sum(dim=1) == module.PATCH).all()
+    assert (left < 0.5).any(dim=0).all()

@@ -5,7 +5,16 @@ from training.config import ConfigError
 from training.models import DEVIATION, MEAN, NETWORKS, build, normalize, parameter_count
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("mlp", 22_270), ("cnn", 61_946)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("mlp", 22_270),
+        ("cnn", 61_946),
+        ("cnn-small", 7_182),
+        ("cnn-large", 158_674),
+        ("cnn-speed", 61_946),
+    ],
+)
 def test_size(name, parameters):
     assert parameter_count(build(name)) == parameters
 

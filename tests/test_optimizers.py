@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.config import OPTIMIZER_DEFAULTS, TrainConfig
+from training.config import OPTIMIZER_DEFAULTS, RECIPES, TrainConfig
 from training.data import Splits
-from training.models import build
+from training.models import NETWORKS, build
 from training.optimizers import FIRST_RATE, WARM_UP, build_optimizer, rate_at, set_rate
 from training.train import train
 
@@ -94,9 +94,26 @@ def test_every_parameter_is_trained_and_matrices_alone_decay(name, model):
 @pytest.mark.parametrize("name", TUTORIAL)
 def test_tutorials_train_plainly(name):
     config = TrainConfig.of(optimizer=name)
-    assert (config.schedule, config.weight_decay, config.augment, config.ema) == ("constant", 0, False, 0)
-    said = TrainConfig.of(optimizer=name, schedule="one-cycle", augment=True, learning_rate=0.25)
-    assert (said.schedule, said.augment, said.learning_rate) == ("one-cycle", True, 0.25), "what is said holds"
+    assert (config.schedule, config.weight_decay, config.augment, config.ema) == ("constant", 0, 0, 0)
+    said = TrainConfig.of(optimizer=name, schedule="one-cycle", augment=0.5, learning_rate=0.25)
+    assert (said.schedule, said.augment, said.learning_rate) == ("one-cycle", 0.5, 0.25), "what is said holds"
+
+
+def test_recipes_give_way_to_what_is_said():
+    assert TrainConfig.of(recipe="plain").schedule == "constant"
+    assert TrainConfig.of(recipe="plain").model == "cnn"
+    assert TrainConfig.of(recipe="plain", schedule="one-cycle").schedule == "one-cycle"
+    best = {model: TrainConfig.of(recipe="best", model=model) for model in NETWORKS}
+    assert all(config.validation == 0 and config.epochs > TrainConfig.epochs for config in best.values())
+    assert best["mlp"].augment < best["cnn"].augment
+    assert TrainConfig.of(recipe="best", model="mlp", epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_name_what_exists(recipe):
+    for model in RECIPES[recipe]:
+        config = TrainConfig.of(recipe=recipe, **({"model": model} if model else {}))
+        assert config.model in NETWORKS
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_DEFAULTS)

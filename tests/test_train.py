@@ -21,6 +21,7 @@ from training import train as training
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, TrainConfig
 from training.data import Digits
+from training.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
 from training.models import build, normalize
 from training.train import TrainingError, train
@@ -111,7 +112,19 @@ def test_equal_configs_give_equal_weights_and_another_seed_others(small, tmp_pat
 
 @pytest.mark.parametrize(
     "switch",
-    [{"augment": False}, {"ema": 0.0}, {"weight_decay": 0.5}, {"schedule": "constant"}, {"learning_rate": 0.001}],
+    [
+        {"augment": 0.0},
+        {"augment": 0.5},
+        {"elastic": 1.0},
+        {"erase": 0.5},
+        {"clean_epochs": 1},
+        {"label_smoothing": 0.1},
+        {"ema": 0.0},
+        {"weight_decay": 0.5},
+        {"schedule": "constant"},
+        {"learning_rate": 0.001},
+        {"precision": "bfloat16"},
+    ],
 )
 @pytest.mark.usefixtures("no_plots")
 def test_every_switch_has_an_effect(small, tmp_path, switch):
@@ -125,8 +138,8 @@ def test_augmentation_sees_each_image_anew(small, tmp_path, monkeypatch):
     seen = []
     real = training.augment
 
-    def augment(images, generator):
-        seen.append(real(images, generator))
+    def augment(images, generator, **strengths):
+        seen.append(real(images, generator, **strengths))
         return seen[-1]
 
     monkeypatch.setattr(training, "augment", augment)
@@ -134,8 +147,10 @@ def test_augmentation_sees_each_image_anew(small, tmp_path, monkeypatch):
     train(TrainConfig(**FAST), one, tmp_path / "a")
     assert len(seen) == 2
     assert not torch.equal(*seen)
-    train(TrainConfig(**FAST, augment=False), one, tmp_path / "b")
-    assert len(seen) == 2
+    train(TrainConfig(**FAST, augment=0), one, tmp_path / "b")
+    assert len(seen) == 2, "nothing is asked for"
+    train(TrainConfig(**FAST, clean_epochs=1), one, tmp_path / "c")
+    assert len(seen) == 3, "the last epoch sees images as they are"
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -177,6 +192,61 @@ def test_the_test_set_chooses_nothing(small, tmp_path):
 
     train(TrainConfig(**FAST, validation=0), replace(small, validation=first(small.train, 0)), tmp_path / "c")
     assert "validation_loss" not in rows(tmp_path / "c")[0]
+
+
+# Learning from a teacher
+
+
+@pytest.fixture(scope="module")
+def teacher(small, tmp_path_factory):
+    """The folder of a run that others learn from."""
+    folder = tmp_path_factory.mktemp("teacher")
+    train(TrainConfig(**FAST | {"epochs": 8}, seed=5), small, folder)
+    return folder
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_learns_what_the_teacher_says_not_the_label(small, tmp_path, teacher):
+    """Labels that say nothing: all that is learnt comes from the teacher."""
+    mute = replace(small, train=Digits(small.train.images, torch.zeros_like(small.train.labels)))
+    settings = FAST | {"epochs": 40, "augment": 0.0, "learning_rate": 0.005, "teacher": str(teacher)}
+    pupil = train(TrainConfig(**settings, teacher_weight=1.0), mute, tmp_path / "pupil")
+    theirs = evaluate(Ensemble.load([teacher]), small.test)
+    assert (pupil.predictions == theirs.predictions).float().mean() > 0.8
+    alone = train(TrainConfig(**settings, teacher_weight=0.0), mute, tmp_path / "alone")
+    assert (alone.predictions == 0).all()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_temperature_has_an_effect(small, tmp_path, teacher):
+    for temperature in (1.0, 8.0):
+        config = TrainConfig(**FAST, teacher=str(teacher), temperature=temperature)
+        train(config, small, tmp_path / str(temperature))
+    assert not equal(weights(tmp_path / "1.0"), weights(tmp_path / "8.0"))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_several_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, teacher):
+    other = tmp_path / "other"
+    train(TrainConfig(**FAST), small, other)
+    config = TrainConfig(**FAST, teacher=f"{teacher},{other}")
+    train(config, small, tmp_path / "whole")
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert record["teachers"] == {
+        str(folder): hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest() for folder in (teacher, other)
+    }
+    with pytest.raises(KeyboardInterrupt):
+        train(config, small, tmp_path / "run", checkpoint_every=1, progress=Stop(3))
+    (other / "model.pt").write_bytes((teacher / "model.pt").read_bytes())
+    with pytest.raises(TrainingError, match=r"--teacher .*: not the networks that .*run learnt from"):
+        train(config, small, tmp_path / "run", resume=True)
+
+
+def test_teacher_that_is_no_finished_run(small, tmp_path):
+    config = TrainConfig(**FAST, teacher=str(tmp_path / "nobody"))
+    with pytest.raises(TrainingError, match=r"--teacher .*nobody holds no model\.pt: name the run folders"):
+        train(config, small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # The run folder
@@ -254,9 +324,9 @@ def test_pictures_without_validation_and_without_mistakes(small, tmp_path):
     ("every", "stop", "saved"), [(0, 3, None), (0, 6, 4), (3, 3, None), (3, 5, 4), (3, 7, 6), (1, 4, 3), (1, 8, 7)]
 )
 @pytest.mark.usefixtures("no_plots")
-def test_interrupted_run_goes_on_where_it_was_saved(small, tmp_path, every, stop, saved):
+def test_interrupted_run_goes_on_where_it_was_saved(small, tmp_path, teacher, every, stop, saved):
     """Four steps an epoch. Progress hears of a step before it is saved."""
-    config = TrainConfig(**FAST)
+    config = TrainConfig(**FAST, elastic=0.5, erase=0.3, clean_epochs=1, precision="bfloat16", teacher=str(teacher))
     train(config, small, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, small, tmp_path / "run", checkpoint_every=every, progress=Stop(stop))

@@ -33,8 +33,16 @@ SETTINGS = {
     "learning_rate": 0.02,
     "schedule": "one-cycle",
     "weight_decay": 0.125,
-    "augment": True,
+    "label_smoothing": 0.25,
+    "augment": 0.75,
+    "elastic": 0.5,
+    "erase": 0.125,
+    "clean_epochs": 1,
+    "teacher": "",  # made by the fixture that uses it
+    "teacher_weight": 0.5,
+    "temperature": 3.0,
     "ema": 0.5,
+    "precision": "bfloat16",
     "validation": 300,
     "subset": 256,
     "seed": 3,
@@ -53,6 +61,8 @@ def finished(run, tmp_path_factory):
     """A run that used every flag, in a folder with a space in its name; warnings were errors."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "empty").mkdir()
+    assert run("mnist-train", *QUICK, "--output", folder / "teacher").returncode == 0
+    SETTINGS["teacher"] = str(folder / "teacher")
     environment = os.environ | {"PYTHONWARNINGS": "error", "MNIST_DATA": str(folder / "empty")}
     done = run("mnist-train", *flags(SETTINGS), "--output", folder / "my run", env=environment)
     assert done.returncode == 0, done.stderr
@@ -89,6 +99,21 @@ def test_every_flag_reaches_the_run(finished):
     assert json.loads((folder / "run.json").read_text())["config"] == SETTINGS
 
 
+def test_recipe_sets_what_is_not_said(run, tmp_path):
+    more = ["--epochs", "2", "--subset", "256", "--recipe", "speed"]
+    done = run("mnist-train", *more, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert config == TrainConfig.of(recipe="speed", epochs=2, subset=256).asdict()
+    assert (config["model"], config["augment"], config["epochs"]) == ("cnn-speed", 0, 2)
+
+
+def test_no_teacher_is_said(run, tmp_path):
+    error = error_of(run("mnist-train", *QUICK, "--teacher", tmp_path / "nobody", "--output", tmp_path / "run"))
+    assert f"--teacher {tmp_path / 'nobody'} holds no model.pt" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_source_of_the_data_is_told(finished):
     folder, done = finished
     assert f"mnist: not from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
@@ -118,7 +143,7 @@ def test_help_names_every_setting_and_ends_with_an_example(run):
     words = done.stdout.split()
     for field in fields(TrainConfig):
         assert any(word.startswith(f"--{field.name.replace('_', '-')}") for word in words), field.name
-        if not isinstance(field.default, bool):
+        if field.default != "":
             assert f"[default: {field.default}]" in " ".join(words)
     assert "MNIST_DATA" in done.stdout
     assert done.stdout.split("Examples:")[1].splitlines()[-1].strip().startswith("mnist-train ")
@@ -134,7 +159,7 @@ def test_no_torch_is_one_line(tmp_path):
 
 
 MISTAKES = {
-    "model": (["--model", "cnnn"], "--model 'cnnn' is not known: did you mean 'cnn'? choose from cnn, mlp"),
+    "model": (["--model", "cnnn"], "--model 'cnnn' is not known: did you mean 'cnn'? choose from cnn, cnn-small,"),
     "optimizer": (["--optimizer", "adamm"], "--optimizer 'adamm' is not known: did you mean 'adam'? choose from"),
     "data set": (["--dataset", "fashion"], "did you mean 'fashion-mnist'?"),
     "far from any": (["--optimizer", "xyz"], "--optimizer 'xyz' is not known: choose from adamw, gd"),
@@ -144,8 +169,12 @@ MISTAKES = {
     "no rate": (["--learning-rate", "nan"], "--learning-rate nan: must be a positive number"),
     "a word for a number": (["--epochs", "many"], "'many' is not a valid integer"),
     "no epoch": (["--epochs", "0"], "--epochs 0: must be at least 1"),
+    "recipe": (["--recipe", "bets"], "--recipe 'bets' is not known: did you mean 'best'? choose from plain, speed"),
+    "precision": (["--precision", "float16"], "--precision 'float16' is not known: did you mean"),
+    "more than all": (["--erase", "1.5"], "--erase 1.5: must lie between 0, which is off, and 1"),
+    "no temperature": (["--temperature", "0"], "--temperature 0.0: must be a positive number"),
     "device": (["--device", "toaster"], "--device toaster"),
-    "flag": (["--epoch", "3"], "Did you mean '--epochs'?"),
+    "flag": (["--seeds", "3"], "Did you mean '--seed'?"),
 }
 
 

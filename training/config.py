@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 # The tutorial trains plainly: a constant rate, images as they are, the last step's weights.
-PLAIN: dict[str, Any] = {"schedule": "constant", "weight_decay": 0.0, "augment": False, "ema": 0.0}
+PLAIN: dict[str, Any] = {"schedule": "constant", "weight_decay": 0.0, "augment": 0.0, "ema": 0.0}
 
 OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
     "adamw": {},
@@ -27,6 +27,26 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
 """The optimizers by name, each with the defaults that differ from those of :class:`TrainConfig`."""
 
 
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "plain": {"": PLAIN},
+    "speed": {
+        "": {
+            "model": "cnn-speed",
+            "epochs": 1,
+            "augment": 0.0,
+            "ema": 0.0,
+            "precision": "bfloat16",
+            "validation": 0,
+        }
+    },
+    "best": {
+        "": {"epochs": 40, "precision": "bfloat16", "validation": 0},
+        "mlp": {"epochs": 300, "augment": 0.5, "batch_size": 256, "precision": "float32"},
+    },
+}
+"""Other defaults under one name: for every network, and what differs for some."""
+
+
 class ConfigError(ValueError):
     """A setting is out of its bounds or names something that does not exist."""
 
@@ -39,7 +59,9 @@ class TrainConfig:
         ConfigError: a value breaks its rule; the message names the value, the rule and the way out.
     """
 
-    model: Annotated[str, "cnn (the default), or mlp, the tutorial's 784-28-10."] = "cnn"
+    model: Annotated[str, "cnn (the default), cnn-small, cnn-large, cnn-speed, or mlp, the tutorial's 784-28-10."] = (
+        "cnn"
+    )
     dataset: Annotated[str, "mnist or fashion-mnist."] = "mnist"
     epochs: Annotated[int, "Passes over the training images."] = 8
     optimizer: Annotated[
@@ -52,8 +74,16 @@ class TrainConfig:
     learning_rate: Annotated[float, "Rate of the optimizer, the peak where the schedule has one."] = 0.01
     schedule: Annotated[str, "one-cycle (warm up, then down to zero) or constant."] = "one-cycle"
     weight_decay: Annotated[float, "Decay of the weight matrices; biases and norms are left alone."] = 0.02
-    augment: Annotated[bool, "Rotate, scale, shear and shift the training images at random."] = True
+    label_smoothing: Annotated[float, "Share of a label spread over all classes; 0 is off."] = 0.0
+    augment: Annotated[float, "How far images are rotated, scaled, sheared and shifted at random; 0 is off."] = 1.0
+    elastic: Annotated[float, "Standard deviation in pixels of random bending; 0 is off."] = 0.0
+    erase: Annotated[float, "Share of the images that lose a random patch; 0 is off."] = 0.0
+    clean_epochs: Annotated[int, "Last epochs on the images as they are."] = 0
+    teacher: Annotated[str, "Run folders, separated by commas, whose mean answer is learnt beside the label."] = ""
+    teacher_weight: Annotated[float, "Weight of the teachers' answer in the loss; the label has the rest."] = 0.9
+    temperature: Annotated[float, "What logits are divided by where teachers' answers are learnt."] = 2.0
     ema: Annotated[float, "Decay of the running average of the weights, which is kept; 0 is off."] = 0.998
+    precision: Annotated[str, "float32, or bfloat16 for the arithmetic of a step (weights stay float32)."] = "float32"
     validation: Annotated[int, "Training images set aside to choose by; the test set never chooses."] = 5000
     subset: Annotated[int, "Train on this many images only, for a quick try; 0 is all."] = 0
     seed: Annotated[int, "Seed of the weights, the order and the augmentation."] = 0
@@ -67,6 +97,14 @@ class TrainConfig:
         self._check("batch_size", self.batch_size >= 0, "must not be negative; 0 takes all images in one step")
         self._check("learning_rate", 0 < self.learning_rate < float("inf"), "must be a positive number")
         self._check("weight_decay", 0 <= self.weight_decay < float("inf"), "must not be negative; 0 is off")
+        check_name("precision", self.precision, ("float32", "bfloat16"))
+        self._check("label_smoothing", 0 <= self.label_smoothing < 1, "must lie in [0, 1); 0 is off")
+        self._check("augment", 0 <= self.augment <= 3, "must lie between 0, which is off, and 3")
+        self._check("elastic", 0 <= self.elastic <= 5, "must lie between 0, which is off, and 5 pixels")
+        self._check("erase", 0 <= self.erase <= 1, "must lie between 0, which is off, and 1")
+        self._check("clean_epochs", self.clean_epochs >= 0, "must not be negative")
+        self._check("teacher_weight", 0 <= self.teacher_weight <= 1, "must lie between 0 and 1")
+        self._check("temperature", 0 < self.temperature < float("inf"), "must be a positive number")
         self._check("ema", 0 <= self.ema < 1, "must lie in [0, 1); 0 is off")
         self._check("validation", 0 <= self.validation <= 30_000, "must lie between 0 and 30000")
         self._check("subset", self.subset >= 0, "must not be negative; 0 takes all images")
@@ -77,10 +115,15 @@ class TrainConfig:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: {rule}")
 
     @classmethod
-    def of(cls, **given: Any) -> TrainConfig:
-        """A config from what was said, the rest from the optimizer's defaults."""
-        optimizer = given.get("optimizer", cls.optimizer)
-        return cls(**(OPTIMIZER_DEFAULTS.get(optimizer, {}) | given))
+    def of(cls, *, recipe: str = "", **given: Any) -> TrainConfig:
+        """A config from what was said, the rest from the recipe's and the optimizer's defaults."""
+        settings = OPTIMIZER_DEFAULTS.get(given.get("optimizer", cls.optimizer), {})
+        if recipe:
+            check_name("recipe", recipe, RECIPES)
+            settings = settings | RECIPES[recipe][""]
+            model = given.get("model", settings.get("model", cls.model))
+            settings = settings | RECIPES[recipe].get(model, {})
+        return cls(**(settings | given))
 
     def asdict(self) -> dict[str, Any]:
         """Plain values by field name, as written to ``run.json`` and the checkpoint."""

@@ -2,13 +2,16 @@
 
 Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and gives logits ``[N, 10]``.
 
-    mlp   784-28-10 with ReLU, the tutorial's network      22,270 parameters
-    cnn   four convolutions, 28 -> 14 -> 7, two poolings   61,946 parameters
+    mlp         784-28-10 with ReLU, the tutorial's network         22,270 parameters
+    cnn         four convolutions, 28 -> 14 -> 7, two poolings      61,946
+    cnn-small   five narrow ones                                     7,182
+    cnn-large   five wide ones                                     158,674
+    cnn-speed   as cnn, its first convolution strided               61,946
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,22 +47,32 @@ class Mlp(nn.Sequential):
 
 
 class Cnn(nn.Module):
-    """Four convolutions, then average and maximum of each feature map.
+    """Convolutions in three stages, 28 -> 14 -> 7, then average and maximum of each feature map.
 
     Pooling comes before normalization and ReLU, which then work on a quarter of the values: the same
     accuracy for three quarters of the time. Average pooling says how much of a feature there is,
     maximum pooling whether it is there at all; the head sees both.
+
+    Args:
+        stages: the channels of each convolution, stage by stage; a stage but the last ends with pooling.
+        strided: the first convolution, alone in its stage, takes every second position instead: as many parameters
+            and three quarters of the time, for a little accuracy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *stages: Sequence[int], strided: bool = False) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *_convolution(1, 16, kernel=5, pool=True),  # [N, 16, 14, 14]
-            *_convolution(16, 32, kernel=3, pool=True),  # [N, 32, 7, 7]
-            *_convolution(32, 64, kernel=3),
-            *_convolution(64, 64, kernel=3),  # [N, 64, 7, 7]
-        )
-        self.head = nn.Linear(2 * 64, CLASSES)
+        layers: list[nn.Module] = []
+        before = 1
+        for i, stage in enumerate(stages):
+            for j, channels in enumerate(stage):
+                halve = j == len(stage) - 1 and i < len(stages) - 1
+                stride = 2 if strided and before == 1 else 1
+                # Of a single channel a larger kernel costs little, and sees whole strokes.
+                kernel = 5 if before == 1 else 3
+                layers += _convolution(before, channels, kernel=kernel, stride=stride, pool=halve and stride == 1)
+                before = channels
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * before, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``[N, 10]`` of network input ``[N, 1, 28, 28]``."""
@@ -68,17 +81,25 @@ class Cnn(nn.Module):
         return logits
 
 
-def _convolution(channels_in: int, channels_out: int, *, kernel: int, pool: bool = False) -> list[nn.Module]:
-    """Convolution keeping the size, then halving it if asked; BatchNorm supplies the bias."""
+def _convolution(
+    channels_in: int, channels_out: int, *, kernel: int, stride: int = 1, pool: bool = False
+) -> list[nn.Module]:
+    """Convolution keeping the size, or halving it by its stride or by pooling; BatchNorm supplies the bias."""
     return [
-        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False),
         *([nn.MaxPool2d(2)] if pool else []),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(),
     ]
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"cnn": Cnn, "mlp": Mlp}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "cnn": lambda: Cnn([16], [32], [64, 64]),
+    "cnn-small": lambda: Cnn([8], [12, 12], [16, 18]),
+    "cnn-large": lambda: Cnn([24], [48, 48], [96, 96]),
+    "cnn-speed": lambda: Cnn([16], [32], [64, 64], strided=True),
+    "mlp": Mlp,
+}
 
 
 def build(name: str) -> nn.Module:

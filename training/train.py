@@ -38,6 +38,7 @@ from training.augment import augment
 from training.calibration import calibrate
 from training.config import TrainConfig
 from training.data import Digits, Splits
+from training.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
 from training.models import build, normalize, parameter_count
 from training.optimizers import build_optimizer, rate_at, set_rate
@@ -61,6 +62,7 @@ class State:
     network: nn.Module
     averaged: AveragedModel | None
     optimizer: Optimizer
+    teacher: Ensemble | None
     step: int = 0
     """Steps taken since the beginning of the run."""
     epoch_loss: float = 0.0
@@ -82,7 +84,8 @@ class State:
         averaged = None
         if config.ema:
             averaged = AveragedModel(network, multi_avg_fn=_ema(config.ema), use_buffers=True)
-        return cls(config, network, averaged, build_optimizer(config, network))
+        teacher = _teacher(config).to(device) if config.teacher else None
+        return cls(config, network, averaged, build_optimizer(config, network), teacher)
 
     @property
     def best_network(self) -> nn.Module:
@@ -102,6 +105,7 @@ class State:
                 "network": self.network.state_dict(),
                 "averaged": self.averaged.state_dict() if self.averaged else None,
                 "optimizer": self.optimizer.state_dict(),
+                "teachers": self.teacher.digests if self.teacher else {},
                 "random": torch.default_generator.get_state(),
                 "step": self.step,
                 "epoch_loss": self.epoch_loss,
@@ -125,6 +129,8 @@ class State:
                 f"{path.parent} belongs to another run: it has {changes}. "
                 "Resume it with its own settings, or name another --output."
             )
+        if self.teacher and self.teacher.digests != saved["teachers"]:
+            raise TrainingError(f"--teacher {self.config.teacher}: not the networks that {path.parent} learnt from.")
         self.network.load_state_dict(saved["network"])
         if self.averaged:
             self.averaged.load_state_dict(saved["averaged"])
@@ -162,9 +168,9 @@ def train(
     last = output / "last.pt"
     if last.exists() and not resume:
         raise TrainingError(f"{output} already holds a run: add --resume to go on with it, or name another --output.")
-    output.mkdir(parents=True, exist_ok=True)
     target = torch.device(device)
     state = State.new(config, target)
+    output.mkdir(parents=True, exist_ok=True)
     if last.exists():
         state.load(last)
     if not distributed.agree(state.step, target):
@@ -184,7 +190,7 @@ def train(
         started = time.monotonic() - state.epoch_seconds
         for batch in _batches(config, images, batch_size, epoch, first=state.step % steps_per_epoch):
             rate = rate_at(config, state.step / total_steps)
-            loss = _step(state, batch, rate)
+            loss = _step(state, batch, rate, clean=epoch >= config.epochs - config.clean_epochs)
             if not math.isfinite(loss):
                 raise TrainingError(_diverged(config, state.step, last))
             state.step += 1
@@ -211,19 +217,27 @@ def train(
     return _finish(state, splits, output, target)
 
 
-def _step(state: State, batch: Digits, rate: float) -> float:
-    """One optimizer step on ``batch``; its mean loss before the step."""
+def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> float:
+    """One optimizer step on ``batch``, as it is if ``clean``; its mean loss before the step."""
+    config = state.config
     # The default generator, so that whatever draws within a step draws the same after a resume.
-    torch.default_generator.manual_seed(_seed(state.config, "step", state.step))
+    torch.default_generator.manual_seed(_seed(config, "step", state.step))
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad()
     total = 0.0
     for images, labels in zip(batch.images.split(PART), batch.labels.split(PART), strict=True):
-        pixels = augment(images, torch.default_generator) if state.config.augment else images
+        inputs = normalize(images if clean else _augmented(config, images))
         # Shared out only now, so that every image is changed as it would be by one process alone.
-        pixels, labels = distributed.share(pixels), distributed.share(labels)
+        inputs, labels = distributed.share(inputs), distributed.share(labels)
+        with _arithmetic(config, inputs):
+            logits = state.parallel(inputs).float()
         whole = len(labels) == len(batch)
-        loss = F.cross_entropy(state.parallel(normalize(pixels)), labels, reduction="mean" if whole else "sum")
+        loss = F.cross_entropy(
+            logits, labels, label_smoothing=config.label_smoothing, reduction="mean" if whole else "sum"
+        )
+        if state.teacher:
+            taught = _distillation(config, state.teacher, inputs, logits, reduction="batchmean" if whole else "sum")
+            loss = (1 - config.teacher_weight) * loss + config.teacher_weight * taught
         if not whole:
             loss = loss / len(batch)
         # The processes' gradients are averaged, and are to be added up.
@@ -235,6 +249,38 @@ def _step(state: State, batch: Digits, rate: float) -> float:
         if state.averaged:
             state.averaged.update_parameters(state.network)
     return total
+
+
+def _augmented(config: TrainConfig, images: Tensor) -> Tensor:
+    if not (config.augment or config.elastic or config.erase):
+        return images
+    return augment(images, torch.default_generator, strength=config.augment, elastic=config.elastic, erase=config.erase)
+
+
+def _teacher(config: TrainConfig) -> Ensemble:
+    folders = [Path(folder) for folder in config.teacher.split(",")]
+    for folder in folders:
+        if not (folder / "model.pt").exists():
+            raise TrainingError(f"--teacher {folder} holds no model.pt: name the run folders of finished runs.")
+    return Ensemble.load(folders)
+
+
+def _distillation(config: TrainConfig, teacher: nn.Module, inputs: Tensor, logits: Tensor, reduction: str) -> Tensor:
+    """How far ``logits`` are from the teacher's for the same ``inputs`` (Hinton et al., arXiv:1503.02531)."""
+    with torch.no_grad(), _arithmetic(config, inputs):
+        wanted = teacher(inputs).float()
+    difference = F.kl_div(
+        F.log_softmax(logits / config.temperature, dim=1),
+        F.log_softmax(wanted / config.temperature, dim=1),
+        reduction=reduction,
+        log_target=True,
+    )
+    # The gradient shrinks with the square of the temperature, which is made up for.
+    return difference * config.temperature**2
+
+
+def _arithmetic(config: TrainConfig, inputs: Tensor) -> torch.autocast:
+    return torch.autocast(inputs.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
 def _batches(config: TrainConfig, images: Digits, size: int, epoch: int, first: int) -> Iterator[Digits]:
@@ -318,6 +364,7 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device) ->
         },
         "parameters": parameter_count(network),
         "model_sha256": hashlib.sha256(model).hexdigest(),
+        "teachers": state.teacher.digests if state.teacher else {},
         "result": {name: evaluation.summary() for name, evaluation in evaluations.items()},
         "calibration": {
             "temperature": calibration.temperature,

@@ -1,0 +1,161 @@
+"""Accuracy by network: mean and deviation over seeds, by a protocol in which the test set chooses nothing.
+
+    python benchmarks/accuracy.py [--rows cnn,mlp] [--seeds 0,1,2,3,4] [--save benchmarks/results/accuracy.md]
+
+Each row is `mnist-train --recipe best` on all 60,000 training images, tested once, after the last epoch;
+its settings were chosen on 10,000 training images set aside. Run folders stay in --runs: what is finished
+is not trained again, what was stopped goes on where it was, and the table tells of all that is finished.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+# Run as a file, this folder comes first on the path, and its training.py hides the package.
+sys.path[0] = str(Path(__file__).parent.parent)
+from training import data
+from training.config import TrainConfig
+from training.data import Splits
+from training.ensemble import Ensemble
+from training.evaluate import evaluate
+from training.progress import Progress
+from training.train import train
+
+TRIED = Path(__file__).parent / "results" / "accuracy-tried.md"
+PROTOCOL = """\
+All 60,000 training images; the last epoch's averaged weights; mean and standard deviation over seeds. The test
+set chose nothing: no epoch, no seed, no setting. Most published figures are those of the epoch that tested best."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network trained one way."""
+
+    model: str
+    taught_by: str = ""
+    """The row whose finished runs, all together, are the teacher."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What differs from the recipe."""
+
+
+ROWS = {
+    "mlp": Row("mlp"),
+    "cnn-small": Row("cnn-small"),
+    "cnn": Row("cnn"),
+    "cnn-large": Row("cnn-large"),
+    "mlp distilled": Row("mlp", taught_by="cnn-large"),
+    "cnn-small distilled": Row("cnn-small", taught_by="cnn-large"),
+    "cnn distilled": Row("cnn", taught_by="cnn-large"),
+    "cnn-large distilled": Row("cnn-large", taught_by="cnn-large"),
+}
+# Whose finished runs answer together.
+ENSEMBLES = ["cnn-large", "cnn"]
+
+
+def finished(runs: Path, row: str) -> list[Path]:
+    """The folders of a row's finished runs, by seed."""
+    folders = (runs / row.replace(" ", "-")).glob("*/run.json")
+    return sorted((path.parent for path in folders), key=lambda folder: int(folder.name))
+
+
+def config_of(runs: Path, row: Row, seed: int) -> TrainConfig:
+    """The settings of one run.
+
+    Raises:
+        click.ClickException: the runs it learns from are not there.
+    """
+    teachers = ""
+    if row.taught_by:
+        teachers = ",".join(map(str, finished(runs, row.taught_by)))
+        if not teachers:
+            raise click.ClickException(f"{row.taught_by} teaches this row: add it to --rows, before this one")
+    return TrainConfig.of(recipe="best", model=row.model, seed=seed, teacher=teachers, **row.settings)
+
+
+def run(runs: Path, name: str, seed: int, splits: Splits) -> None:
+    """Train one seed of a row, unless that is done."""
+    folder = runs / name.replace(" ", "-") / str(seed)
+    if (folder / "run.json").exists():
+        return
+    click.echo(f"{name}, seed {seed}")
+    train(config_of(runs, ROWS[name], seed), splits, folder, resume=True, progress=Progress(sys.stdout))
+
+
+def percent(accuracies: list[float]) -> str:
+    """Mean, and deviation where there are several."""
+    mean = f"{statistics.mean(accuracies):.3%}".replace("%", "")
+    return f"{mean} ± {statistics.stdev(accuracies):.3%}".replace("%", " %") if len(accuracies) > 1 else f"{mean} %"
+
+
+def table(runs: Path, splits: Splits) -> list[str]:
+    """A line for each row that has finished runs."""
+    lines = [
+        "| network | parameters | epochs | seeds | test accuracy | errors in 10,000, by seed | seconds a seed |",
+        "|---|---:|---:|---:|---|---|---:|",
+    ]
+    for name, row in ROWS.items():
+        records = [json.loads((folder / "run.json").read_text()) for folder in finished(runs, name)]
+        if not records:
+            continue
+        tests = [record["result"]["test"] for record in records]
+        teachers = f", taught by {len(records[0]['teachers'])} of {row.taught_by}" if row.taught_by else ""
+        seconds = statistics.median(record["seconds"] for record in records)
+        threads = " or ".join(map(str, sorted({record["threads"] for record in records})))
+        lines.append(
+            f"| {name}{teachers} | {records[0]['parameters']:,} | {records[0]['config']['epochs']} | {len(tests)} "
+            f"| **{percent([test['accuracy'] for test in tests])}** "
+            f"| {', '.join(str(test['errors']) for test in tests)} | {seconds:.0f} ({threads} threads) |"
+        )
+    for name in ENSEMBLES:
+        folders = finished(runs, name)
+        if len(folders) > 1:
+            test = evaluate(Ensemble.load(folders), splits.test)
+            errors = len(test.labels) - test.correct
+            lines.append(f"| {len(folders)} of {name}, mean answer | | | | **{test.accuracy:.2%}** | {errors} | |")
+    return lines
+
+
+def conditions() -> str:
+    """The machine, the versions and the command."""
+    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy"))
+    return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
+
+
+@click.command()
+@click.option("--rows", default=",".join(ROWS), show_default=True, help="Rows to train, in this order.")
+@click.option("--seeds", default="0,1,2,3,4", show_default=True, help="Seeds of each row.")
+@click.option("--runs", default="runs/accuracy", show_default=True, type=click.Path(path_type=Path))
+@click.option("--save", type=click.Path(path_type=Path), help="Write the table here too, after each run.")
+def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
+    """Train what is not trained yet, and print the table."""
+    for name in filter(None, rows.split(",")):
+        if name not in ROWS:
+            raise click.UsageError(f"--rows {name}: choose from {', '.join(ROWS)}")
+    splits = data.load("mnist")
+
+    def text() -> str:
+        lines = [conditions(), "`python benchmarks/accuracy.py`", "", PROTOCOL, "", *table(runs, splits)]
+        return "\n".join(lines) + "\n\n" + TRIED.read_text()
+
+    for name in filter(None, rows.split(",")):
+        for seed in map(int, seeds.split(",")):
+            run(runs, name, seed, splits)
+            if save:
+                save.write_text(text())
+    click.echo(text())
+    if save:
+        save.write_text(text())
+
+
+if __name__ == "__main__":
+    main()

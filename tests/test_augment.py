@@ -27,7 +27,7 @@ def only(monkeypatch):
     def only(kept, scale):
         for name in SCALES:
             monkeypatch.setattr(module, name, scale if name == kept else 0)
-        monkeypatch.setattr(module, "CONTRAST", 1)
+        monkeypatch.setitem(augment.__kwdefaults__, "contrast", 1)
 
     return only
 

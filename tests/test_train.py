@@ -116,6 +116,7 @@ def test_equal_configs_give_equal_weights_and_another_seed_others(small, tmp_pat
         {"augment": 0.0},
         {"augment": 0.5},
         {"elastic": 1.0},
+        {"contrast": 1.0},
         {"erase": 0.5},
         {"clean_epochs": 1},
         {"label_smoothing": 0.1},

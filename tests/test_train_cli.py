@@ -36,6 +36,7 @@ SETTINGS = {
     "label_smoothing": 0.25,
     "augment": 0.75,
     "elastic": 0.5,
+    "contrast": 1.25,
     "erase": 0.125,
     "clean_epochs": 1,
     "teacher": "",  # made by the fixture that uses it

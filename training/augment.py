@@ -14,8 +14,8 @@ ROTATION = math.radians(9)
 SHEAR = 0.12
 LOG_SCALE = 0.08
 SHIFT = 0.9  # pixels; the cut-off leaves the ink in the frame, MNIST keeps a margin of 4
-# Resampling blurs, and a network that sees blurred digits alone reads sharp ones worse: contrast is raised about
-# the middle until as many pixels are full of ink, and as few between, as in the images themselves.
+# Resampling blurs, and a convolutional network that sees blurred digits alone reads sharp ones worse. Contrast
+# raised so far leaves as many pixels full of ink, and as few between, as the images themselves have.
 CONTRAST = 1.4
 KNOTS = 5  # a side of the coarse grid
 PATCH = 6  # pixels a side
@@ -27,6 +27,7 @@ def augment(
     *,
     strength: float = 1.0,
     elastic: float = 0.0,
+    contrast: float = CONTRAST,
     erase: float = 0.0,
 ) -> Tensor:
     """Rotate, scale, shear and shift each image by its own random amounts; bend it, and blot a part out, if asked.
@@ -37,6 +38,7 @@ def augment(
             that a seed means the same everywhere.
         strength: factor on all the deviations above.
         elastic: standard deviation in pixels by which the knots of a coarse grid move, and what lies between with them.
+        contrast: factor on what was resampled, about the middle grey; 1 leaves it blurred.
         erase: share of the images that lose a square patch.
 
     Returns:
@@ -65,7 +67,7 @@ def augment(
         grid = grid + bent.permute(0, 2, 3, 1)
     changed = F.grid_sample(images.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
     if strength or elastic:
-        changed = ((changed - 127.5) * CONTRAST + 127.5).clamp_(0, 255)
+        changed = ((changed - 127.5) * contrast + 127.5).clamp_(0, 255)
     if erase:
         changed = changed.masked_fill(_patches(count, size, erase, generator).to(images.device), 0)
     return changed

@@ -41,7 +41,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "best": {
         "": {"epochs": 40, "precision": "bfloat16", "validation": 0},
-        "mlp": {"epochs": 300, "augment": 0.5, "batch_size": 256, "precision": "float32"},
+        "mlp": {"epochs": 300, "augment": 0.5, "contrast": 1.0, "batch_size": 256, "precision": "float32"},
     },
 }
 """Other defaults under one name: for every network, and what differs for some."""
@@ -77,6 +77,7 @@ class TrainConfig:
     label_smoothing: Annotated[float, "Share of a label spread over all classes; 0 is off."] = 0.0
     augment: Annotated[float, "How far images are rotated, scaled, sheared and shifted at random; 0 is off."] = 1.0
     elastic: Annotated[float, "Standard deviation in pixels of random bending; 0 is off."] = 0.0
+    contrast: Annotated[float, "Contrast of what is moved or bent, which resampling blurs; 1 leaves it blurred."] = 1.4
     erase: Annotated[float, "Share of the images that lose a random patch; 0 is off."] = 0.0
     clean_epochs: Annotated[int, "Last epochs on the images as they are."] = 0
     teacher: Annotated[str, "Run folders, separated by commas, whose mean answer is learnt beside the label."] = ""
@@ -101,6 +102,7 @@ class TrainConfig:
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "must lie in [0, 1); 0 is off")
         self._check("augment", 0 <= self.augment <= 3, "must lie between 0, which is off, and 3")
         self._check("elastic", 0 <= self.elastic <= 5, "must lie between 0, which is off, and 5 pixels")
+        self._check("contrast", 1 <= self.contrast <= 5, "must lie between 1, which leaves images blurred, and 5")
         self._check("erase", 0 <= self.erase <= 1, "must lie between 0, which is off, and 1")
         self._check("clean_epochs", self.clean_epochs >= 0, "must not be negative")
         self._check("teacher_weight", 0 <= self.teacher_weight <= 1, "must lie between 0 and 1")

@@ -254,7 +254,14 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
 def _augmented(config: TrainConfig, images: Tensor) -> Tensor:
     if not (config.augment or config.elastic or config.erase):
         return images
-    return augment(images, torch.default_generator, strength=config.augment, elastic=config.elastic, erase=config.erase)
+    return augment(
+        images,
+        torch.default_generator,
+        strength=config.augment,
+        elastic=config.elastic,
+        contrast=config.contrast,
+        erase=config.erase,
+    )
 
 
 def _teacher(config: TrainConfig) -> Ensemble:

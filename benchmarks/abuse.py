@@ -49,7 +49,7 @@ def main(requests: int, seed: int, save: Path | None) -> None:
     rate = (requests + outcome.right) / 3600
     table = "\n".join(
         [
-            conditions(),
+            conditions("clients"),
             "",
             f"{requests} hostile requests and {outcome.right} good ones in {seconds:.0f} s, "
             f"as many as come in an hour at {rate:.0f} a second.",

@@ -212,7 +212,7 @@ def main(seconds: int, save: Path | None) -> None:
     # As the load generator: beside the service, not in its way.
     os.sched_setaffinity(0, {1})
     lines = [
-        conditions(),
+        conditions("clients"),
         "",
         "**A single digit beside a neighbour with large batches**",
         "",

@@ -147,13 +147,14 @@ def resident(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1000  # type: ignore[index]
 
 
-def conditions() -> str:
+def conditions(load: str) -> str:
+    """The machine, the versions, where the load came from, and the command."""
     versions = " ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("litestar", "uvicorn", "onnxruntime", "numpy")
     )
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; "
-        f"server on core 0, wrk with {CONNECTIONS} connections on core 1\n`python {' '.join(sys.argv)}`"
+        f"server on core 0, {load} on core 1\n`python {' '.join(sys.argv)}`"
     )
 
 
@@ -246,7 +247,7 @@ def main(
     for tool in ("wrk", "taskset", *(["py-spy"] if profiled else [])):
         if not shutil.which(tool):
             raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux; pip install py-spy")
-    lines = [conditions()]
+    lines = [conditions(f"wrk with {CONNECTIONS} connections")]
     models = {"cnn, the packaged model": bundle.RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
     for name, folder in models.items():
         with tempfile.TemporaryDirectory() as temporary:

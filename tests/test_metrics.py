@@ -146,7 +146,7 @@ def test_log_for_a_persons_eyes():
 def test_fault_is_logged_with_its_request_and_not_told(client, monkeypatch, caplog):
     from serving.api import predict
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("the secret of the house")
 
     monkeypatch.setattr(predict, "encode", fail)

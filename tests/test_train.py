@@ -262,7 +262,8 @@ def finished(small, tmp_path_factory):
 
 def test_run_folder_is_whole(finished):
     folder, _ = finished
-    files = {"last.pt", "model.pt", "metrics.jsonl", "curves.png", "confusion.png", "mistakes.png", "run.json"}
+    files = {"last.pt", "model.pt", "metrics.jsonl", "curves.png", "confusion.png", "mistakes.png", "reliability.png"}
+    files |= {"calibration.pt", "run.json"}
     assert {path.name for path in folder.iterdir()} == files
     for path in folder.iterdir():
         assert path.stat().st_mode & 0o777 == 0o644, f"{path.name}: others may read it"
@@ -315,7 +316,7 @@ def test_pictures_without_validation_and_without_mistakes(small, tmp_path):
     config = TrainConfig.of(**FAST | {"epochs": 20, "validation": 0}, optimizer="adam")
     test = train(config, replace(small, train=one, validation=first(one, 0), test=one), tmp_path)
     assert test.accuracy == 1
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert len(list(tmp_path.glob("*.png"))) == 4
 
 
 # Stopping, and going on

@@ -33,6 +33,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "": {
             "model": "cnn-speed",
             "epochs": 1,
+            "label_smoothing": 0.1,
             "augment": 0.0,
             "ema": 0.0,
             "precision": "bfloat16",

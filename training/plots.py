@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 
 from training.checkpoint import write_atomically
@@ -77,13 +76,13 @@ def plot_reliability(path: Path, evaluation: Evaluation, temperature: float, bin
     figure = _figure(5, 6)
     above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     above.plot([0, 1], [0, 1], ":", color="gray", label="as it should be")
-    above.plot((sums / counts)[some], (hits / counts)[some], "o-", label="test set")
+    above.plot((sums / counts)[some].tolist(), (hits / counts)[some].tolist(), "o-", label="test set")
     above.set(
         ylabel="share of right answers",
         title=f"Calibration error {evaluation.calibration_error(bins):.2%} at temperature {temperature:.2f}",
     )
     above.legend()
-    below.bar((torch.arange(bins) + 0.5) / bins, counts, width=0.9 / bins)
+    below.bar([(i + 0.5) / bins for i in range(bins)], counts.tolist(), width=0.9 / bins)
     below.set(xlabel="confidence", ylabel="answers", yscale="log")
     for axes in (above, below):
         axes.grid(alpha=0.3)

@@ -41,8 +41,10 @@ def test_missing_file_is_named(models, folder, name):
 
 
 def test_truncated_file_is_named(models, folder):
-    (folder / bundle.ONNX).write_bytes((folder / bundle.ONNX).read_bytes()[:-1])
-    with pytest.raises(BundleError, match=r"model\.onnx has 255268 bytes, its manifest says 255269"):
+    content = (folder / bundle.ONNX).read_bytes()
+    (folder / bundle.ONNX).write_bytes(content[:-1])
+    said = rf"model\.onnx has {len(content) - 1} bytes, its manifest says {len(content)}"
+    with pytest.raises(BundleError, match=said):
         repository.load(models, "mnist")
 
 

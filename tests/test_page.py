@@ -44,7 +44,8 @@ except ImportError:
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while it is open an event loop runs in this thread, which other modules' tests need.
+@pytest.fixture(scope="module")
 def browser():
     if not CHROMIUM.exists():
         missing(f"Debian's chromium at {CHROMIUM}")

@@ -10,7 +10,7 @@ import asyncio
 import importlib.metadata
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,9 @@ DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 # Answers below this many bytes are not worth compressing.
 COMPRESS_FROM = 1024
+
+# Bytes of a list of numbers that are read at once.
+PART = 1 << 16
 
 INPUT = INPUTS[0]
 
@@ -139,7 +142,8 @@ class IndexEntry(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(InferRequest).decode
 _decode_flat = msgspec.json.Decoder(list[int]).decode
-_decode_nested = msgspec.json.Decoder(list[list[list[int]]]).decode
+_decode_images = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_image = msgspec.json.Decoder(list[list[int]]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -488,12 +492,12 @@ def json_values(tensor: RequestInput) -> bytes:
     nested = text.translate(None, b" \t\r\n")[:2] == b"[[" if text[1:2].isspace() else text[1:2] == b"["
     try:
         if nested:
-            images = _decode_nested(text)
+            images = [_decode_image(image) for image in _decode_images(text)]
             if any(len(image) != IMAGE_SIZE or any(len(row) != IMAGE_SIZE for row in image) for image in images):
                 raise ClientException(f"input {tensor.name!r}: its data is not nested as its shape {tensor.shape}")
             values = b"".join(bytes(row) for image in images for row in image)
         else:
-            values = bytes(_decode_flat(text))
+            values = b"".join(bytes(_decode_flat(part)) for part in _parts(text))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ClientException(f"input {tensor.name!r}: its data is no list of integers: {error}") from error
     except (ValueError, OverflowError) as error:
@@ -504,6 +508,18 @@ def json_values(tensor: RequestInput) -> bytes:
             f"{math.prod(tensor.shape)}"
         )
     return values
+
+
+def _parts(text: bytes) -> Iterator[bytes]:
+    """A list of numbers, known to be JSON, as several shorter ones.
+
+    One call would keep the interpreter to itself, and everyone else waiting, until it has read all of it.
+    """
+    start = 0
+    while (comma := text.find(b",", start + PART)) >= 0:
+        yield (b"[" if start else b"") + text[start:comma] + b"]"
+        start = comma + 1
+    yield (b"[" if start else b"") + text[start:]
 
 
 def requested(asked: InferRequest, model: Model) -> list[RequestOutput]:

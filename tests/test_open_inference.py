@@ -219,6 +219,16 @@ def test_nested_and_flat_data_are_the_same(ask):
         np.testing.assert_array_equal(flat[output], nested[output])
 
 
+def test_large_lists_are_the_same_flat_and_nested(ask):
+    """So large that they are read in parts."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 28, 28), np.uint8)
+    tensor = {"name": "images", "shape": list(images.shape), "datatype": "UINT8"}
+    flat, nested = (ask.outputs(ask.post(inputs=[tensor | {"data": d.tolist()}])) for d in (images.ravel(), images))
+    for output in flat:
+        assert len(flat[output]) == len(images)
+        np.testing.assert_array_equal(flat[output], nested[output])
+
+
 def test_outputs_in_the_order_asked_for(ask, metadata):
     names = [output["name"] for output in metadata["outputs"]][::-1]
     answer = ask.post(outputs=[{"name": output} for output in names]).json()

@@ -42,6 +42,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "best": {
         "": {"epochs": 40, "precision": "bfloat16", "validation": 0},
+        "cnn": {"epochs": 32},
         "mlp": {"epochs": 300, "augment": 0.5, "contrast": 1.0, "batch_size": 256, "precision": "float32"},
     },
 }

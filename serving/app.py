@@ -22,6 +22,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, errors, open_inference, operations, predict, web
+from serving.batching import Batches
 from serving.bundle import BundleError
 from serving.keys import Keys
 from serving.metrics import COUNTED_AFTER, Metrics
@@ -100,7 +101,7 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
         if not (unloaded / settings.model).exists():
             load(settings.repository, settings.model)  # says what is wrong
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
-    return Service(settings, repository, metrics, Keys(settings), Gate(settings.max_concurrency))
+    return Service(settings, repository, metrics, Keys(settings), Gate(settings.max_concurrency), Batches(metrics))
 
 
 @asynccontextmanager

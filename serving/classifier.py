@@ -43,6 +43,11 @@ class Answers(NamedTuple):
     novelty: Floats | None = None
     """``[N]``: how unlike the training images, if the graph can tell."""
 
+    def part(self, begin: int, end: int) -> Answers:
+        """Those of the images from ``begin`` to before ``end``."""
+        logits, probabilities, novelty = self
+        return Answers(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])
+
 
 class Classifier:
     """A graph with input ``images`` and the outputs of :class:`Answers`; safe to share by threads.

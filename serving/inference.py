@@ -12,33 +12,11 @@ from litestar.exceptions import ClientException
 from serving.api.errors import DeadlineExceeded, TooManyRequests
 from serving.classifier import Answers, Images
 from serving.http import AnyRequest, header
-from serving.metrics import STAGES
+from serving.metrics import Timing
 from serving.repository import Model
 from serving.service import INLINE_IMAGES, service_of
 
 T = TypeVar("T")
-
-
-class Timing:
-    """Where the time of a request went. Stages follow each other; each ends where the next begins."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._last = time.perf_counter()
-
-    def end(self, stage: str) -> None:
-        """What happened since the last call was ``stage``."""
-        now = time.perf_counter()
-        self.seconds[stage] += now - self._last
-        self._last = now
-
-    def header(self) -> tuple[bytes, bytes]:
-        """``Server-Timing`` (W3C), in milliseconds."""
-        decode, queue, infer, encode = (seconds * 1000 for seconds in self.seconds.values())
-        return (
-            b"server-timing",
-            b"decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, encode;dur=%.3f" % (decode, queue, infer, encode),
-        )
 
 
 def check_admitted(request: AnyRequest) -> None:
@@ -96,23 +74,26 @@ async def infer(
     """
     service = service_of(request)
 
+    def finish(answers: Answers) -> T:
+        answer = encode(answers)
+        timing.end("encode")
+        service.metrics.predicted(model, images, answers.probabilities, timing.seconds)
+        return answer
+
     def work() -> T:
         timing.end("queue")
         if time.monotonic() > deadline:
             raise DeadlineExceeded
         answers = model.classifier.classify(images)
         timing.end("infer")
-        answer = encode(answers)
-        timing.end("encode")
-        service.metrics.predicted(model, images, answers.probabilities, timing.seconds)
-        return answer
+        service.metrics.ran(model, timing.seconds["infer"])
+        return finish(answers)
 
     try:
         with model:
             if len(images) > INLINE_IMAGES:
                 return await service.do(work, large=True)
-            await service.take_turn()
-            return work()
+            return finish(await service.batches.classify(model, images, timing, deadline))
     except DeadlineExceeded:
         raise
     except Exception:

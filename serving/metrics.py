@@ -40,7 +40,7 @@ INK = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 # So many requests are noted before they are counted; a batch of more images than this is counted at once.
-NOTED = 32
+NOTED = 64
 # Seconds until what was noted is counted, whether or not anybody looks.
 COUNTED_AFTER = 0.25
 
@@ -50,6 +50,28 @@ T = TypeVar("T")
 _Prediction = tuple[Images, Floats, dict[str, float]]
 
 METHODS = {"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"}
+
+
+class Timing:
+    """Where the time of a request went. Stages follow each other; each ends where the next begins."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._last = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """What happened since the last call was ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+
+    def header(self) -> tuple[bytes, bytes]:
+        """``Server-Timing`` (W3C), in milliseconds."""
+        decode, queue, infer, encode = (seconds * 1000 for seconds in self.seconds.values())
+        return (
+            b"server-timing",
+            b"decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, encode;dur=%.3f" % (decode, queue, infer, encode),
+        )
 
 
 class _Distribution(Histogram):
@@ -84,6 +106,7 @@ class Metrics:
         self.in_flight = 0
         """Requests being answered."""
         self._noted_requests: deque[tuple[tuple[str, str, int], float]] = deque()
+        self._noted_runs: deque[tuple[Model, float]] = deque()
         self._noted_predictions: deque[tuple[Model, Images, Floats, dict[str, float]]] = deque()
         self._request_series: dict[tuple[str, str, int], tuple[Counter, _Distribution]] = {}
         self._model_series: WeakKeyDictionary[Model, _ModelSeries] = WeakKeyDictionary()
@@ -107,7 +130,11 @@ class Metrics:
             "mnist_refused_requests", "Requests not served, by status.", ["status"], registry=registry
         )
         self._inference_seconds = _Distribution(
-            "mnist_inference_seconds", "In the model alone.", version, buckets=SECONDS, registry=registry
+            "mnist_inference_seconds",
+            "One run of the model, for the images of one request or of several.",
+            version,
+            buckets=SECONDS,
+            registry=registry,
         )
         self._stage_seconds = Counter(
             "mnist_stage_seconds",
@@ -162,6 +189,10 @@ class Metrics:
         if len(self._noted_predictions) >= NOTED or len(images) > NOTED:
             self.count()
 
+    def ran(self, model: Model, seconds: float) -> None:
+        """A model was run once, for one request or for several together."""
+        self._noted_runs.append((model, seconds))
+
     def count(self) -> None:
         """Count what was noted. Any thread may call it at any time: each note is taken by one of them."""
         self._in_flight.set(self.in_flight)
@@ -174,6 +205,11 @@ class Metrics:
             histogram.observe_all(np.array(seconds))
             if key[2] in (401, 403, 413, 429, 503, 504):
                 self._refused.labels(key[2]).inc(len(seconds))
+        runs: defaultdict[Model, list[float]] = defaultdict(list)
+        for model, spent in _taken(self._noted_runs):
+            runs[model].append(spent)
+        for model, seconds in runs.items():
+            self._series_of(model).inference.observe_all(np.array(seconds))
         predictions: defaultdict[Model, list[_Prediction]] = defaultdict(list)
         for model, images, probabilities, spent_in in _taken(self._noted_predictions):
             predictions[model].append((images, probabilities, spent_in))
@@ -189,7 +225,6 @@ class Metrics:
     ) -> None:
         for stage in STAGES:
             series.stages[stage].inc(sum(spent[stage] for spent in seconds))
-        series.inference.observe_all(np.array([spent["infer"] for spent in seconds]))
         series.batch.observe_all(np.array(list(map(len, images))))
         series.last.set(time.time())
         rows = np.concatenate(probabilities)
@@ -265,7 +300,7 @@ class Metrics:
 
         def spent(model: Model, *stages: str) -> dict[str, int]:
             seconds = sum(totals[model.name, model.version, "mnist_stage_seconds_total", stage] for stage in stages)
-            return {"count": of(model, "mnist_inference_seconds_count"), "ns": round(seconds * 1e9)}
+            return {"count": of(model, "mnist_batch_images_count"), "ns": round(seconds * 1e9)}
 
         nothing = {"count": 0, "ns": 0}
         return [
@@ -276,7 +311,7 @@ class Metrics:
                     totals[model.name, model.version, "mnist_last_prediction_timestamp_seconds", ""] * 1000
                 ),
                 "inference_count": of(model, "mnist_batch_images_sum"),
-                "execution_count": of(model, "mnist_batch_images_count"),
+                "execution_count": of(model, "mnist_inference_seconds_count"),
                 "inference_stats": {
                     "success": spent(model, *STAGES),
                     "fail": {"count": of(model, "mnist_prediction_failures_total"), "ns": 0},

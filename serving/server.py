@@ -17,7 +17,8 @@ from typing import Any, cast
 import uvicorn
 from litestar import Litestar
 from litestar.types import HTTPScope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
 
 from serving import logs
@@ -41,6 +42,52 @@ class Refused:
 
     def __init__(self) -> None:
         self.message_event = asyncio.Event()
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer; one that is there whole goes out in one write.
+
+    ASGI has a server wait with the head until there is a body. uvicorn writes each by itself, and searches each
+    header for what may not be in one, which together takes longer than a small model.
+    """
+
+    _start: HTTPResponseStartEvent | None = None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Keep the head until the body is there."""
+        if message["type"] == "http.response.start" and self._start is None:
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start:
+            if message["type"] == "http.response.body" and self._sent_whole(start, message):
+                return
+            await super().send(start)
+        await super().send(message)
+
+    def _sent_whole(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
+        """Send the answer unless there is anything out of the ordinary, which uvicorn knows how to deal with."""
+        headers = [*self.default_headers, *start["headers"]]
+        body = message["body"]
+        head = b"\r\n".join([b"%b: %b" % header for header in headers])
+        if (
+            not self.keep_alive
+            or self.disconnected
+            or self.response_started
+            or self.flow.write_paused
+            or self.scope["method"] == "HEAD"
+            or message.get("more_body")
+            or (b"content-length", b"%d" % len(body)) not in headers
+            or (b"connection", b"close") in headers
+            or head.count(b"\n") != len(headers) - 1
+        ):
+            return False
+        self.waiting_for_100_continue = False
+        self.response_started = self.response_complete = True
+        self.transport.write(b"".join((STATUS_LINE[start["status"]], head, b"\r\n\r\n", body)))
+        self.message_event.set()
+        self.on_response()
+        return True
 
 
 class Protocol(HttpToolsProtocol):
@@ -119,6 +166,11 @@ class Protocol(HttpToolsProtocol):
         # A pipelined request waits for its turn on its own connection, and may never have it.
         if not self.pipeline and not self.cycle.response_complete:
             self._service.gate.arrived(cast("MutableMapping[str, Any]", self.scope))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # uvicorn has no other place to say of which class a cycle is.
+        cycle.__class__ = Cycle
+        super()._start_asgi_task(cycle, app)
 
     def _refuse_size(self) -> None:
         if not self.transport.is_closing():

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from serving.batching import Batches
 from serving.http import AnyRequest
 from serving.keys import Keys
 from serving.metrics import Metrics
@@ -29,10 +30,6 @@ THREADS = 2
 NICE = 10
 # Seconds until such a thread hands the interpreter to the event loop; Python's own 5 ms are ten single digits.
 SWITCH = 0.0005
-
-# When more predictions than this are waiting, the event loop looks at its sockets between any two of them. It
-# takes but one new connection at each look, and a probe or a refusal is not to wait for all of the others.
-CROWD = 8
 
 T = TypeVar("T")
 
@@ -64,11 +61,6 @@ class Gate:
         path = path.rstrip("/")
         return path == "/predict" or (path.startswith("/v2/models/") and path.endswith("/infer"))
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether many are waiting."""
-        return self._taken > CROWD
-
     def left(self, scope: MutableMapping[str, Any]) -> None:
         """The request is answered, or its client gone."""
         if scope.pop("mnist.taken", False):
@@ -84,19 +76,12 @@ class Service:
     metrics: Metrics
     keys: Keys
     gate: Gate
+    batches: Batches
     draining: bool = False
     """SIGTERM has come: not ready any more, still answering."""
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, "large", initializer=_be_nice)
     )
-
-    async def take_turn(self) -> None:
-        """To be awaited before small work."""
-        if self.gate.is_crowded:
-            await self._turn.acquire()
-            # At the loop's next round; the caller does its work in this one.
-            asyncio.get_running_loop().call_soon(self._turn.release)
 
     async def do(self, work: Callable[[], T], *, large: bool) -> T:
         """Do ``work`` here, or on a thread if it is large."""

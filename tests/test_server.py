@@ -307,3 +307,12 @@ def refused(url):
         return get(f"{url}/v2/health/live").status_code != 200
     except httpx.TransportError:
         return True
+
+
+def test_answer_comes_in_one_piece():
+    with service() as (url, _), connect(url) as connection:
+        for _ in range(5):
+            connection.sendall(HEAD + DIGIT)
+            head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert f"content-length: {len(body)}".encode() in head.splitlines()

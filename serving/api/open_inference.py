@@ -28,8 +28,9 @@ from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, do
 from serving.bundle import Tensor
 from serving.classifier import IMAGE_SIZE, INPUTS, Answers, Floats, Images
 from serving.http import Answer, AnyRequest, header, read_body
-from serving.inference import Timing, check_admitted, deadline_of, infer
+from serving.inference import check_admitted, deadline_of, infer
 from serving.keys import check_admin_key, check_prediction_key
+from serving.metrics import Timing
 from serving.repository import Model, ModelUnavailableError, UnknownModelError
 from serving.service import INLINE_BYTES, Service, service_of
 

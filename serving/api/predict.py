@@ -21,8 +21,9 @@ from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Answers, Floats, Images
 from serving.http import Answer, AnyRequest, header, read_body
 from serving.images import PictureError, PictureTooLargeError, decode
-from serving.inference import Timing, check_admitted, deadline_of, infer
+from serving.inference import check_admitted, deadline_of, infer
 from serving.keys import check_prediction_key
+from serving.metrics import Timing
 from serving.repository import Judgement, Model, Reasons
 from serving.service import INLINE_BYTES, Service, service_of
 from serving.settings import Settings

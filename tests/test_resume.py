@@ -73,3 +73,16 @@ def test_resume_without_a_checkpoint_begins(tmp_path, run):
     again = run("mnist-train", *flags)
     assert again.returncode == 0
     assert "Test set: Avg. loss:" in again.stdout
+
+
+def test_a_checkpoint_from_before_a_setting_existed_is_gone_on_with(tmp_path, run):
+    output = tmp_path / "run"
+    flags = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--output", output, "--resume"]
+    assert run("mnist-train", *flags).returncode == 0
+    saved = checkpoint.load(output / "last.pt")
+    del saved["config"]["foreign"]
+    checkpoint.save(output / "last.pt", saved)
+    assert run("mnist-train", *flags).returncode == 0
+    refused = run("mnist-train", *flags, "--foreign", "0.5")
+    assert refused.returncode == 1
+    assert "--foreign 0.0, not 0.5" in refused.stderr

@@ -38,6 +38,7 @@ SETTINGS = {
     "elastic": 0.5,
     "contrast": 1.25,
     "erase": 0.125,
+    "foreign": 0.25,
     "clean_epochs": 1,
     "teacher": "",  # made by the fixture that uses it
     "teacher_weight": 0.5,

@@ -81,6 +81,11 @@ class TrainConfig:
     elastic: Annotated[float, "Standard deviation in pixels of random bending; 0 is off."] = 0.0
     contrast: Annotated[float, "Contrast of what is moved or bent, which resampling blurs; 1 leaves it blurred."] = 1.4
     erase: Annotated[float, "Share of the images that lose a random patch; 0 is off."] = 0.0
+    foreign: Annotated[
+        float,
+        "Share of the images made unlike MNIST's: ones with an upstroke, other proportions, other pens, "
+        "pictures of few pixels; 0 is off.",
+    ] = 0.0
     clean_epochs: Annotated[int, "Last epochs on the images as they are."] = 0
     teacher: Annotated[str, "Run folders, separated by commas, whose mean answer is learnt beside the label."] = ""
     teacher_weight: Annotated[float, "Weight of the teachers' answer in the loss; the label has the rest."] = 0.9
@@ -106,6 +111,7 @@ class TrainConfig:
         self._check("elastic", 0 <= self.elastic <= 5, "must lie between 0, which is off, and 5 pixels")
         self._check("contrast", 1 <= self.contrast <= 5, "must lie between 1, which leaves images blurred, and 5")
         self._check("erase", 0 <= self.erase <= 1, "must lie between 0, which is off, and 1")
+        self._check("foreign", 0 <= self.foreign <= 1, "must lie between 0, which is off, and 1")
         self._check("clean_epochs", self.clean_epochs >= 0, "must not be negative")
         self._check("teacher_weight", 0 <= self.teacher_weight <= 1, "must lie between 0 and 1")
         self._check("temperature", 0 < self.temperature < float("inf"), "must be a positive number")

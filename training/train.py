@@ -15,6 +15,7 @@ the very steps an uninterrupted one takes.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -40,6 +41,7 @@ from training.config import TrainConfig
 from training.data import Digits, Splits
 from training.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
+from training.foreign import foreign
 from training.models import build, normalize, parameter_count
 from training.optimizers import build_optimizer, rate_at, set_rate
 from training.plots import plot_confusion, plot_curves, plot_mistakes, plot_reliability
@@ -119,11 +121,12 @@ class State:
         saved = checkpoint.load(path)
         if "config" not in saved:
             raise checkpoint.CheckpointError(f"{path} holds weights alone, not a run to go on with")
-        differing = [key for key, value in self.config.asdict().items() if saved["config"].get(key) != value]
+        # A setting that the checkpoint's version did not know yet did nothing, as its default does.
+        before = {field.name: field.default for field in dataclasses.fields(TrainConfig)} | saved["config"]
+        differing = [key for key, value in self.config.asdict().items() if before[key] != value]
         if differing:
             changes = ", ".join(
-                f"--{key.replace('_', '-')} {saved['config'].get(key)}, not {getattr(self.config, key)}"
-                for key in differing
+                f"--{key.replace('_', '-')} {before[key]}, not {getattr(self.config, key)}" for key in differing
             )
             raise TrainingError(
                 f"{path.parent} belongs to another run: it has {changes}. "
@@ -226,17 +229,20 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
     state.optimizer.zero_grad()
     total = 0.0
     for images, labels in zip(batch.images.split(PART), batch.labels.split(PART), strict=True):
-        inputs = normalize(images if clean else _augmented(config, images))
+        usual = images if clean else _augmented(config, images)
+        seen = usual if clean or not config.foreign else foreign(usual, labels, config.foreign, torch.default_generator)
         # Shared out only now, so that every image is changed as it would be by one process alone.
-        inputs, labels = distributed.share(inputs), distributed.share(labels)
-        with _arithmetic(config, inputs):
-            logits = state.parallel(inputs).float()
+        usual, seen, labels = (distributed.share(part) for part in (usual, seen, labels))
+        with _arithmetic(config, seen):
+            logits = state.parallel(normalize(seen)).float()
         whole = len(labels) == len(batch)
         loss = F.cross_entropy(
             logits, labels, label_smoothing=config.label_smoothing, reduction="mean" if whole else "sum"
         )
         if state.teacher:
-            taught = _distillation(config, state.teacher, inputs, logits, reduction="batchmean" if whole else "sum")
+            # The teacher may know MNIST alone: it is asked of the digits as MNIST has them.
+            reduction = "batchmean" if whole else "sum"
+            taught = _distillation(config, state.teacher, normalize(usual), logits, reduction)
             loss = (1 - config.teacher_weight) * loss + config.teacher_weight * taught
         if not whole:
             loss = loss / len(batch)

@@ -1,0 +1,102 @@
+"""Digits as MNIST has none: of other proportions, by other pens, scans of a few pixels, the 1 that Europeans write.
+
+MNIST's digits come from one country, one scanner and two kinds of writers. A network that knew no others would read
+a 1 with an upstroke as a 7, and strokes that run together at 8x8 pixels as whatever has none between.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WIDTH = (math.log(0.65), math.log(1.3))  # of the factor on it
+# Of a pixel that strokes become thinner or broader on either side. MNIST's thin ones would not bear more.
+PEN = (-0.5, 0.8)
+COARSE = (10, 20)  # pixels a side
+COARSE_CONTRAST = (1.0, 1.8)  # what enlarged the image may have sharpened it too
+GREY = 110.0
+# An upstroke: its angle below the horizontal, its length and half its breadth in pixels.
+ANGLE = (math.radians(15), math.radians(70))
+LENGTH = (3.5, 8.5)
+BREADTH = (0.8, 1.6)
+
+
+def foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """A share of the images in another hand: an upstroke to ones, then other proportions, another pen, few pixels.
+
+    Args:
+        images: ``[N, 28, 28]`` in 0..255, background 0.
+        labels: the digits, int64 ``[N]``.
+        share: of the images that each of the four happens to, independently.
+        generator: where the randomness comes from, on the CPU.
+
+    Returns:
+        float32 ``[N, 28, 28]`` in the same units.
+    """
+    changed = images.float().clone()
+
+    def some() -> Tensor:
+        return (torch.rand(len(labels), generator=generator) < share).to(images.device)
+
+    for chosen, change in ((some() & (labels == 1), upstroke), (some(), width), (some(), pen), (some(), coarse)):
+        if chosen.any():
+            made = change(changed[chosen], generator)
+            # Ink is as strong as before, for so pictures are prepared (see serving/images.py).
+            changed[chosen] = (made * (255 / made.amax(dim=(1, 2), keepdim=True).clamp(min=1))).clamp(0, 255)
+    return changed
+
+
+def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A line drawn from the top of the digit down to the left."""
+    count, size, _ = images.shape
+    positions = torch.arange(size, device=images.device) + 0.5
+    top = (images > 100).any(dim=2).int().argmax(dim=1)
+    # Where the first two rows of ink have their middle, the line begins.
+    rows = torch.arange(size, device=images.device) - top[:, None]
+    head = (images * ((rows >= 0) & (rows < 2))[:, :, None]).sum(dim=1) + 1e-6
+    x = ((head * positions).sum(dim=1) / head.sum(dim=1))[:, None, None]
+    y = (top + 1.0)[:, None, None]
+    angle, length, breadth = (
+        _uniform(bounds, count, generator).to(images.device)[:, None, None] for bounds in (ANGLE, LENGTH, BREADTH)
+    )
+    # Each pixel's distance from the nearest point of the line.
+    right, down = positions - x, positions[:, None] - y
+    along = (down * torch.sin(angle) - right * torch.cos(angle)).clamp(min=0).minimum(length)
+    distance = torch.hypot(right + along * torch.cos(angle), down - along * torch.sin(angle))
+    return images.maximum((breadth - distance + 0.5).clamp(0, 1) * 255)
+
+
+def width(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Narrower or wider."""
+    theta = torch.zeros(len(images), 2, 3)
+    theta[:, 0, 0] = torch.exp(-_uniform(WIDTH, len(images), generator))
+    theta[:, 1, 1] = 1
+    grid = F.affine_grid(theta.to(images.device), [len(images), 1, *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
+
+
+def pen(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Strokes broader or thinner."""
+    images = images.unsqueeze(1)
+    broader = F.max_pool2d(images, 3, stride=1, padding=1)
+    thinner = -F.max_pool2d(-images, 3, stride=1, padding=1)
+    change = _uniform(PEN, len(images), generator).to(images.device)[:, None, None, None]
+    target = torch.where(change > 0, broader, thinner)
+    return (images + change.abs() * (target - images)).squeeze(1)
+
+
+def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Averaged down to few pixels, and enlarged again as a small picture is."""
+    size = int(torch.randint(*COARSE, (), generator=generator))
+    small = F.interpolate(images.unsqueeze(1), (size, size), mode="area")
+    large = F.interpolate(small, images.shape[1:], mode="bicubic", align_corners=False).squeeze(1)
+    contrast = _uniform(COARSE_CONTRAST, len(images), generator).to(images.device)[:, None, None]
+    return (large - GREY) * contrast + GREY
+
+
+def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator | None) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * torch.rand(count, generator=generator)

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)
 from benchmarks.hostile import assault
 from benchmarks.load import service
-from benchmarks.serving import conditions, resident
+from benchmarks.report import tell
+from benchmarks.serving import resident, where
 from serving import bundle
 
 
@@ -47,28 +48,24 @@ def main(requests: int, seed: int, save: Path | None) -> None:
         seconds = time.perf_counter() - started
     first, last = statistics.median(memory[10:20]), statistics.median(memory[-10:])
     rate = (requests + outcome.right) / 3600
-    table = "\n".join(
-        [
-            conditions("clients"),
-            "",
-            f"{requests} hostile requests and {outcome.right} good ones in {seconds:.0f} s, "
-            f"as many as come in an hour at {rate:.0f} a second.",
-            "",
-            "| answer | hostile requests |",
-            "|---|---|",
-            *(f"| {status} | {count} |" for status, count in sorted(outcome.statuses.items())),
-            "",
-            f"- answers of 500 and above, and requests without any answer: {len(outcome.failures)}",
-            f"- wrong answers to good requests: {len(outcome.wrong)}",
-            f"- memory: {first:.1f} MB in the second tenth, {last:.1f} MB in the last ({last / first - 1:+.1%}), "
-            f"at most {max(memory):.1f}",
-        ]
-    )
-    click.echo(table)
+    lines = [
+        where("clients"),
+        "",
+        f"{requests} hostile requests and {outcome.right} good ones in {seconds:.0f} s, "
+        f"as many as come in an hour at {rate:.0f} a second.",
+        "",
+        "| answer | hostile requests |",
+        "|---|---|",
+        *(f"| {status} | {count} |" for status, count in sorted(outcome.statuses.items())),
+        "",
+        f"- answers of 500 and above, and requests without any answer: {len(outcome.failures)}",
+        f"- wrong answers to good requests: {len(outcome.wrong)}",
+        f"- memory: {first:.1f} MB in the second tenth, {last:.1f} MB in the last ({last / first - 1:+.1%}), "
+        f"at most {max(memory):.1f}",
+    ]
+    tell(lines, save)
     for kind, what, sent in outcome.failures[:10]:
         click.echo(f"{kind}: {what}: {sent[:300]!r}", err=True)
-    if save:
-        save.write_text(table + "\n")
     sys.exit(bool(outcome.failures or outcome.wrong))
 
 

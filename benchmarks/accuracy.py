@@ -9,10 +9,7 @@ is not trained again, what was stopped goes on where it was, and the table tells
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ import click
 
 # Run as a file, this folder comes first on the path, and its training.py hides the package.
 sys.path[0] = str(Path(__file__).parent.parent)
+from benchmarks.report import conditions
 from training import data
 from training.config import TrainConfig
 from training.data import Splits
@@ -125,12 +123,6 @@ def table(runs: Path, splits: Splits) -> list[str]:
     return lines
 
 
-def conditions() -> str:
-    """The machine, the versions and the command."""
-    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy"))
-    return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
-
-
 @click.command()
 @click.option("--rows", default=",".join(ROWS), show_default=True, help="Rows to train, in this order.")
 @click.option("--seeds", default="0,1,2,3,4", show_default=True, help="Seeds of each row.")
@@ -144,7 +136,7 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
     splits = data.load("mnist")
 
     def text() -> str:
-        lines = [conditions(), "`python benchmarks/accuracy.py`", "", PROTOCOL, "", *table(runs, splits)]
+        lines = [conditions("torch", "numpy"), "", PROTOCOL, "", *table(runs, splits)]
         return "\n".join(lines) + "\n\n" + TRIED.read_text()
 
     for name in filter(None, rows.split(",")):

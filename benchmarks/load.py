@@ -24,7 +24,8 @@ import uvloop
 
 ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)
-from benchmarks.serving import BIN, bodies, conditions, free_port, process, resident, wrk
+from benchmarks.report import tell
+from benchmarks.serving import BIN, bodies, free_port, process, resident, where, wrk
 
 # So many images in one request of the neighbour.
 THOUSAND = 1024
@@ -212,7 +213,7 @@ def main(seconds: int, save: Path | None) -> None:
     # As the load generator: beside the service, not in its way.
     os.sched_setaffinity(0, {1})
     lines = [
-        conditions("clients"),
+        where("clients"),
         "",
         "**A single digit beside a neighbour with large batches**",
         "",
@@ -222,10 +223,7 @@ def main(seconds: int, save: Path | None) -> None:
         "",
         *overload(seconds),
     ]
-    table = "\n".join(lines)
-    click.echo(table)
-    if save:
-        save.write_text(table + "\n")
+    tell(lines, save)
 
 
 if __name__ == "__main__":

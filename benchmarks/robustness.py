@@ -12,10 +12,7 @@ t10k-images-idx3-ubyte.gz below --fashion, for instance of Debian's package data
 from __future__ import annotations
 
 import gzip
-import importlib.metadata
 import io
-import os
-import platform
 import string
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +29,7 @@ sys.path[0] = str(Path(__file__).parent.parent)
 sys.path.insert(1, str(Path(__file__).parent))
 from corruptions import CORRUPTIONS, corrupt
 
+from benchmarks.report import conditions
 from serving import repository
 from serving.bundle import RELEASE
 from serving.classifier import Answers
@@ -202,9 +200,8 @@ def main(
     read = Reader(folder, model)
     test = data.load("mnist", folder=mnist).test
     digits, truth = test.images.numpy()[:images], test.labels.numpy()[:images]
-    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnxruntime", "numpy", "pillow"))
-    tell(f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}")
-    tell(f"model {read.model.name} version {read.model.version}; `python {' '.join(sys.argv)}`\n")
+    model_named = f"model {read.model.name} version {read.model.version}"
+    tell(conditions("onnxruntime", "numpy", "pillow", also=model_named) + "\n")
     form = "| {} | images | right | calibration error | accepted |\n|---|---|---|---|---|"
     tell(form.format("MNIST's test digits as pictures"))
     clean, accepted = read.images(digits)

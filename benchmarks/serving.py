@@ -10,11 +10,9 @@ the ratio is that of the medians.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -36,6 +34,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)
+from benchmarks.report import conditions, tell
 from serving import bundle
 
 BIN = Path(sys.executable).parent
@@ -147,15 +146,9 @@ def resident(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1000  # type: ignore[index]
 
 
-def conditions(load: str) -> str:
-    """The machine, the versions, where the load came from, and the command."""
-    versions = " ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("litestar", "uvicorn", "onnxruntime", "numpy")
-    )
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; "
-        f"server on core 0, {load} on core 1\n`python {' '.join(sys.argv)}`"
-    )
+def where(load: str) -> str:
+    """The conditions of figures of the service."""
+    return conditions("litestar", "uvicorn", "onnxruntime", "numpy", also=f"server on core 0, {load} on core 1")
 
 
 def compare(repository: Path, seconds: int, rounds: int, batches: list[int]) -> tuple[list[str], float, float]:
@@ -247,7 +240,7 @@ def main(
     for tool in ("wrk", "taskset", *(["py-spy"] if profiled else [])):
         if not shutil.which(tool):
             raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux; pip install py-spy")
-    lines = [conditions(f"wrk with {CONNECTIONS} connections")]
+    lines = [where(f"wrk with {CONNECTIONS} connections")]
     models = {"cnn, the packaged model": bundle.RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
     for name, folder in models.items():
         with tempfile.TemporaryDirectory() as temporary:
@@ -269,10 +262,7 @@ def main(
             "|---|---|",
             *profile(bundle.RELEASE, 2 * seconds),
         ]
-    table = "\n".join(lines)
-    click.echo(table)
-    if save:
-        save.write_text(table + "\n")
+    tell(lines, save)
 
 
 if __name__ == "__main__":

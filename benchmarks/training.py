@@ -12,10 +12,7 @@ With --recipe, that recipe over many seeds instead: how exact it gets, and how l
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -31,6 +28,7 @@ from torch import nn
 
 # Run as a file, this folder comes first on the path, and this file's name hides the package.
 sys.path[0] = str(Path(__file__).parent.parent)
+from benchmarks.report import conditions, tell
 from training import data, sources
 from training.config import RECIPES, TrainConfig
 from training.data import Splits
@@ -99,16 +97,6 @@ def torchvision_folder(folder: Path) -> Path:
     for name, content in sources.fetch(sources.DATASETS["mnist"]).items():
         (raw / name).write_bytes(content)
     return folder
-
-
-def conditions() -> str:
-    """The machine, the versions and the command."""
-    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "numpy"))
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, "
-        f"Python {platform.python_version()}, {versions}\n"
-        f"`python {' '.join(sys.argv)}`"
-    )
 
 
 def recipe_table(recipe: str, seeds: int) -> list[str]:
@@ -180,11 +168,9 @@ def loops_table(rounds: int, cnn: bool) -> list[str]:
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
     """Measure, and print a table."""
-    lines = [conditions(), "", *(recipe_table(recipe, seeds) if recipe else loops_table(rounds, cnn))]
-    table = "\n".join(lines)
-    click.echo(table)
-    if save:
-        save.write_text(table + "\n")
+    where = conditions("torch", "torchvision", "numpy", also=f"{torch.get_num_threads()} threads")
+    lines = [where, "", *(recipe_table(recipe, seeds) if recipe else loops_table(rounds, cnn))]
+    tell(lines, save)
 
 
 if __name__ == "__main__":

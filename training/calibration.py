@@ -20,15 +20,21 @@ from torch import Tensor, nn
 from training.augment import augment
 from training.data import Digits, Splits
 from training.evaluate import BATCH, Evaluation
+from training.foreign import foreign
 from training.models import normalize
 from training.outliers import outliers
 
 FALSE_REJECTIONS = 0.01
 
 # Images the score is fitted on: as they are, distorted, and outliers.
-CLEAN, DISTORTED, OUTLIERS = 12_000, 6_000, 14_000
-HIDDEN = 64
-STEPS, BATCH_SIZE, RATE = 2000, 256, 0.01
+CLEAN, DISTORTED, OUTLIERS = 16_000, 8_000, 20_000
+# Another pen or few pixels make no digit a stranger, and no letter a digit.
+FOREIGN = 0.25
+# Of the outliers this share is bent, by so many pixels: letters in print become more like written ones.
+BENT, BENDING = 0.7, 1.0
+NO_DIGIT = -1
+HIDDEN = 128
+STEPS, BATCH_SIZE, RATE = 2500, 256, 0.01
 
 
 class Novelty(nn.Module):
@@ -104,14 +110,18 @@ def calibrate(network: nn.Module, splits: Splits, seed: int) -> Calibration:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clean = _ask(body, head, held.images)
-        distorted = _ask(body, head, _distorted(held.images, generator))
-        temperature = fit_temperature(torch.cat([clean[1], distorted[1]]), torch.cat([held.labels, held.labels]).cpu())
+        moved = _ask(body, head, _distorted(held.images, generator))
+        temperature = fit_temperature(torch.cat([clean[1], moved[1]]), torch.cat([held.labels, held.labels]).cpu())
 
-        train = splits.train.images.cpu()
-        chosen = train[torch.randperm(len(train), generator=generator)[: CLEAN + DISTORTED]]
+        train = Digits(splits.train.images.cpu(), splits.train.labels.cpu())
+        chosen = train.take(torch.randperm(len(train), generator=generator)[: CLEAN + DISTORTED])
         distinct = round(len(chosen) * DISTORTED / (CLEAN + DISTORTED))
-        strangers = outliers(train, min(OUTLIERS, max(64, len(train))), seed)
-        known = torch.cat([chosen[distinct:], _distorted(chosen[:distinct], generator)])
+        distorted = _distorted(chosen.images[:distinct], generator)
+        known = torch.cat([_foreign(distorted, chosen.labels[:distinct], generator), chosen.images[distinct:]])
+        strangers = outliers(train.images, min(OUTLIERS, max(64, len(train))), seed)
+        bent = round(BENT * len(strangers))
+        strangers = torch.cat([_distorted(strangers[:bent], generator, elastic=BENDING), strangers[bent:]])
+        strangers = _foreign(strangers, torch.full((len(strangers),), NO_DIGIT), generator)
         inputs = torch.cat(
             [torch.cat([f, logits / temperature], 1) for f, logits in (_ask(body, head, i) for i in (known, strangers))]
         )
@@ -172,10 +182,14 @@ def _ask(body: nn.Module, head: nn.Linear | None, images: Tensor) -> tuple[Tenso
     return features, head(features) if head else features
 
 
-def _distorted(images: Tensor, generator: torch.Generator) -> Tensor:
+def _distorted(images: Tensor, generator: torch.Generator, elastic: float = 0.0) -> Tensor:
     if not len(images):
         return images.cpu()
-    return augment(images.cpu(), generator).clamp(0, 255).round().to(torch.uint8)
+    return augment(images.cpu(), generator, elastic=elastic).clamp(0, 255).round().to(torch.uint8)
+
+
+def _foreign(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    return foreign(images, labels, FOREIGN, generator).round().to(torch.uint8)
 
 
 def _last(digits: Digits, count: int) -> Digits:

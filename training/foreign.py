@@ -14,13 +14,13 @@ from torch import Tensor
 
 WIDTH = (math.log(0.65), math.log(1.3))  # of the factor on it
 # Of a pixel that strokes become thinner or broader on either side. MNIST's thin ones would not bear more.
-PEN = (-0.5, 0.8)
+PEN = (-0.5, 1.5)
 COARSE = (10, 20)  # pixels a side
 COARSE_CONTRAST = (1.0, 1.8)  # what enlarged the image may have sharpened it too
 GREY = 110.0
 # An upstroke: its angle below the horizontal, its length and half its breadth in pixels.
-ANGLE = (math.radians(15), math.radians(70))
-LENGTH = (3.5, 8.5)
+ANGLE = (math.radians(25), math.radians(70))
+LENGTH = (3.5, 10.0)
 BREADTH = (0.8, 1.6)
 
 
@@ -30,7 +30,8 @@ def foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Gener
     Args:
         images: ``[N, 28, 28]`` in 0..255, background 0.
         labels: the digits, int64 ``[N]``.
-        share: of the images that each of the four happens to, independently.
+        share: of the images that each of width, pen and few pixels happens to, independently; an upstroke to twice the
+            share of the ones.
         generator: where the randomness comes from, on the CPU.
 
     Returns:
@@ -38,10 +39,11 @@ def foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Gener
     """
     changed = images.float().clone()
 
-    def some() -> Tensor:
+    def some(share: float) -> Tensor:
         return (torch.rand(len(labels), generator=generator) < share).to(images.device)
 
-    for chosen, change in ((some() & (labels == 1), upstroke), (some(), width), (some(), pen), (some(), coarse)):
+    ones = some(2 * share) & (labels == 1)
+    for chosen, change in ((ones, upstroke), (some(share), width), (some(share), pen), (some(share), coarse)):
         if chosen.any():
             made = change(changed[chosen], generator)
             # Ink is as strong as before, for so pictures are prepared (see serving/images.py).
@@ -81,11 +83,13 @@ def width(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def pen(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Strokes broader or thinner."""
     images = images.unsqueeze(1)
-    broader = F.max_pool2d(images, 3, stride=1, padding=1)
     thinner = -F.max_pool2d(-images, 3, stride=1, padding=1)
+    broader = F.max_pool2d(images, 3, stride=1, padding=1)
+    broadest = F.max_pool2d(images, 5, stride=1, padding=2)
     change = _uniform(PEN, len(images), generator).to(images.device)[:, None, None, None]
-    target = torch.where(change > 0, broader, thinner)
-    return (images + change.abs() * (target - images)).squeeze(1)
+    changed = images - change.clamp(max=0) * (thinner - images)
+    changed = changed + change.clamp(0, 1) * (broader - images) + (change - 1).clamp(min=0) * (broadest - broader)
+    return changed.squeeze(1)
 
 
 def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:

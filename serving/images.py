@@ -546,7 +546,8 @@ def center(digit: Ink) -> Images:
 
 def sharpen(image: Images) -> Images:
     """With edges as steep as MNIST's, where enlarging has made them shallow."""
-    return np.rint(np.clip((image - EDGE) * SHARPEN + EDGE, 0, 255)).astype(np.uint8)
+    sharp: Images = np.rint(np.clip((image - EDGE) * SHARPEN + EDGE, 0, 255)).astype(np.uint8)
+    return sharp
 
 
 def _centre(ink: Ink) -> tuple[float, float]:

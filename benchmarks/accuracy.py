@@ -32,7 +32,8 @@ from training.train import train
 TRIED = Path(__file__).parent / "results" / "accuracy-tried.md"
 PROTOCOL = """\
 All 60,000 training images; the last epoch's averaged weights; mean and standard deviation over seeds. The test
-set chose nothing: no epoch, no seed, no setting. Most published figures are those of the epoch that tested best."""
+set chose nothing: no epoch, no seed, no setting. Most published figures are those of the epoch that tested best.
+Runs of one thread had the second core busy with another."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def table(runs: Path, splits: Splits) -> list[str]:
         lines.append(
             f"| {name}{teachers} | {records[0]['parameters']:,} | {records[0]['config']['epochs']} | {len(tests)} "
             f"| **{percent([test['accuracy'] for test in tests])}** "
-            f"| {', '.join(str(test['errors']) for test in tests)} | {seconds:.0f} ({threads} threads) |"
+            f"| {', '.join(str(test['errors']) for test in tests)} | {seconds:.0f} (threads: {threads}) |"
         )
     for name in ENSEMBLES:
         folders = finished(runs, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ def conditions(*packages: str, also: str = "") -> str:
     """The machine, the versions, what else matters, and the command."""
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
-    return f"{machine}{also and f'; {also}'}\n`python {' '.join(sys.argv)}`"
+    return f"{machine}{also and f'; {also}'}\n`python {shlex.join(sys.argv)}`"
 
 
 def tell(lines: Iterable[str], save: Path | None) -> None:

@@ -27,7 +27,7 @@ from serving import bundle
 
 
 @click.command()
-@click.option("--requests", default=100_000, show_default=True, help="Hostile requests.")
+@click.option("--requests", default=100_000, show_default=True, type=click.IntRange(min=100), help="Hostile requests.")
 @click.option("--seed", default=0, show_default=True, help="They are made from it.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
 def main(requests: int, seed: int, save: Path | None) -> None:

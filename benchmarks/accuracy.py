@@ -20,7 +20,7 @@ import click
 
 # Run as a file, this folder comes first on the path, and its training.py hides the package.
 sys.path[0] = str(Path(__file__).parent.parent)
-from benchmarks.report import conditions
+from benchmarks.report import conditions, tell
 from training import data
 from training.config import TrainConfig
 from training.data import Splits
@@ -138,16 +138,14 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
 
     def text() -> str:
         lines = [conditions("torch", "numpy"), "", PROTOCOL, "", *table(runs, splits)]
-        return "\n".join(lines) + "\n\n" + TRIED.read_text()
+        return "\n".join(lines) + "\n\n" + TRIED.read_text().rstrip()
 
     for name in filter(None, rows.split(",")):
         for seed in map(int, seeds.split(",")):
             run(runs, name, seed, splits)
             if save:
-                save.write_text(text())
-    click.echo(text())
-    if save:
-        save.write_text(text())
+                save.write_text(text() + "\n")
+    tell([text()], save)
 
 
 if __name__ == "__main__":

@@ -61,9 +61,12 @@ def service(*options: object) -> Iterator[tuple[int, int]]:
 def ask(connection: socket.socket, request: bytes) -> bytes:
     """Send a request and wait for the whole answer."""
     connection.sendall(request)
-    received = connection.recv(1 << 20)
+    received = b""
     while (size := answer_size(received)) is None or len(received) < size:
-        received += connection.recv(1 << 20)
+        part = connection.recv(1 << 20)
+        if not part:
+            raise ConnectionError("the service closed the connection before its answer was whole")
+        received += part
     return received
 
 

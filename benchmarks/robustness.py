@@ -26,9 +26,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 sys.path[0] = str(Path(__file__).parent.parent)
-sys.path.insert(1, str(Path(__file__).parent))
-from corruptions import CORRUPTIONS, corrupt
-
+from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.report import conditions
 from serving import repository
 from serving.bundle import RELEASE

@@ -57,13 +57,15 @@ class Batches:
     def _run(self, model: Model) -> None:
         """Answer the first that wait; others have their turn once the event loop has looked around."""
         waiting = self._waiting[model]
-        batch = _next_batch(waiting)
+        if batch := _next_batch(waiting):
+            self._answer(model, batch)
+        # Only now, so that those who are answered come before the next batch.
         if waiting:
             asyncio.get_running_loop().call_soon(self._run, model)
         else:
             del self._waiting[model]
-        if not batch:
-            return
+
+    def _answer(self, model: Model, batch: list[_Waiting]) -> None:
         try:
             answers = model.classifier.classify(
                 np.concatenate([one.images for one in batch]) if len(batch) > 1 else batch[0].images
@@ -82,7 +84,7 @@ class Batches:
 
 
 def _next_batch(waiting: deque[_Waiting]) -> list[_Waiting]:
-    """Taken from the front: requests of some TOGETHER images, their time not over, their clients still there."""
+    """Taken from the front: requests of some TOGETHER images, their time not over, not cancelled."""
     batch: list[_Waiting] = []
     count = 0
     while waiting and count < TOGETHER:

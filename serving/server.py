@@ -55,7 +55,8 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: ASGISendEvent) -> None:
         """Keep the head until the body is there."""
-        if message["type"] == "http.response.start" and self._start is None:
+        if message["type"] == "http.response.start" and not self.response_started:
+            # A second one is that of the 500 after a failure between head and body.
             self._start = message
             return
         start, self._start = self._start, None
@@ -131,7 +132,9 @@ class Protocol(HttpToolsProtocol):
         # A request that came whole, as nearly all do, needs no timer. Line breaks between two requests begin
         # none, but have ended the wait for the next.
         answered = self.cycle is None or self.cycle.response_complete
-        if self._slow is None and (answered or not self._ended):
+        # After an answer the connection has uvicorn's time to idle.
+        idle = self.timeout_keep_alive_task is not None
+        if self._slow is None and not idle and (answered or not self._ended):
             self._expect()
 
     def on_message_begin(self) -> None:
@@ -145,7 +148,8 @@ class Protocol(HttpToolsProtocol):
         self._head_ended = True
         self._refused = False
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._service.gate.is_full(self.url.partition(b"?")[0].decode("latin-1")):
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        if idle and self.parser.get_method() == b"POST" and self._service.gate.is_full(path):
             self._refused = True
             self.cycle = Refused()  # type: ignore[assignment]
         else:
@@ -163,13 +167,15 @@ class Protocol(HttpToolsProtocol):
             if not self.parser.should_keep_alive():
                 self.transport.close()
             return
-        # A pipelined request waits for its turn on its own connection, and may never have it.
+        # A pipelined request waits for its turn on its own connection, may never have it, and is counted when it has.
         if not self.pipeline and not self.cycle.response_complete:
             self._service.gate.arrived(cast("MutableMapping[str, Any]", self.scope))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # uvicorn has no other place to say of which class a cycle is.
         cycle.__class__ = Cycle
+        if not cycle.more_body:
+            self._service.gate.arrived(cast("MutableMapping[str, Any]", cycle.scope))
         super()._start_asgi_task(cycle, app)
 
     def _refuse_size(self) -> None:

@@ -83,7 +83,22 @@ def test_event_loop_looks_around_between_batches(model, digits):
     assert model.classifier.runs == [TOGETHER] * 3
 
 
-def test_what_came_too_late_or_left_is_not_begun(model, digits):
+def test_who_is_answered_comes_before_the_next_batch(model, digits):
+    async def crowd():
+        batches = Batches(Metrics())
+        runs = []
+
+        async def one(i):
+            await ask(model, batches, digits[i : i + 1])
+            runs.append(len(model.classifier.runs))
+
+        await asyncio.gather(*(one(i) for i in range(3 * TOGETHER)))
+        return runs
+
+    assert asyncio.run(crowd()) == [1] * TOGETHER + [2] * TOGETHER + [3] * TOGETHER
+
+
+def test_what_came_too_late_or_was_cancelled_is_not_begun(model, digits):
     async def three():
         batches = Batches(Metrics())
         late = ask(model, batches, digits[:1], time.monotonic() - 1)

@@ -309,6 +309,29 @@ def refused(url):
         return True
 
 
+def test_pipelined_requests_are_counted_once():
+    """What is beyond the bound is refused, and all that was taken is given back."""
+    two = HEAD.replace(b"784", b"%d" % (784 * 60)) + bytes(784 * 60)
+    with service("--max-concurrency", 2) as (url, _):
+        connections = [connect(url) for _ in range(6)]
+        for connection in connections:
+            connection.sendall(HEAD + DIGIT + two)
+        for connection in connections:
+            statuses = []
+            with connection, connection.makefile("rb") as answers:
+                for _ in range(2):
+                    statuses.append(int(answers.readline().split()[1]))
+                    length = 0
+                    while (line := answers.readline()) != b"\r\n":
+                        if line.lower().startswith(b"content-length:"):
+                            length = int(line.split(b":")[1])
+                    answers.read(length)
+            assert set(statuses) <= {200, 429}
+        with httpx.Client(base_url=url) as client:
+            for _ in range(3):
+                assert predict(client).status_code == 200
+
+
 def test_answer_comes_in_one_piece():
     with service() as (url, _), connect(url) as connection:
         for _ in range(5):

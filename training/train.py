@@ -121,8 +121,8 @@ class State:
         saved = checkpoint.load(path)
         if "config" not in saved:
             raise checkpoint.CheckpointError(f"{path} holds weights alone, not a run to go on with")
-        # A setting that the checkpoint's version did not know yet did nothing, as its default does.
-        before = {field.name: field.default for field in dataclasses.fields(TrainConfig)} | saved["config"]
+        # Before a setting existed, a run went as it does with the default.
+        before = {setting.name: setting.default for setting in dataclasses.fields(TrainConfig)} | saved["config"]
         differing = [key for key, value in self.config.asdict().items() if before[key] != value]
         if differing:
             changes = ", ".join(

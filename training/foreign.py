@@ -15,7 +15,7 @@ from torch import Tensor
 WIDTH = (math.log(0.65), math.log(1.3))  # of the factor on it
 # Of a pixel that strokes become thinner or broader on either side. MNIST's thin ones would not bear more.
 PEN = (-0.5, 1.5)
-COARSE = (10, 20)  # pixels a side
+COARSE = (10, 20)  # pixels a side, from the first to below the second
 COARSE_CONTRAST = (1.0, 1.8)  # what enlarged the image may have sharpened it too
 GREY = 110.0
 # An upstroke: its angle below the horizontal, its length and half its breadth in pixels.

@@ -42,7 +42,7 @@ class Row:
 
     model: str
     taught_by: str = ""
-    """The row whose finished runs, all together, are the teacher."""
+    """The row whose first finished runs, TEACHERS of them, are the teacher together."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the recipe."""
 
@@ -57,6 +57,8 @@ ROWS = {
     "cnn distilled": Row("cnn", taught_by="cnn-large"),
     "cnn-large distilled": Row("cnn-large", taught_by="cnn-large"),
 }
+# Each more of them costs an epoch of the cnn half as much again, and answers little else than the others.
+TEACHERS = 2
 # Whose finished runs answer together.
 ENSEMBLES = ["cnn-large", "cnn"]
 
@@ -75,7 +77,7 @@ def config_of(runs: Path, row: Row, seed: int) -> TrainConfig:
     """
     teachers = ""
     if row.taught_by:
-        teachers = ",".join(map(str, finished(runs, row.taught_by)))
+        teachers = ",".join(map(str, finished(runs, row.taught_by)[:TEACHERS]))
         if not teachers:
             raise click.ClickException(f"{row.taught_by} teaches this row: add it to --rows, before this one")
     return TrainConfig.of(recipe="best", model=row.model, seed=seed, teacher=teachers, **row.settings)

@@ -20,9 +20,6 @@ from serving.classifier import Answers, Images
 from serving.metrics import Metrics, Timing
 from serving.repository import Model
 
-# The time per image hardly falls any more from here on, and between two batches the event loop looks at its sockets.
-TOGETHER = 8
-
 
 class _Waiting(NamedTuple):
     images: Images
@@ -57,7 +54,7 @@ class Batches:
     def _run(self, model: Model) -> None:
         """Answer the first that wait; others have their turn once the event loop has looked around."""
         waiting = self._waiting[model]
-        if batch := _next_batch(waiting):
+        if batch := _next_batch(waiting, model.at_once):
             self._answer(model, batch)
         # Only now, so that those who are answered come before the next batch.
         if waiting:
@@ -78,16 +75,16 @@ class Batches:
         for one in batch:
             one.timing.end("infer")
             end = begin + len(one.images)
-            one.answers.set_result(answers.part(begin, end))
+            one.answers.set_result(answers.part(begin, end) if len(batch) > 1 else answers)
             begin = end
         self._metrics.ran(model, batch[0].timing.seconds["infer"])
 
 
-def _next_batch(waiting: deque[_Waiting]) -> list[_Waiting]:
-    """Taken from the front: requests of some TOGETHER images, their time not over, not cancelled."""
+def _next_batch(waiting: deque[_Waiting], images: int) -> list[_Waiting]:
+    """Taken from the front: requests of some ``images`` altogether, their time not over, not cancelled."""
     batch: list[_Waiting] = []
     count = 0
-    while waiting and count < TOGETHER:
+    while waiting and count < images:
         one = waiting.popleft()
         one.timing.end("queue")
         if one.answers.cancelled():

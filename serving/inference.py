@@ -14,7 +14,7 @@ from serving.classifier import Answers, Images
 from serving.http import AnyRequest, header
 from serving.metrics import Timing
 from serving.repository import Model
-from serving.service import INLINE_IMAGES, service_of
+from serving.service import service_of
 
 T = TypeVar("T")
 
@@ -91,7 +91,8 @@ async def infer(
 
     try:
         with model:
-            if len(images) > INLINE_IMAGES:
+            # For less, the change of thread would cost as much as the work.
+            if len(images) > 2 * model.at_once:
                 return await service.do(work, large=True)
             return finish(await service.batches.classify(model, images, timing, deadline))
     except DeadlineExceeded:

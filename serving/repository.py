@@ -21,6 +21,11 @@ VERSION = re.compile(r"[1-9][0-9]{0,17}")
 # Nothing that a path or a URL reads otherwise; a leading dot is an export under way.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
+# Seconds that a model may keep the event loop, and the images that are worth them even of a slow one: from there on
+# the time per image hardly falls.
+TURN = 0.0005
+AT_LEAST = 8
+
 # By an image's place in its request, why it is no single digit.
 Reasons = Mapping[int, Reason | None]
 Judgement = Reason | Literal["no digit"] | None
@@ -56,6 +61,8 @@ class Model:
         """Names of the classes."""
         self.precision = "int8" if manifest.serve == bundle.INT8 else "float32"
         """What its arithmetic is done in."""
+        self.at_once = max(AT_LEAST, int(TURN / self.classifier.seconds_per_image))
+        """So many images the event loop classifies before it looks at its sockets again."""
         # An image of novelty above it is no digit.
         self._limit = manifest.novelty.threshold if manifest.novelty else math.inf
         self._free = threading.Condition(self._lock)

@@ -20,9 +20,8 @@ from serving.metrics import Metrics
 from serving.repository import Repository
 from serving.settings import Settings
 
-# Work beyond these is done on a thread, so that it does not keep others' digits waiting; for less, the
-# change of thread would cost as much as the work.
-INLINE_IMAGES = 16
+# A larger body is decoded on a thread, so that it does not keep others' digits waiting; for less, the change of
+# thread would cost as much as the work.
 INLINE_BYTES = 16_384
 
 # So many large pieces of work at once in a worker; their threads give way to single digits.

@@ -11,9 +11,11 @@ import pytest
 
 from serving import repository
 from serving.api.errors import DeadlineExceeded
-from serving.batching import TOGETHER, Batches
+from serving.batching import Batches
 from serving.bundle import RELEASE
 from serving.metrics import Metrics, Timing
+
+AT_ONCE = 8
 
 
 class Counted:
@@ -32,6 +34,7 @@ class Counted:
 def model():
     model = repository.load(RELEASE, "mnist")
     model.classifier = Counted(model.classifier)
+    model.at_once = AT_ONCE
     return model
 
 
@@ -69,7 +72,7 @@ def test_event_loop_looks_around_between_batches(model, digits):
     async def crowd():
         batches = Batches(Metrics())
         seen = []
-        waiting = [ask(model, batches, digits[i : i + 1]) for i in range(3 * TOGETHER)]
+        waiting = [ask(model, batches, digits[i : i + 1]) for i in range(3 * AT_ONCE)]
 
         async def look_around():
             while not waiting[-1].done():
@@ -80,7 +83,7 @@ def test_event_loop_looks_around_between_batches(model, digits):
         return seen
 
     assert asyncio.run(crowd()) == [1, 2]
-    assert model.classifier.runs == [TOGETHER] * 3
+    assert model.classifier.runs == [AT_ONCE] * 3
 
 
 def test_who_is_answered_comes_before_the_next_batch(model, digits):
@@ -92,10 +95,10 @@ def test_who_is_answered_comes_before_the_next_batch(model, digits):
             await ask(model, batches, digits[i : i + 1])
             runs.append(len(model.classifier.runs))
 
-        await asyncio.gather(*(one(i) for i in range(3 * TOGETHER)))
+        await asyncio.gather(*(one(i) for i in range(3 * AT_ONCE)))
         return runs
 
-    assert asyncio.run(crowd()) == [1] * TOGETHER + [2] * TOGETHER + [3] * TOGETHER
+    assert asyncio.run(crowd()) == [1] * AT_ONCE + [2] * AT_ONCE + [3] * AT_ONCE
 
 
 def test_what_came_too_late_or_was_cancelled_is_not_begun(model, digits):

@@ -27,7 +27,7 @@ from msgspec import UNSET, UnsetType
 from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, documented
 from serving.bundle import Tensor
 from serving.classifier import IMAGE_SIZE, INPUTS, Answers, Floats, Images
-from serving.http import Answer, AnyRequest, header, read_body
+from serving.http import Answer, AnyRequest, header, prediction, read_body
 from serving.inference import check_admitted, deadline_of, infer
 from serving.keys import check_admin_key, check_prediction_key
 from serving.metrics import Timing
@@ -383,13 +383,11 @@ class InferOperation(Operation):
         )
 
 
-@post(
+@prediction(
     model_paths("/infer"),
-    status_code=200,
     operation_id=operation_ids("infer"),
     operation_class=InferOperation,
     summary="Infer",
-    tags=["prediction"],
     responses={
         200: ResponseSpec(InferResponse, description="The outputs asked for.", generate_examples=False),
         **documented(400, 401, 404, 413, 415, 429, 503, 504, form=ProtocolError),

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-from litestar import post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, HTTPException
 from litestar.openapi.datastructures import ResponseSpec
@@ -19,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from serving.api.errors import TooLarge, UnsupportedMediaType, documented
 from serving.classifier import IMAGE_SIZE, Answers, Floats, Images
-from serving.http import Answer, AnyRequest, header, read_body
+from serving.http import Answer, AnyRequest, header, prediction, read_body
 from serving.images import PictureError, PictureTooLargeError, decode
 from serving.inference import check_admitted, deadline_of, infer
 from serving.keys import check_prediction_key
@@ -166,13 +165,11 @@ class PredictOperation(Operation):
         )
 
 
-@post(
+@prediction(
     "/predict",
-    status_code=200,
     operation_id="predict",
     operation_class=PredictOperation,
     summary="Recognise the digits in pictures or pixels",
-    tags=["prediction"],
     responses={
         200: ResponseSpec(Predictions, description="A prediction for each image, in order.", generate_examples=False),
         **documented(400, 401, 404, 413, 415, 429, 503, 504),

@@ -43,10 +43,6 @@ BOX = 20  # the digit's longest side within the frame
 FAINT = 0.25
 # Strokes are at least so broad, in the box of twenty.
 THINNEST = 2.0
-# What fewer pixels than the box's are enlarged to is blurred. Contrast raised so far, about this grey, gives back
-# the edges that MNIST's digits have (chosen on MNIST's validation digits, averaged down to 8 to 16 pixels).
-SHARPEN = 1.4
-EDGE = 120.0
 # Between two digits there is at least this share of their size in paper.
 APART = 0.2
 # A piece with less than this share of the largest piece's ink is a speck.
@@ -158,10 +154,7 @@ def to_mnist(grey: Ink) -> Digit:
     if longest == IMAGE_SIZE:
         found = fill_outline(undo_lines(found))
     ink, digits = separate(found)
-    image = center(shrink(even_stroke(ink)))
-    if _side(ink) * min(1, longest / IMAGE_SIZE) < BOX:
-        image = sharpen(image)
-    return Digit(image, "several" if digits > 1 else None)
+    return Digit(center(shrink(even_stroke(ink))), "several" if digits > 1 else None)
 
 
 def find_ink(page: Ink, *, even: bool = False) -> Ink | None:
@@ -542,12 +535,6 @@ def center(digit: Ink) -> Images:
     y, x = (min(max(int(np.floor(15 - centre)), 0), IMAGE_SIZE - BOX) for centre in _centre(digit))
     frame[y : y + BOX, x : x + BOX] = np.rint(digit)
     return frame
-
-
-def sharpen(image: Images) -> Images:
-    """With edges as steep as MNIST's, where enlarging has made them shallow."""
-    sharp: Images = np.rint(np.clip((image - EDGE) * SHARPEN + EDGE, 0, 255)).astype(np.uint8)
-    return sharp
 
 
 def _centre(ink: Ink) -> tuple[float, float]:

@@ -62,9 +62,6 @@ def test_pictures_of_few_pixels_are_read(digits, truth, classify):
     some = slice(0, 400)
     read = [decode(picture(few(digit)), PIXELS).image for digit in digits[some]]
     assert (classify(read) == truth[some]).mean() >= 0.985
-    # Enlarged, they have edges almost as steep as MNIST's; left blurred, they have a twentieth of its full ink.
-    full = [(np.stack(images) >= 250).mean() for images in (read, digits[some])]
-    assert full[0] > 0.4 * full[1]
 
 
 def test_camera_rotation_is_undone(digits, truth, classify):

@@ -189,7 +189,9 @@ def _distorted(images: Tensor, generator: torch.Generator, elastic: float = 0.0)
 
 
 def _foreign(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    return foreign(images, labels, FOREIGN, generator).round().to(torch.uint8)
+    # In parts, for all that are coarse in one batch have one number of pixels.
+    parts = zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
+    return torch.cat([foreign(*part, FOREIGN, generator) for part in parts]).round().to(torch.uint8)
 
 
 def _last(digits: Digits, count: int) -> Digits:

@@ -108,7 +108,9 @@ def shape(real: Picture, random: Random) -> Picture:
         image *= 1 + 0.5 * (_smooth(random, int(random.integers(3, 14))) - 0.5)
     if random.random() < 0.5:  # symmetric, as clothes, shoes aside, and much else is
         image = np.maximum(image, image[:, ::-1])
-    return np.clip(image, 0, 255).astype(np.uint8)
+    made = np.clip(image, 0, 255).astype(np.uint8)
+    # As pixels they fill the frame, as pictures they are brought into the box.
+    return _framed(Image.fromarray(made), random) if random.random() < 0.5 else made
 
 
 def spoiled(real: Picture, random: Random) -> Picture:
@@ -142,9 +144,9 @@ def noise(real: Picture, random: Random) -> Picture:
     return (field * random.uniform(100, 255)).astype(np.uint8)
 
 
-# Letters are the hardest to tell, and come oftenest.
+# The hardest to tell come oftenest.
 KINDS: tuple[Callable[[Picture, Random], Picture], ...] = (
-    *(letter, scribble, letter, shape, letter, spoiled, letter, noise, letter, shape),
+    *(letter, scribble, letter, shape, letter, spoiled, letter, noise, shape, shape),
 )
 
 

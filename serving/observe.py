@@ -45,7 +45,7 @@ REFUSAL = b"".join(
     [
         b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: %s\r\ncontent-length: %d\r\nretry-after: 1\r\n",
         *(b"%s: %s\r\n" % header for header in SECURITY),
-        b"x-request-id: %s\r\n\r\n%s",
+        b"x-request-id: %s\r\n%s\r\n%s",
     ]
 )
 
@@ -104,8 +104,12 @@ async def refuse(scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def refusal(service: Service, scope: HTTPScope) -> bytes:
-    """The same as bytes for the socket: under overload what is refused must cost next to nothing."""
+def refusal(service: Service, scope: HTTPScope, header: bytes = b"") -> bytes:
+    """The same as bytes for the socket: under overload what is refused must cost next to nothing.
+
+    Args:
+        header: one more, its line break with it.
+    """
     _, request_id = identify(scope["headers"])
     body, kind = failure(scope["path"], 429, TooManyRequests.detail)
     route = "/predict" if scope["path"].startswith("/predict") else "/v2/models/{name}/infer"
@@ -113,7 +117,7 @@ def refusal(service: Service, scope: HTTPScope) -> bytes:
     if service.settings.access_log:
         line = {"method": scope["method"], "path": scope["path"], "status": 429, "request_id": request_id.decode()}
         log.info("request", extra={"fields": line})
-    return REFUSAL % (kind.encode(), len(body), request_id, body)
+    return REFUSAL % (kind.encode(), len(body), request_id, header, body)
 
 
 def identify(headers: object) -> tuple[dict[str, str], bytes]:

@@ -152,6 +152,10 @@ class Protocol(HttpToolsProtocol):
         if idle and self.parser.get_method() == b"POST" and self._service.gate.is_full(path):
             self._refused = True
             self.cycle = Refused()  # type: ignore[assignment]
+            if self.expect_100_continue:
+                # It waits to hear whether its body is wanted; whether it would send it after this, nobody knows.
+                self._refuse(b"connection: close\r\n")
+                self.transport.close()
         else:
             super().on_headers_complete()
 
@@ -161,8 +165,9 @@ class Protocol(HttpToolsProtocol):
         self._ended = True
         self._expect_nothing()
         if self._refused:
-            self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": self.url.decode("latin-1")}
-            self.transport.write(refusal(self._service, cast("HTTPScope", self.scope)))
+            if self.transport.is_closing():
+                return
+            self._refuse()
             self.on_response_complete()
             if not self.parser.should_keep_alive():
                 self.transport.close()
@@ -177,6 +182,10 @@ class Protocol(HttpToolsProtocol):
         if not cycle.more_body:
             self._service.gate.arrived(cast("MutableMapping[str, Any]", cycle.scope))
         super()._start_asgi_task(cycle, app)
+
+    def _refuse(self, header: bytes = b"") -> None:
+        self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": self.url.decode("latin-1")}
+        self.transport.write(refusal(self._service, cast("HTTPScope", self.scope), header))
 
     def _refuse_size(self) -> None:
         if not self.transport.is_closing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,9 +14,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
 from conftest import service
 from prometheus_client.parser import text_string_to_metric_families
 from test_live_models import PIXELS, until
+
+from serving.app import create_app
+from serving.server import configuration
+from serving.service import Gate
+from serving.settings import Settings
 
 DIGIT = bytes(784)
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
@@ -302,6 +309,47 @@ def test_connections_are_bounded():
         until(lambda: not refused(url))
 
 
+def test_who_asks_first_hears_of_a_full_service_before_it_sends():
+    with full_service() as url, connect(url) as connection:
+        connection.sendall(HEAD.replace(b"host: x", b"host: x\r\nexpect: 100-continue"))
+        with connection.makefile("rb") as answer:
+            said = answer.read()
+        assert said.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nconnection: close\r\n" in said
+        assert said.count(b"HTTP/1.1") == 1
+
+
+def test_refusals_leave_the_connection_in_step():
+    with full_service() as url, httpx.Client(base_url=url) as client:
+        assert predict(client).status_code == 429
+        # A body after the head of an answer to HEAD would be taken for the next answer.
+        assert client.head("/predict").status_code == 429
+        assert client.get("/v2/health/ready").status_code == 200
+        assert predict(client).status_code == 429
+
+
+@contextlib.contextmanager
+def full_service():
+    app = create_app(Settings())
+    app.state.service.gate = Gate(0)
+    with served(app) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served(app):
+    """The URL of ``app`` under the service's own server, in a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(configuration(Settings(), app))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def refused(url):
     try:
         return get(f"{url}/v2/health/live").status_code != 200
@@ -330,6 +378,19 @@ def test_pipelined_requests_are_counted_once():
         with httpx.Client(base_url=url) as client:
             for _ in range(3):
                 assert predict(client).status_code == 200
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, None], ids=["raises", "returns"])
+def test_answer_that_ends_after_its_head_is_a_500(failure):
+    async def answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        if failure:
+            raise failure
+
+    app = create_app(Settings())
+    app.asgi_handler = answer
+    with served(app) as url:
+        assert get(f"{url}/predict").status_code == 500
 
 
 def test_answer_comes_in_one_piece():

@@ -60,7 +60,7 @@ ROWS = {
 # Each more of them costs an epoch of the cnn half as much again, and answers little else than the others.
 TEACHERS = 2
 # Whose finished runs answer together.
-ENSEMBLES = ["cnn-large", "cnn"]
+ENSEMBLES = ["cnn-large", "cnn", "cnn distilled"]
 
 
 def finished(runs: Path, row: str) -> list[Path]:
@@ -98,10 +98,19 @@ def percent(accuracies: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(accuracies):.3%}".replace("%", " %") if len(accuracies) > 1 else f"{mean} %"
 
 
+def seconds(records: list[dict[str, Any]]) -> str:
+    """The median time of a run, by how many threads it had."""
+    threads = sorted({record["threads"] for record in records})
+    return ", ".join(
+        f"{statistics.median(record['seconds'] for record in records if record['threads'] == count):.0f} on {count}"
+        for count in threads
+    )
+
+
 def table(runs: Path, splits: Splits) -> list[str]:
     """A line for each row that has finished runs."""
     lines = [
-        "| network | parameters | epochs | seeds | test accuracy | errors in 10,000, by seed | seconds a seed |",
+        "| network | parameters | epochs | seeds | test accuracy | errors in 10,000, by seed | seconds, on threads |",
         "|---|---:|---:|---:|---|---|---:|",
     ]
     for name, row in ROWS.items():
@@ -110,12 +119,10 @@ def table(runs: Path, splits: Splits) -> list[str]:
             continue
         tests = [record["result"]["test"] for record in records]
         teachers = f", taught by {len(records[0]['teachers'])} of {row.taught_by}" if row.taught_by else ""
-        seconds = statistics.median(record["seconds"] for record in records)
-        threads = " or ".join(map(str, sorted({record["threads"] for record in records})))
         lines.append(
             f"| {name}{teachers} | {records[0]['parameters']:,} | {records[0]['config']['epochs']} | {len(tests)} "
             f"| **{percent([test['accuracy'] for test in tests])}** "
-            f"| {', '.join(str(test['errors']) for test in tests)} | {seconds:.0f} (threads: {threads}) |"
+            f"| {', '.join(str(test['errors']) for test in tests)} | {seconds(records)} |"
         )
     for name in ENSEMBLES:
         folders = finished(runs, name)

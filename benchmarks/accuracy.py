@@ -5,6 +5,7 @@
 Each row is `mnist-train --recipe best` on all 60,000 training images, tested once, after the last epoch;
 its settings were chosen on 10,000 training images set aside. Run folders stay in --runs: what is finished
 is not trained again, what was stopped goes on where it was, and the table tells of all that is finished.
+A line of the table in --save stays until more runs of its row than it tells of lie in --runs.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the recipe."""
 
+    def title(self, name: str) -> str:
+        """What the table calls it."""
+        return f"{name}, taught by {self.teachers} of {self.taught_by}" if self.taught_by else name
+
 
 ROWS = {
     "mlp": Row("mlp"),
@@ -77,12 +82,13 @@ def config_of(runs: Path, row: Row, seed: int) -> TrainConfig:
     Raises:
         click.ClickException: the runs it learns from are not there.
     """
-    teachers = ""
-    if row.taught_by:
-        teachers = ",".join(map(str, finished(runs, row.taught_by)[: row.teachers]))
-        if not teachers:
-            raise click.ClickException(f"{row.taught_by} teaches this row: add it to --rows, before this one")
-    return TrainConfig.of(recipe="best", model=row.model, seed=seed, teacher=teachers, **row.settings)
+    teachers = finished(runs, row.taught_by)[: row.teachers] if row.taught_by else []
+    if row.taught_by and len(teachers) < row.teachers:
+        raise click.ClickException(
+            f"{row.teachers} of {row.taught_by} teach this row: add it to --rows, before this one"
+        )
+    teacher = ",".join(map(str, teachers))
+    return TrainConfig.of(recipe="best", model=row.model, seed=seed, teacher=teacher, **row.settings)
 
 
 def run(runs: Path, name: str, seed: int, splits: Splits) -> None:
@@ -109,29 +115,42 @@ def seconds(records: list[dict[str, Any]]) -> str:
     )
 
 
-def table(runs: Path, splits: Splits) -> list[str]:
-    """A line for each row that has finished runs."""
+def row_line(runs: Path, name: str) -> str | None:
+    """The line of a row's finished runs, if there are any."""
+    records = [json.loads((folder / "run.json").read_text()) for folder in finished(runs, name)]
+    if not records:
+        return None
+    tests = [record["result"]["test"] for record in records]
+    return (
+        f"| {ROWS[name].title(name)} | {records[0]['parameters']:,} | {records[0]['config']['epochs']} | {len(tests)} "
+        f"| **{percent([test['accuracy'] for test in tests])}** "
+        f"| {', '.join(str(test['errors']) for test in tests)} | {seconds(records)} |"
+    )
+
+
+def ensemble_line(runs: Path, name: str, splits: Splits) -> str | None:
+    """The line of a row's finished runs answering together, if there are several."""
+    folders = finished(runs, name)
+    if len(folders) < 2:
+        return None
+    test = evaluate(Ensemble.load(folders), splits.test)
+    errors = len(test.labels) - test.correct
+    return f"| {name}, mean answer | | | {len(folders)} | **{percent([test.accuracy])}** | {errors} | |"
+
+
+def table(runs: Path, splits: Splits, recorded: str) -> list[str]:
+    """The lines of all that is finished here or recorded there; of two for the same, the one of more runs."""
     lines = [
         "| network | parameters | epochs | seeds | test accuracy | errors in 10,000, by seed | seconds, on threads |",
         "|---|---:|---:|---:|---|---|---:|",
     ]
-    for name, row in ROWS.items():
-        records = [json.loads((folder / "run.json").read_text()) for folder in finished(runs, name)]
-        if not records:
-            continue
-        tests = [record["result"]["test"] for record in records]
-        teachers = f", taught by {len(records[0]['teachers'])} of {row.taught_by}" if row.taught_by else ""
-        lines.append(
-            f"| {name}{teachers} | {records[0]['parameters']:,} | {records[0]['config']['epochs']} | {len(tests)} "
-            f"| **{percent([test['accuracy'] for test in tests])}** "
-            f"| {', '.join(str(test['errors']) for test in tests)} | {seconds(records)} |"
-        )
-    for name in ENSEMBLES:
-        folders = finished(runs, name)
-        if len(folders) > 1:
-            test = evaluate(Ensemble.load(folders), splits.test)
-            errors = len(test.labels) - test.correct
-            lines.append(f"| {len(folders)} of {name}, mean answer | | | | **{test.accuracy:.2%}** | {errors} | |")
+    kept = {line.split("|")[1].strip(): line for line in recorded.splitlines() if line.startswith("|")}
+    found = {row.title(name): row_line(runs, name) for name, row in ROWS.items()}
+    found |= {f"{name}, mean answer": ensemble_line(runs, name, splits) for name in ENSEMBLES}
+    for title, line in found.items():
+        choices = [choice for choice in (line, kept.get(title)) if choice]
+        if choices:
+            lines.append(max(choices, key=lambda choice: int(choice.split("|")[4])))  # of equals, the new one
     return lines
 
 
@@ -148,7 +167,8 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
     splits = data.load("mnist")
 
     def text() -> str:
-        lines = [conditions("torch", "numpy"), "", PROTOCOL, "", *table(runs, splits)]
+        recorded = save.read_text().partition("**What was tried**")[0] if save and save.exists() else ""
+        lines = [conditions("torch", "numpy"), "", PROTOCOL, "", *table(runs, splits, recorded)]
         return "\n".join(lines) + "\n\n" + TRIED.read_text().rstrip()
 
     for name in filter(None, rows.split(",")):

@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -400,3 +402,25 @@ def test_answer_comes_in_one_piece():
             head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 ")
             assert f"content-length: {len(body)}".encode() in head.splitlines()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what memory holds")
+def test_memory_of_the_start_is_given_back_and_the_model_computes_as_before():
+    script = """if True:
+        import re
+        from pathlib import Path
+        from serving.bundle import RELEASE
+        from serving.classifier import Classifier
+        from serving.memory import settle
+
+        bundle = next(RELEASE.glob("*/*"))
+        classifier = Classifier(bundle / "model.onnx")
+        resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+        before, difference = resident(), classifier.verify(bundle / "golden.npz", 1e-3)
+        settle()
+        print(resident() / before, classifier.verify(bundle / "golden.npz", 1e-3) == difference)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    left, same = done.stdout.split()
+    assert float(left) < 0.8
+    assert same == "True"

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from training import checkpoint
+from training import checkpoint, lessons
 from training import train as training
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, TrainConfig
@@ -137,13 +138,13 @@ def test_every_switch_has_an_effect(small, tmp_path, switch):
 @pytest.mark.usefixtures("no_plots")
 def test_augmentation_sees_each_image_anew(small, tmp_path, monkeypatch):
     seen = []
-    real = training.augment
+    real = lessons.augment
 
     def augment(images, generator, **strengths):
         seen.append(real(images, generator, **strengths))
         return seen[-1]
 
-    monkeypatch.setattr(training, "augment", augment)
+    monkeypatch.setattr(lessons, "augment", augment)
     one = replace(small, train=first(small.train, 1))
     train(TrainConfig(**FAST), one, tmp_path / "a")
     assert len(seen) == 2
@@ -250,6 +251,34 @@ def test_teacher_that_is_no_finished_run(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_pupils_share_lessons(small, tmp_path, teacher, monkeypatch):
+    """Two lessons for three epochs; the second pupil has another seed and asks nobody."""
+    folder = tmp_path / "teacher"
+    shutil.copytree(teacher, folder)
+    settings = FAST | {"epochs": 3, "teacher": str(folder), "teacher_weight": 1.0, "lessons": 2}
+    first_pupil = train(TrainConfig(**settings), small, tmp_path / "first")
+    files = sorted((folder / "lessons").glob("*/*"))
+    assert [file.name for file in files] == ["0.pt", "1.pt"]
+    lesson, other = (checkpoint.load(file) for file in files)
+    assert not torch.equal(lesson["images"], other["images"])
+    assert torch.equal(lesson["answers"], Ensemble.load([folder])(normalize(lesson["images"])))
+
+    with monkeypatch.context() as patch:
+        for module in (training, lessons):
+            patch.setattr(module, "ask", None)
+        second_pupil = train(TrainConfig(**settings, seed=1), small, tmp_path / "second")
+    assert not torch.equal(first_pupil.logits, second_pupil.logits)
+    # Other augmentation is another course of lessons.
+    train(TrainConfig(**settings | {"augment": 0.5, "epochs": 1}), small, tmp_path / "third")
+    assert len(list((folder / "lessons").iterdir())) == 2
+
+
+def test_lessons_need_a_teacher():
+    with pytest.raises(ConfigError, match="--lessons 2: needs the --teacher who gives them"):
+        TrainConfig(lessons=2)
+
+
 # The run folder
 
 
@@ -325,10 +354,12 @@ def test_pictures_without_validation_and_without_mistakes(small, tmp_path):
 @pytest.mark.parametrize(
     ("every", "stop", "saved"), [(0, 3, None), (0, 6, 4), (3, 3, None), (3, 5, 4), (3, 7, 6), (1, 4, 3), (1, 8, 7)]
 )
+@pytest.mark.parametrize("kept", [0, 1])
 @pytest.mark.usefixtures("no_plots")
-def test_interrupted_run_goes_on_where_it_was_saved(small, tmp_path, teacher, every, stop, saved):
+def test_interrupted_run_goes_on_where_it_was_saved(small, tmp_path, teacher, every, stop, saved, kept):
     """Four steps an epoch. Progress hears of a step before it is saved."""
-    config = TrainConfig(**FAST, elastic=0.5, erase=0.3, clean_epochs=1, precision="bfloat16", teacher=str(teacher))
+    settings = {"elastic": 0.5, "erase": 0.3, "clean_epochs": 1, "precision": "bfloat16", "foreign": 0.25}
+    config = TrainConfig(**FAST | settings, teacher=str(teacher), lessons=kept)
     train(config, small, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, small, tmp_path / "run", checkpoint_every=every, progress=Stop(stop))

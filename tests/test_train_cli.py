@@ -43,6 +43,7 @@ SETTINGS = {
     "teacher": "",  # made by the fixture that uses it
     "teacher_weight": 0.5,
     "temperature": 3.0,
+    "lessons": 1,
     "ema": 0.5,
     "precision": "bfloat16",
     "validation": 300,

@@ -90,6 +90,11 @@ class TrainConfig:
     teacher: Annotated[str, "Run folders, separated by commas, whose mean answer is learnt beside the label."] = ""
     teacher_weight: Annotated[float, "Weight of the teachers' answer in the loss; the label has the rest."] = 0.9
     temperature: Annotated[float, "What logits are divided by where teachers' answers are learnt."] = 2.0
+    lessons: Annotated[
+        int,
+        "Epochs of augmented images that the teachers are asked of once for all their pupils, kept beside the first "
+        "teacher; later epochs show them again. 0 asks anew in each step.",
+    ] = 0
     ema: Annotated[float, "Decay of the running average of the weights, which is kept; 0 is off."] = 0.998
     precision: Annotated[str, "float32, or bfloat16 for the arithmetic of a step (weights stay float32)."] = "float32"
     validation: Annotated[int, "Training images set aside to choose by; the test set never chooses."] = 5000
@@ -115,6 +120,8 @@ class TrainConfig:
         self._check("clean_epochs", self.clean_epochs >= 0, "must not be negative")
         self._check("teacher_weight", 0 <= self.teacher_weight <= 1, "must lie between 0 and 1")
         self._check("temperature", 0 < self.temperature < float("inf"), "must be a positive number")
+        self._check("lessons", self.lessons >= 0, "must not be negative; 0 asks the teachers in each step")
+        self._check("lessons", self.lessons == 0 or bool(self.teacher), "needs the --teacher who gives them")
         self._check("ema", 0 <= self.ema < 1, "must lie in [0, 1); 0 is off")
         self._check("validation", 0 <= self.validation <= 30_000, "must lie between 0 and 30000")
         self._check("subset", self.subset >= 0, "must not be negative; 0 takes all images")

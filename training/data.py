@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -25,18 +27,28 @@ class Digits:
     """uint8 ``[N, 28, 28]``, ink bright on dark."""
     labels: Tensor
     """int64 ``[N]``."""
+    answers: Tensor | None = None
+    """What teachers said of these very images, log-probabilities ``[N, C]``, where they were asked before."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> Digits:
-        """The images and labels at ``indices``, int64 ``[K]``."""
+        """Those at ``indices``, int64 ``[K]``."""
         # index_select copies whole rows, five times as fast as images[indices] here.
-        return Digits(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+        return self._each(lambda tensor: tensor.index_select(0, indices))
+
+    def split(self, size: int) -> list[Digits]:
+        """In parts of ``size``, the last one of what is left; they share memory with the whole."""
+        return [self._each(itemgetter(slice(i, i + size))) for i in range(0, len(self), size)]
 
     def to(self, device: torch.device) -> Digits:
         """The same digits on ``device``."""
-        return Digits(self.images.to(device), self.labels.to(device))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Digits:
+        answers = None if self.answers is None else change(self.answers)
+        return Digits(change(self.images), change(self.labels), answers)
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import checkpoint, distributed
-from training.augment import augment
 from training.calibration import calibrate
 from training.config import TrainConfig
 from training.data import Digits, Splits
 from training.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
 from training.foreign import foreign
+from training.lessons import Lessons, arithmetic, ask, augmented
 from training.models import build, normalize, parameter_count
 from training.optimizers import build_optimizer, rate_at, set_rate
 from training.plots import plot_confusion, plot_curves, plot_mistakes, plot_reliability
@@ -181,6 +181,7 @@ def train(
 
     images = splits.train.to(target)
     validation = splits.validation.to(target)
+    lessons = Lessons(config, state.teacher, images) if state.teacher and config.lessons else None
     batch_size = min(config.batch_size or len(images), len(images))
     steps_per_epoch = math.ceil(len(images) / batch_size)
     total_steps = steps_per_epoch * config.epochs
@@ -191,9 +192,11 @@ def train(
     while state.step < total_steps:
         epoch = state.step // steps_per_epoch
         started = time.monotonic() - state.epoch_seconds
-        for batch in _batches(config, images, batch_size, epoch, first=state.step % steps_per_epoch):
+        clean = epoch >= config.epochs - config.clean_epochs
+        shown = lessons[epoch % config.lessons] if lessons and not clean else images
+        for batch in _batches(config, shown, batch_size, epoch, first=state.step % steps_per_epoch):
             rate = rate_at(config, state.step / total_steps)
-            loss = _step(state, batch, rate, clean=epoch >= config.epochs - config.clean_epochs)
+            loss = _step(state, batch, rate, clean=clean)
             if not math.isfinite(loss):
                 raise TrainingError(_diverged(config, state.step, last))
             state.step += 1
@@ -221,19 +224,21 @@ def train(
 
 
 def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> float:
-    """One optimizer step on ``batch``, as it is if ``clean``; its mean loss before the step."""
+    """One optimizer step on ``batch``, augmented unless ``clean`` or of a lesson; its mean loss before the step."""
     config = state.config
     # The default generator, so that whatever draws within a step draws the same after a resume.
     torch.default_generator.manual_seed(_seed(config, "step", state.step))
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad()
     total = 0.0
-    for images, labels in zip(batch.images.split(PART), batch.labels.split(PART), strict=True):
-        usual = images if clean else _augmented(config, images)
+    for part in batch.split(PART):
+        labels, wanted = part.labels, part.answers
+        as_it_is = clean or wanted is not None
+        usual = part.images if as_it_is else augmented(config, part.images, torch.default_generator)
         seen = usual if clean or not config.foreign else foreign(usual, labels, config.foreign, torch.default_generator)
         # Shared out only now, so that every image is changed as it would be by one process alone.
-        usual, seen, labels = (distributed.share(part) for part in (usual, seen, labels))
-        with _arithmetic(config, seen):
+        usual, seen, labels = (distributed.share(tensor) for tensor in (usual, seen, labels))
+        with arithmetic(config, seen):
             logits = state.parallel(normalize(seen)).float()
         whole = len(labels) == len(batch)
         loss = F.cross_entropy(
@@ -241,8 +246,8 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
         )
         if state.teacher:
             # The teacher may know MNIST alone: it is asked of the digits as MNIST has them.
-            reduction = "batchmean" if whole else "sum"
-            taught = _distillation(config, state.teacher, normalize(usual), logits, reduction)
+            wanted = ask(config, state.teacher, usual) if wanted is None else distributed.share(wanted)
+            taught = _distillation(config, wanted, logits, "batchmean" if whole else "sum")
             loss = (1 - config.teacher_weight) * loss + config.teacher_weight * taught
         if not whole:
             loss = loss / len(batch)
@@ -257,19 +262,6 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
     return total
 
 
-def _augmented(config: TrainConfig, images: Tensor) -> Tensor:
-    if not (config.augment or config.elastic or config.erase):
-        return images
-    return augment(
-        images,
-        torch.default_generator,
-        strength=config.augment,
-        elastic=config.elastic,
-        contrast=config.contrast,
-        erase=config.erase,
-    )
-
-
 def _teacher(config: TrainConfig) -> Ensemble:
     folders = [Path(folder) for folder in config.teacher.split(",")]
     for folder in folders:
@@ -278,10 +270,8 @@ def _teacher(config: TrainConfig) -> Ensemble:
     return Ensemble.load(folders)
 
 
-def _distillation(config: TrainConfig, teacher: nn.Module, inputs: Tensor, logits: Tensor, reduction: str) -> Tensor:
-    """How far ``logits`` are from the teacher's for the same ``inputs`` (Hinton et al., arXiv:1503.02531)."""
-    with torch.no_grad(), _arithmetic(config, inputs):
-        wanted = teacher(inputs).float()
+def _distillation(config: TrainConfig, wanted: Tensor, logits: Tensor, reduction: str) -> Tensor:
+    """How far ``logits`` are from those of the teacher (Hinton et al., arXiv:1503.02531)."""
     difference = F.kl_div(
         F.log_softmax(logits / config.temperature, dim=1),
         F.log_softmax(wanted / config.temperature, dim=1),
@@ -292,18 +282,12 @@ def _distillation(config: TrainConfig, teacher: nn.Module, inputs: Tensor, logit
     return difference * config.temperature**2
 
 
-def _arithmetic(config: TrainConfig, inputs: Tensor) -> torch.autocast:
-    return torch.autocast(inputs.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-
-
 def _batches(config: TrainConfig, images: Digits, size: int, epoch: int, first: int) -> Iterator[Digits]:
     """The batches of an epoch from batch ``first`` on, in the epoch's own random order."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(config, "order", epoch)))
     # Indexed several batches at a time: for the mlp a step's own indexing would be a twentieth of the step.
     for indices in order[first * size :].split(max(1, PART // size) * size):
-        taken = images.take(indices.to(images.labels.device))
-        for pixels, labels in zip(taken.images.split(size), taken.labels.split(size), strict=True):
-            yield Digits(pixels, labels)
+        yield from images.take(indices.to(images.labels.device)).split(size)
 
 
 def _ema(decay: float) -> Any:

@@ -38,7 +38,8 @@ Runs of one thread had the second core busy with another.
 
 One exception: "cnn-large distilled a third time" was begun, and its settings fixed by judgement, when two seeds of
 "cnn-large distilled again" had been tested (26 and 26 errors), and in place of that row's other seeds, which were
-stopped early and not tested. So its place in the series, though none of its seeds or epochs, owes something to the test set."""
+stopped early and not tested. So its place in the series, though none of its seeds or epochs, owes something to
+the test set."""
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,15 @@ def test_pupils_share_lessons(small, tmp_path, teacher, monkeypatch):
     assert len(list((folder / "lessons").iterdir())) == 2
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_lessons_without_augmentation_are_the_images(small, tmp_path, teacher):
+    folder = tmp_path / "teacher"
+    shutil.copytree(teacher, folder)
+    train(TrainConfig(**FAST, augment=0, teacher=str(folder), lessons=1), small, tmp_path / "run")
+    (lesson,) = (folder / "lessons").glob("*/*")
+    assert torch.equal(checkpoint.load(lesson)["images"], small.train.images)
+
+
 def test_lessons_need_a_teacher():
     with pytest.raises(ConfigError, match="--lessons 2: needs the --teacher who gives them"):
         TrainConfig(lessons=2)

@@ -1,8 +1,8 @@
 """What pupils are shown: augmented images, and what their teachers say of them.
 
 Several pupils of the same teachers may share this work. A lesson is an epoch of augmented images with the
-answers to them, made by the first run that needs it and kept beside the first teacher; which it is depends on its
-number alone, not on the run's seed.
+answers to them, 50 MB for MNIST, made by the first run that needs it and kept beside the first teacher; which it is
+depends on its number alone, not on the run's seed.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class Lessons:
 
     def __init__(self, config: TrainConfig, teacher: Ensemble, digits: Digits) -> None:
         self._config, self._teacher, self._digits = config, teacher, digits
-        settings = {name: getattr(config, name) for name in SETTINGS}
-        about = (
-            json.dumps([settings, sorted(teacher.digests.values())]).encode() + digits.images.cpu().numpy().tobytes()
-        )
-        self.folder = Path(next(iter(teacher.digests))) / "lessons" / hashlib.sha256(about).hexdigest()[:12]
+        first, *_ = teacher.digests
+        settings = [getattr(config, name) for name in SETTINGS]
+        digest = hashlib.sha256(json.dumps([settings, sorted(teacher.digests.values())]).encode())
+        digest.update(digits.images.cpu().numpy().tobytes())
+        self.folder = Path(first) / "lessons" / digest.hexdigest()[:12]
 
     def __getitem__(self, number: int) -> Digits:
         """The images of lesson ``number`` with the answers to them, in the order of the training images.

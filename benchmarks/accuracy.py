@@ -82,6 +82,11 @@ ROWS = {
         {"cnn-large distilled again": 2, "cnn distilled together": 5},
         LESSONS | {"epochs": 28, "augment": 1.5},
     ),
+    # Pupils whose teachers answer each of them anew share fewer mistakes than those who share lessons.
+    "cnn distilled apart": Row("cnn", TWO, {"epochs": 28, "augment": 1.25}),
+    "cnn-large distilled from those": Row(
+        "cnn-large", {"cnn distilled apart": 4}, {"epochs": 24, "lessons": 24, "augment": 1.5}
+    ),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [
@@ -92,6 +97,9 @@ ENSEMBLES = [
     ["cnn-large distilled"],
     ["cnn-large distilled again"],
     ["cnn-large distilled a third time"],
+    ["cnn distilled apart"],
+    ["cnn-large distilled from those"],
+    ["cnn-large distilled from those", "cnn distilled apart"],
     ["cnn-large distilled a third time", "cnn-large distilled again", "cnn distilled together"],
 ]
 

@@ -4,8 +4,8 @@
 
 Everything goes the way of a picture sent to /predict: decoded, brought to 28x28, classified. Only test images
 are used; all choices were made on training images. Fonts are .ttf, .otf or .woff files below --fonts, for
-instance of the npm packages @fontsource/caveat, /kalam, /indie-flower, /patrick-hand and others; none of them
-is used in training, whose letters are of matplotlib's fonts. Fashion-MNIST's images are the file
+instance of the npm packages @fontsource/caveat, /kalam, /indie-flower, /patrick-hand and others; those that the
+packaged model learnt letters from, training/fonts.txt, are not taken. Fashion-MNIST's images are the file
 t10k-images-idx3-ubyte.gz below --fashion, for instance of Debian's package dataset-fashion-mnist.
 """
 
@@ -33,11 +33,13 @@ from serving.bundle import RELEASE
 from serving.classifier import Answers
 from serving.images import decode
 from training import data
+from training.glyphs import fonts_in
 
 PIXELS = 25_000_000
 SCALE = 6
 # Drawn by hand, these are a digit, or may be one.
 ALIKE = "BbDgGIiJjlOoqQSsZz"
+TAUGHT = Path(__file__).parent.parent / "training" / "fonts.txt"
 
 Picture = Any
 Random = np.random.Generator
@@ -133,21 +135,22 @@ def row(name: str, answers: Answers, accepted: list[bool], truth: Picture) -> st
     )
 
 
-def chosen_fonts(folder: Path) -> list[Path]:
-    """The upright, regular font of each folder that has Latin letters and digits."""
-    chosen: dict[Path, Path] = {}
-    files = (path for path in folder.rglob("*") if path.suffix in (".ttf", ".otf", ".woff"))
-    for path in sorted(files, key=lambda path: ("400-normal" not in path.name, path)):
-        font = ImageFont.truetype(str(path), 40)
-        missing = bytes(font.getmask("\uffff"))
-        if path.parent not in chosen and all(bytes(font.getmask(c)) not in (missing, b"") for c in "07aZ"):
-            chosen[path.parent] = path
-    return sorted(chosen.values())
+def unseen(folder: Path) -> list[Path]:
+    """The fonts of a folder.
+
+    Raises:
+        click.UsageError: there are none, or some that the packaged model learnt letters from.
+    """
+    taught = {package.split("/")[1] for package in TAUGHT.read_text().split()}
+    fonts = fonts_in(folder)
+    known = [font for font in fonts if taught & set(font.parts)]
+    if known or not fonts:
+        raise click.UsageError(f"--fonts {folder}: " + (f"{known[0]} taught the model" if known else "no fonts there"))
+    return fonts
 
 
-def rendered(folder: Path, characters: str) -> tuple[list[bytes], Picture]:
+def rendered(fonts: list[Path], characters: str) -> tuple[list[bytes], Picture]:
     """Each character in each font, dark on white."""
-    fonts = chosen_fonts(folder)
     pictures = []
     for font in fonts:
         shaped = ImageFont.truetype(str(font), 96)
@@ -225,7 +228,7 @@ def main(
         )
     )
     if fonts:
-        pictures, drawn = rendered(fonts, string.digits)
+        pictures, drawn = rendered(unseen(fonts), string.digits)
         tell(row("handwriting fonts", *read(pictures), drawn.astype(int)))
     tell("\n| no digits | images | refused | AUROC of novelty |\n|---|---|---|---|")
     if clothes:
@@ -233,7 +236,7 @@ def main(
         tell(refused("Fashion-MNIST, pixels", *read.images(things), clean))
         tell(refused("Fashion-MNIST, pictures", *read([png(thing) for thing in things]), clean))
     if fonts:
-        pictures, drawn = rendered(fonts, string.ascii_letters)
+        pictures, drawn = rendered(unseen(fonts), string.ascii_letters)
         unlike = ~np.isin(drawn, list(ALIKE))
         tell(refused("letters of the fonts", *read(pictures), clean))
         chosen = [picture for picture, counts in zip(pictures, unlike, strict=True) if counts]

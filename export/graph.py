@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.calibration import Calibration, split
+from training.calibration import Calibration, look, split
 from training.models import normalize
 
 
@@ -38,9 +38,9 @@ class ServingGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Scale, ask the network, softmax; ask how novel it is."""
-        features = self.network(normalize(images))
+        features, maps = look(self.network, normalize(images))
         logits = features if self.head is None else self.head(features)
         if self.scale != 1:
             logits = logits * self.scale
         answers = (logits, logits.softmax(dim=1))
-        return answers if self.novelty is None else (*answers, self.novelty(features, logits))
+        return answers if self.novelty is None else (*answers, self.novelty(features, logits, maps))

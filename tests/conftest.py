@@ -50,6 +50,13 @@ def run() -> Run:
     return run
 
 
+def font_file(name: str) -> Path:
+    """A font that matplotlib brings along."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
+
+
 @pytest.fixture(scope="session")
 def mnist():
     """Real MNIST with 5,000 images set aside for validation."""

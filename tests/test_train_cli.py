@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pty
@@ -15,7 +16,7 @@ import sys
 from dataclasses import fields
 
 import pytest
-from conftest import BIN
+from conftest import BIN, font_file
 
 from training import checkpoint
 from training.config import TrainConfig
@@ -44,6 +45,7 @@ SETTINGS = {
     "teacher_weight": 0.5,
     "temperature": 3.0,
     "lessons": 1,
+    "fonts": "",  # likewise
     "ema": 0.5,
     "precision": "bfloat16",
     "validation": 300,
@@ -65,7 +67,9 @@ def finished(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "empty").mkdir()
     assert run("mnist-train", *QUICK, "--output", folder / "teacher").returncode == 0
-    SETTINGS["teacher"] = str(folder / "teacher")
+    SETTINGS["teacher"], SETTINGS["fonts"] = str(folder / "teacher"), str(folder / "fonts")
+    (folder / "fonts").mkdir()
+    shutil.copy(font_file("DejaVuSans"), folder / "fonts")
     environment = os.environ | {"PYTHONWARNINGS": "error", "MNIST_DATA": str(folder / "empty")}
     done = run("mnist-train", *flags(SETTINGS), "--output", folder / "my run", env=environment)
     assert done.returncode == 0, done.stderr
@@ -175,6 +179,10 @@ MISTAKES = {
     "recipe": (["--recipe", "bets"], "--recipe 'bets' is not known: did you mean 'best'? choose from plain, speed"),
     "precision": (["--precision", "float16"], "--precision 'float16' is not known: did you mean"),
     "more than all": (["--erase", "1.5"], "--erase 1.5: must lie between 0, which is off, and 1"),
+    "letters among clothes": (
+        ["--dataset", "fashion-mnist", "--fonts", "x"],
+        "letters are strangers to mnist's digits",
+    ),
     "no temperature": (["--temperature", "0"], "--temperature 0.0: must be a positive number"),
     "device": (["--device", "toaster"], "--device toaster"),
     "flag": (["--seeds", "3"], "Did you mean '--seed'?"),
@@ -203,6 +211,18 @@ def error_of(done):
     error = done.stderr.splitlines()[-1]
     assert error.startswith("Error: ")
     return error
+
+
+def test_folder_without_fonts_is_said_at_once(run, tmp_path):
+    error = error_of(run("mnist-train", *QUICK, "--fonts", tmp_path, "--output", tmp_path / "run"))
+    assert f"--fonts {tmp_path} holds no font with Latin letters and digits: .ttf, .otf, .woff are read" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_fonts_are_on_record(finished):
+    folder, _ = finished
+    digest = hashlib.sha256(font_file("DejaVuSans").read_bytes()).hexdigest()
+    assert json.loads((folder / "run.json").read_text())["fonts"] == {"DejaVuSans.ttf": digest}
 
 
 def test_divergence_is_said(run, tmp_path):

@@ -3,15 +3,19 @@
 Neither changes an answer. The temperature divides the logits, so that a confidence of 90 % is right nine times
 in ten (Guo et al., arXiv:1706.04599); it is fitted on validation images, as they are and mildly distorted, for
 the clean ones alone hold too few mistakes. The novelty score is a small head on what the network's last layer
-sees, fitted to tell training images from :mod:`training.outliers`; an image above its threshold is taken for
-none of the classes. The threshold leaves out one in a hundred validation images. Any network will do.
+sees, fitted to tell training images from :mod:`training.outliers` and, where there are fonts, from letters in
+handwriting; an image above its threshold is taken for none of the classes. The threshold leaves out one in a
+hundred validation images. Any network will do.
 """
 
 from __future__ import annotations
 
 import copy
+import string
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,33 +25,51 @@ from training.augment import augment
 from training.data import Digits, Splits
 from training.evaluate import BATCH, Evaluation
 from training.foreign import foreign
-from training.models import normalize
+from training.glyphs import glyphs
+from training.models import Cnn, normalize, over_places
 from training.outliers import outliers
 
 FALSE_REJECTIONS = 0.01
 
 # Images the score is fitted on: as they are, distorted, and outliers.
 CLEAN, DISTORTED, OUTLIERS = 16_000, 8_000, 20_000
+# With handwriting fonts, these too. Their digits are accepted, lest a font be told by its look.
+WRITTEN_LETTERS, WRITTEN_DIGITS = 15_000, 5_000
 # Another pen or few pixels make no digit a stranger, and no letter a digit.
 FOREIGN = 0.25
 # Of the outliers this share is bent, by so many pixels: letters in print become more like written ones.
 BENT, BENDING = 0.7, 1.0
 NO_DIGIT = -1
 HIDDEN = 128
-STEPS, BATCH_SIZE, RATE = 2500, 256, 0.01
+STEPS, BATCH_SIZE, RATE, DECAY = 2500, 256, 0.01, 0.01
 
 
 class Novelty(nn.Module):
-    """Features ``[N, F]`` and logits ``[N, C]`` to a score ``[N]``, the higher the less like the training images."""
+    """Features ``[N, F]`` and logits ``[N, C]`` to a score ``[N]``, the higher the less like the training images.
 
-    def __init__(self, inputs: int) -> None:
+    Args:
+        inputs: F + C.
+        maps: feature maps that it looks at itself, beside what the network makes of them, for a letter is told from a
+            digit by what makes no difference between digits. 0 is none.
+    """
+
+    def __init__(self, inputs: int, maps: int = 0) -> None:
         super().__init__()
-        self.hidden = nn.Linear(inputs, HIDDEN)
+        self.inputs, self.maps = inputs, maps
+        self.strokes = (
+            nn.Sequential(nn.Conv2d(maps, maps, 3, padding=1, bias=False), nn.BatchNorm2d(maps), nn.ReLU())
+            if maps
+            else None
+        )
+        self.hidden = nn.Linear(inputs + 2 * maps, HIDDEN)
         self.score = nn.Linear(HIDDEN, 1)
 
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+    def forward(self, features: Tensor, logits: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logit of being an outlier."""
-        score: Tensor = self.score(self.hidden(torch.cat([features, logits], dim=1)).relu())
+        seen = [features, logits]
+        if self.strokes is not None:
+            seen.append(over_places(self.strokes(maps)))
+        score: Tensor = self.score(self.hidden(torch.cat(seen, dim=1)).relu())
         return score.squeeze(1)
 
 
@@ -68,14 +90,15 @@ class Calibration:
         return {
             "temperature": self.temperature,
             "threshold": self.threshold,
-            "inputs": self.novelty.hidden.in_features,
+            "inputs": self.novelty.inputs,
+            "maps": self.novelty.maps,
             "novelty": self.novelty.state_dict(),
         }
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Calibration:
         """From what :meth:`state` gave."""
-        novelty = Novelty(state["inputs"])
+        novelty = Novelty(state["inputs"], state.get("maps", 0))  # older ones look at none
         novelty.load_state_dict(state["novelty"])
         return cls(state["temperature"], novelty.eval(), state["threshold"])
 
@@ -99,36 +122,33 @@ def split(network: nn.Module) -> tuple[nn.Module, nn.Linear | None]:
     return whole, None
 
 
-def calibrate(network: nn.Module, splits: Splits, seed: int) -> Calibration:
-    """Fit temperature, score and threshold. The same network, data and seed give the same numbers.
+def look(body: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What the last layer sees, and the feature maps of the stage before, where the network has such."""
+    return body.see(inputs) if isinstance(body, Cnn) else (body(inputs), None)
+
+
+def calibrate(network: nn.Module, splits: Splits, seed: int, fonts: Sequence[Path] = ()) -> Calibration:
+    """Fit temperature, score and threshold. The same network, data, fonts and seed give the same numbers.
 
     Without validation images the last training images stand in for them.
+
+    Args:
+        fonts: handwriting, whose letters the score learns to refuse, those that look like digits as well as it can.
     """
     body, head = split(network)
     generator = torch.Generator().manual_seed(seed)
     held = splits.validation if len(splits.validation) else _last(splits.train, 5000)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clean = _ask(body, head, held.images)
+        clean = _ask(body, head, held.images, strokes=bool(fonts))
         moved = _ask(body, head, _distorted(held.images, generator))
-        temperature = fit_temperature(torch.cat([clean[1], moved[1]]), torch.cat([held.labels, held.labels]).cpu())
-
-        train = Digits(splits.train.images.cpu(), splits.train.labels.cpu())
-        chosen = train.take(torch.randperm(len(train), generator=generator)[: CLEAN + DISTORTED])
-        distinct = round(len(chosen) * DISTORTED / (CLEAN + DISTORTED))
-        distorted = _distorted(chosen.images[:distinct], generator)
-        known = torch.cat([_foreign(distorted, chosen.labels[:distinct], generator), chosen.images[distinct:]])
-        strangers = outliers(train.images, min(OUTLIERS, max(64, len(train))), seed)
-        bent = round(BENT * len(strangers))
-        strangers = torch.cat([_distorted(strangers[:bent], generator, elastic=BENDING), strangers[bent:]])
-        strangers = _foreign(strangers, torch.full((len(strangers),), NO_DIGIT), generator)
-        inputs = torch.cat(
-            [torch.cat([f, logits / temperature], 1) for f, logits in (_ask(body, head, i) for i in (known, strangers))]
-        )
+        temperature = fit_temperature(torch.cat([clean.logits, moved.logits]), torch.cat([held.labels] * 2).cpu())
+        known, strangers = _examples(splits.train, fonts, seed, generator)
+        seen = _ask(body, head, torch.cat([known, strangers]), strokes=bool(fonts))
         targets = torch.cat([torch.zeros(len(known)), torch.ones(len(strangers))])
-        novelty = _fit_novelty(inputs, targets, generator)
+        novelty = _fit_novelty(seen.at(temperature), targets, generator)
         with torch.inference_mode():
-            scores = novelty(clean[0], clean[1] / temperature)
+            scores = torch.cat([novelty(*part) for part in clean.at(temperature).split(BATCH)])
     return Calibration(temperature, novelty, float(scores.quantile(1 - FALSE_REJECTIONS)))
 
 
@@ -154,38 +174,93 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(torch.tensor((low + high) / 2).exp())
 
 
-def _fit_novelty(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Novelty:
+class Seen(NamedTuple):
+    """What the score is made from, of N images."""
+
+    features: Tensor
+    logits: Tensor
+    maps: Tensor | None
+
+    def at(self, temperature: float) -> Seen:
+        """With the logits as the exported network gives them."""
+        return self._replace(logits=self.logits / temperature)
+
+    def take(self, indices: Tensor) -> Seen:
+        """Those of some images."""
+        maps = None if self.maps is None else self.maps[indices]
+        return Seen(self.features[indices], self.logits[indices], maps)
+
+    def split(self, size: int) -> Iterator[Seen]:
+        """So many at a time."""
+        for indices in torch.arange(len(self.logits)).split(size):
+            yield self.take(indices)
+
+
+def _examples(train: Digits, fonts: Sequence[Path], seed: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Digits, and what is none."""
+    train = Digits(train.images.cpu(), train.labels.cpu())
+    chosen = train.take(torch.randperm(len(train), generator=generator)[: CLEAN + DISTORTED])
+    distinct = round(len(chosen) * DISTORTED / (CLEAN + DISTORTED))
+    distorted = _distorted(chosen.images[:distinct], generator)
+    known = torch.cat([_foreign(distorted, chosen.labels[:distinct], generator), chosen.images[distinct:]])
+    enough = max(64, len(train))  # few digits are not to drown among what is made up
+    strangers = outliers(train.images, min(OUTLIERS, enough), seed)
+    if fonts:
+        digits = _bent(glyphs(fonts, string.digits, min(WRITTEN_DIGITS, enough), seed), generator)
+        known = torch.cat([known, _foreign(digits, _unlabelled(digits), generator)])
+        letters = glyphs(fonts, string.ascii_letters, min(WRITTEN_LETTERS, enough), seed)
+        strangers = torch.cat([strangers, letters])
+        strangers = strangers[torch.randperm(len(strangers), generator=generator)]
+    strangers = _bent(strangers, generator)
+    return known, _foreign(strangers, _unlabelled(strangers), generator)
+
+
+def _fit_novelty(seen: Seen, targets: Tensor, generator: torch.Generator) -> Novelty:
+    inputs = torch.cat([seen.features, seen.logits], dim=1)
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0) + 1e-3
-    scaled = (inputs - mean) / deviation
-    novelty = Novelty(inputs.shape[1])
-    features, logits = scaled[:, :0], scaled  # the split does not matter while fitting
-    optimizer = torch.optim.AdamW(novelty.parameters(), lr=RATE, weight_decay=1e-3)
+    novelty = Novelty(inputs.shape[1], 0 if seen.maps is None else seen.maps.shape[1])
+    # The split does not matter while fitting.
+    scaled = Seen(inputs[:, :0], (inputs - mean) / deviation, seen.maps)
+    optimizer = torch.optim.AdamW(novelty.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     for _ in range(STEPS):
         batch = torch.randint(len(inputs), (BATCH_SIZE,), generator=generator)
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(novelty(features[batch], logits[batch]), targets[batch])
+        loss = F.binary_cross_entropy_with_logits(novelty(*scaled.take(batch)), targets[batch])
         loss.backward()
         optimizer.step()
         schedule.step()
     # Scaling goes into the first layer.
     with torch.no_grad():
-        novelty.hidden.weight.div_(deviation)
-        novelty.hidden.bias.sub_(novelty.hidden.weight @ mean)
+        weight = novelty.hidden.weight[:, : novelty.inputs]
+        weight.div_(deviation)
+        novelty.hidden.bias.sub_(weight @ mean)
     return novelty.eval()
 
 
 @torch.inference_mode()
-def _ask(body: nn.Module, head: nn.Linear | None, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and logits. Without a head the logits are the features."""
-    features = torch.cat([body(normalize(part)) for part in images.cpu().split(BATCH)])
-    return features, head(features) if head else features
+def _ask(body: nn.Module, head: nn.Linear | None, images: Tensor, *, strokes: bool = False) -> Seen:
+    """Features and logits, with ``strokes`` the maps too. Without a head the logits are the features."""
+    parts = [look(body, normalize(part)) for part in images.cpu().split(BATCH)]
+    features = torch.cat([features for features, _ in parts])
+    maps = [maps for _, maps in parts if strokes and maps is not None]
+    return Seen(features, head(features) if head else features, torch.cat(maps) if maps else None)
 
 
 def _distorted(images: Tensor, generator: torch.Generator, elastic: float = 0.0) -> Tensor:
     if not len(images):
         return images.cpu()
     return augment(images.cpu(), generator, elastic=elastic).clamp(0, 255).round().to(torch.uint8)
+
+
+def _bent(images: Tensor, generator: torch.Generator) -> Tensor:
+    count = round(BENT * len(images))
+    return torch.cat([_distorted(images[:count], generator, elastic=BENDING), images[count:]])
+
+
+def _unlabelled(images: Tensor) -> Tensor:
+    # What has no label gets no upstroke, as ones may.
+    return torch.full((len(images),), NO_DIGIT)
 
 
 def _foreign(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

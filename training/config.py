@@ -95,6 +95,11 @@ class TrainConfig:
         "Epochs of augmented images that the teachers are asked of once for all their pupils, kept beside the first "
         "teacher; later epochs show them again. 0 asks anew in each step.",
     ] = 0
+    fonts: Annotated[
+        str,
+        "Folder with handwriting fonts, whose letters the novelty score learns to refuse; without, it knows letters in "
+        "print alone.",
+    ] = ""
     ema: Annotated[float, "Decay of the running average of the weights, which is kept; 0 is off."] = 0.998
     precision: Annotated[str, "float32, or bfloat16 for the arithmetic of a step (weights stay float32)."] = "float32"
     validation: Annotated[int, "Training images set aside to choose by; the test set never chooses."] = 5000
@@ -122,6 +127,7 @@ class TrainConfig:
         self._check("temperature", 0 < self.temperature < float("inf"), "must be a positive number")
         self._check("lessons", self.lessons >= 0, "must not be negative; 0 asks the teachers in each step")
         self._check("lessons", self.lessons == 0 or bool(self.teacher), "needs the --teacher who gives them")
+        self._check("fonts", not self.fonts or self.dataset == "mnist", "letters are strangers to mnist's digits alone")
         self._check("ema", 0 <= self.ema < 1, "must lie in [0, 1); 0 is off")
         self._check("validation", 0 <= self.validation <= 30_000, "must lie between 0 and 30000")
         self._check("subset", self.subset >= 0, "must not be negative; 0 takes all images")

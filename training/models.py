@@ -64,6 +64,7 @@ class Cnn(nn.Module):
         layers: list[nn.Module] = []
         before = 1
         for i, stage in enumerate(stages):
+            self.before_last_stage, self.maps = len(layers), before
             for j, channels in enumerate(stage):
                 halve = j == len(stage) - 1 and i < len(stages) - 1
                 stride = 2 if strided and before == 1 else 1
@@ -76,9 +77,23 @@ class Cnn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``[N, 10]`` of network input ``[N, 1, 28, 28]``."""
-        x = self.features(x)
-        logits: Tensor = self.head(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
+        features, _ = self.see(x)
+        logits: Tensor = self.head(features)
         return logits
+
+    def see(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head sees, ``[N, F]``, and what the last stage sees, ``[N, maps, 7, 7]``."""
+        maps = x
+        for i, layer in enumerate(self.features):
+            if i == self.before_last_stage:
+                maps = x
+            x = layer(x)
+        return over_places(x), maps
+
+
+def over_places(maps: Tensor) -> Tensor:
+    """Average and maximum of each feature map: ``[N, C, H, W]`` to ``[N, 2C]``."""
+    return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
 
 
 def _convolution(

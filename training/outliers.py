@@ -8,19 +8,17 @@ of the fonts that matplotlib brings along.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from training.glyphs import Picture, Random, framed, glyph
 from training.models import IMAGE_SIZE
-
-Picture = npt.NDArray[np.uint8]
-Random = np.random.Generator
 
 # Without those that are a digit to the eye: B b D g I i l J O o q S s Z z, and 1, 2, 7 in disguise.
 LETTERS = "ACEFGHKLMNPQRTUVWXYacdefhkmnprtuvwxy"
@@ -35,7 +33,6 @@ FONTS: tuple[str, ...] = (
 FONTS += ("STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "cmr10", "cmti10", "cmss10", "cmtt10")
 
 CANVAS = 64
-BOX = 20
 
 
 def outliers(digits: Tensor, count: int, seed: int) -> Tensor:
@@ -51,25 +48,10 @@ def outliers(digits: Tensor, count: int, seed: int) -> Tensor:
 
 
 def letter(real: Picture, random: Random) -> Picture:
-    """A letter in print, slanted and turned a little."""
-    canvas = Image.new("L", (CANVAS, CANVAS))
-    text = LETTERS[random.integers(len(LETTERS))]
-    font = _font(FONTS[random.integers(len(FONTS))])
-    width = int(random.choice([0, 0, 1, 2]))
-    ImageDraw.Draw(canvas).text((CANVAS / 2, CANVAS / 2), text, 255, font, anchor="mm", stroke_width=width)
-    angle, shear, aspect = random.normal(0, 0.12), random.normal(0, 0.15), np.exp(random.normal(0, 0.12))
-    cos, sin = np.cos(angle), np.sin(angle)
-    a, b, d, e = cos * aspect, cos * shear - sin, sin * aspect, sin * shear + cos
-    middle = CANVAS / 2
-    matrix = (a, b, middle * (1 - a - b), d, e, middle * (1 - d - e))
-    return _framed(canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR), random)
-
-
-@cache
-def _font(name: str) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), 40)
+    """A letter in print."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    font = folder / f"{FONTS[random.integers(len(FONTS))]}.ttf"
+    return glyph(font, LETTERS[random.integers(len(LETTERS))], random)
 
 
 def scribble(real: Picture, random: Random) -> Picture:
@@ -86,7 +68,7 @@ def scribble(real: Picture, random: Random) -> Picture:
                     -1, 2
                 )
         draw.line([tuple(point) for point in points], 255, width, joint="curve")
-    return _framed(canvas, random)
+    return framed(canvas)
 
 
 def shape(real: Picture, random: Random) -> Picture:
@@ -110,7 +92,7 @@ def shape(real: Picture, random: Random) -> Picture:
         image = np.maximum(image, image[:, ::-1])
     made = np.clip(image, 0, 255).astype(np.uint8)
     # As pixels they fill the frame, as pictures they are brought into the box.
-    return _framed(Image.fromarray(made), random) if random.random() < 0.5 else made
+    return framed(Image.fromarray(made)) if random.random() < 0.5 else made
 
 
 def spoiled(real: Picture, random: Random) -> Picture:
@@ -154,18 +136,3 @@ def _smooth(random: Random, size: int) -> npt.NDArray[np.float32]:
     """A random field of ``size`` by ``size`` cells in 0..1, ``[28, 28]``."""
     field = random.random((size, size), dtype=np.float32)
     return np.asarray(Image.fromarray(field).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
-
-
-def _framed(canvas: Image.Image, random: Random) -> Picture:
-    """What is drawn on the canvas, brought into MNIST's box and frame."""
-    box = canvas.getbbox()
-    frame = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE))
-    if box is None:
-        return np.asarray(frame)
-    width, height = box[2] - box[0], box[3] - box[1]
-    factor = BOX / max(width, height)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    frame.paste(
-        canvas.resize(size, Image.Resampling.BOX, box=box), ((IMAGE_SIZE - size[0]) // 2, (IMAGE_SIZE - size[1]) // 2)
-    )
-    return np.asarray(frame)

@@ -71,7 +71,7 @@ def glyph(font: Path, character: str, random: Random) -> Picture:
 
 
 def framed(canvas: Image.Image) -> Picture:
-    """What is drawn on the canvas as MNIST has it: at full ink, in a box of 20, its centre of mass at pixel (14, 14)."""
+    """What is drawn on the canvas as MNIST has it: full ink, in a box of 20, its centre of mass at pixel (14, 14)."""
     box = canvas.getbbox()
     if box is None:
         return np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)

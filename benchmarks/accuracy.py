@@ -84,9 +84,6 @@ ROWS = {
     ),
     # Pupils whose teachers answer each of them anew share fewer mistakes than those who share lessons.
     "cnn distilled apart": Row("cnn", TWO, {"epochs": 28, "augment": 1.25}),
-    "cnn-large distilled from those": Row(
-        "cnn-large", {"cnn distilled apart": 4}, {"epochs": 24, "lessons": 24, "augment": 1.5}
-    ),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [
@@ -98,8 +95,6 @@ ENSEMBLES = [
     ["cnn-large distilled again"],
     ["cnn-large distilled a third time"],
     ["cnn distilled apart"],
-    ["cnn-large distilled from those"],
-    ["cnn-large distilled from those", "cnn distilled apart"],
     ["cnn-large distilled a third time", "cnn-large distilled again", "cnn distilled together"],
 ]
 

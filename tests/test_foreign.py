@@ -63,13 +63,24 @@ def test_an_upstroke_starts_at_the_top_and_leads_left():
     assert not ink[:, 16:].any()
 
 
-def test_width_changes_the_width_alone(digits):
+def test_width_is_that_of_any_digit_whatever_it_was(digits):
     images = digits.images.float()
     changed = width(images, seeded())
-    factor = extent(changed, 1) / extent(images, 1)
-    assert factor.min() < 0.75
-    assert factor.max() > 1.2
-    assert (extent(changed, 2) - extent(images, 2)).abs().float().mean() < 0.2
+    widths = extent(changed, 1).float()
+    assert ((widths > 6) & (widths < 23)).float().mean() > 0.95
+    for some in (digits.labels == 1, digits.labels == 0):
+        assert widths[some].mean() == pytest.approx(14.5, abs=1.5)
+    assert (extent(changed, 2) - extent(images, 2)).abs().float().mean() < 0.3
+
+
+def test_width_leaves_the_centre_of_mass(digits):
+    images = digits.images.float().roll(2, dims=2)
+    columns = torch.arange(28) + 0.5
+
+    def centre(images):
+        return (images.sum(dim=1) * columns).sum(dim=1) / images.sum(dim=(1, 2))
+
+    assert (centre(width(images, seeded())) - centre(images)).abs().max() < 1
 
 
 def test_a_pen_is_broader_or_thinner(digits):

@@ -63,17 +63,43 @@ def test_one_regular_font_a_folder_and_only_readable_latin_ones(tmp_path):
     ]
 
 
+FONTS = ["DejaVuSans", "cmr10", "cmtt10", "STIXGeneral"]
+
+
 @pytest.fixture(scope="module")
-def taught(mnist, tmp_path_factory):
-    """A cnn of a few seconds, and the images it was trained on."""
-    few = replace(
+def few(mnist):
+    """Images that a network is trained on in seconds."""
+    return replace(
         mnist, train=mnist.train.take(torch.arange(4000)), validation=mnist.validation.take(torch.arange(1000))
     )
-    folder = tmp_path_factory.mktemp("taught") / "run"
-    train(TrainConfig(model="cnn", epochs=2, subset=4000), few, folder)
+
+
+def trained(few, folder, **settings):
+    """A cnn of a few seconds."""
+    train(TrainConfig(model="cnn", epochs=2, subset=4000, **settings), few, folder)
     network = build("cnn")
     network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
-    return network.eval(), few
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def plain(few, tmp_path_factory):
+    """A network that knows no fonts."""
+    return trained(few, tmp_path_factory.mktemp("taught") / "run")
+
+
+def test_digits_of_fonts_are_learnt(plain, few, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "STEPS", 1)  # not looked at here
+    for name in FONTS:
+        (tmp_path / name).mkdir()
+        shutil.copy(font_file(name), tmp_path / name)
+    knowing = trained(few, tmp_path / "run", fonts=str(tmp_path))
+    written, labels = glyphs([font_file(name) for name in FONTS], string.digits, 1000, seed=9), torch.arange(1000) % 10
+    with torch.inference_mode():
+        right, otherwise = (
+            float((network(normalize(written)).argmax(dim=1) == labels).float().mean()) for network in (knowing, plain)
+        )
+    assert right > otherwise + 0.1
 
 
 def refused(found, network, images):
@@ -84,16 +110,15 @@ def refused(found, network, images):
     return float((scores > found.threshold).float().mean())
 
 
-def test_fonts_teach_to_refuse_letters_that_look_like_digits(taught, monkeypatch):
+def test_fonts_teach_to_refuse_letters_that_look_like_digits(plain, few, monkeypatch):
     monkeypatch.setattr(calibration, "STEPS", 300)
-    network, few = taught
-    fonts = [font_file(name) for name in ("DejaVuSans", "cmr10", "cmtt10", "STIXGeneral")]
-    knowing, unknowing = calibrate(network, few, 0, fonts), calibrate(network, few, 0)
+    fonts = [font_file(name) for name in FONTS]
+    knowing, unknowing = calibrate(plain, few, 0, fonts), calibrate(plain, few, 0)
     letters, numbers = glyphs(fonts, "BDGQSZbdg", 200, seed=5), glyphs(fonts, string.digits, 200, seed=5)
-    assert refused(knowing, network, letters) > refused(unknowing, network, letters) + 0.1
-    assert refused(knowing, network, numbers) < 0.1
+    assert refused(knowing, plain, letters) > refused(unknowing, plain, letters) + 0.1
+    assert refused(knowing, plain, numbers) < 0.1
     # Kept and exported, it is the same score.
     again = Calibration.of(knowing.state())
-    *_, novelty = ServingGraph(network, again)(letters)
-    assert refused(again, network, letters) == refused(knowing, network, letters)
-    assert float((novelty > knowing.threshold).float().mean()) == refused(knowing, network, letters)
+    *_, novelty = ServingGraph(plain, again)(letters)
+    assert refused(again, plain, letters) == refused(knowing, plain, letters)
+    assert float((novelty > knowing.threshold).float().mean()) == refused(knowing, plain, letters)

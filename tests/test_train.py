@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import font_file
 from torch import nn
 
 from training import checkpoint, lessons
@@ -241,6 +242,20 @@ def test_several_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, t
         train(config, small, tmp_path / "run", checkpoint_every=1, progress=Stop(3))
     (other / "model.pt").write_bytes((teacher / "model.pt").read_bytes())
     with pytest.raises(TrainingError, match=r"--teacher .*: not the networks that .*run learnt from"):
+        train(config, small, tmp_path / "run", resume=True)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_fonts_must_stay_the_same(small, tmp_path):
+    fonts = tmp_path / "fonts"
+    fonts.mkdir()
+    shutil.copy(font_file("DejaVuSans"), fonts)
+    config = TrainConfig(**FAST, fonts=str(fonts))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, small, tmp_path / "run", checkpoint_every=1, progress=Stop(3))
+    (fonts / "DejaVuSans.ttf").unlink()
+    shutil.copy(font_file("cmr10"), fonts)
+    with pytest.raises(TrainingError, match=r"--fonts .*: not the fonts that .*run learnt from"):
         train(config, small, tmp_path / "run", resume=True)
 
 

@@ -97,8 +97,8 @@ class TrainConfig:
     ] = 0
     fonts: Annotated[
         str,
-        "Folder with handwriting fonts, whose letters the novelty score learns to refuse; without, it knows letters in "
-        "print alone.",
+        "Folder with handwriting fonts, whose digits are learnt beside the training images, and whose letters the "
+        "novelty score learns to refuse; without, it knows letters in print alone.",
     ] = ""
     ema: Annotated[float, "Decay of the running average of the weights, which is kept; 0 is off."] = 0.998
     precision: Annotated[str, "float32, or bfloat16 for the arithmetic of a step (weights stay float32)."] = "float32"

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WIDTH = (math.log(0.65), math.log(1.3))  # of the factor on it
+# Pixels, of the 20 that a digit is high. Where digits fill their boxes, as in some collections, a 1 becomes a bar.
+WIDTH = (9.0, 20.0)
 # Of a pixel that strokes become thinner or broader on either side. MNIST's thin ones would not bear more.
 PEN = (-0.5, 1.5)
-COARSE = (10, 20)  # pixels a side, from the first to below the second
+COARSE = (8, 16)  # pixels a side, from the first to below the second
 COARSE_CONTRAST = (1.0, 1.8)  # what enlarged the image may have sharpened it too
 GREY = 110.0
 # An upstroke: its angle below the horizontal, its length and half its breadth in pixels.
@@ -72,11 +73,19 @@ def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor
 
 
 def width(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Narrower or wider."""
-    theta = torch.zeros(len(images), 2, 3)
-    theta[:, 0, 0] = torch.exp(-_uniform(WIDTH, len(images), generator))
+    """As wide as chance will have it, whatever it was, its centre of mass where it was."""
+    count, size, _ = images.shape
+    ink = (images > 100).any(dim=1).int()
+    before = (size - ink.argmax(dim=1) - ink.flip(1).argmax(dim=1)).float()
+    columns = images.sum(dim=1)
+    # affine_grid measures in half-widths of the image from its middle.
+    edges = (torch.arange(size, device=images.device) * 2 + 1) / size - 1
+    centre = (columns * edges).sum(dim=1) / columns.sum(dim=1).clamp(min=1)
+    factor = before / _uniform(WIDTH, count, generator).to(images.device)
+    theta = torch.zeros(count, 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 0, 2] = factor, centre * (1 - factor)
     theta[:, 1, 1] = 1
-    grid = F.affine_grid(theta.to(images.device), [len(images), 1, *images.shape[1:]], align_corners=False)
+    grid = F.affine_grid(theta, [count, 1, size, size], align_corners=False)
     return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
 
 

@@ -22,6 +22,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import string
 import sys
 import time
 import zlib
@@ -43,7 +44,7 @@ from training.data import Digits, Splits
 from training.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
 from training.foreign import foreign
-from training.glyphs import SUFFIXES, fonts_in
+from training.glyphs import SUFFIXES, fonts_in, glyphs
 from training.lessons import Lessons, arithmetic, ask, augmented
 from training.models import build, normalize, parameter_count
 from training.optimizers import build_optimizer, rate_at, set_rate
@@ -53,6 +54,8 @@ from training.progress import Progress
 # A step of more images than this is taken in parts, their gradients added up: the same step within
 # rounding (BatchNorm sees one part at a time), in bounded memory.
 PART = 4096
+# Digits drawn in handwriting fonts, where there are some, and how many of them go with each of a batch.
+WRITTEN, WRITTEN_SHARE = 5000, 1 / 12
 
 
 class TrainingError(Exception):
@@ -68,6 +71,10 @@ class State:
     averaged: AveragedModel | None
     optimizer: Optimizer
     teacher: Ensemble | None
+    fonts: dict[Path, str] = field(default_factory=dict)
+    """SHA-256 of each handwriting font."""
+    written: Digits | None = None
+    """Digits of the fonts, of which each step learns some beside its batch."""
     step: int = 0
     """Steps taken since the beginning of the run."""
     epoch_loss: float = 0.0
@@ -90,7 +97,12 @@ class State:
         if config.ema:
             averaged = AveragedModel(network, multi_avg_fn=_ema(config.ema), use_buffers=True)
         teacher = _teacher(config).to(device) if config.teacher else None
-        return cls(config, network, averaged, build_optimizer(config, network), teacher)
+        fonts = _fonts(config)
+        written = None
+        if fonts:
+            images = glyphs(list(fonts), string.digits, WRITTEN, _seed(config, "written"))
+            written = Digits(images, torch.arange(WRITTEN) % len(string.digits)).to(device)
+        return cls(config, network, averaged, build_optimizer(config, network), teacher, fonts, written)
 
     @property
     def best_network(self) -> nn.Module:
@@ -111,6 +123,7 @@ class State:
                 "averaged": self.averaged.state_dict() if self.averaged else None,
                 "optimizer": self.optimizer.state_dict(),
                 "teachers": self.teacher.digests if self.teacher else {},
+                "fonts": sorted(self.fonts.values()),
                 "random": torch.default_generator.get_state(),
                 "step": self.step,
                 "epoch_loss": self.epoch_loss,
@@ -137,6 +150,8 @@ class State:
             )
         if self.teacher and self.teacher.digests != saved["teachers"]:
             raise TrainingError(f"--teacher {self.config.teacher}: not the networks that {path.parent} learnt from.")
+        if self.fonts and sorted(self.fonts.values()) != saved.get("fonts", []):  # older runs learnt from none
+            raise TrainingError(f"--fonts {self.config.fonts}: not the fonts that {path.parent} learnt from.")
         self.network.load_state_dict(saved["network"])
         if self.averaged:
             self.averaged.load_state_dict(saved["averaged"])
@@ -177,7 +192,6 @@ def train(
     _keep_memory()
     target = torch.device(device)
     state = State.new(config, target)
-    fonts = _fonts(config)
     output.mkdir(parents=True, exist_ok=True)
     if last.exists():
         state.load(last)
@@ -225,7 +239,7 @@ def train(
         _write_metrics(output, state.history)
         if progress:
             progress.line(_epoch_line(row, config.epochs))
-    return _finish(state, splits, output, target, fonts)
+    return _finish(state, splits, output, target)
 
 
 def _keep_memory() -> None:
@@ -252,11 +266,14 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
         labels, wanted = part.labels, part.answers
         as_it_is = clean or wanted is not None
         usual = part.images if as_it_is else augmented(config, part.images, torch.default_generator)
-        seen = usual if clean or not config.foreign else foreign(usual, labels, config.foreign, torch.default_generator)
+        seen = usual if clean else _in_other_hands(config, usual, labels)
+        written = _written(state, len(part), clean=clean)
         # Shared out only now, so that every image is changed as it would be by one process alone.
         usual, seen, labels = (distributed.share(tensor) for tensor in (usual, seen, labels))
         with arithmetic(config, seen):
-            logits = state.parallel(normalize(seen)).float()
+            shown = torch.cat([seen, written.images]) if written else seen
+            logits = state.parallel(normalize(shown)).float()
+        logits, of_written = logits[: len(seen)], logits[len(seen) :]
         whole = len(labels) == len(batch)
         loss = F.cross_entropy(
             logits, labels, label_smoothing=config.label_smoothing, reduction="mean" if whole else "sum"
@@ -266,6 +283,8 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
             wanted = ask(config, state.teacher, usual) if wanted is None else distributed.share(wanted)
             taught = _distillation(config, wanted, logits, "batchmean" if whole else "sum")
             loss = (1 - config.teacher_weight) * loss + config.teacher_weight * taught
+        if written:
+            loss = loss + F.cross_entropy(of_written, written.labels, reduction="sum") / (len(labels) if whole else 1)
         if not whole:
             loss = loss / len(batch)
         # The processes' gradients are averaged, and are to be added up.
@@ -279,6 +298,22 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
     return total
 
 
+def _in_other_hands(config: TrainConfig, images: Tensor, labels: Tensor) -> Tensor:
+    return foreign(images, labels, config.foreign, torch.default_generator) if config.foreign else images
+
+
+def _written(state: State, beside: int, *, clean: bool) -> Digits | None:
+    """This process's share of some digits of fonts, to go with ``beside`` images; no teacher is asked of them."""
+    config, count = state.config, round(WRITTEN_SHARE * beside)
+    if not state.written or not count:
+        return None
+    chosen = torch.randint(len(state.written), (count,)).to(state.written.labels.device)
+    images, labels = state.written.images[chosen], state.written.labels[chosen]
+    if not clean:
+        images = _in_other_hands(config, augmented(config, images, torch.default_generator), labels)
+    return Digits(distributed.share(images), distributed.share(labels))
+
+
 def _teacher(config: TrainConfig) -> Ensemble:
     folders = [Path(folder) for folder in config.teacher.split(",")]
     for folder in folders:
@@ -287,13 +322,13 @@ def _teacher(config: TrainConfig) -> Ensemble:
     return Ensemble.load(folders)
 
 
-def _fonts(config: TrainConfig) -> list[Path]:
+def _fonts(config: TrainConfig) -> dict[Path, str]:
     fonts = fonts_in(Path(config.fonts)) if config.fonts else []
     if config.fonts and not fonts:
         raise TrainingError(
             f"--fonts {config.fonts} holds no font with Latin letters and digits: {', '.join(SUFFIXES)} are read."
         )
-    return fonts
+    return {font: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts}
 
 
 def _distillation(config: TrainConfig, wanted: Tensor, logits: Tensor, reduction: str) -> Tensor:
@@ -353,7 +388,7 @@ def _write_metrics(output: Path, history: list[dict[str, Any]]) -> None:
     checkpoint.write_atomically(output / "metrics.jsonl", lines.encode())
 
 
-def _finish(state: State, splits: Splits, output: Path, device: torch.device, fonts: list[Path]) -> Evaluation:
+def _finish(state: State, splits: Splits, output: Path, device: torch.device) -> Evaluation:
     """Evaluate once on the test set; write the weights, the pictures, and last of all the record."""
     network = state.best_network
     test = evaluate(network, splits.test.to(device))
@@ -362,7 +397,7 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device, fo
         raise TrainingError(_diverged(state.config, state.step))
     if not distributed.is_first():
         return test
-    calibration = calibrate(network, splits, _seed(state.config, "calibration"), fonts)
+    calibration = calibrate(network, splits, _seed(state.config, "calibration"), list(state.fonts))
     evaluations = {"test": test}
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))
@@ -388,7 +423,7 @@ def _finish(state: State, splits: Splits, output: Path, device: torch.device, fo
         "parameters": parameter_count(network),
         "model_sha256": hashlib.sha256(model).hexdigest(),
         "teachers": state.teacher.digests if state.teacher else {},
-        "fonts": {font.name: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts},
+        "fonts": {font.name: digest for font, digest in state.fonts.items()},
         "result": {name: evaluation.summary() for name, evaluation in evaluations.items()},
         "calibration": {
             "temperature": calibration.temperature,

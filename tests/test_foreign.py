@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training import foreign as module
-from training.foreign import coarse, foreign, pen, upstroke, width
+from training.foreign import bar, coarse, foreign, pen, upstroke, width
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_the_share_is_changed(digits, share):
     assert changed.min() >= 0
     assert changed.max() <= 255
     touched = (changed != before).any(dim=(1, 2)).float().mean().item()
-    # Three kinds are drawn for each image independently, the fourth for ones.
+    # Three kinds are drawn for each image independently, the others for ones.
     assert touched == pytest.approx(1 - (1 - share) ** 3, abs=0.07)
     assert torch.equal(changed, foreign(digits.images, digits.labels, share, seeded()))
 
@@ -44,7 +44,7 @@ def test_ink_stays_as_strong(digits):
 
 
 def test_ones_alone_get_an_upstroke(digits, monkeypatch):
-    for name in ("width", "pen", "coarse"):
+    for name in ("bar", "width", "pen", "coarse"):
         monkeypatch.setattr(module, name, lambda images, _: images)
     changed = foreign(digits.images, digits.labels, 1, seeded())
     touched = (changed != digits.images).any(dim=(1, 2))
@@ -63,14 +63,22 @@ def test_an_upstroke_starts_at_the_top_and_leads_left():
     assert not ink[:, 16:].any()
 
 
-def test_width_is_that_of_any_digit_whatever_it_was(digits):
+def test_width_changes_the_width_alone(digits):
     images = digits.images.float()
     changed = width(images, seeded())
+    factor = extent(changed, 1) / extent(images, 1)
+    assert factor.min() < 0.75
+    assert factor.max() > 1.2
+    assert (extent(changed, 2) - extent(images, 2)).abs().float().mean() < 0.2
+
+
+def test_a_bar_is_as_wide_as_other_digits(digits):
+    ones = digits.images[digits.labels == 1].float()
+    changed = bar(ones, seeded())
     widths = extent(changed, 1).float()
-    assert ((widths > 6) & (widths < 23)).float().mean() > 0.95
-    for some in (digits.labels == 1, digits.labels == 0):
-        assert widths[some].mean() == pytest.approx(14.5, abs=1.5)
-    assert (extent(changed, 2) - extent(images, 2)).abs().float().mean() < 0.3
+    assert ((widths > 3) & (widths < 18)).all()
+    assert widths.mean() == pytest.approx(9.5, abs=1.5)
+    assert (extent(changed, 2) - extent(ones, 2)).abs().float().mean() < 0.5
 
 
 def test_width_leaves_the_centre_of_mass(digits):

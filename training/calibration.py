@@ -32,11 +32,11 @@ from training.outliers import outliers
 FALSE_REJECTIONS = 0.01
 
 # Images the score is fitted on: as they are, distorted, and outliers.
-CLEAN, DISTORTED, OUTLIERS = 16_000, 8_000, 20_000
-# With handwriting fonts, these too. Their digits are accepted, lest a font be told by its look.
-WRITTEN_LETTERS, WRITTEN_DIGITS = 15_000, 5_000
+CLEAN, DISTORTED, OUTLIERS = 32_000, 8_000, 20_000
+# With handwriting fonts, these in place of half the outliers. Their digits are accepted, lest a font be told by its look.
+WRITTEN_LETTERS, WRITTEN_DIGITS = 40_000, 10_000
 # Another pen or few pixels make no digit a stranger, and no letter a digit.
-FOREIGN = 0.25
+FOREIGN, FOREIGN_STRANGERS = 0.25, 0.1
 # Of the outliers this share is bent, by so many pixels: letters in print become more like written ones.
 BENT, BENDING = 0.7, 1.0
 NO_DIGIT = -1
@@ -202,17 +202,18 @@ def _examples(train: Digits, fonts: Sequence[Path], seed: int, generator: torch.
     chosen = train.take(torch.randperm(len(train), generator=generator)[: CLEAN + DISTORTED])
     distinct = round(len(chosen) * DISTORTED / (CLEAN + DISTORTED))
     distorted = _distorted(chosen.images[:distinct], generator)
-    known = torch.cat([_foreign(distorted, chosen.labels[:distinct], generator), chosen.images[distinct:]])
+    known = torch.cat([_foreign(distorted, chosen.labels[:distinct], FOREIGN, generator), chosen.images[distinct:]])
     enough = max(64, len(train))  # few digits are not to drown among what is made up
-    strangers = outliers(train.images, min(OUTLIERS, enough), seed)
+    others = OUTLIERS // 2 if fonts else OUTLIERS
+    strangers = outliers(train.images, min(others, enough), seed)
     if fonts:
         digits = _bent(glyphs(fonts, string.digits, min(WRITTEN_DIGITS, enough), seed), generator)
-        known = torch.cat([known, _foreign(digits, _unlabelled(digits), generator)])
+        known = torch.cat([known, _foreign(digits, _unlabelled(digits), FOREIGN, generator)])
         letters = glyphs(fonts, string.ascii_letters, min(WRITTEN_LETTERS, enough), seed)
         strangers = torch.cat([strangers, letters])
         strangers = strangers[torch.randperm(len(strangers), generator=generator)]
     strangers = _bent(strangers, generator)
-    return known, _foreign(strangers, _unlabelled(strangers), generator)
+    return known, _foreign(strangers, _unlabelled(strangers), FOREIGN_STRANGERS, generator)
 
 
 def _fit_novelty(seen: Seen, targets: Tensor, generator: torch.Generator) -> Novelty:
@@ -263,10 +264,10 @@ def _unlabelled(images: Tensor) -> Tensor:
     return torch.full((len(images),), NO_DIGIT)
 
 
-def _foreign(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+def _foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     # In parts, for all that are coarse in one batch have one number of pixels.
     parts = zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
-    return torch.cat([foreign(*part, FOREIGN, generator) for part in parts]).round().to(torch.uint8)
+    return torch.cat([foreign(*part, share, generator) for part in parts]).round().to(torch.uint8)
 
 
 def _last(digits: Digits, count: int) -> Digits:

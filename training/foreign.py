@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Pixels, of the 20 that a digit is high. Where digits fill their boxes, as in some collections, a 1 becomes a bar.
-WIDTH = (9.0, 20.0)
+WIDTH = (math.log(0.65), math.log(1.3))  # of the factor on it
+# Pixels that a 1 is wide, of the 20 it is high, where digits were made to fill their boxes.
+BAR = (5.0, 14.0)
 # Of a pixel that strokes become thinner or broader on either side. MNIST's thin ones would not bear more.
 PEN = (-0.5, 1.5)
 COARSE = (8, 16)  # pixels a side, from the first to below the second
@@ -26,13 +27,14 @@ BREADTH = (0.8, 1.6)
 
 
 def foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
-    """A share of the images in another hand: an upstroke to ones, then other proportions, another pen, few pixels.
+    """A share of the images in another hand: an upstroke to ones, or a bar for them, then other proportions, another
+    pen, few pixels.
 
     Args:
         images: ``[N, 28, 28]`` in 0..255, background 0.
         labels: the digits, int64 ``[N]``.
-        share: of the images that each of width, pen and few pixels happens to, independently; an upstroke to twice the
-            share of the ones.
+        share: of the images that each of width, pen and few pixels happens to, independently; of the ones the bar
+            too, and an upstroke to twice as many.
         generator: where the randomness comes from, on the CPU.
 
     Returns:
@@ -43,8 +45,14 @@ def foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Gener
     def some(share: float) -> Tensor:
         return (torch.rand(len(labels), generator=generator) < share).to(images.device)
 
-    ones = some(2 * share) & (labels == 1)
-    for chosen, change in ((ones, upstroke), (some(share), width), (some(share), pen), (some(share), coarse)):
+    ones = labels == 1
+    for chosen, change in (
+        (some(2 * share) & ones, upstroke),
+        (some(share) & ones, bar),
+        (some(share), width),
+        (some(share), pen),
+        (some(share), coarse),
+    ):
         if chosen.any():
             made = change(changed[chosen], generator)
             # Ink is as strong as before, for so pictures are prepared (see serving/images.py).
@@ -73,17 +81,26 @@ def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor
 
 
 def width(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """As wide as chance will have it, whatever it was, its centre of mass where it was."""
-    count, size, _ = images.shape
+    """Narrower or wider."""
+    return _widened(images, torch.exp(_uniform(WIDTH, len(images), generator)).to(images.device))
+
+
+def bar(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """As wide as no 1 is written."""
     ink = (images > 100).any(dim=1).int()
-    before = (size - ink.argmax(dim=1) - ink.flip(1).argmax(dim=1)).float()
+    before = images.shape[2] - ink.argmax(dim=1) - ink.flip(1).argmax(dim=1)
+    return _widened(images, _uniform(BAR, len(images), generator).to(images.device) / before)
+
+
+def _widened(images: Tensor, factor: Tensor) -> Tensor:
+    """Their centres of mass stay where they are."""
+    count, size, _ = images.shape
     columns = images.sum(dim=1)
     # affine_grid measures in half-widths of the image from its middle.
     edges = (torch.arange(size, device=images.device) * 2 + 1) / size - 1
     centre = (columns * edges).sum(dim=1) / columns.sum(dim=1).clamp(min=1)
-    factor = before / _uniform(WIDTH, count, generator).to(images.device)
     theta = torch.zeros(count, 2, 3, device=images.device)
-    theta[:, 0, 0], theta[:, 0, 2] = factor, centre * (1 - factor)
+    theta[:, 0, 0], theta[:, 0, 2] = 1 / factor, centre * (1 - 1 / factor)
     theta[:, 1, 1] = 1
     grid = F.affine_grid(theta, [count, 1, size, size], align_corners=False)
     return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)

@@ -33,7 +33,8 @@ FALSE_REJECTIONS = 0.01
 
 # Images the score is fitted on: as they are, distorted, and outliers.
 CLEAN, DISTORTED, OUTLIERS = 32_000, 8_000, 20_000
-# With handwriting fonts, these in place of half the outliers. Their digits are accepted, lest a font be told by its look.
+# With handwriting fonts, these in place of half the outliers; their digits are accepted, lest a font be told by its
+# look.
 WRITTEN_LETTERS, WRITTEN_DIGITS = 40_000, 10_000
 # Another pen or few pixels make no digit a stranger, and no letter a digit.
 FOREIGN, FOREIGN_STRANGERS = 0.25, 0.1

@@ -32,12 +32,12 @@ from training.outliers import outliers
 FALSE_REJECTIONS = 0.01
 
 # Images the score is fitted on: as they are, distorted, and outliers.
-CLEAN, DISTORTED, OUTLIERS = 32_000, 8_000, 20_000
-# With handwriting fonts, these in place of half the outliers; their digits are accepted, lest a font be told by its
-# look.
+CLEAN, DISTORTED, OUTLIERS = 16_000, 8_000, 20_000
+# With handwriting fonts, these in place of half the outliers, and twice the clean images; digits of the fonts are
+# accepted, lest a font be told by its look.
 WRITTEN_LETTERS, WRITTEN_DIGITS = 40_000, 10_000
 # Another pen or few pixels make no digit a stranger, and no letter a digit.
-FOREIGN, FOREIGN_STRANGERS = 0.25, 0.1
+FOREIGN, FOREIGN_LETTERS = 0.25, 0.1
 # Of the outliers this share is bent, by so many pixels: letters in print become more like written ones.
 BENT, BENDING = 0.7, 1.0
 NO_DIGIT = -1
@@ -200,12 +200,12 @@ class Seen(NamedTuple):
 def _examples(train: Digits, fonts: Sequence[Path], seed: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Digits, and what is none."""
     train = Digits(train.images.cpu(), train.labels.cpu())
-    chosen = train.take(torch.randperm(len(train), generator=generator)[: CLEAN + DISTORTED])
-    distinct = round(len(chosen) * DISTORTED / (CLEAN + DISTORTED))
+    clean, others, share = (2 * CLEAN, OUTLIERS // 2, FOREIGN_LETTERS) if fonts else (CLEAN, OUTLIERS, FOREIGN)
+    chosen = train.take(torch.randperm(len(train), generator=generator)[: clean + DISTORTED])
+    distinct = round(len(chosen) * DISTORTED / (clean + DISTORTED))
     distorted = _distorted(chosen.images[:distinct], generator)
     known = torch.cat([_foreign(distorted, chosen.labels[:distinct], FOREIGN, generator), chosen.images[distinct:]])
     enough = max(64, len(train))  # few digits are not to drown among what is made up
-    others = OUTLIERS // 2 if fonts else OUTLIERS
     strangers = outliers(train.images, min(others, enough), seed)
     if fonts:
         digits = _bent(glyphs(fonts, string.digits, min(WRITTEN_DIGITS, enough), seed), generator)
@@ -214,7 +214,7 @@ def _examples(train: Digits, fonts: Sequence[Path], seed: int, generator: torch.
         strangers = torch.cat([strangers, letters])
         strangers = strangers[torch.randperm(len(strangers), generator=generator)]
     strangers = _bent(strangers, generator)
-    return known, _foreign(strangers, _unlabelled(strangers), FOREIGN_STRANGERS, generator)
+    return known, _foreign(strangers, _unlabelled(strangers), share, generator)
 
 
 def _fit_novelty(seen: Seen, targets: Tensor, generator: torch.Generator) -> Novelty:

@@ -167,7 +167,7 @@ def compare(
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
             difference = np.abs(a - e)
             if i == Answers._fields.index("novelty"):
-                # A score has no bounds, and of a large one float32 keeps fewer decimals: its difference is in proportion.
+                # A score has no bounds, and of a large number float32 keeps fewer decimals: in proportion, then.
                 difference /= np.maximum(1, np.abs(e))
             # max() of Python passes over NaN, numpy's does not.
             largest[i] = np.maximum(largest[i], difference.max())

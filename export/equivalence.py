@@ -144,7 +144,7 @@ def compare(
     """Compare two ways to answer, on hard cases in batches of several sizes and on all of ``images``.
 
     Args:
-        tolerance: what any number may differ by, a novelty above 1 in proportion to it.
+        tolerance: what any number may differ by.
         allowed: images that may be given another label.
 
     Raises:
@@ -165,12 +165,8 @@ def compare(
         differing = (actual[0].argmax(1) != expected[0].argmax(1)) | (actual[1].argmax(1) != expected[1].argmax(1))
         labels_differing += int(differing.sum())
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-            difference = np.abs(a - e)
-            if i == Answers._fields.index("novelty"):
-                # A score has no bounds, and of a large number float32 keeps fewer decimals: in proportion, then.
-                difference /= np.maximum(1, np.abs(e))
             # max() of Python passes over NaN, numpy's does not.
-            largest[i] = np.maximum(largest[i], difference.max())
+            largest[i] = np.maximum(largest[i], np.abs(a - e).max())
         compared += len(batch)
     logits, probabilities, novelty = map(float, largest)
     if labels_differing > allowed:

@@ -42,6 +42,8 @@ FOREIGN, FOREIGN_LETTERS = 0.25, 0.1
 BENT, BENDING = 0.7, 1.0
 NO_DIGIT = -1
 HIDDEN = 128
+# Far from all that it was fitted on a score has no meaning, and float32 would keep too few decimals of a large one.
+LARGEST = 50.0
 STEPS, BATCH_SIZE, RATE, DECAY = 2500, 256, 0.01, 0.01
 
 
@@ -66,12 +68,12 @@ class Novelty(nn.Module):
         self.score = nn.Linear(HIDDEN, 1)
 
     def forward(self, features: Tensor, logits: Tensor, maps: Tensor | None = None) -> Tensor:
-        """Logit of being an outlier."""
+        """Logit of being an outlier, within LARGEST either way."""
         seen = [features, logits]
         if self.strokes is not None:
             seen.append(over_places(self.strokes(maps)))
         score: Tensor = self.score(self.hidden(torch.cat(seen, dim=1)).relu())
-        return score.squeeze(1)
+        return score.squeeze(1).clamp(-LARGEST, LARGEST)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from training.config import TrainConfig
 from training.data import Splits
 from training.ensemble import Ensemble
 from training.evaluate import evaluate
+from training.models import NORMAL_FORMS
 from training.progress import Progress
 from training.train import train
 
@@ -63,6 +64,7 @@ class Row:
 # The teachers work once for all seeds; 16 times 60,000 images, each shown twice.
 LESSONS = {"epochs": 32, "lessons": 16}
 TWO = {"cnn-large": 2}
+FORMS = TWO | {f"cnn-large {form}": 1 for form in NORMAL_FORMS}
 ROWS = {
     "mlp": Row("mlp"),
     "cnn-small": Row("cnn-small"),
@@ -92,6 +94,9 @@ ROWS = {
         TWO | {"cnn distilled apart": 3},
         {"epochs": 36, "lessons": 24, "augment": 1.5},
     ),
+    # One network for each form, and those of no form beside them: they are wrong differently.
+    **{f"cnn-large {form}": Row(f"cnn-large-{form}", settings={"epochs": 32}) for form in NORMAL_FORMS},
+    "cnn-large upright, taught": Row("cnn-large-upright", FORMS, LESSONS | {"augment": 1.5}),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [
@@ -106,6 +111,9 @@ ENSEMBLES = [
     ["cnn-large distilled at length"],
     ["cnn-large distilled at length", "cnn distilled apart", "cnn-large"],
     ["cnn-large distilled a third time", "cnn-large distilled again", "cnn distilled together"],
+    [*FORMS],
+    ["cnn-large upright, taught"],
+    ["cnn-large upright, taught", *FORMS],
 ]
 
 
@@ -174,10 +182,11 @@ def ensemble_title(rows: list[str]) -> str:
 
 
 def ensemble_line(runs: Path, rows: list[str], splits: Splits) -> str | None:
-    """Their line, if there are several of each row."""
-    if any(len(finished(runs, row)) < 2 for row in rows):
+    """Their line, if there are several of them, and some of each row."""
+    folders = [finished(runs, row) for row in rows]
+    together = [folder for row in folders for folder in row]
+    if not all(folders) or len(together) < 2:
         return None
-    together = [folder for row in rows for folder in finished(runs, row)]
     test = evaluate(Ensemble.load(together), splits.test)
     errors = len(test.labels) - test.correct
     return f"| {ensemble_title(rows)} | | | {len(together)} | **{percent([test.accuracy])}** | {errors} | |"

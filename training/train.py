@@ -272,8 +272,8 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
         usual, seen, labels = (distributed.share(tensor) for tensor in (usual, seen, labels))
         with arithmetic(config, seen):
             shown = torch.cat([seen, written.images]) if written else seen
-            logits = state.parallel(normalize(shown)).float()
-        logits, of_written = logits[: len(seen)], logits[len(seen) :]
+            answers = state.parallel(normalize(shown)).float()
+        logits = answers[: len(seen)] if written else answers
         whole = len(labels) == len(batch)
         loss = F.cross_entropy(
             logits, labels, label_smoothing=config.label_smoothing, reduction="mean" if whole else "sum"
@@ -284,7 +284,8 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
             taught = _distillation(config, wanted, logits, "batchmean" if whole else "sum")
             loss = (1 - config.teacher_weight) * loss + config.teacher_weight * taught
         if written:
-            loss = loss + F.cross_entropy(of_written, written.labels, reduction="sum") / (len(labels) if whole else 1)
+            of_written = F.cross_entropy(answers[len(seen) :], written.labels, reduction="sum")
+            loss = loss + of_written / (len(labels) if whole else 1)
         if not whole:
             loss = loss / len(batch)
         # The processes' gradients are averaged, and are to be added up.

@@ -65,6 +65,7 @@ class Row:
 # The teachers work once for all seeds; 16 times 60,000 images, each shown twice.
 LESSONS = {"epochs": 32, "lessons": 16}
 TWO = {"cnn-large": 2}
+FAR = {"epochs": 30, "augment": 1.5}
 ROWS = {
     "mlp": Row("mlp"),
     "cnn-small": Row("cnn-small"),
@@ -102,6 +103,14 @@ ROWS = {
         TWO | {"cnn distilled apart": 3, "cnn-large distilled at length": 3},
         LESSONS | {"epochs": 28, "augment": 1.5},
     ),
+    # Networks of other kinds make other mistakes.
+    "cnn-5x5": Row("cnn-5x5", settings=FAR | {"learning_rate": 0.003}),
+    "cnn-7x7": Row("cnn-7x7", settings=FAR | {"learning_rate": 0.003}),
+    "cnn-large distilled from three kinds": Row(
+        "cnn-large",
+        {"cnn-5x5": 2, "cnn-7x7": 2} | TWO,
+        LESSONS | {"epochs": 40, "augment": 1.5},
+    ),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [
@@ -120,6 +129,9 @@ ENSEMBLES = [
     ["cnn-large distilled a third time", "cnn-large distilled again", "cnn distilled together"],
     ["cnn-large distilled a fourth time"],
     ["cnn-large distilled a fourth time", "cnn-large distilled at length", "cnn distilled apart", "cnn-large"],
+    ["cnn-5x5", "cnn-7x7"],
+    ["cnn-5x5", "cnn-7x7", "cnn-large"],
+    ["cnn-large distilled from three kinds"],
 ]
 
 

@@ -13,6 +13,8 @@ from training.models import DEVIATION, MEAN, NETWORKS, build, normalize, paramet
         ("cnn-small", 7_182),
         ("cnn-large", 158_674),
         ("cnn-speed", 61_946),
+        ("cnn-5x5", 308_090),
+        ("cnn-7x7", 581_506),
     ],
 )
 def test_size(name, parameters):

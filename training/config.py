@@ -60,9 +60,9 @@ class TrainConfig:
         ConfigError: a value breaks its rule; the message names the value, the rule and the way out.
     """
 
-    model: Annotated[str, "cnn (the default), cnn-small, cnn-large, cnn-speed, or mlp, the tutorial's 784-28-10."] = (
-        "cnn"
-    )
+    model: Annotated[
+        str, "cnn (the default), cnn-small, cnn-large, cnn-speed, cnn-5x5, cnn-7x7, or mlp, the tutorial's 784-28-10."
+    ] = "cnn"
     dataset: Annotated[str, "mnist or fashion-mnist."] = "mnist"
     epochs: Annotated[int, "Passes over the training images."] = 8
     optimizer: Annotated[

@@ -14,7 +14,6 @@ from training.models import DEVIATION, MEAN, NETWORKS, build, normalize, paramet
         ("cnn-large", 158_674),
         ("cnn-speed", 61_946),
         ("cnn-5x5", 308_090),
-        ("cnn-5x5-small", 155_066),
         ("cnn-7x7", 581_506),
     ],
 )

@@ -62,8 +62,7 @@ class TrainConfig:
 
     model: Annotated[
         str,
-        "cnn (the default), cnn-small, cnn-large, cnn-speed, cnn-5x5, cnn-5x5-small, cnn-7x7, or mlp, the tutorial's "
-        "784-28-10.",
+        "cnn (the default), cnn-small, cnn-large, cnn-speed, cnn-5x5, cnn-7x7, or mlp, the tutorial's 784-28-10.",
     ] = "cnn"
     dataset: Annotated[str, "mnist or fashion-mnist."] = "mnist"
     epochs: Annotated[int, "Passes over the training images."] = 8

@@ -2,14 +2,13 @@
 
 Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and gives logits ``[N, 10]``.
 
-    mlp            784-28-10 with ReLU, the tutorial's network         22,270 parameters
-    cnn            four convolutions, 28 -> 14 -> 7, two poolings      61,946
-    cnn-small      five narrow ones                                     7,182
-    cnn-large      five wide ones                                     158,674
-    cnn-speed      as cnn, its first convolution strided               61,946
-    cnn-5x5        five of 5x5 without padding or pooling             308,090
-    cnn-5x5-small  five narrower ones                                 155,066
-    cnn-7x7        four of 7x7 without padding or pooling             581,506
+    mlp         784-28-10 with ReLU, the tutorial's network         22,270 parameters
+    cnn         four convolutions, 28 -> 14 -> 7, two poolings      61,946
+    cnn-small   five narrow ones                                     7,182
+    cnn-large   five wide ones                                     158,674
+    cnn-speed   as cnn, its first convolution strided               61,946
+    cnn-5x5     five of 5x5 without padding or pooling             308,090
+    cnn-7x7     four of 7x7 without padding or pooling             581,506
 """
 
 from __future__ import annotations
@@ -138,7 +137,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "cnn-large": lambda: Cnn([24], [48, 48], [96, 96]),
     "cnn-speed": lambda: Cnn([16], [32], [64, 64], strided=True),
     "cnn-5x5": lambda: Unpooled(5, [16, 32, 48, 64, 80]),
-    "cnn-5x5-small": lambda: Unpooled(5, [16, 24, 36, 44, 48]),
     "cnn-7x7": lambda: Unpooled(7, [24, 48, 72, 96]),
     "mlp": Mlp,
 }

@@ -47,7 +47,7 @@ there were then: what three generations seem to gain is within what chance gives
 From "cnn-5x5" on, rows ran on a machine about one and a half times as fast. When two of cnn-5x5, two of cnn-7x7 and
 those four together had been tested, "cnn-large bent" took the place of "cnn-large" as the third kind of teacher, and
 bending came into the lessons: for what is known of other writers' hands, not for a test result, no bent network having
-been tested. The pupils of three kinds other than cnn-large were added when three seeds of that had been tested."""
+been tested. The pupils of three kinds other than cnn-large were added when two or three seeds of that were tested."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -43,9 +44,9 @@ def augmented(config: TrainConfig, images: Tensor, generator: torch.Generator) -
     )
 
 
-def arithmetic(config: TrainConfig, inputs: Tensor) -> torch.autocast:
+def arithmetic(config: TrainConfig, inputs: Tensor) -> AbstractContextManager[object]:
     """The precision that the settings ask for."""
-    return torch.autocast(inputs.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    return torch.autocast(inputs.device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
 
 
 def ask(config: TrainConfig, teacher: Ensemble, images: Tensor) -> Tensor:

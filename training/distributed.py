@@ -53,11 +53,6 @@ def share(batch: Tensor) -> Tensor:
     return batch.tensor_split(count())[dist.get_rank()] if count() > 1 else batch
 
 
-def added_up(loss: Tensor) -> Tensor:
-    """``loss`` so that the processes' gradients, which are averaged, come out as their sum."""
-    return loss * count() if count() > 1 else loss  # a product with 1 would cost the mlp a hundredth of its step
-
-
 def total(value: float, device: torch.device) -> float:
     """The sum of a number over all processes."""
     if count() == 1:

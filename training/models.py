@@ -96,8 +96,8 @@ class Cnn(nn.Module):
 class Unpooled(nn.Sequential):
     """Convolutions without padding or pooling, each of which takes a rim off the maps; each place left has its weights.
 
-    Slower than :class:`Cnn` and no better alone, but it sees digits in another way, and its mistakes are others: a
-    colleague for an ensemble (the idea is An et al.'s, arXiv:2008.10400, whose networks are twice as wide).
+    Slower than :class:`Cnn` and hardly better alone, but it sees digits in another way: a second opinion among
+    teachers (the idea is An et al.'s, arXiv:2008.10400, whose networks are twice as wide).
 
     Args:
         kernel: pixels a side of every convolution.

@@ -288,7 +288,8 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
             loss = loss + of_written / (len(labels) if whole else 1)
         if not whole:
             loss = loss / len(batch)
-        distributed.added_up(loss).backward()
+        # The processes' gradients are averaged, and are to be added up.
+        (loss * distributed.count()).backward()
         total += loss.item()
     total = distributed.total(total, batch.labels.device)
     if math.isfinite(total):

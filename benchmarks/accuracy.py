@@ -73,6 +73,7 @@ TWO = {"cnn-large": 2}
 BENT_LESSONS = LESSONS | {"epochs": 28, "augment": 1.5, "elastic": 0.5}
 BENT = {"cnn-large bent": 2}
 KINDS = {"cnn-5x5": 2, "cnn-7x7": 2} | BENT
+PUPILS = {"cnn-large distilled from three kinds": 5, "cnn-5x5 distilled from three kinds": 2}
 UNPOOLED = {"epochs": 30, "augment": 1.5, "learning_rate": 0.003}
 ROWS = {
     "mlp": Row("mlp"),
@@ -118,6 +119,13 @@ ROWS = {
     "cnn-5x5 distilled from three kinds": Row("cnn-5x5", KINDS, BENT_LESSONS | {"learning_rate": 0.003}),
     "cnn distilled from three kinds": Row("cnn", KINDS, BENT_LESSONS),
     "cnn-small distilled": Row("cnn-small", BENT, {"lessons": 16}),
+    # Pupils were better than their teachers together, and teach in turn: two sets of lessons, so that those of
+    # one do not share the mistakes of those of the other.
+    "cnn-large distilled from pupils": Row(
+        "cnn-large", PUPILS, {"epochs": 36, "lessons": 24, "augment": 1.5, "elastic": 1.0}
+    ),
+    "cnn-5x5 distilled from pupils": Row("cnn-5x5", PUPILS, BENT_LESSONS | {"learning_rate": 0.003}),
+    "cnn-7x7 distilled from pupils": Row("cnn-7x7", PUPILS, BENT_LESSONS | {"learning_rate": 0.003}),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [
@@ -142,6 +150,9 @@ ENSEMBLES = [
     ["cnn distilled from three kinds"],
     ["cnn-large distilled from three kinds", "cnn-5x5 distilled from three kinds"],
     ["cnn-large distilled from three kinds", "cnn-5x5 distilled from three kinds", "cnn distilled from three kinds"],
+    ["cnn-large distilled from pupils"],
+    ["cnn-large distilled from pupils", "cnn-5x5 distilled from pupils", "cnn-7x7 distilled from pupils"],
+    ["cnn-large distilled from pupils", "cnn-large distilled from three kinds"],
 ]
 
 

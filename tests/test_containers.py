@@ -175,7 +175,7 @@ def stack(engine, base, data) -> Iterator[Stack]:
     options = "--model mlp --epochs 1 --subset 5000"
     stack = Stack(engine, MNIST_REPLICAS=str(REPLICAS), MNIST_DATA=str(data), MNIST_TRAIN_OPTIONS=options)
     try:
-        stack.compose("build", "serving", "train")
+        stack.compose("build", "packaged-model", "serving", "train")
         stack.compose("up", "--detach", "--no-build", "haproxy")
         until(stack.healthy)
         yield stack
@@ -183,7 +183,7 @@ def stack(engine, base, data) -> Iterator[Stack]:
         print(stack.compose("logs", "--tail", "100", "haproxy", "serving"))
     finally:
         stack.compose("down", "--volumes", "--timeout", "1")
-        for image in stack.name, f"{stack.name}-pipeline":
+        for image in stack.name, f"{stack.name}-model", f"{stack.name}-pipeline":
             engine._run(["docker", "image", "rm", f"mnist-service:{image}"])
 
 

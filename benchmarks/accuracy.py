@@ -128,7 +128,7 @@ ROWS = {
         "cnn-large", PUPILS, {"epochs": 36, "lessons": 24, "augment": 1.5, "elastic": 1.0}
     ),
     # Pupils who share neither lessons nor teachers share fewer mistakes.
-    "cnn-large distilled apart": Row("cnn-large", KINDS, {"epochs": 28, "augment": 1.5, "elastic": 0.5}, apart=True),
+    "cnn-large distilled apart": Row("cnn-large", KINDS, BENT_LESSONS, apart=True),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [

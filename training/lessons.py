@@ -2,7 +2,7 @@
 
 Several pupils of the same teachers may share this work. A lesson is an epoch of augmented images with the
 answers to them, 50 MB for MNIST, made by the first run that needs it and kept beside the first teacher; which it is
-depends on its number alone, not on the run's seed.
+depends on its number, the teachers and the settings, not on the run's seed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Lessons:
 
     def _make(self, number: int) -> dict[str, Tensor]:
         # A CRC, for neighbouring seeds give torch's generator related beginnings.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"lesson {number}".encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.folder.name}, lesson {number}".encode()))
         images, answers = [], []
         for part in self._digits.split(PART):
             changed = augmented(self._config, part.images, generator).round().to(torch.uint8)

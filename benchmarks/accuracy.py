@@ -52,9 +52,10 @@ been tested. The pupils of three kinds other than cnn-large were added when two 
 
 When two seeds of "cnn-large distilled from pupils" had been tested (27 and 25 errors), two more were stopped early
 and not tested, and "cnn-large distilled apart" took their place: the settings of "from three kinds", all eight
-combinations of the same teachers, both of its mean answers fixed before one of it was tested. It was begun asking the
-teachers in each step, and again with lessons, for time, after one epoch, untested. Of twenty-five mean answers tested
-over time its is the best, which flatters it somewhat: that with five others beside the eight has one error more."""
+combinations of the same teachers, both of its mean answers fixed before any of its seeds was tested. First its
+teachers were asked in each step; as that took too long, it was begun again with lessons, when nothing of it had been
+tested. Of the twenty-five mean answers below, that of its eight is the best, which flatters it somewhat: with five
+others beside them there is one error more."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,15 @@ class Row:
     """How many of a row's first finished runs teach this one. Two cnn-large cost an epoch of the cnn as much again."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the recipe."""
-    apart: bool = False
-    """Whether one of each row's teaches, each seed another combination of them."""
+    one_each: bool = False
+    """Whether one run of each of those rows teaches, each seed another combination of them."""
 
     def title(self, name: str) -> str:
         """What the table calls it."""
         if not self.teachers:
             return name
         by = " and ".join(f"{count} of {row}" for row, count in self.teachers.items())
-        return f"{name}, taught by {'one each of ' if self.apart else ''}{by}"
+        return f"{name}, taught by {'one each of ' if self.one_each else ''}{by}"
 
 
 # The teachers work once for all seeds; 16 times 60,000 images, each shown twice.
@@ -134,7 +135,7 @@ ROWS = {
         "cnn-large", PUPILS, {"epochs": 36, "lessons": 24, "augment": 1.5, "elastic": 1.0}
     ),
     # Pupils who share neither lessons nor teachers share fewer mistakes.
-    "cnn-large distilled apart": Row("cnn-large", KINDS, BENT_LESSONS, apart=True),
+    "cnn-large distilled apart": Row("cnn-large", KINDS, BENT_LESSONS, one_each=True),
 }
 # Rows whose finished runs answer together.
 ENSEMBLES = [
@@ -185,7 +186,7 @@ def config_of(runs: Path, row: Row, seed: int) -> TrainConfig:
             raise click.ClickException(f"{count} of {name} teach this row: add it to --rows, before this one")
         groups.append(found)
     combinations = list(product(*groups))
-    teachers = combinations[seed % len(combinations)] if row.apart else chain(*groups)
+    teachers = combinations[seed % len(combinations)] if row.one_each else chain(*groups)
     teacher = ",".join(map(str, teachers))
     return TrainConfig.of(recipe="best", model=row.model, seed=seed, teacher=teacher, **row.settings)
 

@@ -50,10 +50,10 @@ check: setup  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: setup  ## every benchmark; each prints its conditions and a table
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/load.py
-	$(BIN)/python benchmarks/abuse.py
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.abuse
 
 examples: setup  ## the tutorial's lessons, one after the other; pictures in runs/examples
 	@mkdir -p runs/examples

@@ -1,6 +1,6 @@
 """A hundred thousand hostile requests, good ones beside them, and what is left of the service.
 
-    python benchmarks/abuse.py [--requests 100000] [--seed 0] [--save benchmarks/results/abuse.md]
+    python -m benchmarks.abuse [--requests 100000] [--seed 0] [--save benchmarks/results/abuse.md]
 
 Memory goes up and down with what is under way, so it is taken a hundred times, and the median of the last
 tenth is compared with that of the second: in the first, every path is walked for the first time.
@@ -18,12 +18,11 @@ import numpy as np
 import uvloop
 
 ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)
 from benchmarks.hostile import assault
 from benchmarks.load import service
 from benchmarks.report import tell
 from benchmarks.serving import resident, where
-from serving import bundle
+from serving.models import bundle
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """Accuracy by network: mean and deviation over seeds, by a protocol in which the test set chooses nothing.
 
-    python benchmarks/accuracy.py [--rows cnn,mlp] [--seeds 0,1,2,3,4] [--save benchmarks/results/accuracy.md]
+    python -m benchmarks.accuracy [--rows cnn,mlp] [--seeds 0,1,2,3,4] [--save benchmarks/results/accuracy.md]
 
 Each row is `mnist-train --recipe best` on all 60,000 training images, tested once, after the last epoch;
 its settings were chosen on 10,000 training images set aside. Run folders stay in --runs: what is finished
@@ -21,15 +21,14 @@ from typing import Any
 import click
 
 # Run as a file, this folder comes first on the path, and its training.py hides the package.
-sys.path[0] = str(Path(__file__).parent.parent)
 from benchmarks.report import conditions, tell
-from training import data
 from training.config import TrainConfig
-from training.data import Splits
-from training.ensemble import Ensemble
+from training.data import digits as data
+from training.data.digits import Splits
+from training.distill.ensemble import Ensemble
 from training.evaluate import evaluate
-from training.progress import Progress
-from training.train import train
+from training.loop.progress import Progress
+from training.loop.train import train
 
 TRIED = Path(__file__).parent / "results" / "accuracy-tried.md"
 PROTOCOL = """\

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from serving import repository
+from serving.models import repository
 
 model = repository.load(Path(os.environ["MNIST_REPOSITORY"]), "mnist")
 encode = msgspec.json.Encoder().encode

@@ -1,6 +1,6 @@
 """Steadiness under load: a neighbour with large batches, and twice the load that can be carried.
 
-    python benchmarks/load.py [--seconds 5] [--save benchmarks/results/load.md]
+    python -m benchmarks.load [--seconds 5] [--save benchmarks/results/load.md]
 
 One pinned worker, clients on the other core. Single digits come in an open loop: at random moments (a Poisson
 process), whether or not others are done, and a latency counts from the moment of arrival.
@@ -13,7 +13,6 @@ import contextlib
 import os
 import random
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ import numpy as np
 import uvloop
 
 ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)
 from benchmarks.report import tell
 from benchmarks.serving import BIN, bodies, free_port, process, resident, where, wrk
 

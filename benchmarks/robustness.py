@@ -1,11 +1,11 @@
 """How the packaged model reads what is not MNIST's, how sure it is of it, and what it refuses.
 
-    python benchmarks/robustness.py --fonts FOLDER --fashion FOLDER [--images 10000] [--save FILE]
+    python -m benchmarks.robustness --fonts FOLDER --fashion FOLDER [--images 10000] [--save FILE]
 
 Everything goes the way of a picture sent to /predict: decoded, brought to 28x28, classified. Only test images
 are used; all choices were made on training images. Fonts are .ttf, .otf or .woff files below --fonts, for
 instance of the npm packages @fontsource/caveat, /kalam, /indie-flower, /patrick-hand and others; those that the
-packaged model learnt letters from, training/fonts.txt, are not taken. Fashion-MNIST's images are the file
+packaged model learnt letters from, training/augment/fonts.txt, are not taken. Fashion-MNIST's images are the file
 t10k-images-idx3-ubyte.gz below --fashion, for instance of Debian's package dataset-fashion-mnist.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import gzip
 import io
 import string
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,20 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-sys.path[0] = str(Path(__file__).parent.parent)
 from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.report import conditions
-from serving import repository
-from serving.bundle import RELEASE
-from serving.classifier import Answers
-from serving.images import decode
-from training import data
-from training.glyphs import fonts_in
+from serving.models import repository
+from serving.models.bundle import RELEASE
+from serving.models.classifier import Answers
+from serving.pictures.mnist_form import decode
+from training.augment.fonts import fonts_in
+from training.data import digits as data
 
 PIXELS = 25_000_000
 SCALE = 6
 # Drawn by hand, these are a digit, or may be one.
 ALIKE = "BbDgGIiJjlOoqQSsZz"
-TAUGHT = Path(__file__).parent.parent / "training" / "fonts.txt"
+TAUGHT = Path(__file__).parent.parent / "training" / "augment" / "fonts.txt"
 
 Picture = Any
 Random = np.random.Generator

@@ -1,6 +1,6 @@
 """Speed of the service: one pinned worker, one pinned wrk, beside a bare ASGI function that does the same.
 
-    python benchmarks/serving.py [--seconds 3] [--save benchmarks/results/serving.md]
+    python -m benchmarks.serving [--seconds 3] [--save benchmarks/results/serving.md]
 
 Needs wrk and taskset (Debian: wrk, util-linux) and two cores. The service and the floor run at once on
 the same core, and each row's rounds alternate between them, so that a noisy machine is noisy for both;
@@ -33,9 +33,8 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)
 from benchmarks.report import conditions, tell
-from serving import bundle
+from serving.models import bundle
 
 BIN = Path(sys.executable).parent
 CONNECTIONS = 8
@@ -181,11 +180,11 @@ def compare(repository: Path, seconds: int, rounds: int, batches: list[int]) -> 
 # Whose time it is, by the innermost frame that one of these finds.
 OWNERS = {
     r"onnxruntime/": "the model, in onnxruntime",
-    r"(send|_sent_whole) \((uvicorn/|serving/server\.py)": "writing the answer",
-    r"uvicorn/|asyncio/|serving/server\.py": "uvicorn and uvloop, the rest",
+    r"(send|_sent_whole) \((uvicorn/|serving/server/run\.py)": "writing the answer",
+    r"uvicorn/|asyncio/|serving/server/run\.py": "uvicorn and uvloop, the rest",
     r"litestar/": "litestar: routing, the handler's arguments, its exception layer",
-    r"serving/metrics\.py|prometheus_client/": "metrics",
-    r"serving/observe\.py": "request id and headers",
+    r"serving/telemetry/metrics\.py|prometheus_client/": "metrics",
+    r"serving/api/middleware\.py": "request id and headers",
     r"serving/": "decode, queue, encode",
 }
 

@@ -1,7 +1,7 @@
 """Training speed: the tutorial's loop beside ours, where our time goes, and the cnn.
 
-    python benchmarks/training.py [--rounds 3] [--save benchmarks/results/training.md]
-    python benchmarks/training.py --recipe speed [--seeds 30] [--save benchmarks/results/speed.md]
+    python -m benchmarks.training [--rounds 3] [--save benchmarks/results/training.md]
+    python -m benchmarks.training --recipe speed [--seeds 30] [--save benchmarks/results/speed.md]
 
 The tutorial trains through a DataLoader that opens, scales and stacks each image; ours indexes whole
 batches out of memory. Same network, optimizer, batch size, epochs and images; rounds alternate, so that
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,14 +26,14 @@ import torch.nn.functional as F
 from torch import nn
 
 # Run as a file, this folder comes first on the path, and this file's name hides the package.
-sys.path[0] = str(Path(__file__).parent.parent)
 from benchmarks.report import conditions, tell
-from training import data, sources
 from training.config import RECIPES, TrainConfig
-from training.data import Splits
-from training.models import DEVIATION, MEAN, build, normalize, parameter_count
-from training.optimizers import build_optimizer
-from training.train import train
+from training.data import digits as data
+from training.data import sources
+from training.data.digits import Splits
+from training.loop.optimizers import build_optimizer
+from training.loop.train import train
+from training.networks import DEVIATION, MEAN, build, normalize, parameter_count
 
 TUTORIAL = TrainConfig.of(model="mlp", epochs=2, batch_size=128, optimizer="adam", validation=0)
 

@@ -29,8 +29,8 @@ from matplotlib.figure import Figure
 from optimizers import RULES, Memory
 from torch import Tensor
 
-from training.data import load
-from training.models import CLASSES, build, normalize
+from training.data.digits import load
+from training.networks import CLASSES, build, normalize
 
 # The middle of each ladder. Found by hand so that the best rate is none of the ends: a best at an end
 # would mean that a better one may lie outside.

@@ -12,12 +12,12 @@ from litestar.testing import TestClient
 from matplotlib.figure import Figure
 
 from export.publish import Run, publish
-from serving.app import create_app
+from serving.api.app import create_app
 from serving.settings import Settings
 from training.config import TrainConfig
-from training.data import load
-from training.models import build, parameter_count
-from training.train import train
+from training.data.digits import load
+from training.loop.train import train
+from training.networks import build, parameter_count
 
 
 @click.command()

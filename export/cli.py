@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from serving.bundle import Bundle
+from serving.models.bundle import Bundle
 
 EXAMPLES = """
 \b
@@ -51,9 +51,9 @@ def main(
     try:
         from export import publish as publishing
         from export.equivalence import EquivalenceError
-        from serving.bundle import BundleError
+        from serving.models.bundle import BundleError
         from training.checkpoint import CheckpointError
-        from training.sources import DataError
+        from training.data.sources import DataError
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"mnist-export needs {error.name}, which is not installed: pip install 'mnist-service[export]'"

@@ -22,8 +22,8 @@ from torch import nn
 
 from export.graph import ServingGraph
 from export.torchscript import load_torchscript
-from serving.bundle import Equivalence
-from serving.classifier import INPUTS, Answers, Classifier, Images, outputs
+from serving.models.bundle import Equivalence
+from serving.models.classifier import INPUTS, Answers, Classifier, Images, outputs
 
 # Ten times the largest difference seen between formats on the networks here (README, Limits).
 TOLERANCE = 2e-4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.calibration import Calibration, look, split
-from training.models import normalize
+from training.networks import normalize
+from training.trust.novelty import Calibration, look, split
 
 
 class ServingGraph(nn.Module):

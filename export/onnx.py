@@ -11,7 +11,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from export.graph import ServingGraph
-from training.models import IMAGE_SIZE
+from training.networks import IMAGE_SIZE
 
 # Stated, because torch's own default moves from version to version.
 OPSET = 20

@@ -21,14 +21,14 @@ from export.graph import ServingGraph
 from export.onnx import OPSET, export_onnx
 from export.quantize import export_int8, microseconds
 from export.torchscript import export_torchscript, load_torchscript
-from serving import bundle
-from serving.bundle import Bundle, BundleError, Manifest, Novelty
-from serving.classifier import INPUTS, Classifier, outputs
-from serving.repository import load_folder, versions
+from serving.models import bundle
+from serving.models.bundle import Bundle, BundleError, Manifest, Novelty
+from serving.models.classifier import INPUTS, Classifier, outputs
+from serving.models.repository import load_folder, versions
 from training import checkpoint
-from training.calibration import FALSE_REJECTIONS, Calibration
-from training.data import Splits, load
-from training.models import build, parameter_count
+from training.data.digits import Splits, load
+from training.networks import build, parameter_count
+from training.trust.novelty import FALSE_REJECTIONS, Calibration
 
 GOLDEN_PER_CLASS = 4
 
@@ -91,7 +91,7 @@ def publish(
 
     Args:
         name: of the model; that of the data set unless given.
-        data: folder with the data set; see :func:`training.sources.fetch`.
+        data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: add a quantized ONNX file too, and have the faster of the two served.
 
     Raises:

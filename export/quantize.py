@@ -14,7 +14,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from serving.classifier import Classifier, Images
+from serving.models.classifier import Classifier, Images
 
 CALIBRATION_IMAGES = 1024
 BATCH = 64

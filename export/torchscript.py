@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.models import IMAGE_SIZE
+from training.networks import IMAGE_SIZE
 
 
 def export_torchscript(graph: nn.Module, path: Path) -> None:

@@ -48,9 +48,10 @@ def settings_options(command: Any) -> Any:
 @click.version_option(package_name="mnist-service")
 def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
-    from serving import logs, server
-    from serving.app import create_app
-    from serving.bundle import BundleError
+    from serving.api.app import create_app
+    from serving.models.bundle import BundleError
+    from serving.server import run as server
+    from serving.telemetry import logs
 
     try:
         settings = Settings(**given)
@@ -106,9 +107,9 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     """Recognise the digit in each picture, without a server."""
     import numpy as np
 
-    from serving import repository as models
-    from serving.bundle import RELEASE, BundleError
-    from serving.images import PictureError, decode
+    from serving.models import repository as models
+    from serving.models.bundle import RELEASE, BundleError
+    from serving.pictures.mnist_form import PictureError, decode
 
     try:
         loaded = models.load(repository or RELEASE, model)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from serving.bundle import RELEASE
+from serving.models.bundle import RELEASE
 
 PREFIX = "MNIST_"
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.support import ROOT
 
 ALLOWED = {"training": {"training"}, "serving": {"serving"}, "export": {"export", "training", "serving"}}
 
@@ -30,14 +31,14 @@ def test_imports_point_one_way(package):
 
 
 def test_bundles_are_read_with_msgspec_alone():
-    foreign = set(imported(ROOT / "serving" / "bundle.py")) - set(sys.stdlib_module_names)
+    foreign = set(imported(ROOT / "serving" / "models" / "bundle.py")) - set(sys.stdlib_module_names)
     assert foreign == {"msgspec"}
 
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("serving.app", {"torch", "training", "export", "onnx", "matplotlib"}),
+        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib"}),
         ("serving.cli", {"torch", "litestar", "onnxruntime", "numpy"}),
         ("training.cli", {"torch", "torchvision", "matplotlib", "numpy"}),
         ("export.cli", {"torch", "onnx", "onnxruntime"}),

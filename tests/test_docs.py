@@ -10,9 +10,9 @@ import typing
 from dataclasses import fields
 
 import pytest
-from conftest import BIN, ROOT, service
 
 from serving.settings import Settings, described, variable
+from tests.support import BIN, ROOT, service
 from training.config import TrainConfig
 
 README = (ROOT / "README.md").read_text()

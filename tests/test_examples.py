@@ -8,11 +8,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 from torch.nn import functional as F
 
-from training.models import build
+from tests.support import ROOT
+from training.networks import build
 
 EXAMPLES = ROOT / "examples"
 SEVEN = ["full-batch", "stochastic", "mini-batch", "momentum", "adagrad", "rmsprop", "adam"]

@@ -8,7 +8,8 @@ import sys
 import zipfile
 
 import pytest
-from conftest import ROOT, missing
+
+from tests.support import ROOT, missing
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_plain_install_answers_without_torch(wheel, tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines()[1].split()[1] == "7"
     assert run(tmp_path / "bin" / "python", "-c", "import torch").returncode == 1
-    assert run(tmp_path / "bin" / "python", "-c", "import serving.app as a; a.create_app()").returncode == 0
+    assert run(tmp_path / "bin" / "python", "-c", "import serving.api.app as a; a.create_app()").returncode == 0
     for command, extra in (("mnist-train", "train"), ("mnist-export", "export")):
         refused = run(tmp_path / "bin" / command, *(["x"] if command == "mnist-export" else []))
         assert refused.returncode == 1

@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 import httpx
-from conftest import BIN, ROOT, missing
+
+from tests.support import BIN, ROOT, missing
 
 
 def test_no_connection_leaves_the_service(tmp_path):

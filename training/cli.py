@@ -81,16 +81,18 @@ def main(
     try:
         import torch
 
-        from training.models import NETWORKS
+        from training.networks import NETWORKS
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"mnist-train needs {error.name}, which is not installed: pip install 'mnist-service[train]'"
         ) from error
-    from training import checkpoint, distributed, sources
-    from training import data as datasets
-    from training import train as training
+    from training import checkpoint
     from training.config import check_name
-    from training.progress import Progress
+    from training.data import digits as datasets
+    from training.data import sources
+    from training.loop import distributed
+    from training.loop import train as training
+    from training.loop.progress import Progress
 
     output = output or Path("runs") / config.model
     try:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.data import Digits
-from training.models import normalize
+from training.data.digits import Digits
+from training.networks import normalize
 
 BATCH = 1000
 

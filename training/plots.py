@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 
 from training.checkpoint import write_atomically
-from training.data import Digits
+from training.data.digits import Digits
 from training.evaluate import Evaluation
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp
 
-from serving.api.errors import documented
+from serving.api.auth import check_prediction_key
+from serving.api.http import Answer, AnyRequest
 from serving.api.predict import model_of, model_parameters
-from serving.bundle import Manifest
-from serving.http import Answer, AnyRequest
-from serving.keys import check_prediction_key
-from serving.service import service_of
+from serving.api.problems import documented
+from serving.inference.service import service_of
+from serving.models.bundle import Manifest
 
 
 @dataclass

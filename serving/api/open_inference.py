@@ -24,15 +24,15 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
-from serving.api.errors import ProtocolError, TooLarge, UnsupportedMediaType, documented
-from serving.bundle import Tensor
-from serving.classifier import IMAGE_SIZE, INPUTS, Answers, Floats, Images
-from serving.http import Answer, AnyRequest, header, prediction, read_body
-from serving.inference import check_admitted, deadline_of, infer
-from serving.keys import check_admin_key, check_prediction_key
-from serving.metrics import Timing
-from serving.repository import Model, ModelUnavailableError, UnknownModelError
-from serving.service import INLINE_BYTES, Service, service_of
+from serving.api.auth import check_admin_key, check_prediction_key
+from serving.api.http import Answer, AnyRequest, header, prediction, read_body
+from serving.api.problems import ProtocolError, TooLarge, UnsupportedMediaType, documented
+from serving.inference.pipeline import check_admitted, deadline_of, infer
+from serving.inference.service import INLINE_BYTES, Service, service_of
+from serving.models.bundle import Tensor
+from serving.models.classifier import IMAGE_SIZE, INPUTS, Answers, Floats, Images
+from serving.models.repository import Model, ModelUnavailableError, UnknownModelError
+from serving.telemetry.metrics import Timing
 
 EXTENSIONS = [
     *("binary_tensor_data", "raw_request", "classification", "model_repository"),

@@ -6,8 +6,8 @@ from typing import Any
 
 from litestar import Request, Response, get
 
-from serving.metrics import CONTENT_TYPE
-from serving.service import service_of
+from serving.inference.service import service_of
+from serving.telemetry.metrics import CONTENT_TYPE
 
 
 @get(

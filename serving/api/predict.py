@@ -16,16 +16,16 @@ from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
-from serving.api.errors import TooLarge, UnsupportedMediaType, documented
-from serving.classifier import IMAGE_SIZE, Answers, Floats, Images
-from serving.http import Answer, AnyRequest, header, prediction, read_body
-from serving.images import PictureError, PictureTooLargeError, decode
-from serving.inference import check_admitted, deadline_of, infer
-from serving.keys import check_prediction_key
-from serving.metrics import Timing
-from serving.repository import Judgement, Model, Reasons
-from serving.service import INLINE_BYTES, Service, service_of
+from serving.api.auth import check_prediction_key
+from serving.api.http import Answer, AnyRequest, header, prediction, read_body
+from serving.api.problems import TooLarge, UnsupportedMediaType, documented
+from serving.inference.pipeline import check_admitted, deadline_of, infer
+from serving.inference.service import INLINE_BYTES, Service, service_of
+from serving.models.classifier import IMAGE_SIZE, Answers, Floats, Images
+from serving.models.repository import Judgement, Model, Reasons
+from serving.pictures.mnist_form import PictureError, PictureTooLargeError, decode
 from serving.settings import Settings
+from serving.telemetry.metrics import Timing
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 

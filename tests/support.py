@@ -1,0 +1,89 @@
+"""What several test files share: the real commands, a client of the application, and the service as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# The content type of raw pixels.
+PIXELS = {"content-type": "application/octet-stream"}
+
+
+def missing(what: str) -> NoReturn:
+    """Something real is not to be had: a reason to skip on a user's machine, a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have {what}")
+    pytest.skip(f"needs {what}")
+
+
+def font_file(name: str) -> Path:
+    """A font that matplotlib brings along."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
+
+
+def picture(image: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
+    """An array as the bytes of a picture file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def application(**settings: Any) -> Iterator[Any]:
+    """A client of an application with these settings, in this process."""
+    from litestar.testing import TestClient
+
+    from serving.api.app import create_app
+    from serving.settings import Settings
+
+    with TestClient(create_app(Settings(**settings)), raise_server_exceptions=False) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """``mnist-serve`` as a real process on a free port: its address and the process."""
+    line = [BIN / "mnist-serve", "--port", "0", *map(str, arguments)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    assert process.stdout is not None
+    try:
+        said = ""
+        for text in process.stdout:
+            said += text
+            if text.startswith("http://"):
+                yield text.split()[0], process
+                return
+        pytest.fail(f"mnist-serve ended with {process.wait()}: {said}{process.stderr and process.stderr.read()}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def until(condition):
+    """Wait for something that another process does; the test's own time limit ends it."""
+    event = threading.Event()
+    for _ in range(6000):
+        if condition():
+            return
+        event.wait(0.01)
+    pytest.fail("did not happen within 60 s")

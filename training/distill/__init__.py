@@ -1,0 +1,1 @@
+"""Learning from teachers: finished networks and a cache of their outputs."""

@@ -35,7 +35,7 @@ class Outcome:
     failures: list[tuple[str, str, bytes]] = field(default_factory=list)
     """Kind, what was wrong with the answer, and what was sent."""
     wrong: list[bytes] = field(default_factory=list)
-    """Answers to good requests that were not right."""
+    """ModelOutput to good requests that were not right."""
     right: int = 0
 
 

@@ -28,9 +28,9 @@ from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.report import conditions
 from serving.models import repository
 from serving.models.bundle import RELEASE
-from serving.models.classifier import Answers
+from serving.models.classifier import ModelOutput
 from serving.pictures.mnist_form import decode
-from training.augment.fonts import fonts_in
+from training.augment.fonts import find_fonts
 from training.data import digits as data
 
 PIXELS = 25_000_000
@@ -110,23 +110,23 @@ class Reader:
     def __init__(self, folder: Path, name: str) -> None:
         self.model = repository.load(folder, name)
 
-    def __call__(self, pictures: Sequence[bytes]) -> tuple[Answers, list[bool]]:
+    def __call__(self, pictures: Sequence[bytes]) -> tuple[ModelOutput, list[bool]]:
         read = [decode(picture, PIXELS) for picture in pictures]
         return self.images(np.stack([digit.image for digit in read]), {i: digit.reason for i, digit in enumerate(read)})
 
-    def images(self, images: Picture, reasons: Any = None) -> tuple[Answers, list[bool]]:
+    def images(self, images: Picture, reasons: Any = None) -> tuple[ModelOutput, list[bool]]:
         answers = self.model.classifier.classify(images)
         return answers, [reason is None for reason in self.model.judge(images, answers, reasons or {})]
 
 
-def calibration_error(answers: Answers, truth: Picture, bins: int = 15) -> float:
+def calibration_error(answers: ModelOutput, truth: Picture, bins: int = 15) -> float:
     confidence = answers.probabilities.max(axis=1)
     gap = confidence - (answers.probabilities.argmax(axis=1) == truth)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     return float(np.abs(np.bincount(index, gap, bins)).sum() / len(truth))
 
 
-def row(name: str, answers: Answers, accepted: list[bool], truth: Picture) -> str:
+def row(name: str, answers: ModelOutput, accepted: list[bool], truth: Picture) -> str:
     right = (answers.probabilities.argmax(axis=1) == truth).mean()
     return (
         f"| {name} | {len(truth)} | {right:.2%} | {calibration_error(answers, truth):.2%} | {np.mean(accepted):.1%} |"
@@ -140,7 +140,7 @@ def unseen(folder: Path) -> list[Path]:
         click.UsageError: there are none, or some that the packaged model learnt letters from.
     """
     taught = {package.split("/")[1] for package in TAUGHT.read_text().split()}
-    fonts = fonts_in(folder)
+    fonts = find_fonts(folder)
     known = [font for font in fonts if taught & set(font.parts)]
     if known or not fonts:
         raise click.UsageError(f"--fonts {folder}: " + (f"{known[0]} taught the model" if known else "no fonts there"))
@@ -164,7 +164,7 @@ def fashion(folder: Path) -> Picture:
     return np.frombuffer(gzip.decompress(path.read_bytes())[16:], np.uint8).reshape(-1, 28, 28)
 
 
-def refused(name: str, answers: Answers, accepted: list[bool], clean: Answers) -> str:
+def refused(name: str, answers: ModelOutput, accepted: list[bool], clean: ModelOutput) -> str:
     line = f"| {name} | {len(accepted)} | {1 - np.mean(accepted):.1%} |"
     if answers.novelty is None or clean.novelty is None:
         return f"{line} |"

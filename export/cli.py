@@ -51,7 +51,7 @@ def main(
     try:
         from export import publish as publishing
         from export.equivalence import EquivalenceError
-        from serving.models.bundle import BundleError
+        from serving.errors import BundleError
         from training.checkpoint import CheckpointError
         from training.data.sources import DataError
     except ModuleNotFoundError as error:

@@ -23,7 +23,7 @@ from torch import nn
 from export.graph import ServingGraph
 from export.torchscript import load_torchscript
 from serving.models.bundle import Equivalence
-from serving.models.classifier import INPUTS, Answers, Classifier, Images, outputs
+from serving.models.classifier import INPUTS, Classifier, Images, ModelOutput, outputs
 
 # Ten times the largest difference seen between formats on the networks here (README, Limits).
 TOLERANCE = 2e-4
@@ -32,7 +32,7 @@ MORE_ERRORS = 5
 BATCHES = (1, 2, 7, 64)
 EVALUATION_BATCH = 1000
 
-Answer = Callable[[Images], Answers]
+Predictor = Callable[[Images], ModelOutput]
 
 
 class EquivalenceError(Exception):
@@ -121,21 +121,21 @@ def _loaded(path: Path, network: ServingGraph, labels: Sequence[str]) -> Classif
     return classifier
 
 
-def eager(module: nn.Module) -> Answer:
+def eager(module: nn.Module) -> Predictor:
     """A torch module as a function of numpy arrays."""
 
     @torch.inference_mode()
-    def answer(images: Images) -> Answers:
+    def answer(images: Images) -> ModelOutput:
         # torch wants writable memory, which a view of a file's bytes is not.
-        return Answers(*(output.numpy() for output in module(torch.from_numpy(np.array(images)))))
+        return ModelOutput(*(output.numpy() for output in module(torch.from_numpy(np.array(images)))))
 
     return answer
 
 
 def compare(
     name: str,
-    exported: Answer,
-    reference: Answer,
+    exported: Predictor,
+    reference: Predictor,
     images: Images,
     *,
     tolerance: float = TOLERANCE,
@@ -152,7 +152,7 @@ def compare(
         ContractError: a batch size fails altogether.
     """
     labels_differing, compared = 0, 0
-    largest = np.zeros(len(Answers._fields))
+    largest = np.zeros(len(ModelOutput._fields))
     for batch in [*hard_cases(images), *np.array_split(images, max(1, len(images) // EVALUATION_BATCH))]:
         try:
             answers = exported(batch)

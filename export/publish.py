@@ -16,13 +16,14 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from export.equivalence import Answer, check_int8, check_onnx, check_torchscript, eager
+from export.equivalence import Predictor, check_int8, check_onnx, check_torchscript, eager
 from export.graph import ServingGraph
 from export.onnx import OPSET, export_onnx
 from export.quantize import export_int8, microseconds
 from export.torchscript import export_torchscript, load_torchscript
+from serving.errors import BundleError
 from serving.models import bundle
-from serving.models.bundle import Bundle, BundleError, Manifest, Novelty
+from serving.models.bundle import Bundle, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.repository import load_folder, versions
 from training import checkpoint
@@ -140,7 +141,7 @@ def verify(folder: Path, data: Path | None = None) -> Bundle:
     manifest = model.bundle.manifest
     test = load(manifest.training["dataset"]["name"], folder=data).test
     images, truth = test.images.numpy(), test.labels.numpy()
-    formats: dict[str, Answer] = {"onnx": Classifier(folder / bundle.ONNX).classify}
+    formats: dict[str, Predictor] = {"onnx": Classifier(folder / bundle.ONNX).classify}
     if bundle.INT8 in manifest.files:
         formats["int8"] = Classifier(folder / bundle.INT8).classify
     if bundle.TORCHSCRIPT in manifest.files:
@@ -180,7 +181,7 @@ def _write(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
     novelty = None
     if run.calibration is not None and answers.novelty is not None:
         false = {"validation": FALSE_REJECTIONS, "test": float((answers.novelty > run.calibration.threshold).mean())}
-        novelty = Novelty(run.calibration.threshold, false)
+        novelty = RejectionThreshold(run.calibration.threshold, false)
     chosen = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_PER_CLASS] for label in range(len(labels))])
     np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=answers.logits[chosen], labels=truth[chosen])
     return Manifest(

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from serving.settings import Settings, SettingsError, described, flag, variable
+from serving.errors import SettingsError
+from serving.settings import Settings, described, flag, variable
 
 SERVE_EXAMPLES = """
 \b
@@ -49,7 +50,7 @@ def settings_options(command: Any) -> Any:
 def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
     from serving.api.app import create_app
-    from serving.models.bundle import BundleError
+    from serving.errors import BundleError
     from serving.server import run as server
     from serving.telemetry import logs
 
@@ -107,9 +108,10 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     """Recognise the digit in each picture, without a server."""
     import numpy as np
 
+    from serving.errors import BundleError, InputError
     from serving.models import repository as models
-    from serving.models.bundle import RELEASE, BundleError
-    from serving.pictures.mnist_form import PictureError, decode
+    from serving.models.bundle import RELEASE
+    from serving.pictures.mnist_form import decode
 
     try:
         loaded = models.load(repository or RELEASE, model)
@@ -119,7 +121,7 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     for file in files:
         try:
             read.append(decode(file.read_bytes(), Settings.max_pixels))
-        except (OSError, PictureError) as error:
+        except (OSError, InputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.ClickException(f"{file}: {reason}") from error
     images = np.stack([digit.image for digit in read])

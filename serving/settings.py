@@ -9,13 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
+from serving.errors import SettingsError
 from serving.models.bundle import RELEASE
 
 PREFIX = "MNIST_"
-
-
-class SettingsError(ValueError):
-    """A setting is out of its bounds; the message names it, its value and the rule."""
 
 
 @dataclass(frozen=True, kw_only=True)

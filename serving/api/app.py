@@ -26,10 +26,10 @@ from serving.api import page as web
 from serving.api import problems as errors
 from serving.api.auth import Keys
 from serving.api.middleware import observed
+from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.inference.batching import Batches
 from serving.inference.service import Gate, Service
-from serving.models.bundle import BundleError
-from serving.models.repository import ModelUnavailableError, Repository, UnknownModelError, load
+from serving.models.repository import Repository, load
 from serving.settings import Settings
 from serving.telemetry.metrics import COUNTED_AFTER, Metrics
 
@@ -99,7 +99,7 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
     repository.scan()
     try:
         repository.get(settings.model)
-    except (UnknownModelError, ModelUnavailableError):
+    except (ModelNotFoundError, ModelUnavailableError):
         if not (unloaded / settings.model).exists():
             load(settings.repository, settings.model)  # says what is wrong
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None

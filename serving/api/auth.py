@@ -10,7 +10,8 @@ from pathlib import Path
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 
 from serving.api.http import AnyRequest
-from serving.settings import Settings, SettingsError, flag
+from serving.errors import SettingsError
+from serving.settings import Settings, flag
 
 
 class Keys:

@@ -11,7 +11,7 @@ from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp
 
 from serving.api.auth import check_prediction_key
-from serving.api.http import Answer, AnyRequest
+from serving.api.http import AnyRequest, Response
 from serving.api.predict import model_of, model_parameters
 from serving.api.problems import documented
 from serving.inference.service import service_of
@@ -45,4 +45,4 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     check_prediction_key(request)
     model = model_of(service_of(request), request.query_params)
     # The manifest that was proved when the model was loaded, not what lies on the disk by now.
-    return Answer(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])
+    return Response(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from litestar import Request
-from litestar.exceptions import ClientException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import AnyCallable, Receive, Scope, Send
+
+from serving.errors import InputError
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -29,7 +30,7 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
 
     Raises:
         RequestEntityTooLarge: it has more than ``limit`` bytes, as Content-Length tells or as they arrive.
-        ClientException: the client left.
+        InputError: the client left.
     """
     if int(header(request, b"content-length") or 0) > limit:
         raise RequestEntityTooLarge
@@ -38,7 +39,7 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     while more:
         message = await request.receive()
         if message["type"] != "http.request":
-            raise ClientException("the client left before its request was whole")
+            raise InputError("the client left before its request was whole")
         chunks.append(message["body"])
         size += len(message["body"])
         if size > limit:
@@ -66,7 +67,7 @@ class prediction(HTTPRouteHandler):  # noqa: N801 - a decorator
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An answer as it goes out, without the framework's own way there, which costs as much as the model."""
 
     body: bytes

@@ -11,7 +11,8 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.api.page import PAGES
-from serving.api.problems import TooManyRequests, failure
+from serving.api.problems import failure
+from serving.errors import OverloadedError
 from serving.inference.service import Service
 from serving.telemetry.logs import request_fields
 
@@ -98,7 +99,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
 
 async def refuse(scope: Scope, send: Send) -> None:
     """429 without the rest of the application."""
-    body, kind = failure(scope["path"], 429, TooManyRequests.detail)
+    body, kind = failure(scope["path"], 429, str(OverloadedError()))
     headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": 429, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -111,7 +112,7 @@ def refusal(service: Service, scope: HTTPScope, header: bytes = b"") -> bytes:
         header: one more, its line break with it.
     """
     _, request_id = identify(scope["headers"])
-    body, kind = failure(scope["path"], 429, TooManyRequests.detail)
+    body, kind = failure(scope["path"], 429, str(OverloadedError()))
     route = "/predict" if scope["path"].startswith("/predict") else "/v2/models/{name}/infer"
     service.metrics.request(route, scope["method"], 429, 0.0)
     if service.settings.access_log:

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import numpy as np
 from litestar import get, post
-from litestar.exceptions import ClientException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
@@ -25,13 +24,20 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.auth import check_admin_key, check_prediction_key
-from serving.api.http import Answer, AnyRequest, header, prediction, read_body
-from serving.api.problems import ProtocolError, TooLarge, UnsupportedMediaType, documented
+from serving.api.http import AnyRequest, Response, header, prediction, read_body
+from serving.api.problems import ProtocolError, documented
+from serving.errors import (
+    InputError,
+    InputTooLargeError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    UnsupportedInputError,
+)
 from serving.inference.pipeline import check_admitted, deadline_of, infer
 from serving.inference.service import INLINE_BYTES, Service, service_of
 from serving.models.bundle import Tensor
-from serving.models.classifier import IMAGE_SIZE, INPUTS, Answers, Floats, Images
-from serving.models.repository import Model, ModelUnavailableError, UnknownModelError
+from serving.models.classifier import IMAGE_SIZE, INPUTS, Floats, Images, ModelOutput
+from serving.models.repository import Model
 from serving.telemetry.metrics import Timing
 
 EXTENSIONS = [
@@ -43,11 +49,11 @@ HEADER = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
-# Answers below this many bytes are not worth compressing.
+# ModelOutput below this many bytes are not worth compressing.
 COMPRESS_FROM = 1024
 
 # Bytes of a list of numbers that are read at once.
-PART = 1 << 16
+JSON_CHUNK_BYTES = 1 << 16
 
 INPUT = INPUTS[0]
 
@@ -171,7 +177,7 @@ async def ready(request: AnyRequest) -> dict[str, bool]:
         raise ModelUnavailableError("the service is being stopped")
     try:
         service.repository.get(service.settings.model)
-    except UnknownModelError as error:
+    except ModelNotFoundError as error:
         raise ModelUnavailableError(str(error)) from error
     return {"ready": True}
 
@@ -309,7 +315,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     try:
         only_ready = msgspec.json.decode(body, type=IndexRequest).ready if body.strip() else False
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientException(f'the body is {{}} or {{"ready": true}}: {error}') from error
+        raise InputError(f'the body is {{}} or {{"ready": true}}: {error}') from error
     return [
         IndexEntry(entry.name, entry.version, entry.state, entry.reason)
         for entry in await asyncio.to_thread(service_of(request).repository.index)
@@ -329,7 +335,7 @@ ADMINISTRATION = documented(401, 403, 404, 503, form=ProtocolError)
     responses=ADMINISTRATION,
 )
 async def load_model(request: AnyRequest) -> dict[str, str]:
-    """Answers when it is done."""
+    """ModelOutput when it is done."""
     check_admin_key(request)
     await asyncio.to_thread(service_of(request).repository.load, request.path_params["name"])
     return {}
@@ -344,7 +350,7 @@ async def load_model(request: AnyRequest) -> dict[str, str]:
     responses=ADMINISTRATION,
 )
 async def unload_model(request: AnyRequest) -> dict[str, str]:
-    """Answers when the requests that use it are answered."""
+    """ModelOutput when the requests that use it are answered."""
     check_admin_key(request)
     service = service_of(request)
     await asyncio.to_thread(service.repository.unload, request.path_params["name"], service.settings.grace)
@@ -394,7 +400,7 @@ class InferOperation(Operation):
     },
 )
 async def infer_model(request: AnyRequest) -> ASGIApp:
-    """Answer with the outputs asked for."""
+    """Response with the outputs asked for."""
     timing = Timing()
     check_prediction_key(request)
     service = service_of(request)
@@ -412,7 +418,7 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     deadline = deadline_of(request, asked.parameters.get("timeout"))
     timing.end("decode")
 
-    def encode_answer(answers: Answers) -> tuple[bytes, dict[str, str]]:
+    def encode_answer(answers: ModelOutput) -> tuple[bytes, dict[str, str]]:
         content, headers = encode(asked, wanted, model, answers._asdict())
         content, compressed = compress(content, accepted)
         return content, headers | compressed
@@ -420,7 +426,7 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     content, headers = await infer(request, model, images, timing, deadline, encode_answer)
     headers["Content-Type"] = BINARY if HEADER in headers else "application/json"
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    return Answer(content, [*encoded, timing.header()])
+    return Response(content, [*encoded, timing.header()])
 
 
 def decode(body: bytes, header: str | None, service: Service) -> tuple[InferRequest, Images]:
@@ -430,26 +436,26 @@ def decode(body: bytes, header: str | None, service: Service) -> tuple[InferRequ
     elif header.isascii() and header.isdigit() and int(header) <= len(body):
         size = int(header)
     else:
-        raise ClientException(f"{HEADER} is {header!r}; it is the number of bytes of the JSON in front of a body")
+        raise InputError(f"{HEADER} is {header!r}; it is the number of bytes of the JSON in front of a body")
     if header is not None and size == 0:
         asked = raw_request(body)
     else:
         try:
             asked = _decode(memoryview(body)[:size])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ClientException(f"the JSON is not an inference request: {error}") from error
+            raise InputError(f"the JSON is not an inference request: {error}") from error
     if len(asked.inputs) != 1 or asked.inputs[0].name != INPUT.name:
         names = [tensor.name for tensor in asked.inputs]
-        raise ClientException(f"the inputs are {names}; this model takes one, {INPUT.name!r}")
+        raise InputError(f"the inputs are {names}; this model takes one, {INPUT.name!r}")
     tensor = asked.inputs[0]
     check_tensor(tensor, service.settings.max_batch)
     if tensor.data is UNSET:
         values = binary_values(tensor, body[size:])
     else:
         if len(body) > size:
-            raise ClientException(f"{len(body) - size} bytes follow the JSON, but no input has a binary_data_size")
+            raise InputError(f"{len(body) - size} bytes follow the JSON, but no input has a binary_data_size")
         if "binary_data_size" in tensor.parameters:
-            raise ClientException(f"input {tensor.name!r} has both data and a binary_data_size")
+            raise InputError(f"input {tensor.name!r} has both data and a binary_data_size")
         values = json_values(tensor)
     return asked, np.frombuffer(values, np.uint8).reshape(tensor.shape)
 
@@ -463,21 +469,21 @@ def raw_request(body: bytes) -> InferRequest:
 def check_tensor(tensor: RequestInput, max_batch: int) -> None:
     """Refuse what is not uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images."""
     if tensor.datatype != "UINT8":
-        raise ClientException(f"input {tensor.name!r} has datatype {tensor.datatype!r}; it is UINT8")
+        raise InputError(f"input {tensor.name!r} has datatype {tensor.datatype!r}; it is UINT8")
     if len(tensor.shape) != 3 or tuple(tensor.shape[1:]) != INPUT.shape[1:] or tensor.shape[0] < 1:
-        raise ClientException(f"input {tensor.name!r} has shape {tensor.shape}; it is [N, 28, 28], N from 1 on")
+        raise InputError(f"input {tensor.name!r} has shape {tensor.shape}; it is [N, 28, 28], N from 1 on")
     if tensor.shape[0] > max_batch:
-        raise TooLarge(f"input {tensor.name!r} has {tensor.shape[0]} images; at most {max_batch} are taken")
+        raise InputTooLargeError(f"input {tensor.name!r} has {tensor.shape[0]} images; at most {max_batch} are taken")
 
 
 def binary_values(tensor: RequestInput, rest: bytes) -> bytes:
     """The bytes of the only binary tensor."""
     size = tensor.parameters.get("binary_data_size")
     if type(size) is not int:
-        raise ClientException(f"input {tensor.name!r} has neither data nor a binary_data_size")
+        raise InputError(f"input {tensor.name!r} has neither data nor a binary_data_size")
     expected = math.prod(tensor.shape)
     if not size == len(rest) == expected:
-        raise ClientException(
+        raise InputError(
             f"input {tensor.name!r} of shape {tensor.shape} is {expected} bytes; "
             f"its binary_data_size is {size}, and {len(rest)} bytes came"
         )
@@ -493,16 +499,16 @@ def json_values(tensor: RequestInput) -> bytes:
         if nested:
             images = [_decode_image(image) for image in _decode_images(text)]
             if any(len(image) != IMAGE_SIZE or any(len(row) != IMAGE_SIZE for row in image) for image in images):
-                raise ClientException(f"input {tensor.name!r}: its data is not nested as its shape {tensor.shape}")
+                raise InputError(f"input {tensor.name!r}: its data is not nested as its shape {tensor.shape}")
             values = b"".join(bytes(row) for image in images for row in image)
         else:
             values = b"".join(bytes(_decode_flat(part)) for part in _parts(text))
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ClientException(f"input {tensor.name!r}: its data is no list of integers: {error}") from error
+        raise InputError(f"input {tensor.name!r}: its data is no list of integers: {error}") from error
     except (ValueError, OverflowError) as error:
-        raise ClientException(f"input {tensor.name!r}: its data has a number outside of 0..255") from error
+        raise InputError(f"input {tensor.name!r}: its data has a number outside of 0..255") from error
     if len(values) != math.prod(tensor.shape):
-        raise ClientException(
+        raise InputError(
             f"input {tensor.name!r}: its data has {len(values)} numbers; its shape {tensor.shape} takes "
             f"{math.prod(tensor.shape)}"
         )
@@ -515,7 +521,7 @@ def _parts(text: bytes) -> Iterator[bytes]:
     One call would keep the interpreter to itself, and everyone else waiting, until it has read all of it.
     """
     start = 0
-    while (comma := text.find(b",", start + PART)) >= 0:
+    while (comma := text.find(b",", start + JSON_CHUNK_BYTES)) >= 0:
         yield (b"[" if start else b"") + text[start:comma] + b"]"
         start = comma + 1
     yield (b"[" if start else b"") + text[start:]
@@ -528,12 +534,12 @@ def requested(asked: InferRequest, model: Model) -> list[RequestOutput]:
     wanted = []
     for output in asked.outputs or [RequestOutput(name) for name in known]:
         if output.name not in known:
-            raise ClientException(f"there is no output {output.name!r}; there are {', '.join(known)}")
+            raise InputError(f"there is no output {output.name!r}; there are {', '.join(known)}")
         top = output.parameters.get("classification", 0)
         if type(top) is not int or top < 0:
-            raise ClientException(f"output {output.name!r}: classification is {top!r}; it is how many classes to give")
+            raise InputError(f"output {output.name!r}: classification is {top!r}; it is how many classes to give")
         if top and len(known[output.name].shape) == 1:
-            raise ClientException(f"output {output.name!r} is one number an image and has no classes to give")
+            raise InputError(f"output {output.name!r} is one number an image and has no classes to give")
         wanted.append(RequestOutput(output.name, {"binary_data": binary} | output.parameters))
     return wanted
 
@@ -581,17 +587,17 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
-        raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send gzip, deflate or none")
+        raise UnsupportedInputError(f"Content-Encoding {encoding!r} is not taken; send gzip, deflate or none")
     # 32 reads the header of either form.
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
         inflated = inflater.decompress(body, limit + 1)
     except zlib.error as error:
-        raise ClientException(f"the body is no {encoding}: {error}") from error
+        raise InputError(f"the body is no {encoding}: {error}") from error
     if len(inflated) > limit:
-        raise TooLarge(f"the body is over the limit of {limit} bytes once it is decompressed")
+        raise InputTooLargeError(f"the body is over the limit of {limit} bytes once it is decompressed")
     if not inflater.eof:
-        raise ClientException(f"the body is cut short: its {encoding} has no end")
+        raise InputError(f"the body is cut short: its {encoding} has no end")
     return inflated
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from litestar.datastructures import UploadFile
-from litestar.exceptions import ClientException, HTTPException
+from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
@@ -17,20 +17,21 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.auth import check_prediction_key
-from serving.api.http import Answer, AnyRequest, header, prediction, read_body
-from serving.api.problems import TooLarge, UnsupportedMediaType, documented
+from serving.api.http import AnyRequest, Response, header, prediction, read_body
+from serving.api.problems import documented
+from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
 from serving.inference.pipeline import check_admitted, deadline_of, infer
 from serving.inference.service import INLINE_BYTES, Service, service_of
-from serving.models.classifier import IMAGE_SIZE, Answers, Floats, Images
+from serving.models.classifier import IMAGE_SIZE, Floats, Images, ModelOutput
 from serving.models.repository import Judgement, Model, Reasons
-from serving.pictures.mnist_form import PictureError, PictureTooLargeError, decode
+from serving.pictures.mnist_form import decode
 from serving.settings import Settings
 from serving.telemetry.metrics import Timing
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
 # So many predictions are encoded at once.
-PART = 64
+ENCODE_CHUNK = 64
 
 # What an answer can carry besides the predictions.
 INCLUDES = ("image",)
@@ -122,7 +123,7 @@ def model_of(service: Service, query: Mapping[str, str]) -> Model:
     """The model that the query names, the default one without it.
 
     Raises:
-        UnknownModelError, ModelUnavailableError: there is none.
+        ModelNotFoundError, ModelUnavailableError: there is none.
     """
     return service.repository.get(query.get("model", service.settings.model), query.get("version"))
 
@@ -176,7 +177,7 @@ class PredictOperation(Operation):
     },
 )
 async def predict(request: AnyRequest) -> ASGIApp:
-    """Answer with a prediction for each image in the body."""
+    """Response with a prediction for each image in the body."""
     timing = Timing()
     check_prediction_key(request)
     service = service_of(request)
@@ -185,7 +186,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     deadline = deadline_of(request, query.get("timeout"))
     include = query.get("include")
     if include not in (None, *INCLUDES):
-        raise ClientException(f"include is {include!r}; it can be: {', '.join(INCLUDES)}")
+        raise InputError(f"include is {include!r}; it can be: {', '.join(INCLUDES)}")
     images, reasons = await decode_request(request, service)
     timing.end("decode")
     body = await infer(
@@ -196,7 +197,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         deadline,
         lambda answers: encode(model, images, reasons, answers, with_images=include == "image"),
     )
-    return Answer(body, [(b"content-type", b"application/json"), timing.header()])
+    return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
 
 async def decode_request(request: AnyRequest, service: Service) -> tuple[Images, Reasons]:
@@ -204,7 +205,7 @@ async def decode_request(request: AnyRequest, service: Service) -> tuple[Images,
     settings = service.settings
     encoding = header(request, b"content-encoding") or "identity"
     if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body uncompressed")
+        raise UnsupportedInputError(f"Content-Encoding {encoding!r} is not taken; send the body uncompressed")
     kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         pictures = await pictures_in(request)
@@ -220,7 +221,7 @@ async def decode_request(request: AnyRequest, service: Service) -> tuple[Images,
         return decode_pixels(body, settings.max_batch), {}
     if kind == "application/json":
         return await service.do(lambda: decode_json(body, settings.max_batch), large=large), {}
-    raise UnsupportedMediaType(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
+    raise UnsupportedInputError(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
 
 
 async def pictures_in(request: AnyRequest) -> list[bytes]:
@@ -230,19 +231,14 @@ async def pictures_in(request: AnyRequest) -> list[bytes]:
     except HTTPException:
         raise
     except Exception as error:  # the form parser raises errors of its own on malformed bodies
-        raise ClientException(f"the form cannot be read: {error}") from error
+        raise InputError(f"the form cannot be read: {error}") from error
     return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
 def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
     """One image a picture."""
     check_count(len(pictures), settings.max_batch)
-    try:
-        digits = [decode(picture, settings.max_pixels) for picture in pictures]
-    except PictureTooLargeError as error:
-        raise TooLarge(str(error)) from error
-    except PictureError as error:
-        raise ClientException(str(error)) from error
+    digits = [decode(picture, settings.max_pixels) for picture in pictures]
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 
@@ -250,7 +246,7 @@ def decode_pixels(body: bytes, max_batch: int) -> Images:
     """Raw pixels, 784 bytes an image."""
     count, rest = divmod(len(body), PIXELS)
     if rest:
-        raise ClientException(f"the body has {len(body)} bytes, not a multiple of {PIXELS} (28x28) bytes an image")
+        raise InputError(f"the body has {len(body)} bytes, not a multiple of {PIXELS} (28x28) bytes an image")
     check_count(count, max_batch)
     return np.frombuffer(body, np.uint8).reshape(count, IMAGE_SIZE, IMAGE_SIZE)
 
@@ -270,7 +266,7 @@ def decode_json(body: bytes, max_batch: int) -> Images:
         try:
             _decode_strictly(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ClientException(f"the JSON is not as it should be: {error}; {TAKEN}") from error
+            raise InputError(f"the JSON is not as it should be: {error}; {TAKEN}") from error
         raise AssertionError("the two readings of the JSON differ")
     check_count(len(images), max_batch)
     return np.frombuffer(pixels, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
@@ -279,18 +275,18 @@ def decode_json(body: bytes, max_batch: int) -> Images:
 def check_count(count: int, max_batch: int) -> None:
     """Refuse an empty batch and one over the limit."""
     if count == 0:
-        raise ClientException(f"the body holds no image; {TAKEN}")
+        raise InputError(f"the body holds no image; {TAKEN}")
     if count > max_batch:
-        raise TooLarge(f"the body holds {count} images; at most {max_batch} are taken in one request")
+        raise InputTooLargeError(f"the body holds {count} images; at most {max_batch} are taken in one request")
 
 
-def encode(model: Model, images: Images, reasons: Reasons, answers: Answers, *, with_images: bool) -> bytes:
+def encode(model: Model, images: Images, reasons: Reasons, answers: ModelOutput, *, with_images: bool) -> bytes:
     """The answer as JSON."""
     judged = model.judge(images, answers, reasons)
     parts = [
         _encode_part(model, answers.probabilities[part], judged[part], images[part] if with_images else None)
         # Between two parts other threads have their turn.
-        for part in (slice(start, start + PART) for start in range(0, len(images), PART))
+        for part in (slice(start, start + ENCODE_CHUNK) for start in range(0, len(images), ENCODE_CHUNK))
     ]
     return b'{"model":%b,"predictions":[%b]}' % (_encode(ModelVersion(model.name, model.version)), b",".join(parts))
 

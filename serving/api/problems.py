@@ -13,37 +13,32 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi.datastructures import ResponseSpec
 
 from serving.api.http import AnyRequest
-from serving.models.repository import ModelUnavailableError, UnknownModelError
+from serving.errors import (
+    DeadlineExceededError,
+    InputError,
+    InputTooLargeError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    OverloadedError,
+    ServiceError,
+    UnsupportedInputError,
+)
 
 PROBLEM = "application/problem+json"
 
+# The HTTP status of each exception, and the statuses after which a client may try again soon.
+STATUS: dict[type[Exception], int] = {
+    InputError: 400,
+    InputTooLargeError: 413,
+    UnsupportedInputError: 415,
+    ModelNotFoundError: 404,
+    ModelUnavailableError: 503,
+    OverloadedError: 429,
+    DeadlineExceededError: 504,
+}
+RETRY = (429, 503)
+
 log = logging.getLogger("serving")
-
-
-class UnsupportedMediaType(HTTPException):
-    """The body is of a kind that is not taken."""
-
-    status_code = 415
-
-
-class TooLarge(HTTPException):
-    """The body or what is in it goes beyond a limit."""
-
-    status_code = 413
-
-
-class TooManyRequests(HTTPException):
-    """More requests wait than this worker takes."""
-
-    status_code = 429
-    detail = "too many requests wait for an answer; try again in a moment"
-
-
-class DeadlineExceeded(HTTPException):
-    """The caller's deadline passed before the work was begun."""
-
-    status_code = 504
-    detail = "the deadline of this request passed before it could be begun"
 
 
 class Problem(msgspec.Struct):
@@ -108,14 +103,10 @@ def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> Response
     return refusal(request, 413, f"the body is over the limit of {limit} bytes")
 
 
-def on_unknown_model(request: AnyRequest, error: UnknownModelError) -> Response[bytes]:
-    """No such model or version."""
-    return refusal(request, 404, str(error))
-
-
-def on_unavailable_model(request: AnyRequest, error: ModelUnavailableError) -> Response[bytes]:
-    """The model is there, but does not answer now."""
-    return refusal(request, 503, str(error), {"Retry-After": "1"})
+def on_service_error(request: AnyRequest, error: ServiceError) -> Response[bytes]:
+    """An exception of our own."""
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return refusal(request, status, str(error), {"Retry-After": "1"} if status in RETRY else None)
 
 
 def on_exception(request: AnyRequest, error: Exception) -> Response[bytes]:
@@ -128,8 +119,7 @@ HANDLERS: Any = {
     RequestEntityTooLarge: on_body_too_large,
     NotFoundException: on_not_found,
     MethodNotAllowedException: on_method_not_allowed,
-    UnknownModelError: on_unknown_model,
-    ModelUnavailableError: on_unavailable_model,
+    **dict.fromkeys(STATUS, on_service_error),
     HTTPException: on_http_exception,
     Exception: on_exception,
 }

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serving.api.problems import DeadlineExceeded
-from serving.models.classifier import Answers, Images
+from serving.errors import DeadlineExceededError
+from serving.models.classifier import Images, ModelOutput
 from serving.models.repository import Model
 from serving.telemetry.metrics import Metrics, Timing
 
@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
     images: Images
     timing: Timing
     deadline: float
-    answers: asyncio.Future[Answers]
+    answers: asyncio.Future[ModelOutput]
 
 
 class Batches:
@@ -35,11 +35,11 @@ class Batches:
         self._metrics = metrics
         self._waiting: dict[Model, deque[_Waiting]] = {}
 
-    def classify(self, model: Model, images: Images, timing: Timing, deadline: float) -> asyncio.Future[Answers]:
+    def classify(self, model: Model, images: Images, timing: Timing, deadline: float) -> asyncio.Future[ModelOutput]:
         """To be awaited: the answers for a few uint8 ``images [N, 28, 28]``, the stages of ``timing`` up to them ended.
 
         Raises:
-            DeadlineExceeded: by ``time.monotonic`` the deadline passed before the work was begun.
+            DeadlineExceededError: by ``time.monotonic`` the deadline passed before the work was begun.
         """
         loop = asyncio.get_running_loop()
         waiting = self._waiting.get(model)
@@ -47,7 +47,7 @@ class Batches:
             waiting = self._waiting[model] = deque()
             # After everything that is ready now, so after every request that has come by now.
             loop.call_soon(self._run, model)
-        answers: asyncio.Future[Answers] = loop.create_future()
+        answers: asyncio.Future[ModelOutput] = loop.create_future()
         waiting.append(_Waiting(images, timing, deadline, answers))
         return answers
 
@@ -90,7 +90,7 @@ def _next_batch(waiting: deque[_Waiting], images: int) -> list[_Waiting]:
         if one.answers.cancelled():
             continue
         if one.deadline < math.inf and time.monotonic() > one.deadline:
-            one.answers.set_exception(DeadlineExceeded())
+            one.answers.set_exception(DeadlineExceededError())
             continue
         batch.append(one)
         count += len(one.images)

@@ -7,12 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from litestar.exceptions import ClientException
-
 from serving.api.http import AnyRequest, header
-from serving.api.problems import DeadlineExceeded, TooManyRequests
+from serving.errors import DeadlineExceededError, InputError, OverloadedError
 from serving.inference.service import service_of
-from serving.models.classifier import Answers, Images
+from serving.models.classifier import Images, ModelOutput
 from serving.models.repository import Model
 from serving.telemetry.metrics import Timing
 
@@ -23,10 +21,10 @@ def check_admitted(request: AnyRequest) -> None:
     """Refuse a request that came when too many others waited.
 
     Raises:
-        TooManyRequests: it did.
+        OverloadedError: it did.
     """
     if "mnist.refused" in request.scope:
-        raise TooManyRequests(headers={"Retry-After": "1"})
+        raise OverloadedError
 
 
 def deadline_of(request: AnyRequest, timeout: object = None) -> float:
@@ -55,7 +53,7 @@ def _number(name: str, value: object) -> float:
         if not 0 <= number < math.inf:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        raise ClientException(f"{name} is {value!r}; it is a number from 0 on") from error
+        raise InputError(f"{name} is {value!r}; it is a number from 0 on") from error
     return number
 
 
@@ -65,16 +63,16 @@ async def infer(
     images: Images,
     timing: Timing,
     deadline: float,
-    encode: Callable[[Answers], T],
+    encode: Callable[[ModelOutput], T],
 ) -> T:
     """What ``encode`` makes of the answers for uint8 ``images [N, 28, 28]``.
 
     Raises:
-        DeadlineExceeded: the deadline passed before the work was begun.
+        DeadlineExceededError: the deadline passed before the work was begun.
     """
     service = service_of(request)
 
-    def finish(answers: Answers) -> T:
+    def finish(answers: ModelOutput) -> T:
         answer = encode(answers)
         timing.end("encode")
         service.metrics.predicted(model, images, answers.probabilities, timing.seconds)
@@ -83,7 +81,7 @@ async def infer(
     def work() -> T:
         timing.end("queue")
         if time.monotonic() > deadline:
-            raise DeadlineExceeded
+            raise DeadlineExceededError
         answers = model.classifier.classify(images)
         timing.end("infer")
         service.metrics.ran(model, timing.seconds["infer"])
@@ -95,7 +93,7 @@ async def infer(
             if len(images) > 2 * model.at_once:
                 return await service.do(work, large=True)
             return finish(await service.batches.classify(model, images, timing, deadline))
-    except DeadlineExceeded:
+    except DeadlineExceededError:
         raise
     except Exception:
         service.metrics.failed(model)

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from serving.errors import BundleError
+
 RELEASE = Path(__file__).parents[1] / "release"
 """The packaged repository."""
 
@@ -26,10 +28,6 @@ TORCHSCRIPT = "model.torchscript.pt"
 GOLDEN = "golden.npz"
 # Bumped when a manifest changes its meaning.
 FORMAT = 1
-
-
-class BundleError(Exception):
-    """A bundle is missing, incomplete, altered, or does not compute here what it was certified to."""
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -62,7 +60,7 @@ class Equivalence(msgspec.Struct, frozen=True):
     """Largest absolute difference of any novelty, where there is one."""
 
 
-class Novelty(msgspec.Struct, frozen=True):
+class RejectionThreshold(msgspec.Struct, frozen=True):
     """What the output ``novelty`` is compared with."""
 
     threshold: float
@@ -90,7 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, File]
     versions: dict[str, str]
     """Of the programs that made it."""
-    novelty: Novelty | None = None
+    novelty: RejectionThreshold | None = None
     """None in a bundle whose graph has no such output."""
     correct: dict[str, int] = {}
     """Test images that each ONNX file gets right, where there are several."""

@@ -15,7 +15,8 @@ import numpy.typing as npt
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
-from serving.models.bundle import BundleError, Tensor
+from serving.errors import BundleError
+from serving.models.bundle import Tensor
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -24,7 +25,7 @@ IMAGE_SIZE = 28
 
 # Larger batches run in parts: the time per image is the same from here on, and onnxruntime keeps
 # memory for the largest batch it has seen.
-PART = 16
+RUN_BATCH = 16
 
 INPUTS = (Tensor("images", "uint8", (-1, IMAGE_SIZE, IMAGE_SIZE)),)
 
@@ -35,7 +36,7 @@ def outputs(classes: int, *, novelty: bool) -> tuple[Tensor, ...]:
     return (*both, Tensor("novelty", "float32", (-1,))) if novelty else both
 
 
-class Answers(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a graph gives for N images; the names are those of its outputs."""
 
     logits: Floats
@@ -45,14 +46,14 @@ class Answers(NamedTuple):
     novelty: Floats | None = None
     """``[N]``: how unlike the training images, if the graph can tell."""
 
-    def part(self, begin: int, end: int) -> Answers:
+    def part(self, begin: int, end: int) -> ModelOutput:
         """Those of the images from ``begin`` to before ``end``."""
         logits, probabilities, novelty = self
-        return Answers(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])
+        return ModelOutput(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])
 
 
 class Classifier:
-    """A graph with input ``images`` and the outputs of :class:`Answers`; safe to share by threads.
+    """A graph with input ``images`` and the outputs of :class:`ModelOutput`; safe to share by threads.
 
     Raises:
         BundleError: onnxruntime cannot load the file.
@@ -90,13 +91,13 @@ class Classifier:
         """What the file says of itself."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def classify(self, images: Images) -> Answers:
-        """Answers for uint8 ``images [N, 28, 28]``."""
-        if len(images) <= PART:
-            return Answers(*self._session.run(None, {"images": images}))
-        starts = range(0, len(images), PART)
-        parts = [self._session.run(None, {"images": images[start : start + PART]}) for start in starts]
-        return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+    def classify(self, images: Images) -> ModelOutput:
+        """ModelOutput for uint8 ``images [N, 28, 28]``."""
+        if len(images) <= RUN_BATCH:
+            return ModelOutput(*self._session.run(None, {"images": images}))
+        starts = range(0, len(images), RUN_BATCH)
+        parts = [self._session.run(None, {"images": images[start : start + RUN_BATCH]}) for start in starts]
+        return ModelOutput(*map(np.concatenate, zip(*parts, strict=True)))
 
     def verify(self, golden: Path, tolerance: float) -> float:
         """Largest difference to the certified logits in ``golden``, computed here and now.
@@ -108,7 +109,7 @@ class Classifier:
             images, expected = file["images"], file["logits"]
         logits = self.classify(images).logits
         difference = float(np.abs(logits - expected).max())
-        part = images[:PART]
+        part = images[:RUN_BATCH]
         self.seconds_per_image = min(timeit.repeat(lambda: self.classify(part), number=1, repeat=3)) / len(part)
         # "not <=", so that NaN fails too.
         if not difference <= tolerance or (logits.argmax(1) != expected.argmax(1)).any():

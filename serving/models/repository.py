@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.models import bundle
-from serving.models.bundle import Bundle, BundleError
-from serving.models.classifier import INPUTS, Answers, Classifier, Images, outputs
+from serving.models.bundle import Bundle
+from serving.models.classifier import INPUTS, Classifier, Images, ModelOutput, outputs
 from serving.pictures.mnist_form import Reason
 
 # No leading zero: 01 and 1 would be one version in two folders.
@@ -31,14 +32,6 @@ Reasons = Mapping[int, Reason | None]
 Judgement = Reason | Literal["no digit"] | None
 
 log = logging.getLogger("serving")
-
-
-class UnknownModelError(LookupError):
-    """There is no model of that name, or it has no such version."""
-
-
-class ModelUnavailableError(LookupError):
-    """The model is known, but was unloaded or refused."""
 
 
 @dataclass(eq=False)
@@ -67,7 +60,7 @@ class Model:
         self._limit = manifest.novelty.threshold if manifest.novelty else math.inf
         self._free = threading.Condition(self._lock)
 
-    def judge(self, images: Images, answers: Answers, reasons: Reasons) -> list[Judgement]:
+    def judge(self, images: Images, answers: ModelOutput, reasons: Reasons) -> list[Judgement]:
         """Why each image is not accepted, None where it is.
 
         Args:
@@ -201,7 +194,7 @@ class Repository:
         """A loaded version, the newest unless one is named.
 
         Raises:
-            UnknownModelError, ModelUnavailableError: there is none.
+            ModelNotFoundError, ModelUnavailableError: there is none.
         """
         loaded = self._models.get(name, {})
         if version is None and loaded:
@@ -211,7 +204,7 @@ class Repository:
         for entry in self.index():
             if entry.name == name and version in (None, entry.version):
                 raise ModelUnavailableError(f"model {name!r} version {entry.version} is unavailable: {entry.reason}")
-        raise UnknownModelError(
+        raise ModelNotFoundError(
             f"there is no model {name!r}" if version is None else f"model {name!r} has no version {version!r}"
         )
 
@@ -259,7 +252,7 @@ class Repository:
         """Load a model that was unloaded, and try again what was refused.
 
         Raises:
-            UnknownModelError, ModelUnavailableError: no version of it can be loaded.
+            ModelNotFoundError, ModelUnavailableError: no version of it can be loaded.
         """
         if NAME.fullmatch(name):
             (self._unloaded / name).unlink(missing_ok=True)
@@ -273,10 +266,10 @@ class Repository:
         """Take a model out of service, and wait until the requests that use it are answered.
 
         Raises:
-            UnknownModelError: there is no such model.
+            ModelNotFoundError: there is no such model.
         """
         if name not in self._models and not versions(self.folder, name):
-            raise UnknownModelError(f"there is no model {name!r}")
+            raise ModelNotFoundError(f"there is no model {name!r}")
         (self._unloaded / name).touch()
         going = list(self._models.get(name, {}).values())
         self.scan()

@@ -32,6 +32,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.models.classifier import IMAGE_SIZE, Images
 
 # Formats whose decoders are small and much used.
@@ -75,19 +76,11 @@ class Digit(NamedTuple):
     """Why it cannot be one digit, if it cannot."""
 
 
-class PictureError(ValueError):
-    """The bytes are no picture that can be read."""
-
-
-class PictureTooLargeError(PictureError):
-    """The picture has more pixels than are taken."""
-
-
 def decode(content: bytes, max_pixels: int) -> Digit:
     """The digit in a picture.
 
     Raises:
-        PictureTooLargeError: it has more than ``max_pixels``.
+        InputTooLargeError: it has more than ``max_pixels``.
         PictureError: it is not a picture of a known format, or damaged.
     """
     grey = read_grey(content, max_pixels)
@@ -103,15 +96,15 @@ def read_grey(content: bytes, max_pixels: int) -> Ink:
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
             # The size stands in the header: a bomb is refused before it is unpacked.
             if picture.width * picture.height > max_pixels:
-                raise PictureTooLargeError(
+                raise InputTooLargeError(
                     f"the picture has {picture.width}x{picture.height} pixels; at most {max_pixels} are taken"
                 )
             picture.load()
             return _grey(ImageOps.exif_transpose(picture))
-    except PictureError:
+    except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met while it reads the header
-        raise PictureTooLargeError(f"the picture is too large: {error}; at most {max_pixels} are taken") from error
+        raise InputTooLargeError(f"the picture is too large: {error}; at most {max_pixels} are taken") from error
     except UnidentifiedImageError as error:
         raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data

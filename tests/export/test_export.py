@@ -20,8 +20,8 @@ from export.graph import ServingGraph
 from export.onnx import export_onnx
 from export.publish import ExportError, Run, publish
 from export.torchscript import export_torchscript
+from serving.errors import BundleError
 from serving.models import bundle, repository
-from serving.models.bundle import BundleError
 from serving.models.classifier import Classifier
 from training.networks import build, normalize
 from training.trust.novelty import calibrate, split

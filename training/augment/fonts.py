@@ -17,17 +17,17 @@ from training.networks import IMAGE_SIZE
 Picture = npt.NDArray[np.uint8]
 Random = np.random.Generator
 
-SUFFIXES = (".ttf", ".otf", ".woff")
+FONT_SUFFIXES = (".ttf", ".otf", ".woff")
 POINTS = 40
 CANVAS = 96
 BOX = 20
 CENTRE = IMAGE_SIZE // 2  # the pixel with the centre of mass
 
 
-def fonts_in(folder: Path) -> list[Path]:
+def find_fonts(folder: Path) -> list[Path]:
     """The upright, regular font of each folder below ``folder`` that has Latin letters and digits, by name."""
     chosen: dict[Path, Path] = {}
-    files = (path for path in folder.rglob("*") if path.suffix in SUFFIXES)
+    files = (path for path in folder.rglob("*") if path.suffix in FONT_SUFFIXES)
     for path in sorted(files, key=lambda path: ("400-normal" not in path.name, path)):
         if path.parent not in chosen and _is_latin(path):
             chosen[path.parent] = path
@@ -48,16 +48,17 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), POINTS)
 
 
-def glyphs(fonts: Sequence[Path], characters: str, count: int, seed: int) -> Tensor:
+def render_characters(fonts: Sequence[Path], characters: str, count: int, seed: int) -> Tensor:
     """``count`` images of the characters in turn, each in any of the fonts, uint8 ``[count, 28, 28]``."""
     random = np.random.default_rng(seed)
     made = [
-        glyph(fonts[int(random.integers(len(fonts)))], characters[i % len(characters)], random) for i in range(count)
+        render_character(fonts[int(random.integers(len(fonts)))], characters[i % len(characters)], random)
+        for i in range(count)
     ]
     return torch.from_numpy(np.stack(made))
 
 
-def glyph(font: Path, character: str, random: Random) -> Picture:
+def render_character(font: Path, character: str, random: Random) -> Picture:
     """A character slanted, turned, stretched and thickened a little."""
     canvas = Image.new("L", (CANVAS, CANVAS))
     middle = CANVAS / 2

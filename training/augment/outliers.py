@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from training.augment.fonts import Picture, Random, framed, glyph
+from training.augment.fonts import Picture, Random, framed, render_character
 from training.networks import IMAGE_SIZE
 
 # Without those that are a digit to the eye: B b D g I i l J O o q S s Z z, and 1, 2, 7 in disguise.
@@ -51,7 +51,7 @@ def letter(real: Picture, random: Random) -> Picture:
     """A letter in print."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     font = folder / f"{FONTS[random.integers(len(FONTS))]}.ttf"
-    return glyph(font, LETTERS[random.integers(len(LETTERS))], random)
+    return render_character(font, LETTERS[random.integers(len(LETTERS))], random)
 
 
 def scribble(real: Picture, random: Random) -> Picture:

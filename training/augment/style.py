@@ -26,7 +26,7 @@ LENGTH = (3.5, 10.0)
 BREADTH = (0.8, 1.6)
 
 
-def foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
     """A share of the images in another hand: an upstroke to ones, or a bar for them, then other proportions, another
     pen, few pixels.
 

@@ -25,7 +25,7 @@ from training.distill.ensemble import Ensemble
 from training.networks import normalize
 
 # Images at a time, when a lesson is made.
-PART = 200
+CACHE_BATCH = 200
 # What of the settings makes a lesson what it is, beside its teachers and its images.
 SETTINGS = ("augment", "elastic", "contrast", "erase", "precision")
 
@@ -56,7 +56,7 @@ def ask(config: TrainConfig, teacher: Ensemble, images: Tensor) -> Tensor:
     return answers.float()
 
 
-class Lessons:
+class TeacherCache:
     """The lessons of one set of teachers on one set of images.
 
     Args:
@@ -90,7 +90,7 @@ class Lessons:
         # A CRC, for neighbouring seeds give torch's generator related beginnings.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.folder.name}, lesson {number}".encode()))
         images, answers = [], []
-        for part in self._digits.split(PART):
+        for part in self._digits.split(CACHE_BATCH):
             changed = augmented(self._config, part.images, generator).round().to(torch.uint8)
             images.append(changed.cpu())
             answers.append(ask(self._config, self._teacher, changed).cpu())

@@ -38,11 +38,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import checkpoint
-from training.augment.fonts import SUFFIXES, fonts_in, glyphs
-from training.augment.style import foreign
+from training.augment.fonts import FONT_SUFFIXES, find_fonts, render_characters
+from training.augment.style import restyle
 from training.config import TrainConfig
 from training.data.digits import Digits, Splits
-from training.distill.cache import Lessons, arithmetic, ask, augmented
+from training.distill.cache import TeacherCache, arithmetic, ask, augmented
 from training.distill.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
@@ -54,7 +54,7 @@ from training.trust.novelty import calibrate
 
 # A step of more images than this is taken in parts, their gradients added up: the same step within
 # rounding (BatchNorm sees one part at a time), in bounded memory.
-PART = 4096
+MICRO_BATCH = 4096
 # Digits drawn in handwriting fonts, where there are some, and how many of them go with each of a batch.
 WRITTEN, WRITTEN_SHARE = 5000, 1 / 12
 
@@ -101,7 +101,7 @@ class State:
         fonts = _fonts(config)
         written = None
         if fonts:
-            images = glyphs(list(fonts), string.digits, WRITTEN, _seed(config, "written"))
+            images = render_characters(list(fonts), string.digits, WRITTEN, _seed(config, "written"))
             written = Digits(images, torch.arange(WRITTEN) % len(string.digits)).to(device)
         return cls(config, network, averaged, build_optimizer(config, network), teacher, fonts, written)
 
@@ -201,7 +201,7 @@ def train(
 
     images = splits.train.to(target)
     validation = splits.validation.to(target)
-    lessons = Lessons(config, state.teacher, images) if state.teacher and config.lessons else None
+    lessons = TeacherCache(config, state.teacher, images) if state.teacher and config.lessons else None
     batch_size = min(config.batch_size or len(images), len(images))
     steps_per_epoch = math.ceil(len(images) / batch_size)
     total_steps = steps_per_epoch * config.epochs
@@ -263,7 +263,7 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad()
     total = 0.0
-    for part in batch.split(PART):
+    for part in batch.split(MICRO_BATCH):
         labels, wanted = part.labels, part.answers
         as_it_is = clean or wanted is not None
         usual = part.images if as_it_is else augmented(config, part.images, torch.default_generator)
@@ -301,7 +301,7 @@ def _step(state: State, batch: Digits, rate: float, *, clean: bool = False) -> f
 
 
 def _in_other_hands(config: TrainConfig, images: Tensor, labels: Tensor) -> Tensor:
-    return foreign(images, labels, config.foreign, torch.default_generator) if config.foreign else images
+    return restyle(images, labels, config.foreign, torch.default_generator) if config.foreign else images
 
 
 def _written(state: State, beside: int, *, clean: bool) -> Digits | None:
@@ -325,10 +325,10 @@ def _teacher(config: TrainConfig) -> Ensemble:
 
 
 def _fonts(config: TrainConfig) -> dict[Path, str]:
-    fonts = fonts_in(Path(config.fonts)) if config.fonts else []
+    fonts = find_fonts(Path(config.fonts)) if config.fonts else []
     if config.fonts and not fonts:
         raise TrainingError(
-            f"--fonts {config.fonts} holds no font with Latin letters and digits: {', '.join(SUFFIXES)} are read."
+            f"--fonts {config.fonts} holds no font with Latin letters and digits: {', '.join(FONT_SUFFIXES)} are read."
         )
     return {font: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts}
 
@@ -349,7 +349,7 @@ def _batches(config: TrainConfig, images: Digits, size: int, epoch: int, first: 
     """The batches of an epoch from batch ``first`` on, in the epoch's own random order."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(config, "order", epoch)))
     # Indexed several batches at a time: for the mlp a step's own indexing would be a twentieth of the step.
-    for indices in order[first * size :].split(max(1, PART // size) * size):
+    for indices in order[first * size :].split(max(1, MICRO_BATCH // size) * size):
         yield from images.take(indices.to(images.labels.device)).split(size)
 
 

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.augment.affine import augment
-from training.augment.fonts import glyphs
+from training.augment.fonts import render_characters
 from training.augment.outliers import outliers
-from training.augment.style import foreign
+from training.augment.style import restyle
 from training.data.digits import Digits, Splits
 from training.evaluate import BATCH, Evaluation
 from training.networks import Cnn, normalize, over_places
@@ -210,9 +210,9 @@ def _examples(train: Digits, fonts: Sequence[Path], seed: int, generator: torch.
     enough = max(64, len(train))  # few digits are not to drown among what is made up
     strangers = outliers(train.images, min(others, enough), seed)
     if fonts:
-        digits = _bent(glyphs(fonts, string.digits, min(WRITTEN_DIGITS, enough), seed), generator)
+        digits = _bent(render_characters(fonts, string.digits, min(WRITTEN_DIGITS, enough), seed), generator)
         known = torch.cat([known, _foreign(digits, _unlabelled(digits), FOREIGN, generator)])
-        letters = glyphs(fonts, string.ascii_letters, min(WRITTEN_LETTERS, enough), seed)
+        letters = render_characters(fonts, string.ascii_letters, min(WRITTEN_LETTERS, enough), seed)
         strangers = torch.cat([strangers, letters])
         strangers = strangers[torch.randperm(len(strangers), generator=generator)]
     strangers = _bent(strangers, generator)
@@ -270,7 +270,7 @@ def _unlabelled(images: Tensor) -> Tensor:
 def _foreign(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     # In parts, for all that are coarse in one batch have one number of pixels.
     parts = zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
-    return torch.cat([foreign(*part, share, generator) for part in parts]).round().to(torch.uint8)
+    return torch.cat([restyle(*part, share, generator) for part in parts]).round().to(torch.uint8)
 
 
 def _last(digits: Digits, count: int) -> Digits:

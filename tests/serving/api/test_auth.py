@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from serving.settings import Settings, SettingsError
+from serving.errors import SettingsError
+from serving.settings import Settings
 from tests.support import application, service
 
 PIXELS = {"content-type": "application/octet-stream"}

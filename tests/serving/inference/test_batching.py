@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from serving.api.problems import DeadlineExceeded
+from serving.errors import DeadlineExceededError
 from serving.inference.batching import Batches
 from serving.models import repository
 from serving.models.bundle import RELEASE
@@ -111,7 +111,7 @@ def test_what_came_too_late_or_was_cancelled_is_not_begun(model, digits):
         return await asyncio.gather(late, left, answered, return_exceptions=True)
 
     late, left, answered = asyncio.run(three())
-    assert isinstance(late, DeadlineExceeded)
+    assert isinstance(late, DeadlineExceededError)
     assert isinstance(left, asyncio.CancelledError)
     assert answered.logits.argmax() == 7
     assert model.classifier.runs == [1]

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from serving.errors import BundleError
 from serving.models import bundle, repository
-from serving.models.bundle import BundleError
 
 
 @pytest.fixture

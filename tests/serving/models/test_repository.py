@@ -123,7 +123,7 @@ def test_only_the_newest_versions_are_kept(models, followed):
     assert followed.get("mnist", "3").version == "3"
     with pytest.raises(repository.ModelUnavailableError, match="2 newest"):
         followed.get("mnist", "1")
-    with pytest.raises(repository.UnknownModelError):
+    with pytest.raises(repository.ModelNotFoundError):
         followed.get("mnist", "4")
 
 
@@ -193,9 +193,9 @@ def test_unloading_drains_first(followed):
 
 def test_names_cannot_leave_the_repository(followed):
     for name in ("..", "../models", "a/b", "", "."):
-        with pytest.raises(repository.UnknownModelError):
+        with pytest.raises(repository.ModelNotFoundError):
             followed.load(name)
-        with pytest.raises(repository.UnknownModelError):
+        with pytest.raises(repository.ModelNotFoundError):
             followed.unload(name, 1)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.errors import InputTooLargeError
 from serving.models.bundle import RELEASE
 from serving.models.repository import load
-from serving.pictures.mnist_form import PictureError, decode
+from serving.pictures.mnist_form import decode
 from tests.support import picture
 
 PIXELS = 25_000_000
@@ -101,7 +102,7 @@ def test_odd_sizes_do_not_fail(size):
 
 
 def test_size_is_checked_before_unpacking():
-    with pytest.raises(PictureError, match="100x100"):
+    with pytest.raises(InputTooLargeError, match="100x100"):
         decode(picture(np.zeros((100, 100), np.uint8)), 9_999)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from export.graph import ServingGraph
 from tests.support import font_file
 from training import checkpoint
-from training.augment.fonts import fonts_in, framed, glyphs
+from training.augment.fonts import find_fonts, framed, render_characters
 from training.config import TrainConfig
 from training.loop.train import train
 from training.networks import build, normalize
@@ -29,7 +29,7 @@ def test_framing_leaves_digits_of_mnist_as_they_are(digits):
 
 
 def test_glyphs_are_in_the_box_at_full_ink_about_the_middle():
-    drawn = glyphs([font_file("DejaVuSans"), font_file("cmr10")], string.ascii_letters, 104, seed=0).numpy()
+    drawn = render_characters([font_file("DejaVuSans"), font_file("cmr10")], string.ascii_letters, 104, seed=0).numpy()
     assert drawn.dtype == np.uint8
     assert (drawn.max(axis=(1, 2)) == 255).all()
     places = np.arange(28)
@@ -42,8 +42,8 @@ def test_glyphs_are_in_the_box_at_full_ink_about_the_middle():
 
 def test_glyphs_are_a_function_of_the_seed():
     fonts = [font_file("DejaVuSans")]
-    assert torch.equal(glyphs(fonts, "ab", 6, seed=1), glyphs(fonts, "ab", 6, seed=1))
-    assert not torch.equal(glyphs(fonts, "ab", 6, seed=1), glyphs(fonts, "ab", 6, seed=2))
+    assert torch.equal(render_characters(fonts, "ab", 6, seed=1), render_characters(fonts, "ab", 6, seed=1))
+    assert not torch.equal(render_characters(fonts, "ab", 6, seed=1), render_characters(fonts, "ab", 6, seed=2))
 
 
 def test_nothing_drawn_is_an_empty_frame():
@@ -58,7 +58,7 @@ def test_one_regular_font_a_folder_and_only_readable_latin_ones(tmp_path):
     shutil.copy(font_file("DejaVuSans"), tmp_path / "bold" / "a-latin-400-normal.ttf")
     (tmp_path / "damaged" / "b.ttf").write_bytes(b"no font")
     shutil.copy(font_file("STIXSizOneSymReg"), tmp_path / "symbols")
-    assert [path.relative_to(tmp_path).as_posix() for path in fonts_in(tmp_path)] == [
+    assert [path.relative_to(tmp_path).as_posix() for path in find_fonts(tmp_path)] == [
         "bold/a-latin-400-normal.ttf",
         "plain/DejaVuSans.ttf",
     ]
@@ -95,7 +95,10 @@ def test_digits_of_fonts_are_learnt(plain, few, tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         shutil.copy(font_file(name), tmp_path / name)
     knowing = trained(few, tmp_path / "run", fonts=str(tmp_path))
-    written, labels = glyphs([font_file(name) for name in FONTS], string.digits, 1000, seed=9), torch.arange(1000) % 10
+    written, labels = (
+        render_characters([font_file(name) for name in FONTS], string.digits, 1000, seed=9),
+        torch.arange(1000) % 10,
+    )
     with torch.inference_mode():
         right, otherwise = (
             float((network(normalize(written)).argmax(dim=1) == labels).float().mean()) for network in (knowing, plain)
@@ -115,7 +118,10 @@ def test_fonts_teach_to_refuse_letters_that_look_like_digits(plain, few, monkeyp
     monkeypatch.setattr(calibration, "STEPS", 300)
     fonts = [font_file(name) for name in FONTS]
     knowing, unknowing = calibrate(plain, few, 0, fonts), calibrate(plain, few, 0)
-    letters, numbers = glyphs(fonts, "BDGQSZbdg", 200, seed=5), glyphs(fonts, string.digits, 200, seed=5)
+    letters, numbers = (
+        render_characters(fonts, "BDGQSZbdg", 200, seed=5),
+        render_characters(fonts, string.digits, 200, seed=5),
+    )
     assert refused(knowing, plain, letters) > refused(unknowing, plain, letters) + 0.1
     assert refused(knowing, plain, numbers) < 0.1
     # Kept and exported, it is the same score.

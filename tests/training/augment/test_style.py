@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.augment import style as module
-from training.augment.style import bar, coarse, foreign, pen, upstroke, width
+from training.augment.style import bar, coarse, pen, restyle, upstroke, width
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def extent(images, dim):
 @pytest.mark.parametrize("share", [0, 0.25, 1])
 def test_the_share_is_changed(digits, share):
     before = digits.images.clone()
-    changed = foreign(digits.images, digits.labels, share, seeded())
+    changed = restyle(digits.images, digits.labels, share, seeded())
     assert torch.equal(digits.images, before)
     assert changed.shape == before.shape
     assert changed.min() >= 0
@@ -35,18 +35,18 @@ def test_the_share_is_changed(digits, share):
     touched = (changed != before).any(dim=(1, 2)).float().mean().item()
     # Three kinds are drawn for each image independently, the others for ones.
     assert touched == pytest.approx(1 - (1 - share) ** 3, abs=0.07)
-    assert torch.equal(changed, foreign(digits.images, digits.labels, share, seeded()))
+    assert torch.equal(changed, restyle(digits.images, digits.labels, share, seeded()))
 
 
 def test_ink_stays_as_strong(digits):
-    changed = foreign(digits.images, digits.labels, 1, seeded())
+    changed = restyle(digits.images, digits.labels, 1, seeded())
     assert (changed.amax(dim=(1, 2)) > 254).all()
 
 
 def test_ones_alone_get_an_upstroke(digits, monkeypatch):
     for name in ("bar", "width", "pen", "coarse"):
         monkeypatch.setattr(module, name, lambda images, _: images)
-    changed = foreign(digits.images, digits.labels, 1, seeded())
+    changed = restyle(digits.images, digits.labels, 1, seeded())
     touched = (changed != digits.images).any(dim=(1, 2))
     ones = digits.labels == 1
     assert touched[ones].all()

@@ -140,7 +140,7 @@ def test_last_batch_may_be_smaller(small, tmp_path):
 def test_a_step_in_parts_is_the_same_step(small, tmp_path, monkeypatch):
     config = TrainConfig.of(model="mlp", optimizer="gd", epochs=3)
     whole = steps_of(config, small, tmp_path / "whole").losses
-    monkeypatch.setattr("training.loop.train.PART", 100)
+    monkeypatch.setattr("training.loop.train.MICRO_BATCH", 100)
     assert steps_of(config, small, tmp_path / "parts").losses == pytest.approx(whole, rel=1e-4)
 
 

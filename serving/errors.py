@@ -1,0 +1,66 @@
+"""Every exception that the service raises on purpose. Nothing here knows HTTP; api/problems.py maps them to responses.
+
+ServiceError
+├── SettingsError              a setting breaks its rule
+├── BundleError                a model bundle is missing, altered, or does not compute what it was certified to
+├── ModelNotFoundError         there is no model of this name, or it has no such version
+├── ModelUnavailableError      the model is known, but it was unloaded or rejected
+├── InputError                 what a request brings cannot be used
+│   ├── PictureError           the bytes are not a picture that can be read
+│   ├── InputTooLargeError     the input is larger than a limit
+│   └── UnsupportedInputError  the input is of a kind that the service does not read
+├── OverloadedError            too many other requests are in flight
+└── DeadlineExceededError      the caller's deadline passed before the work began
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """The base of all exceptions of the service."""
+
+
+class SettingsError(ServiceError, ValueError):
+    """A setting breaks its rule; the message names the setting, its value and the rule."""
+
+
+class BundleError(ServiceError):
+    """A bundle is missing, incomplete or altered, or does not compute on this CPU what it was certified to."""
+
+
+class ModelNotFoundError(ServiceError, LookupError):
+    """There is no model of this name, or it has no such version."""
+
+
+class ModelUnavailableError(ServiceError, LookupError):
+    """The model is known, but it was unloaded, or its certificate could not be verified."""
+
+
+class InputError(ServiceError, ValueError):
+    """What a request brings cannot be used; the message says what is wrong and what is expected."""
+
+
+class PictureError(InputError):
+    """The bytes are not a picture that can be read."""
+
+
+class InputTooLargeError(InputError):
+    """The input is larger than a limit; the message names the limit."""
+
+
+class UnsupportedInputError(InputError):
+    """The input is of a kind that the service does not read."""
+
+
+class OverloadedError(ServiceError):
+    """Too many other requests are in flight."""
+
+    def __init__(self) -> None:
+        super().__init__("too many requests are in flight; try again in a moment")
+
+
+class DeadlineExceededError(ServiceError):
+    """The caller's deadline passed before the work began."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline of this request passed before the work began")

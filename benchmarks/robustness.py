@@ -26,9 +26,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.report import conditions
+from serving.contract import ModelOutput
 from serving.models import repository
 from serving.models.bundle import RELEASE
-from serving.models.classifier import ModelOutput
 from serving.pictures.mnist_form import decode
 from training.augment.fonts import find_fonts
 from training.data import digits as data

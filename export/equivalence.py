@@ -22,8 +22,9 @@ from torch import nn
 
 from export.graph import ServingGraph
 from export.torchscript import load_torchscript
+from serving.contract import Images, ModelOutput
 from serving.models.bundle import Equivalence
-from serving.models.classifier import INPUTS, Classifier, Images, ModelOutput, outputs
+from serving.models.classifier import INPUTS, Classifier, outputs
 
 # Ten times the largest difference seen between formats on the networks here (README, Limits).
 TOLERANCE = 2e-4

@@ -14,7 +14,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from serving.models.classifier import Classifier, Images
+from serving.contract import Images
+from serving.models.classifier import Classifier
 
 CALIBRATION_IMAGES = 1024
 BATCH = 64

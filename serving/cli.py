@@ -71,7 +71,7 @@ def serve(**given: Any) -> None:
         ) from error
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     service = app.state.service
-    if not service.keys.predict and not _is_loopback(settings.host):
+    if not service.keys.prediction and not _is_loopback(settings.host):
         click.echo(
             f"WARNING: anyone who reaches {settings.host} can use this service: no API key is needed. "
             "Set --predict-keys-file, or see that only those who should can reach it.",

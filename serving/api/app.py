@@ -1,4 +1,4 @@
-"""create_app(settings) -> Litestar."""
+"""create_app(settings) -> Litestar: the application with its models loaded and verified."""
 
 from __future__ import annotations
 
@@ -21,48 +21,49 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import certificate, open_inference, operations, predict
-from serving.api import page as web
-from serving.api import problems as errors
+from serving.api import certificate, open_inference, operations, page, predict, problems
 from serving.api.auth import Keys
+from serving.api.context import Service
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
-from serving.inference.batching import Batches
-from serving.inference.service import Gate, Service
+from serving.inference.admission import Admission
+from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.settings import Settings
 from serving.telemetry.metrics import COUNTED_AFTER, Metrics
 
+EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
+
 
 def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
-    """The application, its models loaded and verified.
+    """Return the application, its models loaded and verified.
 
     Args:
-        unloaded: folder that the workers of one service share to remember unloaded models.
+        settings: those of the environment if not given.
+        unloaded: folder in which the workers of one service remember unloaded models; a temporary one if not given.
 
     Raises:
-        BundleError: there is no default model, or none of its versions is what its manifest certifies.
-        SettingsError: no settings were given and those of the environment break a rule, or a key file does.
+        BundleError: there is no default model, or none of its versions matches its certificate.
+        SettingsError: a setting of the environment breaks its rule, or a key file cannot be used.
     """
     settings = settings or Settings.from_environment()
     service = create_service(settings, unloaded)
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
-    exposed = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
     app = Litestar(
         route_handlers=[
             predict.predict,
             certificate.certificate,
             operations.metrics,
             *open_inference.HANDLERS,
-            web.page,
+            page.page,
         ],
-        state=State({"service": service, "files": web.read_files()}),
-        lifespan=[follow_repository, count_metrics, leave_gently],
+        state=State({"service": service, "files": page.read_files()}),
+        lifespan=[follow_repository, count_metrics, drain_on_sigterm],
         request_max_body_size=settings.max_body,
-        cors_config=CORSConfig(allow_origins=origins, expose_headers=exposed) if origins else None,
-        # Litestar would set up the whole process's logging; that is for whoever runs it.
+        cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
+        # Litestar would configure the logging of the whole process, which is the command's business.
         logging_config=None,
-        exception_handlers=errors.HANDLERS,
+        exception_handlers=problems.HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Digit service",
             version=importlib.metadata.version("mnist-service"),
@@ -76,14 +77,14 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
 
 
 def create_service(settings: Settings, unloaded: Path | None) -> Service:
-    """The parts of the application, the default model loaded.
+    """Return the parts of the application, the default model loaded.
 
     Raises:
         BundleError, SettingsError: as :func:`create_app`.
     """
     metrics = Metrics()
     if unloaded is None:
-        # A folder of its own, which goes when the application does, or the process.
+        # This folder is removed with the application, or at the end of the process.
         unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
         weakref.finalize(metrics, shutil.rmtree, unloaded, ignore_errors=True)
     repository = Repository(
@@ -95,20 +96,27 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
         on_refuse=metrics.model_refused,
     )
     if not settings.repository.is_dir():
-        load(settings.repository, settings.model)  # says what is wrong
+        load(settings.repository, settings.model)  # Raises the error that says what is wrong.
     repository.scan()
     try:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
         if not (unloaded / settings.model).exists():
-            load(settings.repository, settings.model)  # says what is wrong
+            load(settings.repository, settings.model)  # Raises the error that says what is wrong.
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
-    return Service(settings, repository, metrics, Keys(settings), Gate(settings.max_concurrency), Batches(metrics))
+    return Service(
+        settings,
+        repository,
+        metrics,
+        Keys(settings),
+        Admission(settings.max_concurrency),
+        Pipeline(metrics),
+    )
 
 
 @asynccontextmanager
 async def follow_repository(app: Litestar) -> AsyncIterator[None]:
-    """While the application runs, look for new versions."""
+    """Look for new model versions while the application runs."""
     service: Service = app.state.service
 
     async def follow() -> None:
@@ -116,13 +124,13 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
             await asyncio.sleep(service.settings.poll)
             await asyncio.to_thread(service.repository.scan)
 
-    async with _meanwhile(follow()):
+    async with _in_background(follow()):
         yield
 
 
 @asynccontextmanager
 async def count_metrics(app: Litestar) -> AsyncIterator[None]:
-    """While the application runs, count what was noted, so that another worker that is scraped finds it."""
+    """Count what was noted while the application runs, so that a scrape of another worker includes it."""
     metrics = app.state.service.metrics
 
     async def count() -> None:
@@ -130,13 +138,13 @@ async def count_metrics(app: Litestar) -> AsyncIterator[None]:
             await asyncio.sleep(COUNTED_AFTER)
             metrics.count()
 
-    async with _meanwhile(count()):
+    async with _in_background(count()):
         yield
     metrics.count()
 
 
 @asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(work)
     try:
         yield
@@ -147,11 +155,11 @@ async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def leave_gently(app: Litestar) -> AsyncIterator[None]:
-    """On SIGTERM say not ready at once, go on answering for a while, and only then let the server stop."""
+async def drain_on_sigterm(app: Litestar) -> AsyncIterator[None]:
+    """On SIGTERM report not ready at once, answer for a while longer, and only then let the server stop."""
     service: Service = app.state.service
     stop = signal.getsignal(signal.SIGTERM)
-    # A test's application has no server whose handler could be put off.
+    # The application of a test has no server whose signal handler could be delayed.
     if threading.current_thread() is not threading.main_thread() or not callable(stop):
         yield
         return

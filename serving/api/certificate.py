@@ -10,11 +10,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp
 
-from serving.api.auth import check_prediction_key
-from serving.api.http import AnyRequest, Response
+from serving.api.context import AnyRequest, context_of
 from serving.api.predict import model_of, model_parameters
 from serving.api.problems import documented
-from serving.inference.service import service_of
+from serving.api.responses import Response
 from serving.models.bundle import Manifest
 
 
@@ -42,7 +41,8 @@ async def certificate(request: AnyRequest) -> ASGIApp:
 
     ``?model=`` and ``?version=`` choose another model, as for ``/predict``; who may predict may read it.
     """
-    check_prediction_key(request)
-    model = model_of(service_of(request), request.query_params)
+    context = context_of(request)
+    context.service.keys.check_prediction(context)
+    model = model_of(context.service, request.query_params)
     # The manifest that was proved when the model was loaded, not what lies on the disk by now.
     return Response(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])

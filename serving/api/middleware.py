@@ -1,4 +1,4 @@
-"""Around every request: its id, its time, its place in the metrics, and the headers that every answer has."""
+"""Around every request: its id, its time, its place in the metrics and the log, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import logging
 import random
 import re
 import time
+from collections.abc import Iterable
+from typing import cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from serving.api.context import SCOPE_KEY, RequestContext, Service
 from serving.api.page import PAGES
-from serving.api.problems import failure
+from serving.api.problems import problem_of
+from serving.api.responses import Response
 from serving.errors import OverloadedError
-from serving.inference.service import Service
+from serving.inference.admission import limited_route
 from serving.telemetry.logs import request_fields
 
 log = logging.getLogger("serving.access")
@@ -22,37 +26,33 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 # version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
-# Of an answer that is data, whatever a browser may take it for.
-SECURITY = [
+# For responses that hold data: a browser must not take them for anything else.
+DATA_SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-# Of a page: everything comes from the service itself; pictures also from the page's own canvas.
+# For pages: everything comes from the service itself; pictures may also come from the page's own canvas.
 PAGE_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     b"media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PAGE_SECURITY = [
-    *SECURITY[:-1],
+    *DATA_SECURITY[:-1],
     (b"content-security-policy", PAGE_POLICY),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 ]
 
-
-REFUSAL = b"".join(
-    [
-        b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: %s\r\ncontent-length: %d\r\nretry-after: 1\r\n",
-        *(b"%s: %s\r\n" % header for header in SECURITY),
-        b"x-request-id: %s\r\n%s\r\n%s",
-    ]
-)
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 def observed(app: ASGIApp, service: Service) -> ASGIApp:
-    """Wrap ``app``, refusals of its router included, which no middleware of a route sees."""
+    """Return ``app`` wrapped so that every request is identified, timed and counted.
+
+    A middleware of Litestar would not see the errors of the router.
+    """
     metrics, access_log = service.metrics, service.settings.access_log
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,8 +60,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             await app(scope, receive, send)
             return
         started = time.perf_counter()
-        # Where the handlers find it; the framework's own state takes a lock for each look.
-        scope["mnist.service"] = service  # type: ignore[typeddict-unknown-key]
+        context = context_in(scope, service)
         fields, request_id = identify(scope["headers"])
         status = 500
 
@@ -69,67 +68,66 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # While draining: the client's next request goes to a connection that will still be there.
+                # While the service drains, the client's next request must go to a connection that will still be there.
                 closing = [(b"connection", b"close")] if service.draining else []
-                security = PAGE_SECURITY if scope.get("path_template") in PAGES else SECURITY
+                security = PAGE_SECURITY if scope.get("path_template") in PAGES else DATA_SECURITY
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
             await send(message)
 
         token = request_fields.set(fields)
         metrics.in_flight += 1
         try:
-            if "mnist.refused" in scope:
-                await refuse(scope, send_with_headers)
+            if context.is_rejected:
+                await problem_of(OverloadedError(), scope["path"])(scope, receive, send_with_headers)
             else:
                 await app(scope, receive, send_with_headers)
         finally:
-            service.gate.left(scope)  # type: ignore[arg-type]
+            context.finished()
             metrics.in_flight -= 1
             seconds = time.perf_counter() - started
-            # The path as it was declared: what a caller writes into it makes no new series.
+            # The route as it was declared, so that paths that a caller makes up create no new series.
             route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
             metrics.request(route, scope["method"], status, seconds)
             if access_log:
-                line = {"method": scope["method"], "path": scope["path"], "status": status}
-                log.info("request", extra={"fields": {**line, "milliseconds": round(seconds * 1000, 3)}})
+                log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
             request_fields.reset(token)
 
     return answer
 
 
-async def refuse(scope: Scope, send: Send) -> None:
-    """429 without the rest of the application."""
-    body, kind = failure(scope["path"], 429, str(OverloadedError()))
-    headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
-    await send({"type": "http.response.start", "status": 429, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def context_in(scope: Scope, service: Service) -> RequestContext:
+    """Return the context in ``scope``. The server puts one there; without it, as in tests, a new one is made."""
+    values = cast("dict[str, RequestContext]", scope)
+    if SCOPE_KEY not in values:
+        values[SCOPE_KEY] = RequestContext(service, scope["headers"])
+    return values[SCOPE_KEY]
 
 
-def refusal(service: Service, scope: HTTPScope, header: bytes = b"") -> bytes:
-    """The same as bytes for the socket: under overload what is refused must cost next to nothing.
-
-    Args:
-        header: one more, its line break with it.
-    """
+def overloaded(service: Service, scope: HTTPScope) -> Response:
+    """Return the 429 for a prediction that the server rejects by itself, and count it as the middleware would."""
+    path, method = scope["path"], scope["method"]
     _, request_id = identify(scope["headers"])
-    body, kind = failure(scope["path"], 429, str(OverloadedError()))
-    route = "/predict" if scope["path"].startswith("/predict") else "/v2/models/{name}/infer"
-    service.metrics.request(route, scope["method"], 429, 0.0)
+    service.metrics.request(limited_route(path) or "unmatched", method, 429, 0.0)
     if service.settings.access_log:
-        line = {"method": scope["method"], "path": scope["path"], "status": 429, "request_id": request_id.decode()}
-        log.info("request", extra={"fields": line})
-    return REFUSAL % (kind.encode(), len(body), request_id, header, body)
+        log_access(method, path, 429, request_id=request_id.decode())
+    response = problem_of(OverloadedError(), path)
+    return Response(response.body, [*response.headers, (b"x-request-id", request_id), *DATA_SECURITY], response.status)
 
 
-def identify(headers: object) -> tuple[dict[str, str], bytes]:
-    """What to log of a request, and its id: the caller's, the trace's, or a new one."""
+def log_access(method: str, path: str, status: int, **more: object) -> None:
+    """Write the line of the access log for one request."""
+    log.info("request", extra={"fields": {"method": method, "path": path, "status": status, **more}})
+
+
+def identify(headers: Headers) -> tuple[dict[str, str], bytes]:
+    """Return the log fields of a request and its id: the caller's, that of its trace, or a new one."""
     request_id, trace = b"", b""
-    for name, value in headers:  # type: ignore[attr-defined]
+    for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             request_id = value
-        elif name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
-            trace = found[1]
-    # Unique is enough here: the system's own randomness would take a tenth of what the model does.
+        elif name == b"traceparent" and (match := TRACEPARENT.fullmatch(value)):
+            trace = match[1]
+    # An id must be unique, not secret. The system's own randomness would take a tenth of the model's time.
     request_id = request_id or trace or b"%016x" % random.getrandbits(64)
     fields = {"request_id": request_id.decode()}
     if trace:

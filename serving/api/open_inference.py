@@ -23,9 +23,11 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
-from serving.api.auth import check_admin_key, check_prediction_key
-from serving.api.http import AnyRequest, Response, header, prediction, read_body
+from serving.api.context import AnyRequest, Service, context_of, read_body
+from serving.api.handlers import prediction
 from serving.api.problems import ProtocolError, documented
+from serving.api.responses import Response
+from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput
 from serving.errors import (
     InputError,
     InputTooLargeError,
@@ -33,10 +35,9 @@ from serving.errors import (
     ModelUnavailableError,
     UnsupportedInputError,
 )
-from serving.inference.pipeline import check_admitted, deadline_of, infer
-from serving.inference.service import INLINE_BYTES, Service, service_of
+from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
 from serving.models.bundle import Tensor
-from serving.models.classifier import IMAGE_SIZE, INPUTS, Floats, Images, ModelOutput
+from serving.models.classifier import INPUTS
 from serving.models.repository import Model
 from serving.telemetry.metrics import Timing
 
@@ -172,7 +173,7 @@ async def live() -> dict[str, bool]:
 )
 async def ready(request: AnyRequest) -> dict[str, bool]:
     """For a readiness probe: whether the default model can infer."""
-    service = service_of(request)
+    service = context_of(request).service
     if service.draining:
         raise ModelUnavailableError("the service is being stopped")
     try:
@@ -196,7 +197,7 @@ def model_paths(ending: str = "") -> list[str]:
 def model_of(request: AnyRequest) -> Model:
     """The model that the path names."""
     parameters = request.path_params
-    return service_of(request).repository.get(parameters["name"], parameters.get("version"))
+    return context_of(request).service.repository.get(parameters["name"], parameters.get("version"))
 
 
 UNAVAILABLE = documented(404, 503, form=ProtocolError)
@@ -221,7 +222,7 @@ async def model_metadata(request: AnyRequest) -> ModelMetadata:
     manifest = model.bundle.manifest
     return ModelMetadata(
         model.name,
-        service_of(request).repository.versions(model.name),
+        context_of(request).service.repository.versions(model.name),
         PLATFORM,
         [_metadata(tensor) for tensor in manifest.inputs],
         [_metadata(tensor) for tensor in manifest.outputs],
@@ -249,7 +250,7 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
         "name": model.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
-        "max_batch_size": service_of(request).settings.max_batch,
+        "max_batch_size": context_of(request).service.settings.max_batch,
         "input": [_configuration(tensor) for tensor in manifest.inputs],
         "output": [_configuration(tensor) for tensor in manifest.outputs],
         "default_model_filename": manifest.serve,
@@ -266,7 +267,7 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
 )
 async def statistics(request: AnyRequest) -> dict[str, Any]:
     """Since the service began, all its workers together."""
-    service = service_of(request)
+    service = context_of(request).service
     name, version = request.path_params.get("name"), request.path_params.get("version")
     if name is None:
         models = service.repository.models()
@@ -318,7 +319,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
         raise InputError(f'the body is {{}} or {{"ready": true}}: {error}') from error
     return [
         IndexEntry(entry.name, entry.version, entry.state, entry.reason)
-        for entry in await asyncio.to_thread(service_of(request).repository.index)
+        for entry in await asyncio.to_thread(context_of(request).service.repository.index)
         if entry.state == "READY" or not only_ready
     ]
 
@@ -336,8 +337,9 @@ ADMINISTRATION = documented(401, 403, 404, 503, form=ProtocolError)
 )
 async def load_model(request: AnyRequest) -> dict[str, str]:
     """ModelOutput when it is done."""
-    check_admin_key(request)
-    await asyncio.to_thread(service_of(request).repository.load, request.path_params["name"])
+    context = context_of(request)
+    context.service.keys.check_admin(context)
+    await asyncio.to_thread(context_of(request).service.repository.load, request.path_params["name"])
     return {}
 
 
@@ -351,8 +353,9 @@ async def load_model(request: AnyRequest) -> dict[str, str]:
 )
 async def unload_model(request: AnyRequest) -> dict[str, str]:
     """ModelOutput when the requests that use it are answered."""
-    check_admin_key(request)
-    service = service_of(request)
+    context = context_of(request)
+    context.service.keys.check_admin(context)
+    service = context_of(request).service
     await asyncio.to_thread(service.repository.unload, request.path_params["name"], service.settings.grace)
     return {}
 
@@ -390,7 +393,7 @@ class InferOperation(Operation):
 
 
 @prediction(
-    model_paths("/infer"),
+    [route.replace("}", ":str}") for route in (INFER_ROUTE, INFER_VERSION_ROUTE)],
     operation_id=operation_ids("infer"),
     operation_class=InferOperation,
     summary="Infer",
@@ -402,20 +405,21 @@ class InferOperation(Operation):
 async def infer_model(request: AnyRequest) -> ASGIApp:
     """Response with the outputs asked for."""
     timing = Timing()
-    check_prediction_key(request)
-    service = service_of(request)
+    context = context_of(request)
+    service = context.service
+    service.keys.check_prediction(context)
     model = model_of(request)
     packed = await read_body(request, service.settings.max_body)
-    check_admitted(request)
-    length, encoding = header(request, HEADER.lower().encode()), header(request, b"content-encoding") or ""
-    accepted = header(request, b"accept-encoding") or ""
+    context.check_admitted()
+    length, encoding = context.header(HEADER.lower().encode()), context.header(b"content-encoding") or ""
+    accepted = context.header(b"accept-encoding") or ""
 
     def decode_body() -> tuple[InferRequest, Images]:
         return decode(decompress(packed, encoding, service.settings.max_body), length, service)
 
-    asked, images = await service.do(decode_body, large=len(packed) > INLINE_BYTES)
+    asked, images = await service.pipeline.threads.run_by_size(decode_body, len(packed))
     wanted = requested(asked, model)
-    deadline = deadline_of(request, asked.parameters.get("timeout"))
+    deadline = context.deadline(asked.parameters.get("timeout"))
     timing.end("decode")
 
     def encode_answer(answers: ModelOutput) -> tuple[bytes, dict[str, str]]:
@@ -423,7 +427,7 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
         content, compressed = compress(content, accepted)
         return content, headers | compressed
 
-    content, headers = await infer(request, model, images, timing, deadline, encode_answer)
+    content, headers = await service.pipeline.run(model, images, timing, deadline, encode_answer)
     headers["Content-Type"] = BINARY if HEADER in headers else "application/json"
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     return Response(content, [*encoded, timing.header()])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from litestar import get
+from litestar.types import ASGIApp
 
-from litestar import Request, Response, get
-
-from serving.inference.service import service_of
+from serving.api.context import AnyRequest, context_of
+from serving.api.responses import Response
 from serving.telemetry.metrics import CONTENT_TYPE
 
 
 @get(
     "/metrics",
     operation_id="metrics",
-    summary="Metrics in Prometheus' text form",
+    summary="Metrics in Prometheus' text format",
     tags=["operations"],
     media_type="text/plain",
 )
-async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The metrics of all workers together."""
-    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
+async def metrics(request: AnyRequest) -> ASGIApp:
+    """Return the metrics of all workers together."""
+    return Response(context_of(request).service.metrics.text(), [(b"content-type", CONTENT_TYPE.encode())])

@@ -16,13 +16,14 @@ from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
-from serving.api.auth import check_prediction_key
-from serving.api.http import AnyRequest, Response, header, prediction, read_body
+from serving.api.context import AnyRequest, Service, context_of, read_body
+from serving.api.handlers import prediction
 from serving.api.problems import documented
+from serving.api.responses import Response
+from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
-from serving.inference.pipeline import check_admitted, deadline_of, infer
-from serving.inference.service import INLINE_BYTES, Service, service_of
-from serving.models.classifier import IMAGE_SIZE, Floats, Images, ModelOutput
+from serving.inference.admission import PREDICT_ROUTE
+from serving.inference.workers import INLINE_BYTES
 from serving.models.repository import Judgement, Model, Reasons
 from serving.pictures.mnist_form import decode
 from serving.settings import Settings
@@ -167,7 +168,7 @@ class PredictOperation(Operation):
 
 
 @prediction(
-    "/predict",
+    PREDICT_ROUTE,
     operation_id="predict",
     operation_class=PredictOperation,
     summary="Recognise the digits in pictures or pixels",
@@ -179,18 +180,18 @@ class PredictOperation(Operation):
 async def predict(request: AnyRequest) -> ASGIApp:
     """Response with a prediction for each image in the body."""
     timing = Timing()
-    check_prediction_key(request)
-    service = service_of(request)
+    context = context_of(request)
+    service = context.service
+    service.keys.check_prediction(context)
     query = request.query_params if request.scope["query_string"] else {}
     model = model_of(service, query)
-    deadline = deadline_of(request, query.get("timeout"))
+    deadline = context.deadline(query.get("timeout"))
     include = query.get("include")
     if include not in (None, *INCLUDES):
         raise InputError(f"include is {include!r}; it can be: {', '.join(INCLUDES)}")
-    images, reasons = await decode_request(request, service)
+    images, reasons = await decode_request(request)
     timing.end("decode")
-    body = await infer(
-        request,
+    body = await service.pipeline.run(
         model,
         images,
         timing,
@@ -200,27 +201,26 @@ async def predict(request: AnyRequest) -> ASGIApp:
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
 
-async def decode_request(request: AnyRequest, service: Service) -> tuple[Images, Reasons]:
+async def decode_request(request: AnyRequest) -> tuple[Images, Reasons]:
     """The images in a body of any of the four kinds, uint8 ``[N, 28, 28]``; of pictures, why they are no digit."""
-    settings = service.settings
-    encoding = header(request, b"content-encoding") or "identity"
+    context = context_of(request)
+    settings, threads = context.service.settings, context.service.pipeline.threads
+    encoding = context.header(b"content-encoding") or "identity"
     if encoding.lower() != "identity":
         raise UnsupportedInputError(f"Content-Encoding {encoding!r} is not taken; send the body uncompressed")
-    kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
+    kind = (context.header(b"content-type") or "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         pictures = await pictures_in(request)
-        check_admitted(request)
-        large = sum(map(len, pictures)) > INLINE_BYTES
-        return await service.do(lambda: decode_pictures(pictures, settings), large=large)
+        context.check_admitted()
+        return await threads.run_by_size(lambda: decode_pictures(pictures, settings), sum(map(len, pictures)))
     body = await read_body(request, settings.max_body)
-    check_admitted(request)
-    large = len(body) > INLINE_BYTES
+    context.check_admitted()
     if kind.startswith("image/"):
-        return await service.do(lambda: decode_pictures([body], settings), large=large)
+        return await threads.run_by_size(lambda: decode_pictures([body], settings), len(body))
     if kind == "application/octet-stream":
         return decode_pixels(body, settings.max_batch), {}
     if kind == "application/json":
-        return await service.do(lambda: decode_json(body, settings.max_batch), large=large), {}
+        return await threads.run_by_size(lambda: decode_json(body, settings.max_batch), len(body)), {}
     raise UnsupportedInputError(f"Content-Type {kind or 'missing'!r} is not taken; {TAKEN}")
 
 

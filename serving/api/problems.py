@@ -1,4 +1,4 @@
-"""Failures: RFC 9457 problem documents, and under /v2 the inference protocol's own form."""
+"""Exceptions to error responses: RFC 9457 problem documents, and under /v2 the inference protocol's own form."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
 
-from serving.api.http import AnyRequest
+from serving.api.context import AnyRequest, context_of
+from serving.api.responses import Response
 from serving.errors import (
     DeadlineExceededError,
     InputError,
@@ -24,25 +25,27 @@ from serving.errors import (
     UnsupportedInputError,
 )
 
-PROBLEM = "application/problem+json"
+PROBLEM_TYPE = "application/problem+json"
 
-# The HTTP status of each exception, and the statuses after which a client may try again soon.
-STATUS: dict[type[Exception], int] = {
+STATUSES: dict[type[ServiceError], int] = {
     InputError: 400,
+    ModelNotFoundError: 404,
     InputTooLargeError: 413,
     UnsupportedInputError: 415,
-    ModelNotFoundError: 404,
-    ModelUnavailableError: 503,
     OverloadedError: 429,
+    ModelUnavailableError: 503,
     DeadlineExceededError: 504,
 }
-RETRY = (429, 503)
+"""The status of each exception; a subclass that is not listed has the status of its base."""
+
+# The client may send the same request again after a second.
+RETRY_STATUSES = (429, 503)
 
 log = logging.getLogger("serving")
 
 
 class Problem(msgspec.Struct):
-    """A problem document."""
+    """A problem document (RFC 9457)."""
 
     type: str
     title: str
@@ -51,75 +54,75 @@ class Problem(msgspec.Struct):
 
 
 class ProtocolError(msgspec.Struct):
-    """The inference protocol's form of a failure."""
+    """An error in the form of the inference protocol."""
 
     error: str
 
 
-def failure(path: str, status: int, detail: str) -> tuple[bytes, str]:
-    """Body and media type of a failure in the form of its path."""
+def problem(path: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """Return the error response for a request to ``path``. ``detail`` says what is wrong and what is expected."""
     if path == "/v2" or path.startswith("/v2/"):
-        return msgspec.json.encode(ProtocolError(detail)), "application/json"
-    return msgspec.json.encode(Problem("about:blank", HTTPStatus(status).phrase, status, detail)), PROBLEM
+        body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
+    else:
+        body = msgspec.json.encode(Problem("about:blank", HTTPStatus(status).phrase, status, detail))
+        kind = PROBLEM_TYPE
+    more = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in (headers or {}).items()]
+    return Response(body, [(b"content-type", kind.encode()), *more], status)
 
 
-def refusal(request: AnyRequest, status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """A failure as an answer; ``detail`` says what was wrong and what would be right."""
-    body, kind = failure(request.scope["path"], status, detail)
-    return Response(body, status_code=status, media_type=kind, headers=headers)
+def problem_of(error: ServiceError, path: str) -> Response:
+    """Return the error response for an exception of the service."""
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return problem(path, status, str(error), {"Retry-After": "1"} if status in RETRY_STATUSES else None)
 
 
 def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:
-    """The failures of an operation, for its OpenAPI entry."""
-    kind = PROBLEM if form is Problem else "application/json"
+    """Return the error responses of a route, for its OpenAPI entry."""
+    kind = PROBLEM_TYPE if form is Problem else "application/json"
     return {
         status: ResponseSpec(form, description=HTTPStatus(status).phrase, media_type=kind, generate_examples=False)
         for status in statuses
     }
 
 
-def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
-    """A refusal, ours or the framework's."""
+def on_service_error(request: AnyRequest, error: ServiceError) -> ASGIApp:
+    return problem_of(error, request.scope["path"])
+
+
+def on_http_exception(request: AnyRequest, error: HTTPException) -> ASGIApp:
     detail = error.detail or HTTPStatus(error.status_code).description
-    return refusal(request, error.status_code, detail, dict(error.headers or {}))
+    return problem(request.scope["path"], error.status_code, detail, dict(error.headers or {}))
 
 
-def on_not_found(request: AnyRequest, _: NotFoundException) -> Response[bytes]:
-    """No such path."""
-    return refusal(request, 404, f"there is nothing at {request.scope['path']}; /schema tells what there is")
+def on_not_found(request: AnyRequest, _: NotFoundException) -> ASGIApp:
+    path = request.scope["path"]
+    return problem(path, 404, f"there is nothing at {path}; /schema lists the routes")
 
 
-def on_method_not_allowed(request: AnyRequest, error: MethodNotAllowedException) -> Response[bytes]:
-    """The path is right, the method is not."""
-    # The framework writes the name of the header in both cases.
+def on_method_not_allowed(request: AnyRequest, error: MethodNotAllowedException) -> ASGIApp:
+    # Litestar writes the name of the header in upper or in lower case.
     allow = {name.title(): value for name, value in (error.headers or {}).items()}["Allow"]
-    detail = f"{request.method} is not offered at {request.scope['path']}; offered: {allow}"
-    return refusal(request, 405, detail, {"Allow": allow})
+    path = request.scope["path"]
+    return problem(path, 405, f"{path} does not offer {request.method}; it offers {allow}", {"Allow": allow})
 
 
-def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> Response[bytes]:
-    """The body was refused by its Content-Length, or while it arrived."""
-    limit = request.app.state.service.settings.max_body
-    return refusal(request, 413, f"the body is over the limit of {limit} bytes")
+def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
+    """Answer for a body that Litestar itself has read, such as a form."""
+    limit = context_of(request).service.settings.max_body
+    return problem(request.scope["path"], 413, f"the body is over the limit of {limit} bytes")
 
 
-def on_service_error(request: AnyRequest, error: ServiceError) -> Response[bytes]:
-    """An exception of our own."""
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    return refusal(request, status, str(error), {"Retry-After": "1"} if status in RETRY else None)
-
-
-def on_exception(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """A fault of ours: told in the log, not to the caller."""
+def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
+    """Answer for a fault of the service. The log has the details; the caller does not get them."""
     log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
-    return refusal(request, 500, "The server failed on this request; its log says why.")
+    return problem(request.scope["path"], 500, "The service failed on this request; the reason is in its log.")
 
 
 HANDLERS: Any = {
+    ServiceError: on_service_error,
     RequestEntityTooLarge: on_body_too_large,
     NotFoundException: on_not_found,
     MethodNotAllowedException: on_method_not_allowed,
-    **dict.fromkeys(STATUS, on_service_error),
     HTTPException: on_http_exception,
     Exception: on_exception,
 }

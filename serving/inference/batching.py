@@ -1,8 +1,8 @@
-"""Few images that wait at the same moment go through the model together, whoever sent them.
+"""Batching: small requests that wait at the same moment go through the model together.
 
-The network itself takes a fifth less time for each of eight than for one alone. More is saved around it: decoding
-eight requests, then running the model, then encoding eight answers finds each step's code in the core's caches,
-where request after request finds them full of the model.
+The network itself takes a fifth less time for each of eight images than for a single one. More is saved around it:
+decoding eight requests, running the model once and encoding eight responses finds the code of each step in the core's
+caches. One request after the other finds them full of the model.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from serving.contract import Images, ModelOutput
 from serving.errors import DeadlineExceededError
-from serving.models.classifier import Images, ModelOutput
 from serving.models.repository import Model
 from serving.telemetry.metrics import Metrics, Timing
 
@@ -25,73 +25,77 @@ class _Waiting(NamedTuple):
     images: Images
     timing: Timing
     deadline: float
-    answers: asyncio.Future[ModelOutput]
+    output: asyncio.Future[ModelOutput]
 
 
 class Batches:
-    """What waits for each model. Belongs to one event loop, which nothing here keeps longer than a batch takes."""
+    """A queue for each model. Belongs to one event loop, which nothing here blocks for longer than one batch takes."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._waiting: dict[Model, deque[_Waiting]] = {}
+        self._queues: dict[Model, deque[_Waiting]] = {}
 
     def classify(self, model: Model, images: Images, timing: Timing, deadline: float) -> asyncio.Future[ModelOutput]:
-        """To be awaited: the answers for a few uint8 ``images [N, 28, 28]``, the stages of ``timing`` up to them ended.
+        """Return a future of the model's output for a few uint8 ``images [N, 28, 28]``.
 
-        Raises:
-            DeadlineExceededError: by ``time.monotonic`` the deadline passed before the work was begun.
+        The stages ``queue`` and ``infer`` of ``timing`` are timed here.
+
+        Raises (when awaited):
+            DeadlineExceededError: the deadline, in the time of ``time.monotonic``, passed before the work began.
         """
         loop = asyncio.get_running_loop()
-        waiting = self._waiting.get(model)
-        if waiting is None:
-            waiting = self._waiting[model] = deque()
-            # After everything that is ready now, so after every request that has come by now.
+        queue = self._queues.get(model)
+        if queue is None:
+            queue = self._queues[model] = deque()
+            # After everything that is ready now, and so after every request that has arrived by now.
             loop.call_soon(self._run, model)
-        answers: asyncio.Future[ModelOutput] = loop.create_future()
-        waiting.append(_Waiting(images, timing, deadline, answers))
-        return answers
+        output: asyncio.Future[ModelOutput] = loop.create_future()
+        queue.append(_Waiting(images, timing, deadline, output))
+        return output
 
     def _run(self, model: Model) -> None:
-        """Answer the first that wait; others have their turn once the event loop has looked around."""
-        waiting = self._waiting[model]
-        if batch := _next_batch(waiting, model.at_once):
-            self._answer(model, batch)
-        # Only now, so that those who are answered come before the next batch.
-        if waiting:
+        """Answer the first requests of the queue. The others have their turn after the event loop's other work."""
+        queue = self._queues[model]
+        if batch := _next_batch(queue, model.at_once):
+            self._classify(model, batch)
+        # Only now, so that the responses of this batch go out before the next batch runs.
+        if queue:
             asyncio.get_running_loop().call_soon(self._run, model)
         else:
-            del self._waiting[model]
+            del self._queues[model]
 
-    def _answer(self, model: Model, batch: list[_Waiting]) -> None:
+    def _classify(self, model: Model, batch: list[_Waiting]) -> None:
+        images = np.concatenate([request.images for request in batch]) if len(batch) > 1 else batch[0].images
         try:
-            answers = model.classifier.classify(
-                np.concatenate([one.images for one in batch]) if len(batch) > 1 else batch[0].images
-            )
+            output = model.classifier.classify(images)
         except Exception as error:
-            for one in batch:
-                one.answers.set_exception(error)
+            for request in batch:
+                request.output.set_exception(error)
             return
         begin = 0
-        for one in batch:
-            one.timing.end("infer")
-            end = begin + len(one.images)
-            one.answers.set_result(answers.part(begin, end) if len(batch) > 1 else answers)
+        for request in batch:
+            request.timing.end("infer")
+            end = begin + len(request.images)
+            request.output.set_result(output.slice(begin, end) if len(batch) > 1 else output)
             begin = end
         self._metrics.ran(model, batch[0].timing.seconds["infer"])
 
 
-def _next_batch(waiting: deque[_Waiting], images: int) -> list[_Waiting]:
-    """Taken from the front: requests of some ``images`` altogether, their time not over, not cancelled."""
+def _next_batch(queue: deque[_Waiting], images: int) -> list[_Waiting]:
+    """Take requests from the front of the queue until they have ``images`` images together.
+
+    Cancelled requests are dropped. Requests whose deadline has passed get a DeadlineExceededError.
+    """
     batch: list[_Waiting] = []
     count = 0
-    while waiting and count < images:
-        one = waiting.popleft()
-        one.timing.end("queue")
-        if one.answers.cancelled():
+    while queue and count < images:
+        request = queue.popleft()
+        request.timing.end("queue")
+        if request.output.cancelled():
             continue
-        if one.deadline < math.inf and time.monotonic() > one.deadline:
-            one.answers.set_exception(DeadlineExceededError())
+        if request.deadline < math.inf and time.monotonic() > request.deadline:
+            request.output.set_exception(DeadlineExceededError())
             continue
-        batch.append(one)
-        count += len(one.images)
+        batch.append(request)
+        count += len(request.images)
     return batch

@@ -6,22 +6,17 @@ import math
 import os
 import timeit
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 # onnxruntime's wheels report usage unless told not to before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from serving.contract import IMAGE_SIZE, Images, ModelOutput
 from serving.errors import BundleError
 from serving.models.bundle import Tensor
-
-Images = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-
-IMAGE_SIZE = 28
 
 # Larger batches run in parts: the time per image is the same from here on, and onnxruntime keeps
 # memory for the largest batch it has seen.
@@ -34,22 +29,6 @@ def outputs(classes: int, *, novelty: bool) -> tuple[Tensor, ...]:
     """What a graph with so many classes gives; older ones have no ``novelty``."""
     both = (Tensor("logits", "float32", (-1, classes)), Tensor("probabilities", "float32", (-1, classes)))
     return (*both, Tensor("novelty", "float32", (-1,))) if novelty else both
-
-
-class ModelOutput(NamedTuple):
-    """What a graph gives for N images; the names are those of its outputs."""
-
-    logits: Floats
-    """``[N, C]``."""
-    probabilities: Floats
-    """``[N, C]``."""
-    novelty: Floats | None = None
-    """``[N]``: how unlike the training images, if the graph can tell."""
-
-    def part(self, begin: int, end: int) -> ModelOutput:
-        """Those of the images from ``begin`` to before ``end``."""
-        logits, probabilities, novelty = self
-        return ModelOutput(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])
 
 
 class Classifier:

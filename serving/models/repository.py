@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from serving.contract import Images, ModelOutput
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.models import bundle
 from serving.models.bundle import Bundle
-from serving.models.classifier import INPUTS, Classifier, Images, ModelOutput, outputs
+from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.pictures.mnist_form import Reason
 
 # No leading zero: 01 and 1 would be one version in two folders.

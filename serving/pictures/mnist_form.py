@@ -32,8 +32,8 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from serving.contract import IMAGE_SIZE, Images
 from serving.errors import InputError, InputTooLargeError, PictureError
-from serving.models.classifier import IMAGE_SIZE, Images
 
 # Formats whose decoders are small and much used.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from serving.models.classifier import IMAGE_SIZE, Floats, Images
+from serving.contract import IMAGE_SIZE, Floats, Images
 from serving.models.repository import Model
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -20,7 +20,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api.app import create_app
-from serving.inference.service import Gate
+from serving.inference.admission import Admission
 from serving.server.run import configuration
 from serving.settings import Settings
 from tests.support import PIXELS, service, until
@@ -332,7 +332,7 @@ def test_refusals_leave_the_connection_in_step():
 @contextlib.contextmanager
 def full_service():
     app = create_app(Settings())
-    app.state.service.gate = Gate(0)
+    app.state.service.admission = Admission(0)
     with served(app) as url:
         yield url
 

@@ -1,0 +1,32 @@
+"""A response that goes out in one piece, through ASGI or as bytes for the socket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from litestar.types import Receive, Scope, Send
+
+
+@dataclass(frozen=True)
+class Response:
+    """A status, headers and a whole body. Litestar's own way from here to the server takes as long as the model."""
+
+    body: bytes
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    status: int = 200
+
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers, with the length of the body among them."""
+        return [*self.headers, (b"content-length", b"%d" % len(self.body))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response as an ASGI application does."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+    def to_http(self, *more_headers: tuple[bytes, bytes]) -> bytes:
+        """Return the response as the bytes of HTTP/1.1."""
+        lines = [b"HTTP/1.1 %d %s" % (self.status, HTTPStatus(self.status).phrase.encode())]
+        lines += [b"%s: %s" % header for header in (*self.all_headers(), *more_headers)]
+        return b"\r\n".join([*lines, b"", self.body])

@@ -1,0 +1,34 @@
+"""What goes into the model and what comes out: the types that every layer of the service shares."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+IMAGE_SIZE = 28
+"""Pixels on each side of an image."""
+
+Images = npt.NDArray[np.uint8]
+"""``[N, 28, 28]`` with bright ink on a dark background, as in MNIST."""
+Floats = npt.NDArray[np.float32]
+
+RejectionReason = Literal["empty", "several", "no digit"]
+"""Why a prediction is not accepted: no ink, several digits, or something that is not a digit."""
+
+
+class ModelOutput(NamedTuple):
+    """The outputs of the graph for N images. The field names are the names of the graph's outputs."""
+
+    logits: Floats
+    """``[N, C]``."""
+    probabilities: Floats
+    """``[N, C]``."""
+    novelty: Floats | None = None
+    """``[N]``: how unlike the training images each image is, if the graph has this output."""
+
+    def slice(self, begin: int, end: int) -> ModelOutput:
+        """Return the outputs for the images from ``begin`` to before ``end``."""
+        logits, probabilities, novelty = self
+        return ModelOutput(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])

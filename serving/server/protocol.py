@@ -1,0 +1,228 @@
+"""One connection: uvicorn's HTTP/1.1 protocol, with bounds on what a client may hold open. The only file that touches
+uvicorn's internals.
+
+A connection is in one of five states, by what it reads:
+
+    state      what it waits for                   leaves when                     timer
+    IDLE       a request                           its first byte is there         request_timeout; after a response
+                                                                                   keep_alive, which uvicorn keeps
+    HEAD       the rest of the line and headers    they end: BODY, or DISCARD if   request_timeout
+                                                   too many predictions are in flight
+    BODY       the rest of the body                it ends: ANSWERING              request_timeout
+    DISCARD    the rest of a rejected body         it ends: 429, then IDLE         request_timeout
+    ANSWERING  the application's response          it is sent: IDLE                none
+
+A request that came whole, as nearly all do, goes through the states within one call of data_received and sets no timer.
+A pipelined request comes before the response to the one before it: ANSWERING goes to HEAD, and uvicorn queues it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any, cast
+
+from litestar.types import HTTPScope
+from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from serving.api.context import SCOPE_KEY, RequestContext, Service
+from serving.api.middleware import overloaded
+
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class State(enum.Enum):
+    """What a connection waits for; see the table above."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    DISCARD = enum.auto()
+    ANSWERING = enum.auto()
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection that must send each request in time, and whose predictions are counted as they arrive.
+
+    They are counted here and not in the application: a busy event loop takes all requests off their sockets before it
+    starts with the first one, so only the connections know how many wait.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._service: Service = self.config.loaded_app.state.service
+        self._state = State.IDLE
+        self._received = 0
+        """Bytes of the request that is being read, chunks and trailers included."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._service.settings.max_connections:
+            transport.abort()
+        else:
+            self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._state in (State.HEAD, State.BODY, State.DISCARD):
+            self._received += len(data)
+            self._check_size()
+            self._start_timer()
+        elif self._has_answered() and self.timeout_keep_alive_task is None:
+            # Line breaks between two requests start none, but they have stopped uvicorn's keep-alive timer.
+            self._start_timer()
+
+    # The parser
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._state = State.HEAD
+        self._received = 0
+
+    def on_headers_complete(self) -> None:
+        if self._must_discard():
+            self._state = State.DISCARD
+            self.cycle = Discarded()  # type: ignore[assignment]
+            if self.expect_100_continue:
+                # The client asks before it sends its body. Whether a body follows this answer is not known.
+                self._reject((b"connection", b"close"))
+                self.transport.close()
+        else:
+            self._state = State.BODY
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._stop_timer()
+        if self._state is State.DISCARD:
+            self._state = State.IDLE
+            if not self.transport.is_closing():
+                self._reject()
+                self.on_response_complete()
+                if not self.parser.should_keep_alive():
+                    self.transport.close()
+            return
+        self._state = State.IDLE if self._has_answered() else State.ANSWERING
+        # A pipelined request that waits for its turn may never get it; _start_asgi_task counts it when it does.
+        if self._state is State.ANSWERING and not self.pipeline:
+            context_of_cycle(self.cycle).arrived(self.scope["path"])
+
+    # The application
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # uvicorn names the class of a cycle in the middle of a long method and offers no other place to choose it.
+        cycle.__class__ = Cycle
+        context = RequestContext(self._service, cycle.scope["headers"])
+        cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY] = context
+        if not cycle.more_body:
+            context.arrived(cycle.scope["path"])
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        if self._state is State.ANSWERING and not self.pipeline:
+            self._state = State.IDLE
+        super().on_response_complete()
+
+    def _has_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    # Bounds
+
+    def _must_discard(self) -> bool:
+        """Return whether the request that begins is a prediction beyond the limit and none is being answered here."""
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        return self._has_answered() and self.parser.get_method() == b"POST" and self._service.admission.rejects(path)
+
+    def _reject(self, *headers: tuple[bytes, bytes]) -> None:
+        self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": self.url.decode("latin-1")}
+        self.transport.write(overloaded(self._service, cast("HTTPScope", self.scope)).to_http(*headers))
+
+    def _check_size(self) -> None:
+        """Close the connection if the request is too large. The application never sees what chunks and trailers add."""
+        settings = self._service.settings
+        limit = settings.max_head + (0 if self._state is State.HEAD else 4 * settings.max_body)
+        if self._received > limit and not self.transport.is_closing():
+            if self._state is State.HEAD:
+                self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._service.settings.request_timeout, self._time_out)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+class Discarded:
+    """Stands where uvicorn has the cycle of a request; the body of the request goes nowhere."""
+
+    response_complete = True
+
+    def __init__(self) -> None:
+        self.message_event = asyncio.Event()
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its response. A response that is there whole goes out in one write.
+
+    ASGI has a server hold the head back until there is a body. uvicorn writes each by itself, and searches every header
+    for forbidden characters; together this takes longer than a small model.
+    """
+
+    _start: HTTPResponseStartEvent | None = None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Hold the head back until the body is there."""
+        if message["type"] == "http.response.start" and not self.response_started:
+            # A second head is that of the 500 after a failure between head and body.
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start:
+            if message["type"] == "http.response.body" and self._send_whole(start, message):
+                return
+            await super().send(start)
+        await super().send(message)
+
+    def _send_whole(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
+        """Send the response and return True, or return False for anything unusual, which uvicorn can deal with."""
+        headers = [*self.default_headers, *start["headers"]]
+        body = message["body"]
+        head = b"\r\n".join([b"%b: %b" % header for header in headers])
+        if (
+            not self.keep_alive
+            or self.disconnected
+            or self.response_started
+            or self.flow.write_paused
+            or self.scope["method"] == "HEAD"
+            or message.get("more_body")
+            or (b"content-length", b"%d" % len(body)) not in headers
+            or (b"connection", b"close") in headers
+            or head.count(b"\n") != len(headers) - 1
+        ):
+            return False
+        self.waiting_for_100_continue = False
+        self.response_started = self.response_complete = True
+        self.transport.write(b"".join((STATUS_LINE[start["status"]], head, b"\r\n\r\n", body)))
+        self.message_event.set()
+        self.on_response()
+        return True
+
+
+def context_of_cycle(cycle: RequestResponseCycle) -> RequestContext:
+    return cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY]

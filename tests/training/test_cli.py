@@ -123,7 +123,7 @@ def test_no_teacher_is_said(run, tmp_path):
 
 def test_source_of_the_data_is_told(finished):
     folder, done = finished
-    assert f"mnist: not from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
+    assert f"mnist: cannot load from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
     assert re.search("mnist: loaded from .*, digests verified", done.stderr)
 
 

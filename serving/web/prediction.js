@@ -5,7 +5,7 @@ const REJECTIONS = {
   several: "Rejected: more than one digit",
   "no digit": "Rejected as not a digit",
 };
-const INVITATION = "Draw a digit. The prediction appears while you draw.";
+const HINT = "Draw a digit. The prediction appears while you draw.";
 
 // Probabilities above 99.9 % are shown as 99.9 %, because no prediction is certain.
 const percent = (probability) =>
@@ -50,7 +50,7 @@ export class PredictionView {
   clear() {
     this.#root.dataset.state = "empty";
     this.#find("#digit").textContent = "";
-    this.#find("#confidence").textContent = INVITATION;
+    this.#find("#confidence").textContent = HINT;
     this.#showBars([]);
     this.#showModelInput();
     for (const name of ["#model-time", "#service-time", "#round-trip"]) this.#find(name).textContent = "–";

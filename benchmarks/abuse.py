@@ -23,6 +23,7 @@ from benchmarks.load import service
 from benchmarks.report import tell
 from benchmarks.serving import resident, where
 from serving.models import bundle
+from serving.settings import RELEASE
 
 
 @click.command()
@@ -31,7 +32,7 @@ from serving.models import bundle
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
 def main(requests: int, seed: int, save: Path | None) -> None:
     """Attack, and print a table; status 1 if the service failed in any way."""
-    with np.load(bundle.RELEASE / "mnist" / "1" / bundle.GOLDEN) as golden:
+    with np.load(RELEASE / "mnist" / "1" / bundle.GOLDEN) as golden:
         images, labels = golden["images"], golden["logits"].argmax(axis=1)
     memory: list[float] = []
     with service() as (port, pid):

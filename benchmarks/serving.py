@@ -35,6 +35,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 from benchmarks.report import conditions, tell
 from serving.models import bundle
+from serving.settings import RELEASE
 
 BIN = Path(sys.executable).parent
 CONNECTIONS = 8
@@ -82,7 +83,7 @@ def process(command: list[object], url: str, **environment: str) -> Iterator[tup
 
 def digits(count: int) -> np.ndarray:
     """Real digits: the packaged golden set, again and again."""
-    with np.load(bundle.RELEASE / "mnist" / "1" / bundle.GOLDEN) as golden:
+    with np.load(RELEASE / "mnist" / "1" / bundle.GOLDEN) as golden:
         images = golden["images"]
     return np.resize(images, (count, 28, 28))
 
@@ -183,7 +184,7 @@ OWNERS = {
     r"(send|_sent_whole) \((uvicorn/|serving/server/run\.py)": "writing the answer",
     r"uvicorn/|asyncio/|serving/server/run\.py": "uvicorn and uvloop, the rest",
     r"litestar/": "litestar: routing, the handler's arguments, its exception layer",
-    r"serving/telemetry/metrics\.py|prometheus_client/": "metrics",
+    r"serving/telemetry/(metrics|recorder|histogram)\.py|prometheus_client/": "metrics",
     r"serving/api/middleware\.py": "request id and headers",
     r"serving/": "decode, queue, encode",
 }
@@ -241,7 +242,7 @@ def main(
         if not shutil.which(tool):
             raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux; pip install py-spy")
     lines = [where(f"wrk with {CONNECTIONS} connections")]
-    models = {"cnn, the packaged model": bundle.RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
+    models = {"cnn, the packaged model": RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
     for name, folder in models.items():
         with tempfile.TemporaryDirectory() as temporary:
             rows, ready, memory = compare(as_repository(Path(temporary), folder), seconds, rounds, list(batches))
@@ -260,7 +261,7 @@ def main(
             "",
             "| whose | share |",
             "|---|---|",
-            *profile(bundle.RELEASE, 2 * seconds),
+            *profile(RELEASE, 2 * seconds),
         ]
     tell(lines, save)
 

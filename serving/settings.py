@@ -54,14 +54,13 @@ class Settings:
     ] = 1.0
     predict_keys: Annotated[
         str,
-        "Prediction keys, separated by commas. Others on this machine can read a command line: prefer the variable or "
-        "the file. Without a prediction key, everyone may predict.",
+        "Prediction keys, separated by commas. Without one, everybody may predict. Prefer the variable or the file: "
+        "other users of this machine can read a command line.",
     ] = field(default="", repr=False)
     predict_keys_file: Annotated[str, "File with prediction keys, one per line."] = ""
-    admin_keys: Annotated[
-        str,
-        "Admin keys, separated by commas. They allow to load and unload models. Without an admin key, nobody may.",
-    ] = field(default="", repr=False)
+    admin_keys: Annotated[str, "Admin keys, separated by commas. Without one, nobody may load or unload models."] = (
+        field(default="", repr=False)
+    )
     admin_keys_file: Annotated[str, "File with admin keys, one per line."] = ""
     cors_origins: Annotated[
         str, "Origins whose web pages may call this service, separated by commas; * means every origin."

@@ -24,10 +24,11 @@ from PIL import Image
 
 from benchmarks.report import conditions
 from serving.models import bundle
+from serving.settings import RELEASE
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-PACKAGED_MODEL = bundle.RELEASE / "mnist" / "1"
+PACKAGED_MODEL = RELEASE / "mnist" / "1"
 CONNECTIONS = 8
 
 WRK_SCRIPT = """

@@ -28,8 +28,8 @@ from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.report import conditions
 from serving.contract import ModelOutput
 from serving.models import repository
-from serving.models.bundle import RELEASE
 from serving.pictures.mnist_form import decode
+from serving.settings import RELEASE
 from training.augment.fonts import find_fonts
 from training.data.digits import load
 

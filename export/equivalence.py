@@ -101,9 +101,7 @@ def check_torchscript(path: Path, network: ServingGraph, images: Images, labels:
     except RuntimeError as error:
         raise ContractError(f"{path.name}: fails on three images: {str(error).splitlines()[-1]}") from error
     kinds = [(str(value.dtype).removeprefix("torch."), (-1, *value.shape[1:]), len(value)) for value in given]
-    expected = [
-        (tensor.dtype, tensor.shape, 3) for tensor in outputs(len(labels), novelty="novelty" in network.outputs)
-    ]
+    expected = [(tensor.dtype, tensor.shape, 3) for tensor in outputs(len(labels))]
     if kinds != expected:
         raise ContractError(f"{path.name}: three images give {kinds}, should be {expected}")
     return compare(path.name, eager(module), eager(network), images)
@@ -114,7 +112,7 @@ def _loaded(path: Path, network: ServingGraph, labels: Sequence[str]) -> Classif
     classifier = Classifier(path)
     for what, actual, expected in (
         ("inputs", classifier.inputs, INPUTS),
-        ("outputs", classifier.outputs, outputs(len(labels), novelty="novelty" in network.outputs)),
+        ("outputs", classifier.outputs, outputs(len(labels))),
         ("labels", tuple(classifier.metadata.get("labels", "").split("\n")), tuple(labels)),
     ):
         if actual != expected:
@@ -159,8 +157,7 @@ def compare(
             answers = exported(batch)
         except Exception as error:
             raise ContractError(f"{name}: fails on a batch of {len(batch)}: {str(error).splitlines()[0]}") from error
-        # Without a novelty both lack it.
-        actual, expected = ([tensor for tensor in side if tensor is not None] for side in (answers, reference(batch)))
+        actual, expected = answers, reference(batch)
         if any(a.shape != e.shape or a.dtype != e.dtype for a, e in zip(actual, expected, strict=True)):
             raise ContractError(f"{name}: a batch of {len(batch)} gives shapes {[a.shape for a in actual]}")
         differing = (actual[0].argmax(1) != expected[0].argmax(1)) | (actual[1].argmax(1) != expected[1].argmax(1))

@@ -1,1 +1,1 @@
-"""Model bundle -> HTTP. Never imports torch."""
+"""From a model bundle to predictions over HTTP. This package never imports torch."""

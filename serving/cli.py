@@ -1,17 +1,21 @@
-"""mnist-serve and mnist-predict."""
+"""The commands mnist-serve and mnist-predict."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.errors import SettingsError
-from serving.settings import Settings, described, flag, variable
+from serving.errors import BundleError, InputError, SettingsError
+from serving.settings import RELEASE, Settings, described, flag, variable
+
+if TYPE_CHECKING:
+    from serving.models.model import Model
 
 SERVE_EXAMPLES = """
 \b
@@ -26,6 +30,9 @@ Examples:
   mnist-predict digit.png
   mnist-predict --json scans/*.png
 """
+
+# Connections that the kernel holds until a worker accepts them.
+BACKLOG = 2048
 
 
 def settings_options(command: Any) -> Any:
@@ -50,7 +57,6 @@ def settings_options(command: Any) -> Any:
 def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
     from serving.api.app import create_app
-    from serving.errors import BundleError
     from serving.server import run as server
     from serving.telemetry import logs
 
@@ -62,29 +68,34 @@ def serve(**given: Any) -> None:
         raise click.UsageError(str(error)) from error
     except BundleError as error:
         raise click.ClickException(str(error)) from error
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. Name another with --port."
-        ) from error
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    listener = _listen(settings)
     service = app.state.service
     if not service.keys.prediction and not _is_loopback(settings.host):
         click.echo(
-            f"WARNING: anyone who reaches {settings.host} can use this service: no API key is needed. "
-            "Set --predict-keys-file, or see that only those who should can reach it.",
+            f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
+            "Set --predict-keys-file, or make sure that only the right people can reach it.",
             err=True,
         )
     model = service.repository.get(settings.model)
-    result = model.bundle.manifest.result.get("test", {})
+    accuracy = model.bundle.manifest.result.get("test", {}).get("accuracy", 0)
     click.echo(
-        f"{model.name} version {model.version}, {result.get('accuracy', 0):.2%} on its test set, "
-        f"{model.precision}, verified on this CPU\n"
-        f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C stops it)"
+        f"{model.name} version {model.version}: accuracy {accuracy:.2%} on its test set, {model.precision}, "
+        "verified on this CPU"
     )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    click.echo(f"http://{host}:{listener.getsockname()[1]}  (stop with Ctrl-C)")
     server.run(settings, listener, app)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            "Choose another address with --host or another port with --port."
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:
@@ -96,54 +107,58 @@ def _is_loopback(host: str) -> bool:
 
 @click.command(epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as /predict answers, with each file's name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON as from /predict, with the name of each file.")
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
-    help="Model repository.  [default: the packaged one]",
+    help="Model repository: the folder that holds `<name>/<version>/`.  [default: the packaged one]",
 )
-@click.option("--model", default=Settings.model, show_default=True, help="Name of the model.")
+@click.option("--model", default=Settings.model, show_default=True, help="Model to use, in its newest version.")
 @click.version_option(package_name="mnist-service")
 def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, model: str) -> None:
     """Recognise the digit in each picture, without a server."""
-    import numpy as np
-
-    from serving.errors import BundleError, InputError
-    from serving.models import repository as models
-    from serving.models.bundle import RELEASE
-    from serving.pictures.mnist_form import decode
+    from serving.models.repository import load
 
     try:
-        loaded = models.load(repository or RELEASE, model)
+        loaded = load(repository or RELEASE, model)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
-    read = []
+    rows = _predictions(loaded, files)
+    if as_json:
+        response = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
+        click.echo(json.dumps(response, indent=2))
+        return
+    width = max(len("file"), *(len(row["file"]) for row in rows))
+    click.echo(f"{'file':{width}}  digit  confidence  accepted")
+    for row in rows:
+        click.echo(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
+
+
+def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the prediction for each picture, with the members that /predict gives and the name of the file."""
+    import numpy as np
+
+    from serving.pictures.mnist_form import decode
+
+    pictures = []
     for file in files:
         try:
-            read.append(decode(file.read_bytes(), Settings.max_pixels))
+            pictures.append(decode(file.read_bytes(), Settings.max_pixels))
         except (OSError, InputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.ClickException(f"{file}: {reason}") from error
-    images = np.stack([digit.image for digit in read])
-    answers = loaded.classifier.classify(images)
-    reasons = loaded.judge(images, answers, {i: digit.reason for i, digit in enumerate(read)})
-    rows = [
+    images = np.stack([picture.image for picture in pictures])
+    output = model.classifier.classify(images)
+    reasons = model.judge(images, output, {i: picture.reason for i, picture in enumerate(pictures)})
+    return [
         {
             "file": str(file),
             "digit": int(row.argmax()),
-            "label": loaded.labels[int(row.argmax())],
+            "label": model.labels[int(row.argmax())],
             "confidence": float(row.max()),
             "probabilities": row.tolist(),
             "accepted": reason is None,
             "reason": reason,
         }
-        for file, row, reason in zip(files, answers.probabilities, reasons, strict=True)
+        for file, row, reason in zip(files, output.probabilities, reasons, strict=True)
     ]
-    if as_json:
-        answer = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
-        click.echo(json.dumps(answer, indent=2))
-        return
-    width = max(len("file"), *(len(str(row["file"])) for row in rows))
-    click.echo(f"{'file':{width}}  digit  confidence  accepted")
-    for row in rows:
-        click.echo(f"{row['file']!s:{width}}  {row['label']!s:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")

@@ -25,10 +25,9 @@ class ModelOutput(NamedTuple):
     """``[N, C]``."""
     probabilities: Floats
     """``[N, C]``."""
-    novelty: Floats | None = None
-    """``[N]``: how unlike the training images each image is, if the graph has this output."""
+    novelty: Floats
+    """``[N]``: how unlike the training images each image is."""
 
     def slice(self, begin: int, end: int) -> ModelOutput:
         """Return the outputs for the images from ``begin`` to before ``end``."""
-        logits, probabilities, novelty = self
-        return ModelOutput(logits[begin:end], probabilities[begin:end], None if novelty is None else novelty[begin:end])
+        return ModelOutput(*(tensor[begin:end] for tensor in self))

@@ -1,8 +1,9 @@
-"""Who may import whom, and what serving must never need."""
+"""Which file may import which, what a command must not import, and how long a file may be."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -10,29 +11,122 @@ import pytest
 
 from tests.support import ROOT
 
-ALLOWED = {"training": {"training"}, "serving": {"serving"}, "export": {"export", "training", "serving"}}
+PACKAGES = {"training": {"training"}, "serving": {"serving"}, "export": {"export", "training", "serving"}}
+
+# The layers of serving from top to bottom. A file may import from its own part and from the layers below.
+LAYERS = [{"cli"}, {"server"}, {"api"}, {"inference"}, {"models", "pictures", "telemetry"}]
+# The files of the lowest layer may import each other.
+LOWEST = {"settings", "contract", "errors"}
+PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
+WEB_LIBRARIES = {"litestar", "uvicorn"}
+MAX_LINES = 350
+
+
+def files_of(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    return files
 
 
 def imported(path):
+    """Every module that a file imports, also inside functions and under TYPE_CHECKING, with its full name.
+
+    ``from a import b`` gives both ``a`` and ``a.b``, because ``b`` may be a module.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield (node.module or "").split(".")[0]
+            assert node.level == 0, f"{path}: write imports with their full name"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_point_one_way(package):
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        assert set(imported(path)) & ALLOWED.keys() <= ALLOWED[package], path
+def roots(path):
+    return {name.partition(".")[0] for name in imported(path)}
 
 
-def test_bundles_are_read_with_msgspec_alone():
-    foreign = set(imported(ROOT / "serving" / "models" / "bundle.py")) - set(sys.stdlib_module_names)
-    assert foreign == {"msgspec"}
+def part_of(path):
+    """The part of serving that a file belongs to: its folder, or its own name directly in ``serving/``."""
+    parts = path.relative_to(ROOT / "serving").with_suffix("").parts
+    return parts[0]
+
+
+def allowed_parts(part):
+    """The parts of serving that a file of ``part`` may import."""
+    if part in LOWEST:
+        return LOWEST
+    [level] = [level for level, layer in enumerate(LAYERS) if part in layer]
+    return {part, *LOWEST}.union(*LAYERS[level + 1 :])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_imports_only_the_packages_it_may(package):
+    for path in files_of(package):
+        assert roots(path) & PACKAGES.keys() <= PACKAGES[package], path
+
+
+def test_file_of_serving_imports_only_from_its_own_part_and_the_layers_below():
+    wrong = []
+    for path in files_of("serving"):
+        part = part_of(path)
+        if part == "__init__":
+            assert not roots(path) & PACKAGES.keys(), path
+            continue
+        assert part in PARTS, f"{path}: add it to the layers of this test and of the design"
+        names = {name for name in imported(path) if name.startswith("serving.")}
+        assert not any(name.startswith("serving.__init__") for name in names)
+        used = {name.split(".")[1] for name in names}
+        wrong += [f"{path.relative_to(ROOT)} imports serving.{name}" for name in sorted(used - allowed_parts(part))]
+    assert wrong == []
+
+
+def test_layers_forbid_what_they_should():
+    """The rules of this file, on examples."""
+    assert "api" not in allowed_parts("inference")
+    assert not {"models", "pictures"} & allowed_parts("telemetry")
+    assert not {"models", "telemetry"} & allowed_parts("pictures")
+    assert "pictures" not in allowed_parts("models")
+    assert allowed_parts("settings") == LOWEST
+    assert {"api", "inference", "models", "settings"} <= allowed_parts("server")
+
+
+def test_nothing_below_api_imports_a_web_library():
+    above = {"cli", "server", "api"}
+    for path in files_of("serving"):
+        if part_of(path) not in above:
+            assert not roots(path) & WEB_LIBRARIES, path
+
+
+def test_only_the_protocol_imports_the_internals_of_uvicorn():
+    internals = re.compile(r"uvicorn\.(protocols|_\w+)(\.|$)")
+    users = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in files_of(package)
+        if any(internals.match(name) for name in imported(path))
+    }
+    assert users == {"serving/server/protocol.py"}
+
+
+def test_only_the_histogram_uses_private_parts_of_prometheus_client():
+    users = {
+        str(path.relative_to(ROOT))
+        for path in files_of("serving")
+        if re.search(r"\._(sum|buckets|upper_bounds)\b", path.read_text())
+    }
+    assert users == {"serving/telemetry/histogram.py"}
+
+
+def test_bundle_is_read_with_msgspec_alone():
+    others = roots(ROOT / "serving" / "models" / "bundle.py") - set(sys.stdlib_module_names)
+    assert others == {"msgspec", "serving"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_file_has_at_most_350_lines(package):
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files_of(package)}
+    assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +138,7 @@ def test_bundles_are_read_with_msgspec_alone():
         ("export.cli", {"torch", "onnx", "onnxruntime"}),
     ],
 )
-def test_import_leaves_out(module, unwanted):
+def test_import_does_not_load_heavy_packages(module, unwanted):
     program = f"import sys, {module}; print(*(name for name in sys.modules if '.' not in name))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not unwanted & set(done.stdout.split())

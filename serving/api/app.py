@@ -30,7 +30,7 @@ from serving.inference.admission import Admission
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.settings import Settings
-from serving.telemetry.metrics import COUNTED_AFTER, Metrics
+from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 
 EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
 
@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             page.page,
         ],
         state=State({"service": service, "files": page.read_files()}),
-        lifespan=[follow_repository, count_metrics, drain_on_sigterm],
+        lifespan=[follow_repository, count_notes, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
         # Litestar would configure the logging of the whole process, which is the command's business.
@@ -82,36 +82,30 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
     Raises:
         BundleError, SettingsError: as :func:`create_app`.
     """
-    metrics = Metrics()
+    recorder = Recorder()
     if unloaded is None:
         # This folder is removed with the application, or at the end of the process.
         unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
-        weakref.finalize(metrics, shutil.rmtree, unloaded, ignore_errors=True)
-    repository = Repository(
-        settings.repository,
-        settings.versions,
-        unloaded,
-        on_load=metrics.model_loaded,
-        on_drop=metrics.model_dropped,
-        on_refuse=metrics.model_refused,
-    )
+        weakref.finalize(recorder, shutil.rmtree, unloaded, ignore_errors=True)
+    repository = Repository(settings.repository, settings.versions, unloaded)
     if not settings.repository.is_dir():
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
-    repository.scan()
+    service = Service(
+        settings,
+        repository,
+        recorder,
+        Keys(settings),
+        Admission(settings.max_concurrency),
+        Pipeline(recorder),
+    )
+    service.scan()
     try:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
         if not (unloaded / settings.model).exists():
             load(settings.repository, settings.model)  # Raises the error that says what is wrong.
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
-    return Service(
-        settings,
-        repository,
-        metrics,
-        Keys(settings),
-        Admission(settings.max_concurrency),
-        Pipeline(metrics),
-    )
+    return service
 
 
 @asynccontextmanager
@@ -122,25 +116,25 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
     async def follow() -> None:
         while service.settings.poll:
             await asyncio.sleep(service.settings.poll)
-            await asyncio.to_thread(service.repository.scan)
+            await asyncio.to_thread(service.scan)
 
     async with _in_background(follow()):
         yield
 
 
 @asynccontextmanager
-async def count_metrics(app: Litestar) -> AsyncIterator[None]:
-    """Count what was noted while the application runs, so that a scrape of another worker includes it."""
-    metrics = app.state.service.metrics
+async def count_notes(app: Litestar) -> AsyncIterator[None]:
+    """Count the recorder's notes while the application runs, so that a scrape of another worker includes them."""
+    recorder: Recorder = app.state.service.recorder
 
     async def count() -> None:
         while True:
-            await asyncio.sleep(COUNTED_AFTER)
-            metrics.count()
+            await asyncio.sleep(COUNT_INTERVAL)
+            recorder.count()
 
     async with _in_background(count()):
         yield
-    metrics.count()
+    recorder.count()
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from serving.api.auth import Keys
 from serving.errors import InputError, InputTooLargeError, OverloadedError
 from serving.inference.admission import Admission, limited_route
 from serving.inference.pipeline import Pipeline
-from serving.models.repository import Repository
+from serving.models.repository import Change, Repository
 from serving.settings import Settings
-from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -30,12 +31,45 @@ class Service:
 
     settings: Settings
     repository: Repository
-    metrics: Metrics
+    recorder: Recorder
     keys: Keys
     admission: Admission
     pipeline: Pipeline
     draining: bool = False
     """SIGTERM has come: the service is no longer ready, but still answers."""
+    # Held while the repository changes and the changes are recorded, so that they are recorded in their order.
+    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def scan(self) -> None:
+        """Bring the loaded models in step with the repository."""
+        with self._changing:
+            self._record(self.repository.scan())
+
+    def load_model(self, name: str) -> None:
+        """Load a model that was unloaded, and try its rejected versions again.
+
+        Raises:
+            ModelNotFoundError, ModelUnavailableError: no version of it can be loaded.
+        """
+        with self._changing:
+            self._record(self.repository.load(name))
+        self.repository.get(name)
+
+    def unload_model(self, name: str) -> None:
+        """Take a model out of service, and wait until the requests that use it are answered.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        models = [model for model in self.repository.models() if model.name == name]
+        with self._changing:
+            self._record(self.repository.unload(name))
+        for model in models:
+            model.drain(self.settings.grace)
+
+    def _record(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self.recorder.model_changed(*change)
 
 
 @dataclass(slots=True, eq=False)

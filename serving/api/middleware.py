@@ -53,7 +53,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
 
     A middleware of Litestar would not see the errors of the router.
     """
-    metrics, access_log = service.metrics, service.settings.access_log
+    recorder, access_log = service.recorder, service.settings.access_log
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
@@ -75,7 +75,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             await send(message)
 
         token = request_fields.set(fields)
-        metrics.in_flight += 1
+        recorder.in_flight += 1
         try:
             if context.is_rejected:
                 await problem_of(OverloadedError(), scope["path"])(scope, receive, send_with_headers)
@@ -83,11 +83,11 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 await app(scope, receive, send_with_headers)
         finally:
             context.finished()
-            metrics.in_flight -= 1
+            recorder.in_flight -= 1
             seconds = time.perf_counter() - started
             # The route as it was declared, so that paths that a caller makes up create no new series.
             route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
-            metrics.request(route, scope["method"], status, seconds)
+            recorder.request(route, scope["method"], status, seconds)
             if access_log:
                 log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
             request_fields.reset(token)
@@ -107,7 +107,7 @@ def overloaded(service: Service, scope: HTTPScope) -> Response:
     """Return the 429 for a prediction that the server rejects by itself, and count it as the middleware would."""
     path, method = scope["path"], scope["method"]
     _, request_id = identify(scope["headers"])
-    service.metrics.request(limited_route(path) or "unmatched", method, 429, 0.0)
+    service.recorder.request(limited_route(path) or "unmatched", method, 429, 0.0)
     if service.settings.access_log:
         log_access(method, path, 429, request_id=request_id.decode())
     response = problem_of(OverloadedError(), path)

@@ -38,8 +38,8 @@ from serving.errors import (
 from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
 from serving.models.bundle import Tensor
 from serving.models.classifier import INPUTS
-from serving.models.repository import Model
-from serving.telemetry.metrics import Timing
+from serving.models.model import Model
+from serving.telemetry.timing import Timing
 
 EXTENSIONS = [
     *("binary_tensor_data", "raw_request", "classification", "model_repository"),
@@ -278,7 +278,7 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
             for model in service.repository.models()
             if model.name == name and version in (None, model.version)
         ]  # fmt: skip
-    return {"model_stats": service.metrics.statistics(models)}
+    return {"model_stats": service.recorder.statistics(models)}
 
 
 def _metadata(tensor: Tensor) -> TensorMetadata:
@@ -339,7 +339,7 @@ async def load_model(request: AnyRequest) -> dict[str, str]:
     """ModelOutput when it is done."""
     context = context_of(request)
     context.service.keys.check_admin(context)
-    await asyncio.to_thread(context_of(request).service.repository.load, request.path_params["name"])
+    await asyncio.to_thread(context.service.load_model, request.path_params["name"])
     return {}
 
 
@@ -355,8 +355,7 @@ async def unload_model(request: AnyRequest) -> dict[str, str]:
     """ModelOutput when the requests that use it are answered."""
     context = context_of(request)
     context.service.keys.check_admin(context)
-    service = context_of(request).service
-    await asyncio.to_thread(service.repository.unload, request.path_params["name"], service.settings.grace)
+    await asyncio.to_thread(context.service.unload_model, request.path_params["name"])
     return {}
 
 

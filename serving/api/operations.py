@@ -19,4 +19,4 @@ from serving.telemetry.metrics import CONTENT_TYPE
 )
 async def metrics(request: AnyRequest) -> ASGIApp:
     """Return the metrics of all workers together."""
-    return Response(context_of(request).service.metrics.text(), [(b"content-type", CONTENT_TYPE.encode())])
+    return Response(context_of(request).service.recorder.text(), [(b"content-type", CONTENT_TYPE.encode())])

@@ -20,14 +20,14 @@ from serving.api.context import AnyRequest, Service, context_of, read_body
 from serving.api.handlers import prediction
 from serving.api.problems import documented
 from serving.api.responses import Response
-from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput
+from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
 from serving.inference.admission import PREDICT_ROUTE
 from serving.inference.workers import INLINE_BYTES
-from serving.models.repository import Judgement, Model, Reasons
+from serving.models.model import Model, Reasons
 from serving.pictures.mnist_form import decode
 from serving.settings import Settings
-from serving.telemetry.metrics import Timing
+from serving.telemetry.timing import Timing
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 
@@ -51,7 +51,7 @@ class Prediction(msgspec.Struct):
     """Of every class in order."""
     accepted: bool
     """Whether it is one digit, as far as can be told; the rest is to be taken with care if not."""
-    reason: Judgement
+    reason: RejectionReason | None
     """Why it was not accepted."""
     image: list[list[int]] | UnsetType = UNSET
     """With ``include=image``: the 28 rows of 28 pixels 0..255 that the network saw, ink bright on dark."""
@@ -291,7 +291,9 @@ def encode(model: Model, images: Images, reasons: Reasons, answers: ModelOutput,
     return b'{"model":%b,"predictions":[%b]}' % (_encode(ModelVersion(model.name, model.version)), b",".join(parts))
 
 
-def _encode_part(model: Model, probabilities: Floats, judged: Sequence[Judgement], images: Images | None) -> bytes:
+def _encode_part(
+    model: Model, probabilities: Floats, judged: Sequence[RejectionReason | None], images: Images | None
+) -> bytes:
     digits = probabilities.argmax(axis=1).tolist()
     predictions = [
         Prediction(digit, model.labels[digit], row[digit], row, reason is None, reason)

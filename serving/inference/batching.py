@@ -17,8 +17,9 @@ import numpy as np
 
 from serving.contract import Images, ModelOutput
 from serving.errors import DeadlineExceededError
-from serving.models.repository import Model
-from serving.telemetry.metrics import Metrics, Timing
+from serving.models.model import Model
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.timing import Timing
 
 
 class _Waiting(NamedTuple):
@@ -31,8 +32,8 @@ class _Waiting(NamedTuple):
 class Batches:
     """A queue for each model. Belongs to one event loop, which nothing here blocks for longer than one batch takes."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self._queues: dict[Model, deque[_Waiting]] = {}
 
     def classify(self, model: Model, images: Images, timing: Timing, deadline: float) -> asyncio.Future[ModelOutput]:
@@ -56,7 +57,7 @@ class Batches:
     def _run(self, model: Model) -> None:
         """Answer the first requests of the queue. The others have their turn after the event loop's other work."""
         queue = self._queues[model]
-        if batch := _next_batch(queue, model.at_once):
+        if batch := _next_batch(queue, model.batch_size):
             self._classify(model, batch)
         # Only now, so that the responses of this batch go out before the next batch runs.
         if queue:
@@ -78,7 +79,7 @@ class Batches:
             end = begin + len(request.images)
             request.output.set_result(output.slice(begin, end) if len(batch) > 1 else output)
             begin = end
-        self._metrics.ran(model, batch[0].timing.seconds["infer"])
+        self._recorder.ran(model, batch[0].timing.seconds["infer"])
 
 
 def _next_batch(queue: deque[_Waiting], images: int) -> list[_Waiting]:

@@ -10,8 +10,9 @@ from serving.contract import Images, ModelOutput
 from serving.errors import DeadlineExceededError
 from serving.inference.batching import Batches
 from serving.inference.workers import WorkerThreads
-from serving.models.repository import Model
-from serving.telemetry.metrics import Metrics, Timing
+from serving.models.model import Model
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.timing import Timing
 
 T = TypeVar("T")
 
@@ -23,9 +24,9 @@ INLINE_BATCHES = 2
 class Pipeline:
     """Runs models for the requests of one worker."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._batches = Batches(metrics)
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._batches = Batches(recorder)
         self.threads = WorkerThreads()
 
     async def run(
@@ -47,14 +48,14 @@ class Pipeline:
         """
         try:
             with model:
-                if len(images) > INLINE_BATCHES * model.at_once:
+                if len(images) > INLINE_BATCHES * model.batch_size:
                     return await self.threads.run(lambda: self._run_now(model, images, timing, deadline, encode))
                 output = await self._batches.classify(model, images, timing, deadline)
                 return self._encode(model, images, timing, encode, output)
         except DeadlineExceededError:
             raise
         except Exception:
-            self._metrics.failed(model)
+            self._recorder.failed(model)
             raise
 
     def _run_now(
@@ -65,7 +66,7 @@ class Pipeline:
             raise DeadlineExceededError
         output = model.classifier.classify(images)
         timing.end("infer")
-        self._metrics.ran(model, timing.seconds["infer"])
+        self._recorder.ran(model, timing.seconds["infer"])
         return self._encode(model, images, timing, encode, output)
 
     def _encode(
@@ -73,5 +74,5 @@ class Pipeline:
     ) -> T:
         encoded = encode(output)
         timing.end("encode")
-        self._metrics.predicted(model, images, output.probabilities, timing.seconds)
+        self._recorder.predicted(model, images, output.probabilities, timing.seconds)
         return encoded

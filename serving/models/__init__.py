@@ -1,1 +1,1 @@
-"""Model bundles on disk and in memory."""
+"""Model bundles: their files, their session, and the repository that loads them."""

@@ -1,10 +1,12 @@
-"""A model bundle on disk: its manifest, and proof that its files are what the manifest says.
+"""A model bundle on disk: its manifest, and the check that its files match the manifest.
 
-    <repository>/<name>/<version>/manifest.json   the certificate
-                                  model.onnx  model.torchscript.pt  golden.npz
-                                  model.int8.onnx, if it was asked for
+    <repository>/<name>/<version>/manifest.json         the certificate
+                                  model.onnx
+                                  model.torchscript.pt
+                                  model.int8.onnx       if it was exported with --int8
+                                  golden.npz            digits with the logits of the eager network
 
-This side reads; ``export`` writes what is read here.
+The package ``export`` writes bundles. This module reads them.
 """
 
 from __future__ import annotations
@@ -18,20 +20,18 @@ import msgspec
 
 from serving.errors import BundleError
 
-RELEASE = Path(__file__).parents[1] / "release"
-"""The packaged repository."""
-
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
 TORCHSCRIPT = "model.torchscript.pt"
 GOLDEN = "golden.npz"
-# Bumped when a manifest changes its meaning.
+
+# Raise this number when the meaning of a manifest changes.
 FORMAT = 1
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """An input or output of the graph; -1 is an axis of any length."""
+    """An input or output of the graph. An axis of -1 has any length."""
 
     name: str
     dtype: str
@@ -39,34 +39,37 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class File(msgspec.Struct, frozen=True):
-    """What a file must be."""
+    """Digest and size of a file."""
 
     sha256: str
     bytes: int
 
 
 class Equivalence(msgspec.Struct, frozen=True):
-    """How one exported format compared with the network it was made from."""
+    """Result of comparing one exported format with the eager network."""
 
     images: int
+    """Images compared."""
     labels_differing: int
+    """Images that got another label than from the eager network."""
     logits_difference: float
-    """Largest absolute difference of any logit."""
+    """Largest absolute difference of a logit."""
     probabilities_difference: float
-    """Largest absolute difference of any probability."""
+    """Largest absolute difference of a probability."""
     tolerance: float
-    """What the difference of logits may be, here and wherever the bundle is loaded."""
-    novelty_difference: float = 0.0
-    """Largest absolute difference of any novelty, where there is one."""
+    """Largest difference allowed, at the export and wherever the bundle is loaded."""
+    novelty_difference: float
+    """Largest absolute difference of a novelty score."""
 
 
 class RejectionThreshold(msgspec.Struct, frozen=True):
-    """What the output ``novelty`` is compared with."""
+    """Which images are rejected as not a digit."""
 
     threshold: float
-    """An image above it is not accepted."""
+    """An image with a higher novelty score is rejected."""
     false_rejections: dict[str, float]
-    """Share of clean digits above it, by split: validation, which it was chosen on, and test."""
+    """Share of clean digits that are rejected. The keys are ``validation``, which the threshold was chosen on, and
+    ``test``."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,24 +83,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     parameters: int
     training: dict[str, Any]
-    """Config, data and seconds of the run, as in its run.json."""
+    """Config, data set, duration and weights digest, as in the ``run.json`` of the run."""
     result: dict[str, Any]
-    """Loss, accuracy and calibration on the test and validation sets."""
+    """Loss, accuracy and calibration error on the test set and the validation set."""
     equivalence: dict[str, Equivalence]
-    """By format: onnx, torchscript, int8."""
+    """By format: ``onnx``, ``torchscript``, ``int8``."""
     files: dict[str, File]
     versions: dict[str, str]
-    """Of the programs that made it."""
-    novelty: RejectionThreshold | None = None
-    """None in a bundle whose graph has no such output."""
-    correct: dict[str, int] = {}
-    """Test images that each ONNX file gets right, where there are several."""
-    microseconds: dict[str, float] = {}
-    """What one image took with each of them, where the bundle was made."""
+    """Versions of the packages that made the bundle."""
+    novelty: RejectionThreshold
+    temperature: float
+    """Calibration temperature. The last layer already contains it."""
     serve: str = ONNX
-    """The ONNX file to serve: the fastest by that measurement."""
-    temperature: float = 1.0
-    """What the logits were divided by, folded into the last layer."""
+    """The ONNX file to serve. If there are two, this is the faster one by ``microseconds``."""
+    correct: dict[str, int] = {}
+    """Test images with the correct label by ONNX file, if there are two files."""
+    microseconds: dict[str, float] = {}
+    """Time per image by ONNX file, measured at the export, if there are two files."""
 
 
 @dataclass(frozen=True)
@@ -108,39 +110,40 @@ class Bundle:
     manifest: Manifest
 
     def tolerance(self, file: str) -> float:
-        """How far the logits of an ONNX file may be from the certified ones."""
+        """Return the largest difference allowed between the logits of an ONNX file and the certified logits."""
         return self.manifest.equivalence["int8" if file == INT8 else "onnx"].tolerance
 
 
 def read(folder: Path) -> Bundle:
-    """Read the manifest in ``folder`` and check every file it lists.
+    """Read the manifest in ``folder`` and check every file that it lists.
 
     Raises:
-        BundleError: there is no manifest, it cannot be read, or a file is missing or altered.
+        BundleError: the manifest is missing or invalid, or a file is missing or altered.
     """
+    path = folder / MANIFEST
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except OSError as error:
-        raise BundleError(f"{folder} is no model bundle: {error.strerror}: {MANIFEST}") from error
+        raise BundleError(f"{folder} is not a model bundle: cannot read {MANIFEST}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
-        raise BundleError(f"{folder / MANIFEST} cannot be read: {error}") from error
+        raise BundleError(f"{path} is not a valid manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise BundleError(f"{folder} has format {manifest.format}; this version reads {FORMAT}")
+        raise BundleError(f"{path} has format {manifest.format}, but this version reads format {FORMAT}")
     if not {ONNX, GOLDEN} <= manifest.files.keys() or "onnx" not in manifest.equivalence:
-        raise BundleError(f"{folder / MANIFEST} certifies no {ONNX}")
+        raise BundleError(f"{path} does not certify {ONNX}")
     if manifest.serve not in (ONNX, INT8) or (
         manifest.serve == INT8 and not (INT8 in manifest.files and "int8" in manifest.equivalence)
     ):
-        raise BundleError(f"{folder / MANIFEST} is to serve {manifest.serve}, which it does not certify")
+        raise BundleError(f"{path} names {manifest.serve} as the file to serve, but does not certify it")
     for name, expected in manifest.files.items():
         if Path(name).name != name:
-            raise BundleError(f"{folder / MANIFEST} names a file outside its folder: {name}")
+            raise BundleError(f"{path} names a file outside its folder: {name}")
         _check(folder / name, expected)
     return Bundle(folder, manifest)
 
 
 def describe(path: Path) -> File:
-    """Digest and size of a file."""
+    """Return the digest and the size of a file."""
     content = path.read_bytes()
     return File(hashlib.sha256(content).hexdigest(), len(content))
 
@@ -153,4 +156,4 @@ def _check(path: Path, expected: File) -> None:
     if actual.bytes != expected.bytes:
         raise BundleError(f"{path} has {actual.bytes} bytes, its manifest says {expected.bytes}")
     if actual.sha256 != expected.sha256:
-        raise BundleError(f"{path} was altered: SHA-256 {actual.sha256}, its manifest says {expected.sha256}")
+        raise BundleError(f"{path} was altered: its SHA-256 is {actual.sha256}, its manifest says {expected.sha256}")

@@ -1,8 +1,7 @@
-"""The onnxruntime session: uint8 images to logits and probabilities."""
+"""The onnxruntime session: it turns uint8 images into logits, probabilities and novelty scores."""
 
 from __future__ import annotations
 
-import math
 import os
 import timeit
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-# onnxruntime's wheels report usage unless told not to before they are imported.
+# onnxruntime's wheels report usage over the network, unless this variable is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
@@ -18,21 +17,32 @@ from serving.contract import IMAGE_SIZE, Images, ModelOutput
 from serving.errors import BundleError
 from serving.models.bundle import Tensor
 
-# Larger batches run in parts: the time per image is the same from here on, and onnxruntime keeps
-# memory for the largest batch it has seen.
-RUN_BATCH = 16
+# A larger batch runs in pieces of this many images. From here on the time per image no longer falls, and onnxruntime
+# keeps memory for the largest batch that it has seen.
+IMAGES_PER_RUN = 16
+
+# The speed of a session is the best of this many runs.
+SPEED_RUNS = 3
+
+# onnxruntime's level for errors. On lower levels it prints warnings about the machine to standard error.
+ORT_LOG_ERRORS = 3
 
 INPUTS = (Tensor("images", "uint8", (-1, IMAGE_SIZE, IMAGE_SIZE)),)
 
 
-def outputs(classes: int, *, novelty: bool) -> tuple[Tensor, ...]:
-    """What a graph with so many classes gives; older ones have no ``novelty``."""
-    both = (Tensor("logits", "float32", (-1, classes)), Tensor("probabilities", "float32", (-1, classes)))
-    return (*both, Tensor("novelty", "float32", (-1,))) if novelty else both
+def outputs(classes: int) -> tuple[Tensor, ...]:
+    """Return the outputs of a graph with this many classes."""
+    return (
+        Tensor("logits", "float32", (-1, classes)),
+        Tensor("probabilities", "float32", (-1, classes)),
+        Tensor("novelty", "float32", (-1,)),
+    )
 
 
 class Classifier:
-    """A graph with input ``images`` and the outputs of :class:`ModelOutput`; safe to share by threads.
+    """A session of an ONNX file with the input ``images`` and the outputs of :class:`ModelOutput`.
+
+    Threads may share it.
 
     Raises:
         BundleError: onnxruntime cannot load the file.
@@ -40,63 +50,63 @@ class Classifier:
 
     def __init__(self, path: Path) -> None:
         options = ort.SessionOptions()
-        # One thread a session: scale by processes. onnxruntime would otherwise size its pool by the
-        # host, and spin, whatever share of the host this process was given.
+        # The service scales by processes. By default onnxruntime starts a thread for each core of the host, whatever
+        # share of the host this process may use, and its threads spin while they wait.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Memory patterns are planned anew for every batch size and kept.
+        options.log_severity_level = ORT_LOG_ERRORS
+        # onnxruntime would plan a memory pattern for every batch size, and keep all of them.
         options.enable_mem_pattern = False
         try:
             self._session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has an exception class for each status, with no common base
+        except Exception as error:  # onnxruntime has an exception class for each status, without a common base
             raise BundleError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-    seconds_per_image = math.inf
-    """Of a batch on this CPU, as :meth:`verify` found it."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The graph's inputs as onnxruntime sees them."""
         return tuple(map(_tensor, self._session.get_inputs()))
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The graph's outputs as onnxruntime sees them."""
         return tuple(map(_tensor, self._session.get_outputs()))
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """The metadata that the export wrote into the file."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def classify(self, images: Images) -> ModelOutput:
-        """ModelOutput for uint8 ``images [N, 28, 28]``."""
-        if len(images) <= RUN_BATCH:
+        """Return the model output for uint8 ``images [N, 28, 28]``."""
+        if len(images) <= IMAGES_PER_RUN:
             return ModelOutput(*self._session.run(None, {"images": images}))
-        starts = range(0, len(images), RUN_BATCH)
-        parts = [self._session.run(None, {"images": images[start : start + RUN_BATCH]}) for start in starts]
-        return ModelOutput(*map(np.concatenate, zip(*parts, strict=True)))
+        starts = range(0, len(images), IMAGES_PER_RUN)
+        pieces = [self._session.run(None, {"images": images[start : start + IMAGES_PER_RUN]}) for start in starts]
+        return ModelOutput(*map(np.concatenate, zip(*pieces, strict=True)))
 
     def verify(self, golden: Path, tolerance: float) -> float:
-        """Largest difference to the certified logits in ``golden``, computed here and now.
+        """Compare this session, on this CPU, with the certified logits in the file ``golden``.
+
+        Return the largest difference of a logit.
 
         Raises:
-            BundleError: it exceeds ``tolerance``, or a label differs.
+            BundleError: the difference is larger than ``tolerance``, or a label differs.
         """
         with np.load(golden, allow_pickle=False) as file:
             images, expected = file["images"], file["logits"]
         logits = self.classify(images).logits
         difference = float(np.abs(logits - expected).max())
-        part = images[:RUN_BATCH]
-        self.seconds_per_image = min(timeit.repeat(lambda: self.classify(part), number=1, repeat=3)) / len(part)
-        # "not <=", so that NaN fails too.
+        # A comparison with NaN is false, so "not <=" fails for NaN too.
         if not difference <= tolerance or (logits.argmax(1) != expected.argmax(1)).any():
             raise BundleError(
-                f"{golden.parent} does not compute here what it was certified to: "
-                f"logits differ by {difference:.3g}, tolerance {tolerance:.3g}"
+                f"{golden.parent} does not reproduce its certified logits on this CPU: "
+                f"they differ by {difference:.3g}, the tolerance is {tolerance:.3g}"
             )
         return difference
+
+    def seconds_per_image(self) -> float:
+        """Measure how long an image of a full batch takes on this CPU."""
+        images = np.zeros((IMAGES_PER_RUN, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+        return min(timeit.repeat(lambda: self.classify(images), number=1, repeat=SPEED_RUNS)) / IMAGES_PER_RUN
 
 
 def _tensor(node: Any) -> Tensor:

@@ -1,1 +1,1 @@
-"""What the service tells about itself: metrics and logs."""
+"""Metrics, timings and logs of the service."""

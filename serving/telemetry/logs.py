@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, each with the request it belongs to."""
+"""Log lines on standard error, as JSON or as text, each with the id of the request that it belongs to."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any
 
 import msgspec
 
-# Of the request that is being answered: request_id, and trace_id if the caller sent one.
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
+"""The request that is being answered: its ``request_id``, and its ``trace_id`` if the caller sent one."""
 
 
 class JsonLines(logging.Formatter):
-    """A record as a JSON object: time, level, logger, message, what the request is, and ``extra={"fields": ...}``."""
+    """Formats a record as one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line without line breaks."""
+        """Return time, level, logger, message, the request, and the fields of ``extra={"fields": ...}``."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **request_fields.get({}),
-            **getattr(record, "fields", {}),
+            **_fields(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -32,22 +31,30 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A record for a person's eyes."""
+    """Formats a record as a line of text for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, message, then name=value."""
-        fields = {**request_fields.get({}), **getattr(record, "fields", {})}
-        parts = [
+        """Return time, level and message, then ``name=value`` for each field."""
+        words = [
             datetime.fromtimestamp(record.created).strftime("%H:%M:%S"),
             record.levelname.lower(),
             record.getMessage(),
-            *(f"{name}={value}" for name, value in fields.items()),
+            *(f"{name}={value}" for name, value in _fields(record).items()),
         ]
-        return " ".join(parts) + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        return " ".join(words) + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {**request_fields.get({}), **getattr(record, "fields", {})}
 
 
 def configure(level: str, form: str) -> None:
-    """Send the logs of this process to standard error."""
+    """Send the logs of this process to standard error.
+
+    Args:
+        level: the lowest level of the service's own lines. Libraries log from ``warning`` on.
+        form: ``json`` or ``text``.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -365,7 +365,7 @@ def test_bad_bundle_is_refused_while_the_old_one_serves(stack, url):
     with constant_load(url) as answers:
         stack.in_models(PUBLISH, 900, "broken")
         try:
-            refusal = 'mnist_model_refused_total{model="mnist",version="900"} 1.0'
+            refusal = 'mnist_model_rejected_total{model="mnist",version="900"} 1.0'
             until(lambda: all(refusal in stack.metrics(replica) for replica in stack.replicas()))
             entries = {entry["version"]: entry for entry in httpx.post(f"{url}/v2/repository/index").json()}
             stack.in_models(PUBLISH, 901, "whole")

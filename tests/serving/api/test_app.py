@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from serving.models.bundle import RELEASE
+from serving.settings import RELEASE
 from tests.support import ROOT, service
 
 

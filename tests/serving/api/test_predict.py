@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from serving.models import bundle
-from serving.models.bundle import RELEASE
+from serving.settings import RELEASE
 from tests.support import application, picture
 
 PIXELS = "application/octet-stream"

@@ -12,8 +12,9 @@ import pytest
 from serving.errors import DeadlineExceededError
 from serving.inference.batching import Batches
 from serving.models import repository
-from serving.models.bundle import RELEASE
-from serving.telemetry.metrics import Metrics, Timing
+from serving.settings import RELEASE
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.timing import Timing
 
 AT_ONCE = 8
 
@@ -34,7 +35,7 @@ class Counted:
 def model():
     model = repository.load(RELEASE, "mnist")
     model.classifier = Counted(model.classifier)
-    model.at_once = AT_ONCE
+    model.batch_size = AT_ONCE
     return model
 
 
@@ -46,7 +47,7 @@ def test_each_request_gets_its_own_output(model, digits):
     parts = [digits[:1], digits[1:4], digits[4:5], digits[5:6]]
 
     async def together():
-        batches = Batches(Metrics())
+        batches = Batches(Recorder())
         return await asyncio.gather(*(ask(model, batches, part) for part in parts))
 
     answers = asyncio.run(together())
@@ -61,7 +62,7 @@ def test_requests_of_different_models_are_not_mixed(model, digits):
     other.classifier = Counted(other.classifier)
 
     async def both():
-        batches = Batches(Metrics())
+        batches = Batches(Recorder())
         await asyncio.gather(*(ask(one, batches, digits[:1]) for one in (model, other, model)))
 
     asyncio.run(both())
@@ -70,7 +71,7 @@ def test_requests_of_different_models_are_not_mixed(model, digits):
 
 def test_event_loop_has_a_turn_between_two_batches(model, digits):
     async def crowd():
-        batches = Batches(Metrics())
+        batches = Batches(Recorder())
         seen = []
         waiting = [ask(model, batches, digits[i : i + 1]) for i in range(3 * AT_ONCE)]
 
@@ -88,7 +89,7 @@ def test_event_loop_has_a_turn_between_two_batches(model, digits):
 
 def test_responses_go_out_before_the_next_batch_runs(model, digits):
     async def crowd():
-        batches = Batches(Metrics())
+        batches = Batches(Recorder())
         runs = []
 
         async def one(i):
@@ -103,7 +104,7 @@ def test_responses_go_out_before_the_next_batch_runs(model, digits):
 
 def test_late_and_cancelled_requests_are_not_run(model, digits):
     async def three():
-        batches = Batches(Metrics())
+        batches = Batches(Recorder())
         late = ask(model, batches, digits[:1], time.monotonic() - 1)
         left = ask(model, batches, digits[:1])
         left.cancel()
@@ -123,7 +124,7 @@ def test_failure_reaches_the_whole_batch_and_the_next_batch_is_answered(model, d
             raise RuntimeError("broken")
 
     async def fail_then_work():
-        batches = Batches(Metrics())
+        batches = Batches(Recorder())
         counted, model.classifier = model.classifier, Broken()
         failed = await asyncio.gather(*(ask(model, batches, digits[:1]) for _ in range(2)), return_exceptions=True)
         model.classifier = counted

@@ -1,8 +1,7 @@
-"""Models that change while the service answers."""
+"""Models change while the service runs."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from contextlib import contextmanager
@@ -11,92 +10,191 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.models import bundle, repository
-from serving.models.bundle import RELEASE
+from serving.errors import ModelNotFoundError, ModelUnavailableError
+from serving.models import bundle
+from serving.models.repository import Change, Repository
+from tests.serving.models.bundles import PACKAGED, change_manifest, publish
 from tests.support import PIXELS, application, service, until
+
+# A repository without HTTP.
 
 
 @pytest.fixture
-def models(tmp_path):
-    return shutil.copytree(RELEASE, tmp_path / "models")
+def repository(models, tmp_path):
+    """A repository that keeps two versions and is scanned only when the test says so."""
+    (tmp_path / "unloaded").mkdir()
+    repository = Repository(models, 2, tmp_path / "unloaded")
+    assert repository.scan() == [Change("loaded", "mnist", "1")]
+    return repository
 
 
-def publish(models, version, name="mnist", **members):
-    """The packaged bundle as another version, put in place by a rename as mnist-export does."""
-    staging = shutil.copytree(RELEASE / "mnist" / "1", models / f".export-{version}")
-    change(staging, name=name, version=version, **members)
-    (models / name).mkdir(exist_ok=True)
-    staging.rename(models / name / str(version))
-    return models / name / str(version)
+def test_only_the_newest_versions_are_loaded(models, repository):
+    for number in (2, 3, 10):
+        publish(models, number)
+    assert repository.scan() == [
+        Change("loaded", "mnist", "10"),
+        Change("loaded", "mnist", "3"),
+        Change("dropped", "mnist", "1"),
+    ]
+    assert repository.versions("mnist") == ["3", "10"]
+    assert repository.get("mnist").version == "10"
+    assert repository.get("mnist", "3").version == "3"
+    with pytest.raises(ModelUnavailableError, match="2 newest"):
+        repository.get("mnist", "1")
+    with pytest.raises(ModelNotFoundError):
+        repository.get("mnist", "4")
 
 
-def change(folder, **members):
-    manifest = json.loads((folder / bundle.MANIFEST).read_text())
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest | members))
+def test_scan_of_an_unchanged_folder_changes_nothing(repository):
+    before = repository.get("mnist")
+    assert repository.scan() == []
+    assert repository.get("mnist") is before
+
+
+def test_rejected_version_is_tried_again_when_its_files_change(models, repository):
+    folder = publish(models, 2)
+    intact = (folder / bundle.ONNX).read_bytes()
+    (folder / bundle.ONNX).write_bytes(intact[:-1])
+    assert repository.scan() == [Change("rejected", "mnist", "2")]
+    assert repository.scan() == []
+    assert repository.get("mnist").version == "1"
+    (folder / bundle.ONNX).write_bytes(intact)
+    assert repository.scan() == [Change("loaded", "mnist", "2")]
+    assert repository.get("mnist").version == "2"
+
+
+def test_loaded_version_stays_when_its_files_are_damaged(models, repository):
+    before = repository.get("mnist")
+    (models / "mnist" / "1" / bundle.ONNX).write_bytes(b"rubbish")
+    assert repository.scan() == [Change("rejected", "mnist", "1")]
+    assert repository.get("mnist") is before
+    [entry] = repository.index()
+    assert entry.state == "READY"
+    assert "7 bytes" in entry.reason
+
+
+def test_half_copied_folder_does_no_harm(models, repository):
+    (models / "mnist" / "2").mkdir()
+    repository.scan()
+    assert repository.get("mnist").version == "1"
+    shutil.copytree(PACKAGED, models / "mnist" / "2", dirs_exist_ok=True)
+    change_manifest(models / "mnist" / "2", version=2)
+    repository.scan()
+    assert repository.get("mnist").version == "2"
+
+
+def test_removed_version_is_dropped_but_an_unreachable_folder_changes_nothing(models, repository):
+    publish(models, 2)
+    repository.scan()
+    shutil.rmtree(models / "mnist" / "2")
+    assert repository.scan() == [Change("dropped", "mnist", "2")]
+    assert repository.versions("mnist") == ["1"]
+    models.rename(models.parent / "away")
+    assert repository.scan() == []
+    assert repository.get("mnist").version == "1"
+
+
+def test_unloaded_model_serves_the_requests_that_use_it(repository):
+    model = repository.get("mnist")
+    with model:
+        assert repository.unload("mnist") == [Change("dropped", "mnist", "1")]
+        assert repository.versions("mnist") == []
+        assert len(model.classifier.classify(np.zeros((1, 28, 28), np.uint8)).logits) == 1
+    with pytest.raises(ModelUnavailableError, match="unloaded"):
+        repository.get("mnist")
+    assert repository.load("mnist") == [Change("loaded", "mnist", "1")]
+    assert repository.get("mnist").version == "1"
+
+
+def test_names_cannot_lead_out_of_the_repository(repository):
+    for name in ("..", "../models", "../models/mnist", "a/b", "", "."):
+        with pytest.raises(ModelNotFoundError):
+            repository.load(name)
+        with pytest.raises(ModelNotFoundError):
+            repository.unload(name)
+
+
+# The service.
+
+
+def test_unloading_waits_for_the_requests_that_use_the_model():
+    with application(admin_keys="key") as client:
+        service = client.app.state.service
+        model = service.repository.get("mnist")
+        unloaded = threading.Event()
+
+        def unload():
+            client.post("/v2/repository/models/mnist/unload", headers={"x-api-key": "key"}).raise_for_status()
+            unloaded.set()
+
+        with model:
+            thread = threading.Thread(target=unload)
+            thread.start()
+            until(lambda: not service.repository.versions("mnist"))
+            assert not unloaded.wait(0.05)
+        thread.join(30)
+        assert unloaded.is_set()
 
 
 @contextmanager
 def constant_load(url, digits):
-    """Four clients asking without pause; what they got."""
-    stop, answers = threading.Event(), []
+    """Send requests from four clients without a pause. Yield the list of their responses."""
+    stop, responses = threading.Event(), []
 
-    def ask():
+    def send():
         with httpx.Client(base_url=url) as client:
             while not stop.is_set():
-                answer = client.post("/predict", content=digits[:2].tobytes(), headers=PIXELS)
-                answers.append((answer.status_code, answer.json()))
+                response = client.post("/predict", content=digits[:2].tobytes(), headers=PIXELS)
+                responses.append((response.status_code, response.json()))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=send) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        yield answers
+        yield responses
     finally:
         stop.set()
         for thread in threads:
             thread.join()
 
 
-def version(client):
-    return client.post("/predict", content=bytes(784), headers=PIXELS).json()["model"]["version"]
-
-
-def versions(url):
-    """What new connections, which come to this worker or that, are answered by."""
+def served_versions(url):
+    """The versions that answer on new connections, which go to different workers."""
     seen = set()
     for _ in range(8):
         with httpx.Client(base_url=url) as client:
-            seen.add(version(client))
+            response = client.post("/predict", content=bytes(784), headers=PIXELS)
+            seen.add(response.json()["model"]["version"])
     return seen
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_new_version_is_picked_up_under_load_and_a_bad_one_is_not(models, digits, truth, workers):
+def test_new_version_is_served_under_load_and_a_rejected_one_is_not(models, digits, truth, workers):
     labels = {"1": list("0123456789"), "2": list("abcdefghij"), "4": list("klmnopqrst")}
     with (
         service("--repository", models, "--poll", "0.05", "--workers", workers) as (url, _),
         httpx.Client(base_url=url) as client,
     ):
-        with constant_load(url, digits) as answers:
-            until(lambda: len(answers) > 50)
+        with constant_load(url, digits) as responses:
+            until(lambda: len(responses) > 50)
             publish(models, 2, labels=labels["2"])
-            until(lambda: versions(url) == {"2"})
-            bad = shutil.copytree(RELEASE / "mnist" / "1", models / ".export-3")
-            change(bad, version=3)
-            (bad / bundle.ONNX).write_bytes(b"rubbish")
-            bad.rename(models / "mnist" / "3")
+            until(lambda: served_versions(url) == {"2"})
+            damaged = shutil.copytree(PACKAGED, models / ".export-3")
+            change_manifest(damaged, version=3)
+            (damaged / bundle.ONNX).write_bytes(b"rubbish")
+            damaged.rename(models / "mnist" / "3")
             until(lambda: any(entry["version"] == "3" for entry in client.post("/v2/repository/index").json()))
-            refused = f'mnist_model_refused_total{{model="mnist",version="3"}} {workers}.0'
-            until(lambda: refused in client.get("/metrics").text)
-            assert versions(url) == {"2"}
+            rejected = f'mnist_model_rejected_total{{model="mnist",version="3"}} {workers}.0'
+            until(lambda: rejected in client.get("/metrics").text)
+            assert served_versions(url) == {"2"}
             publish(models, 4, labels=labels["4"])
-            until(lambda: versions(url) == {"4"})
-        assert {status for status, _ in answers} == {200}
-        assert {answer["model"]["version"] for _, answer in answers} == {"1", "2", "4"}
-        for _, answer in answers:
-            # Of one version from end to end, in its name and in its labels.
-            expected = [labels[answer["model"]["version"]][digit] for digit in truth[:2]]
-            assert [prediction["label"] for prediction in answer["predictions"]] == expected
+            until(lambda: served_versions(url) == {"4"})
+        assert {status for status, _ in responses} == {200}
+        assert {response["model"]["version"] for _, response in responses} == {"1", "2", "4"}
+        for _, response in responses:
+            # Version and labels in one response come from the same model.
+            expected = [labels[response["model"]["version"]][digit] for digit in truth[:2]]
+            assert [prediction["label"] for prediction in response["predictions"]] == expected
         entries = {entry["version"]: entry for entry in client.post("/v2/repository/index").json()}
         assert entries["3"]["state"] == "UNAVAILABLE"
         assert "model.onnx has 7 bytes" in entries["3"]["reason"]
@@ -105,109 +203,15 @@ def test_new_version_is_picked_up_under_load_and_a_bad_one_is_not(models, digits
         until(lambda: loaded in client.get("/metrics").text)
 
 
-@pytest.fixture
-def followed(models, tmp_path):
-    """A repository that is scanned when the test says so."""
-    (tmp_path / "unloaded").mkdir()
-    followed = repository.Repository(models, 2, tmp_path / "unloaded")
-    followed.scan()
-    return followed
-
-
-def test_only_the_newest_versions_are_kept(models, followed):
-    for number in (2, 3, 10):
-        publish(models, number)
-    followed.scan()
-    assert followed.versions("mnist") == ["3", "10"]
-    assert followed.get("mnist").version == "10"
-    assert followed.get("mnist", "3").version == "3"
-    with pytest.raises(repository.ModelUnavailableError, match="2 newest"):
-        followed.get("mnist", "1")
-    with pytest.raises(repository.ModelNotFoundError):
-        followed.get("mnist", "4")
-
-
-def test_refused_version_is_tried_again_when_it_changes(models, followed):
-    folder = publish(models, 2)
-    good = (folder / bundle.ONNX).read_bytes()
-    (folder / bundle.ONNX).write_bytes(good[:-1])
-    followed.scan()
-    assert followed.get("mnist").version == "1"
-    (folder / bundle.ONNX).write_bytes(good)
-    followed.scan()
-    assert followed.get("mnist").version == "2"
-
-
-def test_loaded_version_survives_damage_on_disk(models, followed):
-    before = followed.get("mnist")
-    (models / "mnist" / "1" / bundle.ONNX).write_bytes(b"rubbish")
-    followed.scan()
-    assert followed.get("mnist") is before
-    [entry] = followed.index()
-    assert entry.state == "READY"
-    assert "7 bytes" in entry.reason
-
-
-def test_half_copied_folder_does_no_harm(models, followed):
-    (models / "mnist" / "2").mkdir()
-    followed.scan()
-    assert followed.get("mnist").version == "1"
-    shutil.copytree(RELEASE / "mnist" / "1", models / "mnist" / "2", dirs_exist_ok=True)
-    change(models / "mnist" / "2", version=2)
-    followed.scan()
-    assert followed.get("mnist").version == "2"
-
-
-def test_removed_version_is_dropped_and_a_lost_share_is_not(models, followed):
-    publish(models, 2)
-    followed.scan()
-    shutil.rmtree(models / "mnist" / "2")
-    followed.scan()
-    assert followed.versions("mnist") == ["1"]
-    models.rename(models.parent / "away")
-    followed.scan()
-    assert followed.get("mnist").version == "1"
-
-
-def test_unloading_drains_first(followed):
-    model = followed.get("mnist")
-    done = threading.Event()
-
-    def unload():
-        followed.unload("mnist", 30)
-        done.set()
-
-    with model:
-        thread = threading.Thread(target=unload)
-        thread.start()
-        until(lambda: not followed.versions("mnist"))
-        assert not done.is_set()
-        assert len(model.classifier.classify(np.zeros((1, 28, 28), np.uint8))[0]) == 1
-    thread.join(30)
-    assert done.is_set()
-    with pytest.raises(repository.ModelUnavailableError, match="unloaded"):
-        followed.get("mnist")
-    followed.load("mnist")
-    assert followed.get("mnist").version == "1"
-
-
-def test_names_cannot_leave_the_repository(followed):
-    for name in ("..", "../models", "a/b", "", "."):
-        with pytest.raises(repository.ModelNotFoundError):
-            followed.load(name)
-        with pytest.raises(repository.ModelNotFoundError):
-            followed.unload(name, 1)
-
-
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-def test_models_stand_side_by_side_with_their_own_labels(models, digits, truth):
+def test_several_models_are_served_with_their_own_labels(models, digits, truth):
     publish(models, 1, name="fashion-mnist", labels=CLOTHES)
     with application(repository=models) as client:
         for name, labels in (("mnist", "0123456789"), ("fashion-mnist", CLOTHES)):
-            answer = client.post(f"/predict?model={name}", content=digits[0].tobytes(), headers=PIXELS).json()
-            assert answer["model"]["name"] == name
-            assert answer["predictions"][0]["label"] == labels[truth[0]]
+            response = client.post(f"/predict?model={name}", content=digits[0].tobytes(), headers=PIXELS).json()
+            assert response["model"]["name"] == name
+            assert response["predictions"][0]["label"] == labels[truth[0]]
         assert client.post("/predict?model=letters", content=digits[0].tobytes(), headers=PIXELS).status_code == 404
         assert client.post("/predict?version=9", content=digits[0].tobytes(), headers=PIXELS).status_code == 404

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from serving.errors import InputTooLargeError
-from serving.models.bundle import RELEASE
 from serving.models.repository import load
 from serving.pictures.mnist_form import decode
+from serving.settings import RELEASE
 from tests.support import picture
 
 PIXELS = 25_000_000

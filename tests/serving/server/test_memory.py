@@ -14,9 +14,9 @@ def test_settle_gives_memory_back_and_the_model_computes_as_before():
     script = """if True:
         import re
         from pathlib import Path
-        from serving.models.bundle import RELEASE
         from serving.models.classifier import Classifier
         from serving.server.memory import settle
+        from serving.settings import RELEASE
 
         bundle = next(RELEASE.glob("*/*"))
         classifier = Classifier(bundle / "model.onnx")

@@ -43,7 +43,7 @@ def test_predictions_beyond_the_limit_get_429_and_probes_are_answered(digits):
                 assert answer.json()["status"] == 429
         with httpx.Client(base_url=url) as client:
             assert predict(client).status_code == 200
-            assert 'mnist_refused_requests_total{status="429"}' in client.get("/metrics").text
+            assert 'mnist_rejected_requests_total{status="429"}' in client.get("/metrics").text
 
 
 def test_clients_that_disconnect_free_their_place():

@@ -1,0 +1,224 @@
+"""The recorder: it notes what happens at once, and counts it a little later.
+
+After a model has run, the caches of the core hold the model. Counting a single request then takes a tenth of the
+request's time. So requests are only noted, and many notes are counted together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from prometheus_client import Counter, Gauge
+
+from serving.contract import IMAGE_SIZE, Floats, Images
+from serving.telemetry.histogram import BatchHistogram
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.timing import STAGES
+from serving.telemetry.totals import ModelTotals, totals_of
+
+# Notes are counted when there are this many. A batch of more images than this is counted at once.
+MAX_NOTES = 64
+# Notes are counted at least this often, in seconds, so that a scrape of another worker includes them.
+COUNT_INTERVAL = 0.25
+
+# Any other method counts as "other", so that a caller cannot create series by making up methods.
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
+REJECTED_STATUSES = frozenset({401, 403, 413, 429, 503, 504})
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class RecordedModel(Protocol):
+    """What the recorder needs to know of a model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    images: Images
+    probabilities: Floats
+    stage_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _ModelSeries:
+    """The series of one version. Finding them by their labels for each prediction would take longer than counting."""
+
+    stage_seconds: dict[str, Counter]
+    inference_seconds: BatchHistogram
+    images: BatchHistogram
+    last_prediction: Gauge
+    confidence: BatchHistogram
+    ink: BatchHistogram
+    predictions: list[Counter]
+    """By the index of the label."""
+
+
+class Recorder:
+    """Records what happens in one application. Threads may share it."""
+
+    in_flight: int
+    """Requests that are being answered."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._metrics = Metrics()
+        self._requests: deque[tuple[tuple[str, str, int], float]] = deque()
+        self._runs: deque[tuple[RecordedModel, float]] = deque()
+        self._predictions: deque[tuple[RecordedModel, _Prediction]] = deque()
+        self._request_series: dict[tuple[str, str, int], tuple[Counter, BatchHistogram]] = {}
+        self._model_series: WeakKeyDictionary[RecordedModel, _ModelSeries] = WeakKeyDictionary()
+
+    # Noting
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Note that a request was answered."""
+        self._requests.append(((route, method if method in METHODS else "other", status), seconds))
+        if len(self._requests) >= MAX_NOTES:
+            self.count()
+
+    def ran(self, model: RecordedModel, seconds: float) -> None:
+        """Note one run of a model, for one or more requests."""
+        self._runs.append((model, seconds))
+
+    def predicted(
+        self, model: RecordedModel, images: Images, probabilities: Floats, stage_seconds: dict[str, float]
+    ) -> None:
+        """Note that a model has answered one request."""
+        self._predictions.append((model, _Prediction(images, probabilities, stage_seconds)))
+        if len(self._predictions) >= MAX_NOTES or len(images) > MAX_NOTES:
+            self.count()
+
+    # Counting at once, because it is rare
+
+    def failed(self, model: RecordedModel) -> None:
+        """Count a prediction that failed because of a fault of the service."""
+        self._metrics.failures.labels(model.name, model.version).inc()
+
+    def model_changed(self, kind: Literal["loaded", "dropped", "rejected"], name: str, version: str) -> None:
+        """Count that a version was loaded, dropped, or rejected because it could not be verified."""
+        if kind == "rejected":
+            self._metrics.model_rejected.labels(name, version).inc()
+        else:
+            self._metrics.model_loaded.labels(name, version).set(1 if kind == "loaded" else 0)
+
+    # Reading
+
+    def text(self) -> bytes:
+        """Return the metrics of all workers in Prometheus' text form."""
+        self.count()
+        return self._metrics.text()
+
+    def totals(self) -> defaultdict[tuple[str, str], ModelTotals]:
+        """Return what each model has done in all workers, by its name and version."""
+        self.count()
+        return totals_of(self._metrics.of_all_workers())
+
+    def statistics(self, models: Sequence[RecordedModel]) -> list[dict[str, object]]:
+        """Return the statistics of the models in the form of the inference protocol; times in nanoseconds."""
+        totals = self.totals()
+
+        def of(model: RecordedModel) -> dict[str, object]:
+            sums = totals[model.name, model.version]
+
+            def spent(*stages: str) -> dict[str, int]:
+                seconds = sum(sums.stage_seconds[stage] for stage in stages)
+                return {"count": round(sums.requests), "ns": round(seconds * 1e9)}
+
+            return {
+                "name": model.name,
+                "version": model.version,
+                "last_inference": round(sums.last_prediction * 1000),
+                "inference_count": round(sums.images),
+                "execution_count": round(sums.runs),
+                "inference_stats": {
+                    "success": spent(*STAGES),
+                    "fail": {"count": round(sums.failures), "ns": 0},
+                    "queue": spent("queue"),
+                    "compute_input": spent("decode"),
+                    "compute_infer": spent("infer"),
+                    "compute_output": spent("encode"),
+                    "cache_hit": {"count": 0, "ns": 0},
+                    "cache_miss": {"count": 0, "ns": 0},
+                },
+                "batch_stats": [],
+            }
+
+        return [of(model) for model in models]
+
+    # Counting the notes
+
+    def count(self) -> None:
+        """Count all notes. Any thread may call this at any time: each note is taken by one call only."""
+        self._metrics.in_flight.set(self.in_flight)
+        for key, seconds in _taken(self._requests).items():
+            counter, histogram = self._series_of_requests(key)
+            counter.inc(len(seconds))
+            histogram.observe_all(np.array(seconds))
+            status = key[2]
+            if status in REJECTED_STATUSES:
+                self._metrics.rejected_requests.labels(status).inc(len(seconds))
+        for model, seconds in _taken(self._runs).items():
+            self._series_of(model).inference_seconds.observe_all(np.array(seconds))
+        for model, predictions in _taken(self._predictions).items():
+            _count_predictions(self._series_of(model), predictions)
+
+    def _series_of_requests(self, key: tuple[str, str, int]) -> tuple[Counter, BatchHistogram]:
+        series = self._request_series.get(key)
+        if series is None:
+            route = key[0]
+            series = self._metrics.requests.labels(*key), self._metrics.request_seconds.labels(route)
+            self._request_series[key] = series
+        return series
+
+    def _series_of(self, model: RecordedModel) -> _ModelSeries:
+        if series := self._model_series.get(model):
+            return series
+        metrics, name, version = self._metrics, model.name, model.version
+        series = self._model_series[model] = _ModelSeries(
+            stage_seconds={stage: metrics.stage_seconds.labels(name, version, stage) for stage in STAGES},
+            inference_seconds=metrics.inference_seconds.labels(name, version),
+            images=metrics.images.labels(name, version),
+            last_prediction=metrics.last_prediction.labels(name, version),
+            confidence=metrics.confidence.labels(name),
+            ink=metrics.ink.labels(name),
+            predictions=[metrics.predictions.labels(name, label) for label in model.labels],
+        )
+        return series
+
+
+def _taken(notes: deque[tuple[K, V]]) -> dict[K, list[V]]:
+    """Take all notes, and return their values by key."""
+    found: defaultdict[K, list[V]] = defaultdict(list)
+    with contextlib.suppress(IndexError):
+        while True:
+            key, value = notes.popleft()
+            found[key].append(value)
+    return found
+
+
+def _count_predictions(series: _ModelSeries, predictions: Sequence[_Prediction]) -> None:
+    for stage in STAGES:
+        series.stage_seconds[stage].inc(sum(prediction.stage_seconds[stage] for prediction in predictions))
+    series.images.observe_all(np.array([len(prediction.images) for prediction in predictions]))
+    series.last_prediction.set(time.time())
+    probabilities = np.concatenate([prediction.probabilities for prediction in predictions])
+    series.confidence.observe_all(probabilities.max(axis=1))
+    for label, count in enumerate(np.bincount(probabilities.argmax(axis=1)).tolist()):
+        series.predictions[label].inc(count)
+    pixels = np.concatenate([prediction.images for prediction in predictions]).reshape(len(probabilities), -1)
+    series.ink.observe_all(pixels.sum(axis=1, dtype=np.uint32) / (255 * IMAGE_SIZE**2))

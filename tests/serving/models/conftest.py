@@ -1,0 +1,15 @@
+"""Fixtures of the tests of bundles and repositories."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from serving.settings import RELEASE
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A copy of the packaged repository."""
+    return shutil.copytree(RELEASE, tmp_path / "models")

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus reads."""
+"""GET /metrics, which Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from serving.telemetry.metrics import CONTENT_TYPE
 @get(
     "/metrics",
     operation_id="metrics",
-    summary="Metrics in Prometheus' text format",
+    summary="Metrics in the text format of Prometheus",
     tags=["operations"],
     media_type="text/plain",
 )
 async def metrics(request: AnyRequest) -> ASGIApp:
-    """Return the metrics of all workers together."""
+    """Respond with the metrics of all workers together."""
     return Response(context_of(request).service.metrics.text(), [(b"content-type", CONTENT_TYPE.encode())])

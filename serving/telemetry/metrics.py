@@ -285,8 +285,8 @@ class Metrics:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
-    def statistics(self, models: Sequence[Model]) -> list[dict[str, object]]:
-        """Statistics of the versions in the form of the inference protocol; times in nanoseconds."""
+    def totals(self) -> dict[tuple[str, ...], float]:
+        """Return the sums of all workers by model, version, name of the sample, and stage, which may be empty."""
         totals: dict[tuple[str, ...], float] = defaultdict(float)
         for family in self._all().collect():
             for sample in family.samples:
@@ -294,6 +294,11 @@ class Metrics:
                 if "version" in labels and "le" not in labels:
                     key = (labels["model"], labels["version"], sample.name, labels.get("stage", ""))
                     totals[key] += sample.value
+        return totals
+
+    def statistics(self, models: Sequence[Model]) -> list[dict[str, object]]:
+        """Statistics of the versions in the form of the inference protocol; times in nanoseconds."""
+        totals = self.totals()
 
         def of(model: Model, name: str, stage: str = "") -> int:
             return round(totals[model.name, model.version, name, stage])

@@ -1,98 +1,191 @@
-"""The README cannot rot: its commands, flags, variables, routes and curl lines are the real ones."""
+"""The documentation says what the code does: commands, flags, variables, routes, paths, links and responses."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
-import typing
-from dataclasses import fields
 
 import pytest
 
-from serving.settings import Settings, described, variable
+from benchmarks.accuracy import ROWS
+from docs.tables import TABLE, TABLES, table
+from serving.settings import described, variable
 from tests.support import BIN, ROOT, service
-from training.config import TrainConfig
 
 README = (ROOT / "README.md").read_text()
-SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-CURL = [line for line in SHELL.splitlines() if "curl" in line]
+PAGES = {
+    path: path.read_text()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+ALL = "\n".join(PAGES.values())
+LINKING = {**PAGES, **{path: path.read_text() for path in (ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md")}}
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.DOTALL))
+CURL = sorted({line for line in SHELL.splitlines() if line.startswith("curl ") or "| curl " in line})
+PYTHON = re.findall(r"```python\n(.*?)```", ALL, re.DOTALL)
+CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+ADDRESS = "127.0.0.1:8000"
+TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def shown(value):
-    text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-    return f"`{text}`" if isinstance(text, str) and text else str(text)
+@pytest.fixture(scope="module")
+def flags(run):
+    """The flags of each command."""
+    found = {}
+    for command in SCRIPTS:
+        found[command] = set(re.findall(r"--[a-z0-9-]+", run(command, "--help").stdout))
+    return found
 
 
-def settings_rows():
-    """A row of the README for each setting of the service."""
-    for name, _, text in described():
-        default = "the packaged one" if name == "repository" else shown(getattr(Settings, name, ""))
-        yield f"| `--{name.replace('_', '-')}` | `{variable(name)}` | {default} | {text} |"
+# Tables that a program writes.
 
 
-def train_rows():
-    """A row of the README for each setting of a training run."""
-    hints = typing.get_type_hints(TrainConfig, include_extras=True)
-    for field in fields(TrainConfig):
-        text = typing.get_args(hints[field.name])[1]
-        yield f"| `--{field.name.replace('_', '-')}` | {shown(field.default)} | {text} |"
+@pytest.mark.parametrize("name", TABLES)
+def test_generated_table_is_up_to_date(name):
+    [written] = [found[2] for text in PAGES.values() for found in TABLE.finditer(text) if found[1] == name]
+    assert written == table(name), "run: python -m docs.tables"
 
 
-@pytest.mark.parametrize("row", [*settings_rows(), *train_rows()])
-def test_every_setting_has_its_row(row):
-    assert row in README
+# Commands, flags, variables, targets, paths.
 
 
 @pytest.mark.parametrize("command", SCRIPTS)
-def test_every_command_and_its_flags_are_told(command, run):
-    assert f"`{command}" in README
+def test_every_command_and_its_flags_are_described(command, run):
+    assert f"`{command}" in ALL
     assert command in SHELL
     shown_help = run(command, "--help").stdout
     assert shown_help.splitlines()[-1].strip().startswith(command), "a help ends with an example"
-    for flag in re.findall(r"^  (--[a-z-]+)", shown_help, re.MULTILINE):
+    for flag in re.findall(r"^  (--[a-z0-9-]+)", shown_help, re.MULTILINE):
         if flag not in ("--version", "--help"):
-            assert flag in README, f"{command} {flag} is not in the README"
+            assert f"`{flag}" in ALL, f"{command} {flag} is not in the documentation"
 
 
-def test_every_flag_in_the_readme_exists(run):
-    helps = "".join(run(command, "--help").stdout for command in SCRIPTS)
-    used = {word for line in SHELL.splitlines() if "mnist-" in line for word in line.split() if word.startswith("--")}
+def test_every_flag_in_a_command_line_exists(flags):
+    used = set()
+    for line in SHELL.splitlines():
+        if found := re.search(rf"(?<![\w/.-])({'|'.join(SCRIPTS)}) (.*)", line):
+            used |= {(found[1], word) for word in found[2].split() if word.startswith("--")}
     assert used
-    for flag in used:
-        assert flag in helps
+    for command, flag in sorted(used):
+        assert flag in flags[command], f"{command} {flag}"
 
 
-def test_every_make_target_is_told():
-    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert {"setup", "run", "serve", "test", "check", "bench", "help"} <= set(targets)
-    for target in targets:
-        assert f"make {target}" in README
+def test_every_flag_in_the_text_exists(flags):
+    used = {code.split()[0] for code in CODE if code.startswith("--")}
+    assert used
+    assert used <= set().union(*flags.values())
+
+
+def test_every_variable_in_the_text_exists():
+    known = {variable(name) for name, _, _ in described()} | {"MNIST_DATA"}
+    known |= set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bMNIST_[A-Z_]+", ALL)) <= known
+
+
+def test_every_make_target_is_described_and_exists():
+    assert {"setup", "run", "serve", "test", "check", "bench", "help"} <= TARGETS
+    told = set(re.findall(r"^make ([a-z-]+)", "\n".join([*CODE, *SHELL.splitlines()]), re.MULTILINE))
+    assert told == TARGETS
+
+
+def test_every_path_in_the_text_exists():
+    folders = "training|export|serving|benchmarks|deploy|tests|examples|docs"
+    paths = {path for path in re.findall(rf"(?<![\w/-])(?:{folders})/[\w./-]+", ALL) if "FORMAT" not in path}
+    assert paths
+    missing = sorted(path for path in paths if not (ROOT / path.rstrip(".")).exists())
+    assert missing == []
+
+
+def test_every_benchmark_and_its_rows_exist():
+    for name in re.findall(r"python -m (benchmarks\.\w+)", ALL):
+        assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
+    for rows in re.findall(r'--rows "(.*?)"', ALL):
+        assert set(rows.split(",")) <= set(ROWS)
+
+
+# Links and length.
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page):
+    text = LINKING[page]
+    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_readme_fits_on_a_few_screens():
+    assert len(README.splitlines()) <= 150
+
+
+def test_readme_shows_a_prediction_before_any_server_of_your_own():
+    assert README.index("\nmnist-predict tests/seven.png\n") < README.index("\nmnist-serve")
+
+
+# Requests and responses.
 
 
 @pytest.fixture(scope="module")
 def url():
-    with service() as (url, _):
+    with service("--admin-keys", "KEY") as (url, _):
         yield url
 
 
 @pytest.mark.parametrize("line", CURL)
 def test_curl_lines_run(url, line):
-    line = line.replace("http://127.0.0.1:8000", url).replace("curl", "curl --silent --show-error --fail-with-body", 1)
+    line = line.replace(f"http://{ADDRESS}", url)
+    line = re.sub(r"\bcurl\b", "curl --silent --show-error --fail-with-body", line, count=1)
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     if "seven.png" in line:
         assert '"digit":7' in done.stdout
 
 
-def test_routes_are_told(url):
+def rounded(text):
+    """Floats to three decimals: their last digits differ from CPU to CPU."""
+    return re.sub(r"\d+\.\d+(e-\d+)?", lambda number: f"{float(number[0]):.3f}", text)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+def test_response_is_the_one_that_is_shown(url, page):
+    import httpx
+
+    [shown] = re.findall(r"```json\n(.*?)\n```", PAGES[ROOT / page], re.DOTALL)
+    start, end = rounded(shown).split("…")
+    picture = (ROOT / "tests" / "seven.png").read_bytes()
+    response = rounded(httpx.post(f"{url}/predict", content=picture, headers={"content-type": "image/png"}).text)
+    assert response.startswith(start)
+    assert response.endswith(end)
+    assert response[len(start) : -len(end)].count(",") == 7, "… stands for eight probabilities"
+
+
+def test_every_route_is_described(url):
     import httpx
 
     for path, methods in httpx.get(f"{url}/schema").json()["paths"].items():
         for method in methods:
-            assert f"`{method.upper()} {path}`" in README
+            assert f"`{method.upper()} {path}`" in ALL
+
+
+@pytest.mark.parametrize("program", PYTHON)
+def test_python_blocks_run(url, program):
+    program = program.replace(ADDRESS, url.removeprefix("http://"))
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_predict_lines_run():
@@ -101,3 +194,8 @@ def test_predict_lines_run():
     for line in lines:
         command, *arguments = shlex.split(line)
         subprocess.run([BIN / command, *arguments], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_prediction_is_the_one_that_is_shown(run):
+    [shown] = re.findall(r"```text\n(file .*?)```", README, re.DOTALL)
+    assert run("mnist-predict", "tests/seven.png", cwd=ROOT).stdout == shown

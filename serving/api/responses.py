@@ -25,6 +25,10 @@ class Response:
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
+    def to_asgi_response(self, *_: object, **__: object) -> Response:
+        """Return the response itself. Litestar calls this on what an exception handler returns."""
+        return self
+
     def to_http(self, *more_headers: tuple[bytes, bytes]) -> bytes:
         """Return the response as the bytes of HTTP/1.1."""
         lines = [b"HTTP/1.1 %d %s" % (self.status, HTTPStatus(self.status).phrase.encode())]

@@ -1,4 +1,4 @@
-"""Small requests that come together are answered together, each as if it had come alone."""
+"""Small requests that wait together go through the model together, each with the output it would have alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AT_ONCE = 8
 
 
 class Counted:
-    """A classifier that notes how many images it was given at once."""
+    """A classifier that records how many images each run had."""
 
     def __init__(self, classifier):
         self.classifier = classifier
@@ -42,7 +42,7 @@ def ask(model, batches, images, deadline=math.inf):
     return batches.classify(model, images, Timing(), deadline)
 
 
-def test_each_gets_its_own_answers(model, digits):
+def test_each_request_gets_its_own_output(model, digits):
     parts = [digits[:1], digits[1:4], digits[4:5], digits[5:6]]
 
     async def together():
@@ -56,7 +56,7 @@ def test_each_gets_its_own_answers(model, digits):
             np.testing.assert_allclose(mine, alone, atol=1e-5)
 
 
-def test_models_are_not_mixed(model, digits):
+def test_requests_of_different_models_are_not_mixed(model, digits):
     other = repository.load(RELEASE, "mnist")
     other.classifier = Counted(other.classifier)
 
@@ -68,7 +68,7 @@ def test_models_are_not_mixed(model, digits):
     assert (model.classifier.runs, other.classifier.runs) == ([2], [1])
 
 
-def test_event_loop_looks_around_between_batches(model, digits):
+def test_event_loop_has_a_turn_between_two_batches(model, digits):
     async def crowd():
         batches = Batches(Metrics())
         seen = []
@@ -86,7 +86,7 @@ def test_event_loop_looks_around_between_batches(model, digits):
     assert model.classifier.runs == [AT_ONCE] * 3
 
 
-def test_who_is_answered_comes_before_the_next_batch(model, digits):
+def test_responses_go_out_before_the_next_batch_runs(model, digits):
     async def crowd():
         batches = Batches(Metrics())
         runs = []
@@ -101,7 +101,7 @@ def test_who_is_answered_comes_before_the_next_batch(model, digits):
     assert asyncio.run(crowd()) == [1] * AT_ONCE + [2] * AT_ONCE + [3] * AT_ONCE
 
 
-def test_what_came_too_late_or_was_cancelled_is_not_begun(model, digits):
+def test_late_and_cancelled_requests_are_not_run(model, digits):
     async def three():
         batches = Batches(Metrics())
         late = ask(model, batches, digits[:1], time.monotonic() - 1)
@@ -117,7 +117,7 @@ def test_what_came_too_late_or_was_cancelled_is_not_begun(model, digits):
     assert model.classifier.runs == [1]
 
 
-def test_a_failure_is_told_to_all_and_the_next_are_answered(model, digits):
+def test_failure_reaches_the_whole_batch_and_the_next_batch_is_answered(model, digits):
     class Broken:
         def classify(self, images):
             raise RuntimeError("broken")

@@ -1,186 +1,28 @@
-"""Workers, shutdown, overload and limits: real processes, real sockets."""
+"""Overload, limits and pipelining on real sockets."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import uvicorn
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api.app import create_app
 from serving.inference.admission import Admission
 from serving.server.run import configuration
 from serving.settings import Settings
+from tests.serving.server.clients import DIGIT, HEAD, connect, get, predict
 from tests.support import PIXELS, service, until
-
-DIGIT = bytes(784)
-HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
-
-
-def get(url):
-    # A worker on a busy machine may need longer than httpx waits by default.
-    return httpx.get(url, timeout=60)
-
-
-def predict(client, body=DIGIT, **headers):
-    return client.post("/predict", content=body, headers=PIXELS | headers)
-
-
-def connect(url):
-    parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
-
-
-def children(pid):
-    """The worker processes of a supervisor; Python's resource tracker is a child too."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-            found.append(int(child))
-    return found
-
-
-# Workers
-
-
-def test_workers_share_the_work_and_the_metrics():
-    with service("--workers", 2, "--admin-keys", "key") as (url, process):
-        until(lambda: len(children(process.pid)) == 2)
-
-        def ask(_):
-            with httpx.Client(base_url=url) as client:
-                return predict(client).status_code
-
-        with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(ask, range(60))) == {200}
-
-        def samples():
-            return {
-                (sample.name, sample.labels.get("model")): sample.value
-                for family in text_string_to_metric_families(get(f"{url}/metrics").text)
-                for sample in family.samples
-                if "le" not in sample.labels
-            }
-
-        # The worker that is not asked has counted its last requests a quarter of a second later.
-        until(lambda: samples()["mnist_confidence_ratio_count", "mnist"] == 60)
-        for _ in range(4):
-            assert samples()["mnist_confidence_ratio_count", "mnist"] == 60
-            assert samples()["mnist_model_loaded", "mnist"] == 2
-        [entry] = get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
-        assert entry["inference_count"] == 60
-
-        # One worker is told, all obey.
-        key = {"x-api-key": "key"}
-        assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=key).status_code == 200
-        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503})
-        assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=key).status_code == 200
-        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200})
-
-
-def test_killed_worker_is_replaced():
-    with service("--workers", 2) as (url, process):
-        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
-        stop, failures, answers = threading.Event(), [], []
-
-        def ask():
-            while not stop.is_set():
-                try:
-                    with httpx.Client(base_url=url, timeout=30) as client:
-                        answers.append(predict(client).status_code)
-                except httpx.TransportError as error:
-                    failures.append(error)
-
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        until(lambda: len(answers) > 50)
-        victim = children(process.pid)[0]
-        os.kill(victim, signal.SIGKILL)
-        until(lambda: len(set(children(process.pid)) - {victim}) == 2)
-        before = len(answers)
-        until(lambda: len(answers) > before + 50)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert set(answers) == {200}
-        # Each of four clients can have lost the request that the victim held, and those it had accepted.
-        assert len(failures) <= 8
-
-
-def test_workers_end_with_their_supervisor():
-    with service("--workers", 2) as (url, process):
-        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
-        workers = children(process.pid)
-        process.kill()
-        process.wait()
-        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-
-
-# Shutdown
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_under_load_cuts_no_request_off(workers):
-    with service("--workers", workers, "--drain", "0.5") as (url, process):
-        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
-        answers, seen = [], threading.Event()
-
-        def ask():
-            with httpx.Client(base_url=url, timeout=30) as client:
-                # As a load balancer does: until the service says that it is not ready.
-                while not seen.is_set():
-                    answers.append(predict(client).status_code)
-
-        with ThreadPoolExecutor(4) as pool:
-            asking = [pool.submit(ask) for _ in range(4)]
-            until(lambda: len(answers) > 50)
-            process.send_signal(signal.SIGTERM)
-            until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
-            before = len(answers)
-            until(lambda: len(answers) > before + 8)
-            seen.set()
-            for future in asking:
-                future.result()
-        assert process.wait(timeout=30) == 0
-        assert set(answers) == {200}
-
-
-def test_request_under_way_is_finished():
-    with service("--drain", "0") as (url, process), connect(url) as connection:
-        connection.sendall(HEAD + DIGIT[:100])
-        until(lambda: "mnist_http_requests_in_flight 2.0" in get(f"{url}/metrics").text)
-        process.send_signal(signal.SIGTERM)
-        until(lambda: not listens(url))
-        connection.sendall(DIGIT[100:])
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        assert process.wait(timeout=30) == 0
-
-
-def listens(url):
-    try:
-        connect(url).close()
-    except OSError:
-        return False
-    return True
-
 
 # Overload
 
 
-def test_beyond_the_bound_the_answer_is_429_and_probes_are_answered(digits):
+def test_predictions_beyond_the_limit_get_429_and_probes_are_answered(digits):
     with service("--max-concurrency", 2) as (url, _):
         batch = digits[:1024].tobytes()
 
@@ -204,7 +46,7 @@ def test_beyond_the_bound_the_answer_is_429_and_probes_are_answered(digits):
             assert 'mnist_refused_requests_total{status="429"}' in client.get("/metrics").text
 
 
-def test_bound_is_given_back_by_clients_that_leave():
+def test_clients_that_disconnect_free_their_place():
     with service("--max-concurrency", 1) as (url, _), httpx.Client(base_url=url) as client:
         for _ in range(20):
             with connect(url) as connection:
@@ -212,7 +54,7 @@ def test_bound_is_given_back_by_clients_that_leave():
         until(lambda: predict(client).status_code == 200)
 
 
-def test_deadline_that_passed_is_504():
+def test_request_past_its_deadline_gets_504():
     with service() as (url, _), httpx.Client(base_url=url) as client:
         assert predict(client, **{"x-request-deadline": str(time.time() - 1)}).status_code == 504
         assert predict(client, **{"x-request-deadline": str(time.time() + 60)}).status_code == 200
@@ -234,13 +76,13 @@ def test_deadline_that_passed_is_504():
     [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 784\r\n\r\nabc"],
     ids=["nothing", "half a head", "half a body"],
 )
-def test_client_that_does_not_finish_is_closed(sent):
+def test_client_that_does_not_finish_its_request_is_disconnected(sent):
     with service("--request-timeout", 1) as (url, _), connect(url) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
 
 
-def test_slow_loris_is_closed_though_it_never_stops():
+def test_client_that_sends_headers_forever_is_disconnected():
     with service("--request-timeout", 1) as (url, _), connect(url) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\n")
         with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
@@ -265,17 +107,17 @@ def test_line_breaks_do_not_keep_an_idle_connection_open():
     [b"x: " + b"y" * 100, b"x: y\r\n" * 15],
     ids=["one header without end", "headers without end"],
 )
-def test_endless_head_is_refused(sent):
+def test_endless_head_is_rejected(sent):
     with service("--max-head", 1000) as (url, _), connect(url) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\n")
         connection.sendall(sent)
         with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
             for _ in range(10_000):
                 connection.sendall(sent[3:] * 100)
-            pytest.fail("100 MB of headers were taken")
+            pytest.fail("the service accepted 100 MB of headers")
 
 
-def test_head_over_the_limit_is_431():
+def test_head_over_the_limit_gets_431():
     with service("--max-head", 1000) as (url, _), connect(url) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 1100)
         assert connection.recv(65536).startswith(b"HTTP/1.1 431")
@@ -289,7 +131,7 @@ def test_endless_trailer_is_cut_off():
         with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
             for _ in range(10_000):
                 connection.sendall(b"y" * 10_000)
-            pytest.fail("100 MB of trailer were taken")
+            pytest.fail("the service accepted 100 MB of trailer")
 
 
 def test_idle_connection_is_closed():
@@ -301,16 +143,16 @@ def test_idle_connection_is_closed():
         assert received.startswith(b"HTTP/1.1 200")
 
 
-def test_connections_are_bounded():
+def test_connections_over_the_limit_are_closed():
     with service("--max-connections", 5) as (url, _):
         held = [connect(url) for _ in range(5)]
-        until(lambda: refused(url))
+        until(lambda: is_full(url))
         for connection in held:
             connection.close()
-        until(lambda: not refused(url))
+        until(lambda: not is_full(url))
 
 
-def test_who_asks_first_hears_of_a_full_service_before_it_sends():
+def test_client_that_expects_100_continue_gets_429_before_it_sends_the_body():
     with full_service() as url, connect(url) as connection:
         connection.sendall(HEAD.replace(b"host: x", b"host: x\r\nexpect: 100-continue"))
         with connection.makefile("rb") as answer:
@@ -320,10 +162,10 @@ def test_who_asks_first_hears_of_a_full_service_before_it_sends():
         assert said.count(b"HTTP/1.1") == 1
 
 
-def test_refusals_leave_the_connection_in_step():
+def test_connection_stays_usable_after_a_rejected_request():
     with full_service() as url, httpx.Client(base_url=url) as client:
         assert predict(client).status_code == 429
-        # A body after the head of an answer to HEAD would be taken for the next answer.
+        # A client would take a body after a response to HEAD for the next response.
         assert client.head("/predict").status_code == 429
         assert client.get("/v2/health/ready").status_code == 200
         assert predict(client).status_code == 429
@@ -339,7 +181,7 @@ def full_service():
 
 @contextlib.contextmanager
 def served(app):
-    """The URL of ``app`` under the service's own server, in a thread."""
+    """Serve ``app`` with the service's own server in a thread, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(configuration(Settings(), app))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -351,15 +193,15 @@ def served(app):
             thread.join()
 
 
-def refused(url):
+def is_full(url):
     try:
         return get(f"{url}/v2/health/live").status_code != 200
     except httpx.TransportError:
         return True
 
 
-def test_pipelined_requests_are_counted_once():
-    """What is beyond the bound is refused, and all that was taken is given back."""
+def test_each_pipelined_request_is_counted_once():
+    """Requests beyond the limit are rejected, and the others leave the count as it was."""
     two = HEAD.replace(b"784", b"%d" % (784 * 60)) + bytes(784 * 60)
     with service("--max-concurrency", 2) as (url, _):
         connections = [connect(url) for _ in range(6)]
@@ -382,7 +224,7 @@ def test_pipelined_requests_are_counted_once():
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, None], ids=["raises", "returns"])
-def test_answer_that_ends_after_its_head_is_a_500(failure):
+def test_response_that_ends_after_its_head_becomes_a_500(failure):
     async def answer(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
         if failure:
@@ -394,32 +236,10 @@ def test_answer_that_ends_after_its_head_is_a_500(failure):
         assert get(f"{url}/predict").status_code == 500
 
 
-def test_answer_comes_in_one_piece():
+def test_response_arrives_in_one_piece():
     with service() as (url, _), connect(url) as connection:
         for _ in range(5):
             connection.sendall(HEAD + DIGIT)
             head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 ")
             assert f"content-length: {len(body)}".encode() in head.splitlines()
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what memory holds")
-def test_memory_of_the_start_is_given_back_and_the_model_computes_as_before():
-    script = """if True:
-        import re
-        from pathlib import Path
-        from serving.models.bundle import RELEASE
-        from serving.models.classifier import Classifier
-        from serving.server.memory import settle
-
-        bundle = next(RELEASE.glob("*/*"))
-        classifier = Classifier(bundle / "model.onnx")
-        resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-        before, difference = resident(), classifier.verify(bundle / "golden.npz", 1e-3)
-        settle()
-        print(resident() / before, classifier.verify(bundle / "golden.npz", 1e-3) == difference)
-    """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    left, same = done.stdout.split()
-    assert float(left) < 0.8
-    assert same == "True"

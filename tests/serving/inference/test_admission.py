@@ -1,0 +1,39 @@
+"""The limit of predictions in flight, and the routes that it applies to."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.inference.admission import Admission, limited_route
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/predict", "/predict"),
+        ("/predict/", "/predict"),
+        ("/v2/models/mnist/infer", "/v2/models/{name}/infer"),
+        ("/v2/models/mnist/infer/", "/v2/models/{name}/infer"),
+        ("/v2/models/mnist/versions/3/infer", "/v2/models/{name}/versions/{version}/infer"),
+        ("/", None),
+        ("/predictions", None),
+        ("/metrics", None),
+        ("/v2/health/ready", None),
+        ("/v2/models/mnist", None),
+        ("/v2/models/mnist/ready", None),
+        ("/v2/models/infer", None),
+        ("/v2/repository/index", None),
+    ],
+)
+def test_limit_applies_to_predictions_only(path, route):
+    assert limited_route(path) == route
+
+
+def test_limit_counts_what_entered_and_not_left():
+    admission = Admission(2)
+    assert [admission.enter() for _ in range(3)] == [True, True, False]
+    assert admission.rejects("/predict")
+    assert not admission.rejects("/v2/health/ready")
+    admission.leave()
+    assert not admission.rejects("/predict")
+    assert admission.enter()

@@ -1,0 +1,31 @@
+"""The memory that the start needed is given back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what its memory holds")
+def test_settle_gives_memory_back_and_the_model_computes_as_before():
+    script = """if True:
+        import re
+        from pathlib import Path
+        from serving.models.bundle import RELEASE
+        from serving.models.classifier import Classifier
+        from serving.server.memory import settle
+
+        bundle = next(RELEASE.glob("*/*"))
+        classifier = Classifier(bundle / "model.onnx")
+        resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+        before, difference = resident(), classifier.verify(bundle / "golden.npz", 1e-3)
+        settle()
+        print(resident() / before, classifier.verify(bundle / "golden.npz", 1e-3) == difference)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    left, same = done.stdout.split()
+    assert float(left) < 0.8
+    assert same == "True"

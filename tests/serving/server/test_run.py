@@ -1,0 +1,150 @@
+"""Workers and shutdown: real processes, real sockets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.serving.server.clients import DIGIT, HEAD, connect, get, predict
+from tests.support import service, until
+
+
+def children(pid):
+    """Return the worker processes of a supervisor. Python's resource tracker is a child of it too."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            found.append(int(child))
+    return found
+
+
+# Workers
+
+
+def test_workers_share_the_work_and_the_metrics():
+    with service("--workers", 2, "--admin-keys", "key") as (url, process):
+        until(lambda: len(children(process.pid)) == 2)
+
+        def ask(_):
+            with httpx.Client(base_url=url) as client:
+                return predict(client).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(ask, range(60))) == {200}
+
+        def samples():
+            return {
+                (sample.name, sample.labels.get("model")): sample.value
+                for family in text_string_to_metric_families(get(f"{url}/metrics").text)
+                for sample in family.samples
+                if "le" not in sample.labels
+            }
+
+        # The worker that is not scraped counts its last requests a quarter of a second later.
+        until(lambda: samples()["mnist_confidence_ratio_count", "mnist"] == 60)
+        for _ in range(4):
+            assert samples()["mnist_confidence_ratio_count", "mnist"] == 60
+            assert samples()["mnist_model_loaded", "mnist"] == 2
+        [entry] = get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
+        assert entry["inference_count"] == 60
+
+        # One worker gets the request, and all workers follow.
+        key = {"x-api-key": "key"}
+        assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=key).status_code == 200
+        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503})
+        assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=key).status_code == 200
+        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200})
+
+
+def test_killed_worker_is_replaced():
+    with service("--workers", 2) as (url, process):
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
+        stop, failures, answers = threading.Event(), [], []
+
+        def ask():
+            while not stop.is_set():
+                try:
+                    with httpx.Client(base_url=url, timeout=30) as client:
+                        answers.append(predict(client).status_code)
+                except httpx.TransportError as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answers) > 50)
+        victim = children(process.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(set(children(process.pid)) - {victim}) == 2)
+        before = len(answers)
+        until(lambda: len(answers) > before + 50)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {200}
+        # Each of the four clients may have lost one request in the killed worker and one that it had accepted.
+        assert len(failures) <= 8
+
+
+def test_workers_end_with_their_supervisor():
+    with service("--workers", 2) as (url, process):
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
+        workers = children(process.pid)
+        process.kill()
+        process.wait()
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+# Shutdown
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_loses_no_request(workers):
+    with service("--workers", workers, "--drain", "0.5") as (url, process):
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
+        answers, seen = [], threading.Event()
+
+        def ask():
+            with httpx.Client(base_url=url, timeout=30) as client:
+                # A load balancer does the same: it sends requests until the service is not ready.
+                while not seen.is_set():
+                    answers.append(predict(client).status_code)
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            until(lambda: len(answers) > 50)
+            process.send_signal(signal.SIGTERM)
+            until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
+            before = len(answers)
+            until(lambda: len(answers) > before + 8)
+            seen.set()
+            for future in asking:
+                future.result()
+        assert process.wait(timeout=30) == 0
+        assert set(answers) == {200}
+
+
+def test_request_in_flight_is_answered_after_sigterm():
+    with service("--drain", "0") as (url, process), connect(url) as connection:
+        connection.sendall(HEAD + DIGIT[:100])
+        until(lambda: "mnist_http_requests_in_flight 2.0" in get(f"{url}/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not listens(url))
+        connection.sendall(DIGIT[100:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        assert process.wait(timeout=30) == 0
+
+
+def listens(url):
+    try:
+        connect(url).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""The states of a connection, one by one, with a transport in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvicorn
+
+from serving.api.app import create_app
+from serving.inference.admission import Admission
+from serving.server.protocol import Protocol, State
+from serving.server.run import configuration
+from serving.settings import Settings
+
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self):
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written = b""
+        self.closing = False
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        self.closing = True
+
+    abort = close
+
+    def pause_reading(self):
+        pass
+
+    resume_reading = pause_reading
+
+
+@pytest.fixture(scope="module")
+def app():
+    return create_app(Settings())
+
+
+async def connected(app):
+    config = configuration(Settings(), app)
+    config.load()
+    protocol = Protocol(config, uvicorn.Server(config).server_state, {})
+    protocol.connection_made(Transport())
+    return protocol
+
+
+async def answered(protocol):
+    while protocol._state is State.ANSWERING:
+        await asyncio.sleep(0)
+
+
+def test_request_in_pieces_goes_through_every_state(app):
+    async def steps():
+        protocol = await connected(app)
+        states = [protocol._state]
+        for piece in (HEAD[:30], HEAD[30:] + bytes(100), bytes(684)):
+            protocol.data_received(piece)
+            states.append((protocol._state, protocol._timer is not None))
+        await answered(protocol)
+        return [*states, protocol._state], protocol.transport.written
+
+    states, written = asyncio.run(steps())
+    assert states == [State.IDLE, (State.HEAD, True), (State.BODY, True), (State.ANSWERING, False), State.IDLE]
+    assert written.startswith(b"HTTP/1.1 200 ")
+
+
+def test_whole_request_sets_no_timer_of_its_own(app):
+    async def steps():
+        protocol = await connected(app)
+        protocol.data_received(HEAD + bytes(784))
+        assert protocol._state is State.ANSWERING
+        assert protocol._timer is None
+        await answered(protocol)
+        # After a response uvicorn's keep-alive timer runs.
+        assert protocol._timer is None
+        assert protocol.timeout_keep_alive_task is not None
+
+    asyncio.run(steps())
+
+
+def test_rejected_body_is_discarded_and_the_next_request_is_read(app):
+    async def steps():
+        protocol = await connected(app)
+        admission, app.state.service.admission = app.state.service.admission, Admission(0)
+        protocol.data_received(HEAD + bytes(10))
+        states = [protocol._state]
+        protocol.data_received(bytes(774))
+        states.append(protocol._state)
+        rejected, protocol.transport.written = protocol.transport.written, b""
+        app.state.service.admission = admission
+        protocol.data_received(HEAD + bytes(784))
+        await answered(protocol)
+        return states, rejected, protocol.transport.written
+
+    states, rejected, written = asyncio.run(steps())
+    assert states == [State.DISCARD, State.IDLE]
+    assert rejected.startswith(b"HTTP/1.1 429 ")
+    assert written.startswith(b"HTTP/1.1 200 ")
+
+
+def test_pipelined_request_is_read_while_the_first_is_answered(app):
+    async def steps():
+        protocol = await connected(app)
+        protocol.data_received(HEAD + bytes(784) + HEAD + bytes(10))
+        assert protocol._state is State.BODY
+        protocol.data_received(bytes(774))
+        assert protocol._state is State.ANSWERING
+        await answered(protocol)
+        return protocol.transport.written
+
+    assert asyncio.run(steps()).count(b"HTTP/1.1 200 ") == 2

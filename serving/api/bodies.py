@@ -24,6 +24,8 @@ HOW_TO_SEND = (
     '(application/octet-stream, 784 bytes per image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
 )
 
+JSON_IMAGE_RULE = "an image is a list of 28 rows of 28 integers in 0..255"
+
 JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body that is not the JSON it expects."""
 
@@ -128,9 +130,9 @@ def pixels_of(images: Iterable[msgspec.Raw], path: str) -> bytes:
             # bytes() checks the range of the pixels faster than a rule of msgspec would.
             rows += map(bytes, _decode_image(image))
         except JSON_ERRORS as error:
-            raise InputError(_with_path(str(error), f"{path}[{index}]")) from error
+            raise InputError(f"{_with_path(str(error), f'{path}[{index}]')}; {JSON_IMAGE_RULE}") from error
         except (ValueError, OverflowError) as error:
-            raise InputError(f"`{path}[{index}]` has a pixel that is not in 0..255") from error
+            raise InputError(f"a pixel is out of range - at `{path}[{index}]`; {JSON_IMAGE_RULE}") from error
     return b"".join(rows)
 
 

@@ -162,7 +162,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     deadline = context.deadline(query.get("timeout"))
     include = query.get("include")
     if include not in (None, *INCLUDES):
-        raise InputError(f"include {include!r}: must be one of {', '.join(INCLUDES)}")
+        raise InputError(f"include {include!r}: must be {' or '.join(INCLUDES)}")
     images, reasons = await read_images(request)
     timing.end("decode")
     body = await service.pipeline.run(

@@ -137,7 +137,7 @@ def _flat_values(data: bytes) -> bytes:
     except JSON_ERRORS as error:
         raise InputError(f"`{DATA_PATH}` is not a list of integers: {error}") from error
     except (ValueError, OverflowError) as error:
-        raise InputError(f"`{DATA_PATH}` has a number that is not in 0..255") from error
+        raise InputError(f"`{DATA_PATH}` has a number out of range: must be in 0..255") from error
 
 
 def _pieces(text: bytes) -> Iterator[bytes]:

@@ -24,6 +24,9 @@ from serving.telemetry.metrics import Timing
 
 BINARY_TYPE = "application/octet-stream"
 
+# The name of the header as ASGI has it.
+ASGI_JSON_LENGTH = JSON_LENGTH_HEADER.lower().encode()
+
 
 @dataclass
 class InferOperation(Operation):
@@ -86,8 +89,7 @@ def decode(context: RequestContext, body: bytes) -> tuple[InferRequest, Images]:
     """Return the request in a body that may be compressed, and its images."""
     settings = context.service.settings
     content = decompress(body, context.header(b"content-encoding") or "", settings.max_body)
-    json_length = context.header(JSON_LENGTH_HEADER.lower().encode())
-    return tensors.decode(content, json_length, settings.max_batch)
+    return tensors.decode(content, context.header(ASGI_JSON_LENGTH), settings.max_batch)
 
 
 def encode(
@@ -95,11 +97,9 @@ def encode(
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Return the body of the response and its headers."""
     text, binary = tensors.encode(model, asked, outputs, output)
-    headers = [(b"content-type", b"application/json")]
     if binary:
-        headers = [
-            (b"content-type", BINARY_TYPE.encode()),
-            (JSON_LENGTH_HEADER.lower().encode(), b"%d" % len(text)),
-        ]
+        headers = [(b"content-type", BINARY_TYPE.encode()), (ASGI_JSON_LENGTH, b"%d" % len(text))]
+    else:
+        headers = [(b"content-type", b"application/json")]
     content, encoding_headers = compress(text + binary, context.header(b"accept-encoding") or "")
     return content, headers + encoding_headers

@@ -35,8 +35,10 @@ DATATYPE = DATATYPES[INPUT.dtype]
 # A flat list of numbers is decoded in pieces of about this many bytes.
 FLAT_PIECE_BYTES = 1 << 16
 
-# Where an error message says that the data of the only input is.
+# The place of the data of the only input, for error messages.
 DATA_PATH = "$.inputs[0].data"
+
+LENGTH = re.compile("[0-9]{1,15}")
 
 # The start of JSON data that is nested like its shape.
 NESTED = re.compile(rb"\[[ \t\r\n]*\[")
@@ -58,8 +60,8 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
         max_batch: the largest N.
 
     Raises:
-        InputError: the body is not an inference request for the input of the model.
-        InputTooLargeError: it has more than ``max_batch`` images.
+        InputTooLargeError: the input has more than ``max_batch`` images.
+        InputError: the body is not an inference request, or its input is not that of the model.
     """
     size = len(body) if json_length is None else _size_of_json(json_length, len(body))
     if json_length is not None and size == 0:
@@ -80,8 +82,9 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
 
 
 def _size_of_json(header: str, body_size: int) -> int:
-    # int() alone would also take signs, spaces, underscores and the digits of other scripts.
-    if header.isascii() and header.isdigit() and int(header) <= body_size:
+    # int() alone would also take signs, spaces, underscores and the digits of other scripts, and it raises an error of
+    # its own for thousands of digits.
+    if LENGTH.fullmatch(header) and int(header) <= body_size:
         return int(header)
     raise InputError(f"{JSON_LENGTH_HEADER} {header!r}: must be the number of bytes of JSON at the start of the body")
 

@@ -39,6 +39,12 @@ def test_message_says_what_is_wrong_and_where(data, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("length", ["", "x", "-1", "+1", "1_0", " 1", "1e3", "\u0663", "99999999", "9" * 5000])
+def test_wrong_json_length_is_rejected(length):
+    with pytest.raises(InputError, match="Inference-Header-Content-Length"):
+        decode(request([0] * 1568), length, max_batch=1024)
+
+
 @pytest.mark.parametrize("depth", [10, 100, 1000, 100_000])
 def test_deep_nesting_is_rejected(depth):
     body = request("DATA").replace(b'"DATA"', b"[" * depth + b"0" + b"]" * depth)

@@ -20,11 +20,9 @@ from typing import Any
 
 import click
 
-# Run as a file, this folder comes first on the path, and its training.py hides the package.
 from benchmarks.report import conditions, tell
 from training.config import TrainConfig
-from training.data import digits as data
-from training.data.digits import Splits
+from training.data.digits import Splits, load
 from training.distill.ensemble import Ensemble
 from training.evaluate import evaluate
 from training.loop.progress import Progress
@@ -268,7 +266,7 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
     for name in filter(None, rows.split(",")):
         if name not in ROWS:
             raise click.UsageError(f"--rows {name}: choose from {', '.join(ROWS)}")
-    splits = data.load("mnist")
+    splits = load("mnist")
 
     def text() -> str:
         recorded = save.read_text().partition("**What was tried**")[0] if save and save.exists() else ""

@@ -1,9 +1,10 @@
-"""Steadiness under load: a neighbour with large batches, and twice the load that can be carried.
+"""Latency under load: beside a client that sends large batches, and with twice the requests that a worker can serve.
 
     python -m benchmarks.load [--seconds 5] [--save benchmarks/results/load.md]
 
-One pinned worker, clients on the other core. Single digits come in an open loop: at random moments (a Poisson
-process), whether or not others are done, and a latency counts from the moment of arrival.
+One worker runs on core 0 and the clients run on core 1. Requests with one digit come in an open loop: they start at
+random moments (a Poisson process), whether or not earlier ones have their response. Latency is the time from such a
+moment to the whole response.
 """
 
 from __future__ import annotations
@@ -21,25 +22,17 @@ import click
 import numpy as np
 import uvloop
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.harness import example_requests, requests_per_second, run_service, service_conditions
 from benchmarks.report import tell
-from benchmarks.serving import BIN, bodies, free_port, process, resident, where, wrk
 
-# So many images in one request of the neighbour.
-THOUSAND = 1024
-# So many single digits a second beside it.
-SINGLES = 200
-
-
-def as_bytes(path: str, kind: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """A whole request as it goes over the wire."""
-    lines = [f"POST {path} HTTP/1.1", "host: benchmark", f"content-type: {kind}", f"content-length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+# Images in each request of the client with large batches.
+LARGE_BATCH = 1024
+# Requests with one digit per second beside that client.
+SINGLE_RATE = 200
 
 
-def answer_size(received: bytes) -> int | None:
-    """How long the answer is that begins here, once its head is whole."""
+def response_size(received: bytes) -> int | None:
+    """Return the size in bytes of the response that starts here, or None before its headers are complete."""
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -47,182 +40,180 @@ def answer_size(received: bytes) -> int | None:
     return end + 4 + int(received[start : received.index(b"\r\n", start)])
 
 
-@contextlib.contextmanager
-def service(*options: object) -> Iterator[tuple[int, int]]:
-    """The service on core 0: its port and process id."""
-    port = free_port()
-    command = [BIN / "mnist-serve", "--port", port, "--log-level", "error", *options]
-    with process(command, f"http://127.0.0.1:{port}/v2/health/ready") as (pid, _):
-        yield port, pid
+# Large batches
 
 
-def ask(connection: socket.socket, request: bytes) -> bytes:
-    """Send a request and wait for the whole answer."""
+def send(connection: socket.socket, request: bytes) -> int:
+    """Send a request, wait for the whole response, and return its status."""
     connection.sendall(request)
     received = b""
-    while (size := answer_size(received)) is None or len(received) < size:
+    while (size := response_size(received)) is None or len(received) < size:
         part = connection.recv(1 << 20)
         if not part:
-            raise ConnectionError("the service closed the connection before its answer was whole")
+            raise ConnectionError("the service closed the connection before the response was complete")
         received += part
-    return received
-
-
-# A neighbour
+    return int(received[9:12])
 
 
 @contextlib.contextmanager
-def neighbour(port: int, request: bytes) -> Iterator[list[int]]:
-    """Somebody who sends ``request`` without pause."""
-    done: list[int] = []
+def batch_client(port: int, request: bytes) -> Iterator[list[int]]:
+    """Send ``request`` without pause from another thread. Yield a list that collects the statuses of the responses."""
+    statuses: list[int] = []
     stop = threading.Event()
 
     def work() -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             while not stop.is_set():
-                done.append(int(ask(connection, request)[9:12]))
+                statuses.append(send(connection, request))
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield done
+        yield statuses
     finally:
         stop.set()
         thread.join()
 
 
-# Overload
+# The open loop
 
 
-class Caller(asyncio.Protocol):
-    """A connection that asks once at a time."""
+class Connection(asyncio.Protocol):
+    """A connection with at most one request in flight."""
 
-    def __init__(self, idle: list[Caller]) -> None:
+    def __init__(self, idle: list[Connection]) -> None:
         self._idle = idle
         self._received = b""
-        self.answered: asyncio.Future[int] | None = None
+        self.status: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        size = answer_size(self._received)
+        size = response_size(self._received)
         if size is not None and len(self._received) >= size:
             status, self._received = int(self._received[9:12]), b""
             self._idle.append(self)
-            if self.answered:
-                self.answered.set_result(status)
+            if self.status:
+                self.status.set_result(status)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.answered and not self.answered.done():
-            self.answered.set_result(0)
+        if self.status and not self.status.done():
+            self.status.set_result(0)
 
 
 async def open_loop(port: int, request: bytes, rate: float, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Requests at ``rate`` a second: the milliseconds of each from its arrival, and its status (0: cut off)."""
+    """Send ``rate`` requests per second.
+
+    Return for each request the latency in milliseconds and the status. Status 0 means that the connection was closed
+    without a response.
+    """
     loop = asyncio.get_running_loop()
-    idle: list[Caller] = []
+    idle: list[Connection] = []
     draw = random.Random(0)
     results: list[tuple[float, int]] = []
 
-    async def one(arrival: float) -> None:
+    async def one(start: float) -> None:
         if idle:
-            caller = idle.pop()
+            connection = idle.pop()
         else:
-            _, caller = await loop.create_connection(lambda: Caller(idle), "127.0.0.1", port)
-        caller.answered = loop.create_future()
-        caller.transport.write(request)
-        status = await caller.answered
-        results.append(((loop.time() - arrival) * 1000, status))
+            _, connection = await loop.create_connection(lambda: Connection(idle), "127.0.0.1", port)
+        connection.status = loop.create_future()
+        connection.transport.write(request)
+        status = await connection.status
+        results.append(((loop.time() - start) * 1000, status))
 
-    arrival = loop.time()
-    end = arrival + seconds
+    start = loop.time()
+    end = start + seconds
     async with asyncio.TaskGroup() as group, asyncio.timeout(seconds + 60):
-        while arrival < end:
-            arrival += draw.expovariate(rate)
-            if (wait := arrival - loop.time()) > 0:
+        while start < end:
+            start += draw.expovariate(rate)
+            if (wait := start - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            group.create_task(one(arrival))
-    for caller in idle:
-        caller.transport.close()
-    milliseconds, statuses = zip(*results, strict=True)
-    return np.array(milliseconds), np.array(statuses)
+            group.create_task(one(start))
+    for connection in idle:
+        connection.transport.close()
+    latencies, statuses = zip(*results, strict=True)
+    return np.array(latencies), np.array(statuses)
 
 
-def beside_a_neighbour(seconds: float) -> list[str]:
-    """A row for each form of the neighbour's requests."""
-    rows = ["| neighbour sends | p50 ms | p99 ms | p99 to that without neighbour |", "|---|---|---|---|"]
-    single = as_bytes(*bodies(1)["raw pixels"])
+# The two tables
+
+
+def measure_beside_batches(seconds: float) -> list[str]:
+    """Return a table with two rows for each kind of body: without the client with large batches, and with it."""
+    rows = ["| the other client sends | p50 ms | p99 ms | p99 / p99 without it |", "|---|---|---|---|"]
+    single = example_requests(1)["raw pixels"].as_bytes()
 
     def measure(port: int) -> np.ndarray:
-        milliseconds, statuses = uvloop.run(open_loop(port, single, SINGLES, seconds))
+        latencies, statuses = uvloop.run(open_loop(port, single, SINGLE_RATE, seconds))
         if set(statuses) != {200}:
-            raise click.ClickException("a single digit was refused")
-        return milliseconds
+            raise click.ClickException(f"requests with one digit got the statuses {set(statuses)}, not only 200")
+        return latencies
 
-    with service() as (port, _):
-        measure(port)
-        for form in ("raw pixels", "OIP binary", "JSON", "OIP JSON"):
-            alone = measure(port)
-            with neighbour(port, as_bytes(*bodies(THOUSAND)[form])) as done:
-                beside = measure(port)
-            if not done or set(done) != {200}:
-                raise click.ClickException(f"the neighbour got {done}")
+    with run_service() as service:
+        measure(service.port)
+        for kind in ("raw pixels", "Open Inference binary", "JSON", "Open Inference JSON"):
+            alone = measure(service.port)
+            with batch_client(service.port, example_requests(LARGE_BATCH)[kind].as_bytes()) as statuses:
+                beside = measure(service.port)
+            if set(statuses) != {200}:
+                raise click.ClickException(f"large batches got the statuses {set(statuses)}, not only 200")
             before, after = np.percentile(alone, 99), np.percentile(beside, 99)
             rows.append(f"| nothing | {np.median(alone):.2f} | {before:.2f} | 1 |")
             rows.append(
-                f"| {THOUSAND} images as {form}, {len(done) / seconds:.1f} times a second "
+                f"| {LARGE_BATCH} images as {kind}, {len(statuses) / seconds:.1f} times per second "
                 f"| {np.median(beside):.2f} | {after:.2f} | {after / before:.1f} |"
             )
             click.echo(rows[-1], err=True)
     return rows
 
 
-def overload(seconds: float) -> list[str]:
-    """Rows at a tenth of the best throughput, at half, at all of it, and at twice."""
+def measure_overload(seconds: float) -> list[str]:
+    """Return a table with rows at a tenth of the capacity of a worker, at half of it, at all of it, and at twice."""
     rows = [
-        "| load | offered/s | accepted/s | 429 | p50 ms | p99 ms of the accepted | p99 to unloaded | memory MB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| load / capacity | sent/s | accepted/s | accepted / capacity | rejected with 429 | p50 ms of the accepted "
+        "| p99 ms of the accepted | p99 / p99 at a tenth | memory MB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    path, kind, body, headers = bodies(1)["raw pixels"]
-    request = as_bytes(path, kind, body, headers)
-    unloaded = None
-    with service() as (port, pid):
-        best = wrk(f"http://127.0.0.1:{port}{path}", kind, body, headers, int(seconds))
+    request = example_requests(1)["raw pixels"]
+    first = None
+    with run_service() as service:
+        capacity = requests_per_second(service.port, request, int(seconds))
         for share in (0.1, 0.5, 1, 2):
-            milliseconds, statuses = uvloop.run(open_loop(port, request, share * best, seconds))
-            if strange := set(statuses) - {200, 429}:
-                raise click.ClickException(f"answers with status {strange}")
-            accepted = milliseconds[statuses == 200]
+            latencies, statuses = uvloop.run(open_loop(service.port, request.as_bytes(), share * capacity, seconds))
+            if unexpected := set(statuses) - {200, 429}:
+                raise click.ClickException(f"requests got the statuses {unexpected}, not only 200 and 429")
+            accepted = latencies[statuses == 200]
             p99 = np.percentile(accepted, 99)
-            unloaded = unloaded or p99
+            first = first or p99
             rows.append(
-                f"| {share:g} of the best | {len(statuses) / seconds:.0f} | {len(accepted) / seconds:.0f}, "
-                f"{len(accepted) / seconds / best:.0%} of the best | {(statuses == 429).sum()} "
-                f"| {np.median(accepted):.2f} | {p99:.2f} | {p99 / unloaded:.1f} | {resident(pid):.0f} |"
+                f"| {share:g} | {len(statuses) / seconds:.0f} | {len(accepted) / seconds:.0f} "
+                f"| {len(accepted) / seconds / capacity:.0%} | {(statuses == 429).sum()} | {np.median(accepted):.2f} "
+                f"| {p99:.2f} | {p99 / first:.1f} | {service.memory():.0f} |"
             )
             click.echo(rows[-1], err=True)
-    return [f"The best is {best:.0f} requests a second (closed loop, wrk).", "", *rows]
+    return [f"The capacity is {capacity:.0f} requests per second (wrk, closed loop).", "", *rows]
 
 
 @click.command()
-@click.option("--seconds", default=5, show_default=True, help="Each measure lasts so long.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the tables here too.")
+@click.option("--seconds", default=5, show_default=True, help="Duration of each measurement.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
 def main(seconds: int, save: Path | None) -> None:
-    """Measure, and print two tables."""
-    # As the load generator: beside the service, not in its way.
+    """Measure latency under load and print two tables."""
+    # The clients must not take time from the service, which runs on core 0.
     os.sched_setaffinity(0, {1})
     lines = [
-        where("clients"),
+        service_conditions("clients"),
         "",
-        "**A single digit beside a neighbour with large batches**",
+        f"**Requests with one digit, {SINGLE_RATE} per second, beside a client with large batches**",
         "",
-        *beside_a_neighbour(seconds),
+        *measure_beside_batches(seconds),
         "",
-        "**More requests than can be carried**, single digits as raw pixels",
+        "**Requests with one digit (raw pixels), up to twice the capacity of a worker**",
         "",
-        *overload(seconds),
+        *measure_overload(seconds),
     ]
     tell(lines, save)
 

@@ -1,4 +1,4 @@
-"""What every table of figures says of itself, and where it goes."""
+"""The conditions that stand above each table of results, and the output of the table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import click
 
 
 def conditions(*packages: str, also: str = "") -> str:
-    """The machine, the versions, what else matters, and the command."""
+    """Return the machine, the versions of the packages, the text ``also``, and on a second line the command."""
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
-    return f"{machine}{also and f'; {also}'}\n`python {shlex.join(sys.argv)}`"
+    benchmark = sys.modules["__main__"].__spec__.name
+    return f"{machine}{also and f'; {also}'}\n`{shlex.join(['python', '-m', benchmark, *sys.argv[1:]])}`"
 
 
 def tell(lines: Iterable[str], save: Path | None) -> None:
-    """Print, and write to ``save`` too where there is one."""
+    """Print the lines, and write them to the file ``save`` if it is given."""
     text = "\n".join(lines)
     click.echo(text)
     if save:

@@ -31,7 +31,7 @@ from serving.models import repository
 from serving.models.bundle import RELEASE
 from serving.pictures.mnist_form import decode
 from training.augment.fonts import find_fonts
-from training.data import digits as data
+from training.data.digits import load
 
 PIXELS = 25_000_000
 SCALE = 6
@@ -197,7 +197,7 @@ def main(
         lines.append(text)
 
     read = Reader(folder, model)
-    test = data.load("mnist", folder=mnist).test
+    test = load("mnist", folder=mnist).test
     digits, truth = test.images.numpy()[:images], test.labels.numpy()[:images]
     model_named = f"model {read.model.name} version {read.model.version}"
     tell(conditions("onnxruntime", "numpy", "pillow", also=model_named) + "\n")

@@ -1,267 +1,216 @@
-"""Speed of the service: one pinned worker, one pinned wrk, beside a bare ASGI function that does the same.
+"""Speed of the service, compared with a bare ASGI function that does the same work, or with another checkout.
 
     python -m benchmarks.serving [--seconds 3] [--save benchmarks/results/serving.md]
+    python -m benchmarks.serving --against FOLDER
 
-Needs wrk and taskset (Debian: wrk, util-linux) and two cores. The service and the floor run at once on
-the same core, and each row's rounds alternate between them, so that a noisy machine is noisy for both;
-the ratio is that of the medians.
+Needs wrk and taskset (Debian: wrk, util-linux) and two cores. Both servers run on core 0 at the same time, and wrk on
+core 1 sends requests to one of them at a time. The rounds alternate between the servers, so that other work on the
+machine slows both of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
-from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-from benchmarks.report import conditions, tell
-from serving.models import bundle
+from benchmarks.harness import (
+    BIN,
+    CONNECTIONS,
+    PACKAGED_MODEL,
+    ROOT,
+    Request,
+    example_requests,
+    free_port,
+    requests_per_second,
+    run_server,
+    run_service,
+    service_conditions,
+)
+from benchmarks.report import tell
 
-BIN = Path(sys.executable).parent
-CONNECTIONS = 8
-
-LUA = """
-local file = io.open("{body}", "rb")
-wrk.method = "POST"
-wrk.body = file:read("*all")
-wrk.headers["Content-Type"] = "{kind}"
-{headers}
-file:close()
-"""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+# The path of the bare ASGI function for each kind of body that it reads.
+BARE_PATHS = {"raw pixels": "/", "JSON": "/json"}
 
 
-@contextlib.contextmanager
-def process(command: list[object], url: str, **environment: str) -> Iterator[tuple[int, float]]:
-    """A server pinned to core 0: its process id, and seconds from its start until it was ready."""
-    line = ["taskset", "-c", "0", *map(str, command)]
-    started = time.perf_counter()
-    running = subprocess.Popen(
-        line, env=os.environ | environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(url)
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                if running.poll() is not None:
-                    raise click.ClickException(f"{line} did not start") from None
-                time.sleep(0.005)
-        yield running.pid, time.perf_counter() - started
-    finally:
-        running.terminate()
-        running.wait()
-
-
-def digits(count: int) -> np.ndarray:
-    """Real digits: the packaged golden set, again and again."""
-    with np.load(bundle.RELEASE / "mnist" / "1" / bundle.GOLDEN) as golden:
-        images = golden["images"]
-    return np.resize(images, (count, 28, 28))
-
-
-def png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def bodies(batch: int) -> dict[str, tuple[str, str, bytes, dict[str, str]]]:
-    """Path, content type, body and headers by the name of the form."""
-    images = digits(batch)
-    tensor = {"name": "images", "shape": [batch, 28, 28], "datatype": "UINT8"}
-    head = json.dumps(
-        {
-            "inputs": [tensor | {"parameters": {"binary_data_size": images.nbytes}}],
-            "parameters": {"binary_data_output": True},
-        }
-    ).encode()
-    forms = {
-        "raw pixels": ("/predict", "application/octet-stream", images.tobytes(), {}),
-        "JSON": ("/predict", "application/json", json.dumps({"images": images.tolist()}).encode(), {}),
-        "OIP JSON": (
-            "/v2/models/mnist/infer",
-            "application/json",
-            json.dumps({"inputs": [tensor | {"data": images.ravel().tolist()}]}).encode(),
-            {},
-        ),
-        "OIP binary": (
-            "/v2/models/mnist/infer",
-            "application/octet-stream",
-            head + images.tobytes(),
-            {"Inference-Header-Content-Length": str(len(head))},
-        ),
-    }
-    if batch == 1:
-        forms["PNG"] = ("/predict", "image/png", png(images[0]), {})
-    return forms
-
-
-def wrk(url: str, kind: str, body: bytes, headers: dict[str, str], seconds: float) -> float:
-    """Requests a second from a pinned wrk; fails on any answer but 200, and on any that did not come."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "body").write_bytes(body)
-        lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
-        script = Path(folder) / "post.lua"
-        script.write_text(LUA.format(body=Path(folder) / "body", kind=kind, headers=lines))
-        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
-        raise click.ClickException(f"{url} refused: {said}")
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
-
-
-def resident(pid: int) -> float:
-    """MB of memory."""
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1000  # type: ignore[index]
-
-
-def where(load: str) -> str:
-    """The conditions of figures of the service."""
-    return conditions("litestar", "uvicorn", "onnxruntime", "numpy", also=f"server on core 0, {load} on core 1")
-
-
-def compare(repository: Path, seconds: int, rounds: int, batches: list[int]) -> tuple[list[str], float, float]:
-    """A row for each form and batch; the median of the seconds to ready; memory at the end."""
-    ours, floor = free_port(), free_port()
-    service = [BIN / "mnist-serve", "--port", ours, "--repository", repository, "--log-level", "error"]
-    bare = [BIN / "uvicorn", "benchmarks.floor:app", "--port", floor, "--no-access-log", "--log-level", "error"]
-    rows, starts = [], []
+def compare_with_bare_function(name: str, repository: Path, seconds: int, rounds: int, batches: list[int]) -> list[str]:
+    """Return a table with a row for each kind of body and batch size, under a line with start time and memory."""
+    start = []
     for _ in range(rounds):
-        with process(service, f"http://127.0.0.1:{ours}/v2/health/ready") as (_, ready):
-            starts.append(ready)
+        with run_service("--repository", repository) as service:
+            start.append(service.start_seconds)
+    port = free_port()
+    command = [BIN / "uvicorn", "benchmarks.bare_asgi:app", "--port", port, "--no-access-log", "--log-level", "error"]
+    rows = []
     with (
-        process(service, f"http://127.0.0.1:{ours}/v2/health/ready") as (pid, _),
-        process(bare, f"http://127.0.0.1:{floor}/", MNIST_REPOSITORY=str(repository)),
+        run_service("--repository", repository) as service,
+        run_server(command, port, MNIST_REPOSITORY=str(repository)) as bare,
     ):
         for batch in batches:
-            for form, (path, kind, body, headers) in bodies(batch).items():
-                base = "/json" if form == "JSON" else "/"
-                taken: list[tuple[float, float]] = []
-                compared = form in ("raw pixels", "JSON")
+            for kind, request in example_requests(batch).items():
+                speeds, bare_speeds = [], []
                 for _ in range(rounds):
-                    mine = wrk(f"http://127.0.0.1:{ours}{path}", kind, body, headers, seconds)
-                    theirs = wrk(f"http://127.0.0.1:{floor}{base}", kind, body, headers, seconds) if compared else 0.0
-                    taken.append((mine, theirs))
-                mine, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
-                ratio = f"{theirs:.0f} | {mine / theirs:.0%}" if compared else "| "
-                rows.append(f"| {form} | {batch} | {mine:.0f} | {mine * batch:.0f} | {ratio} |")
-                click.echo(rows[-1], err=True)
-        return rows, statistics.median(starts), resident(pid)
+                    speeds.append(requests_per_second(service.port, request, seconds))
+                    if path := BARE_PATHS.get(kind):
+                        same = Request(path, request.content_type, request.body)
+                        bare_speeds.append(requests_per_second(bare.port, same, seconds))
+                speed = statistics.median(speeds)
+                row = f"| {kind} | {batch} | {speed:.0f} | {speed * batch:.0f} |"
+                if bare_speeds:
+                    bare_speed = statistics.median(bare_speeds)
+                    row += f" {bare_speed:.0f} | {speed / bare_speed:.0%} |"
+                else:
+                    row += " | |"
+                rows.append(row)
+                click.echo(row, err=True)
+        memory = service.memory()
+    return [
+        f"**{name}**: ready {statistics.median(start):.2f} s after the start of the process; "
+        f"{memory:.0f} MB of memory after the measurements.",
+        "",
+        "| request body | images per request | requests/s | images/s | bare ASGI function, requests/s "
+        "| service / bare function |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
 
 
-# Whose time it is, by the innermost frame that one of these finds.
-OWNERS = {
-    r"onnxruntime/": "the model, in onnxruntime",
-    r"(send|_sent_whole) \((uvicorn/|serving/server/run\.py)": "writing the answer",
-    r"uvicorn/|asyncio/|serving/server/run\.py": "uvicorn and uvloop, the rest",
-    r"litestar/": "litestar: routing, the handler's arguments, its exception layer",
-    r"serving/telemetry/metrics\.py|prometheus_client/": "metrics",
-    r"serving/api/middleware\.py": "request id and headers",
-    r"serving/": "decode, queue, encode",
+def compare_with_checkout(other: Path, seconds: int, rounds: int, batches: list[int]) -> list[str]:
+    """Return a table of this checkout and ``other``, each with its packaged model: speed, start time and memory.
+
+    Every round starts both services anew. The order of the two changes from round to round.
+    """
+    figures: dict[str, dict[Path, list[float]]] = {}
+
+    def record(name: str, checkout: Path, figure: float) -> None:
+        figures.setdefault(name, {ROOT: [], other: []})[checkout].append(figure)
+
+    for number in range(rounds):
+        order = [ROOT, other] if number % 2 == 0 else [other, ROOT]
+        with contextlib.ExitStack() as stack:
+            services = {checkout: stack.enter_context(run_service(folder=checkout)) for checkout in order}
+            for batch in batches:
+                for kind, request in example_requests(batch).items():
+                    for checkout in order:
+                        speed = requests_per_second(services[checkout].port, request, seconds)
+                        record(f"requests/s: {kind}, {batch} {'image' if batch == 1 else 'images'}", checkout, speed)
+            for checkout in order:
+                record("MB of memory per worker", checkout, services[checkout].memory())
+                record("seconds from start to ready", checkout, services[checkout].start_seconds)
+        click.echo(f"round {number + 1} of {rounds} is done", err=True)
+    rows = []
+    for name, by_checkout in figures.items():
+        ratios = [this / that for this, that in zip(by_checkout[ROOT], by_checkout[other], strict=True)]
+        medians = [statistics.median(by_checkout[checkout]) for checkout in (ROOT, other)]
+        this, that = (f"{median:.0f}" if median >= 10 else f"{median:.2f}" for median in medians)
+        rows.append(
+            f"| {name} | {this} | {that} | {statistics.median(ratios):.3f} | {min(ratios):.3f} to {max(ratios):.3f} |"
+        )
+    return [
+        f"Medians of {rounds} rounds. A ratio is this checkout / the other one, in the same round. "
+        "Above 1, speed is better; below 1, memory and start time are better.",
+        "",
+        "| figure | this checkout | the other checkout | median ratio | lowest to highest ratio |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+# Patterns for a frame in py-spy's form, "function (file:line)", and the part of the program that the frame belongs to.
+# Time counts for the innermost frame that matches any pattern. Of several patterns that match, the first counts.
+PARTS = {
+    r"onnxruntime/": "inference in onnxruntime",
+    r"\w*(sen[dt]|write|respond)\w* \((uvicorn/|serving/server/protocol\.py)": "writing the response",
+    r"uvicorn/|asyncio/|serving/server/protocol\.py": "uvicorn and uvloop, everything else",
+    r"litestar/": "Litestar: routing, handler arguments, exception handling",
+    r"serving/telemetry/|prometheus_client/": "metrics",
+    r"serving/api/(middleware|context)\.py": "request id and response headers",
+    r"serving/(api|inference|pictures|models)/": "decode, queue and encode",
+    r"serving/": "other parts of the service",
 }
 
 
-def profile(repository: Path, seconds: int) -> list[str]:
-    """Where the time of a raw-pixels request goes, as py-spy sees it: a row for each owner."""
-    port = free_port()
-    service = [BIN / "mnist-serve", "--port", port, "--repository", repository, "--log-level", "error"]
-    path, kind, body, headers = bodies(1)["raw pixels"]
+def part_of(stack: str) -> str:
+    """Return the part of the program that a stack of py-spy was in; the frames are separated by semicolons."""
+    for frame in reversed(stack.split(";")):
+        for pattern, part in PARTS.items():
+            if re.search(pattern, frame):
+                return part
+    return "everything else"
+
+
+def profile(seconds: int) -> list[str]:
+    """Return a table of the parts of the program and their shares of the time, as sampled by py-spy."""
     shares: Counter[str] = Counter()
-    with (
-        process(service, f"http://127.0.0.1:{port}/v2/health/ready") as (pid, _),
-        tempfile.NamedTemporaryFile("r") as stacks,
-    ):
-        load = threading.Thread(target=wrk, args=(f"http://127.0.0.1:{port}{path}", kind, body, headers, seconds + 2))
+    with run_service() as service, tempfile.NamedTemporaryFile("r") as stacks:
+        request = example_requests(1)["raw pixels"]
+        load = threading.Thread(target=requests_per_second, args=(service.port, request, seconds + 2))
         load.start()
-        command = ["py-spy", "record", "--pid", pid, "--duration", seconds, "--rate", 250, "--format", "raw"]
+        command = ["py-spy", "record", "--pid", service.pid, "--duration", seconds, "--rate", 250, "--format", "raw"]
         subprocess.run([*map(str, command), "--output", stacks.name], check=True, capture_output=True)
         load.join()
         for line in stacks:
-            frames, _, count = line.rpartition(" ")
-            # The other threads wait.
-            if "uvicorn/" in frames:
-                found = (
-                    owner
-                    for frame in reversed(frames.split(";"))
-                    for known, owner in OWNERS.items()
-                    if re.search(known, frame)
-                )
-                shares[next(found)] += int(count)
-    return [f"| {owner} | {count / shares.total():.0%} |" for owner, count in shares.most_common()]
-
-
-def as_repository(folder: Path, model: Path) -> Path:
-    """A repository with the bundle ``model`` as version 1 of ``mnist``."""
-    shutil.copytree(model, folder / "mnist" / "1")
-    return folder
+            stack, _, count = line.rpartition(" ")
+            # Only the thread that runs uvicorn works on the requests.
+            if "uvicorn/" in stack:
+                shares[part_of(stack)] += int(count)
+    return [
+        "**Where the time of a request goes** (cnn, raw pixels, one image per request; py-spy, innermost frame):",
+        "",
+        "| part of the program | share of the time |",
+        "|---|---|",
+        *(f"| {part} | {count / shares.total():.0%} |" for part, count in shares.most_common()),
+    ]
 
 
 @click.command()
-@click.option("--seconds", default=3, show_default=True, help="Each measure lasts so long.")
-@click.option("--rounds", default=3, show_default=True, help="Each figure is the median of so many measures.")
-@click.option("--batch", "batches", multiple=True, type=int, default=(1, 8, 64), show_default=True)
+@click.option("--seconds", default=3, show_default=True, help="Duration of each measurement.")
+@click.option("--rounds", default=3, show_default=True, help="Measurements for each figure; the median is reported.")
 @click.option(
-    "--mlp", type=click.Path(path_type=Path, exists=True), help="A published bundle of the mlp, to measure too."
+    "--batch", "batches", multiple=True, type=int, default=(1, 8, 64), show_default=True, help="Images per request."
 )
-@click.option("--profile", "profiled", is_flag=True, help="Say where the time goes; needs py-spy.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
+@click.option(
+    "--mlp", type=click.Path(path_type=Path, exists=True), help="Folder of a published mlp version to measure too."
+)
+@click.option("--profile", "profiled", is_flag=True, help="Also report where the time goes; needs py-spy.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="Compare with the checkout in this folder, instead of with the bare ASGI function.",
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
 def main(
-    seconds: int, rounds: int, batches: tuple[int, ...], mlp: Path | None, profiled: bool, save: Path | None
+    seconds: int,
+    rounds: int,
+    batches: tuple[int, ...],
+    mlp: Path | None,
+    profiled: bool,
+    against: Path | None,
+    save: Path | None,
 ) -> None:
-    """Measure, and print a table."""
+    """Measure the service and print tables."""
     for tool in ("wrk", "taskset", *(["py-spy"] if profiled else [])):
         if not shutil.which(tool):
-            raise click.ClickException(f"needs {tool}: apt-get install wrk util-linux; pip install py-spy")
-    lines = [where(f"wrk with {CONNECTIONS} connections")]
-    models = {"cnn, the packaged model": bundle.RELEASE / "mnist" / "1"} | ({"mlp": mlp} if mlp else {})
-    for name, folder in models.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            rows, ready, memory = compare(as_repository(Path(temporary), folder), seconds, rounds, list(batches))
-        lines += [
-            "",
-            f"**{name}**: ready {ready:.2f} s after its start, {memory:.0f} MB of memory after the measures.",
-            "",
-            "| body | images | requests/s | images/s | bare ASGI function, requests/s | ours of it |",
-            "|---|---|---|---|---|---|",
-            *rows,
-        ]
+            raise click.ClickException(f"{tool} is missing: apt-get install wrk util-linux; pip install py-spy")
+    lines = [service_conditions(f"wrk with {CONNECTIONS} connections")]
+    if against:
+        lines += ["", *compare_with_checkout(against, seconds, rounds, list(batches))]
+    else:
+        models = {"cnn, the packaged model": PACKAGED_MODEL} | ({"mlp": mlp} if mlp else {})
+        for name, folder in models.items():
+            with tempfile.TemporaryDirectory() as repository:
+                shutil.copytree(folder, Path(repository) / "mnist" / "1")
+                lines += ["", *compare_with_bare_function(name, Path(repository), seconds, rounds, list(batches))]
     if profiled:
-        lines += [
-            "",
-            "**Where the time of a raw-pixels request goes** (cnn, one image; py-spy, innermost frame):",
-            "",
-            "| whose | share |",
-            "|---|---|",
-            *profile(bundle.RELEASE, 2 * seconds),
-        ]
+        lines += ["", *profile(2 * seconds)]
     tell(lines, save)
 
 

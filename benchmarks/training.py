@@ -1,13 +1,13 @@
-"""Training speed: the tutorial's loop beside ours, where our time goes, and the cnn.
+"""Training speed: the tutorial's training loop compared with ours, and the time to train the cnn.
 
     python -m benchmarks.training [--rounds 3] [--save benchmarks/results/training.md]
     python -m benchmarks.training --recipe speed [--seeds 30] [--save benchmarks/results/speed.md]
 
-The tutorial trains through a DataLoader that opens, scales and stacks each image; ours indexes whole
-batches out of memory. Same network, optimizer, batch size, epochs and images; rounds alternate, so that
-a noisy machine is noisy for both, and the ratio is that of the medians.
+The tutorial loads its batches through a DataLoader, which opens, scales and stacks one image after the other. Our loop
+takes whole batches from tensors in memory. Both use the same network, optimizer, batch size, epochs and images. The
+measurements alternate, so that other load on the machine affects both, and the ratio is that of the medians.
 
-With --recipe, that recipe over many seeds instead: how exact it gets, and how long it takes.
+With --recipe, the program instead trains this recipe with many seeds and reports its accuracy and training time.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Run as a file, this folder comes first on the path, and this file's name hides the package.
 from benchmarks.report import conditions, tell
 from training.config import RECIPES, TrainConfig
-from training.data import digits as data
-from training.data import sources
-from training.data.digits import Splits
+from training.data.datasets import DATASETS
+from training.data.digits import Splits, load
+from training.data.sources import fetch
+from training.data.torchvision_cpu import import_torchvision
 from training.loop.optimizers import build_optimizer
 from training.loop.train import train
 from training.networks import DEVIATION, MEAN, build, normalize, parameter_count
@@ -39,8 +39,8 @@ TUTORIAL = TrainConfig.of(model="mlp", epochs=2, batch_size=128, optimizer="adam
 
 
 def tutorial_loop(folder: Path) -> float:
-    """Seconds of two epochs the way the tutorial writes them."""
-    torchvision = sources.import_torchvision()
+    """Return the seconds that two epochs of the tutorial's loop take."""
+    torchvision = import_torchvision()
     scale = torchvision.transforms.Compose(
         [torchvision.transforms.ToTensor(), torchvision.transforms.Normalize((MEAN,), (DEVIATION,))]
     )
@@ -59,15 +59,18 @@ def tutorial_loop(folder: Path) -> float:
 
 
 def our_loop(config: TrainConfig, splits: Splits) -> float:
-    """Seconds of our epochs: the sum of metrics.jsonl, whose epochs include the validation."""
+    """Return the seconds that the epochs of our loop take, the evaluation on the validation set included."""
     with tempfile.TemporaryDirectory() as output:
         train(config, splits, Path(output) / "run")
-        record = (Path(output) / "run" / "metrics.jsonl").read_text().splitlines()
-    return sum(float(line.partition('"seconds": ')[2].rstrip("}")) for line in record)
+        rows = (Path(output) / "run" / "metrics.jsonl").read_text().splitlines()
+    return sum(json.loads(row)["seconds"] for row in rows)
 
 
 def bare_arithmetic(config: TrainConfig, splits: Splits) -> float:
-    """Seconds of the same epochs with nothing but the network, its loss and its optimizer, in the images' own order."""
+    """Return the seconds of the same epochs with the network, the loss and the optimizer alone.
+
+    The images are not shuffled.
+    """
     network = build(config.model).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(config, network)
     images, labels = (values.split(config.batch_size) for values in (splits.train.images, splits.train.labels))
@@ -84,24 +87,24 @@ def bare_arithmetic(config: TrainConfig, splits: Splits) -> float:
 
 
 def medians(rounds: int, *measures: Callable[[], float]) -> list[float]:
-    """The median of each measure, taken in turn."""
-    taken = [[measure() for measure in measures] for _ in range(rounds)]
-    return [statistics.median(column) for column in zip(*taken, strict=True)]
+    """Return the median result of each measure. The measures run in turn, ``rounds`` times."""
+    results = [[measure() for measure in measures] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*results, strict=True)]
 
 
 def torchvision_folder(folder: Path) -> Path:
-    """MNIST as torchvision keeps it, from wherever we have it."""
+    """Write MNIST into ``folder`` as torchvision lays it out, and return ``folder``."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name, content in sources.fetch(sources.DATASETS["mnist"]).items():
+    for name, content in fetch(DATASETS["mnist"]).items():
         (raw / name).write_bytes(content)
     return folder
 
 
 def recipe_table(recipe: str, seeds: int) -> list[str]:
-    """Test accuracy and seconds of a recipe over many seeds."""
+    """Return a table of the test accuracy and the training time of a recipe over many seeds."""
     settings = TrainConfig.of(recipe=recipe)
-    splits = data.load(settings.dataset, validation=settings.validation)
+    splits = load(settings.dataset, validation=settings.validation)
     accuracies, seconds = [], []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as output:
@@ -110,49 +113,51 @@ def recipe_table(recipe: str, seeds: int) -> list[str]:
         click.echo(f"seed {seed}: {accuracies[-1]:.2%} after {seconds[-1]:.1f} s", err=True)
     return [
         f"| `mnist-train --recipe {recipe}`: {settings.model}, {parameter_count(build(settings.model)):,} parameters, "
-        f"epochs: {settings.epochs} | |",
+        f"{settings.epochs} epoch{'s' * (settings.epochs > 1)} | |",
         "|---|---|",
-        f"| test accuracy, mean of {seeds} seeds | **{statistics.mean(accuracies):.3%}** |",
-        f"| its standard deviation, the least, the most | {statistics.stdev(accuracies):.3%}, {min(accuracies):.2%}, "
-        f"{max(accuracies):.2%} |",
-        f"| seconds of training, median | **{statistics.median(seconds):.2f}** |",
-        f"| the least, the most | {min(seconds):.2f}, {max(seconds):.2f} |",
+        f"| mean test accuracy of {seeds} seeds | **{statistics.mean(accuracies):.3%}** |",
+        f"| standard deviation, lowest and highest test accuracy | {statistics.stdev(accuracies):.3%}, "
+        f"{min(accuracies):.2%}, {max(accuracies):.2%} |",
+        f"| median training time in seconds | **{statistics.median(seconds):.2f}** |",
+        f"| shortest and longest training time in seconds | {min(seconds):.2f}, {max(seconds):.2f} |",
         "",
-        "Images are in memory when the clock starts; it stops when the weights are final. No seed is left out.",
+        "The training time starts when the images are in memory and ends when the weights are final. "
+        "All seeds are included.",
     ]
 
 
 def loops_table(rounds: int, cnn: bool) -> list[str]:
-    """The tutorial's loop beside ours, and the cnn."""
-    splits = data.load("mnist")
+    """Return a table of the times of the tutorial's loop and of ours, and one of the cnn if ``cnn`` is set."""
+    splits = load("mnist")
     with tempfile.TemporaryDirectory() as folder:
-        tutorial = torchvision_folder(Path(folder))
-        theirs, ours, bare = medians(
+        mnist = torchvision_folder(Path(folder))
+        tutorial, ours, bare = medians(
             rounds,
-            lambda: tutorial_loop(tutorial),
+            lambda: tutorial_loop(mnist),
             lambda: our_loop(TUTORIAL, splits),
             lambda: bare_arithmetic(TUTORIAL, splits),
         )
     lines = [
-        "| two epochs of the tutorial's setting: mlp, Adam, rate 0.001, batch 128, 60,000 images | seconds |",
+        "| two epochs of the tutorial's training: mlp, Adam, learning rate 0.001, batch size 128, 60,000 images "
+        "| seconds |",
         "|---|---|",
-        f"| the tutorial's loop | {theirs:.2f} |",
-        f"| `mnist-train`'s loop | {ours:.2f} |",
-        f"| the network's arithmetic alone, images in their own order | {bare:.2f} |",
-        f"| **times as fast as the tutorial's** | **{theirs / ours:.1f}** |",
-        f"| share of our time outside the arithmetic | {1 - bare / ours:.0%} |",
+        f"| the tutorial's loop | {tutorial:.2f} |",
+        f"| the loop of `mnist-train` | {ours:.2f} |",
+        f"| network, loss and optimizer alone, images not shuffled | {bare:.2f} |",
+        f"| **speed-up of `mnist-train` over the tutorial** | **{tutorial / ours:.1f}** |",
+        f"| share of the time of `mnist-train` outside network, loss and optimizer | {1 - bare / ours:.0%} |",
     ]
     if cnn:
-        chosen = data.load("mnist", validation=5000)
+        splits = load("mnist", validation=5000)
         with tempfile.TemporaryDirectory() as output:
             started = time.perf_counter()
-            result = train(TrainConfig(), chosen, Path(output) / "run")
+            result = train(TrainConfig(), splits, Path(output) / "run")
             seconds = time.perf_counter() - started
         lines += [
             "",
-            "| cnn, the default settings | |",
+            "| cnn with the default settings | |",
             "|---|---|",
-            f"| seconds for {TrainConfig.epochs} epochs of 55,000 images, checkpoints and pictures included "
+            f"| seconds for {TrainConfig.epochs} epochs of 55,000 images, with checkpoints and pictures "
             f"| {seconds:.0f} |",
             f"| test accuracy | {result.accuracy:.2%} |",
         ]
@@ -160,15 +165,15 @@ def loops_table(rounds: int, cnn: bool) -> list[str]:
 
 
 @click.command()
-@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Measure this recipe over --seeds instead.")
-@click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=2), help="Seeds 0, 1, ... of --recipe.")
-@click.option("--rounds", default=3, show_default=True, help="Each measure is the median of so many.")
-@click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also train the cnn, 8 epochs.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
+@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Measure this recipe, not the loops.")
+@click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=2), help="Seeds for --recipe.")
+@click.option("--rounds", default=3, show_default=True, help="Runs of each loop; the median counts.")
+@click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also train the cnn with its default settings.")
+@click.option("--save", type=click.Path(path_type=Path), help="Also write the table to this file.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
-    """Measure, and print a table."""
-    where = conditions("torch", "torchvision", "numpy", also=f"{torch.get_num_threads()} threads")
-    lines = [where, "", *(recipe_table(recipe, seeds) if recipe else loops_table(rounds, cnn))]
+    """Measure the training speed and print a table."""
+    header = conditions("torch", "torchvision", "numpy", also=f"{torch.get_num_threads()} threads")
+    lines = [header, "", *(recipe_table(recipe, seeds) if recipe else loops_table(rounds, cnn))]
     tell(lines, save)
 
 

@@ -1,4 +1,4 @@
-"""Autograd: who remembers what, where gradients go, and the three ways in which they surprise a beginner.
+"""Autograd: which tensors keep their gradient, where gradients go, and three surprises for a beginner.
 
     python examples/autograd.py [--save graph.png]
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def leaf(value: float) -> Tensor:
-    """A tensor made by us, not by an operation, whose gradient we want."""
+    """Return a tensor that is made by us, not by an operation, and whose gradient we want."""
     return torch.tensor(value, requires_grad=True)
 
 
@@ -33,7 +33,7 @@ def a_graph() -> tuple[Tensor, Tensor, Tensor]:
         click.echo(f"  {name} = {tensor.item():<5} made by {made_by}")
     c.backward()
     click.echo(f"  a.grad = {a.grad}: dc/da = 1/2 · 5")
-    # b's gradient, 1/2, was needed on the way to a and dropped. Torch warns of the likely mistake.
+    # b's gradient, 1/2, was needed on the way to a and was then dropped. Torch warns, because reading it is a mistake.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         click.echo(f"  b.grad = {b.grad}: b is not a leaf")
@@ -56,7 +56,7 @@ def kept_gradients() -> dict[str, Tensor]:
 
 
 def without_history() -> Tensor:
-    """Under no_grad() the numbers are the same, but no graph is built: no memory spent, and no way back."""
+    """Under no_grad() the numbers are the same, but no graph is built: it costs no memory, and backward() fails."""
     a = leaf(5.0)
     b = 5 * a
     with torch.no_grad():
@@ -70,16 +70,16 @@ def without_history() -> Tensor:
 
 
 def changed_in_place() -> list[str]:
-    """Two changes in place that torch refuses, and the way out of each."""
+    """Two changes in place that torch rejects, and the way out of each."""
     errors = []
 
-    # The graph describes how c follows from a. A leaf overwritten would belong to no graph: refused at once.
+    # The graph starts at its leaves. A leaf with a new value would not fit the graph, so torch rejects it at once.
     a = leaf(5.0)
     try:
         a += 1
     except RuntimeError as error:
         errors.append(str(error))
-    # The way out: say that this change is none to differentiate. It is what every optimizer does.
+    # The way out: tell torch not to differentiate this change. Every optimizer does so.
     with torch.no_grad():
         a += 1
 
@@ -104,18 +104,18 @@ def changed_in_place() -> list[str]:
 
 
 def added_up() -> list[float]:
-    """backward() adds to .grad. Forget to zero it, and each step also takes all the steps before."""
+    """backward() adds to .grad. If it is not zeroed, each step repeats all the steps before."""
     a = leaf(5.0)
     seen = []
     for _ in range(3):
-        # The graph is used up by backward(), so it is built anew each time.
+        # backward() frees the graph, so each round builds a new one.
         (5 * a / 2).backward()
         seen.append(a.grad.item())
     a.grad = None  # what optimizer.zero_grad() does
     (5 * a / 2).backward()
     seen.append(a.grad.item())
     click.echo(f"  three times backward(): {seen[:3]}; zeroed, then once more: {seen[3]}")
-    # It is a feature: a batch too large for memory can be taken in parts whose gradients add up.
+    # This is useful: a batch that is too large for memory can be split into parts, whose gradients add up.
     return seen
 
 

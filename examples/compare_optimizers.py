@@ -1,13 +1,13 @@
-"""The seven rules of optimizers.py on real digits: which learns fastest, and which forgives a wrong rate?
+"""The seven rules of optimizers.py on real digits: which learns fastest, and which works at many learning rates?
 
     python examples/compare_optimizers.py [--save benchmarks/results/optimizers.png]
 
 The network is the tutorial's, 784-28-10. Every optimizer gets the same seven-step ladder of learning rates
 (each about three times the one before, three decades in all), the same three seeds, and 20 epochs at a
-constant rate. The validation images choose the rate; the test images are only reported.
+constant rate. The validation set chooses the rate, and the accuracy on the test set is reported.
 
-One process trains all rates of an optimizer and seed at the same time: they see the same batches, so
-their networks are stacked along a first axis and every product below is one product for all of them.
+One process trains all rates of an optimizer and seed at the same time. They use the same batches, so their
+networks are stacked along a first axis, and every matrix product below is one product for all of them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from torch import Tensor
 from training.data.digits import load
 from training.networks import CLASSES, build, normalize
 
-# The middle of each ladder. Found by hand so that the best rate is none of the ends: a best at an end
-# would mean that a better one may lie outside.
+# The middle of each ladder. It was chosen by hand so that the best rate is not at an end of the ladder, because
+# then a better one may lie outside.
 MIDDLE_RATE = {
     "full-batch": 0.1,
     "stochastic": 0.001,
@@ -46,35 +46,39 @@ MIDDLE_RATE = {
 LADDER = torch.tensor([0.03, 0.1, 0.3, 1, 3, 10, 30])  # times the middle
 BATCH = 128
 VALIDATION = 5000
-MOMENTS = (1, 5, 20)  # epochs after which the table asks
+REPORTED_EPOCHS = (1, 5, 20)
 
 NOTES = """\
-Test accuracy: mean over the seeds ± half the range, at the learning rate that validation prefers at that moment.
-Forgiving rates: how many of the seven come within one point of the best, on validation after the last epoch.
-An epoch is every image once for all of them, which full-batch spends on a single step and stochastic on 55,000.
-The rules are those of optimizers.py: averages keep 0.8, no bias correction; batches of 128 where not said otherwise."""
+Test accuracy: mean over the seeds ± half the range, at the learning rate that is best on the validation set then.
+Good rates: the number of the seven learning rates whose validation accuracy after the last epoch is within one
+percentage point of the best. In an epoch every optimizer uses each image once: full-batch in a single step, stochastic
+in one step per image. The rules are those of optimizers.py: averages keep 0.8, and Adam has no bias correction. The
+batch size is 128, except for full-batch and stochastic."""
 
 # For R rates: [R, 28, 784], [R, 28, 1], [R, 10, 28], [R, 10, 1].
 Weights = list[Tensor]
 
 
 def forward(weights: Weights, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden units ``[R, 28, N]`` and logits ``[R, 10, N]`` of R networks for ``images [784, N]``, one a column."""
+    """Return hidden units ``[R, 28, N]`` and logits ``[R, 10, N]`` of R networks for ``images [784, N]``."""
     w1, b1, w2, b2 = weights
     hidden = (w1 @ images + b1).relu()
     return hidden, w2 @ hidden + b2
 
 
 def gradients(weights: Weights, images: Tensor, truth: Tensor) -> Weights:
-    """Of each network's mean cross-entropy; ``truth [10, N]`` has a one in the row of the right digit.
+    """Return the gradients of each network's mean cross-entropy.
 
-    Written out, because autograd's bookkeeping would cost more than the arithmetic of one image, and
-    stochastic descent takes 1.1 million steps of one image.
+    They are written out, because autograd would take longer than the arithmetic of one image, and stochastic
+    descent takes 1.1 million steps of one image.
+
+    Args:
+        truth: ``[10, N]``, with a one in the row of the true digit.
     """
     hidden, logits = forward(weights, images)
-    # The gradient of softmax and cross-entropy together is just this difference.
+    # The gradient of softmax and cross-entropy together is this difference.
     error = (logits.softmax(dim=1) - truth) / images.shape[1]
-    # Back through the second layer, and through ReLU where it let the signal pass.
+    # Back through the second layer, and through ReLU where its input was positive.
     hidden_error = weights[2].mT @ error * (hidden > 0)
     return [
         hidden_error @ images.T,
@@ -85,29 +89,32 @@ def gradients(weights: Weights, images: Tensor, truth: Tensor) -> Weights:
 
 
 def accuracy(weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
-    """Share of right answers of each network, ``[R]``."""
+    """Return the share of correct predictions of each network, ``[R]``."""
     _, logits = forward(weights, images)
     return (logits.argmax(dim=1) == labels).double().mean(dim=1)
 
 
 @functools.cache
 def pixels_and_labels(subset: int) -> list[tuple[Tensor, Tensor]]:
-    """Network input ``[N, 784]`` and labels ``[N]`` of training, validation and test; read once a process."""
+    """Return network input ``[N, 784]`` and labels ``[N]`` of the training, validation and test sets.
+
+    Each process reads them once.
+    """
     splits = load("mnist", validation=VALIDATION, subset=subset)
     return [(normalize(part.images).flatten(1), part.labels) for part in (splits.train, splits.validation, splits.test)]
 
 
 def train(name: str, seed: int, epochs: int, subset: int) -> Tensor:
-    """Accuracy ``[2, epochs, R]`` on validation and on test, after each epoch, at each rate of the ladder."""
-    torch.set_num_threads(1)  # the processes share the cores
+    """Return the accuracy ``[2, epochs, R]`` on the validation and test sets, after each epoch, at each rate."""
+    torch.set_num_threads(1)  # The processes share the cores.
     (images, labels), *held_out = pixels_and_labels(subset)
     truth = torch.eye(CLASSES)[labels]  # [N, 10]
     rate = rates(name).view(-1, 1, 1)
     size = batch_size(name, len(images))
     rule = RULES[name]
 
-    torch.manual_seed(seed)  # decides the first weights and the order of the images
-    # Every rate begins with the same weights; biases become columns.
+    torch.manual_seed(seed)  # Decides the initial weights and the order of the images.
+    # Every rate starts with the same weights. Biases become columns.
     weights = [w.detach().view(len(w), -1).repeat(len(rate), 1, 1) for w in build("mlp").parameters()]
     memories: list[Memory] = [{} for _ in weights]
     history = []
@@ -126,14 +133,14 @@ def rates(name: str) -> Tensor:
 
 
 def batch_size(name: str, count: int) -> int:
-    """Images a step, of ``count`` in all."""
+    """Return the number of images in a step, for ``count`` training images."""
     return {"full-batch": count, "stochastic": 1}.get(name, BATCH)
 
 
 def best(results: Tensor, epoch: int) -> tuple[int, Tensor]:
-    """The rung that validation prefers after ``epoch``, and the test accuracy there of each seed.
+    """Return the index of the rate that is best on the validation set after ``epoch``, and each seed's test accuracy.
 
-    ``results`` is ``[seeds, 2, epochs, R]``; what the test images say has no part in the choice.
+    ``results`` is ``[seeds, 2, epochs, R]``. The test accuracies have no part in the choice.
     """
     validation, test = results[:, :, epoch - 1].unbind(dim=1)  # [seeds, R] each
     rung = int(validation.mean(dim=0).argmax())
@@ -141,14 +148,14 @@ def best(results: Tensor, epoch: int) -> tuple[int, Tensor]:
 
 
 def table(results: dict[str, Tensor], count: int) -> list[str]:
-    """Markdown, a row for each optimizer."""
+    """Return the lines of a Markdown table with a row for each optimizer."""
     _, _, epochs, _ = next(iter(results.values())).shape
-    moments = [epoch for epoch in MOMENTS if epoch <= epochs]
-    head = ["optimizer", "steps an epoch", *(f"after {n} epoch{'s' * (n > 1)}" for n in moments), "forgiving rates"]
+    reported = [epoch for epoch in REPORTED_EPOCHS if epoch <= epochs]
+    head = ["optimizer", "steps per epoch", *(f"after {n} epoch{'s' * (n > 1)}" for n in reported), "good rates"]
     lines = [f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|"]
     for name, result in results.items():
         cells = [name, f"{math.ceil(count / batch_size(name, count)):,}"]
-        for epoch in moments:
+        for epoch in reported:
             rung, test = best(result, epoch)
             spread = 50 * (test.max() - test.min())
             cells.append(f"{100 * test.mean():.2f} ± {spread:.2f} % at {rates(name)[rung]:.1g}")
@@ -159,7 +166,7 @@ def table(results: dict[str, Tensor], count: int) -> list[str]:
 
 
 def picture(results: dict[str, Tensor]) -> Figure:
-    """Error after each epoch, and error against rate."""
+    """Draw the test error after each epoch, and the validation error at each rate."""
     figure = Figure(figsize=(9, 3.6), dpi=80, layout="constrained")
     learning, sensitivity = figure.subplots(1, 2, sharey=True)
     for name, result in results.items():
@@ -180,7 +187,7 @@ def picture(results: dict[str, Tensor]) -> Figure:
 
 
 def conditions(count: int, seeds: int) -> str:
-    """The machine, the versions and the command."""
+    """Return the machine, the versions and the command."""
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, "
         f"torch {importlib.metadata.version('torch')}; {count:,} training images, {seeds} seeds\n"
@@ -191,15 +198,15 @@ def conditions(count: int, seeds: int) -> str:
 @click.command()
 @click.option("--epochs", default=20, show_default=True, type=click.IntRange(1), help="Passes over the images.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each optimizer and rate.")
-@click.option("--subset", default=0, show_default=True, help="Train on so many images only; 0 is all 55,000.")
-@click.option("--workers", default=os.cpu_count(), show_default="the cores", help="Processes to train in.")
+@click.option("--subset", default=0, show_default=True, help="Number of training images; 0 is all 55,000.")
+@click.option("--workers", default=os.cpu_count(), show_default="number of cores", help="Processes to train in.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the plot here, and the table beside it as .md.")
 def main(epochs: int, seeds: int, subset: int, workers: int, save: Path | None) -> None:
     """Train with every optimizer, rate and seed, and print a table."""
     started = time.monotonic()
-    # The longest first, so that the last to finish is a short one.
+    # The longest runs start first, so that the cores finish at about the same time.
     order = sorted(RULES, key=lambda name: batch_size(name, count=10**6))
-    # spawn: a forked copy of a process whose torch has started threads may hang.
+    # Workers are spawned, because a forked copy of a process with torch's threads may hang.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         running = {name: [pool.submit(train, name, seed, epochs, subset) for seed in range(seeds)] for name in order}
         results = {}

@@ -1,4 +1,4 @@
-"""From MNIST to a served prediction: the whole way on this project's own packages.
+"""From MNIST to a served prediction, with this project's own packages.
 
 python examples/digits.py [--output runs/digits] [--save digits.png]
 """
@@ -22,36 +22,36 @@ from training.networks import build, parameter_count
 
 @click.command()
 @click.option("--output", default="runs/digits", show_default=True, type=click.Path(path_type=Path), help="Run folder.")
-@click.option("--save", type=click.Path(path_type=Path), help="Draw ten test digits and the served answers here.")
+@click.option("--save", type=click.Path(path_type=Path), help="Draw ten digits and their predictions to this file.")
 def main(output: Path, save: Path | None) -> None:
     """Train the tutorial's network, test, save, export and serve it."""
-    # Data: uint8 [N, 28, 28], whole in memory. Validation is set aside to choose by; the test set never chooses.
+    # Data: uint8 [N, 28, 28], all in memory. The validation set serves to choose settings, the test set never does.
     splits = load("mnist", validation=5000)
     click.echo(f"data: {len(splits.train)} + {len(splits.validation)} + {len(splits.test)} images")
 
-    # Network: 784-28-10. The config names it, and everything else that decides the result.
+    # Network: 784-28-10. The config names it and everything else that decides the result.
     config = TrainConfig.of(model="mlp", optimizer="adam", epochs=5)
     click.echo(f"network: {config.model}, {parameter_count(build(config.model)):,} parameters")
 
-    # Training, testing, saving: weights, curves and record are in the run folder, where resume=True finds them.
+    # Train, test and save: the run folder has the weights, curves and results. resume=True continues from there.
     result = train(config, splits, output, resume=True)
-    click.echo(f"test: {result.correct} of {len(splits.test)} right, saved in {output}")
+    click.echo(f"test: {result.correct} of {len(splits.test)} correct, saved in {output}")
 
-    # Export: published only if ONNX and TorchScript answer every test image as the network does.
+    # Export: published only if ONNX and TorchScript give the network's prediction for every test image.
     bundle = publish(Run.read(output), output / "models")
     click.echo(f"exported: {bundle.folder}")
 
-    # Serving: the real application, asked in this process as over HTTP. Pixels suffice: the graph scales them itself.
+    # Serve: the real application handles a request in this process. The graph scales the raw pixels itself.
     digits = splits.test.images[:10].numpy()
-    kind = {"content-type": "application/octet-stream"}
+    raw = {"content-type": "application/octet-stream"}
     with TestClient(create_app(Settings(repository=output / "models"))) as client:
-        answers = client.post("/predict", content=digits.tobytes(), headers=kind).json()["predictions"]
-    click.echo(f"served: {[answer['digit'] for answer in answers]}, in truth {splits.test.labels[:10].tolist()}")
+        predictions = client.post("/predict", content=digits.tobytes(), headers=raw).json()["predictions"]
+    click.echo(f"served: {[p['digit'] for p in predictions]}, true labels: {splits.test.labels[:10].tolist()}")
     if save:
         figure = Figure(figsize=(10, 1.5), dpi=80, layout="constrained")
-        for axes, digit, answer in zip(figure.subplots(1, 10), digits, answers, strict=True):
+        for axes, digit, prediction in zip(figure.subplots(1, 10), digits, predictions, strict=True):
             axes.imshow(digit, cmap="Greys")
-            axes.set(title=f"{answer['digit']}: {answer['confidence']:.0%}", xticks=[], yticks=[])
+            axes.set(title=f"{prediction['digit']}: {prediction['confidence']:.0%}", xticks=[], yticks=[])
         figure.savefig(save)
 
 

@@ -2,9 +2,9 @@
 
     python examples/linear_regression.py [--save line.png]
 
-Three ways descend: from a line of zeros, step by step against the gradient of the mean squared error. They
-differ only in who finds the gradient and who takes the step, us or torch. The fourth needs no steps: for
-a line, the lowest error can be solved for.
+Three ways descend: they start with slope and intercept zero and take steps against the gradient of the mean
+squared error. They differ only in who computes the gradient and who takes the step, we or torch. The fourth way
+needs no steps: for a line, the lowest error has a formula.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 SLOPE, INTERCEPT = 3.0, 0.8
-RATE = 0.5  # above 0.79, for x in 0..1, each step overshoots by more than the last
+RATE = 0.5  # Above 0.79, for x in 0..1, each step overshoots by more than the one before.
 STEPS = 200
 
 Array = np.ndarray
@@ -32,7 +32,7 @@ def make_data(count: int = 500) -> tuple[Array, Array]:
 
 
 def by_hand(x: Array, y: Array) -> Array:
-    """The gradient derived on paper. Every line on the way, ``[STEPS + 1, 2]``: slope and intercept."""
+    """Return slope and intercept after each step, ``[STEPS + 1, 2]``, with the gradient derived on paper."""
     slope = intercept = 0.0
     path = [(slope, intercept)]
     for _ in range(STEPS):
@@ -47,24 +47,24 @@ def by_hand(x: Array, y: Array) -> Array:
 
 
 def by_autograd(x: Array, y: Array) -> Array:
-    """The same steps, the gradient found by autograd."""
-    # As float64, the type of NumPy's numbers; torch's own default, float32, would round differently.
+    """Return the same steps, with the gradient computed by autograd."""
+    # The numbers are float64, as in NumPy. Torch's default, float32, would round differently.
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     slope, intercept = (torch.zeros((), dtype=x.dtype, requires_grad=True) for _ in range(2))
     path = [(slope.item(), intercept.item())]
     for _ in range(STEPS):
         loss = (slope * x + intercept - y).square().mean()
         loss.backward()
-        with torch.no_grad():  # the step is not part of what is differentiated
+        with torch.no_grad():  # The step itself must not be differentiated.
             for parameter in (slope, intercept):
                 parameter -= RATE * parameter.grad
-                parameter.grad = None  # or the next gradient would be added to this one
+                parameter.grad = None  # Otherwise the next gradient would be added to this one.
         path.append((slope.item(), intercept.item()))
     return np.array(path)
 
 
 class Line(nn.Module):
-    """y = slope · x + intercept, beginning at zero as the others do."""
+    """y = slope · x + intercept. Both start at zero, as in the other ways."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,15 +78,15 @@ class Line(nn.Module):
 
 
 def by_module(x: Array, y: Array) -> Array:
-    """The same steps, gradient and step both left to torch: the form that every network has."""
-    # A column each: one row a sample, one column a feature.
+    """Return the same steps, with gradient and step both left to torch, as in every network."""
+    # One row for each sample, and one column for each feature (here only x).
     x, y = torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y).unsqueeze(1)
     line = Line()
     optimizer = torch.optim.SGD(line.parameters(), lr=RATE)
     path = [(line.linear.weight.item(), line.linear.bias.item())]
     for _ in range(STEPS):
         optimizer.zero_grad()
-        # The trap: with y of shape [N] this would be the mean over N × N differences.
+        # The trap: if y had the shape [N], this would be the mean over N × N differences.
         loss = nn.functional.mse_loss(line(x), y)
         loss.backward()
         optimizer.step()
@@ -95,19 +95,19 @@ def by_module(x: Array, y: Array) -> Array:
 
 
 def solved(x: Array, y: Array) -> Array:
-    """The bottom itself, ``[2]``, where both derivatives are zero."""
+    """Return the slope and intercept of the lowest error, ``[2]``, where both derivatives are zero."""
     slope = ((x - x.mean()) * (y - y.mean())).mean() / x.var()
     return np.array([slope, y.mean() - slope * x.mean()])
 
 
 def losses(path: Array, x: Array, y: Array) -> Array:
-    """Mean squared error of each line of ``path [K, 2]``."""
-    slope, intercept = path.T[:, :, None]  # a column each, so that every line meets every point
+    """Return the mean squared error of each line of ``path [K, 2]``."""
+    slope, intercept = path.T[:, :, None]  # A column each, so that every line is compared with every point.
     return ((slope * x + intercept - y) ** 2).mean(axis=1)
 
 
 def picture(x: Array, y: Array, path: Array, best: Array) -> Figure:
-    """The points with lines on the way, and the loss."""
+    """Draw the points with the lines of some steps, and the loss of each step."""
     figure = Figure(figsize=(9, 3.6), dpi=80, layout="constrained")
     points, curve = figure.subplots(1, 2)
     points.scatter(x, y, s=4, color="silver")
@@ -137,7 +137,7 @@ def main(save: Path | None) -> None:
         click.echo(f"{name:10} y = {slope:.6f} x + {intercept:.6f}")
     apart = max(np.abs(path - paths["by hand"]).max() for path in paths.values())
     click.echo(f"The {STEPS} steps of the first three differ by {apart:.0e} at most: rounding.")
-    click.echo(f"All are near {SLOPE:g} and {INTERCEPT:g}, not at them: they fit the noise of the points too.")
+    click.echo(f"All are near {SLOPE:g} and {INTERCEPT:g}, but not equal: they also fit the noise of the points.")
     if save:
         picture(x, y, paths["by hand"], best).savefig(save)
 

@@ -1,17 +1,18 @@
-"""Seven optimizers, each written out in a few lines, checked against torch.optim, and sent over one landscape.
+"""Seven optimizers: each in a few lines, compared with torch.optim, and tried on one landscape.
 
     python examples/optimizers.py [--save paths.png] [--animate paths.gif]
 
-All seven walk downhill on the gradient. They differ in two choices: how many samples a step looks at, and
-what the rule remembers of the steps before.
+All seven step against the gradient. They differ in two choices: how many samples a step uses, and what the rule
+remembers of the steps before.
 
-    full-batch   all samples a step     nothing
-    stochastic   one sample a step      nothing
-    mini-batch   a few samples a step   nothing
-    momentum                            a running average of gradients: the direction
-    adagrad                             the sum of squared gradients: the scale, which only grows
-    rmsprop                             a running average of squared gradients: a scale that forgets
-    adam                                both averages, direction and scale
+                 samples in a step   memory of the steps before
+    full-batch   all                 none
+    stochastic   one                 none
+    mini-batch   a few               none
+    momentum     any number          a running average of gradients, which gives the direction
+    adagrad      any number          the sum of squared gradients, which divides the step and only grows
+    rmsprop      any number          a running average of squared gradients, which divides the step
+    adam         any number          both averages
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-# How much of a running average is kept at each step; the rest comes from the new gradient.
+# The share of a running average that is kept at each step. The rest comes from the new gradient.
 KEEP = 0.8
-# Keeps a division by a scale of zero from happening.
+# Prevents a division by zero.
 TINY = 1e-8
 
-# What a rule remembers of one weight tensor between its steps.
+# What a rule remembers for one weight tensor between the steps.
 Memory = dict[str, Tensor]
 # (gradient, memory, rate) -> the step to subtract from the weights, of the gradient's shape.
 Rule = Callable[[Tensor, Memory, float | Tensor], Tensor]
@@ -82,7 +83,7 @@ RULES: dict[str, Rule] = {
 
 
 def torch_optimizer(rule: str, weights: Tensor, rate: float) -> torch.optim.Optimizer:
-    """Torch's own form of a rule, with the same averages."""
+    """Return torch's optimizer of the same rule, with the same averages."""
     match rule:
         case "plain":
             return torch.optim.SGD([weights], lr=rate)
@@ -98,20 +99,20 @@ def torch_optimizer(rule: str, weights: Tensor, rate: float) -> torch.optim.Opti
 
 
 def matching_rate(rule: str, rate: float, step: int) -> float:
-    """The rate that makes torch take our step number ``step``, counted from 1."""
+    """Return the learning rate with which torch takes the same step as we do. ``step`` counts from 1."""
     match rule:
         case "momentum":
-            # Torch adds the whole gradient: its v is five times ours, always.
+            # Torch adds the whole gradient, so its v is always five times ours.
             return rate * (1 - KEEP)
         case "adam":
-            # Averages that begin at zero are too small at first, by 1 - 0.8^t. Torch divides both by it, and in
-            # v / √r its root remains: torch's first step is 2.2 times ours, and soon there is no difference.
+            # Averages that begin at zero are too small at first, by the factor 1 - 0.8^t. Torch divides both by it,
+            # so v / √r is divided by its root. Torch's first step is 2.2 times ours. Later the steps are equal.
             return rate * math.sqrt(1 - KEEP**step)
     return rate
 
 
 def difference(name: str, *, matched: bool, rate: float = 0.02, steps: int = 50) -> float:
-    """Largest distance between our path and torch's, at the same rate or at the matching one."""
+    """Return the largest distance between our path and torch's, at the same rate or at the matching rate."""
     rule = RULES[name].__name__
     ours, theirs = START.clone(), START.clone().requires_grad_()
     memory: Memory = {}
@@ -126,13 +127,13 @@ def difference(name: str, *, matched: bool, rate: float = 0.02, steps: int = 50)
     return largest
 
 
-# The landscape: a curved ravine with steep walls, and on its floor two hollows, the right one deeper.
+# The landscape is a curved valley with steep walls. Its floor has two hollows, and the right one is deeper.
 START = torch.tensor([-1.4, 0.5], dtype=torch.float64)
-RIDGE = -0.154  # x of the pass between the hollows
+RIDGE = -0.154  # x of the ridge between the hollows
 STEPS = 400
 SAMPLES = 64
 RATES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-# For the pictures: the rates that show best what each rule is like.
+# The rates that show the behaviour of each rule best, for the pictures.
 SHOWN = {
     "full-batch": 0.1,
     "stochastic": 0.1,
@@ -145,25 +146,25 @@ SHOWN = {
 
 
 def height(place: Tensor) -> Tensor:
-    """The landscape at ``place [..., 2]``."""
+    """Return the height of the landscape at ``place [..., 2]``."""
     x, y = place.unbind(-1)
     return 0.1 * (x**2 - 1) ** 2 - 0.06 * x + 4 * (y - x**2 / 2) ** 2
 
 
 def slope(place: Tensor) -> Tensor:
-    """The gradient of the height, ``[..., 2]``."""
+    """Return the gradient of the height, ``[..., 2]``."""
     place = place.detach().requires_grad_()
-    # No walker's height depends on where another stands: the gradient of the sum holds that of each.
+    # A walker's height does not depend on the other walkers, so the gradient of the sum holds the gradient of each.
     (gradient,) = torch.autograd.grad(height(place).sum(), place)
     return gradient
 
 
 def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> Tensor:
-    """The places of each walker after each step, ``[STEPS + 1, walkers, 2]``; they begin around START.
+    """Return the place of each walker after each step, ``[STEPS + 1, walkers, 2]``. Walkers start around START.
 
-    A sample stands for a training image: it sees the landscape tilted its own way. Over all samples the
-    tilts cancel, so that full-batch walks on the landscape itself. The last four rules see all samples
-    too: what they do otherwise is the rule's doing, and no luck of the draw.
+    A sample stands for a training image. Each sample sees the landscape with a tilt of its own. The tilts of all
+    samples add up to zero, so full-batch walks on the landscape itself. The last four rules use all samples here
+    too, so that their paths differ from full-batch by the rule alone, not by chance.
     """
     torch.manual_seed(0)
     tilts = 1.5 * torch.randn(SAMPLES, 2, dtype=torch.float64)
@@ -175,7 +176,7 @@ def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> 
     for _ in range(STEPS):
         gradient = slope(place)
         if size < SAMPLES:
-            seen = torch.rand(walkers, SAMPLES).topk(size).indices  # each walker draws its own
+            seen = torch.rand(walkers, SAMPLES).topk(size).indices  # Each walker draws its own samples.
             gradient = gradient + tilts[seen].mean(dim=1)
         place = place - RULES[name](gradient, memory, rate)
         path.append(place)
@@ -183,19 +184,22 @@ def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> 
 
 
 def escaped(path: Tensor) -> str:
-    """Share of the last 100 steps on the deeper side, of the walkers still on the map; a dash if most flew off it."""
+    """Return the share of the last 100 steps on the side of the deeper hollow.
+
+    Walkers that left the map do not count. If most of them left it, the result is a dash.
+    """
     on_map = (path[-1].abs() < 10).all(dim=-1)
     if on_map.double().mean() < 0.5:
         return "–"
     return f"{(path[-100:, on_map, 0] > RIDGE).double().mean():.0%}"
 
 
-# Heights where the colour changes, closest around the hollows (0.06 and -0.06) and the ridge (0.10).
+# The heights where the colour changes. They are closest around the hollows (0.06 and -0.06) and the ridge (0.10).
 LEVELS = (-0.07, -0.04, 0, 0.04, 0.07, 0.1, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 30)
 
 
 def draw_landscape(axes: Axes) -> None:
-    """The ravine from above, dark where it is deep."""
+    """Draw the landscape from above. Dark is deep."""
     x, y = torch.meshgrid(torch.linspace(-2, 2, 100), torch.linspace(-0.6, 1.8, 100), indexing="xy")
     z = height(torch.stack([x, y], dim=-1))
     axes.contourf(x, y, z, levels=LEVELS, norm=BoundaryNorm(LEVELS, 256), cmap="bone")
@@ -203,7 +207,7 @@ def draw_landscape(axes: Axes) -> None:
 
 
 def picture(paths: dict[str, Tensor]) -> Figure:
-    """A path of each rule, and on which side of the ridge each was when."""
+    """Draw a path of each rule, and the x of all paths over the steps, with the ridge."""
     figure = Figure(figsize=(10, 4.4), dpi=66, layout="constrained")
     *maps, sides = figure.subplots(2, 4).flat
     for number, (axes, (name, path)) in enumerate(zip(maps, paths.items(), strict=True)):
@@ -218,7 +222,7 @@ def picture(paths: dict[str, Tensor]) -> Figure:
 
 
 def animate(paths: dict[str, Tensor], file: Path, frames: int = 50) -> None:
-    """All walkers on one map; early steps, where most happens, are shown closest together."""
+    """Animate all walkers on one map. Most happens early, so early frames are fewer steps apart."""
     figure = Figure(figsize=(6, 4), dpi=70, layout="constrained")
     axes = figure.subplots()
     draw_landscape(axes)
@@ -239,22 +243,21 @@ def animate(paths: dict[str, Tensor], file: Path, frames: int = 50) -> None:
 @click.option("--save", type=click.Path(path_type=Path), help="Draw the paths to this file.")
 @click.option("--animate", "film", type=click.Path(path_type=Path), help="Animate them in this GIF.")
 def main(save: Path | None, film: Path | None) -> None:
-    """Check the rules against torch, and ask whether a local minimum traps them."""
-    click.echo("Our path and torch's, 50 steps: how far apart?")
+    """Compare the rules with torch, and test whether a local minimum traps them."""
+    click.echo("Largest distance between our path and torch's in 50 steps:")
     click.echo(f"{'':12}{'same rate':>12}{'matching rate':>16}")
     for name, rule in {rule.__name__: name for name, rule in RULES.items()}.items():
         apart = [difference(rule, matched=matched) for matched in (False, True)]
         click.echo(f"{name:12}{apart[0]:12.0e}{apart[1]:16.0e}")
-    click.echo("Momentum  here v = 0.8 v + 0.2 g, torch v = 0.8 v + g: the same at 0.2 times the rate.")
-    click.echo("Adam      here v / √r, torch both divided by 1 - 0.8^t first: the same at √(1 - 0.8^t) times the rate.")
+    click.echo("Momentum  ours: v = 0.8 v + 0.2 g, torch: v = 0.8 v + g. Equal at 0.2 times the rate.")
+    click.echo("Adam      ours: v / √r, torch first divides both by 1 - 0.8^t. Equal at √(1 - 0.8^t) times the rate.")
     click.echo()
-    click.echo(
-        "Does the local minimum trap them? Share of the end of 100 walks spent in the deeper, by rate (–: flew off):"
-    )
+    click.echo("Does the local minimum trap them? Share of the last 100 steps in the deeper hollow, 100 walkers,")
+    click.echo("by learning rate (–: most walkers left the map):")
     click.echo(f"{'':12}" + "".join(f"{rate:8g}" for rate in RATES))
     for name in RULES:
         click.echo(f"{name:12}" + "".join(f"{escaped(walk(name, rate)):>8}" for rate in RATES))
-    click.echo("At a low rate, nearly always. Noise and long strides get out; momentum then even comes to rest.")
+    click.echo("At a low rate, nearly always. Noise and long steps leave it. Momentum then also comes to rest.")
     paths = {name: walk(name, rate, walkers=1, spread=0)[:, 0] for name, rate in SHOWN.items()}
     if save:
         picture(paths).savefig(save)

@@ -33,9 +33,9 @@ def run() -> Run:
 @pytest.fixture(scope="session")
 def mnist():
     """Real MNIST with 5,000 images set aside for validation."""
-    from training.data import digits as data
+    from training.data.digits import load
 
-    return data.load("mnist", validation=5000)
+    return load("mnist", validation=5000)
 
 
 @pytest.fixture(scope="session")

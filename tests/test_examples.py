@@ -1,4 +1,4 @@
-"""The tutorial's lessons: each runs as a user runs it, and its numbers are right."""
+"""The examples of the tutorial: each runs as a user runs it, and its numbers are right."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SEVEN = ["full-batch", "stochastic", "mini-batch", "momentum", "adagrad", "rmspr
 
 @pytest.fixture
 def example(monkeypatch):
-    """Import one of the examples, as Python finds them when one is run."""
+    """Return a function that imports an example. It finds other examples, as it does when it is run as a file."""
     monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module
 
 
 @pytest.fixture
-def lesson(run, tmp_path):
-    """Run an example that draws a picture; what it printed."""
+def run_example(run, tmp_path):
+    """Return a function that runs an example, checks the picture that it draws, and returns what it printed."""
 
-    def lesson(name, *arguments):
+    def run_example(name, *arguments):
         done = run("python", EXAMPLES / f"{name}.py", "--save", tmp_path / f"{name}.png", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
@@ -37,18 +37,18 @@ def lesson(run, tmp_path):
             picture.verify()
         return done.stdout
 
-    return lesson
+    return run_example
 
 
-def test_autograd_runs(lesson):
-    printed = lesson("autograd")
+def test_autograd_prints_the_gradients_of_both_graphs(run_example):
+    printed = run_example("autograd")
     assert "c = 12.5 " in printed
     assert "c  = 37.5 " in printed
     assert "b.grad = None" in printed
     assert "torch warns: The .grad attribute of a Tensor that is not a leaf" in printed
 
 
-def test_first_graph(example):
+def test_only_the_leaf_of_the_first_graph_keeps_its_gradient(example):
     a, b, c = example("autograd").a_graph()
     assert [tensor.item() for tensor in (a, b, c)] == [5, 25, 12.5]
     assert a.grad == 2.5
@@ -56,37 +56,37 @@ def test_first_graph(example):
     assert not b.is_leaf
 
 
-def test_kept_gradients(example):
+def test_retain_grad_keeps_all_gradients(example):
     tensors = example("autograd").kept_gradients()
     assert {name: tensor.item() for name, tensor in tensors.items()} == {"a": 5, "a2": 5, "b": 25, "c": 37.5}
     assert {name: tensor.grad.item() for name, tensor in tensors.items()} == {"a": 2.5, "a2": 5, "b": 0.5, "c": 1}
 
 
-def test_no_grad_leaves_no_history(example):
+def test_no_grad_builds_no_graph(example):
     d = example("autograd").without_history()
     assert d == 312.5
     assert d.grad_fn is None
 
 
-def test_in_place_changes_are_refused(example):
+def test_torch_rejects_in_place_changes(example):
     on_leaf, on_kept = example("autograd").changed_in_place()
     assert "a leaf Variable that requires grad is being used in an in-place operation" in on_leaf
     assert "has been modified by an inplace operation" in on_kept
 
 
-def test_gradients_add_up(example):
+def test_gradients_add_up_until_they_are_zeroed(example):
     assert example("autograd").added_up() == [2.5, 5, 7.5, 2.5]
 
 
-def test_linear_regression_runs(lesson):
-    lines = re.findall(r"^(.+?) +y = ([\d.]+) x \+ ([\d.]+)$", lesson("linear_regression"), re.MULTILINE)
+def test_linear_regression_finds_the_line_in_four_ways(run_example):
+    lines = re.findall(r"^(.+?) +y = ([\d.]+) x \+ ([\d.]+)$", run_example("linear_regression"), re.MULTILINE)
     assert [name for name, _, _ in lines] == ["by hand", "autograd", "nn.Module", "solved"]
     for _, slope, intercept in lines:
         assert float(slope) == pytest.approx(3, rel=0.01)
         assert float(intercept) == pytest.approx(0.8, rel=0.01)
 
 
-def test_three_ways_take_identical_steps(example):
+def test_three_ways_of_descent_take_the_same_steps(example):
     regression = example("linear_regression")
     x, y = regression.make_data()
     by_hand = regression.by_hand(x, y)
@@ -96,18 +96,18 @@ def test_three_ways_take_identical_steps(example):
     np.testing.assert_allclose(by_hand[-1], regression.solved(x, y), rtol=1e-4)
     np.testing.assert_allclose(regression.solved(x, y), np.polyfit(x, y, 1), rtol=1e-10)
     loss = regression.losses(by_hand, x, y)
-    assert (np.diff(loss) <= 1e-15).all(), "every step goes down"
+    assert (np.diff(loss) <= 1e-15).all(), "every step lowers the loss"
 
 
-def test_optimizers_run(lesson, tmp_path):
-    printed = lesson("optimizers", "--animate", tmp_path / "paths.gif")
+def test_optimizers_prints_a_table_and_animates_the_paths(run_example, tmp_path):
+    printed = run_example("optimizers", "--animate", tmp_path / "paths.gif")
     assert all(re.search(rf"^{name} +0%", printed, re.MULTILINE) for name in SEVEN if name != "stochastic")
     with Image.open(tmp_path / "paths.gif") as film:
         assert film.n_frames > 20
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_rule_is_torchs(example, name):
+def test_rule_matches_torch_at_the_matching_rate(example, name):
     optimizers = example("optimizers")
     assert optimizers.difference(name, matched=True) < 1e-8
     differs = optimizers.difference(name, matched=False) > 0.01
@@ -124,14 +124,14 @@ def test_rule_is_torchs(example, name):
         ("adam", [0.4 / 0.8**0.5, -0.48 / 3.84**0.5]),
     ],
 )
-def test_rule_is_the_articles(example, name, steps):
+def test_rule_takes_the_steps_of_the_article(example, name, steps):
     memory = {}
     for gradient, step in zip((2, -4), steps, strict=True):
         taken = example("optimizers").RULES[name](torch.tensor(gradient, dtype=torch.float64), memory, 1)
         assert taken.item() == pytest.approx(step)
 
 
-def test_landscape_has_two_hollows_and_a_ridge(example):
+def test_landscape_has_two_hollows_and_the_right_one_is_deeper(example):
     optimizers = example("optimizers")
     x = torch.linspace(-2, 2, 4001, dtype=torch.float64)
     floor = optimizers.height(torch.stack([x, x**2 / 2], dim=-1))
@@ -145,13 +145,13 @@ def test_landscape_has_two_hollows_and_a_ridge(example):
 @pytest.mark.parametrize(
     ("name", "rate", "trapped"), [("full-batch", 0.05, True), ("stochastic", 0.1, False), ("momentum", 0.5, False)]
 )
-def test_local_minimum_traps(example, name, rate, trapped):
+def test_noise_and_long_steps_leave_the_local_minimum(example, name, rate, trapped):
     share = example("optimizers").escaped(example("optimizers").walk(name, rate))
     assert (share == "0%") is trapped
 
 
-def test_comparison_runs(lesson, tmp_path):
-    printed = lesson("compare_optimizers", "--subset", 500, "--epochs", 1, "--seeds", 2, "--workers", 1)
+def test_comparison_prints_and_saves_a_row_for_each_optimizer(run_example, tmp_path):
+    printed = run_example("compare_optimizers", "--subset", 500, "--epochs", 1, "--seeds", 2, "--workers", 1)
     assert "500 training images, 2 seeds" in printed
     assert re.findall(r"^\| ([a-z-]+) \| [\d,]+ \| [\d.]+ ±", printed, re.MULTILINE) == SEVEN
     table = (tmp_path / "compare_optimizers.md").read_text()
@@ -159,7 +159,7 @@ def test_comparison_runs(lesson, tmp_path):
     assert "(compare_optimizers.png)" in table
 
 
-def test_stacked_gradients_are_autograds(example):
+def test_stacked_gradients_equal_those_of_autograd(example):
     compare = example("compare_optimizers")
     torch.manual_seed(0)
     networks = [build("mlp") for _ in range(3)]
@@ -176,8 +176,8 @@ def test_stacked_gradients_are_autograds(example):
             torch.testing.assert_close(gradient[run].view_as(weight), weight.grad)
 
 
-def test_stacked_training_is_torchs(example):
-    """The middle of the ladder ends where one network alone with torch's optimizer ends."""
+def test_stacked_training_equals_training_with_torch(example):
+    """The middle rate gives the same accuracy as a single network with torch's optimizer."""
     compare = example("compare_optimizers")
     accuracies = compare.train("mini-batch", seed=1, epochs=2, subset=1000)
     assert accuracies.shape == (2, 2, len(compare.LADDER))
@@ -193,11 +193,11 @@ def test_stacked_training_is_torchs(example):
             optimizer.step()
     for kind, (pixels, truth) in enumerate(held_out):
         alone = (network(pixels).argmax(dim=1) == truth).double().mean()
-        # Rounding may turn an image that stands on the edge.
+        # Rounding may change the prediction of an image that lies between two classes.
         assert accuracies[kind, -1, 3] == pytest.approx(alone.item(), abs=0.002)
 
 
-def test_the_test_set_chooses_nothing(example):
+def test_best_rate_is_chosen_on_the_validation_set_only(example):
     results = torch.zeros(2, 2, 3, 7)  # seeds, validation and test, epochs, rates
     results[:, 0, 1, 4] = 1
     results[:, 1, 1, 2] = 1
@@ -206,24 +206,24 @@ def test_the_test_set_chooses_nothing(example):
     assert accuracy.tolist() == [0, 0]
 
 
-def test_published_results_are_of_the_whole_comparison():
+def test_committed_results_are_from_the_full_comparison():
     table = (ROOT / "benchmarks" / "results" / "optimizers.md").read_text()
     assert "55,000 training images, 3 seeds" in table
     assert "after 1 epoch | after 5 epochs | after 20 epochs" in table
     assert all(f"| {name} |" in table for name in SEVEN)
 
 
-def test_digits_runs(lesson, tmp_path):
-    printed = lesson("digits", "--output", tmp_path / "run")
-    assert int(re.search(r"test: (\d+) of 10000 right", printed)[1]) > 9400
+def test_digits_trains_exports_and_serves(run_example, tmp_path):
+    printed = run_example("digits", "--output", tmp_path / "run")
+    assert int(re.search(r"test: (\d+) of 10000 correct", printed)[1]) > 9400
     assert "served: [7, 2, 1, 0, 4, 1, 4, 9," in printed
     assert (tmp_path / "run" / "models" / "mnist" / "1" / "manifest.json").exists()
     assert len((EXAMPLES / "digits.py").read_text().splitlines()) < 60
 
 
-def test_readme_is_the_path_through_them():
-    path = (EXAMPLES / "README.md").read_text()
-    told = re.findall(r"^## \d\. .*\((\w+\.py)\)$", path, re.MULTILINE)
-    assert told == ["autograd.py", "linear_regression.py", "optimizers.py", "compare_optimizers.py", "digits.py"]
-    assert sorted(told) == sorted(file.name for file in EXAMPLES.glob("*.py"))
-    assert path.rstrip().endswith("mnist-train\n```")
+def test_readme_lists_the_examples_in_order():
+    text = (EXAMPLES / "README.md").read_text()
+    listed = re.findall(r"^## \d\. .*\((\w+\.py)\)$", text, re.MULTILINE)
+    assert listed == ["autograd.py", "linear_regression.py", "optimizers.py", "compare_optimizers.py", "digits.py"]
+    assert sorted(listed) == sorted(file.name for file in EXAMPLES.glob("*.py"))
+    assert text.rstrip().endswith("mnist-train\n```")

@@ -88,8 +88,8 @@ def main(
         ) from error
     from training import checkpoint
     from training.config import check_name
-    from training.data import digits as datasets
     from training.data import sources
+    from training.data.digits import load
     from training.loop import distributed
     from training.loop import train as training
     from training.loop.progress import Progress
@@ -103,7 +103,7 @@ def main(
     except (RuntimeError, AssertionError) as error:
         raise click.UsageError(f"--device {device}: {str(error).splitlines()[0]}") from error
     try:
-        splits = datasets.load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
+        splits = load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
         with distributed.processes(device) as device:
             speaks = distributed.is_first()
             test = training.train(

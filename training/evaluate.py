@@ -1,4 +1,4 @@
-"""How good a network is: loss, accuracy, confusion, calibration."""
+"""Evaluation of a network on labelled images: loss, accuracy, confusion matrix, calibration error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from training.data.digits import Digits
 from training.networks import normalize
 
+# Images in each call of the network.
 BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's answers on a set of images, and what follows from them."""
+    """The logits of a network for a set of labelled images, and the figures computed from them."""
 
     logits: Tensor
-    """float32 ``[N, C]``."""
+    """float32 ``[N, C]``, for C classes."""
     labels: Tensor
     """int64 ``[N]``."""
 
@@ -36,31 +37,35 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """How many predictions are right."""
+        """The number of correct predictions."""
         return int((self.predictions == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of right predictions, 0..1."""
+        """The share of correct predictions, 0..1."""
         return self.correct / len(self.labels)
 
     @property
     def confusion(self) -> Tensor:
-        """int64 ``[C, C]``: row the true class, column the predicted one."""
+        """The confusion matrix, int64 ``[C, C]``: a row for each true class, a column for each predicted class."""
         classes = self.logits.shape[1]
         return torch.bincount(self.labels * classes + self.predictions, minlength=classes**2).view(classes, -1)
 
     def calibration_error(self, bins: int = 15) -> float:
-        """Expected calibration error, 0..1, over equal bins of confidence (Guo et al., arXiv:1706.04599)."""
+        """Return the expected calibration error, 0..1, over ``bins`` equal bins of confidence.
+
+        The definition is from Guo et al., arXiv:1706.04599.
+        """
         confidence, predictions = self.logits.softmax(dim=1).max(dim=1)
-        right = (predictions == self.labels).float()
+        correct = (predictions == self.labels).float()
         index = (confidence * bins).long().clamp_(max=bins - 1)
-        # Sums over each bin of confidence minus accuracy; their sizes cancel against the bin weights.
-        gaps = torch.zeros(bins).index_add_(0, index, confidence - right)
+        # A bin counts |mean confidence - accuracy|, times its share of the images. The size of the bin cancels, which
+        # leaves the sum of the differences over the bin, divided by the number of all images.
+        gaps = torch.zeros(bins).index_add_(0, index, confidence - correct)
         return gaps.abs().sum().item() / len(self.labels)
 
     def summary(self) -> dict[str, Any]:
-        """The figures for ``run.json``."""
+        """Return the figures that ``run.json`` records."""
         return {
             "images": len(self.labels),
             "loss": self.loss,
@@ -73,7 +78,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, digits: Digits) -> Evaluation:
-    """Ask ``network``, in evaluation mode, about every image. The answer is on the CPU."""
+    """Run ``network`` in evaluation mode on every image and return the evaluation, with its tensors on the CPU."""
     was_training = network.training
     network.eval()
     logits = torch.cat([network(normalize(images)) for images in digits.images.split(BATCH)])

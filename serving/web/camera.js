@@ -1,8 +1,8 @@
-// A picture from the camera, where the browser offers one: only to pages from https or from this machine.
+// Takes a picture with the camera. Browsers offer it only to pages from https or from the same machine.
 
-import { scaled } from "./picture.js";
+import { scaled } from "./pictures.js";
 
-export function camera(button, dialog, take, tell) {
+export function camera(button, dialog, onPicture, onError) {
   button.hidden = !navigator.mediaDevices?.getUserMedia;
   const video = dialog.querySelector("video");
   let stream = null;
@@ -11,25 +11,25 @@ export function camera(button, dialog, take, tell) {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
-      const refused = error.name === "NotAllowedError";
-      tell(refused ? "The browser was not allowed to use the camera." : "There is no camera that can be used.");
+      const forbidden = error.name === "NotAllowedError";
+      onError(forbidden ? "The browser has no permission to use the camera." : "No usable camera was found.");
       return;
     }
     video.srcObject = stream;
     dialog.showModal();
   });
-  dialog.querySelector(".shoot").addEventListener("click", () => {
-    // The middle square, which is what the dialog shows.
+  dialog.querySelector(".take").addEventListener("click", () => {
+    // The dialog shows the square in the middle of the video, so that square is the picture.
     const side = Math.min(video.videoWidth, video.videoHeight);
     if (!side) return;
     const square = document.createElement("canvas");
     square.width = square.height = side;
     square.getContext("2d").drawImage(video, (side - video.videoWidth) / 2, (side - video.videoHeight) / 2);
     dialog.close();
-    take({ picture: scaled(square, side, side) });
+    onPicture({ picture: scaled(square, side, side) });
   });
   dialog.querySelector(".cancel").addEventListener("click", () => dialog.close());
-  // Also by Escape: the camera's light goes out with the dialog.
+  // Escape closes the dialog too. The camera is switched off in every case.
   dialog.addEventListener("close", () => {
     stream?.getTracks().forEach((track) => track.stop());
     video.srcObject = stream = null;

@@ -1,8 +1,9 @@
-// Which model answers, and what is certified of it.
+// Shows which model made the prediction, and its certificate.
 
 import { certificate, certificatePath, key } from "./service.js";
 
 const number = (value) => value.toLocaleString("en");
+const labels = (count) => `${count || "no"} ${count === 1 ? "label differs" : "labels differ"}`;
 
 export class CertificateView {
   #root;
@@ -14,7 +15,7 @@ export class CertificateView {
     this.#onLabels = onLabels;
   }
 
-  // Of `model` {name, version}, or the default one. Asks only for one that is not shown already.
+  // Shows `model` {name, version}, or the default model. A certificate that is shown already is not fetched again.
   async show(model) {
     if (model && this.#shown === `${model.name} ${model.version}`) return;
     const found = await certificate(model);
@@ -26,10 +27,10 @@ export class CertificateView {
     this.#set("name", found.name);
     this.#set("version", `version ${found.version}`);
     this.#set("accuracy", test ? `${(100 * test.accuracy).toFixed(2)} %` : "not stated");
-    this.#set("test", test ? `of ${number(test.images)} test images it had never seen` : "");
-    this.#set("network", `${config.model ?? "a network"}, ${number(found.parameters)} parameters`);
+    this.#set("test", test ? `on ${number(test.images)} test images that were not used for training` : "");
+    this.#set("network", `${config.model ?? "not stated"}, ${number(found.parameters)} parameters`);
     this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${config.epochs} epochs` : "not stated");
-    this.#set("equivalence", `${number(onnx.images)} images, ${onnx.labels_differing || "no"} label differs`);
+    this.#set("equivalence", `${number(onnx.images)} images compared with the trained network: ${labels(onnx.labels_differing)}`);
     this.#set("digest", found.files["model.onnx"].sha256);
     this.#link(found);
     this.#root.hidden = false;
@@ -39,7 +40,7 @@ export class CertificateView {
     for (const place of document.querySelectorAll(`[data-model=${field}]`)) place.textContent = text;
   }
 
-  // Where a key is needed, a plain link would be refused: what was fetched with the key is linked instead.
+  // A plain link sends no API key. If the service needs one, link to a copy of the certificate that was fetched.
   #link(found) {
     const link = this.#root.querySelector("a");
     if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);

@@ -1,15 +1,16 @@
-// The same question from a terminal: a line for any shell, with exactly the drawing on the sheet.
+// Makes the curl command that sends the present drawing. It works in any POSIX shell.
 
 import { key } from "./service.js";
 
-const LINE = 60;
+const LINE_LENGTH = 60;
 
-export async function curlLine(png) {
+// `png` is a Blob, or null: then the command names the file digit.png.
+export async function curlCommand(png) {
   const url = new URL("predict", location.href).href.replaceAll("'", "%27");
   const auth = key.get() ? ` -H "authorization: Bearer $MNIST_KEY"` : "";
   const send = (file) => `curl --data-binary @${file} -H 'content-type: image/png'${auth} '${url}'`;
   if (!png) return send("digit.png");
-  const lines = (await base64(png)).match(new RegExp(`.{1,${LINE}}`, "g"));
+  const lines = (await base64(png)).match(new RegExp(`.{1,${LINE_LENGTH}}`, "g"));
   return [`base64 --decode <<'PNG' | ${send("-")}`, ...lines, "PNG"].join("\n");
 }
 
@@ -21,12 +22,12 @@ function base64(blob) {
   });
 }
 
-// Pages from plain http have no clipboard API; the old way works everywhere.
-export async function copy(area) {
+// Pages from plain http have no clipboard API, so copy with the old command there.
+export async function copyText(area) {
   try {
     await navigator.clipboard.writeText(area.value);
   } catch {
     area.select();
-    if (!document.execCommand("copy")) throw new Error("The browser did not let the page copy.");
+    if (!document.execCommand("copy")) throw new Error("The browser did not allow copying.");
   }
 }

@@ -1,4 +1,4 @@
-// The OpenAPI document as a page: every operation with its parameters, bodies and answers.
+// Shows the OpenAPI document as a page: every operation with its parameters, request bodies and responses.
 
 const place = document.querySelector("#operations");
 
@@ -9,29 +9,29 @@ function element(name, content, ...children) {
   return made;
 }
 
-// A schema in a few words: {"id": string, "inputs": [object]}.
-function words(schema, all, depth = 0) {
+// Returns a schema on one line, such as { id: string, inputs: [object] }.
+function typeName(schema, all, depth = 0) {
   if (!schema) return "";
-  if (schema.$ref) return words(all[schema.$ref.split("/").pop()], all, depth);
+  if (schema.$ref) return typeName(all[schema.$ref.split("/").pop()], all, depth);
   const choices = schema.oneOf ?? schema.anyOf;
-  if (choices) return choices.map((choice) => words(choice, all, depth)).join(" or ");
-  if (schema.type === "array") return `[${words(schema.items, all, depth + 1)}]`;
+  if (choices) return choices.map((choice) => typeName(choice, all, depth)).join(" or ");
+  if (schema.type === "array") return `[${typeName(schema.items, all, depth + 1)}]`;
   if (schema.properties && depth < 4) {
-    const members = Object.entries(schema.properties).map(([name, value]) => `${name}: ${words(value, all, depth + 1)}`);
+    const members = Object.entries(schema.properties).map(([name, value]) => `${name}: ${typeName(value, all, depth + 1)}`);
     return `{ ${members.join(", ")} }`;
   }
   return [schema.type ?? "any", schema.format].filter(Boolean).join(" ");
 }
 
-function list(title, rows) {
+function table(title, rows) {
   if (!rows.length) return [];
-  const table = element("table", "", element("caption", title));
+  const made = element("table", "", element("caption", title));
   for (const [first, second] of rows) {
     const head = element("th", first);
     head.scope = "row";
-    table.append(element("tr", "", head, element("td", second)));
+    made.append(element("tr", "", head, element("td", second)));
   }
-  return [table];
+  return [made];
 }
 
 function section(method, path, operation, all) {
@@ -39,11 +39,11 @@ function section(method, path, operation, all) {
   const heading = element("h2", "", element("code", `${method.toUpperCase()} ${path}`));
   return element(
     "section", "", heading, element("p", operation.summary ?? ""), element("p", operation.description ?? ""),
-    ...list("Parameters", (operation.parameters ?? []).map((p) => [p.name, `${p.in}; ${p.description ?? words(p.schema, all)}`])),
-    ...list("Body", bodies.map(([kind, body]) => [kind, body.schema?.description ?? words(body.schema, all)])),
-    ...list("Answers", Object.entries(operation.responses ?? {}).map(([status, answer]) => {
-      const [kind, body] = Object.entries(answer.content ?? {})[0] ?? [];
-      return [status, [answer.description, kind, words(body?.schema, all)].filter(Boolean).join(" · ")];
+    ...table("Parameters", (operation.parameters ?? []).map((p) => [p.name, `${p.in}; ${p.description ?? typeName(p.schema, all)}`])),
+    ...table("Request body", bodies.map(([kind, body]) => [kind, body.schema?.description ?? typeName(body.schema, all)])),
+    ...table("Responses", Object.entries(operation.responses ?? {}).map(([status, response]) => {
+      const [kind, body] = Object.entries(response.content ?? {})[0] ?? [];
+      return [status, [response.description, kind, typeName(body?.schema, all)].filter(Boolean).join(" · ")];
     })),
   );
 }
@@ -55,5 +55,5 @@ try {
     Object.entries(methods).map(([method, operation]) => section(method, path, operation, components?.schemas ?? {})));
   place.replaceChildren(...sections);
 } catch (error) {
-  place.textContent = `The service does not answer: ${error.message}`;
+  place.textContent = `The service does not respond: ${error.message}`;
 }

@@ -1,7 +1,7 @@
-// The last few drawings, each to be had back.
+// Keeps the last few drawings. The visitor can restore each of them.
 
-import { inWords, rejected } from "./answer.js";
-import { thumbnail } from "./view.js";
+import { inWords } from "./prediction.js";
+import { thumbnail } from "./sheet-view.js";
 
 const KEPT = 8;
 
@@ -15,19 +15,19 @@ export class History {
     this.#restore = restore;
   }
 
-  // A drawing that was brought back and left again is still the same one.
-  keep(marks, answer) {
+  // A drawing that was restored and left again replaces its old entry. `prediction` is null if none came.
+  keep(marks, prediction) {
     const others = this.#entries.filter((entry) => entry.marks[0] !== marks[0]);
-    this.#entries = [{ marks, answer, item: this.#item(marks, answer) }, ...others].slice(0, KEPT);
+    this.#entries = [{ marks, item: this.#item(marks, prediction) }, ...others].slice(0, KEPT);
     this.#list.replaceChildren(...this.#entries.map(({ item }) => item));
   }
 
-  #item(marks, answer) {
+  #item(marks, prediction) {
     const item = document.createElement("li");
     const button = document.createElement("button");
     const caption = document.createElement("span");
-    caption.textContent = !answer ? "–" : rejected(answer) ? "?" : answer.label;
-    button.setAttribute("aria-label", `Bring back the drawing: ${answer ? inWords(answer) : "no answer came."}`);
+    caption.textContent = !prediction ? "–" : prediction.accepted ? prediction.label : "?";
+    button.setAttribute("aria-label", `Restore this drawing: ${prediction ? inWords(prediction) : "no prediction."}`);
     button.append(thumbnail(marks), caption);
     button.addEventListener("click", () => this.#restore(marks));
     item.append(button);

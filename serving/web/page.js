@@ -1,47 +1,47 @@
-// The page: its parts, and what happens when.
+// Connects the parts of the page: which event of one part calls which other part.
 
-import { AnswerView, inWords } from "./answer.js";
-import { Asking } from "./asking.js";
 import { camera } from "./camera.js";
 import { CertificateView } from "./certificate.js";
-import { copy, curlLine } from "./curl.js";
+import { copyText, curlCommand } from "./curl.js";
 import { History } from "./history.js";
-import { keys, pointer } from "./pen.js";
-import { pictureFrom, takePictures } from "./picture.js";
+import { drawWithKeys, drawWithPointer } from "./pen.js";
+import { pictureFiles, pictureFrom } from "./pictures.js";
+import { inWords, PredictionView } from "./prediction.js";
+import { PredictionRequests } from "./requests.js";
 import { samples } from "./samples.js";
-import { key, Trouble } from "./service.js";
+import { key, ServiceError } from "./service.js";
 import { Sheet } from "./sheet.js";
-import { view } from "./view.js";
+import { showSheet } from "./sheet-view.js";
 
-// So long nothing has to happen before it is read out, or the line for the terminal is made.
-const QUIET = 600;
+// Milliseconds without a change before the prediction is announced and the curl command is updated.
+const SETTLE = 600;
 
 const find = (selector) => document.querySelector(selector);
 const canvas = find("#sheet");
 const sheet = new Sheet();
-const asking = new Asking(() => sheet.png());
-const answers = new AnswerView(find("#answer"));
-const model = new CertificateView(find("#model"), (labels) => answers.label(labels));
+const requests = new PredictionRequests(() => sheet.png());
+const predictionView = new PredictionView(find("#prediction"));
+const certificateView = new CertificateView(find("#model"), (labels) => predictionView.setLabels(labels));
 const history = new History(find("#history"), (marks) => sheet.replace(marks));
-let answer = null; // to what is on the sheet
+let prediction = null; // for the drawing on the sheet
 
-// Words for those who do not see the page.
-const say = (text) => { find("#said").textContent = text; };
+// Screen readers read this out.
+const announce = (text) => { find("#announcement").textContent = text; };
 
-function later(action) {
+function debounced(action) {
   let timer;
   return () => {
     clearTimeout(timer);
-    timer = setTimeout(action, QUIET);
+    timer = setTimeout(action, SETTLE);
   };
 }
 
-// Drawing.
+// Drawing
 
 const penWidth = () => find("#width").valueAsNumber / 100;
-keys(canvas, sheet, penWidth, find("#pen"), say);
-pointer(canvas, sheet, penWidth);
-view(canvas, sheet);
+drawWithKeys(canvas, sheet, penWidth, find("#pen"), announce);
+drawWithPointer(canvas, sheet, penWidth);
+showSheet(canvas, sheet);
 
 find("#undo").addEventListener("click", () => sheet.undo());
 find("#redo").addEventListener("click", () => sheet.redo());
@@ -54,100 +54,105 @@ addEventListener("keydown", (event) => {
   sheet[step]();
 });
 
-// Pictures.
+// Pictures
 
-const put = (mark) => sheet.replace([mark]);
-samples(find("#samples"), put);
-takePictures(find("#file"), canvas.parentElement, async (file) => {
+const showPicture = (mark) => sheet.replace([mark]);
+samples(find("#samples"), showPicture);
+pictureFiles(find("#file"), canvas.parentElement, async (file) => {
   try {
-    put(await pictureFrom(file));
+    showPicture(await pictureFrom(file));
   } catch (error) {
-    notice("refused", error.message);
+    notify("drawing", error.message);
   }
 });
 find("#choose").addEventListener("click", () => find("#file").click());
-camera(find("#camera"), find("#viewfinder"), put, (words) => notice("refused", words));
+camera(find("#camera"), find("#viewfinder"), showPicture, (message) => notify("drawing", message));
 
-// Asking and answering.
+// Predictions
 
-const readOut = later(() => { if (answer) say(inWords(answer)); });
-const writeCurl = later(async () => { find("#curl").value = await curlLine(await sheet.png()); });
+const announcePrediction = debounced(() => { if (prediction) announce(inWords(prediction)); });
+const updateCurl = debounced(async () => { find("#curl").value = await curlCommand(await sheet.png()); });
 
-sheet.addEventListener("leave", ({ detail }) => history.keep(detail, answer));
-sheet.addEventListener("grow", () => asking.more());
+sheet.addEventListener("discard", ({ detail }) => history.keep(detail, prediction));
+sheet.addEventListener("grow", () => requests.extend());
 sheet.addEventListener("replace", () => {
-  answer = null;
-  if (refused()) notice("", "");
+  prediction = null;
+  clearDrawingNotice();
   if (sheet.empty) {
-    answers.clear();
-    say("The sheet is empty.");
+    predictionView.clear();
+    announce("The drawing area is empty.");
   }
-  asking.other();
+  requests.replace();
 });
-for (const type of ["grow", "replace"]) sheet.addEventListener(type, changed);
-for (const type of ["busy", "rest"]) {
-  asking.addEventListener(type, () => find("#answer").setAttribute("aria-busy", type === "busy"));
+for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
+for (const type of ["busy", "idle"]) {
+  requests.addEventListener(type, () => find("#prediction").setAttribute("aria-busy", type === "busy"));
 }
 
-function changed() {
+function sheetChanged() {
   find("#undo").disabled = !sheet.canUndo;
   find("#redo").disabled = !sheet.canRedo;
   find("#clear").disabled = sheet.empty;
   canvas.parentElement.classList.toggle("blank", sheet.empty);
-  writeCurl();
+  updateCurl();
 }
 
-asking.addEventListener("answer", ({ detail }) => {
-  answer = detail;
-  if (refused()) notice("", "");
-  answers.show(answer);
-  readOut();
-  certify(answer.model);
+requests.addEventListener("prediction", ({ detail }) => {
+  prediction = detail;
+  clearDrawingNotice();
+  predictionView.show(prediction);
+  announcePrediction();
+  showCertificate(prediction.model);
 });
 
-// Trouble.
+// Errors
 
-const WAITING = { away: " It is tried again until it does.", busy: " It is tried again in a moment." };
+const RETRIES = { unavailable: " The page keeps trying.", overloaded: " The page tries again in a moment." };
 
-function notice(kind, words) {
+// `kind` is that of a ServiceError. "drawing" is also used for pictures that cannot be opened or taken.
+function notify(kind, message) {
   find("#notice").dataset.kind = kind;
-  find("#notice").textContent = words;
-  find("#unlock").hidden = kind !== "key";
+  find("#notice").textContent = message;
+  find("#key-form").hidden = kind !== "key";
 }
 
-const refused = () => find("#notice").dataset.kind === "refused";
-const trouble = ({ kind, message }) => notice(kind, message + (WAITING[kind] ?? ""));
-asking.addEventListener("trouble", ({ detail }) => trouble(detail));
-asking.addEventListener("well", () => {
-  notice("", "");
-  say("The service answers again.");
+// A notice about one drawing is out of date when another drawing comes.
+function clearDrawingNotice() {
+  if (find("#notice").dataset.kind === "drawing") notify("", "");
+}
+
+const showError = ({ kind, message }) => notify(kind, message + (RETRIES[kind] ?? ""));
+requests.addEventListener("error", ({ detail }) => showError(detail));
+requests.addEventListener("recovered", () => {
+  notify("", "");
+  announce("The service responds again.");
 });
-find("#unlock").addEventListener("submit", (event) => {
+find("#key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key.set(find("#key").value.trim());
-  notice("", "");
-  certify();
-  asking.unlock();
-  writeCurl();
+  notify("", "");
+  showCertificate();
+  requests.unlock();
+  updateCurl();
 });
 
-async function certify(named) {
+async function showCertificate(model) {
   try {
-    await model.show(named);
+    await certificateView.show(model);
   } catch (error) {
-    if (!(error instanceof Trouble)) throw error;
-    // What else is wrong comes up with the first drawing.
-    if (error.kind === "key") trouble(error);
+    if (!(error instanceof ServiceError)) throw error;
+    // The first drawing will show every other error.
+    if (error.kind === "key") showError(error);
   }
 }
 
-// The terminal.
+// The curl command
 
 find("#copy").addEventListener("click", async () => {
   find("#copied").textContent = "";
-  find("#curl").value = await curlLine(await sheet.png());
+  find("#curl").value = await curlCommand(await sheet.png());
   try {
-    await copy(find("#curl"));
+    await copyText(find("#curl"));
     find("#copied").textContent = "Copied.";
   } catch (error) {
     find("#copied").textContent = error.message;
@@ -155,6 +160,6 @@ find("#copy").addEventListener("click", async () => {
 });
 find("#curl").addEventListener("focus", ({ target }) => target.select());
 
-changed();
-certify();
-find("#curl").value = await curlLine(null);
+sheetChanged();
+showCertificate();
+find("#curl").value = await curlCommand(null);

@@ -1,14 +1,15 @@
-// The hand: mouse, pen, finger, and the keys for whoever has none of them.
+// Moves the pen: with a mouse, a stylus or a finger, or with the keyboard.
 
-// The keypad without its lock gives the slanted ones.
+// A numeric keypad without Num Lock sends the diagonal keys.
 const STEPS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
   Home: [-1, -1], PageUp: [1, -1], End: [-1, 1], PageDown: [1, 1],
 };
 const STEP = 1 / 20;
 
-export function pointer(canvas, sheet, width) {
-  let hand = null; // the pointer that draws; others have to wait
+// `width` returns the width of the pen.
+export function drawWithPointer(canvas, sheet, width) {
+  let active = null; // id of the pointer that draws; other pointers are ignored meanwhile
 
   function point(event) {
     const { left, top, width: side } = canvas.getBoundingClientRect();
@@ -16,37 +17,37 @@ export function pointer(canvas, sheet, width) {
   }
 
   canvas.addEventListener("pointerdown", (event) => {
-    if (hand !== null || event.button !== 0) return;
-    hand = event.pointerId;
-    canvas.setPointerCapture(hand);
+    if (active !== null || event.button !== 0) return;
+    active = event.pointerId;
+    canvas.setPointerCapture(active);
     sheet.begin(point(event), width());
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== hand) return;
+    if (event.pointerId !== active) return;
     const events = event.getCoalescedEvents?.() ?? [];
     sheet.extend((events.length ? events : [event]).map(point));
   });
   canvas.addEventListener("pointerup", (event) => {
-    if (event.pointerId !== hand) return;
-    hand = null;
+    if (event.pointerId !== active) return;
+    active = null;
     sheet.end();
   });
   canvas.addEventListener("pointercancel", (event) => {
-    if (event.pointerId !== hand) return;
-    hand = null;
+    if (event.pointerId !== active) return;
+    active = null;
     sheet.cancel();
   });
 }
 
-// `mark` shows where the pen is; `say` tells whether it writes.
-export function keys(canvas, sheet, width, mark, say) {
+// `marker` is the element that shows where the pen is. `announce` tells screen readers whether the pen is down.
+export function drawWithKeys(canvas, sheet, width, marker, announce) {
   let at = [0.5, 0.25];
   let down = false;
 
   function show() {
-    mark.style.left = `${100 * at[0]}%`;
-    mark.style.top = `${100 * at[1]}%`;
-    mark.classList.toggle("down", down);
+    marker.style.left = `${100 * at[0]}%`;
+    marker.style.top = `${100 * at[1]}%`;
+    marker.classList.toggle("down", down);
   }
 
   function lift() {
@@ -69,7 +70,7 @@ export function keys(canvas, sheet, width, mark, say) {
         down = true;
         sheet.begin(at, width());
       }
-      say(down ? "Pen down" : "Pen up");
+      announce(down ? "Pen down" : "Pen up");
     } else if (event.key === "Escape") {
       lift();
     } else {

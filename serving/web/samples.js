@@ -1,8 +1,8 @@
-// Ten digits of MNIST's training set, as their writers wrote them: samples.png, one after the other, ink as alpha.
+// Offers ten digits from MNIST's training set. samples.png holds them side by side, with the ink as its alpha channel.
 
 const SIZE = 28;
 
-export function samples(list, take) {
+export function samples(list, onPicture) {
   const strip = new Image();
   strip.src = "samples.png";
   for (let digit = 0; digit < 10; digit++) {
@@ -16,7 +16,7 @@ export function samples(list, take) {
       const picture = document.createElement("canvas");
       picture.width = picture.height = SIZE;
       picture.getContext("2d").drawImage(strip, -SIZE * digit, 0);
-      take({ picture, mask: true });
+      onPicture({ picture, mask: true });
     });
     const item = document.createElement("li");
     item.append(button);

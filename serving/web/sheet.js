@@ -1,10 +1,11 @@
-// What is on the sheet, kept as it was made: any size can be drawn from it, and any step taken back.
+// Holds the drawing as marks, not as pixels. So it can be drawn at any size, and every step can be undone.
 //
-// Coordinates run from 0 to 1 over the square sheet. A mark is a stroke {points: [[x, y], ...], width} or a
-// picture {picture: canvas, mask: whether its alpha is ink}. A drawing is an array of marks, never changed in place.
+// Coordinates run from 0 to 1 over the square sheet. A mark is a stroke {points: [[x, y], ...], width} or a picture
+// {picture: canvas, mask: true if its alpha channel is the ink}. A drawing is an array of marks. The array is never
+// changed in place.
 
-// Pixels of the longer side of what is sent: the network sees 28, and the digit may be a fraction of the sheet.
-const SENT = 224;
+// Pixels of the longer side of the PNG. The model's input has 28, but the digit may cover a small part of the sheet.
+const PNG_SIDE = 224;
 
 export class Sheet extends EventTarget {
   marks = [];
@@ -30,7 +31,7 @@ export class Sheet extends EventTarget {
 
   end() { this.#stroke = null; }
 
-  // The stroke under way was none: a palm, or a gesture of the system.
+  // Removes the present stroke: it was a palm on the screen or a gesture for the system.
   cancel() {
     if (!this.#stroke) return;
     this.#stroke = null;
@@ -41,7 +42,7 @@ export class Sheet extends EventTarget {
   replace(marks) {
     this.end();
     if (this.empty && !marks.length) return;
-    if (!this.empty) this.dispatchEvent(new CustomEvent("leave", { detail: this.marks }));
+    if (!this.empty) this.dispatchEvent(new CustomEvent("discard", { detail: this.marks }));
     this.#set(marks);
     this.#changed("replace");
   }
@@ -63,18 +64,19 @@ export class Sheet extends EventTarget {
     this.marks = marks;
   }
 
-  // "grow": the same drawing with more of it. "replace": another drawing.
+  // "grow": the drawing has more ink than before. "replace": another drawing has taken its place.
   #changed(type) { this.dispatchEvent(new Event(type)); }
 
-  // A PNG of the sheet, black on white, or of the picture on it with what was drawn over it; null if it is empty.
+  // Returns a PNG, or null if the sheet is empty. It shows the sheet, black on white. If there is a picture on the
+  // sheet, it shows only the picture and the strokes over it.
   async png() {
     if (this.empty) return null;
     const { x, y, width, height } = extent(this.marks);
     const canvas = document.createElement("canvas");
-    const scale = SENT / Math.max(width, height);
+    const scale = PNG_SIDE / Math.max(width, height);
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
-    // It is read back at once: that is quick only where no graphics card has it.
+    // The pixels are read back at once, and that is slow from a graphics card.
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, canvas.width, canvas.height);
@@ -84,7 +86,7 @@ export class Sheet extends EventTarget {
   }
 }
 
-// Draw marks on a square of so many pixels.
+// Draws marks on a square with `side` pixels a side.
 export function draw(context, marks, side, ink) {
   context.strokeStyle = context.fillStyle = ink;
   context.lineCap = context.lineJoin = "round";
@@ -100,7 +102,8 @@ export function draw(context, marks, side, ink) {
   }
 }
 
-// Through the middles of the hand's points, with the points themselves as handles: smooth, and it lags by half a step.
+// Draws quadratic curves between the midpoints of neighbouring points, with the points as control points. The line is
+// smooth and ends half a step behind the pen.
 function drawStroke(context, { points, width }, side) {
   const at = points.map(([x, y]) => [x * side, y * side]);
   context.lineWidth = width * side;
@@ -119,6 +122,7 @@ function drawStroke(context, { points, width }, side) {
   context.stroke();
 }
 
+// Returns a copy of `picture` in the colour `ink`.
 function inked(picture, ink) {
   const canvas = document.createElement("canvas");
   canvas.width = picture.width;
@@ -131,14 +135,15 @@ function inked(picture, ink) {
   return canvas;
 }
 
-// Where a picture lies: as large as it goes, in the middle.
+// Returns the place of a picture: centred, and as large as the sheet allows.
 function box({ width, height }) {
   const longest = Math.max(width, height);
   const [w, h] = [width / longest, height / longest];
   return { x: (1 - w) / 2, y: (1 - h) / 2, width: w, height: h };
 }
 
-// A picture brings its own ground, which must not end in a frame of paper.
+// Returns the part of the sheet that is sent. A picture has its own background: a white frame around it would be read
+// as part of the drawing.
 function extent([first]) {
   return first.picture && !first.mask ? box(first.picture) : { x: 0, y: 0, width: 1, height: 1 };
 }

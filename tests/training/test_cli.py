@@ -123,8 +123,8 @@ def test_no_teacher_is_said(run, tmp_path):
 
 def test_source_of_the_data_is_told(finished):
     folder, done = finished
-    assert f"mnist: not from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
-    assert re.search("mnist: from .*, digests verified", done.stderr)
+    assert f"mnist: cannot load from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
+    assert re.search("mnist: loaded from .*, digests verified", done.stderr)
 
 
 def test_live_line_on_a_terminal(tmp_path):

@@ -35,9 +35,9 @@ def test_normalize_is_the_tutorials_scaling():
 
 
 def test_scaling_constants_are_those_of_the_data():
-    from training.data import digits as data
+    from training.data.digits import load
 
-    pixels = data.load("mnist").train.images / 255
+    pixels = load("mnist").train.images / 255
     assert round(pixels.mean().item(), 4) == MEAN
     assert round(pixels.std().item(), 4) == DEVIATION
 

@@ -1,1 +1,1 @@
-"""Random changes to images, and images made from nothing: styles, fonts, outliers."""
+"""Data augmentation: random changes of images, and generated images such as letters and outliers."""

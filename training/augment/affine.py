@@ -1,4 +1,4 @@
-"""Random affine changes of a whole batch at once, as tensors."""
+"""Random affine and elastic changes of images, computed for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Standard deviations of normal draws, cut off at two of them. Narrow-normal rather than uniform: most
-# images stay near what they were, a few go far (the idea is Byerly et al.'s, arXiv:2001.09136).
-ROTATION = math.radians(9)
-SHEAR = 0.12
-LOG_SCALE = 0.08
-SHIFT = 0.9  # pixels; the cut-off leaves the ink in the frame, MNIST keeps a margin of 4
-# Resampling blurs, and a convolutional network that sees blurred digits alone reads sharp ones worse. Contrast
-# raised so far leaves as many pixels full of ink, and as few between, as the images themselves have.
-CONTRAST = 1.4
-KNOTS = 5  # a side of the coarse grid
+# Standard deviations of the random changes. The draws are normal, not uniform: most images change little and a
+# few change much (the idea is from Byerly et al., arXiv:2001.09136).
+ROTATION_DEVIATION = math.radians(9)
+SHEAR_DEVIATION = 0.12
+LOG_SCALE_DEVIATION = 0.08
+SHIFT_DEVIATION = 0.9  # pixels
+# Draws are cut off at this many deviations. Digits then stay in the frame, because MNIST has a margin of 4 pixels.
+CUT_OFF = 2
+# Resampling blurs images, and a convolutional network that is trained on blurred digits reads sharp ones worse. This
+# contrast restores the numbers of full and of grey pixels that the images had before.
+DEFAULT_CONTRAST = 1.4
+MIDDLE_GREY = 127.5
+# The elastic change moves the knots of a grid of KNOTS x KNOTS points.
+KNOTS = 5
 PATCH = 6  # pixels a side
 
 
@@ -27,32 +31,33 @@ def augment(
     *,
     strength: float = 1.0,
     elastic: float = 0.0,
-    contrast: float = CONTRAST,
+    contrast: float = DEFAULT_CONTRAST,
     erase: float = 0.0,
 ) -> Tensor:
-    """Rotate, scale, shear and shift each image by its own random amounts; bend it, and blot a part out, if asked.
+    """Return the images, each one rotated, scaled, sheared and shifted by its own random amounts.
 
     Args:
         images: uint8 or float ``[N, 28, 28]``, background 0.
-        generator: where the randomness comes from, on the CPU whatever the device of the images, so
-            that a seed means the same everywhere.
-        strength: factor on all the deviations above.
-        elastic: standard deviation in pixels by which the knots of a coarse grid move, and what lies between with them.
-        contrast: factor on what was resampled, about the middle grey; 1 leaves it blurred.
+        generator: source of the random numbers. It is on the CPU, whatever the device of the images, so that a seed
+            gives the same changes on every device.
+        strength: factor of all the deviations above.
+        elastic: standard deviation in pixels by which the knots of a coarse grid move. Pixels between the knots move
+            with them. 0 is off.
+        contrast: factor of the contrast after resampling; 1 leaves the images blurred.
         erase: share of the images that lose a square patch.
 
     Returns:
-        float32 ``[N, 28, 28]`` in the same units.
+        float32 ``[N, 28, 28]``, in the units of ``images``.
     """
     count, size, _ = images.shape
-    # [6, N]: one row a kind of change.
-    draws = torch.randn(6, count, generator=generator).clamp_(-2, 2) * strength
-    angle, shear = draws[0] * ROTATION, draws[1] * SHEAR
-    scale_x, scale_y = torch.exp(draws[2:4] * LOG_SCALE)
-    # Places are measured in half-widths of the image.
-    shift_x, shift_y = draws[4:6] * (SHIFT * 2 / size)
+    # [6, N]: one row for each kind of change.
+    draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
+    angle, shear = draws[0] * ROTATION_DEVIATION, draws[1] * SHEAR_DEVIATION
+    scale_x, scale_y = torch.exp(draws[2:4] * LOG_SCALE_DEVIATION)
+    # grid_sample measures positions in half-widths of the image.
+    shift_x, shift_y = draws[4:6] * (SHIFT_DEVIATION * 2 / size)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    # Where each output pixel is read from: rotation · shear · scale, then the shift. [N, 2, 3]
+    # The position that each output pixel is read from: rotation · shear · scale, then the shift. [N, 2, 3]
     theta = torch.stack(
         [
             torch.stack([cos * scale_x, (cos * shear - sin) * scale_y, shift_x], dim=1),
@@ -60,18 +65,19 @@ def augment(
         ],
         dim=1,
     ).to(images.device)
-    # [N, 2, size, size], as F.affine_grid has it, whose matrix product would be a thirtieth of a step of the cnn.
-    place = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device)
-    across, down, shift = theta.view(count, 2, 1, 1, 3).unbind(dim=-1)
-    places = across * place + (down * place[:, None] + shift)
+    # [N, 2, size, size]. The values are those of F.affine_grid, whose matrix product would take a thirtieth of a
+    # training step of the cnn.
+    centres = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device)
+    from_x, from_y, shift = theta.view(count, 2, 1, 1, 3).unbind(dim=-1)
+    positions = from_x * centres + (from_y * centres[:, None] + shift)
     if elastic:
-        knots = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-2, 2) * (elastic * 2 / size)
-        bent = F.interpolate(knots.to(images.device), (size, size), mode="bilinear", align_corners=True)
-        places = places + bent
-    grid = places.permute(0, 2, 3, 1)
+        moves = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-CUT_OFF, CUT_OFF)
+        moves = (moves * (elastic * 2 / size)).to(images.device)
+        positions = positions + F.interpolate(moves, (size, size), mode="bilinear", align_corners=True)
+    grid = positions.permute(0, 2, 3, 1)
     changed = F.grid_sample(images.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
     if strength or elastic:
-        changed = ((changed - 127.5) * contrast + 127.5).clamp_(0, 255)
+        changed = ((changed - MIDDLE_GREY) * contrast + MIDDLE_GREY).clamp_(0, 255)
     if erase:
         changed = changed.masked_fill(_patches(count, size, erase, generator).to(images.device), 0)
     return changed

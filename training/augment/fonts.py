@@ -1,4 +1,8 @@
-"""Characters of fonts, drawn as MNIST has its digits: letters to refuse, and digits to keep accepting beside them."""
+"""Characters drawn from fonts in the form of MNIST's digits.
+
+Their letters teach the novelty score what is not a digit. Their digits teach it, and the network, that a digit may
+look like a font.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,26 @@ from torch import Tensor
 
 from training.networks import IMAGE_SIZE
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
+"""One image, uint8 ``[28, 28]``, or several, uint8 ``[N, 28, 28]``."""
 Random = np.random.Generator
 
 FONT_SUFFIXES = (".ttf", ".otf", ".woff")
-POINTS = 40
-CANVAS = 96
-BOX = 20
-CENTRE = IMAGE_SIZE // 2  # the pixel with the centre of mass
+FONT_SIZE = 40
+CANVAS_SIDE = 96  # pixels
+BOX_SIDE = 20  # pixels; MNIST scales every digit into a box of this size
+CENTRE = IMAGE_SIZE // 2  # the row and the column of the pixel that holds the centre of mass
 
 
 def find_fonts(folder: Path) -> list[Path]:
-    """The upright, regular font of each folder below ``folder`` that has Latin letters and digits, by name."""
+    """Return one font of each folder below ``folder``, sorted by path.
+
+    Fonts without Latin letters and digits are left out. If a folder holds several fonts, the upright one of regular
+    weight is chosen.
+    """
     chosen: dict[Path, Path] = {}
     files = (path for path in folder.rglob("*") if path.suffix in FONT_SUFFIXES)
+    # The npm packages named in fonts.txt mark the upright, regular font by "400-normal" in its file name.
     for path in sorted(files, key=lambda path: ("400-normal" not in path.name, path)):
         if path.parent not in chosen and _is_latin(path):
             chosen[path.parent] = path
@@ -37,7 +47,7 @@ def find_fonts(folder: Path) -> list[Path]:
 def _is_latin(path: Path) -> bool:
     try:
         font = _font(path)
-    except OSError:  # damaged, or not a font after all
+    except OSError:  # The file is damaged or is not a font.
         return False
     missing = bytes(font.getmask("\uffff"))
     return all(bytes(font.getmask(character)) not in (missing, b"") for character in "07aZ")
@@ -45,38 +55,42 @@ def _is_latin(path: Path) -> bool:
 
 @cache
 def _font(path: Path) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), POINTS)
+    return ImageFont.truetype(str(path), FONT_SIZE)
 
 
 def render_characters(fonts: Sequence[Path], characters: str, count: int, seed: int) -> Tensor:
-    """``count`` images of the characters in turn, each in any of the fonts, uint8 ``[count, 28, 28]``."""
+    """Return ``count`` images of the characters in turn, each in a random font, uint8 ``[count, 28, 28]``."""
     random = np.random.default_rng(seed)
-    made = [
+    images = [
         render_character(fonts[int(random.integers(len(fonts)))], characters[i % len(characters)], random)
         for i in range(count)
     ]
-    return torch.from_numpy(np.stack(made))
+    return torch.from_numpy(np.stack(images))
 
 
-def render_character(font: Path, character: str, random: Random) -> Picture:
-    """A character slanted, turned, stretched and thickened a little."""
-    canvas = Image.new("L", (CANVAS, CANVAS))
-    middle = CANVAS / 2
-    thicker = int(random.choice([0, 0, 1, 2]))
-    ImageDraw.Draw(canvas).text((middle, middle), character, 255, _font(font), anchor="mm", stroke_width=thicker)
+def render_character(font: Path, character: str, random: Random) -> ImageArray:
+    """Return an image of the character, randomly slanted, rotated, stretched and thickened."""
+    canvas = Image.new("L", (CANVAS_SIDE, CANVAS_SIDE))
+    middle = CANVAS_SIDE / 2
+    thickening = int(random.choice([0, 0, 1, 2]))
+    ImageDraw.Draw(canvas).text((middle, middle), character, 255, _font(font), anchor="mm", stroke_width=thickening)
     angle, shear, aspect = random.normal(0, 0.12), random.normal(0, 0.15), np.exp(random.normal(0, 0.12))
     cos, sin = np.cos(angle), np.sin(angle)
     a, b, d, e = cos * aspect, cos * shear - sin, sin * aspect, sin * shear + cos
     matrix = (a, b, middle * (1 - a - b), d, e, middle * (1 - d - e))
-    return framed(canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    return frame_as_mnist(canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
-def framed(canvas: Image.Image) -> Picture:
-    """What is drawn on the canvas as MNIST has it: full ink, in a box of 20, its centre of mass at pixel (14, 14)."""
+def frame_as_mnist(canvas: Image.Image) -> ImageArray:
+    """Return the drawing on the canvas in MNIST's form, or an empty image if nothing is drawn.
+
+    MNIST's form is: the drawing fills a box of 20x20 pixels, its brightest ink is 255, and its centre of mass is at
+    pixel (14, 14) of the 28x28.
+    """
     box = canvas.getbbox()
     if box is None:
         return np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    factor = BOX / max(box[2] - box[0], box[3] - box[1])
+    factor = BOX_SIDE / max(box[2] - box[0], box[3] - box[1])
     width, height = (max(1, round(side * factor)) for side in (box[2] - box[0], box[3] - box[1]))
     ink = np.asarray(canvas.resize((width, height), Image.Resampling.BOX, box=box)).astype(np.float32)
     ink *= 255 / max(1.0, ink.max())

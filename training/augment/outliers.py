@@ -1,8 +1,8 @@
-"""What is no digit, made up: letters in print, scribbles, shapes, spoiled digits, noise.
+"""Outliers: generated images that are not digits, to train the novelty score with.
 
-A network that has seen none of it is asked how unlike digits an image is, and needs examples of both to
-learn it (outlier exposure: Hendrycks et al., arXiv:1812.04606). Nothing here is downloaded; the letters are
-of the fonts that matplotlib brings along.
+The network itself has never seen such images. The novelty score says how much an image differs from digits, and it
+has to learn this from examples of both (outlier exposure: Hendrycks et al., arXiv:1812.04606). Nothing is downloaded:
+the letters come from the fonts in matplotlib's package.
 """
 
 from __future__ import annotations
@@ -17,106 +17,116 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from training.augment.fonts import Picture, Random, framed, render_character
+from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
 from training.networks import IMAGE_SIZE
 
-# Without those that are a digit to the eye: B b D g I i l J O o q S s Z z, and 1, 2, 7 in disguise.
-LETTERS = "ACEFGHKLMNPQRTUVWXYacdefhkmnprtuvwxy"
-FONTS: tuple[str, ...] = (
+# Letters that can be taken for a digit are left out: B D I J O S Z b g i j l o q s z.
+UNLIKE_DIGITS = "ACEFGHKLMNPQRTUVWXYacdefhkmnprtuvwxy"
+PRINT_FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",
     "DejaVuSans-Oblique",
     "DejaVuSerif",
     "DejaVuSerif-Italic",
     "DejaVuSansMono",
+    "STIXGeneral",
+    "STIXGeneralItalic",
+    "STIXGeneralBol",
+    "cmr10",
+    "cmti10",
+    "cmss10",
+    "cmtt10",
 )
-FONTS += ("STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "cmr10", "cmti10", "cmss10", "cmtt10")
-
-CANVAS = 64
+CANVAS_SIDE = 64  # pixels
+HALF = IMAGE_SIZE // 2
 
 
 def outliers(digits: Tensor, count: int, seed: int) -> Tensor:
-    """``count`` images of no digits, uint8 ``[count, 28, 28]``, each kind as often as the others.
+    """Return ``count`` images that are not digits, uint8 ``[count, 28, 28]``, in the proportions of KINDS.
 
     Args:
-        digits: real ones to spoil, uint8 ``[N, 28, 28]``.
+        digits: real digits, from which the spoiled ones are made, uint8 ``[N, 28, 28]``.
     """
     random = np.random.default_rng(seed)
     real = digits.cpu().numpy()
-    made = [KINDS[i % len(KINDS)](real, random) for i in range(count)]
-    return torch.from_numpy(np.stack(made))
+    images = [KINDS[i % len(KINDS)](real, random) for i in range(count)]
+    return torch.from_numpy(np.stack(images))
 
 
-def letter(real: Picture, random: Random) -> Picture:
-    """A letter in print."""
+def letter(digits: ImageArray, random: Random) -> ImageArray:
+    """Return a printed letter."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = folder / f"{FONTS[random.integers(len(FONTS))]}.ttf"
-    return render_character(font, LETTERS[random.integers(len(LETTERS))], random)
+    font = folder / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
+    return render_character(font, UNLIKE_DIGITS[random.integers(len(UNLIKE_DIGITS))], random)
 
 
-def scribble(real: Picture, random: Random) -> Picture:
-    """A few strokes of a pen through random points."""
-    canvas = Image.new("L", (CANVAS, CANVAS))
+def scribble(digits: ImageArray, random: Random) -> ImageArray:
+    """Return a few pen strokes through random points."""
+    canvas = Image.new("L", (CANVAS_SIDE, CANVAS_SIDE))
     draw = ImageDraw.Draw(canvas)
     width = int(random.integers(4, 10))
     for _ in range(random.integers(1, 5)):
-        points = random.uniform(6, CANVAS - 6, (random.integers(2, 6), 2))
-        if len(points) > 2 and random.random() < 0.6:  # round the corners off (Chaikin)
+        points = random.uniform(6, CANVAS_SIDE - 6, (random.integers(2, 6), 2))
+        if len(points) > 2 and random.random() < 0.6:
             for _ in range(3):
-                ahead = points[1:]
-                points = np.stack([0.75 * points[:-1] + 0.25 * ahead, 0.25 * points[:-1] + 0.75 * ahead], 1).reshape(
-                    -1, 2
-                )
+                points = _cut_corners(points)
         draw.line([tuple(point) for point in points], 255, width, joint="curve")
-    return framed(canvas)
+    return frame_as_mnist(canvas)
 
 
-def shape(real: Picture, random: Random) -> Picture:
-    """Filled patches, shaded, from wall to wall or not."""
-    canvas = Image.new("L", (CANVAS, CANVAS))
+def _cut_corners(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the line through ``points [N, 2]`` with rounder corners (Chaikin's algorithm), ``[2 (N - 1), 2]``."""
+    start, end = points[:-1], points[1:]
+    return np.stack([0.75 * start + 0.25 * end, 0.25 * start + 0.75 * end], 1).reshape(-1, 2)
+
+
+def shape(digits: ImageArray, random: Random) -> ImageArray:
+    """Return some filled rectangles, ellipses and polygons, shaded or plain, over the whole image or in the box."""
+    canvas = Image.new("L", (CANVAS_SIDE, CANVAS_SIDE))
     draw = ImageDraw.Draw(canvas)
     for _ in range(random.integers(1, 5)):
         grey = int(random.integers(60, 256))
-        (x0, x1), (y0, y1) = np.sort(random.uniform(0, CANVAS, (2, 2)), axis=1)
+        (x0, x1), (y0, y1) = np.sort(random.uniform(0, CANVAS_SIDE, (2, 2)), axis=1)
         kind = random.integers(3)
         if kind == 0:
             draw.rectangle((x0, y0, x1 + 6, y1 + 6), grey)
         elif kind == 1:
             draw.ellipse((x0, y0, x1 + 6, y1 + 6), grey)
         else:
-            draw.polygon([tuple(point) for point in random.uniform(0, CANVAS, (random.integers(3, 7), 2))], grey)
+            draw.polygon([tuple(point) for point in random.uniform(0, CANVAS_SIDE, (random.integers(3, 7), 2))], grey)
     image = np.asarray(canvas.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)).astype(np.float32)
     if random.random() < 0.5:
         image *= 1 + 0.5 * (_smooth(random, int(random.integers(3, 14))) - 0.5)
-    if random.random() < 0.5:  # symmetric, as clothes, shoes aside, and much else is
+    # Half of the images are made symmetric, because many real objects are, for example clothes.
+    if random.random() < 0.5:
         image = np.maximum(image, image[:, ::-1])
     made = np.clip(image, 0, 255).astype(np.uint8)
-    # As pixels they fill the frame, as pictures they are brought into the box.
-    return framed(Image.fromarray(made)) if random.random() < 0.5 else made
+    # Raw pixels sent to the service can fill the whole image. A picture file is always brought into the box.
+    return frame_as_mnist(Image.fromarray(made)) if random.random() < 0.5 else made
 
 
-def spoiled(real: Picture, random: Random) -> Picture:
-    """Real digits laid over each other, cut and glued, or with their parts exchanged."""
-    one, other = real[random.integers(len(real), size=2)]
-    half = IMAGE_SIZE // 2
+def spoiled(digits: ImageArray, random: Random) -> ImageArray:
+    """Return a spoiled digit: two laid over each other, two halves joined, quarters swapped, or parts inverted."""
+    one, other = digits[random.integers(len(digits), size=2)]
     kind = random.integers(4)
     if kind == 0:
         shift = random.integers(-5, 6, size=2)
-        laid: Picture = np.maximum(one, np.roll(other, shift, axis=(0, 1)))
-        return laid
+        overlaid: ImageArray = np.maximum(one, np.roll(other, shift, axis=(0, 1)))
+        return overlaid
     if kind == 1:
         top, bottom = (one, other[::-1]) if random.random() < 0.5 else (other.T, one)
-        return np.concatenate([top[:half], bottom[half:]]).astype(np.uint8)
+        return np.concatenate([top[:HALF], bottom[HALF:]]).astype(np.uint8)
     if kind == 2:
-        parts = [one[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
-        a, b, c, d = (parts[i] for i in (1, 0, 3, 2)) if random.random() < 0.5 else (parts[i] for i in (3, 2, 1, 0))
+        quarters = [one[y : y + HALF, x : x + HALF] for y in (0, HALF) for x in (0, HALF)]
+        order = (1, 0, 3, 2) if random.random() < 0.5 else (3, 2, 1, 0)
+        a, b, c, d = (quarters[i] for i in order)
         return np.block([[a, b], [c, d]]).astype(np.uint8)
-    mixed: Picture = np.where(_smooth(random, 5) > 0.5, one, 255 - one).astype(np.uint8)
-    return mixed
+    inverted: ImageArray = np.where(_smooth(random, 5) > 0.5, one, 255 - one).astype(np.uint8)
+    return inverted
 
 
-def noise(real: Picture, random: Random) -> Picture:
-    """Fields, coarse to fine, grey or cut at a threshold, over the frame or the box."""
+def noise(digits: ImageArray, random: Random) -> ImageArray:
+    """Return random noise, coarse or fine, grey or nearly black and white, over the whole image or inside a margin."""
     field = _smooth(random, int(random.integers(3, IMAGE_SIZE + 1)))
     if random.random() < 0.5:
         field = np.clip((field - random.uniform(0.3, 0.7)) * 8, 0, 1)
@@ -126,13 +136,13 @@ def noise(real: Picture, random: Random) -> Picture:
     return (field * random.uniform(100, 255)).astype(np.uint8)
 
 
-# The hardest to tell come oftenest.
-KINDS: tuple[Callable[[Picture, Random], Picture], ...] = (
-    *(letter, scribble, letter, shape, letter, spoiled, letter, noise, shape, shape),
-)
+Maker = Callable[[ImageArray, Random], ImageArray]
+
+# outliers() repeats this list. The kinds that are hardest to tell from digits appear most often.
+KINDS: tuple[Maker, ...] = (letter, scribble, letter, shape, letter, spoiled, letter, noise, shape, shape)
 
 
-def _smooth(random: Random, size: int) -> npt.NDArray[np.float32]:
-    """A random field of ``size`` by ``size`` cells in 0..1, ``[28, 28]``."""
-    field = random.random((size, size), dtype=np.float32)
+def _smooth(random: Random, cells: int) -> npt.NDArray[np.float32]:
+    """Return a random field ``[28, 28]`` in 0..1, enlarged smoothly from ``cells`` by ``cells`` values."""
+    field = random.random((cells, cells), dtype=np.float32)
     return np.asarray(Image.fromarray(field).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))

@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, and how they are held in memory."""
+"""The training data: where it comes from, and the images and labels in memory."""

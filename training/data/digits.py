@@ -1,4 +1,4 @@
-"""Digits: images and labels in memory, and how they are split."""
+"""Images and labels in memory, split into training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.data import sources
+from training.data.datasets import DATASETS, FILES, IMAGE_FILES, LABEL_FILES
+from training.data.sources import fetch
 from training.networks import IMAGE_SIZE
 
-# Headers of the IDX format: magic number and sizes, four bytes each.
+# Bytes of the headers of IDX files: a magic number and the sizes, four bytes each.
 IMAGE_HEADER, LABEL_HEADER = 16, 8
-# One split for all seeds, so that runs are compared on the same images.
+# Every run has the same split, whatever its seed, so that runs are compared on the same images.
 SPLIT_SEED = 20_200
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and their labels, whole in memory: 47 MB for MNIST, and a batch is one indexing away."""
+    """Images and their labels, all in memory (47 MB for MNIST), so that a batch is taken by one indexing."""
 
     images: Tensor
-    """uint8 ``[N, 28, 28]``, ink bright on dark."""
+    """uint8 ``[N, 28, 28]``, bright ink on a dark background."""
     labels: Tensor
     """int64 ``[N]``."""
     answers: Tensor | None = None
@@ -34,16 +35,15 @@ class Digits:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> Digits:
-        """Those at ``indices``, int64 ``[K]``."""
-        # index_select copies whole rows, five times as fast as images[indices] here.
+        """Return the images and labels at ``indices``, int64 ``[K]``."""
+        # index_select copies whole rows. It is five times as fast as images[indices] here.
         return self._each(lambda tensor: tensor.index_select(0, indices))
 
     def split(self, size: int) -> list[Digits]:
-        """In parts of ``size``, the last one of what is left; they share memory with the whole."""
+        """Return parts of ``size`` images, the last one possibly smaller. They share memory with the whole."""
         return [self._each(itemgetter(slice(i, i + size))) for i in range(0, len(self), size)]
 
     def to(self, device: torch.device) -> Digits:
-        """The same digits on ``device``."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Digits:
@@ -53,40 +53,40 @@ class Digits:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set, split for training: validation chooses, test is only reported."""
+    """A data set in three parts. The validation set serves to choose settings; results on the test set are reported."""
 
     name: str
     labels: tuple[str, ...]
     digests: dict[str, str]
-    """SHA-256 of the official files by name."""
+    """SHA-256 of each official file, by its name."""
     train: Digits
     validation: Digits
     test: Digits
 
 
 def load(name: str, *, folder: Path | None = None, validation: int = 0, subset: int = 0) -> Splits:
-    """Load the data set ``name``, setting ``validation`` images of its training set aside.
+    """Return the data set ``name``, with ``validation`` images of its training set as the validation set.
 
     Args:
-        folder: where to look first; see :func:`training.data.sources.fetch`.
-        validation: how many training images to set aside, the same ones every time.
-        subset: keep only so many of the others; 0 keeps all.
+        folder: the folder to try first; see :func:`training.data.sources.fetch`.
+        validation: size of the validation set. The same size gives the same images every time.
+        subset: number of the other training images to keep; 0 keeps all.
 
     Raises:
-        DataError: no source gave the data.
+        DataError: no source has the data set.
     """
-    dataset = sources.DATASETS[name]
-    files = sources.fetch(dataset, folder)
+    dataset = DATASETS[name]
+    files = fetch(dataset, folder)
     train, test = (
         Digits(_images(files[images]), _labels(files[labels]))
-        for images, labels in zip(sources.IMAGE_FILES, sources.LABEL_FILES, strict=True)
+        for images, labels in zip(IMAGE_FILES, LABEL_FILES, strict=True)
     )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
     rest = order[validation:]
     return Splits(
         name=name,
         labels=dataset.labels,
-        digests=dict(zip(sources.FILES, dataset.digests, strict=True)),
+        digests=dict(zip(FILES, dataset.digests, strict=True)),
         train=train.take(rest[:subset] if subset else rest),
         validation=train.take(order[:validation]),
         test=test,

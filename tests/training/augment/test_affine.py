@@ -1,14 +1,14 @@
-"""Augmentation: images change, digits stay digits."""
+"""Affine augmentation: how far images change, and what stays the same."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from training.augment import affine as module
+from training.augment import affine
 from training.augment.affine import augment
 
-SCALES = ("ROTATION", "SHEAR", "LOG_SCALE", "SHIFT")
+DEVIATIONS = ("ROTATION_DEVIATION", "SHEAR_DEVIATION", "LOG_SCALE_DEVIATION", "SHIFT_DEVIATION")
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +22,25 @@ def seeded(seed=0):
 
 @pytest.fixture
 def only(monkeypatch):
-    """Switch all kinds of change off but the one named."""
+    """Return a function that turns off every kind of change except one, and gives that one a deviation."""
 
-    def only(kept, scale):
-        for name in SCALES:
-            monkeypatch.setattr(module, name, scale if name == kept else 0)
+    def only(kept, deviation):
+        for name in DEVIATIONS:
+            monkeypatch.setattr(affine, name, deviation if name == kept else 0)
         monkeypatch.setitem(augment.__kwdefaults__, "contrast", 1)
 
     return only
 
 
 def centre(images):
-    """Centre of mass of each image as (row, column)."""
+    """Return the centre of mass of each image: (rows, columns)."""
     weights = images.double() / images.double().sum(dim=(1, 2), keepdim=True)
     positions = torch.arange(28, dtype=torch.float64)
     return (weights.sum(dim=2) * positions).sum(dim=1), (weights.sum(dim=1) * positions).sum(dim=1)
 
 
 def spread(images):
-    """Variance of the ink of each image about its centre: (rows, columns)."""
+    """Return the variance of the ink of each image around its centre: (rows, columns)."""
     weights = images.double() / images.double().sum(dim=(1, 2), keepdim=True)
     squares = torch.arange(28, dtype=torch.float64) ** 2
     row, column = centre(images)
@@ -48,7 +48,7 @@ def spread(images):
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_shape_and_units(images, count):
+def test_result_has_the_shape_and_the_range_of_the_images(images, count):
     changed = augment(images[:count])
     assert changed.shape == (count, 28, 28)
     assert changed.dtype == torch.float32
@@ -56,27 +56,27 @@ def test_shape_and_units(images, count):
     assert changed.max() <= 255.001
 
 
-def test_bytes_and_floats_are_treated_alike(images):
+def test_uint8_and_float_images_give_the_same_result(images):
     assert torch.equal(augment(images, seeded()), augment(images.float(), seeded()))
 
 
-def test_the_given_images_are_left_as_they_are(images):
+def test_given_images_are_not_modified(images):
     before = images.clone()
     augment(images)
     assert torch.equal(images, before)
 
 
-def test_ink_stays(images):
+def test_amount_of_ink_hardly_changes(images):
     changed = augment(images, seeded())
     ink_before, ink_after = images.float().mean(dim=(1, 2)), changed.mean(dim=(1, 2))
     assert ink_after.mean() == pytest.approx(ink_before.mean().item(), rel=0.03)
-    # The widest scalings are e^±0.16 each way.
+    # The largest scale factors are e^±0.16 in each direction.
     assert (ink_after / ink_before).min() > 0.6
     assert (ink_after / ink_before).max() < 1.5
 
 
-def test_edges_stay_as_steep(images):
-    """Resampling alone would leave less than half as many pixels full of ink."""
+def test_contrast_restores_sharp_edges(images):
+    """Resampling alone would leave less than half as many pixels with full ink."""
     for strength in (0.3, 1.0):
         changed = augment(images, seeded(), strength=strength)
         for low, high in ((250, 256), (20, 235)):
@@ -84,30 +84,30 @@ def test_edges_stay_as_steep(images):
             assert after == pytest.approx(before.item(), rel=0.25)
 
 
-def test_ink_stays_inside(images):
-    """Little reaches the outermost pixels, so little can have left."""
+def test_hardly_any_ink_leaves_the_image(images):
+    """If little ink reaches the outermost pixels, little can have left the image."""
     changed = augment(images, seeded())
     frame = changed.sum() - changed[:, 1:-1, 1:-1].sum()
     assert frame / changed.sum() < 0.005
 
 
-def test_a_seed_repeats_and_another_does_not(images):
+def test_same_seed_gives_the_same_images_and_another_seed_does_not(images):
     assert torch.equal(augment(images, seeded()), augment(images, seeded()))
     assert not torch.equal(augment(images, seeded()), augment(images, seeded(1)))
 
 
-def test_each_image_is_changed_in_its_own_way(images):
+def test_each_image_gets_its_own_random_change(images):
     changed = augment(images[:1].expand(50, -1, -1), seeded())
     assert len({image.numpy().tobytes() for image in changed}) == 50
 
 
-def test_nothing_to_change_changes_nothing(images, only):
+def test_deviations_of_zero_leave_the_images_unchanged(images, only):
     only(None, 0)
     torch.testing.assert_close(augment(images), images.float(), atol=0.01, rtol=0)
 
 
 def test_shift_moves_by_at_most_two_deviations(images, only):
-    only("SHIFT", 1.0)
+    only("SHIFT_DEVIATION", 1.0)
     for before, after in zip(centre(images), centre(augment(images, seeded())), strict=True):
         moved = after - before
         assert moved.abs().max() < 2.1
@@ -115,18 +115,18 @@ def test_shift_moves_by_at_most_two_deviations(images, only):
         assert moved.mean().abs() < 0.1
 
 
-def test_scaling_is_about_the_middle_and_each_way_by_itself(images, only):
-    only("LOG_SCALE", 0.1)
+def test_height_and_width_scale_independently(images, only):
+    only("LOG_SCALE_DEVIATION", 0.1)
     before, after = spread(images), spread(augment(images, seeded()))
     rows, columns = ((b / a).log() / 2 for b, a in zip(before, after, strict=True))
     for factors in (rows, columns):
-        assert factors.std() == pytest.approx(0.088, abs=0.03)  # a normal of 0.1 cut off at two deviations
-        assert factors.abs().max() < 0.35  # 0.2, and what interpolation widens a thin stroke by
+        assert factors.std() == pytest.approx(0.088, abs=0.03)  # a normal draw of deviation 0.1, cut off at 0.2
+        assert factors.abs().max() < 0.35  # 0.2, and interpolation widens thin strokes
     assert torch.corrcoef(torch.stack([rows, columns]))[0, 1].abs() < 0.1
 
 
-def test_rotation_keeps_the_spread_as_a_whole(images, only):
-    only("ROTATION", 0.3)
+def test_rotation_keeps_the_total_spread_of_the_ink(images, only):
+    only("ROTATION_DEVIATION", 0.3)
     changed = augment(images, seeded())
     before, after = sum(spread(images)), sum(spread(changed))
     torch.testing.assert_close(after, before, atol=1.5, rtol=0.03)
@@ -139,8 +139,8 @@ def test_strength_scales_every_change(images):
     assert 0 < light < full / 2
 
 
-def test_bending_moves_parts_of_an_image_apart(images, only):
-    """Each corner's ink goes its own way, yet no knot further than two deviations."""
+def test_elastic_change_moves_parts_of_an_image_independently(images, only):
+    """Dots in two corners move independently, by at most two deviations."""
     only(None, 0)
     dots = torch.zeros(500, 28, 28)
     dots[:, 6, 6] = dots[:, 21, 21] = 255
@@ -159,8 +159,8 @@ def test_erasing_takes_one_whole_square_of_its_share(only, share):
     only(None, 0)
     left = augment(torch.ones(2000, 28, 28), seeded(), erase=share)
     missing = (left < 0.5).sum(dim=(1, 2))
-    assert set(missing.tolist()) <= {0, module.PATCH**2}
+    assert set(missing.tolist()) <= {0, affine.PATCH**2}
     assert (missing > 0).float().mean() == pytest.approx(share, abs=0.04)
     # Somewhere at every pixel, a side long each way.
-    assert ((left[missing > 0] < 0.5).any(dim=2).sum(dim=1) == module.PATCH).all()
+    assert ((left[missing > 0] < 0.5).any(dim=2).sum(dim=1) == affine.PATCH).all()
     assert (left < 0.5).any(dim=0).all()

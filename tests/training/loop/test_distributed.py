@@ -70,14 +70,14 @@ import sys
 from pathlib import Path
 import torch
 torch.set_default_dtype(torch.float64)
-from training.data import digits as data
+from training.data.digits import load
 from training.loop import distributed, train
 from training.config import TrainConfig
 
 single = train.normalize
 train.normalize = lambda images: single(images).double()
 config = TrainConfig.of(model="cnn", augment=False)
-digits = data.load("mnist").test
+digits = load("mnist").test
 with distributed.processes("cpu"):
     state = train.State.new(config, torch.device("cpu"))
     state.written = digits.take(torch.arange(5000, 5200))

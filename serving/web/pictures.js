@@ -1,9 +1,9 @@
-// Pictures from elsewhere: a file chosen, dropped or pasted.
+// Reads pictures that the visitor chooses, drops or pastes.
 
-// More than this is lost on a network that sees 28 pixels a side.
+// Longest side in pixels. The model's input has 28, so more detail would be lost anyway.
 const LONGEST = 1024;
 
-// A mark for the sheet. Throws an Error with words for the person.
+// Returns a mark for the sheet. The Error that it throws has a message for the visitor.
 export async function pictureFrom(file) {
   const url = URL.createObjectURL(file);
   try {
@@ -12,12 +12,13 @@ export async function pictureFrom(file) {
     await image.decode();
     return { picture: opaque(scaled(image, image.naturalWidth || LONGEST, image.naturalHeight || LONGEST)) };
   } catch {
-    throw new Error(`${file.name || "That"} is no picture that this browser can open.`);
+    throw new Error(`${file.name || "The file"}: this browser cannot open it as a picture.`);
   } finally {
     URL.revokeObjectURL(url);
   }
 }
 
+// Returns a copy on a canvas, no longer than LONGEST.
 export function scaled(source, width, height) {
   const scale = Math.min(1, LONGEST / Math.max(width, height));
   const canvas = document.createElement("canvas");
@@ -29,7 +30,7 @@ export function scaled(source, width, height) {
   return canvas;
 }
 
-// A drawing on nothing gets the ground it stands out from, as the service would give it.
+// Puts a background behind transparent pixels: white behind dark ink, black behind light ink, as the service does.
 function opaque(canvas) {
   const probe = document.createElement("canvas");
   probe.width = probe.height = 64;
@@ -48,22 +49,23 @@ function opaque(canvas) {
   return canvas;
 }
 
-// Calls `take` with every picture that is chosen with `input`, pasted, or dropped anywhere on the page.
-export function takePictures(input, target, take) {
+// Calls `onFile` with every file that is chosen with `input`, pasted, or dropped anywhere on the page. `target` has the
+// class "dropping" while a file is dragged over the page.
+export function pictureFiles(input, target, onFile) {
   const first = (transfer) => [...(transfer?.files ?? [])][0];
 
   input.addEventListener("change", () => {
     const [file] = input.files;
-    input.value = ""; // the same file can be chosen again
-    if (file) take(file);
+    input.value = ""; // otherwise choosing the same file again would be no change
+    if (file) onFile(file);
   });
   addEventListener("paste", (event) => {
     const file = first(event.clipboardData);
     if (!file) return;
     event.preventDefault();
-    take(file);
+    onFile(file);
   });
-  let depth = 0; // of elements the drag is in
+  let depth = 0; // nested elements that the dragged file is over
   const over = (change) => (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
@@ -79,6 +81,6 @@ export function takePictures(input, target, take) {
     const file = first(event.dataTransfer);
     if (!file) return;
     event.preventDefault();
-    take(file);
+    onFile(file);
   });
 }

@@ -1,20 +1,20 @@
-// The sheet as it is seen: as sharp as the screen, in the colours of the scheme.
+// Shows the sheet on a canvas, at the resolution of the screen and in the colours of the light or dark scheme.
 
 import { draw } from "./sheet.js";
 
 export const dark = matchMedia("(prefers-color-scheme: dark)");
 
-export function view(canvas, sheet) {
+export function showSheet(canvas, sheet) {
   const context = canvas.getContext("2d");
-  let asked = 0;
+  let frame = 0; // id of the animation frame that will paint, 0 if none
 
   function paint() {
-    asked = 0;
+    frame = 0;
     context.clearRect(0, 0, canvas.width, canvas.height);
     draw(context, sheet.marks, canvas.width, getComputedStyle(canvas).color);
   }
 
-  const repaint = () => { asked ||= requestAnimationFrame(paint); };
+  const repaint = () => { frame ||= requestAnimationFrame(paint); };
 
   new ResizeObserver(() => {
     const side = Math.round(canvas.clientWidth * devicePixelRatio);
@@ -25,7 +25,7 @@ export function view(canvas, sheet) {
   dark.addEventListener("change", repaint);
 }
 
-// A small copy of a drawing.
+// Returns a canvas with a small copy of a drawing.
 export function thumbnail(marks) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 112;

@@ -1,6 +1,6 @@
-"""The floor under the service: the same inference on the same HTTP server, and no framework.
+"""A bare ASGI function that makes the same predictions on the same HTTP server, without a framework.
 
-What a bare ASGI function leaves of a request's time is what our routes are measured against.
+Its speed is the limit for the service. benchmarks/serving.py compares the two.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         images = np.frombuffer(body, np.uint8).reshape(-1, 28, 28)
     probabilities = model.classifier.classify(images).probabilities
     digits = probabilities.argmax(axis=1).tolist()
-    answer = encode(
+    content = encode(
         {
             "model": {"name": model.name, "version": model.version},
             "predictions": [
@@ -43,6 +43,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             ],
         }
     )
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,174 @@
+"""Start a server on one core and send it requests from the other, for the benchmarks that share these steps."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from benchmarks.report import conditions
+from serving.models import bundle
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+PACKAGED_MODEL = bundle.RELEASE / "mnist" / "1"
+CONNECTIONS = 8
+
+WRK_SCRIPT = """
+local file = io.open("{body}", "rb")
+wrk.method = "POST"
+wrk.body = file:read("*all")
+wrk.headers["Content-Type"] = "{content_type}"
+{headers}
+file:close()
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST request."""
+
+    path: str
+    content_type: str
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def as_bytes(self) -> bytes:
+        """Return the request as it is sent over a connection."""
+        lines = [f"POST {self.path} HTTP/1.1", "host: benchmark", f"content-type: {self.content_type}"]
+        lines += [f"content-length: {len(self.body)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is ready."""
+
+    port: int
+    pid: int
+    start_seconds: float
+    """From the start of the process until it was ready."""
+
+    def memory(self) -> float:
+        """Return the resident memory in MB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000  # type: ignore[index]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def run_server(
+    command: list[object], port: int, ready: str = "/", folder: Path = ROOT, **environment: str
+) -> Iterator[Server]:
+    """Run a server on core 0, with the Python packages in ``folder``, and wait until the path ``ready`` responds."""
+    line = ["taskset", "-c", "0", *map(str, command)]
+    environment = os.environ | {"PYTHONPATH": str(folder)} | environment
+    started = time.perf_counter()
+    process = subprocess.Popen(line, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}")
+                break
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise click.ClickException(f"{line} ended before it was ready") from None
+                time.sleep(0.005)
+        yield Server(port, process.pid, time.perf_counter() - started)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def run_service(*options: object, folder: Path = ROOT) -> Iterator[Server]:
+    """Run the service of the checkout in ``folder`` on core 0, with one worker."""
+    port = free_port()
+    command = [BIN / "mnist-serve", "--port", port, "--log-level", "error", *options]
+    with run_server(command, port, "/v2/health/ready", folder) as server:
+        yield server
+
+
+def golden_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the digits in the packaged model's golden.npz, uint8 ``[N, 28, 28]``, and their labels."""
+    with np.load(PACKAGED_MODEL / bundle.GOLDEN) as golden:
+        return golden["images"], golden["logits"].argmax(axis=1)
+
+
+def encode_picture(image: np.ndarray, format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format)
+    return buffer.getvalue()
+
+
+def example_requests(batch: int) -> dict[str, Request]:
+    """Return a request with ``batch`` real digits in every kind of body, by the name of the kind."""
+    images = np.resize(golden_digits()[0], (batch, 28, 28))
+    tensor = {"name": "images", "shape": [batch, 28, 28], "datatype": "UINT8"}
+    head = json.dumps(
+        {
+            "inputs": [tensor | {"parameters": {"binary_data_size": images.nbytes}}],
+            "parameters": {"binary_data_output": True},
+        }
+    ).encode()
+    infer = "/v2/models/mnist/infer"
+    requests = {
+        "raw pixels": Request("/predict", "application/octet-stream", images.tobytes()),
+        "JSON": Request("/predict", "application/json", json.dumps({"images": images.tolist()}).encode()),
+        "Open Inference JSON": Request(
+            infer, "application/json", json.dumps({"inputs": [tensor | {"data": images.ravel().tolist()}]}).encode()
+        ),
+        "Open Inference binary": Request(
+            infer,
+            "application/octet-stream",
+            head + images.tobytes(),
+            {"Inference-Header-Content-Length": str(len(head))},
+        ),
+    }
+    if batch == 1:
+        requests["PNG"] = Request("/predict", "image/png", encode_picture(images[0]))
+    return requests
+
+
+def requests_per_second(port: int, request: Request, seconds: int) -> float:
+    """Measure with wrk on core 1. Fail on every response but 200, and on every response that is missing."""
+    url = f"http://127.0.0.1:{port}{request.path}"
+    with tempfile.TemporaryDirectory() as folder:
+        body, script = Path(folder) / "body", Path(folder) / "post.lua"
+        body.write_bytes(request.body)
+        headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in request.headers.items())
+        script.write_text(WRK_SCRIPT.format(body=body, content_type=request.content_type, headers=headers))
+        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in report or "Socket errors" in report:
+        raise click.ClickException(f"{url}: some requests failed: {report}")
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", report)[1])  # type: ignore[index]
+
+
+def service_conditions(load: str) -> str:
+    """Return the conditions of a measurement of the service; ``load`` names what sends the requests."""
+    return conditions("litestar", "uvicorn", "onnxruntime", "numpy", also=f"server on core 0, {load} on core 1")

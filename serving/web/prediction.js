@@ -1,0 +1,94 @@
+// Shows a prediction: as a digit, as bars, and in words.
+
+const REJECTIONS = {
+  empty: "Rejected: the picture is empty",
+  several: "Rejected: more than one digit",
+  "no digit": "Rejected as not a digit",
+};
+const HINT = "Draw a digit. The prediction appears while you draw.";
+
+// Probabilities above 99.9 % are shown as 99.9 %, because no prediction is certain.
+const percent = (probability) =>
+  probability < 0.0005 ? "0\u00a0%" : `${Math.min(99.9, 100 * probability).toFixed(1)}\u00a0%`;
+const inPercent = (confidence) => `${confidence > 0.9995 ? "over " : ""}${percent(confidence)} confidence`;
+const time = (milliseconds) =>
+  milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
+
+// A reason that this page does not know yet is worded like "no digit".
+const rejection = ({ reason }) => REJECTIONS[reason] ?? REJECTIONS["no digit"];
+export const inWords = (prediction) =>
+  prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
+
+export class PredictionView {
+  #root;
+  #labels = [];
+
+  constructor(root) {
+    this.#root = root;
+    this.setLabels([..."0123456789"]);
+    this.clear();
+  }
+
+  #find(selector) { return this.#root.querySelector(selector); }
+
+  // Makes one bar for each class name.
+  setLabels(labels) {
+    if (labels.join() === this.#labels.join()) return;
+    this.#labels = labels;
+    this.#find("#bars").replaceChildren(...labels.map((label) => {
+      const row = document.createElement("li");
+      for (const [name, text] of [["name", label], ["bar", ""], ["probability", ""]]) {
+        const part = document.createElement("span");
+        part.className = name;
+        part.textContent = text;
+        row.append(part);
+      }
+      return row;
+    }));
+  }
+
+  clear() {
+    this.#root.dataset.state = "empty";
+    this.#find("#digit").textContent = "";
+    this.#find("#confidence").textContent = HINT;
+    this.#showBars([]);
+    this.#showModelInput();
+    for (const name of ["#model-time", "#service-time", "#round-trip"]) this.#find(name).textContent = "–";
+  }
+
+  show(prediction) {
+    const { accepted } = prediction;
+    this.#root.dataset.state = accepted ? "accepted" : "rejected";
+    const digit = this.#find("#digit");
+    digit.textContent = accepted ? prediction.label : "?";
+    digit.classList.toggle("long", digit.textContent.length > 2);
+    this.#find("#confidence").textContent = accepted ? inPercent(prediction.confidence) : rejection(prediction);
+    this.#showBars(prediction.probabilities, accepted ? prediction.digit : -1);
+    this.#showModelInput(prediction.image);
+    const { decode = 0, queue = 0, infer, encode = 0, roundTrip } = prediction.times;
+    this.#find("#model-time").textContent = time(infer);
+    this.#find("#service-time").textContent = time(infer === undefined ? infer : decode + queue + infer + encode);
+    this.#find("#round-trip").textContent = time(roundTrip);
+  }
+
+  #showBars(probabilities, best = -1) {
+    [...this.#find("#bars").children].forEach((row, index) => {
+      const probability = probabilities[index];
+      row.querySelector(".bar").style.setProperty("--probability", probability ?? 0);
+      row.querySelector(".probability").textContent = probability === undefined ? "" : percent(probability);
+      row.classList.toggle("best", index === best);
+    });
+  }
+
+  // `rows` are the rows of pixels, 0 to 255, that the model received.
+  #showModelInput(rows) {
+    const canvas = this.#find("#model-input");
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    canvas.setAttribute("aria-label", rows ? "The drawing as 28 by 28 pixels" : "No drawing yet");
+    if (!rows) return;
+    const pixels = context.createImageData(rows[0].length, rows.length);
+    rows.flat().forEach((value, index) => pixels.data.set([value, value, value, 255], 4 * index));
+    context.putImageData(pixels, 0, 0);
+  }
+}

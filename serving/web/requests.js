@@ -1,0 +1,108 @@
+// Decides when to send a request. Only one is in flight at a time. When its response arrives, the newest drawing is
+// sent next. A response to a drawing that has been replaced is dropped.
+
+import { predict, ready, ServiceError } from "./service.js";
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 8_000;
+
+// Events: "prediction" and "error" carry what came, "recovered" follows an error that is over, and "busy" and "idle"
+// say whether requests are being sent.
+export class PredictionRequests extends EventTarget {
+  #png;
+  #changed = false; // since the last request was sent
+  #running = false;
+  #drawing = 0; // number of the present drawing; each prediction belongs to one
+  #failed = false;
+  #locked = false; // until the visitor enters a key
+  #wait = FIRST_WAIT;
+
+  // `png` returns the picture to send now, or null if there is none.
+  constructor(png) {
+    super();
+    this.#png = png;
+  }
+
+  // The drawing has grown. A prediction for an earlier state of it is still worth showing.
+  extend() {
+    this.#changed = true;
+    this.#run();
+  }
+
+  // Another drawing has taken its place. Predictions for the old one are dropped.
+  replace() {
+    this.#drawing++;
+    this.extend();
+  }
+
+  unlock() {
+    this.#locked = false;
+    this.extend();
+  }
+
+  async #run() {
+    if (this.#running || this.#locked) return;
+    this.#running = true;
+    this.#emit("busy");
+    try {
+      while (this.#changed && !this.#locked) {
+        this.#changed = false;
+        await this.#send(this.#drawing);
+      }
+    } finally {
+      this.#running = false;
+    }
+    this.#emit("idle");
+  }
+
+  async #send(drawing) {
+    const png = await this.#png();
+    if (!png) {
+      this.#succeeded();
+      return;
+    }
+    try {
+      const prediction = await predict(png);
+      this.#succeeded();
+      if (drawing === this.#drawing) this.#emit("prediction", prediction);
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+      if (error.kind === "drawing" && drawing !== this.#drawing) return;
+      this.#failed = true;
+      this.#emit("error", error);
+      if (error.kind === "key") this.#locked = true;
+      if (error.kind === "overloaded") await pause(1000 * error.seconds);
+      if (error.kind === "unavailable") await this.#serviceReady();
+      this.#changed ||= error.kind !== "drawing";
+    }
+  }
+
+  // The wait is reset only by a prediction: a service that is ready may still fail to predict.
+  async #serviceReady() {
+    do {
+      await pause(this.#wait);
+      this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT);
+    } while (!(await ready()));
+  }
+
+  #succeeded() {
+    this.#wait = FIRST_WAIT;
+    if (this.#failed) this.#emit("recovered");
+    this.#failed = false;
+  }
+
+  #emit(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
+}
+
+// Ends early when the device is back on a network.
+function pause(milliseconds) {
+  return new Promise((done) => {
+    const timer = setTimeout(finish, milliseconds);
+    addEventListener("online", finish);
+    function finish() {
+      clearTimeout(timer);
+      removeEventListener("online", finish);
+      done();
+    }
+  });
+}

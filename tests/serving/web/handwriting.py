@@ -1,0 +1,115 @@
+"""Strokes of handwritten digits, and drawing them on the page with a mouse or a finger."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def curve(points):
+    """Return a smooth line through the points (Catmull and Rom, 1974)."""
+    at = np.array([points[0], *points, points[-1]], float)
+    t = np.linspace(0, 1, 4, endpoint=False)[:, None]
+    parts = [
+        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        for a, b, c, d in zip(at, at[1:], at[2:], at[3:], strict=False)
+    ]
+    return np.concatenate([*parts, at[-1:]])
+
+
+def line(points):
+    """Return straight lines from point to point."""
+    return np.concatenate([np.linspace(a, b, 5) for a, b in itertools.pairwise(points)])
+
+
+def ring(ellipse):
+    """Return an ellipse, drawn counterclockwise from the angle ``start`` and a little past it."""
+    (x, y), (width, height) = ellipse["centre"], ellipse["radii"]
+    angle = ellipse["start"] - np.linspace(0, 2 * np.pi + 0.15, 18)
+    return np.stack([x + width * np.cos(angle), y + height * np.sin(angle)], axis=1)
+
+
+SHAPES = {"curve": curve, "line": line, "ring": ring}
+
+
+def read_styles():
+    """Return the styles in which each digit is written: ``{digit: [style, ...]}``.
+
+    A style is a list of strokes. A stroke is an array of points ``[N, 2]`` on the unit square, joined from the
+    shapes in strokes.json.
+    """
+    digits = json.loads((Path(__file__).parent / "strokes.json").read_text())
+    return {
+        int(digit): [
+            [np.concatenate([SHAPES[kind](shape[kind]) for shape in stroke for kind in shape]) for stroke in style]
+            for style in styles
+        ]
+        for digit, styles in digits.items()
+    }
+
+
+STYLES = read_styles()
+ONE, TWO, THREE, FIVE, EIGHT = STYLES[1][0], STYLES[2][0], STYLES[3][0], STYLES[5][1], STYLES[8][0]
+
+
+def vary(style, random):
+    """Return the strokes as one person may write them: with another size, place, slant and angle, and unsteadily."""
+    turn, slant = random.normal(0, 0.07), random.normal(0.06, 0.1)
+    size = random.uniform(0.6, 1.05, 2) * random.uniform(0.85, 1.05)
+    size = np.clip(size, size.max() * 0.75, None)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = rotation @ [[1, -slant], [0, 1]] @ np.diag(size)
+    shift = 0.5 + random.uniform(-0.12, 0.12, 2)
+    return [
+        np.clip((stroke + random.normal(0, 0.003, stroke.shape) - 0.5) @ matrix.T + shift, 0.02, 0.98)
+        for stroke in style
+    ]
+
+
+def on_screen(page, strokes):
+    """Return the strokes in pixels of the window."""
+    page.evaluate("scrollTo(0, 0)")
+    box = page.locator("#sheet").bounding_box()
+    return [np.asarray(stroke) * box["width"] + [box["x"], box["y"]] for stroke in strokes]
+
+
+def draw(page, strokes):
+    """Draw with the mouse."""
+    for stroke in on_screen(page, strokes):
+        page.mouse.move(*stroke[0])
+        page.mouse.down()
+        for point in stroke[1:]:
+            page.mouse.move(*point)
+        page.mouse.up()
+
+
+def send_touch(session, kind, *points):
+    """Send the touch event ``kind`` (Start, Move or End) with one finger at each of the points."""
+    touches = [{"x": float(x), "y": float(y), "id": finger} for finger, (x, y) in enumerate(points)]
+    session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
+
+
+def draw_with_finger(page, strokes):
+    session = page.context.new_cdp_session(page)
+    for stroke in on_screen(page, strokes):
+        send_touch(session, "Start", stroke[0])
+        for point in stroke[1:]:
+            send_touch(session, "Move", point)
+        send_touch(session, "End")
+
+
+def draw_with_stylus(page, strokes):
+    session = page.context.new_cdp_session(page)
+
+    def send(kind, x, y):
+        event = {"type": f"mouse{kind}", "x": x, "y": y, "pointerType": "pen"}
+        session.send("Input.dispatchMouseEvent", event | {"button": "left", "buttons": 1, "clickCount": 1})
+
+    for stroke in on_screen(page, strokes):
+        send("Pressed", *stroke[0])
+        for point in stroke[1:]:
+            send("Moved", *point)
+        send("Released", *stroke[-1])

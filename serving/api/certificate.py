@@ -1,4 +1,4 @@
-"""GET /certificate: what is certified of the model that answers."""
+"""GET /certificate: the manifest of a loaded model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.models.bundle import Manifest
 
 @dataclass
 class CertificateOperation(Operation):
-    """The query, which the handler reads by itself."""
+    """The OpenAPI description of the query, which Litestar cannot derive: the handler reads the query itself."""
 
     def __post_init__(self) -> None:
         self.parameters = [*model_parameters()]
@@ -29,7 +29,7 @@ class CertificateOperation(Operation):
     "/certificate",
     operation_id="certificate",
     operation_class=CertificateOperation,
-    summary="The certificate of the model that answers",
+    summary="Get the certificate of a model",
     tags=["prediction"],
     responses={
         200: ResponseSpec(Manifest, description="The model's manifest.json.", generate_examples=False),
@@ -37,12 +37,12 @@ class CertificateOperation(Operation):
     },
 )
 async def certificate(request: AnyRequest) -> ASGIApp:
-    """What the model was trained on, how it did, and how each exported format compared with it.
+    """Respond with what the model was trained on, its results, and how each exported format compared with the network.
 
-    ``?model=`` and ``?version=`` choose another model, as for ``/predict``; who may predict may read it.
+    The query chooses the model as for ``/predict``. Whoever may predict may also read this.
     """
     context = context_of(request)
     context.service.keys.check_prediction(context)
     model = model_of(context.service, request.query_params)
-    # The manifest that was proved when the model was loaded, not what lies on the disk by now.
+    # The file on disk may have changed since the model was loaded and verified.
     return Response(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])

@@ -1,4 +1,4 @@
-"""The page, its files, and the API's documentation: a fixed set, held in memory."""
+"""The web page, the API documentation and their files. They are read once, at the start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = {"/": "index.html", "/docs": "docs.html"}
 
 @dataclass(frozen=True)
 class File:
-    """A file as it is answered with."""
+    """A file, and the headers of its response."""
 
     content: bytes
     kind: str
@@ -25,20 +25,22 @@ class File:
 
     @classmethod
     def read(cls, path: Path) -> File:
-        """From the package."""
         content = path.read_bytes()
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return cls(content, f"{kind}; charset=utf-8", f'"{hashlib.sha256(content).hexdigest()[:16]}"')
 
 
 def read_files() -> dict[str, File]:
-    """Every file of the page by name."""
+    """Return every file of the pages by its name."""
     return {path.name: File.read(path) for path in sorted(WEB.iterdir()) if path.is_file()}
 
 
 @route([*PAGES, "/{file:str}"], http_method=[HttpMethod.GET, HttpMethod.HEAD], include_in_schema=False)
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A file of the page. Looked up by name among those there are: no path leads anywhere else."""
+    """Respond with a file of the pages.
+
+    The name is looked up among the files that were read at the start, so no path leads to any other file.
+    """
     name = PAGES.get(request.scope["path"]) or request.path_params.get("file", "")
     file: File | None = request.app.state.files.get(name)
     if file is None:

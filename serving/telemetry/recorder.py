@@ -128,38 +128,6 @@ class Recorder:
         self.count()
         return totals_of(self._metrics.of_all_workers())
 
-    def statistics(self, models: Sequence[RecordedModel]) -> list[dict[str, object]]:
-        """Return the statistics of the models in the form of the inference protocol; times in nanoseconds."""
-        totals = self.totals()
-
-        def of(model: RecordedModel) -> dict[str, object]:
-            sums = totals[model.name, model.version]
-
-            def spent(*stages: str) -> dict[str, int]:
-                seconds = sum(sums.stage_seconds[stage] for stage in stages)
-                return {"count": round(sums.requests), "ns": round(seconds * 1e9)}
-
-            return {
-                "name": model.name,
-                "version": model.version,
-                "last_inference": round(sums.last_prediction * 1000),
-                "inference_count": round(sums.images),
-                "execution_count": round(sums.runs),
-                "inference_stats": {
-                    "success": spent(*STAGES),
-                    "fail": {"count": round(sums.failures), "ns": 0},
-                    "queue": spent("queue"),
-                    "compute_input": spent("decode"),
-                    "compute_infer": spent("infer"),
-                    "compute_output": spent("encode"),
-                    "cache_hit": {"count": 0, "ns": 0},
-                    "cache_miss": {"count": 0, "ns": 0},
-                },
-                "batch_stats": [],
-            }
-
-        return [of(model) for model in models]
-
     # Counting the notes
 
     def count(self) -> None:

@@ -1,4 +1,4 @@
-"""mnist-serve as a process: start, health, page, schema, stop, and the mistakes an operator makes."""
+"""mnist-serve as a process: start, health, page, schema, stop, and mistakes of the operator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from serving.settings import RELEASE
-from tests.support import ROOT, service
+from tests.support import PIXELS, ROOT, service
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +21,18 @@ def url():
         yield url
 
 
-def test_predicts(url):
+def test_picture_of_a_seven_is_recognised(url):
     picture = (ROOT / "tests" / "seven.png").read_bytes()
-    answer = httpx.post(f"{url}/predict", content=picture, headers={"content-type": "image/png"})
-    assert answer.json()["predictions"][0]["digit"] == 7
+    response = httpx.post(f"{url}/predict", content=picture, headers={"content-type": "image/png"})
+    assert response.json()["predictions"][0]["digit"] == 7
 
 
-def test_health(url):
+def test_service_is_live_and_ready(url):
     assert httpx.get(f"{url}/v2/health/live").json() == {"live": True}
     assert httpx.get(f"{url}/v2/health/ready").json() == {"ready": True}
 
 
-def test_page_loads_its_own_files_only(url):
+def test_page_loads_files_of_the_service_only(url):
     page = httpx.get(url)
     assert page.headers["content-type"].startswith("text/html")
     assert "http://" not in page.text
@@ -42,7 +42,7 @@ def test_page_loads_its_own_files_only(url):
         assert httpx.get(f"{url}/{file}").status_code == 200
 
 
-def test_page_is_not_sent_twice(url):
+def test_unchanged_page_is_not_sent_again(url):
     first = httpx.get(url)
     again = httpx.get(url, headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -50,11 +50,11 @@ def test_page_is_not_sent_twice(url):
 
 
 @pytest.mark.parametrize("path", ["/../settings.py", "/%2e%2e/settings.py", "/%00", "/a%00b", "/%ff", "/" + "x" * 5000])
-def test_nothing_else_is_served(url, path):
+def test_path_outside_the_page_files_is_not_found(url, path):
     assert httpx.get(url + path).status_code == 404
 
 
-def test_schema_names_every_route_and_body(url):
+def test_schema_lists_routes_and_kinds_of_body(url):
     schema = httpx.get(f"{url}/schema").json()
     assert set(schema["paths"]) >= {"/predict", "/v2/health/live", "/v2/health/ready"}
     body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]
@@ -63,7 +63,7 @@ def test_schema_names_every_route_and_body(url):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stops_cleanly(number):
+def test_signal_stops_the_service_cleanly(number):
     with service() as (url, process):
         httpx.get(f"{url}/v2/health/live").raise_for_status()
         process.send_signal(number)
@@ -71,15 +71,14 @@ def test_stops_cleanly(number):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_real_clients_at_once(url, digits, truth):
-    def ask(i):
-        kind = {"content-type": "application/octet-stream"}
-        answer = httpx.post(f"{url}/predict", content=digits[i].tobytes(), headers=kind).json()
-        return answer["predictions"][0]["digit"]
+def test_clients_at_the_same_time_get_their_own_predictions(url, digits, truth):
+    def predict(i):
+        response = httpx.post(f"{url}/predict", content=digits[i].tobytes(), headers=PIXELS)
+        return response.json()["predictions"][0]["digit"]
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(ask, range(64)))
-    assert answers == truth[:64].tolist()
+        predicted = list(pool.map(predict, range(64)))
+    assert predicted == truth[:64].tolist()
 
 
 def copy_of_release(folder):
@@ -87,16 +86,16 @@ def copy_of_release(folder):
     return folder / "models"
 
 
-def test_altered_bundle_is_refused(tmp_path, run):
+def test_altered_bundle_is_not_served(tmp_path, run):
     models = copy_of_release(tmp_path)
     onnx = models / "mnist" / "1" / "model.onnx"
     content = bytearray(onnx.read_bytes())
     content[len(content) // 2] ^= 1
     onnx.write_bytes(content)
-    refused = run("mnist-serve", "--repository", models)
-    assert refused.returncode == 1
-    assert "model.onnx was altered" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    failed = run("mnist-serve", "--repository", models)
+    assert failed.returncode == 1
+    assert "model.onnx was altered" in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
 def test_newest_version_is_served(tmp_path, run):
@@ -106,12 +105,12 @@ def test_newest_version_is_served(tmp_path, run):
     (models / "mnist" / "10" / "manifest.json").write_text(json.dumps(manifest | {"version": 10}))
     (models / "mnist" / ".export-half").mkdir()
     with service("--repository", models) as (url, _):
-        answer = httpx.post(f"{url}/predict", content=bytes(784), headers={"content-type": "application/octet-stream"})
-        assert answer.json()["model"]["version"] == "10"
+        response = httpx.post(f"{url}/predict", content=bytes(784), headers=PIXELS)
+        assert response.json()["model"]["version"] == "10"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["--port", "70000"], 2, "--port 70000"),
         (["--max-batch", "0"], 2, "--max-batch 0"),
@@ -120,18 +119,18 @@ def test_newest_version_is_served(tmp_path, run):
         (["--host", "nowhere.invalid"], 1, "cannot listen on nowhere.invalid"),
     ],
 )
-def test_mistakes_are_one_line(run, arguments, status, said):
-    refused = run("mnist-serve", *arguments)
-    assert refused.returncode == status
-    assert said in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_mistake_of_the_operator_is_reported_without_a_traceback(run, arguments, status, message):
+    failed = run("mnist-serve", *arguments)
+    assert failed.returncode == status
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
-def test_port_in_use_is_said(run):
+def test_port_in_use_is_reported(run):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        refused = run("mnist-serve", "--port", taken.getsockname()[1])
-    assert refused.returncode == 1
-    assert "--port" in refused.stderr
+        failed = run("mnist-serve", "--port", taken.getsockname()[1])
+    assert failed.returncode == 1
+    assert "--port" in failed.stderr
 
 
 def test_settings_come_from_the_environment(run, monkeypatch):

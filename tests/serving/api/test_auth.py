@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""API keys, cross-origin requests, and the security headers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 
 from serving.errors import SettingsError
 from serving.settings import Settings
-from tests.support import application, service
+from tests.support import PIXELS, application, service
 
-PIXELS = {"content-type": "application/octet-stream"}
 BODY = bytes(784)
 INFER = json.dumps({"inputs": [{"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": [0] * 784}]})
 
@@ -31,7 +30,7 @@ def bearer(key):
     return {"authorization": f"Bearer {key}"}
 
 
-def test_as_it_comes_anyone_predicts_and_nobody_administers():
+def test_without_keys_anyone_may_predict_and_nobody_may_unload():
     with application() as client:
         assert predict(client) == 200
         assert unload(client) == load(client) == 403
@@ -39,16 +38,16 @@ def test_as_it_comes_anyone_predicts_and_nobody_administers():
         assert predict(client) == 200
 
 
-def test_prediction_keys(tmp_path):
-    (tmp_path / "keys").write_text("# two of them\none\n\n  two  \n")
+def test_prediction_key_is_needed_to_predict_and_for_nothing_else(tmp_path):
+    (tmp_path / "keys").write_text("# two keys\none\n\n  two  \n")
     with application(predict_keys_file=str(tmp_path / "keys"), predict_keys="three") as client:
         for key in ("one", "two", "three"):
             assert predict(client, **bearer(key)) == 200
             assert predict(client, **{"x-api-key": key}) == 200
-        for wrong in ("", "four", "# two of them", "one,two", "On\u00e9"):
-            refused = client.post("/predict", content=BODY, headers=PIXELS | {"x-api-key": wrong.encode()})
-            assert refused.status_code == 401
-            assert refused.headers["www-authenticate"] == "Bearer"
+        for wrong in ("", "four", "# two keys", "one,two", "On\u00e9"):
+            rejected = client.post("/predict", content=BODY, headers=PIXELS | {"x-api-key": wrong.encode()})
+            assert rejected.status_code == 401
+            assert rejected.headers["www-authenticate"] == "Bearer"
         assert client.post("/predict", content=BODY, headers=PIXELS).status_code == 401
         infer = client.post("/v2/models/mnist/infer", content=INFER)
         assert infer.status_code == 401
@@ -59,7 +58,7 @@ def test_prediction_keys(tmp_path):
             assert client.get(path).status_code == 200
 
 
-def test_administration_keys():
+def test_admin_key_is_needed_to_load_and_unload():
     with application(admin_keys="root") as client:
         assert predict(client) == 200
         assert unload(client) == unload(client, **bearer("x")) == 401
@@ -69,14 +68,14 @@ def test_administration_keys():
         assert predict(client) == 200
 
 
-def test_both_and_an_administrator_predicts():
+def test_admin_key_also_allows_predictions():
     with application(admin_keys="root", predict_keys="user") as client:
         assert predict(client) == 401
         assert predict(client, **bearer("user")) == predict(client, **bearer("root")) == 200
         assert unload(client, **bearer("user")) == 401
 
 
-def test_keys_are_never_shown(tmp_path):
+def test_keys_appear_in_no_output_or_log(tmp_path):
     assert "hush" not in repr(Settings(predict_keys="hush", admin_keys="hush"))
     with service("--predict-keys", "hush", "--access-log", "--log-level", "debug") as (url, process):
         import httpx
@@ -89,30 +88,30 @@ def test_keys_are_never_shown(tmp_path):
     assert "hush" not in out + err
 
 
-@pytest.mark.parametrize("content", [None, "", "# nothing\n"])
-def test_key_file_must_hold_a_key(tmp_path, content, run):
+@pytest.mark.parametrize("content", [None, "", "# no key\n"])
+def test_key_file_without_a_key_is_rejected(tmp_path, content, run):
     file = tmp_path / "keys"
     if content is not None:
         file.write_text(content)
     with pytest.raises(SettingsError, match="--predict-keys-file"), application(predict_keys_file=str(file)):
         pass
-    refused = run("mnist-serve", "--predict-keys-file", file)
-    assert refused.returncode == 2
-    assert "Traceback" not in refused.stderr
+    failed = run("mnist-serve", "--predict-keys-file", file)
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "warned"),
     [([], False), (["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--predict-keys", "k"], False)],
 )
-def test_open_to_others_without_keys_is_said_loudly(arguments, warned):
+def test_service_without_keys_warns_if_other_machines_can_reach_it(arguments, warned):
     with service(*arguments) as (_, process):
         process.terminate()
         _, err = process.communicate(timeout=30)
     assert ("WARNING: anyone who reaches 0.0.0.0" in err) == warned
 
 
-def test_cors_is_closed_unless_opened():
+def test_other_origins_are_allowed_only_by_the_setting():
     origin = {"origin": "https://example.org"}
     preflight = origin | {"access-control-request-method": "POST"}
     with application() as client:
@@ -127,7 +126,7 @@ def test_cors_is_closed_unless_opened():
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/predict", "/nowhere", "/v2", "/v2/nowhere", "/metrics", "/schema"])
-def test_security_headers_everywhere(path):
+def test_every_response_has_the_security_headers(path):
     with application() as client:
         headers = client.get(path).headers
     assert "default-src 'none'" in headers["content-security-policy"]

@@ -1,4 +1,4 @@
-"""Real clients of the inference protocol, unchanged."""
+"""Real clients of the inference protocol: Triton's, KServe's, and perf_analyzer. None of them is adapted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.support import missing, service
+from tests.support import PIXELS, missing, service
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,9 @@ def url():
 
 @pytest.fixture(scope="module")
 def expected(url, digits):
-    """What /predict says of the first 70 digits, as float32."""
-    kind = {"content-type": "application/octet-stream"}
-    answer = httpx.post(f"{url}/predict", content=digits[:70].tobytes(), headers=kind).json()
-    return np.array([prediction["probabilities"] for prediction in answer["predictions"]], np.float32)
+    """Return the probabilities that /predict gives for the first 70 digits, as float32."""
+    response = httpx.post(f"{url}/predict", content=digits[:70].tobytes(), headers=PIXELS).json()
+    return np.array([prediction["probabilities"] for prediction in response["predictions"]], np.float32)
 
 
 @pytest.fixture
@@ -43,25 +42,28 @@ def client(url):
 
 
 def tensor(images, module=triton, **options):
-    given = module.InferInput("images", list(images.shape), "UINT8")
-    given.set_data_from_numpy(images, **options)
-    return given
+    """Return the input tensor in the form of Triton's client."""
+    tensor = module.InferInput("images", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images, **options)
+    return tensor
 
 
 @pytest.mark.parametrize("binary_input", [True, False])
 @pytest.mark.parametrize("binary_output", [True, False, None])
-def test_triton_is_predict_bit_for_bit(client, digits, expected, binary_input, binary_output):
+def test_triton_client_gets_the_probabilities_of_predict_bit_for_bit(
+    client, digits, expected, binary_input, binary_output
+):
     outputs = None
     if binary_output is not None:
         outputs = [triton.InferRequestedOutput("probabilities", binary_data=binary_output)]
-    given = tensor(digits[:70], binary_data=binary_input)
-    result = client.infer("mnist", [given], outputs=outputs, request_id="7")
+    inputs = [tensor(digits[:70], binary_data=binary_input)]
+    result = client.infer("mnist", inputs, outputs=outputs, request_id="7")
     np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
     assert result.get_response()["id"] == "7"
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_triton_compression_both_ways(client, digits, expected, algorithm):
+def test_triton_client_compresses_requests_and_responses(client, digits, expected, algorithm):
     result = client.infer(
         "mnist",
         [tensor(digits[:70])],
@@ -71,7 +73,7 @@ def test_triton_compression_both_ways(client, digits, expected, algorithm):
     np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
 
 
-def test_triton_asks_about_everything(client):
+def test_triton_client_reads_health_metadata_and_statistics(client):
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("mnist")
@@ -85,27 +87,27 @@ def test_triton_asks_about_everything(client):
     assert client.get_model_repository_index()[0]["state"] == "READY"
 
 
-def test_triton_administers_with_a_key(client):
+def test_triton_client_loads_and_unloads_with_an_admin_key(client):
     with pytest.raises(InferenceServerException, match="API key"):
         client.unload_model("mnist")
     with service("--admin-keys", "key") as (own, _):
-        administrator = triton.InferenceServerClient(own.removeprefix("http://"))
+        admin = triton.InferenceServerClient(own.removeprefix("http://"))
         key = {"X-API-Key": "key"}
-        administrator.unload_model("mnist", headers=key)
-        assert not administrator.is_model_ready("mnist")
-        administrator.load_model("mnist", headers=key)
-        assert administrator.is_model_ready("mnist")
-        administrator.close()
+        admin.unload_model("mnist", headers=key)
+        assert not admin.is_model_ready("mnist")
+        admin.load_model("mnist", headers=key)
+        assert admin.is_model_ready("mnist")
+        admin.close()
 
 
-def test_triton_classification(client, digits, truth):
+def test_triton_client_gets_the_most_probable_classes(client, digits, truth):
     output = triton.InferRequestedOutput("probabilities", class_count=2)
     result = client.infer("mnist", [tensor(digits[:5])], outputs=[output]).as_numpy("probabilities")
     assert result.shape == (5, 2)
     assert [int(row[0].decode().split(":")[2]) for row in result] == truth[:5].tolist()
 
 
-def test_triton_reads_our_errors(client, digits):
+def test_triton_client_reads_error_messages(client, digits):
     with pytest.raises(InferenceServerException, match="no model 'letters'"):
         client.infer("letters", [tensor(digits[:1])])
     wrong = triton.InferInput("images", [1, 28, 28], "FP32")
@@ -116,18 +118,18 @@ def test_triton_reads_our_errors(client, digits):
         client.get_trace_settings()
 
 
-def test_triton_asyncio(url, digits, expected):
-    async def ask():
+def test_triton_asyncio_client_sends_concurrent_requests(url, digits, expected):
+    async def infer():
         async with triton_aio.InferenceServerClient(url.removeprefix("http://")) as client:
             assert await client.is_server_ready()
-            parts = [tensor(digits[i : i + 10], triton_aio) for i in range(0, 70, 10)]
-            answers = await asyncio.gather(*(client.infer("mnist", [part]) for part in parts))
-            return np.concatenate([answer.as_numpy("probabilities") for answer in answers])
+            tensors = [tensor(digits[i : i + 10], triton_aio) for i in range(0, 70, 10)]
+            results = await asyncio.gather(*(client.infer("mnist", [tensor]) for tensor in tensors))
+            return np.concatenate([result.as_numpy("probabilities") for result in results])
 
-    np.testing.assert_allclose(asyncio.run(ask()), expected, atol=1e-5)
+    np.testing.assert_allclose(asyncio.run(infer()), expected, atol=1e-5)
 
 
-KSERVE = """
+KSERVE_PROGRAM = """
 import asyncio, json, sys
 import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
@@ -140,8 +142,8 @@ async def main(url, binary):
     assert await client.is_server_live(url)
     assert await client.is_server_ready(url)
     assert await client.is_model_ready(url, "mnist")
-    answer = await client.infer(url, InferRequest(model_name="mnist", infer_inputs=[tensor]), model_name="mnist")
-    outputs = {output.name: output.as_numpy().tolist() for output in answer.outputs}
+    response = await client.infer(url, InferRequest(model_name="mnist", infer_inputs=[tensor]), model_name="mnist")
+    outputs = {output.name: output.as_numpy().tolist() for output in response.outputs}
     print(json.dumps(outputs["probabilities"]))
 
 asyncio.run(main(sys.argv[1], sys.argv[2] == "binary"))
@@ -150,7 +152,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2] == "binary"))
 
 @pytest.fixture(scope="module")
 def kserve(tmp_path_factory):
-    """A Python with KServe's client, which wants other versions than ours of half of its dependencies."""
+    """Return a Python with KServe's client. The client needs other versions of many packages than this project."""
     folder = tmp_path_factory.mktemp("kserve")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -161,9 +163,9 @@ def kserve(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["json", "binary"])
-def test_kserve(kserve, url, digits, expected, tmp_path, form):
+def test_kserve_client_gets_the_probabilities_of_predict(kserve, url, digits, expected, tmp_path, form):
     np.save(tmp_path / "images.npy", digits[:70])
-    command = [kserve, "-c", KSERVE, url, form, tmp_path / "images.npy"]
+    command = [kserve, "-c", KSERVE_PROGRAM, url, form, tmp_path / "images.npy"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.array(json.loads(done.stdout.splitlines()[-1]), np.float32), expected)
@@ -171,7 +173,7 @@ def test_kserve(kserve, url, digits, expected, tmp_path, form):
 
 @pytest.fixture(scope="module")
 def perf_analyzer(tmp_path_factory):
-    """Triton's load generator, with newer libraries beside it where the system's are older than its glibc 2.38."""
+    """Return the command of Triton's load generator. It gets newer libraries if the system has a glibc before 2.38."""
     folder = tmp_path_factory.mktemp("perf_analyzer")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     wheel = ["--only-binary=:all:", "--platform", "manylinux_2_38_x86_64", "perf-analyzer==2.60.0"]
@@ -189,10 +191,10 @@ def perf_analyzer(tmp_path_factory):
 
 
 def trixie_libraries(folder):
-    """The C and C++ libraries of Debian trixie, unpacked into ``folder`` from wherever this machine has its Debian."""
+    """Unpack the C and C++ libraries of Debian trixie into ``folder``, from the mirror of this machine's own Debian."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     if not sources.exists() or not shutil.which("apt-get"):
-        missing("glibc 2.38, or Debian's apt-get to fetch it")
+        missing("glibc 2.38, or Debian's apt-get to download it")
     (folder / "lists" / "partial").mkdir(parents=True)
     release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
     (folder / "trixie.sources").write_text(sources.read_text().replace(release, "trixie"))
@@ -217,7 +219,7 @@ def trixie_libraries(folder):
     ],
     ids=["binary", "json", "async"],
 )
-def test_perf_analyzer(perf_analyzer, url, options):
+def test_perf_analyzer_counts_the_same_inferences_as_the_service(perf_analyzer, url, options):
     batch = int(options[options.index("-b") + 1]) if "-b" in options else 1
     statistics = triton.InferenceServerClient(url.removeprefix("http://"))
 
@@ -226,11 +228,11 @@ def test_perf_analyzer(perf_analyzer, url, options):
 
     before = counted()
     command = [*perf_analyzer, "-m", "mnist", "-u", url.removeprefix("http://"), "--request-count", "100", *options]
-    said = subprocess.run(command, capture_output=True, text=True)
-    assert said.returncode == 0, said.stdout + said.stderr
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert counted() >= before + 100 * batch
     statistics.close()
-    # It reads our statistics before and after its own window, and counts along.
-    client, server = said.stdout.split("Request concurrency: ")[1].split("Server:")
-    assert re.search(r"Request count: \d+\n", client), said.stdout
+    # perf_analyzer reads the statistics of the service before and after each measurement and reports the difference.
+    client, server = done.stdout.split("Request concurrency: ")[1].split("Server:")
+    assert re.search(r"Request count: \d+\n", client), done.stdout
     assert int(re.search(r"Inference count: (\d+)", server)[1]) > 0

@@ -1,0 +1,82 @@
+"""Compressed bodies: gzip and deflate, in requests and in responses.
+
+Litestar's CompressionConfig is not used here. It has no deflate, which Triton's clients may ask for, it ignores
+qualities such as ``gzip;q=0``, and it would read the headers of every request, also where nothing is to be compressed.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from litestar.datastructures.headers import MediaTypeHeader
+
+from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
+
+# A smaller response body is not worth the time.
+MIN_BYTES = 1024
+# The fastest level of zlib.
+LEVEL = 1
+# A longer Accept-Encoding header is ignored. Real ones are far shorter, and each entry takes microseconds to parse.
+MAX_HEADER_LENGTH = 256
+
+# The window size, which also tells zlib the format to write.
+WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+# zlib detects by itself which of the two formats it reads.
+DETECT_FORMAT = zlib.MAX_WBITS | 32
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return a request body without its ``Content-Encoding``.
+
+    Raises:
+        UnsupportedInputError: the encoding is neither gzip nor deflate.
+        InputTooLargeError: the body has more than ``limit`` bytes once it is decompressed.
+        InputError: the body is not in its encoding, or it is incomplete.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in WINDOW_BITS:
+        raise UnsupportedInputError(f"Content-Encoding {encoding!r}: must be gzip or deflate, or leave the header out")
+    decompressor = zlib.decompressobj(DETECT_FORMAT)
+    try:
+        content = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise InputError(f"the body is not valid {encoding}: {error}") from error
+    if len(content) > limit:
+        raise InputTooLargeError(f"the body is over the limit of {limit} bytes once it is decompressed")
+    if not decompressor.eof:
+        raise InputError(f"the body is incomplete: its {encoding} data has no end")
+    return content
+
+
+def compress(content: bytes, accept_encoding: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Return a response body in an encoding that the caller accepts, and the headers that say so."""
+    if len(content) < MIN_BYTES or not accept_encoding:
+        return content, []
+    encoding = preferred_encoding(accept_encoding)
+    if encoding is None:
+        return content, []
+    compressed = zlib.compress(content, LEVEL, WINDOW_BITS[encoding])
+    return compressed, [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
+
+
+def preferred_encoding(accept_encoding: str) -> str | None:
+    """Return ``gzip`` or ``deflate``, whichever an ``Accept-Encoding`` header prefers, or None for no compression.
+
+    A quality of 0 forbids an encoding. ``*`` stands for every encoding that the header does not name (RFC 9110, section
+    12.5.3).
+    """
+    if len(accept_encoding) > MAX_HEADER_LENGTH:
+        return None
+    try:
+        qualities = {item.maintype: item.priority[0] for item in map(MediaTypeHeader, accept_encoding.split(","))}
+    except OverflowError:  # The quality is infinite, which Litestar's parser does not expect.
+        return None
+    others = qualities.get("*", 0)
+    quality, encoding = max(
+        # Of equal qualities the first one wins.
+        ((qualities.get(encoding, others), encoding) for encoding in (*WINDOW_BITS, "identity")),
+        key=lambda item: item[0],
+    )
+    return encoding if quality > 0 and encoding in WINDOW_BITS else None

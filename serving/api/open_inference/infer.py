@@ -1,0 +1,105 @@
+"""POST .../infer: decode the input tensor, run the model, encode the outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.types import ASGIApp
+
+from serving.api.context import AnyRequest, RequestContext, context_of, read_body
+from serving.api.handlers import prediction
+from serving.api.open_inference import tensors
+from serving.api.open_inference.compression import compress, decompress
+from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse, RequestOutput
+from serving.api.open_inference.paths import model_of, operation_ids
+from serving.api.problems import ProtocolError, documented
+from serving.api.responses import Response
+from serving.contract import Images, ModelOutput
+from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
+from serving.models.model import Model
+from serving.telemetry.timing import Timing
+
+BINARY_TYPE = "application/octet-stream"
+
+# The name of the header as ASGI has it.
+ASGI_JSON_LENGTH = JSON_LENGTH_HEADER.lower().encode()
+
+
+@dataclass
+class InferOperation(Operation):
+    """The OpenAPI description of the body, which Litestar cannot derive: the handler reads the body itself."""
+
+    def __post_init__(self) -> None:
+        text, number = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.INTEGER)
+        shape = Schema(type=OpenAPIType.ARRAY, items=number)
+        data = Schema(type=OpenAPIType.ARRAY, description="Pixels, nested like the shape or flat in row-major order.")
+        tensor = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={"name": text, "shape": shape, "datatype": text, "data": data},
+            required=["name", "shape", "datatype"],
+        )
+        request = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={"id": text, "inputs": Schema(type=OpenAPIType.ARRAY, items=tensor)},
+            required=["inputs"],
+        )
+        binary = Schema(
+            type=OpenAPIType.STRING,
+            description=f"JSON with the length that the header {JSON_LENGTH_HEADER} gives, then binary tensors.",
+        )
+        self.request_body = RequestBody(
+            required=True,
+            content={"application/json": OpenAPIMediaType(request), BINARY_TYPE: OpenAPIMediaType(binary)},
+        )
+
+
+@prediction(
+    [route.replace("}", ":str}") for route in (INFER_ROUTE, INFER_VERSION_ROUTE)],
+    operation_id=operation_ids("infer"),
+    operation_class=InferOperation,
+    summary="Infer",
+    responses={
+        200: ResponseSpec(InferResponse, description="The outputs that were asked for.", generate_examples=False),
+        **documented(400, 401, 404, 413, 415, 429, 503, 504, form=ProtocolError),
+    },
+)
+async def infer_model(request: AnyRequest) -> ASGIApp:
+    """Respond with the outputs that the request asks for."""
+    timing = Timing()
+    context = context_of(request)
+    service = context.service
+    service.keys.check_prediction(context)
+    model = model_of(request)
+    body = await read_body(request, service.settings.max_body)
+    context.check_admitted()
+    asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, body), len(body))
+    outputs = tensors.requested_outputs(asked, model)
+    deadline = context.deadline(asked.parameters.get("timeout"))
+    timing.end("decode")
+    content, headers = await service.pipeline.run(
+        model, images, timing, deadline, lambda output: encode(context, model, asked, outputs, output)
+    )
+    return Response(content, [*headers, timing.header()])
+
+
+def decode(context: RequestContext, body: bytes) -> tuple[InferRequest, Images]:
+    """Return the request in a body that may be compressed, and its images."""
+    settings = context.service.settings
+    content = decompress(body, context.header(b"content-encoding") or "", settings.max_body)
+    return tensors.decode(content, context.header(ASGI_JSON_LENGTH), settings.max_batch)
+
+
+def encode(
+    context: RequestContext, model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Return the body of the response and its headers."""
+    text, binary = tensors.encode(model, asked, outputs, output)
+    if binary:
+        headers = [(b"content-type", BINARY_TYPE.encode()), (ASGI_JSON_LENGTH, b"%d" % len(text))]
+    else:
+        headers = [(b"content-type", b"application/json")]
+    content, encoding_headers = compress(text + binary, context.header(b"accept-encoding") or "")
+    return content, headers + encoding_headers

@@ -1,0 +1,215 @@
+"""The routes beside inference: health, metadata, configuration, statistics, and the model repository."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from typing import Any
+
+import msgspec
+from litestar import get, post
+
+from serving.api.bodies import JSON_ERRORS
+from serving.api.context import AnyRequest, context_of
+from serving.api.open_inference.messages import (
+    DATATYPES,
+    IndexEntry,
+    IndexRequest,
+    ModelMetadata,
+    ModelReady,
+    ServerMetadata,
+    TensorMetadata,
+)
+from serving.api.open_inference.paths import model_of, model_paths, operation_ids
+from serving.api.open_inference.statistics import model_statistics
+from serving.api.problems import ProtocolError, documented
+from serving.errors import InputError, ModelNotFoundError, ModelUnavailableError
+from serving.models.bundle import Tensor
+
+EXTENSIONS = [
+    *("binary_tensor_data", "raw_request", "classification", "model_repository"),
+    *("model_configuration", "statistics"),
+]
+# Triton's name for an ONNX model that onnxruntime runs.
+PLATFORM = "onnx_onnxv1"
+
+MODEL_ERRORS = documented(404, 503, form=ProtocolError)
+ADMIN_ERRORS = documented(401, 403, 404, 503, form=ProtocolError)
+
+
+# Health
+
+
+@get("/v2/health/live", operation_id="live", summary="Whether the process responds", tags=["health"])
+async def live() -> dict[str, bool]:
+    """Respond to a liveness probe. No model is needed for it."""
+    return {"live": True}
+
+
+@get(
+    "/v2/health/ready",
+    operation_id="ready",
+    summary="Whether the service can predict",
+    tags=["health"],
+    responses=documented(503, form=ProtocolError),
+)
+async def ready(request: AnyRequest) -> dict[str, bool]:
+    """Respond to a readiness probe: 200 if the default model is loaded and the service is not about to stop."""
+    service = context_of(request).service
+    if service.draining:
+        raise ModelUnavailableError("the service is about to stop")
+    try:
+        service.repository.get(service.settings.model)
+    except ModelNotFoundError as error:
+        raise ModelUnavailableError(str(error)) from error
+    return {"ready": True}
+
+
+@get(
+    model_paths("/ready"), operation_id=operation_ids("modelReady"), summary="Whether a model can infer",
+    tags=["health"], responses=MODEL_ERRORS,
+)  # fmt: skip
+async def model_ready(request: AnyRequest) -> ModelReady:
+    return ModelReady(model_of(request).name, True)
+
+
+# Metadata
+
+
+@get("/v2", operation_id="serverMetadata", summary="Name, version and extensions of the server", tags=["metadata"])
+async def server_metadata() -> ServerMetadata:
+    return ServerMetadata("mnist-service", importlib.metadata.version("mnist-service"), EXTENSIONS)
+
+
+@get(
+    model_paths(), operation_id=operation_ids("modelMetadata"), summary="Versions, inputs and outputs of a model",
+    tags=["metadata"], responses=MODEL_ERRORS,
+)  # fmt: skip
+async def model_metadata(request: AnyRequest) -> ModelMetadata:
+    model = model_of(request)
+    manifest = model.bundle.manifest
+    return ModelMetadata(
+        model.name,
+        context_of(request).service.repository.versions(model.name),
+        PLATFORM,
+        [_tensor_metadata(tensor) for tensor in manifest.inputs],
+        [_tensor_metadata(tensor) for tensor in manifest.outputs],
+    )
+
+
+@get(
+    model_paths("/config"), operation_id=operation_ids("modelConfiguration"), summary="Configuration of a model",
+    tags=["metadata"], responses=MODEL_ERRORS,
+)  # fmt: skip
+async def model_configuration(request: AnyRequest) -> dict[str, Any]:
+    """Return the configuration of a model in Triton's form."""
+    model = model_of(request)
+    manifest = model.bundle.manifest
+    return {
+        "name": model.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "max_batch_size": context_of(request).service.settings.max_batch,
+        "input": [_tensor_configuration(tensor) for tensor in manifest.inputs],
+        "output": [_tensor_configuration(tensor) for tensor in manifest.outputs],
+        "default_model_filename": manifest.serve,
+        "parameters": {"precision": {"string_value": model.precision}},
+    }
+
+
+@get(
+    ["/v2/models/stats", *model_paths("/stats")],
+    operation_id=lambda _, __, components: "statistics" + str(len(components)),
+    summary="Number and duration of inferences by model version",
+    tags=["metadata"],
+    responses=MODEL_ERRORS,
+)
+async def statistics(request: AnyRequest) -> dict[str, Any]:
+    """Return the statistics of all models, of one model, or of one version: sums of all workers since the start."""
+    service = context_of(request).service
+    name, version = request.path_params.get("name"), request.path_params.get("version")
+    if name is not None:
+        service.repository.get(name, version)  # Raises the error if there is no such model.
+    totals = service.recorder.totals()
+    return {
+        "model_stats": [
+            model_statistics(model, totals[model.name, model.version])
+            for model in service.repository.models()
+            if name in (None, model.name) and version in (None, model.version)
+        ]
+    }
+
+
+def _tensor_metadata(tensor: Tensor) -> TensorMetadata:
+    return TensorMetadata(tensor.name, DATATYPES[tensor.dtype], list(tensor.shape))
+
+
+def _tensor_configuration(tensor: Tensor) -> dict[str, Any]:
+    # The first axis is the batch axis, which max_batch_size stands for. An output with one number per image has no
+    # other axis, but Triton wants at least one.
+    dims = list(tensor.shape[1:])
+    form: dict[str, Any] = {"dims": dims} if dims else {"dims": [1], "reshape": {"shape": []}}
+    return {"name": tensor.name, "data_type": f"TYPE_{DATATYPES[tensor.dtype]}"} | form
+
+
+# The model repository
+
+
+@post(
+    "/v2/repository/index",
+    status_code=200,
+    operation_id="repositoryIndex",
+    summary="List every version in the repository",
+    tags=["repository"],
+    responses=documented(400, 413, form=ProtocolError),
+)
+async def repository_index(request: AnyRequest) -> list[IndexEntry]:
+    """Return the state of every version, and the reason why a version is not ready."""
+    body = await request.body()
+    try:
+        only_ready = msgspec.json.decode(body, type=IndexRequest).ready if body.strip() else False
+    except JSON_ERRORS as error:
+        raise InputError(f'the body must be empty, {{}} or {{"ready": true}}: {error}') from error
+    return [
+        IndexEntry(entry.name, entry.version, entry.state, entry.reason)
+        for entry in await asyncio.to_thread(context_of(request).service.repository.index)
+        if entry.state == "READY" or not only_ready
+    ]
+
+
+@post(
+    "/v2/repository/models/{name:str}/load",
+    status_code=200,
+    operation_id="loadModel",
+    summary="Load a model, or look for its new versions now",
+    tags=["repository"],
+    responses=ADMIN_ERRORS,
+)
+async def load_model(request: AnyRequest) -> dict[str, str]:
+    """Respond when the model is loaded. The request needs an admin key."""
+    context = context_of(request)
+    context.service.keys.check_admin(context)
+    await asyncio.to_thread(context.service.load_model, request.path_params["name"])
+    return {}
+
+
+@post(
+    "/v2/repository/models/{name:str}/unload",
+    status_code=200,
+    operation_id="unloadModel",
+    summary="Unload a model",
+    tags=["repository"],
+    responses=ADMIN_ERRORS,
+)
+async def unload_model(request: AnyRequest) -> dict[str, str]:
+    """Respond when the model is unloaded and no request uses it any more. The request needs an admin key."""
+    context = context_of(request)
+    context.service.keys.check_admin(context)
+    await asyncio.to_thread(context.service.unload_model, request.path_params["name"])
+    return {}
+
+
+HANDLERS: list[Any] = [
+    *(live, ready, server_metadata, model_metadata, model_ready, model_configuration, statistics),
+    *(repository_index, load_model, unload_model),
+]

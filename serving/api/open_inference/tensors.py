@@ -1,0 +1,215 @@
+"""Tensors of the protocol: the input tensor of a request to images, and the model's output to output tensors.
+
+In a body the tensors are JSON lists, or they follow the JSON as bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+
+from serving.api.bodies import JSON_ERRORS, pixels_of
+from serving.api.open_inference.messages import (
+    DATATYPES,
+    JSON_LENGTH_HEADER,
+    InferRequest,
+    InferResponse,
+    RequestInput,
+    RequestOutput,
+    ResponseOutput,
+)
+from serving.contract import Floats, Images, ModelOutput
+from serving.errors import InputError, InputTooLargeError
+from serving.models.classifier import INPUTS
+from serving.models.model import Model
+
+# The only input of every model.
+INPUT = INPUTS[0]
+DATATYPE = DATATYPES[INPUT.dtype]
+
+# A flat list of numbers is decoded in pieces of about this many bytes.
+FLAT_PIECE_BYTES = 1 << 16
+
+# The place of the data of the only input, for error messages.
+DATA_PATH = "$.inputs[0].data"
+
+LENGTH = re.compile("[0-9]{1,15}")
+
+# The start of JSON data that is nested like its shape.
+NESTED = re.compile(rb"\[[ \t\r\n]*\[")
+
+_decode_request = msgspec.json.Decoder(InferRequest).decode
+_decode_images = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_numbers = msgspec.json.Decoder(list[int]).decode
+_encode_json = msgspec.json.Encoder().encode
+
+
+# Decode
+
+
+def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferRequest, Images]:
+    """Return the request in ``body``, and its images as uint8 ``[N, 28, 28]``.
+
+    Args:
+        json_length: the value of the header ``Inference-Header-Content-Length``, None if the body is JSON alone.
+        max_batch: the largest N.
+
+    Raises:
+        InputTooLargeError: the input has more than ``max_batch`` images.
+        InputError: the body is not an inference request, or its input is not that of the model.
+    """
+    size = len(body) if json_length is None else _size_of_json(json_length, len(body))
+    if json_length is not None and size == 0:
+        asked = raw_request(body)
+    else:
+        try:
+            asked = _decode_request(memoryview(body)[:size])
+        except JSON_ERRORS as error:
+            raise InputError(f"the JSON is not an inference request: {error}") from error
+    names = [tensor.name for tensor in asked.inputs]
+    if names != [INPUT.name]:
+        raise InputError(f"inputs {names}: the model has exactly one input, {INPUT.name!r}")
+    tensor = asked.inputs[0]
+    check_tensor(tensor, max_batch)
+    rest = body[size:]
+    values = binary_values(tensor, rest) if tensor.data is UNSET else json_values(tensor, bytes(tensor.data), rest)
+    return asked, np.frombuffer(values, np.uint8).reshape(tensor.shape)
+
+
+def _size_of_json(header: str, body_size: int) -> int:
+    # int() alone would also take signs, spaces, underscores and the digits of other scripts, and it raises an error of
+    # its own for thousands of digits.
+    if LENGTH.fullmatch(header) and int(header) <= body_size:
+        return int(header)
+    raise InputError(f"{JSON_LENGTH_HEADER} {header!r}: must be the number of bytes of JSON at the start of the body")
+
+
+def raw_request(body: bytes) -> InferRequest:
+    """Return the request of a body without JSON. The body is one image, and all outputs come back in binary form."""
+    tensor = RequestInput(INPUT.name, [1, *INPUT.shape[1:]], DATATYPE, {"binary_data_size": len(body)})
+    return InferRequest([tensor], parameters={"binary_data_output": True})
+
+
+def check_tensor(tensor: RequestInput, max_batch: int) -> None:
+    """Check that the tensor is declared as uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images."""
+    if tensor.datatype != DATATYPE:
+        raise InputError(f"input {tensor.name!r}: datatype {tensor.datatype!r}: must be {DATATYPE}")
+    if len(tensor.shape) != 3 or tuple(tensor.shape[1:]) != INPUT.shape[1:] or tensor.shape[0] < 1:
+        raise InputError(f"input {tensor.name!r}: shape {tensor.shape}: must be [N, 28, 28] with N at least 1")
+    if tensor.shape[0] > max_batch:
+        raise InputTooLargeError(f"input {tensor.name!r}: {tensor.shape[0]} images: must be at most {max_batch}")
+
+
+def binary_values(tensor: RequestInput, rest: bytes) -> bytes:
+    """Return the pixels of a tensor whose values are the bytes after the JSON."""
+    size = tensor.parameters.get("binary_data_size")
+    if type(size) is not int:
+        raise InputError(f"input {tensor.name!r}: must have data, or the size of its bytes in binary_data_size")
+    expected = math.prod(tensor.shape)
+    if not size == len(rest) == expected:
+        raise InputError(
+            f"input {tensor.name!r}: shape {tensor.shape} needs {expected} bytes, binary_data_size is {size}, and "
+            f"{len(rest)} bytes follow the JSON: all three must be equal"
+        )
+    return rest
+
+
+def json_values(tensor: RequestInput, data: bytes, rest: bytes) -> bytes:
+    """Return the pixels of a tensor with JSON ``data``: nested like its shape, or flat in row-major order."""
+    if rest:
+        raise InputError(f"{len(rest)} bytes follow the JSON, but no input has a binary_data_size")
+    if "binary_data_size" in tensor.parameters:
+        raise InputError(f"input {tensor.name!r}: must have either data or a binary_data_size, not both")
+    values = pixels_of(_decode_images(data), DATA_PATH) if NESTED.match(data) else _flat_values(data)
+    expected = math.prod(tensor.shape)
+    if len(values) != expected:
+        raise InputError(
+            f"input {tensor.name!r}: data has {len(values)} numbers, but shape {tensor.shape} needs {expected}"
+        )
+    return values
+
+
+def _flat_values(data: bytes) -> bytes:
+    try:
+        return b"".join(bytes(_decode_numbers(piece)) for piece in _pieces(data))
+    except JSON_ERRORS as error:
+        raise InputError(f"`{DATA_PATH}` is not a list of integers: {error}") from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"`{DATA_PATH}` has a number out of range: must be in 0..255") from error
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Split a list of numbers, known to be valid JSON, into several shorter lists.
+
+    Between two pieces other threads run. One call for the whole list would hold the interpreter lock until its end.
+    """
+    start = 0
+    while (comma := text.find(b",", start + FLAT_PIECE_BYTES)) >= 0:
+        yield (b"[" if start else b"") + text[start:comma] + b"]"
+        start = comma + 1
+    yield (b"[" if start else b"") + text[start:]
+
+
+# Encode
+
+
+def requested_outputs(asked: InferRequest, model: Model) -> list[RequestOutput]:
+    """Return the outputs to give, each with its own ``binary_data``.
+
+    Raises:
+        InputError: the model has no such output, or its ``classification`` is not a number of classes.
+    """
+    known = {tensor.name: tensor for tensor in model.bundle.manifest.outputs}
+    binary = asked.parameters.get("binary_data_output", False)
+    outputs = []
+    for output in asked.outputs or [RequestOutput(name) for name in known]:
+        if output.name not in known:
+            raise InputError(f"output {output.name!r}: must be one of {', '.join(known)}")
+        classes = output.parameters.get("classification", 0)
+        if type(classes) is not int or classes < 0:
+            raise InputError(f"output {output.name!r}: classification {classes!r}: must be a number of classes")
+        if classes and len(known[output.name].shape) == 1:
+            raise InputError(f"output {output.name!r}: has one number per image and no classes; omit classification")
+        outputs.append(RequestOutput(output.name, {"binary_data": binary} | output.parameters))
+    return outputs
+
+
+def encode(model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput) -> tuple[bytes, bytes]:
+    """Return the JSON of the response, and the binary tensors that follow it."""
+    values: dict[str, Floats] = output._asdict()
+    described, binary = [], []
+    for wanted in outputs:
+        tensor = values[wanted.name]
+        classes = wanted.parameters.get("classification", 0)
+        if classes:
+            texts = classification(tensor, min(classes, len(model.labels)), model.labels)
+            shape, datatype = [len(tensor), len(texts) // len(tensor)], "BYTES"
+        else:
+            texts, shape, datatype = [], list(tensor.shape), "FP32"
+        if wanted.parameters["binary_data"]:
+            content = b"".join(map(_with_length, texts)) if classes else tensor.astype("<f4", copy=False).tobytes()
+            binary.append(content)
+            described.append(ResponseOutput(wanted.name, datatype, shape, {"binary_data_size": len(content)}))
+        else:
+            data = texts if classes else tensor.ravel().tolist()
+            described.append(ResponseOutput(wanted.name, datatype, shape, data=data))
+    return _encode_json(InferResponse(model.name, model.version, described, asked.id)), b"".join(binary)
+
+
+def classification(tensor: Floats, classes: int, labels: tuple[str, ...]) -> list[str]:
+    """Return ``value:index:label`` of the highest ``classes`` values of each row, highest first, row after row."""
+    order = np.argsort(-tensor, axis=1, kind="stable")[:, :classes]
+    return [
+        f"{values[index]!s}:{index}:{labels[index]}" for values, row in zip(tensor, order, strict=True) for index in row
+    ]
+
+
+def _with_length(text: str) -> bytes:
+    """Return an element of a BYTES tensor: its length as four bytes, little-endian, then the text."""
+    content = text.encode()
+    return len(content).to_bytes(4, "little") + content

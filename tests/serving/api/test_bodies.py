@@ -1,0 +1,176 @@
+"""Bodies of POST /predict: every kind, and what is rejected."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+from tests.support import application, picture
+
+PIXELS = "application/octet-stream"
+JSON = "application/json"
+PICTURE_FORMATS = ["PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM"]
+
+BLACK = np.zeros((28, 28), np.uint8)
+ROW = [0] * 28
+IMAGE = [ROW] * 28
+
+
+def send(client, body, kind):
+    return client.post("/predict", content=body, headers={"content-type": kind} if kind else {})
+
+
+def predictions_of(response):
+    assert response.status_code == 200, response.text
+    return response.json()["predictions"]
+
+
+def digits_of(response):
+    return [prediction["digit"] for prediction in predictions_of(response)]
+
+
+def enlarged(image, factor):
+    """Return a picture with dark ink on bright paper."""
+    return 255 - np.kron(image, np.ones((factor, factor), np.uint8))
+
+
+def test_pixels_json_and_form_give_the_same_response(client, digits):
+    some = digits[:3]
+    pixels = send(client, some.tobytes(), PIXELS)
+    as_json = send(client, json.dumps({"images": some.tolist()}), JSON)
+    form = client.post("/predict", files=[("files", (f"{i}.png", picture(d), "image/png")) for i, d in enumerate(some)])
+    assert pixels.json() == as_json.json() == form.json()
+    for digit, expected in zip(some, predictions_of(pixels), strict=True):
+        [alone] = predictions_of(send(client, picture(digit), "image/png"))
+        assert alone["digit"] == expected["digit"]
+        # A single image runs through other kernels than a batch, so the last bits may differ.
+        np.testing.assert_allclose(alone["probabilities"], expected["probabilities"], atol=1e-5)
+
+
+@pytest.mark.parametrize("format", PICTURE_FORMATS)
+def test_every_picture_format_is_read(client, digits, truth, format):
+    assert digits_of(send(client, picture(enlarged(digits[0], 8), format), "image/*")) == [truth[0]]
+
+
+@pytest.mark.parametrize("count", [7, 65])
+def test_json_of_any_size_is_read(client, digits, count):
+    # The larger body is decoded on a thread.
+    pixels = send(client, digits[:count].tobytes(), PIXELS)
+    as_json = send(client, json.dumps({"images": digits[:count].tolist()}, indent=1), JSON)
+    assert as_json.json() == pixels.json()
+
+
+def png_bomb() -> bytes:
+    """Return a PNG of a few hundred bytes whose header declares 60,000 x 60,000 pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    data = zlib.compress(bytes(100_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def json_of(*images):
+    return json.dumps({"images": images})
+
+
+FORM_WITHOUT_FILES = b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
+
+# Body, Content-Type, status of the response, and a part of its detail.
+REJECTED_BODIES = {
+    "no content type": (b"x", None, 415, "Content-Type 'missing'"),
+    "unknown content type": (b"x", "text/plain", 415, "text/plain"),
+    "empty picture": (b"", "image/png", 400, "not a picture"),
+    "text sent as a picture": (b"hello", "image/png", 400, "not a picture"),
+    "truncated picture": (picture(BLACK)[:50], "image/png", 400, "damaged"),
+    "truncated JPEG header": (picture(BLACK, "JPEG")[:100], "image/jpeg", 400, ""),
+    "picture format that is not read": (picture(BLACK, "TIFF"), "image/tiff", 400, "not a picture"),
+    "decompression bomb": (png_bomb(), "image/png", 413, "3600000000 pixels"),
+    "no pixels": (b"", PIXELS, 400, "no image"),
+    "part of an image": (bytes(783), PIXELS, 400, "783 bytes"),
+    "batch over the limit": (bytes(784 * 1025), PIXELS, 413, "at most 1024"),
+    "body over the limit": (bytes(8_000_001), PIXELS, 413, "8000000"),
+    "malformed JSON": (b"{", JSON, 400, "JSON"),
+    "JSON that is not UTF-8": (b'{"images": "\xff"}', JSON, 400, "JSON"),
+    "JSON of another type": (b"[1, 2]", JSON, 400, "object"),
+    "JSON without images": (b"{}", JSON, 400, "images"),
+    "empty JSON batch": (json_of(), JSON, 400, "no image"),
+    "JSON batch over the limit": (json_of(*[IMAGE] * 1025), JSON, 413, "at most 1024"),
+    "JSON images that are text": (b'{"images": "text"}', JSON, 400, "$.images"),
+    "short row": (json_of([ROW] * 27 + [[0] * 27]), JSON, 400, "$.images[0][27]"),
+    "short row in the second image": (json_of(IMAGE, [ROW] * 27 + [[0] * 27]), JSON, 400, "$.images[1][27]"),
+    "short row in a large body": (json_of(*[IMAGE] * 99, [ROW] * 27 + [[0] * 29]), JSON, 400, "$.images[99][27]"),
+    "too few rows": (json_of([ROW] * 27), JSON, 400, "`$.images[0]`"),
+    "too many rows": (json_of([ROW] * 29), JSON, 400, "`$.images[0]`"),
+    "number instead of an image": (json_of(IMAGE, 1), JSON, 400, "got `int` - at `$.images[1]`"),
+    "pixel of 256": (json_of([[256] * 28] * 28), JSON, 400, "out of range - at `$.images[0]`"),
+    "negative pixel": (json_of([[-1] * 28] * 28), JSON, 400, "out of range - at `$.images[0]`"),
+    "pixel of 400 digits": (json_of([[10**400] * 28] * 28), JSON, 400, "$.images[0]"),
+    "fractional pixel": (json_of([[0.5] * 28] * 28), JSON, 400, "Expected `int`"),
+    "text instead of a pixel": (json_of([["1"] * 28] * 28), JSON, 400, "Expected `int`"),
+    "truth value instead of a pixel": (json_of([[True] * 28] * 28), JSON, 400, "Expected `int`"),
+    "deeply nested JSON": (b"[" * 100_000, JSON, 400, "JSON"),
+    "deeply nested JSON images": (b'{"images":' + b"[" * 100_000, JSON, 400, "JSON"),
+    "form without a boundary": (b"x", "multipart/form-data", 400, "boundary"),
+    "damaged form": (b"--b\r\nrubbish", "multipart/form-data; boundary=b", 400, ""),
+    "form without files": (FORM_WITHOUT_FILES, "multipart/form-data; boundary=b", 400, "no image"),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "status", "detail"), REJECTED_BODIES.values(), ids=REJECTED_BODIES.keys())
+def test_rejected_body_gets_a_problem_document(client, digits, truth, body, kind, status, detail):
+    response = send(client, body, kind)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert detail in problem["detail"]
+    # The service still works afterwards.
+    assert digits_of(send(client, digits[0].tobytes(), PIXELS)) == [truth[0]]
+
+
+@pytest.mark.parametrize("format", PICTURE_FORMATS)
+def test_truncated_picture_never_causes_a_server_error(client, digits, format):
+    whole = picture(enlarged(digits[0], 4), format)
+    for end in range(0, len(whole), max(1, len(whole) // 40)):
+        assert send(client, whole[:end], "image/*").status_code in (200, 400)
+
+
+def test_compressed_body_is_rejected(client):
+    response = client.post("/predict", content=b"x", headers={"content-type": PIXELS, "content-encoding": "gzip"})
+    assert response.status_code == 415
+    assert "uncompressed" in response.json()["detail"]
+
+
+def test_limits_are_settings(digits):
+    with application(max_batch=2, max_body=5000, max_pixels=900) as client:
+        assert send(client, digits[:2].tobytes(), PIXELS).status_code == 200
+        assert send(client, digits[:3].tobytes(), PIXELS).status_code == 413
+        assert send(client, bytes(5001), PIXELS).status_code == 413
+        assert send(client, picture(np.zeros((30, 31), np.uint8)), "image/png").status_code == 413
+
+
+def test_empty_picture_gets_a_prediction(client):
+    white = np.full((50, 50), 255, np.uint8)
+    assert len(predictions_of(send(client, picture(white), "image/png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(bytes(784), PIXELS), (json_of(IMAGE), JSON), (picture(BLACK), "image/png")],
+    ids=["pixels", "JSON", "picture"],
+)
+def test_empty_image_is_not_accepted(client, body, kind):
+    [prediction] = predictions_of(send(client, body, kind))
+    assert (prediction["accepted"], prediction["reason"]) == (False, "empty")
+
+
+def test_picture_of_two_digits_is_not_accepted(client, digits):
+    page = enlarged(np.hstack([digits[0], digits[2]]), 5)
+    [prediction] = predictions_of(send(client, picture(page), "image/png"))
+    assert (prediction["accepted"], prediction["reason"]) == (False, "several")

@@ -94,7 +94,9 @@ def load(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint (wrong SHA-256); train again with another --output.")
+        raise CheckpointError(
+            f"{path}: damaged or no checkpoint (its SHA-256 is wrong); train again with another --output."
+        )
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:
         raise CheckpointError(

@@ -77,7 +77,7 @@ class TrainConfig:
     ] = "adamw"
     batch_size: Annotated[int, "Number of images per step; 0 takes all training images in one step."] = 128
     learning_rate: Annotated[float, "Learning rate; with the one-cycle schedule, the highest learning rate."] = 0.01
-    schedule: Annotated[str, "Learning rate over the run: one-cycle (rises, then falls to 0) or constant."] = "one-cycle"
+    schedule: Annotated[str, "Learning rate over a run: one-cycle (rises, then falls to 0) or constant."] = "one-cycle"
     weight_decay: Annotated[
         float, "Weight decay of the weight matrices; biases and BatchNorm have none. 0 turns it off."
     ] = 0.02

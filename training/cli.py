@@ -29,7 +29,8 @@ def config_options(command: Any) -> Any:
     hints = typing.get_type_hints(TrainConfig, include_extras=True)
     for field in reversed(fields(TrainConfig)):
         kind, text = typing.get_args(hints[field.name])
-        command = click.option(flag(field.name), default=field.default, type=kind, show_default=True, help=text)(
+        default = field.default
+        command = click.option(flag(field.name), default=default, type=kind, show_default=default != "", help=text)(
             command
         )
     return command
@@ -40,6 +41,7 @@ def config_options(command: Any) -> Any:
 @click.option(
     "--recipe",
     default="",
+    show_default=False,
     help="Other defaults for the settings above: plain (trains like the tutorial), speed (99 % accuracy after one "
     "short epoch), best (the settings of the accuracy benchmark for the chosen network).",
 )

@@ -125,14 +125,15 @@ class TrainConfig:
     ] = ""
     ema: Annotated[
         float,
-        "Decay per step of the moving average of the weights, from 0 to below 1. The averaged weights are the result "
-        "of the run. 0 turns averaging off.",
+        "Decay per step of the moving average of the weights, from 0 to below 1. The run saves the averaged weights as "
+        "its result. 0 turns averaging off.",
     ] = 0.998
     precision: Annotated[
         str, "Precision of the arithmetic in a step: float32 or bfloat16. The weights are float32 in both cases."
     ] = "float32"
     validation: Annotated[
-        int, "Number of training images to use as the validation set instead, from 0 to 30000; 0 means none."
+        int,
+        "Number of training images to leave out for the validation set, from 0 to 30000; 0 means no validation set.",
     ] = 5000
     subset: Annotated[int, "Number of training images to use, for a quick try; 0 uses all."] = 0
     seed: Annotated[int, "Seed of the first weights, the order of the images and the augmentation."] = 0

@@ -29,8 +29,8 @@ class Novelty(nn.Module):
 
     Args:
         inputs: length of the feature vector plus number of logits.
-        maps: number of feature maps for a convolution of its own, or 0 for none. Some differences between letters
-            and digits do not matter between digits, so that the network's last stage drops them from the vector.
+        maps: number of feature maps for a convolution of the score's own, or 0 for none. The network's last stage
+            keeps what separates digits from each other. What separates letters from digits is still in the maps before.
     """
 
     def __init__(self, inputs: int, maps: int = 0) -> None:
@@ -84,7 +84,7 @@ def fit_novelty(outputs: Outputs, targets: Tensor, generator: torch.Generator) -
     inputs = torch.cat([vector, outputs.logits], dim=1)
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0) + 1e-3
     novelty = Novelty(inputs.shape[1], 0 if maps is None else maps.shape[1])
-    # The score joins vector and logits. For the fit they are joined and standardized already, and the logits are empty.
+    # Novelty concatenates vector and logits. Here the vector holds both already, standardized; the logits are empty.
     standardized = Outputs(Features((inputs - mean) / deviation, maps), inputs[:, :0])
     optimizer = torch.optim.AdamW(novelty.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from torch import nn
 
 from export.equivalence import Predictor, check_int8, check_onnx, check_torchscript, eager
 from export.graph import ServingGraph
@@ -29,8 +28,9 @@ from serving.models.model import load_folder
 from serving.models.repository import versions
 from training import checkpoint
 from training.data.digits import Splits, load
-from training.networks import build, parameter_count
-from training.trust.novelty import FALSE_REJECTIONS, Calibration
+from training.networks import Network, build, parameter_count
+from training.trust.calibrate import Calibration
+from training.trust.novelty import FALSE_REJECTIONS
 
 GOLDEN_PER_CLASS = 4
 
@@ -46,7 +46,7 @@ class Run:
     folder: Path
     record: dict[str, Any]
     """run.json."""
-    network: nn.Module
+    network: Network
     calibration: Calibration
 
     @classmethod
@@ -176,6 +176,7 @@ def _write(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
         }
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
     answers = eager(graph)(images)
+    assert answers.novelty is not None  # noqa: S101 (ServingGraph has the output)
     false = {"validation": FALSE_REJECTIONS, "test": float((answers.novelty > run.calibration.threshold).mean())}
     chosen = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_PER_CLASS] for label in range(len(labels))])
     np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=answers.logits[chosen], labels=truth[chosen])

@@ -22,7 +22,6 @@ DEFAULT_CONTRAST = 1.4
 MIDDLE_GREY = 127.5
 # The elastic change moves the knots of a grid of KNOTS x KNOTS points.
 KNOTS = 5
-PATCH = 6  # pixels a side
 
 
 def augment(
@@ -32,7 +31,6 @@ def augment(
     strength: float = 1.0,
     elastic: float = 0.0,
     contrast: float = DEFAULT_CONTRAST,
-    erase: float = 0.0,
 ) -> Tensor:
     """Return the images, each one rotated, scaled, sheared and shifted by its own random amounts.
 
@@ -40,15 +38,16 @@ def augment(
         images: uint8 or float ``[N, 28, 28]``, background 0.
         generator: source of the random numbers. It is on the CPU, whatever the device of the images, so that a seed
             gives the same changes on every device.
-        strength: factor of all the deviations above.
+        strength: factor of all the deviations above; 0 is off.
         elastic: standard deviation in pixels by which the knots of a coarse grid move. Pixels between the knots move
             with them. 0 is off.
         contrast: factor of the contrast after resampling; 1 leaves the images blurred.
-        erase: share of the images that lose a square patch.
 
     Returns:
         float32 ``[N, 28, 28]``, in the units of ``images``.
     """
+    if not (strength or elastic):
+        return images.float()
     count, size, _ = images.shape
     # [6, N]: one row for each kind of change.
     draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
@@ -76,18 +75,4 @@ def augment(
         positions = positions + F.interpolate(moves, (size, size), mode="bilinear", align_corners=True)
     grid = positions.permute(0, 2, 3, 1)
     changed = F.grid_sample(images.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
-    if strength or elastic:
-        changed = ((changed - MIDDLE_GREY) * contrast + MIDDLE_GREY).clamp_(0, 255)
-    if erase:
-        changed = changed.masked_fill(_patches(count, size, erase, generator).to(images.device), 0)
-    return changed
-
-
-def _patches(count: int, size: int, share: float, generator: torch.Generator | None) -> Tensor:
-    """bool ``[N, size, size]``: a square somewhere in ``share`` of the images, nothing in the others."""
-    top, left, chance = torch.rand(3, count, 1, generator=generator)
-    position = torch.arange(size)
-    corners = ((share_of_room * (size - PATCH + 1)).floor() for share_of_room in (top, left))
-    rows, columns = ((position >= corner) & (position < corner + PATCH) for corner in corners)
-    inside: Tensor = rows[:, :, None] & columns[:, None, :] & (chance < share)[:, :, None]
-    return inside
+    return ((changed - MIDDLE_GREY) * contrast + MIDDLE_GREY).clamp_(0, 255)

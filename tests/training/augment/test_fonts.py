@@ -19,7 +19,7 @@ from training.config import TrainConfig
 from training.loop.train import train
 from training.networks import build, normalize
 from training.trust import novelty as calibration
-from training.trust.novelty import Calibration, calibrate, look, split
+from training.trust.calibrate import Calibration, calibrate
 
 
 def test_framing_a_digit_of_mnist_changes_nothing(digits):
@@ -106,10 +106,9 @@ def test_training_with_fonts_reads_digits_of_fonts_better(plain, few, tmp_path, 
 
 
 def rejected_share(found, network, images):
-    body, head = split(network)
     with torch.inference_mode():
-        features, maps = look(body, normalize(images))
-        scores = found.novelty(features, head(features) / found.temperature, maps)
+        features = network.features(normalize(images))
+        scores = found.novelty(features, network.head(features.vector) / found.temperature)
     return float((scores > found.threshold).float().mean())
 
 

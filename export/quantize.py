@@ -16,20 +16,19 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from serving.models.classifier import Classifier, Images
 
-# Training images from which the ranges of the activations are taken.
-CALIBRATION_IMAGES = 1024
-CALIBRATION_BATCH_SIZE = 64
+# The ranges of the activations are taken from this many training images.
+RANGE_IMAGES = 1024
+RANGE_BATCH_SIZE = 64
 TIMING_ROUNDS = 7
 TIMED_IMAGES = 200
 
 
-class CalibrationReader(CalibrationDataReader):  # type: ignore[misc]
+class ImageReader(CalibrationDataReader):  # type: ignore[misc]
     """Gives training images to the quantizer, in batches."""
 
     def __init__(self, images: Images) -> None:
         self._batches: Iterator[dict[str, Any]] = (
-            {"images": images[start : start + CALIBRATION_BATCH_SIZE]}
-            for start in range(0, len(images), CALIBRATION_BATCH_SIZE)
+            {"images": images[start : start + RANGE_BATCH_SIZE]} for start in range(0, len(images), RANGE_BATCH_SIZE)
         )
 
     def get_next(self) -> dict[str, Any] | None:
@@ -49,7 +48,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
         prepared = Path(folder) / "prepared.onnx"
         root = logging.getLogger()
         level = root.level
-        # The quantizer logs advice to prepare the model first, which the next line does.
+        # Hide the advice to prepare the model first, because quant_pre_process does that.
         root.setLevel(logging.ERROR)
         try:
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -57,7 +56,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
             quantize_static(
                 str(prepared),
                 str(path),
-                CalibrationReader(images[:CALIBRATION_IMAGES]),
+                ImageReader(images[:RANGE_IMAGES]),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -72,7 +71,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
 
 
 def last_layers(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the last matrix product before each output, and of all products of the novelty score.
+    """Return the names of the last matrix product before each output, and of both products of the novelty score.
 
     These layers take almost no time, and no later layer would dampen their rounding errors.
     """

@@ -1,14 +1,14 @@
-# Two images: `serving` (the last, so the default) answers predictions; `pipeline` trains and exports.
+# Two images: `serving` answers predictions, `pipeline` trains and exports. `serving` is last, so it is the default.
 #
 #   docker build --tag mnist-service .
 #   docker build --tag mnist-service:pipeline --target pipeline .
 #
-# Any builder will do, BuildKit or the classic one.
+# BuildKit and the classic builder both work.
 ARG PYTHON_VERSION=3.14
 ARG DEBIAN_RELEASE=trixie
 
 FROM python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE} AS builder
-# What every file of our layers is dated: the first day that a zip archive can tell.
+# The date of every file in our layers: 1980-01-01, the first date that a zip archive can hold.
 ARG SOURCE_DATE_EPOCH=315532800
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -17,11 +17,11 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONHASHSEED=0 \
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}
 WORKDIR /build
-# Without pip: whoever gets into the service finds nothing to install with.
+# The environment has no pip, so an intruder cannot use it to install programs.
 RUN python -m venv --without-pip /opt/venv
 COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
-# The dependencies come before the code, in a layer of their own: a change of code installs none again.
+# The dependencies have a layer of their own, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
 COPY pyproject.toml ./
 RUN ./requirements > serving.txt \
@@ -30,12 +30,12 @@ RUN ./requirements > serving.txt \
     && ./settle /layer
 
 FROM builder AS pipeline-dependencies
-# PyTorch's index of CPU builds; the torch of the package index brings several GB of CUDA along.
+# PyTorch's index of CPU builds. torch from the default package index includes several GB of CUDA libraries.
 # For a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY pyproject.toml ./
-# From that index come torch and torchvision with what they need, and nothing else.
-# pip stays: where MNIST's mirrors are out of reach, the data set comes as a package.
+# Only torch, torchvision and their dependencies come from that index.
+# This image keeps pip: if MNIST's mirrors cannot be reached, mnist-train downloads the data set as a package.
 RUN pip --python /opt/venv/bin/python install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch torchvision \
     && ./requirements train export > pipeline.txt \
     && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement pipeline.txt \
@@ -49,7 +49,7 @@ COPY LICENSE README.md pyproject.toml ./
 COPY training training
 COPY export export
 COPY serving serving
-# Laid out as it will stand in the image, with the folders that belong to the user who runs it.
+# The files lie as they will in the image, next to the folders that will belong to the user of the container.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/venv/bin/python install --no-deps --root /application dist/*.whl \
     && mkdir -p /folders/serving /folders/pipeline/models /folders/pipeline/runs /folders/pipeline/data \
@@ -84,7 +84,7 @@ ENV MNIST_HOST=0.0.0.0 \
     MNIST_REPOSITORY=/models
 USER 10001:10001
 EXPOSE 8000
-# Without site-packages Python is up in a hundredth of a second.
+# -S skips site-packages, so that Python starts in about 10 ms.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-ISc", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ['MNIST_PORT'])), 2); s.sendall(b'GET /v2/health/ready HTTP/1.0\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(64))"]
 ENTRYPOINT ["mnist-serve"]

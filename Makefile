@@ -1,36 +1,40 @@
-# One word a use. `make help` lists them.
+# One target for each task. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SERVE_VENV := .venv-serve
+LOWEST_VENV := .venv-lowest
 RUN ?= runs/cnn
 MODELS ?= models
+LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
+    --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
+    --ignore tests/serving/api/open_inference/test_clients.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test check bench examples
+.PHONY: help setup run serve test check check-lowest bench examples
 
 help:  ## list these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
-# The stamp is newer than what it was made from, so an up-to-date environment costs nothing.
+# The stamp file lets make skip the installation while pyproject.toml and constraints.txt have not changed.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.complete  ## the environment with everything, in .venv
+setup: $(VENV)/.complete  ## make the environment .venv with everything
 
-# Trained with --resume, so that an interrupted `make run` goes on where it was.
+# --resume lets a second `make run` continue an interrupted training.
 $(RUN)/run.json: | setup
 	$(BIN)/mnist-train --output $(RUN) --resume
 
-# The stamp keeps a second `make run` from publishing the same run again.
+# The stamp file keeps a second `make run` from publishing the same run again.
 $(MODELS)/.published: $(RUN)/run.json
 	$(BIN)/mnist-export $(RUN) --repository $(MODELS)
 	@touch $@
 
-run: $(MODELS)/.published  ## train on MNIST, export, and serve the result on http://127.0.0.1:8000
+run: $(MODELS)/.published  ## train on MNIST, export, and serve the model on http://127.0.0.1:8000
 	$(BIN)/mnist-serve --repository $(MODELS)
 
 $(SERVE_VENV)/.complete: pyproject.toml constraints.txt
@@ -38,24 +42,36 @@ $(SERVE_VENV)/.complete: pyproject.toml constraints.txt
 	$(SERVE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-serve: $(SERVE_VENV)/.complete  ## serve the packaged model at once, without torch
+serve: $(SERVE_VENV)/.complete  ## serve the packaged model, without installing torch
 	$(SERVE_VENV)/bin/mnist-serve
 
-test: setup  ## the tests
+test: setup  ## run the tests
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
 
-check: setup  ## ruff and mypy
+check: setup  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## every benchmark; each prints its conditions and a table
+$(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(PYTHON) .ci/lowest > $(LOWEST_VENV)/constraints.txt
+	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export]' httpx pytest pytest-xdist scikit-image
+	@touch $@
+
+# The quick tests. Left out are those that train networks, and those that need a browser or other large tools.
+# The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
+check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest versions that pyproject.toml allows
+	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS) $(LOWEST_TESTS)
+
+bench: setup  ## run every benchmark; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.abuse
 
-examples: setup  ## the tutorial's lessons, one after the other; pictures in runs/examples
+examples: setup  ## run the tutorial's examples; pictures go to runs/examples
 	@mkdir -p runs/examples
 	$(BIN)/python examples/autograd.py --save runs/examples/autograd.png
 	$(BIN)/python examples/linear_regression.py --save runs/examples/linear_regression.png

@@ -11,7 +11,8 @@ import click
 from litestar.testing import TestClient
 from matplotlib.figure import Figure
 
-from export.publish import Run, publish
+from export.publish import publish
+from export.run import Run
 from serving.api.app import create_app
 from serving.settings import Settings
 from training.config import TrainConfig

@@ -1,1 +1,1 @@
-"""Checkpoint -> certified model bundle. The only place where training meets serving."""
+"""From a checkpoint to a certified model bundle. The only package that imports both training and serving."""

@@ -1,4 +1,4 @@
-"""mnist-export: load, convert, verify, publish, print the certificate."""
+"""The command mnist-export: publish a finished run as a verified bundle, or verify a published bundle again."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Examples:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("models"),
     show_default=True,
-    help="Model repository to publish into, as the next version.",
+    help="Model repository to publish into. The bundle becomes the next version.",
 )
-@click.option("--name", help="Name of the model.  [default: that of the data set]")
+@click.option("--name", help="Name of the model.  [default: the name of the data set]")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -34,23 +34,31 @@ Examples:
     show_envvar=True,
     help="Folder with the data set, as for mnist-train.",
 )
-@click.option("--int8", is_flag=True, help="Add a quantized ONNX file; the faster of the two will be served.")
+@click.option(
+    "--int8", is_flag=True, help="Also add a quantized ONNX file. The service then uses the faster of the two files."
+)
 @click.option(
     "--verify",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="BUNDLE",
-    help="Export nothing; check the published BUNDLE again: digests, contract, golden set, test images.",
+    help="Export nothing. Verify the published BUNDLE again: digests, tensors, golden images and test set.",
 )
 @click.version_option(package_name="mnist-service")
 def main(
     run: Path | None, repository: Path, name: str | None, data: Path | None, int8: bool, verify: Path | None
 ) -> None:
-    """Export the finished run RUN to ONNX and TorchScript, prove both equal to it, and publish them."""
+    """Export a finished run to ONNX and TorchScript, verify both files, and publish them.
+
+    RUN is the run folder that mnist-train wrote. Each file is loaded again and compared with the network on the whole
+    test set. Files that are not equivalent to the network are not published.
+    """
     if (run is None) == (verify is None):
-        raise click.UsageError("name the run folder to export, or --verify a published bundle")
+        raise click.UsageError("give either the run folder to export, or --verify with a published bundle")
     try:
-        from export import publish as publishing
         from export.equivalence import EquivalenceError
+        from export.publish import publish
+        from export.run import ExportError, Run
+        from export.verify import verify_bundle
         from serving.errors import BundleError
         from training.checkpoint import CheckpointError
         from training.data.sources import DataError
@@ -60,47 +68,48 @@ def main(
         ) from error
     try:
         if verify is not None:
-            bundle = publishing.verify(verify, data)
-            click.echo(f"{certificate(bundle)}\n\n{verify} is what its manifest says, and computes it here.")
+            bundle = verify_bundle(verify, data)
+            click.echo(f"{certificate(bundle)}\n\n{verify} matches its manifest, and gives the certified results here.")
             return
         assert run is not None  # noqa: S101 (checked above)
-        bundle = publishing.publish(publishing.Run.read(run), repository, name, data, int8=int8)
-    except (EquivalenceError, BundleError, CheckpointError, DataError, publishing.ExportError, OSError) as error:
-        reason = (
-            f"not published: {type(error).__name__}: {error}" if isinstance(error, EquivalenceError) else str(error)
-        )
-        raise click.ClickException(reason) from error
+        bundle = publish(Run.read(run), repository, name, data, int8=int8)
+    except EquivalenceError as error:
+        raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
+    except (BundleError, CheckpointError, DataError, ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    model = "" if bundle.manifest.name == "mnist" else f" --model {bundle.manifest.name}"
     click.echo(
         f"{certificate(bundle)}\n\n"
         f"Published   {bundle.folder}\n"
-        f"Next        mnist-serve --repository {repository}"
-        + ("" if bundle.manifest.name == "mnist" else f" --model {bundle.manifest.name}")
+        f"Next        mnist-serve --repository {repository}{model}"
     )
 
 
 def certificate(bundle: Bundle) -> str:
-    """The manifest as a table."""
+    """Return the manifest as text with tables."""
     manifest = bundle.manifest
     config, test = manifest.training["config"], manifest.result["test"]
     lines = [
         f"{manifest.name} version {manifest.version}: {config['model']}, {manifest.parameters:,} parameters, "
         f"{config['epochs']} epochs of {config['dataset']}",
-        f"test set: {test['correct']} of {test['images']} right ({test['accuracy']:.2%}), loss {test['loss']:.4f}",
+        f"test set: {test['correct']} of {test['images']} correct ({test['accuracy']:.2%}), loss {test['loss']:.4f}",
         "",
         f"{'format':12} {'images':>7} {'labels differ':>14} {'logits differ':>14} {'tolerance':>10}",
     ]
     lines += [
-        f"{name:12} {same.images:7} {same.labels_differing:14} {same.logits_difference:14.2g} {same.tolerance:10.0e}"
-        for name, same in manifest.equivalence.items()
+        f"{name:12} {found.images:7} {found.labels_differing:14} "
+        f"{found.logits_difference:14.2g} {found.tolerance:10.0e}"
+        for name, found in manifest.equivalence.items()
     ]
     if manifest.novelty:
         lines += [
             "",
-            f"temperature {manifest.temperature:.3f}; not accepted above novelty {manifest.novelty.threshold:.3f}: "
-            f"{manifest.novelty.false_rejections['test']:.2%} of the test digits",
+            f"calibration temperature {manifest.temperature:.3f}, "
+            f"rejection threshold {manifest.novelty.threshold:.3f}: "
+            f"{manifest.novelty.false_rejections['test']:.2%} of the test digits are rejected",
         ]
     if manifest.microseconds:
-        lines += ["", f"{'file':22} {'right':>8} {'us an image':>12}"]
+        lines += ["", f"{'file':22} {'correct':>8} {'us per image':>12}"]
         lines += [
             f"{name:22} {manifest.correct[name]:8} {spent:12.1f}{'  served' if name == manifest.serve else ''}"
             for name, spent in manifest.microseconds.items()

@@ -1,12 +1,11 @@
-"""The gate: an exported file must answer as the network it was made from, or it is not published.
+"""Compare an exported file with the network it was made from. A file that is not equivalent is not published.
 
-    EquivalenceError
-    ├── ContractError   tensors have other names, types or axes, or classes other names
-    ├── LabelsError     an image is given another label, or of int8 too many are given a wrong one
-    └── NumbersError    logits differ by more than the tolerance
+EquivalenceError
+├── ContractError   the tensors have other names, types or shapes than they should, or the classes other names
+├── LabelsError     an image gets another label; for int8, too many images get a wrong label
+└── NumbersError    the numbers differ by more than the tolerance
 
-Asked in the order a person would: is it the right kind of thing, does it say the same, are the
-numbers the same.
+The checks run in the order in which a person would ask: first names and shapes, then labels, then numbers.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from serving.contract import Images, ModelOutput
 from serving.models.bundle import Equivalence
 from serving.models.classifier import INPUTS, Classifier, outputs
 
-# Ten times the largest difference seen between formats on the networks here (README, Limits).
+# Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4
-# In 10,000, that quantization may cost.
-MORE_ERRORS = 5
-BATCHES = (1, 2, 7, 64)
-EVALUATION_BATCH = 1000
+# In 10,000 images, quantization may cost this many correct labels.
+INT8_ERRORS_PER_10_000 = 5
+HARD_CASE_BATCH_SIZES = (1, 2, 7, 64)
+COMPARISON_BATCH_SIZE = 1000
 
-Predictor = Callable[[Images], ModelOutput]
+Classify = Callable[[Images], ModelOutput]
 
 
 class EquivalenceError(Exception):
@@ -41,7 +40,7 @@ class EquivalenceError(Exception):
 
 
 class ContractError(EquivalenceError):
-    """The file's tensors have other names, types or axes than they should, or its classes other names."""
+    """The tensors have other names, types or shapes than they should, or the classes have other names."""
 
 
 class LabelsError(EquivalenceError):
@@ -49,66 +48,67 @@ class LabelsError(EquivalenceError):
 
 
 class NumbersError(EquivalenceError):
-    """The file's numbers differ from the network's by more than the tolerance."""
+    """The numbers of the file differ from those of the network by more than the tolerance."""
 
 
 def check_onnx(path: Path, network: ServingGraph, images: Images, labels: Sequence[str]) -> Equivalence:
     """Compare the ONNX file at ``path``, loaded as the service loads it, with the eager ``network``.
 
     Args:
-        network: a ServingGraph.
-        images: real ones, uint8 ``[N, 28, 28]``.
-        labels: names of the classes, which the file must carry too.
+        path: the exported file.
+        network: the graph that was exported.
+        images: real images, uint8 ``[N, 28, 28]``.
+        labels: the names of the classes, which the file must hold too.
 
     Raises:
-        EquivalenceError: it is not equivalent; the class says in what.
+        EquivalenceError: the file is not equivalent; the class of the error tells in which way.
         BundleError: the file cannot be loaded.
     """
-    return compare(path.name, _loaded(path, network, labels).classify, eager(network), images)
+    return compare(path.name, _load_onnx(path, network, labels).classify, torch_classify(network), images)
 
 
 def check_int8(path: Path, network: ServingGraph, images: Images, truth: Any, labels: Sequence[str]) -> Equivalence:
-    """Compare the quantized file at ``path`` with the eager ``network``: it may make :data:`MORE_ERRORS`, no more.
+    """Compare the quantized file at ``path`` with the eager ``network`` by the number of correct labels.
 
-    Its tolerance is twice the largest difference of logits found, for other CPUs round otherwise.
+    The file may make :data:`INT8_ERRORS_PER_10_000` more errors than the network. The certified tolerance is twice the
+    largest difference of logits found here, because other CPUs round differently.
 
     Raises:
-        EquivalenceError: it is not as good, or of another form.
+        EquivalenceError: the file makes more errors than allowed, or its tensors are not as they should be.
         BundleError: the file cannot be loaded.
     """
-    classifier = _loaded(path, network, labels)
-    found = compare(path.name, classifier.classify, eager(network), images, tolerance=np.inf, allowed=len(images))
-    right, reference = (
-        int((answer(images).logits.argmax(axis=1) == truth).sum()) for answer in (classifier.classify, eager(network))
-    )
-    if right < reference - MORE_ERRORS * len(images) / 10_000:
+    classify, reference = _load_onnx(path, network, labels).classify, torch_classify(network)
+    found = compare(path.name, classify, reference, images, tolerance=np.inf, allowed=len(images))
+    correct, expected = count_correct(classify, images, truth), count_correct(reference, images, truth)
+    if correct < expected - INT8_ERRORS_PER_10_000 * len(images) / 10_000:
         raise LabelsError(
-            f"{path.name}: {right} of {len(images)} images are given the right label, {reference} by the network; "
-            f"{MORE_ERRORS} fewer in 10,000 are allowed"
+            f"{path.name}: {correct} of {len(images)} images get the correct label, {expected} with the network; "
+            f"{INT8_ERRORS_PER_10_000} fewer in 10,000 are allowed"
         )
     return msgspec.structs.replace(found, tolerance=2 * found.logits_difference)
 
 
 def check_torchscript(path: Path, network: ServingGraph, images: Images, labels: Sequence[str]) -> Equivalence:
-    """Compare the TorchScript file at ``path``, loaded afresh, with the eager ``network``.
+    """Compare the TorchScript file at ``path``, loaded anew, with the eager ``network``.
 
     Raises:
-        EquivalenceError: it is not equivalent; the class says in what.
+        EquivalenceError: the file is not equivalent; the class of the error tells in which way.
     """
     module = load_torchscript(path)
     try:
-        given = module(torch.zeros(3, *images.shape[1:], dtype=torch.uint8))
+        # Three is a batch size that the file was not traced with.
+        actual = module(torch.zeros(3, *images.shape[1:], dtype=torch.uint8))
     except RuntimeError as error:
         raise ContractError(f"{path.name}: fails on three images: {str(error).splitlines()[-1]}") from error
-    kinds = [(str(value.dtype).removeprefix("torch."), (-1, *value.shape[1:]), len(value)) for value in given]
+    tensors = [(str(tensor.dtype).removeprefix("torch."), (-1, *tensor.shape[1:]), len(tensor)) for tensor in actual]
     expected = [(tensor.dtype, tensor.shape, 3) for tensor in outputs(len(labels))]
-    if kinds != expected:
-        raise ContractError(f"{path.name}: three images give {kinds}, should be {expected}")
-    return compare(path.name, eager(module), eager(network), images)
+    if tensors != expected:
+        raise ContractError(f"{path.name}: three images give {tensors}, but should give {expected}")
+    return compare(path.name, torch_classify(module), torch_classify(network), images)
 
 
-def _loaded(path: Path, network: ServingGraph, labels: Sequence[str]) -> Classifier:
-    """The ONNX file at ``path`` as the service loads it, its contract checked."""
+def _load_onnx(path: Path, network: ServingGraph, labels: Sequence[str]) -> Classifier:
+    """Load the ONNX file at ``path`` as the service does, and check its tensors and class names."""
     classifier = Classifier(path)
     for what, actual, expected in (
         ("inputs", classifier.inputs, INPUTS),
@@ -116,72 +116,83 @@ def _loaded(path: Path, network: ServingGraph, labels: Sequence[str]) -> Classif
         ("labels", tuple(classifier.metadata.get("labels", "").split("\n")), tuple(labels)),
     ):
         if actual != expected:
-            raise ContractError(f"{path.name}: its {what} are {actual}, should be {expected}")
+            raise ContractError(f"{path.name}: its {what} are {actual}, but should be {expected}")
     return classifier
 
 
-def eager(module: nn.Module) -> Predictor:
-    """A torch module as a function of numpy arrays."""
+def torch_classify(module: nn.Module) -> Classify:
+    """Return a function that runs a torch module on numpy arrays."""
 
     @torch.inference_mode()
-    def answer(images: Images) -> ModelOutput:
-        # torch wants writable memory, which a view of a file's bytes is not.
+    def classify(images: Images) -> ModelOutput:
+        # torch wants writable memory, which a view of a file's bytes is not. So the images are copied.
         return ModelOutput(*(output.numpy() for output in module(torch.from_numpy(np.array(images)))))
 
-    return answer
+    return classify
+
+
+def count_correct(classify: Classify, images: Images, truth: Any) -> int:
+    """Return how many of ``images`` get their true label."""
+    return int((classify(images).logits.argmax(axis=1) == truth).sum())
 
 
 def compare(
     name: str,
-    exported: Predictor,
-    reference: Predictor,
+    exported: Classify,
+    reference: Classify,
     images: Images,
     *,
     tolerance: float = TOLERANCE,
     allowed: int = 0,
 ) -> Equivalence:
-    """Compare two ways to answer, on hard cases in batches of several sizes and on all of ``images``.
+    """Compare two classifiers on hard cases, in batches of several sizes, and on all of ``images``.
 
     Args:
-        tolerance: what any number may differ by.
-        allowed: images that may be given another label.
+        name: the name of the exported file, for messages.
+        exported: runs the exported file.
+        reference: runs the network.
+        images: real images, uint8 ``[N, 28, 28]``.
+        tolerance: the largest difference that any number may have.
+        allowed: how many images may get another label.
 
     Raises:
-        LabelsError, NumbersError: they answer differently.
-        ContractError: a batch size fails altogether.
+        LabelsError: too many labels differ.
+        NumbersError: a number differs by more than the tolerance.
+        ContractError: a batch fails, or its output has another type or shape.
     """
     labels_differing, compared = 0, 0
     largest = np.zeros(len(ModelOutput._fields))
-    for batch in [*hard_cases(images), *np.array_split(images, max(1, len(images) // EVALUATION_BATCH))]:
+    for batch in [*hard_cases(images), *np.array_split(images, max(1, len(images) // COMPARISON_BATCH_SIZE))]:
         try:
-            answers = exported(batch)
+            output = exported(batch)
         except Exception as error:
             raise ContractError(f"{name}: fails on a batch of {len(batch)}: {str(error).splitlines()[0]}") from error
-        actual, expected = answers, reference(batch)
+        actual, expected = output, reference(batch)
         if any(a.shape != e.shape or a.dtype != e.dtype for a, e in zip(actual, expected, strict=True)):
             raise ContractError(f"{name}: a batch of {len(batch)} gives shapes {[a.shape for a in actual]}")
         differing = (actual[0].argmax(1) != expected[0].argmax(1)) | (actual[1].argmax(1) != expected[1].argmax(1))
         labels_differing += int(differing.sum())
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-            # max() of Python passes over NaN, numpy's does not.
+            # Python's max() would skip NaN, numpy's maximum() keeps it.
             largest[i] = np.maximum(largest[i], np.abs(a - e).max())
         compared += len(batch)
     logits, probabilities, novelty = map(float, largest)
     if labels_differing > allowed:
-        raise LabelsError(f"{name}: {labels_differing} of {compared} images are given another label")
+        raise LabelsError(f"{name}: {labels_differing} of {compared} images get another label than from the network")
+    # Written as "not <=" so that NaN fails too.
     if not largest.max() <= tolerance:
         raise NumbersError(
             f"{name}: logits differ by up to {logits:.3g}, probabilities by up to {probabilities:.3g}, "
-            f"novelty by up to {novelty:.3g}; tolerance {tolerance:g}"
+            f"novelty scores by up to {novelty:.3g}; the tolerance is {tolerance:g}"
         )
     return Equivalence(compared, labels_differing, logits, probabilities, tolerance, novelty)
 
 
 def hard_cases(images: Images) -> list[Images]:
-    """Batches of 1, 2, 7 and 64: black, white, noise, and real images."""
+    """Return black, white, noise and real images, each in batches of 1, 2, 7 and 64."""
     noise = np.random.default_rng(0).integers(0, 256, (64, *images.shape[1:]), dtype=np.uint8)
     cases = []
-    for size in BATCHES:
+    for size in HARD_CASE_BATCH_SIZES:
         shape = (size, *images.shape[1:])
         cases += [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise[:size], images[:size]]
     return cases

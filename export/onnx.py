@@ -1,4 +1,4 @@
-"""ServingGraph to an ONNX file."""
+"""Export a ServingGraph to an ONNX file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from export.graph import ServingGraph
 from training.networks import IMAGE_SIZE
 
-# Stated, because torch's own default moves from version to version.
+# Stated here, because torch changes its default from version to version.
 OPSET = 20
 
 
 def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str]) -> None:
-    """Write ``graph`` to ``path``, its class names inside. The same weights give the same bytes."""
+    """Write ``graph`` to ``path`` with the names of its classes. The same weights give the same bytes."""
+    # With a batch of one, the exporter could take the batch size for a constant.
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     with warnings.catch_warnings():
-        # torch 2.13 trips over a deprecation of its own while it copies the graph.
+        # torch 2.13 calls a deprecated function of its own while it copies the graph.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         program = torch.onnx.export(
             graph,
@@ -33,8 +34,8 @@ def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str]) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # noqa: S101 (None only without dynamo)
-    # The nodes carry stack traces with the paths of the machine they were made on.
+    assert program is not None  # noqa: S101 (it is None only with dynamo=False)
+    # The nodes hold stack traces, which show file paths of the machine that made them.
     ClearMetadataAndDocStringPass()(program.model)
     program.model.metadata_props["labels"] = "\n".join(labels)
     program.save(path, external_data=False)

@@ -1,4 +1,4 @@
-"""The ONNX file to a statically quantized one: weights and activations of the costly layers as int8."""
+"""Quantize an ONNX file to int8, and measure how fast a file is."""
 
 from __future__ import annotations
 
@@ -17,43 +17,47 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from serving.contract import Images
 from serving.models.classifier import Classifier
 
-CALIBRATION_IMAGES = 1024
-BATCH = 64
-# Rounds of single images that a file's latency is the median of; the least of several, for others use the machine.
-ROUNDS, IMAGES = 7, 200
+# The ranges of the activations are taken from this many training images.
+RANGE_IMAGES = 1024
+RANGE_BATCH_SIZE = 64
+TIMING_ROUNDS = 7
+TIMED_IMAGES = 200
 
 
-class Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Training digits in batches."""
+class ImageReader(CalibrationDataReader):  # type: ignore[misc]
+    """Gives training images to the quantizer, in batches."""
 
     def __init__(self, images: Images) -> None:
-        self._batches: Iterator[dict[str, Any]] = iter(
-            [{"images": images[start : start + BATCH]} for start in range(0, len(images), BATCH)]
+        self._batches: Iterator[dict[str, Any]] = (
+            {"images": images[start : start + RANGE_BATCH_SIZE]} for start in range(0, len(images), RANGE_BATCH_SIZE)
         )
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch by input name, None after the last."""
+        """Return the next batch by the name of its input, or None after the last one."""
         return next(self._batches, None)
 
 
 def export_int8(source: Path, path: Path, images: Images) -> None:
-    """Quantize the ONNX file ``source`` to ``path``: convolutions, poolings and all but the last small layers.
+    """Quantize the convolutions, poolings and matrix products of the ONNX file ``source``, except the last layers.
 
     Args:
-        images: training images that the ranges of the activations are taken from, uint8 ``[N, 28, 28]``.
+        source: the ONNX file in float32.
+        path: where to write the quantized file.
+        images: training images, uint8 ``[N, 28, 28]``; the quantizer takes the ranges of the activations from them.
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # advice on preparing a model, which has just been followed
+        # Hide the advice to prepare the model first, because quant_pre_process does that.
+        root.setLevel(logging.ERROR)
         try:
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             model = onnx.load(prepared)
             quantize_static(
                 str(prepared),
                 str(path),
-                Reader(images[:CALIBRATION_IMAGES]),
+                ImageReader(images[:RANGE_IMAGES]),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -68,37 +72,41 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
 
 
 def last_layers(model: onnx.ModelProto) -> list[str]:
-    """The matrix products nearest to an output, and those of the novelty score.
+    """Return the names of the last matrix product before each output, and of both products of the novelty score.
 
-    They cost next to nothing, and their errors would be seen undamped.
+    These layers take almost no time, and no later layer would dampen their rounding errors.
     """
-    maker = {name: node for node in model.graph.node for name in node.output}
+    producer = {name: node for node in model.graph.node for name in node.output}
     products = ("Gemm", "MatMul")
     found: set[str] = set()
-    # Back from each output to the first product; of the score also past it, up to the features.
+    # Walk back from each output to the nearest product, and for the novelty score to the one before it too.
     for output in model.graph.output:
-        todo, seen = [(output.name, 2 if output.name == "novelty" else 1)], set()
+        todo, visited = [(output.name, 2 if output.name == "novelty" else 1)], set()
         while todo:
-            name, depth = todo.pop()
-            node = maker.get(name)
-            if node is None or depth == 0 or node.name in seen:
+            name, products_left = todo.pop()
+            node = producer.get(name)
+            if node is None or products_left == 0 or node.name in visited:
                 continue
-            seen.add(node.name)
+            visited.add(node.name)
+            # The walk ends at the feature extractor.
             if node.op_type in ("Conv", "MaxPool"):
                 continue
             if node.op_type in products:
                 found.add(node.name)
-                depth -= 1
-            todo += [(name, depth) for name in node.input]
+                products_left -= 1
+            todo += [(name, products_left) for name in node.input]
     return sorted(found)
 
 
-def microseconds(path: Path, images: Images) -> float:
-    """What one image takes, median of single calls as the service makes them, at the best of several rounds."""
-    classifier = Classifier(path)
-    singles = [np.ascontiguousarray(image[None]) for image in images[:IMAGES]]
+def microseconds_per_image(classifier: Classifier, images: Images) -> float:
+    """Return how long one image takes, called one at a time as the service does.
+
+    Each round gives the median of :data:`TIMED_IMAGES` calls. The fastest round counts, because other programs may
+    use the machine during the others.
+    """
+    singles = [np.ascontiguousarray(image[None]) for image in images[:TIMED_IMAGES]]
     medians = []
-    for _ in range(ROUNDS):
+    for _ in range(TIMING_ROUNDS):
         times = []
         for single in singles:
             started = time.perf_counter()

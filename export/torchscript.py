@@ -1,4 +1,4 @@
-"""ServingGraph to a TorchScript file."""
+"""Export a ServingGraph to a TorchScript file, and load one."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from training.networks import IMAGE_SIZE
 
 def export_torchscript(graph: nn.Module, path: Path) -> None:
     """Trace ``graph``, freeze its weights into it, and write it to ``path``."""
-    # A batch of 2: with one image a size that should be open could pass for a constant.
+    # With a batch of one, tracing could take the batch size for a constant.
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
-    with torchscript_allowed():
+    with _deprecation_ignored():
         torch.jit.save(torch.jit.freeze(torch.jit.trace(graph, (example,))), path)
 
 
 def load_torchscript(path: Path) -> nn.Module:
-    """Load what :func:`export_torchscript` wrote."""
-    with torchscript_allowed():
+    """Load a file that :func:`export_torchscript` wrote."""
+    with _deprecation_ignored():
         module: nn.Module = torch.jit.load(path)
     return module
 
 
 @contextmanager
-def torchscript_allowed() -> Iterator[None]:
-    """Within it, torch's warning that TorchScript is deprecated is not shown: we deliver it all the same."""
+def _deprecation_ignored() -> Iterator[None]:
+    """Hide torch's warning that TorchScript is deprecated, because this project still delivers TorchScript files."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
         yield

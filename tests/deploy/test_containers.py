@@ -1,4 +1,4 @@
-"""The images and docker-compose.yml on a real engine; every request is counted while replicas come, go and die."""
+"""The images and docker-compose.yml on a real engine. No request may fail while replicas start, stop or die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 
 from tests.support import ROOT, missing
 
-# One stack for all of these tests, and so one worker.
+# All of these tests share one stack, so pytest-xdist must run them in one process.
 pytestmark = pytest.mark.xdist_group("containers")
 
 REPLICAS = 3
@@ -31,7 +31,7 @@ SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 MEGABYTE = 1_000_000
 
-# A copy of version 1 as another one, whole or broken, put in place by a rename as mnist-export does.
+# Publish a copy of version 1 as another version, intact or broken. As in mnist-export, a rename publishes it.
 PUBLISH = """
 import json, pathlib, shutil, sys
 version, broken = int(sys.argv[1]), sys.argv[2] == "broken"
@@ -47,7 +47,7 @@ REMOVE = "import shutil, sys; shutil.rmtree(f'/models/mnist/{sys.argv[1]}')"
 
 
 def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Wait for something that a container does; its value."""
+    """Wait until ``condition`` returns a true value, and return that value."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         with contextlib.suppress(httpx.TransportError):
@@ -55,11 +55,11 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
             if value:
                 return value
         threading.Event().wait(0.2)
-    pytest.fail(f"did not happen within {seconds} s")
+    pytest.fail(f"the condition was not met within {seconds} s")
 
 
 class Engine:
-    """The container engine, by a client of it that builds with BuildKit if there is one."""
+    """The container engine. Uses a client that builds with BuildKit, if there is one."""
 
     def __init__(self) -> None:
         clients = [Path(folder, "docker") for folder in os.get_exec_path() if Path(folder, "docker").exists()]
@@ -76,7 +76,7 @@ class Engine:
             "PATH": f"{client.parent}{os.pathsep}{os.environ['PATH']}",
             "DOCKER_BUILDKIT": str(int(self.buildkit)),
             "COMPOSE_DOCKER_CLI_BUILD": "1",
-            # An engine on a busy machine may take its time.
+            # On a busy machine the engine may respond slowly.
             "COMPOSE_HTTP_TIMEOUT": "300",
         }
 
@@ -84,7 +84,7 @@ class Engine:
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, **options)
 
     def run(self, *command: object, env: dict[str, str] | None = None) -> str:
-        """The output of a command that must succeed."""
+        """Run a command that must succeed, and return its output."""
         done = self._run(list(command), env=self.environment | (env or {}))
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
         return done.stdout.strip()
@@ -96,15 +96,15 @@ class Engine:
         return json.loads(self.docker("inspect", what))[0]
 
     def require(self, image: str) -> None:
-        """The image is here or can be pulled."""
+        """Skip the test, or fail in CI, if the image is not here and cannot be pulled."""
         for command in ("image", "inspect"), ("pull",):
             if self._run(["docker", *command, image], env=self.environment).returncode == 0:
                 return
-        missing(f"the image {image}, here or in a registry (PYTHON_VERSION and DEBIAN_RELEASE choose another Python)")
+        missing(f"the image {image}, local or from a registry (PYTHON_VERSION and DEBIAN_RELEASE choose another one)")
 
 
 class Stack:
-    """The services of docker-compose.yml as a project of our own."""
+    """The services of docker-compose.yml, as a compose project of its own."""
 
     def __init__(self, engine: Engine, **settings: str) -> None:
         self.engine = engine
@@ -122,7 +122,7 @@ class Stack:
         return self.compose("ps", "-q", "serving").split()
 
     def healthy(self) -> list[str]:
-        """The replicas, once all are healthy."""
+        """Return the replicas if all of them are healthy, and an empty list otherwise."""
         replicas = self.replicas()
         states = [self.engine.inspect(replica)["State"] for replica in replicas]
         return replicas if all(state.get("Health", {}).get("Status") == "healthy" for state in states) else []
@@ -131,14 +131,14 @@ class Stack:
         return f"http://{self.compose('port', service, port)}"
 
     def metrics(self, replica: str) -> str:
-        """What a replica tells Prometheus; only from inside can it be asked."""
+        """Return the metrics of one replica. The request runs in its container, because HAProxy blocks this route."""
         program = (
             "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/metrics', timeout=9).read().decode())"
         )
         return self.engine.docker("exec", replica, "python", "-c", program)
 
     def in_models(self, program: str, *arguments: object) -> None:
-        """Run a program that changes the volume of the models."""
+        """Run a Python program in a container that can write to the model volume."""
         volume = ("--volume", f"{self.name}_models:/models")
         image = f"mnist-service:{self.name}"
         self.engine.docker("run", "--rm", *volume, "--entrypoint", "python", image, "-c", program, *arguments)
@@ -151,7 +151,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def base(engine) -> str:
-    """The Python that the images stand on."""
+    """The name of the base image."""
     chosen = {
         name: os.environ.get(name) or re.search(rf"\${{{name}:-(.*?)}}", COMPOSE)[1]
         for name in ("PYTHON_VERSION", "DEBIAN_RELEASE")
@@ -163,7 +163,7 @@ def base(engine) -> str:
 
 @pytest.fixture(scope="module")
 def data(mnist) -> Path:
-    """A folder with MNIST."""
+    """The folder with MNIST."""
     from training.data.sources import default_cache
 
     return Path(os.environ.get("MNIST_DATA") or default_cache() / "mnist").absolute()
@@ -180,7 +180,7 @@ def stack(engine, base, data) -> Iterator[Stack]:
         stack.compose("up", "--detach", "--no-build", "haproxy")
         until(stack.healthy)
         yield stack
-        # Shown by pytest if something failed.
+        # pytest shows this if a test failed.
         print(stack.compose("logs", "--tail", "100", "haproxy", "serving"))
     finally:
         stack.compose("down", "--volumes", "--timeout", "1")
@@ -190,7 +190,7 @@ def stack(engine, base, data) -> Iterator[Stack]:
 
 @pytest.fixture
 def url(stack) -> str:
-    """The address of the edge, with every replica ready."""
+    """The address of HAProxy, when every replica is ready."""
     until(stack.healthy)
     url = stack.address("haproxy", 8000)
     until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
@@ -199,18 +199,21 @@ def url(stack) -> str:
 
 @contextlib.contextmanager
 def constant_load(url: str) -> Iterator[Counter[Any]]:
-    """Clients that ask without pause, half of them on a new connection each time; how often they got what."""
-    stop, answers = threading.Event(), Counter()
+    """Send predictions without pause from four clients, two of which open a new connection for each request.
+
+    Yields a counter of status codes, errors and model versions.
+    """
+    stop, counts = threading.Event(), Counter()
 
     def ask(kept: httpx.Client | None) -> None:
         while not stop.is_set():
             try:
-                answer = (kept or httpx).post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
-                answers[answer.status_code] += 1
-                if answer.status_code == 200:
-                    answers["version", answer.json()["model"]["version"]] += 1
+                response = (kept or httpx).post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
+                counts[response.status_code] += 1
+                if response.status_code == 200:
+                    counts["version", response.json()["model"]["version"]] += 1
             except httpx.HTTPError as error:
-                answers[repr(error)] += 1
+                counts[repr(error)] += 1
 
     with contextlib.ExitStack() as clients:
         kept = [clients.enter_context(httpx.Client()) for _ in range(2)]
@@ -218,24 +221,24 @@ def constant_load(url: str) -> Iterator[Counter[Any]]:
         for thread in threads:
             thread.start()
         try:
-            until(lambda: answers.total() > 50)
-            yield answers
-            seen = answers.total()
-            until(lambda: answers.total() > seen + 50)
+            until(lambda: counts.total() > 50)
+            yield counts
+            seen = counts.total()
+            until(lambda: counts.total() > seen + 50)
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
 
 
-def outcomes(answers: Counter[Any]) -> set[Any]:
-    return {answer for answer in answers if not isinstance(answer, tuple)}
+def outcomes(counts: Counter[Any]) -> set[Any]:
+    return {outcome for outcome in counts if not isinstance(outcome, tuple)}
 
 
 # The image.
 
 
-def test_serving_image_is_small_and_holds_no_tools(stack, engine, base):
+def test_serving_image_is_small_and_has_no_build_tools(stack, engine, base):
     image = f"mnist-service:{stack.name}"
     assert engine.inspect(image)["Size"] - engine.inspect(base)["Size"] <= 250 * MEGABYTE
     program = "from importlib.util import find_spec; print([n for n in ('torch', 'pip', 'onnx') if find_spec(n)])"
@@ -246,7 +249,7 @@ def test_serving_image_is_small_and_holds_no_tools(stack, engine, base):
     assert engine.docker("run", "--rm", "--entrypoint", "sh", image, "-c", "ls -A /tmp; ls /build 2>&1 | wc -l") == "1"
 
 
-def test_image_says_what_it_is(stack, engine):
+def test_image_labels_and_entrypoint_match_the_project(stack, engine):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for image in stack.name, f"{stack.name}-pipeline":
         config = engine.inspect(f"mnist-service:{image}")["Config"]
@@ -263,9 +266,9 @@ def layers(engine: Engine, image: str) -> list[str]:
 
 
 def build(stack: Stack, engine: Engine, context: Path, *options: str) -> list[str]:
-    """The layers of the serving image built from ``context``."""
+    """Build the serving image from ``context`` and return its layers."""
     if not engine.buildkit:
-        missing("BuildKit: the classic builder would build the pipeline as well")
+        missing("BuildKit (the classic builder would build the pipeline too)")
     image = f"mnist-service:{stack.name}-again"
     given = os.environ.keys() & {"PYTHON_VERSION", "DEBIAN_RELEASE"}
     chosen = [f"--build-arg={name}={os.environ[name]}" for name in given]
@@ -280,7 +283,7 @@ def test_same_source_gives_the_same_layers(stack, engine):
     assert build(stack, engine, ROOT, "--no-cache") == layers(engine, f"mnist-service:{stack.name}")
 
 
-def test_change_of_code_keeps_the_dependencies(stack, engine, base, tmp_path):
+def test_change_of_code_keeps_the_layer_of_dependencies(stack, engine, base, tmp_path):
     for entry in (ROOT / ".dockerignore").read_text().splitlines():
         if entry.startswith("!"):
             place = tmp_path / entry[1:]
@@ -299,24 +302,24 @@ def test_change_of_code_keeps_the_dependencies(stack, engine, base, tmp_path):
 # The service.
 
 
-def test_answers_at_the_edge(url):
-    answer = httpx.post(f"{url}/predict", content=SEVEN, headers={"content-type": "image/png"})
-    assert answer.json()["predictions"][0]["digit"] == 7
+def test_haproxy_passes_on_a_prediction(url):
+    response = httpx.post(f"{url}/predict", content=SEVEN, headers={"content-type": "image/png"})
+    assert response.json()["predictions"][0]["digit"] == 7
 
 
-def test_edge_refuses_what_is_too_large_and_what_belongs_to_one_replica(url):
-    refused = [
+def test_haproxy_rejects_large_bodies_and_routes_of_a_single_replica(url):
+    rejected = [
         (413, httpx.post(f"{url}/predict", content=bytes(8_000_001), headers=PIXELS)),
         (403, httpx.get(f"{url}/metrics")),
         (403, httpx.post(f"{url}/v2/repository/models/mnist/unload")),
     ]
-    for status, answer in refused:
-        assert answer.status_code == answer.json()["status"] == status
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.json()["detail"]
+    for status, response in rejected:
+        assert response.status_code == response.json()["status"] == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["detail"]
 
 
-def test_replicas_can_do_nothing_but_serve(stack, url, engine):
+def test_containers_have_no_privileges_and_cannot_write(stack, url, engine):
     for container in [*stack.replicas(), stack.compose("ps", "-q", "haproxy")]:
         host = engine.inspect(container)["HostConfig"]
         assert host["ReadonlyRootfs"]
@@ -341,54 +344,54 @@ def test_replicas_can_do_nothing_but_serve(stack, url, engine):
 
 def test_rolling_replacement_loses_no_request(stack, url, engine):
     before = stack.replicas()
-    with constant_load(url) as answers:
+    with constant_load(url) as counts:
         engine.run(ROOT / "deploy" / "roll", env=stack.settings)
     after = stack.healthy()
     assert len(after) == REPLICAS
     assert not set(before) & set(after)
-    assert outcomes(answers) == {200}
+    assert outcomes(counts) == {200}
 
 
 def test_death_of_a_replica_loses_no_request(stack, url, engine):
     victim = stack.replicas()[0]
     process = engine.inspect(victim)["State"]["Pid"]
-    with constant_load(url) as answers:
-        # As the kernel does when memory is short; the engine does not know of it beforehand.
+    with constant_load(url) as counts:
+        # The kernel kills a process like this when memory is short, without the engine knowing beforehand.
         os.kill(process, signal.SIGKILL)
         until(lambda: engine.inspect(victim)["RestartCount"] and engine.inspect(victim)["State"]["Running"])
         until(stack.healthy)
-    assert outcomes(answers) == {200}
+    assert outcomes(counts) == {200}
     assert engine.inspect(victim)["State"]["Pid"] != process
 
 
-def test_bad_bundle_is_refused_while_the_old_one_serves(stack, url):
-    with constant_load(url) as answers:
+def test_broken_bundle_is_rejected_while_the_old_version_serves(stack, url):
+    with constant_load(url) as counts:
         stack.in_models(PUBLISH, 900, "broken")
         try:
-            refusal = 'mnist_model_rejected_total{model="mnist",version="900"} 1.0'
-            until(lambda: all(refusal in stack.metrics(replica) for replica in stack.replicas()))
+            rejection = 'mnist_model_rejected_total{model="mnist",version="900"} 1.0'
+            until(lambda: all(rejection in stack.metrics(replica) for replica in stack.replicas()))
             entries = {entry["version"]: entry for entry in httpx.post(f"{url}/v2/repository/index").json()}
             stack.in_models(PUBLISH, 901, "whole")
-            until(lambda: answers["version", "901"])
+            until(lambda: counts["version", "901"])
         finally:
             for version in 900, 901:
                 stack.in_models(REMOVE, version)
     assert entries["900"]["state"] == "UNAVAILABLE"
     assert "model.onnx" in entries["900"]["reason"]
-    assert outcomes(answers) == {200}
-    assert not answers["version", "900"]
+    assert outcomes(counts) == {200}
+    assert not counts["version", "900"]
 
 
-def test_pipeline_ends_in_a_served_model(stack, url, engine):
-    with constant_load(url) as answers:
+def test_pipeline_publishes_a_model_that_is_served(stack, url, engine):
+    with constant_load(url) as counts:
         stack.compose("up", "--detach", "--no-build", "train", "export")
         export = stack.compose("ps", "-q", "export")
         until(lambda: engine.inspect(export)["State"]["Status"] == "exited")
         log = engine.docker("logs", export)
         assert engine.inspect(export)["State"]["ExitCode"] == 0, log
         version = re.search(r"Published\s+/models/mnist/(\d+)", log)[1]
-        until(lambda: answers["version", version])
-    assert outcomes(answers) == {200}
+        until(lambda: counts["version", version])
+    assert outcomes(counts) == {200}
     loaded = f'mnist_model_loaded{{model="mnist",version="{version}"}} 1.0'
     assert all(loaded in stack.metrics(replica) for replica in stack.replicas())
     manifest = httpx.get(f"{url}/v2/models/mnist/versions/{version}").json()
@@ -402,8 +405,8 @@ def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(
     prometheus = stack.address("prometheus", 9090)
 
     def query(expression: str) -> list[Any]:
-        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=30).json()
-        return answer.get("data", {}).get("result", [])
+        response = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=30).json()
+        return response.get("data", {}).get("result", [])
 
     def firing() -> set[str]:
         alerts = httpx.get(f"{prometheus}/api/v1/alerts", timeout=30).json()["data"]["alerts"]
@@ -412,7 +415,7 @@ def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(
     until(lambda: len(query('up{job="serving"} == 1')) == REPLICAS)
     until(lambda: query('up{job="haproxy"} == 1'))
     until(lambda: query("sum(mnist_predictions_total) > 0"))
-    # What the dashboard asks of HAProxy is there; tests/test_deploy.py sees to what it asks of the service.
+    # HAProxy exports every metric that the dashboard queries. test_deploy.py checks the metrics of the service.
     dashboard = (ROOT / "deploy" / "grafana" / "dashboards" / "mnist-service.json").read_text()
     names = set(re.findall(r"\bhaproxy_\w+", dashboard))
     assert names

@@ -1,4 +1,4 @@
-"""What deploy/ holds, as far as it can be tried without a container engine or a cluster."""
+"""The files in deploy/, tested without a container engine or a cluster."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ def test_hadolint_passes():
 # Compose.
 
 
-def test_every_variable_of_compose_is_explained_and_shown_with_its_default():
+def test_env_example_explains_every_variable_and_shows_its_default():
     example = (ROOT / ".env.example").read_text()
     shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
     used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + (DEPLOY / "compose.keys.yml").read_text()))
-    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "each has a default"
+    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "every variable has a default"
     assert shown == used
     for name in shown:
         above = example[: example.index(f"\n{name}=")].rstrip("\n").rsplit("\n\n", 1)[-1]
         assert "# " in above, f"{name} is not explained"
 
 
-def test_compose_sets_what_the_service_knows():
+def test_compose_sets_known_settings_to_their_defaults():
     names = {variable(name) for name, _, _ in described()}
     environment = yaml.safe_load(COMPOSE)["services"]["serving"]["environment"]
     assert environment.keys() <= names
     for name, value in environment.items():
         default = re.sub(r"^\$\{[A-Z_]+:-(.*)\}$", r"\1", value)
         if default != value:
-            assert Settings.from_environment({name: default}) == Settings(), f"{name} has another default here"
+            assert Settings.from_environment({name: default}) == Settings(), f"{name} has another default"
 
 
 def seconds(text):
     return int(re.fullmatch(r"(\d+)s", text)[1])
 
 
-def test_replicas_have_time_to_drain():
+def test_stop_grace_period_covers_drain_and_grace():
     serving = yaml.safe_load(COMPOSE)["services"]["serving"]
     assert seconds(serving["stop_grace_period"]) > int(serving["environment"]["MNIST_DRAIN"]) + Settings.grace
 
@@ -77,7 +77,7 @@ def test_replicas_have_time_to_drain():
 
 @pytest.fixture(scope="module")
 def exported():
-    """The names of the metrics that the service exports."""
+    """Names of the metrics that the service exports."""
     with application() as client:
         text = client.get("/metrics").text
     names = set()
@@ -91,13 +91,13 @@ def panels():
 
 
 @pytest.mark.parametrize("file", ["prometheus/alerts.yml", "grafana/dashboards/mnist-service.json"])
-def test_metrics_asked_for_are_exported(exported, file):
-    asked = set(re.findall(r"\bmnist_\w+", (DEPLOY / file).read_text()))
-    assert asked
-    assert asked <= exported
+def test_service_exports_every_metric_that_is_queried(exported, file):
+    queried = set(re.findall(r"\bmnist_\w+", (DEPLOY / file).read_text()))
+    assert queried
+    assert queried <= exported
 
 
-def test_promtool_accepts_the_configuration_and_the_alerts_fire_as_meant():
+def test_prometheus_configuration_is_valid_and_every_alert_fires_in_its_test():
     promtool = tool("promtool", "Debian: prometheus")
     for command in ("check", "config", "prometheus.yml"), ("test", "rules", "alerts.test.yml"):
         done = run(promtool, *command, cwd=DEPLOY / "prometheus")
@@ -105,10 +105,10 @@ def test_promtool_accepts_the_configuration_and_the_alerts_fire_as_meant():
     rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
     tests = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
     fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
-    assert fired == {rule["alert"] for rule in rules}, "each alert is tried out"
+    assert fired == {rule["alert"] for rule in rules}, "every alert has a test in which it fires"
 
 
-def test_promtool_accepts_every_query_of_the_dashboard(tmp_path):
+def test_every_query_of_the_dashboard_is_valid(tmp_path):
     promtool = tool("promtool", "Debian: prometheus")
     queries = [target["expr"].replace("$__rate_interval", "1m") for panel in panels() for target in panel["targets"]]
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
@@ -117,7 +117,7 @@ def test_promtool_accepts_every_query_of_the_dashboard(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_dashboard_is_provisioned():
+def test_grafana_finds_the_dashboard_and_its_data_source():
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     [provider] = yaml.safe_load((provisioning / "dashboards" / "files.yml").read_text())["providers"]
@@ -142,7 +142,7 @@ def render():
     def render(overlay):
         done = run(kubectl, "kustomize", DEPLOY / "kubernetes" / "overlays" / overlay)
         assert done.returncode == 0, done.stderr
-        assert not done.stderr, "nothing deprecated is used"
+        assert not done.stderr, "kubectl warns of a deprecated field"
         return list(yaml.safe_load_all(done.stdout))
 
     return render
@@ -164,11 +164,11 @@ def test_overlay_is_valid(render, overlay):
         except kubernetes_validate.SchemaNotFoundError:
             unknown.append(resource["kind"])
         assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "mnist-service"
-    # Those of Kubernetes have schemas; these two belong to others.
+    # Kubernetes has no schemas for these two kinds, because other projects define them.
     assert set(unknown) <= {"ServiceMonitor", "InferenceService"}
 
 
-def test_validation_notices_mistakes(render):
+def test_validation_finds_an_unknown_field(render):
     import kubernetes_validate
 
     [deployment] = of_kind(render("local"), "Deployment")
@@ -178,7 +178,7 @@ def test_validation_notices_mistakes(render):
 
 
 @pytest.mark.parametrize("overlay", ["local", "production", "triton"])
-def test_parts_find_each_other(render, overlay):
+def test_selectors_ports_and_names_match(render, overlay):
     resources = render(overlay)
     [deployment] = of_kind(resources, "Deployment")
     [service] = of_kind(resources, "Service")
@@ -197,14 +197,14 @@ def test_parts_find_each_other(render, overlay):
     assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     for scaler in of_kind(resources, "HorizontalPodAutoscaler"):
         assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-        assert "replicas" not in deployment["spec"], "the autoscaler's number would be overwritten"
+        assert "replicas" not in deployment["spec"], "kubectl apply would overwrite the number that the autoscaler sets"
     for monitor in of_kind(resources, "ServiceMonitor"):
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
 @pytest.mark.parametrize("overlay", ["local", "production", "triton"])
-def test_pod_is_restricted(render, overlay):
+def test_pod_meets_the_restricted_security_level(render, overlay):
     resources = render(overlay)
     [namespace] = of_kind(resources, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -221,7 +221,7 @@ def test_pod_is_restricted(render, overlay):
         assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
 
 
-def test_pod_runs_the_service_as_it_is(render):
+def test_pod_uses_real_settings_routes_and_user(render):
     pod = of_kind(render("production"), "Deployment")[0]["spec"]["template"]["spec"]
     [container] = pod["containers"]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -233,7 +233,7 @@ def test_pod_runs_the_service_as_it_is(render):
             assert client.get(container[probe]["httpGet"]["path"]).status_code == 200
 
 
-def test_pod_begins_with_the_packaged_model(render, tmp_path):
+def test_init_container_copies_the_packaged_model_once(render, tmp_path):
     pod = of_kind(render("local"), "Deployment")[0]["spec"]["template"]["spec"]
     [first] = pod["initContainers"]
     program = first["args"][0].replace('"/volume', f'"{tmp_path}')
@@ -245,7 +245,7 @@ def test_pod_begins_with_the_packaged_model(render, tmp_path):
         assert client.get("/v2/health/ready").status_code == 200
 
 
-def test_others_serve_the_same_repository(render):
+def test_kserve_and_triton_serve_the_same_repository(render):
     [service] = of_kind(render("kserve"), "InferenceService")
     [claim] = of_kind(render("kserve"), "PersistentVolumeClaim")
     model = service["spec"]["predictor"]["model"]

@@ -17,7 +17,7 @@ def conditions(*packages: str, also: str = "") -> str:
     """The machine, the versions, what else matters, and the command."""
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
-    return f"{machine}{also and f'; {also}'}\n`python {shlex.join(sys.argv)}`"
+    return f"{machine}{also and f'; {also}'}\n`python {shlex.join(sys.orig_argv[1:])}`"
 
 
 def tell(lines: Iterable[str], save: Path | None) -> None:

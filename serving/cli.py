@@ -111,7 +111,7 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     from serving.errors import BundleError, InputError
     from serving.models import repository as models
     from serving.models.bundle import RELEASE
-    from serving.pictures.mnist_form import decode
+    from serving.pictures.mnist_form import to_mnist_form
 
     try:
         loaded = models.load(repository or RELEASE, model)
@@ -120,7 +120,7 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     read = []
     for file in files:
         try:
-            read.append(decode(file.read_bytes(), Settings.max_pixels))
+            read.append(to_mnist_form(file.read_bytes(), Settings.max_pixels))
         except (OSError, InputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.ClickException(f"{file}: {reason}") from error

@@ -24,7 +24,7 @@ from serving.inference.pipeline import check_admitted, deadline_of, infer
 from serving.inference.service import INLINE_BYTES, Service, service_of
 from serving.models.classifier import IMAGE_SIZE, Floats, Images, ModelOutput
 from serving.models.repository import Judgement, Model, Reasons
-from serving.pictures.mnist_form import decode
+from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import Settings
 from serving.telemetry.metrics import Timing
 
@@ -238,7 +238,7 @@ async def pictures_in(request: AnyRequest) -> list[bytes]:
 def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
     """One image a picture."""
     check_count(len(pictures), settings.max_batch)
-    digits = [decode(picture, settings.max_pixels) for picture in pictures]
+    digits = [to_mnist_form(picture, settings.max_pixels) for picture in pictures]
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 

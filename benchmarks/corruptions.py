@@ -1,11 +1,12 @@
-"""The fifteen corruptions of MNIST-C, made anew from their published parameters.
+"""Recreate the fifteen corruptions of MNIST-C from their published parameters.
 
-Mu and Gilmer, MNIST-C: A Robustness Benchmark for Computer Vision (arXiv:1906.02337); parameters as in
-google-research/mnist-c, ``corruptions.py``, defaults. The published arrays are drawn from these very
-distributions, but with an unseeded generator, so single images differ. Motion blur is ImageMagick's: a
-one-sided Gaussian along the direction.
+Source: Mu and Gilmer, MNIST-C: A Robustness Benchmark for Computer Vision (arXiv:1906.02337). The parameters are the
+defaults of ``corruptions.py`` in google-research/mnist-c. The published arrays come from the same distributions, but
+their generator was not seeded, so the single images differ. Motion blur follows ImageMagick: a one-sided Gaussian
+along the direction of motion.
 
-Every function takes uint8 ``[28, 28]``, ink bright, and a generator, and gives the same form back.
+Every corruption takes a uint8 image ``[28, 28]``, bright ink on black, and a random generator, and returns an image of
+the same form.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MIDDLE = (SIZE - 1) / 2
 
 
 def _bytes(x: Floats) -> Image:
-    """0..1 to 0..255, cut off as the published arrays are."""
+    """Convert 0..1 to 0..255, rounded down as in the published arrays."""
     return (np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
@@ -70,7 +71,7 @@ def motion_blur(image: Image, random: Random) -> Image:
 
 
 def _affine(image: Image, matrix: Floats) -> Image:
-    """Read each pixel from where ``matrix`` [2, 2] leads, about the middle."""
+    """Take each pixel from the place that ``matrix`` ``[2, 2]`` maps it to, relative to the middle of the image."""
     whole = np.eye(3)
     whole[:2, :2] = matrix
     whole[:2, 2] = MIDDLE - matrix.sum(axis=1) * MIDDLE
@@ -113,7 +114,10 @@ def stripe(image: Image, random: Random) -> Image:
 
 
 def plasma(random: Random, size: int = 256, decay: float = 1.4) -> Floats:
-    """Diamond-square heights in 0..1, wrapped at the edges; amplitudes fall by ``decay`` squared an octave."""
+    """Return a plasma fractal in 0..1, float64 ``[size, size]``, by the diamond-square algorithm with wrapped edges.
+
+    The amplitude of the noise falls by the square of ``decay`` from one octave to the next.
+    """
     heights = np.zeros((size, size))
     step, wibble = size, 100.0
     while step >= 2:
@@ -151,7 +155,7 @@ def spatter(image: Image, random: Random) -> Image:
 
 
 def _line(column0: float, row0: float, column1: float, row1: float) -> Floats:
-    """A soft line, 2.3 pixels to either side, between two columns."""
+    """Return an image of a line between two points, in 0..1, whose ink fades over 2.3 pixels to each side."""
     if column0 == column1:
         return np.zeros((SIZE, SIZE))
     columns, rows = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
@@ -204,6 +208,6 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(name: str, images: Image, seed: int) -> Image:
-    """Every image of ``[N, 28, 28]`` corrupted, from a generator of its own each."""
+    """Corrupt every image of ``[N, 28, 28]``. Each has its own generator, so that it is the same in every subset."""
     function = CORRUPTIONS[name]
     return np.stack([function(image, np.random.default_rng((seed, index))) for index, image in enumerate(images)])

@@ -138,12 +138,12 @@ def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the prediction for each picture, with the members that /predict gives and the name of the file."""
     import numpy as np
 
-    from serving.pictures.mnist_form import decode
+    from serving.pictures.mnist_form import to_mnist_form
 
     pictures = []
     for file in files:
         try:
-            pictures.append(decode(file.read_bytes(), Settings.max_pixels))
+            pictures.append(to_mnist_form(file.read_bytes(), Settings.max_pixels))
         except (OSError, InputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.ClickException(f"{file}: {reason}") from error

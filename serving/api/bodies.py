@@ -14,7 +14,7 @@ from serving.api.context import AnyRequest, context_of, read_body
 from serving.contract import IMAGE_SIZE, Images
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
 from serving.models.model import Reasons
-from serving.pictures import mnist_form
+from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import Settings
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
@@ -89,7 +89,7 @@ async def pictures_in_form(request: AnyRequest) -> list[bytes]:
 def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
     """Return one image per picture file, and by its index why a picture is not one digit."""
     check_count(len(pictures), settings.max_batch)
-    digits = [mnist_form.decode(picture, settings.max_pixels) for picture in pictures]
+    digits = [to_mnist_form(picture, settings.max_pixels) for picture in pictures]
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 

@@ -1,1 +1,1 @@
-"""Any picture of a digit to 28x28 pixels in MNIST's form."""
+"""Turn a picture of a digit, in any common file format, into a 28x28 image as MNIST has them."""

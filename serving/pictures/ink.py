@@ -1,0 +1,179 @@
+"""Find the ink on a page: how much each pixel stands out from the paper around it.
+
+The paper may be darker or brighter than the ink, and it may be lit unevenly. The thresholds were chosen on MNIST's
+training images, drawn as in ``benchmarks/drawings.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from serving.pictures.decode import Grey
+from serving.pictures.morphology import grey_opening, median_filter, uniform_filter
+
+# Longer side in pixels of the reduced page on which the ink is located, and of the close-up on which it is measured.
+# The digit ends up in a box of 20 pixels, so more pixels than these would only take time.
+OVERVIEW = 96
+CLOSE_UP = 80
+# Paper kept on each side of the ink in the close-up, as a share of the ink's longer side. MNIST has at least 0.2.
+CLOSE_UP_MARGIN = 0.3
+# A picture with a shorter longer side than this, in pixels, is enlarged to it first: the filters have windows of 3
+# pixels, which would be broader than its strokes.
+ENLARGE_BELOW = 28
+# The filters need a page of at least this many pixels in each direction.
+LEAST_SIDE = 4
+
+# Grey levels by which the strongest ink must differ from the paper; otherwise the page is empty.
+LEAST_CONTRAST = 8.0
+# Ink weaker than this share of the strongest ink is paper, noise or shadow.
+FAINT = 0.25
+# Pixels that differ from their surroundings by fewer standard deviations of the noise are paper ...
+NOISE = 3
+# ... and if no ink exceeds this many, the page is empty.
+NOISE_OF_EMPTY = 4
+# Standard deviation of normally distributed noise, divided by the median of its absolute values.
+DEVIATION = 1.4826
+
+# Grey levels within which two pixels of paper are the same shade.
+SAME_SHADE = 16
+# Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper ...
+EVEN_BORDER = 0.6
+# ... or if something stands out that is broader in both directions than this share of the page's longer side. No stroke
+# is as broad.
+TOO_BROAD = 0.42
+# Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
+# narrower than most shadows.
+PAPER_WINDOW = 0.33
+# Width of the frame that is taken for paper, as a share of each side: MNIST's own margin, 4 of 28 pixels.
+MARGIN = 1 / 7
+
+Ink = npt.NDArray[np.float32]
+"""Float32 ``[H, W]``: the contrast to the paper in grey levels, 0 where there is only paper."""
+
+
+def find_ink(page: Grey) -> Ink | None:
+    """Return the ink of a page, or None if the page is empty.
+
+    A page with more than ``OVERVIEW`` pixels a side is reduced first, and the result is a close-up of its ink.
+    """
+    longest = max(page.shape)
+    if longest < ENLARGE_BELOW:
+        # Such a picture shows too little paper to judge whether the light is even.
+        return measure_ink(resize(page, ENLARGE_BELOW / longest), even=True)
+    ink = measure_ink(reduce(page, OVERVIEW))
+    if ink is not None and longest > OVERVIEW:
+        ink = measure_ink(reduce(crop_to_ink(page, ink), CLOSE_UP))
+    return ink
+
+
+def measure_ink(page: Grey, *, even: bool = False) -> Ink | None:
+    """Return the contrast of each pixel to the paper, or None if nothing stands out.
+
+    Args:
+        page: brightness from 0 to 255, ``[H, W]``.
+        even: skip the test for uneven paper.
+    """
+    page = pad_to(page, LEAST_SIDE)
+    border = border_of(page)
+    paper = most_common_shade(border)
+    ink = page - paper
+    # Is the ink brighter or darker than the paper? Squares let strong ink outweigh slightly different shades of paper.
+    if float((ink * np.abs(ink)).sum()) < 0:
+        ink = -ink
+    if strongest(ink) < LEAST_CONTRAST:
+        return None
+    smooth = median_filter(page)
+    if not even and is_uneven(ink, border - paper):
+        ink = measure_on_uneven_paper(page, smooth)
+    noise = DEVIATION * float(np.median(np.abs(page - smooth)))
+    most = strongest(ink)
+    if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
+        return None
+    return np.where(ink < max(FAINT * most, NOISE * noise), 0, ink).astype(np.float32)
+
+
+def is_uneven(ink: Ink, border: Grey) -> bool:
+    """Whether the paper is lit unevenly. ``border`` is the page's border less the shade of the paper."""
+    if float((np.abs(border) < SAME_SHADE).mean()) < EVEN_BORDER:
+        return True
+    too_broad = round(TOO_BROAD * max(ink.shape))
+    return float(grey_opening(ink, too_broad).max()) > FAINT * strongest(ink)
+
+
+def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
+    """Return the contrast of each pixel to the paper in its neighbourhood.
+
+    An opening with a window broader than a stroke removes the ink and leaves the paper (a "top hat" transform).
+
+    Args:
+        page: brightness, ``[H, W]``.
+        smooth: the page without noise, of which the paper is estimated.
+    """
+    window = round(PAPER_WINDOW * max(page.shape))
+    # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
+    # the edges of shadows than the digit.
+    relief = (page - uniform_filter(page, window))[~margin_of(page.shape)]
+    sign = 1 if float((relief**3).sum()) > 0 else -1
+    ink: Ink = sign * page - grey_opening(sign * smooth, window)
+    return ink - np.median(ink)  # most of the page is paper
+
+
+def border_of(page: Grey) -> Grey:
+    """The outermost pixels, one-dimensional."""
+    return np.concatenate([page[0], page[-1], page[1:-1, 0], page[1:-1, -1]])
+
+
+def margin_of(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """A mask of the frame, ``MARGIN`` of each side wide, in which a page has mostly paper."""
+    margin = np.ones(shape, bool)
+    y, x = (max(1, round(size * MARGIN)) for size in shape)
+    margin[y:-y, x:-x] = False
+    return margin
+
+
+def most_common_shade(values: Grey) -> float:
+    """The value with the most other values within ``SAME_SHADE``; the median of such values if there are several."""
+    values = np.sort(values)
+    near = np.searchsorted(values, values + SAME_SHADE, "right") - np.searchsorted(values, values - SAME_SHADE)
+    return float(np.median(values[near == near.max()]))
+
+
+def strongest(ink: Ink) -> float:
+    """The highest mean of 2x2 pixels; a single strong pixel is likely noise."""
+    rows = ink[:-1] + ink[1:]
+    return float((rows[:, :-1] + rows[:, 1:]).max()) / 4
+
+
+def pad_to(page: Grey, side: int) -> Grey:
+    """Repeat the last row and column until both sides have at least ``side`` pixels."""
+    if min(page.shape) >= side:
+        return page
+    return np.pad(page, [(0, max(0, side - size)) for size in page.shape], mode="edge")
+
+
+def resize(page: Grey, factor: float) -> Grey:
+    """Scale both sides by ``factor``, with Lanczos interpolation."""
+    height, width = (max(1, round(size * factor)) for size in page.shape)
+    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def reduce(page: Grey, longest: int) -> Grey:
+    """Average a page down so that no side has more than ``longest`` pixels. A smaller page is returned as it is."""
+    factor = max(page.shape) / longest
+    if factor <= 1:
+        return page
+    height, width = (max(1, round(size / factor)) for size in page.shape)
+    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))
+
+
+def crop_to_ink(page: Grey, ink: Ink) -> Grey:
+    """Crop a page to the ink that was found on its reduced form, with ``CLOSE_UP_MARGIN`` of paper around it."""
+    factor = max(page.shape) / max(ink.shape)
+    spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]
+    margin = 1 + CLOSE_UP_MARGIN * max(end - start for start, end in spans)
+    rows, columns = (
+        slice(max(0, int((start - margin) * factor)), int((end + margin) * factor)) for start, end in spans
+    )
+    return page[rows, columns]

@@ -1,0 +1,119 @@
+"""Find the connected pieces of the ink, remove specks, and count digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+
+from serving.pictures.ink import Ink
+
+# A piece with less ink than this share of the largest piece's is a speck of dirt or a part of a shadow's edge.
+SPECK = 0.08
+# Between two digits lies a gap of at least this share of their common height or width, whichever is smaller. The
+# strokes of one digit, for instance of a 5, are closer to each other.
+GAP = 0.2
+# Parts on two sides of a gap are digits only if each has at least this share of all the ink.
+DIGIT = 0.2
+
+
+@dataclass(slots=True)
+class Piece:
+    """Ink whose pixels touch at sides or corners. ``bottom``, ``right`` and the end of a run are exclusive."""
+
+    mass: float = 0.0
+    """Sum of the ink."""
+    top: int = 1 << 30
+    bottom: int = 0
+    left: int = 1 << 30
+    right: int = 0
+    runs: list[tuple[int, int, int]] = field(default_factory=list)
+    """Row, first column and end column of each horizontal run of pixels."""
+
+
+def find_pieces(ink: Ink) -> list[Piece]:
+    """Return the connected pieces of the ink: horizontal runs of pixels, joined where they touch (union-find)."""
+    runs, masses = _runs(ink)
+    parent = list(range(len(runs)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    above = 0
+    for i, (row, start, end) in enumerate(runs):
+        # Skip to the first run of the row above that may touch this run or a later one.
+        while runs[above][0] < row - 1 or (runs[above][0] == row - 1 and runs[above][2] < start):
+            above += 1
+        j = above
+        while runs[j][0] == row - 1 and runs[j][1] <= end:
+            parent[root(j)] = root(i)
+            j += 1
+    pieces: dict[int, Piece] = {}
+    for i, (run, mass) in enumerate(zip(runs, masses, strict=True)):
+        piece = pieces.setdefault(root(i), Piece())
+        row, start, end = run
+        piece.runs.append(run)
+        piece.mass += mass
+        piece.top, piece.bottom = min(piece.top, row), max(piece.bottom, row + 1)
+        piece.left, piece.right = min(piece.left, start), max(piece.right, end)
+    return list(pieces.values())
+
+
+def _runs(ink: Ink) -> tuple[list[tuple[int, int, int]], list[float]]:
+    """Return the horizontal runs of ink from top to bottom, each as row, start and end column, and their masses."""
+    height, width = ink.shape
+    mask = np.zeros((height, width + 2), np.int8)
+    mask[:, 1:-1] = ink > 0
+    steps = np.diff(mask, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    sums = np.concatenate([[0.0], np.cumsum(ink, dtype=np.float64)])
+    masses = (sums[rows * width + ends] - sums[rows * width + starts]).tolist()
+    return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)), masses
+
+
+def split_specks(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """Return the pieces large enough to belong to a digit, and the specks."""
+    least = SPECK * max(piece.mass for piece in pieces)
+    return [piece for piece in pieces if piece.mass >= least], [piece for piece in pieces if piece.mass < least]
+
+
+def erase(ink: Ink, pieces: Iterable[Piece]) -> Ink:
+    """Return the ink without these pieces."""
+    ink = ink.copy()
+    for piece in pieces:
+        for row, start, end in piece.runs:
+            ink[row, start:end] = 0
+    return ink
+
+
+def count_digits(pieces: Sequence[Piece]) -> int:
+    """Return how many digits stand beside or above each other: parts of similar mass with clear paper between them."""
+    if len(pieces) == 1:
+        return 1
+    height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
+    width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
+    gap = GAP * min(height, width)
+    least = DIGIT * sum(piece.mass for piece in pieces)
+    return max(
+        sum(mass >= least for mass in _masses_between_gaps(pieces, start, end, gap))
+        for start, end in (("left", "right"), ("top", "bottom"))
+    )
+
+
+def _masses_between_gaps(pieces: Sequence[Piece], start: str, end: str, gap: float) -> list[float]:
+    """Group the pieces along one axis wherever the paper between them is narrower than ``gap``; return the masses."""
+    masses: list[float] = []
+    reached = -gap
+    for piece in sorted(pieces, key=attrgetter(start)):
+        if masses and getattr(piece, start) - reached < gap:
+            masses[-1] += piece.mass
+        else:
+            masses.append(piece.mass)
+        reached = max(reached, getattr(piece, end))
+    return masses

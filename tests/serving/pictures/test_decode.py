@@ -1,0 +1,59 @@
+"""Picture files become grey values, within limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.errors import InputTooLargeError, PictureError
+from serving.pictures.decode import FORMATS, decode_grey
+from tests.support import picture
+
+MAX_PIXELS = 25_000_000
+
+# A dark corner on white tells which way up the picture is.
+PAGE = np.full((32, 48), 255, np.uint8)
+PAGE[:16, :16] = 0  # whole blocks of a JPEG
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_is_decoded(format):
+    options = {"lossless": True} if format == "WEBP" else {"quality": 95} if format == "JPEG" else {}
+    grey = decode_grey(picture(PAGE, format, **options), MAX_PIXELS)
+    assert grey.dtype == np.float32
+    np.testing.assert_allclose(grey, PAGE, atol=2 if format == "JPEG" else 0)
+
+
+def test_other_format_is_rejected():
+    with pytest.raises(PictureError, match="not a picture in one of the formats PNG"):
+        decode_grey(picture(PAGE, "TIFF"), MAX_PIXELS)
+
+
+def test_truncated_picture_is_rejected():
+    with pytest.raises(PictureError, match="damaged"):
+        decode_grey(picture(PAGE)[:60], MAX_PIXELS)
+
+
+def test_size_is_checked_before_the_pixels_are_unpacked():
+    header_only = picture(np.zeros((100, 100), np.uint8))[:60]
+    with pytest.raises(InputTooLargeError, match="100x100 pixels: must be at most 9999"):
+        decode_grey(header_only, 9_999)
+
+
+def test_camera_rotation_is_undone():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn the picture by 90 degrees clockwise to see it upright
+    turned = np.asarray(Image.fromarray(PAGE).transpose(Image.Transpose.ROTATE_90))
+    np.testing.assert_allclose(decode_grey(picture(turned, "JPEG", exif=exif, quality=95), MAX_PIXELS), PAGE, atol=2)
+
+
+def test_16_bits_are_scaled_to_8():
+    np.testing.assert_array_equal(decode_grey(picture(PAGE.astype(np.uint16) * 257), MAX_PIXELS), PAGE)
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_transparent_background_contrasts_with_the_ink(ink):
+    picture_of_ink = np.dstack([np.full_like(PAGE, ink)] * 3 + [255 - PAGE])
+    grey = decode_grey(picture(picture_of_ink), MAX_PIXELS)
+    np.testing.assert_array_equal(grey, np.where(PAGE == 0, ink, 255 - ink))

@@ -1,0 +1,54 @@
+"""Connected pieces of ink: specks and the number of digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from serving.pictures.mnist_form import to_mnist_form
+from serving.pictures.pieces import erase, find_pieces, split_specks
+from tests.support import picture
+
+MAX_PIXELS = 25_000_000
+
+
+def large(digit, factor=6):
+    """The digit as dark ink on white paper, ``factor`` times as large."""
+    return 255 - np.kron(digit, np.ones((factor, factor), np.uint8))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.6, 1])
+def test_pieces_agree_with_scipy(share):
+    random = np.random.default_rng(0)
+    ink = (random.random((40, 50)) * (random.random((40, 50)) < share)).astype(np.float32)
+    labels, count = ndimage.label(ink, structure=np.ones((3, 3)))
+    pieces = find_pieces(ink)
+    found = sorted((piece.top, piece.bottom, piece.left, piece.right) for piece in pieces)
+    assert found == sorted((y.start, y.stop, x.start, x.stop) for y, x in ndimage.find_objects(labels))
+    masses = ndimage.sum(ink, labels, range(1, count + 1))
+    np.testing.assert_allclose(sorted(piece.mass for piece in pieces), sorted(masses), rtol=1e-5)
+
+
+def test_specks_are_erased():
+    ink = np.zeros((30, 30), np.float32)
+    ink[5:25, 10:14] = 200
+    with_speck = ink.copy()
+    with_speck[27:29, 27:29] = 200
+    pieces, specks = split_specks(find_pieces(with_speck))
+    assert (len(pieces), len(specks)) == (1, 1)
+    np.testing.assert_array_equal(erase(with_speck, specks), ink)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_two_digits_apart_are_several(digits, axis):
+    pages = [
+        np.concatenate([large(a), large(b)], axis=axis) for a, b in zip(digits[:100], digits[100:200], strict=True)
+    ]
+    reasons = [to_mnist_form(picture(page), MAX_PIXELS).reason for page in pages]
+    assert reasons.count("several") >= 90
+
+
+def test_one_digit_is_not_several(digits):
+    reasons = [to_mnist_form(picture(large(digit)), MAX_PIXELS).reason for digit in digits[:300]]
+    assert reasons.count("several") <= 2

@@ -8,9 +8,8 @@ from PIL import Image
 from skimage.morphology import skeletonize
 
 from benchmarks.robustness import STEPS
-from serving.contract import IMAGE_SIZE
 from serving.models.repository import load
-from serving.pictures.mnist_form import IMAGE_SIZE, to_mnist_form
+from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import RELEASE
 from tests.support import picture
 
@@ -26,10 +25,6 @@ def classify():
 def large(digit, factor=6):
     """The digit as dark ink on white paper, ``factor`` times as large."""
     return 255 - np.kron(digit, np.ones((factor, factor), np.uint8))
-
-
-def test_images_have_the_size_that_the_model_takes():
-    assert IMAGE_SIZE == IMAGE_SIZE
 
 
 def test_every_test_digit_passes_unchanged(digits):

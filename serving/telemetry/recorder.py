@@ -11,7 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -47,8 +47,7 @@ class RecordedModel(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True)
-class _Prediction:
+class _Prediction(NamedTuple):
     images: Images
     probabilities: Floats
     stage_seconds: dict[str, float]

@@ -108,14 +108,20 @@ def drawn_digits(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
 
 
 def mnist_c(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
-    yield heading("MNIST-C, recreated: 28x28 pixels given to the network, without the picture code")
-    correct, errors = [], []
+    """The network alone gets the corrupted pixels. The last column is for the same images sent as PNG to /predict."""
+    yield (
+        "\n| MNIST-C, recreated: 28x28 pixels given to the network, without the picture code | images | correct "
+        "| calibration error | accepted | correct as PNG, with the picture code |\n|---|---:|---:|---:|---:|---:|"
+    )
+    columns: list[tuple[float, float, float]] = []
     for name in CORRUPTIONS:
-        measured = read.pixels(corrupt(name, digits, seed=0))
-        correct.append(accuracy(measured[0], truth))
-        errors.append(calibration_error(measured[0], truth))
-        yield row(name.replace("_", " "), measured, truth)
-    yield f"| **mean** | | **{np.mean(correct):.2%}** | **{np.mean(errors):.2%}** | |"
+        images = corrupt(name, digits, seed=0)
+        measured = read.pixels(images)
+        output, _ = read.pictures(draw("as PNG", images))
+        columns.append((accuracy(measured[0], truth), calibration_error(measured[0], truth), accuracy(output, truth)))
+        yield f"{row(name.replace('_', ' '), measured, truth)} {columns[-1][2]:.2%} |"
+    correct, error, correct_as_png = np.mean(columns, axis=0)
+    yield f"| **mean** | | **{correct:.2%}** | **{error:.2%}** | | **{correct_as_png:.2%}** |"
 
 
 def other_digits(read: Reader, fonts: list[Path]) -> Iterator[str]:

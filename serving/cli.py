@@ -107,13 +107,13 @@ def _is_loopback(host: str) -> bool:
 
 @click.command(epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON as from /predict, with the name of each file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON like that from /predict, with the name of each file.")
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
     help="Model repository: the folder that holds `<name>/<version>/`.  [default: the packaged one]",
 )
-@click.option("--model", default=Settings.model, show_default=True, help="Model to use, in its newest version.")
+@click.option("--model", default=Settings.model, show_default=True, help="Model to use. Its newest version is used.")
 @click.version_option(package_name="mnist-service")
 def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, model: str) -> None:
     """Recognise the digit in each picture, without a server."""
@@ -135,7 +135,7 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
 
 
 def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the prediction for each picture, with the members that /predict gives and the name of the file."""
+    """Return the prediction for each picture: the fields of a prediction of /predict, and the name of the file."""
     import numpy as np
 
     from serving.pictures.mnist_form import to_mnist_form

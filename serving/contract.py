@@ -1,4 +1,4 @@
-"""What goes into the model and what comes out: the types that every layer of the service shares."""
+"""The types of the model's input and output, which every layer of the service uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelOutput(NamedTuple):
     probabilities: Floats
     """``[N, C]``."""
     novelty: Floats
-    """``[N]``: how unlike the training images each image is."""
+    """``[N]``: how much each image differs from the training images."""
 
     def slice(self, begin: int, end: int) -> ModelOutput:
         """Return the outputs for the images from ``begin`` to before ``end``."""

@@ -1,16 +1,16 @@
-"""Every exception that the service raises on purpose. Nothing here knows HTTP; api/problems.py maps them to responses.
+"""Every exception that the service raises on purpose. api/problems.py maps them to HTTP responses.
 
 ServiceError
 ├── SettingsError              a setting breaks its rule
-├── BundleError                a model bundle is missing, altered, or does not compute what it was certified to
+├── BundleError                a model bundle is missing or altered, or its outputs differ from the certified ones
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
 ├── ModelUnavailableError      the model is known, but it was unloaded or rejected
-├── InputError                 what a request brings cannot be used
+├── InputError                 the content of a request cannot be used
 │   ├── PictureError           the bytes are not a picture that can be read
 │   ├── InputTooLargeError     the input is larger than a limit
-│   └── UnsupportedInputError  the input is of a kind that the service does not read
+│   └── UnsupportedInputError  the input has a format that the service cannot read
 ├── OverloadedError            too many other requests are in flight
-└── DeadlineExceededError      the caller's deadline passed before the work began
+└── DeadlineExceededError      the caller's deadline passed before inference began
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SettingsError(ServiceError, ValueError):
 
 
 class BundleError(ServiceError):
-    """A bundle is missing, incomplete or altered, or does not compute on this CPU what it was certified to."""
+    """A bundle is missing, incomplete or altered, or its outputs on this CPU differ from the certified ones."""
 
 
 class ModelNotFoundError(ServiceError, LookupError):
@@ -37,7 +37,7 @@ class ModelUnavailableError(ServiceError, LookupError):
 
 
 class InputError(ServiceError, ValueError):
-    """What a request brings cannot be used; the message says what is wrong and what is expected."""
+    """The content of a request cannot be used; the message says what is wrong and what is expected."""
 
 
 class PictureError(InputError):
@@ -49,7 +49,7 @@ class InputTooLargeError(InputError):
 
 
 class UnsupportedInputError(InputError):
-    """The input is of a kind that the service does not read."""
+    """The input has a format that the service cannot read."""
 
 
 class OverloadedError(ServiceError):
@@ -60,7 +60,7 @@ class OverloadedError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError):
-    """The caller's deadline passed before the work began."""
+    """The caller's deadline passed before inference began."""
 
     def __init__(self) -> None:
-        super().__init__("the deadline of this request passed before the work began")
+        super().__init__("the deadline of this request passed before inference began")

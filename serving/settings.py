@@ -27,7 +27,7 @@ BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an operator can choose. The text beside each field is the help of its flag.
+    """The settings of one service. The text in the annotation of a field is the help of its flag.
 
     Raises:
         SettingsError: a value breaks its rule.
@@ -36,12 +36,16 @@ class Settings:
     host: Annotated[str, "Address to listen on; 0.0.0.0 means every address of this machine."] = "127.0.0.1"
     port: Annotated[int, "Port to listen on; 0 means any free port."] = 8000
     repository: Annotated[Path, "Model repository: the folder that holds `<name>/<version>/`."] = RELEASE
-    model: Annotated[str, "Model that answers /predict by default, in its newest version."] = "mnist"
-    versions: Annotated[int, "Versions to load of each model, the newest first; 0 means all versions."] = 3
+    model: Annotated[str, "Default model of /predict. Its newest version is used."] = "mnist"
+    versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
     workers: Annotated[int, "Worker processes; the number of CPU cores is a good choice."] = 1
-    max_concurrency: Annotated[int, "Predictions in flight in one worker; more are rejected with status 429."] = 16
-    max_connections: Annotated[int, "Open connections of one worker; more are closed at once."] = 1000
+    max_concurrency: Annotated[
+        int, "Largest number of predictions in flight in one worker; further ones are rejected with status 429."
+    ] = 16
+    max_connections: Annotated[
+        int, "Largest number of open connections in one worker; further ones are closed at once."
+    ] = 1000
     request_timeout: Annotated[int, "Seconds that a client may take to send a request, headers and body together."] = 20
     keep_alive: Annotated[int, "Seconds that a connection may stay idle between two requests."] = 30
     max_batch: Annotated[int, "Largest number of images in one request."] = 1024
@@ -50,12 +54,12 @@ class Settings:
     max_pixels: Annotated[int, "Largest size of a picture, in pixels (width times height)."] = 25_000_000
     grace: Annotated[int, "Seconds that requests in flight may take to finish at shutdown."] = 20
     drain: Annotated[
-        float, "Seconds after SIGTERM in which the service is not ready but still answers; 0 means none."
+        float, "Seconds after SIGTERM during which the service is not ready but still responds; 0 means none."
     ] = 1.0
     predict_keys: Annotated[
         str,
-        "Prediction keys, separated by commas. Without one, everybody may predict. Prefer the variable or the file: "
-        "other users of this machine can read a command line.",
+        "Prediction keys, separated by commas. Without one, everybody may predict. Prefer the environment "
+        "variable or the file: other users of this machine can read a command line.",
     ] = field(default="", repr=False)
     predict_keys_file: Annotated[str, "File with prediction keys, one per line."] = ""
     admin_keys: Annotated[str, "Admin keys, separated by commas. Without one, nobody may load or unload models."] = (

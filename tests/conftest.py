@@ -1,4 +1,4 @@
-"""Fixtures that several subjects share: the real MNIST, the commands, and a client of the service."""
+"""Fixtures for all tests: the real MNIST, the commands, and a client of the service."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from tests.support import BIN, Run, application
 
-# Tests run side by side on few cores. More threads in each process would only get in each other's way.
+# Several test processes run in parallel on few cores. More threads in each process would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The conformance suite can be pointed at any server of the protocol."""
-    parser.addoption("--base-url", help="test_open_inference.py asks this server instead of one of its own")
-    parser.addoption("--model-name", default="mnist", help="the model it asks about there")
+    """Add the options with which the conformance suite tests another server of the protocol."""
+    parser.addoption("--base-url", help="test_open_inference.py tests this server and starts none")
+    parser.addoption("--model-name", default="mnist", help="the model that test_open_inference.py uses on that server")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def mnist():
-    """Real MNIST with 5,000 images set aside for validation."""
+    """Real MNIST with a validation set of 5,000 images."""
     from training.data.digits import load
 
     return load("mnist", validation=5000)
@@ -46,12 +46,12 @@ def digits(mnist):
 
 @pytest.fixture(scope="session")
 def truth(mnist):
-    """Their labels."""
+    """The labels of the 10,000 test images as numpy."""
     return mnist.test.labels.numpy()
 
 
 @pytest.fixture(scope="module")
 def client():
-    """A client of the service as it comes."""
+    """A client of the service with its default settings."""
     with application() as client:
         yield client

@@ -1,4 +1,4 @@
-"""What several test files share: the real commands, a client of the application, and the service as a process."""
+"""Helpers for several test files: the commands, a client of the application, and the service as a process."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ PIXELS = {"content-type": "application/octet-stream"}
 
 
 def missing(what: str) -> NoReturn:
-    """Something real is not to be had: a reason to skip on a user's machine, a failure in CI."""
+    """Skip the test because ``what`` is missing on this machine. In CI the test fails instead."""
     if os.environ.get("CI"):
         pytest.fail(f"CI must have {what}")
     pytest.skip(f"needs {what}")
 
 
 def font_file(name: str) -> Path:
-    """A font that matplotlib brings along."""
+    """Return the path of a font that is installed with matplotlib."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
 
 
 def picture(image: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
-    """An array as the bytes of a picture file."""
+    """Return an array as the bytes of a picture file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format, **options)
     return buffer.getvalue()
@@ -49,7 +49,7 @@ def picture(image: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
 
 @contextlib.contextmanager
 def application(**settings: Any) -> Iterator[Any]:
-    """A client of an application with these settings, in this process."""
+    """Yield a client of an application with these settings, in this process."""
     from litestar.testing import TestClient
 
     from serving.api.app import create_app
@@ -61,18 +61,18 @@ def application(**settings: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``mnist-serve`` as a real process on a free port: its address and the process."""
+    """Run ``mnist-serve`` as a process on a free port. Yield its address and the process."""
     line = [BIN / "mnist-serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     assert process.stdout is not None
     try:
-        said = ""
+        output = ""
         for text in process.stdout:
-            said += text
+            output += text
             if text.startswith("http://"):
                 yield text.split()[0], process
                 return
-        pytest.fail(f"mnist-serve ended with {process.wait()}: {said}{process.stderr and process.stderr.read()}")
+        pytest.fail(f"mnist-serve ended with {process.wait()}: {output}{process.stderr and process.stderr.read()}")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -80,7 +80,7 @@ def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subproces
 
 
 def until(condition):
-    """Wait for something that another process does; the test's own time limit ends it."""
+    """Wait until ``condition()`` is true, for example because of another process. Fail after about a minute."""
     event = threading.Event()
     for _ in range(6000):
         if condition():

@@ -29,9 +29,9 @@ def files_of(package):
 
 
 def imported(path):
-    """Every module that a file imports, also inside functions and under TYPE_CHECKING, with its full name.
+    """Yield every module that a file imports, also inside functions and under TYPE_CHECKING, with its full name.
 
-    ``from a import b`` gives both ``a`` and ``a.b``, because ``b`` may be a module.
+    ``from a import b`` yields both ``a`` and ``a.b``, because ``b`` may be a module.
     """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -47,13 +47,13 @@ def roots(path):
 
 
 def part_of(path):
-    """The part of serving that a file belongs to: its folder, or its own name directly in ``serving/``."""
+    """Return the part of serving that a file belongs to: its folder, or its own name directly in ``serving/``."""
     parts = path.relative_to(ROOT / "serving").with_suffix("").parts
     return parts[0]
 
 
 def allowed_parts(part):
-    """The parts of serving that a file of ``part`` may import."""
+    """Return the parts of serving that a file of ``part`` may import."""
     if part in LOWEST:
         return LOWEST
     [level] = [level for level, layer in enumerate(LAYERS) if part in layer]
@@ -82,7 +82,7 @@ def test_file_of_serving_imports_only_from_its_own_part_and_the_layers_below():
 
 
 def test_layers_forbid_what_they_should():
-    """The rules of this file, on examples."""
+    """Check the rules of this file on examples."""
     assert "api" not in allowed_parts("inference")
     assert not {"models", "pictures"} & allowed_parts("telemetry")
     assert not {"models", "telemetry"} & allowed_parts("pictures")

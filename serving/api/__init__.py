@@ -1,1 +1,1 @@
-"""The HTTP surfaces, one file each."""
+"""The HTTP API: the application, its routes and its errors."""

@@ -1,4 +1,4 @@
-"""create_app(settings) -> Litestar: the application with its models loaded and verified."""
+"""Create the Litestar application, with its models loaded and verified."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-He
 
 
 def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
-    """Return the application, its models loaded and verified.
+    """Return the application, with its models loaded and verified.
 
     Args:
-        settings: those of the environment if not given.
-        unloaded: folder in which the workers of one service remember unloaded models; a temporary one if not given.
+        settings: read from the environment if not given.
+        unloaded: folder with an empty file for each unloaded model, shared by all workers; a temporary folder if not
+            given.
 
     Raises:
         BundleError: there is no default model, or none of its versions matches its certificate.
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
         lifespan=[follow_repository, count_notes, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
-        # Litestar would configure the logging of the whole process, which is the command's business.
+        # Litestar would configure the logging of the whole process. Only the command may do that.
         logging_config=None,
         exception_handlers=problems.HANDLERS,
         openapi_config=OpenAPIConfig(
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
 
 
 def create_service(settings: Settings, unloaded: Path | None) -> Service:
-    """Return the parts of the application, the default model loaded.
+    """Return the parts of the application, with the models loaded.
 
     Raises:
         BundleError, SettingsError: as :func:`create_app`.
@@ -110,7 +111,7 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
 
 @asynccontextmanager
 async def follow_repository(app: Litestar) -> AsyncIterator[None]:
-    """Look for new model versions while the application runs."""
+    """Scan the repository for changes while the application runs."""
     service: Service = app.state.service
 
     async def follow() -> None:
@@ -150,10 +151,10 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 
 @asynccontextmanager
 async def drain_on_sigterm(app: Litestar) -> AsyncIterator[None]:
-    """On SIGTERM report not ready at once, answer for a while longer, and only then let the server stop."""
+    """On SIGTERM, report not ready at once, respond for some more seconds, and then let the server stop."""
     service: Service = app.state.service
     stop = signal.getsignal(signal.SIGTERM)
-    # The application of a test has no server whose signal handler could be delayed.
+    # In a test there is no server, and so no signal handler to delay.
     if threading.current_thread() is not threading.main_thread() or not callable(stop):
         yield
         return

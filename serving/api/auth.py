@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Keys:
     """The API keys of a service, as digests. An admin key also allows predictions.
 
-    Handlers call the two checks themselves. As guards of Litestar they would cost half as much as the model, because
-    it copies the whole handler for each guard at every request.
+    Handlers call the two checks themselves. As guards of Litestar the checks would take half as long as the model,
+    because Litestar copies the whole handler for each guard at every request.
 
     Raises:
         SettingsError: a key file cannot be read, or it holds no key.
@@ -59,7 +59,7 @@ def _check(context: RequestContext, keys: Iterable[bytes]) -> None:
     if scheme.lower() != "bearer":
         given = context.header(b"x-api-key") or ""
     digest = _digest(given.strip())
-    # Compare with every key, each in constant time: the time taken then tells nothing about a key.
+    # Compare with every key, each in constant time, so that the time taken reveals nothing about a key.
     if not sum(hmac.compare_digest(digest, key) for key in keys):
         raise NotAuthorizedException(
             "send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",

@@ -1,4 +1,4 @@
-"""Bodies of ``/predict`` to images: a picture, a form of pictures, raw pixels, or JSON."""
+"""Decode a body of ``/predict`` to images. It is a picture, a form with pictures, raw pixels, or JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class JsonImages(msgspec.Struct):
-    """A JSON body. Each image stays text, so that the images can be decoded one after the other."""
+    """A JSON body. The images stay JSON text at first, so that they can be decoded one after the other."""
 
     images: list[msgspec.Raw]
 
@@ -44,12 +44,12 @@ _decode_image = msgspec.json.Decoder(_JsonImage).decode
 
 
 async def read_images(request: AnyRequest) -> tuple[Images, Reasons]:
-    """Return the images in the body of ``request``, and why pictures among them are not one digit.
+    """Return the images in the body of ``request``, and the reasons why pictures in it do not show one digit.
 
     The images are uint8 ``[N, 28, 28]``. A large body is decoded on a thread.
 
     Raises:
-        UnsupportedInputError: the body is of another kind, or compressed.
+        UnsupportedInputError: the body has another Content-Type, or it is compressed.
         InputTooLargeError: the body, a picture or the number of images is over its limit.
         InputError: the body is not what its Content-Type says.
         OverloadedError: too many other predictions are in flight.
@@ -81,13 +81,13 @@ async def pictures_in_form(request: AnyRequest) -> list[bytes]:
         form = await request.form()
     except HTTPException:
         raise
-    except Exception as error:  # The parser of forms raises errors of several libraries for a malformed body.
+    except Exception as error:  # For a malformed body, the parser of forms raises errors of several libraries.
         raise InputError(f"the form cannot be parsed: {error}") from error
     return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
 def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
-    """Return one image per picture file, and by its index why a picture is not one digit."""
+    """Return one image per picture file, and by its index the reason why a picture does not show one digit, or None."""
     check_count(len(pictures), settings.max_batch)
     digits = [to_mnist_form(picture, settings.max_pixels) for picture in pictures]
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
@@ -137,7 +137,7 @@ def pixels_of(images: Iterable[msgspec.Raw], path: str) -> bytes:
 
 
 def _with_path(message: str, path: str) -> str:
-    """Return an error message of msgspec about a part of a body, with its place in the whole body."""
+    """Return msgspec's error message about a part of a body, with the place of that part in the whole body."""
     return message.replace("`$", f"`{path}") if "`$" in message else f"{message} - at `{path}`"
 
 

@@ -39,7 +39,7 @@ class CertificateOperation(Operation):
 async def certificate(request: AnyRequest) -> ASGIApp:
     """Respond with what the model was trained on, its results, and how each exported format compared with the network.
 
-    The query chooses the model as for ``/predict``. Whoever may predict may also read this.
+    The query chooses the model as for ``/predict``. If predictions need a key, this route needs the same key.
     """
     context = context_of(request)
     context.service.keys.check_prediction(context)

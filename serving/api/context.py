@@ -1,4 +1,4 @@
-"""What a handler works with: the parts that all requests share, and what is known about one request."""
+"""The objects that handlers work with: the Service that all requests share, and the RequestContext of one request."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Service:
     admission: Admission
     pipeline: Pipeline
     draining: bool = False
-    """SIGTERM has come: the service is no longer ready, but still answers."""
-    # Held while the repository changes and the changes are recorded, so that they are recorded in their order.
+    """True after SIGTERM: the service is no longer ready, but still responds."""
+    # Held while the repository changes and while the changes are recorded, so that both have the same order.
     _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def scan(self) -> None:
-        """Bring the loaded models in step with the repository."""
+        """Load new model versions, drop removed ones, and record these changes."""
         with self._changing:
             self._record(self.repository.scan())
 
@@ -56,7 +56,7 @@ class Service:
         self.repository.get(name)
 
     def unload_model(self, name: str) -> None:
-        """Take a model out of service, and wait until the requests that use it are answered.
+        """Unload a model, and wait until no request uses it, for at most ``settings.grace`` seconds.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -74,27 +74,27 @@ class Service:
 
 @dataclass(slots=True, eq=False)
 class RequestContext:
-    """What is known about one request beside its ASGI scope."""
+    """What the service keeps about one request, in addition to its ASGI scope."""
 
     service: Service
     raw_headers: Iterable[tuple[bytes, bytes]]
     arrival: float = field(default_factory=time.monotonic)
-    """When the whole request was there, in the time of ``time.monotonic``."""
+    """Time at which the whole request had arrived, in the time of ``time.monotonic``."""
     is_counted: bool = False
-    """The request counts against the limit of predictions in flight."""
+    """Whether the request counts against the limit of predictions in flight."""
     is_rejected: bool = False
-    """The request is a prediction beyond the limit."""
+    """Whether the request is a prediction beyond the limit."""
     _headers: dict[bytes, bytes] | None = None
 
     def arrived(self, path: str) -> None:
-        """Note that the whole request is there. A prediction is counted now, or rejected if the limit is reached."""
+        """Set the time of arrival of the whole request. Count a prediction, or reject it if the limit is reached."""
         self.arrival = time.monotonic()
         if limited_route(path):
             self.is_counted = self.service.admission.enter()
             self.is_rejected = not self.is_counted
 
     def finished(self) -> None:
-        """Note that the response is sent or the client is gone."""
+        """Stop counting the prediction: the response was sent, or the client disconnected."""
         if self.is_counted:
             self.is_counted = False
             self.service.admission.leave()
@@ -105,7 +105,7 @@ class RequestContext:
             raise OverloadedError
 
     def header(self, name: bytes) -> str | None:
-        """Return the value of a header; if several have this name, the last one.
+        """Return the value of a header, of the last one if several have this name.
 
         Litestar's ``request.headers`` takes ten times as long.
         """
@@ -115,14 +115,14 @@ class RequestContext:
         return None if value is None else value.decode("latin-1")
 
     def deadline(self, timeout: object = None) -> float:
-        """Return the time of ``time.monotonic`` after which the caller no longer wants an answer.
+        """Return the time of ``time.monotonic`` after which the caller no longer wants a response.
 
         Args:
             timeout: microseconds from the arrival of the request; None and 0 mean no timeout. The header
                 ``X-Request-Deadline`` gives the same as a point in time, in seconds since 1970.
 
         Raises:
-            InputError: the timeout or the header is not a number from 0 on.
+            InputError: the timeout or the header is not a number of at least 0.
         """
         deadline = math.inf
         if timeout not in (None, 0, "", "0"):
@@ -142,7 +142,7 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     """Return the whole body of ``request``. Litestar's ``request.body()`` takes three times as long.
 
     Raises:
-        InputTooLargeError: it has more than ``limit`` bytes, by its Content-Length or as it arrives.
+        InputTooLargeError: the body has more than ``limit`` bytes, by its Content-Length or by count.
         InputError: the client disconnected.
     """
     context = context_of(request)
@@ -174,5 +174,5 @@ def _number(name: str, value: object) -> float:
         if not 0 <= number < math.inf:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{name} is {value!r}; it must be a number of at least 0") from error
+        raise InputError(f"{name} {value!r}: must be a number of at least 0") from error
     return number

@@ -1,4 +1,4 @@
-"""The decorator of the handlers of predictions."""
+"""The decorator for handlers of predictions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from litestar.types import AnyCallable
 class prediction(HTTPRouteHandler):  # noqa: N801 (a decorator)
     """A POST route. Its function takes the request as its only argument.
 
-    For an ordinary function, Litestar finds and checks the arguments by name and type at every request. This takes half
-    as long as a small model. Litestar has a hook ``before_request``, which gets the request without any checks and may
-    return the response. This decorator therefore uses the function as its own hook.
+    For an ordinary function, Litestar finds and checks the arguments by name and type at every request. That takes half
+    as long as running a small model. Litestar has a hook ``before_request``, which gets the request without any checks
+    and may return the response. This decorator therefore uses the function as its own hook.
     """
 
     def __init__(self, path: str | list[str], **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Around every request: its id, its time, its place in the metrics and the log, and the headers of every response."""
+"""Give every request an id, time it, count it, log it, and add headers to its response."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 # version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
-# For responses that hold data: a browser must not take them for anything else.
+# For responses that hold data: a browser must not treat them as a page or a script.
 DATA_SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-# For pages: everything comes from the service itself; pictures may also come from the page's own canvas.
+# For pages: a browser loads files from this service only. Pictures may also come from the page's own canvas.
 PAGE_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     b"media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -51,11 +51,11 @@ Headers = Iterable[tuple[bytes, bytes]]
 def observed(app: ASGIApp, service: Service) -> ASGIApp:
     """Return ``app`` wrapped so that every request is identified, timed and counted.
 
-    A middleware of Litestar would not see the errors of the router.
+    Litestar's own middleware would miss errors of the router, such as 404.
     """
     recorder, access_log = service.recorder, service.settings.access_log
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
             await app(scope, receive, send)
             return
@@ -68,7 +68,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # While the service drains, the client's next request must go to a connection that will still be there.
+                # While the service drains, the client must send its next request on another connection. This one ends.
                 closing = [(b"connection", b"close")] if service.draining else []
                 security = PAGE_SECURITY if scope.get("path_template") in PAGES else DATA_SECURITY
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
@@ -85,18 +85,18 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             context.finished()
             recorder.in_flight -= 1
             seconds = time.perf_counter() - started
-            # The route as it was declared, so that paths that a caller makes up create no new series.
+            # The declared route, so that made-up paths create no new series in the metrics.
             route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
             recorder.request(route, scope["method"], status, seconds)
             if access_log:
                 log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
             request_fields.reset(token)
 
-    return answer
+    return respond
 
 
 def context_in(scope: Scope, service: Service) -> RequestContext:
-    """Return the context in ``scope``. The server puts one there; without it, as in tests, a new one is made."""
+    """Return the context that the server put into ``scope``, or a new one if there is no server, as in tests."""
     values = cast("dict[str, RequestContext]", scope)
     if SCOPE_KEY not in values:
         values[SCOPE_KEY] = RequestContext(service, scope["headers"])
@@ -104,7 +104,7 @@ def context_in(scope: Scope, service: Service) -> RequestContext:
 
 
 def overloaded(service: Service, scope: HTTPScope) -> Response:
-    """Return the 429 for a prediction that the server rejects by itself, and count it as the middleware would."""
+    """Return the 429 response for a prediction that never reaches the application. Count and log it like any other."""
     path, method = scope["path"], scope["method"]
     _, request_id = identify(scope["headers"])
     service.recorder.request(limited_route(path) or "unmatched", method, 429, 0.0)
@@ -120,14 +120,14 @@ def log_access(method: str, path: str, status: int, **more: object) -> None:
 
 
 def identify(headers: Headers) -> tuple[dict[str, str], bytes]:
-    """Return the log fields of a request and its id: the caller's, that of its trace, or a new one."""
+    """Return the log fields of a request and its id: from ``X-Request-ID``, else from ``traceparent``, else new."""
     request_id, trace = b"", b""
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             request_id = value
         elif name == b"traceparent" and (match := TRACEPARENT.fullmatch(value)):
             trace = match[1]
-    # An id must be unique, not secret. The system's own randomness would take a tenth of the model's time.
+    # An id must be unique, not secret. Random bytes from the system would take a tenth of the model's time.
     request_id = request_id or trace or b"%016x" % random.getrandbits(64)
     fields = {"request_id": request_id.decode()}
     if trace:

@@ -1,4 +1,4 @@
-"""The web page, the API documentation and their files. They are read once, at the start."""
+"""The web page, the API documentation and their files. They are read once, when the service starts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_files() -> dict[str, File]:
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Respond with a file of the pages.
 
-    The name is looked up among the files that were read at the start, so no path leads to any other file.
+    The name must be one of the files that were read when the service started, so no path leads to another file.
     """
     name = PAGES.get(request.scope["path"]) or request.path_params.get("file", "")
     file: File | None = request.app.state.files.get(name)

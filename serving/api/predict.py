@@ -42,11 +42,11 @@ class Prediction(msgspec.Struct):
     probabilities: list[float]
     """Probability of every class, in the order of the classes."""
     accepted: bool
-    """Whether the image seems to be one digit. If not, do not rely on the other members."""
+    """Whether the image seems to be one digit. If not, do not rely on the other fields."""
     reason: RejectionReason | None
     """Why the image is not accepted; null if it is."""
     image: list[list[int]] | UnsetType = UNSET
-    """With ``include=image``: the 28 rows of 28 pixels in 0..255 that the network got, bright ink on black."""
+    """With ``include=image``: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."""
 
 
 class ModelVersion(msgspec.Struct):
@@ -70,8 +70,8 @@ def model_parameters() -> list[Parameter]:
     """Return the OpenAPI descriptions of the query parameters that :func:`model_of` reads."""
     text = Schema(type=OpenAPIType.STRING)
     return [
-        Parameter("model", "query", schema=text, description="Name of the model. The default is a setting."),
-        Parameter("version", "query", schema=text, description="Version of the model. The default is the newest."),
+        Parameter("model", "query", schema=text, description="Name of the model. Without it, the default is used."),
+        Parameter("version", "query", schema=text, description="Version of the model. Without it, the newest is used."),
     ]
 
 
@@ -96,19 +96,19 @@ class PredictOperation(Operation):
                 "include",
                 "query",
                 schema=Schema(type=OpenAPIType.STRING, enum=list(INCLUDES)),
-                description="With image, each prediction also has the 28x28 pixels that the network got.",
+                description="With image, each prediction also has the 28x28 pixels of the model's input.",
             ),
             Parameter(
                 "timeout",
                 "query",
                 schema=number,
-                description="Microseconds after which the caller no longer wants a response.",
+                description="Microseconds after which the caller no longer wants a response. 0 means no limit.",
             ),
             Parameter(
                 "X-Request-Deadline",
                 "header",
                 schema=number,
-                description="The same as a point in time, in seconds since 1970.",
+                description="Time after which the caller no longer wants a response, in seconds since 1970.",
             ),
         ]
         square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)
@@ -156,7 +156,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     context = context_of(request)
     service = context.service
     service.keys.check_prediction(context)
-    # Most requests have no query, and Litestar would take some time to find that out.
+    # Most requests have no query. Litestar would take some time to parse even an empty one.
     query = request.query_params if request.scope["query_string"] else {}
     model = model_of(service, query)
     deadline = context.deadline(query.get("timeout"))

@@ -1,4 +1,4 @@
-"""Exceptions to error responses: RFC 9457 problem documents, and under /v2 the inference protocol's own form."""
+"""Map exceptions to error responses: problem documents (RFC 9457), under /v2 errors of the inference protocol."""
 
 from __future__ import annotations
 
@@ -103,19 +103,19 @@ def on_method_not_allowed(request: AnyRequest, error: MethodNotAllowedException)
     # Litestar writes the name of the header in upper or in lower case.
     allow = {name.title(): value for name, value in (error.headers or {}).items()}["Allow"]
     path = request.scope["path"]
-    return problem(path, 405, f"{path} does not offer {request.method}; it offers {allow}", {"Allow": allow})
+    return problem(path, 405, f"{path} does not allow {request.method}; use {allow}", {"Allow": allow})
 
 
 def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
-    """Answer for a body that Litestar itself has read, such as a form."""
+    """Respond to a body over the limit that Litestar itself has read, such as a form."""
     limit = context_of(request).service.settings.max_body
     return problem(request.scope["path"], 413, f"the body is over the limit of {limit} bytes")
 
 
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
-    """Answer for a fault of the service. The log has the details; the caller does not get them."""
+    """Respond to a fault of the service. The log has the details; the caller does not get them."""
     log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
-    return problem(request.scope["path"], 500, "The service failed on this request; the reason is in its log.")
+    return problem(request.scope["path"], 500, "the service failed on this request; its log gives the reason")
 
 
 HANDLERS: Any = {

@@ -1,4 +1,4 @@
-"""A response that goes out in one piece, through ASGI or as bytes for the socket."""
+"""A response that is sent in one piece, through ASGI or as bytes for the socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from litestar.types import Receive, Scope, Send
 
 @dataclass(frozen=True)
 class Response:
-    """A status, headers and a whole body. Litestar's own way from here to the server takes as long as the model."""
+    """A status, headers and a whole body. Litestar needs as long as the model to send its own response classes."""
 
     body: bytes
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Admission: how many predictions may be in flight in one worker, and which routes count as predictions.
 
-A request beyond the limit is rejected with OverloadedError, which api/problems.py maps to 429 as any other exception.
-The server asks here before it reads a request's body, so that a rejected request costs next to nothing.
+A request beyond the limit is rejected with OverloadedError, which api/problems.py maps to status 429. The server checks
+the limit before it reads a request's body, so that a rejected request costs little.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def limited_route(path: str) -> str | None:
 
 
 class Admission:
-    """Counts the predictions in flight in one worker, from the whole request to the end of its response."""
+    """Counts the predictions in flight in one worker.
+
+    A prediction is in flight from the arrival of its whole request to the end of its response.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -48,5 +51,5 @@ class Admission:
         return True
 
     def leave(self) -> None:
-        """Stop counting a prediction that entered."""
+        """Stop counting a prediction that :meth:`enter` counted."""
         self._in_flight -= 1

@@ -1,4 +1,4 @@
-"""The way of a request through a model: queue -> infer -> encode, before its deadline or not at all."""
+"""Run a request through a model: queue -> infer -> encode. A request whose deadline has passed does not run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from serving.telemetry.timing import Timing
 
 T = TypeVar("T")
 
-# A request with more images than this many batches goes to a thread. For a smaller one the change of thread would
-# cost as much as the work.
+# A request with more images than this many batches runs on a thread. For a smaller request, switching to a thread
+# would take as long as the work.
 INLINE_BATCHES = 2
 
 
@@ -37,19 +37,19 @@ class Pipeline:
         deadline: float,
         encode: Callable[[ModelOutput], T],
     ) -> T:
-        """Infer uint8 ``images [N, 28, 28]`` and return what ``encode`` makes of the model's output.
+        """Run ``model`` on uint8 ``images [N, 28, 28]`` and return ``encode(output)``.
 
         Args:
             timing: its stage ``decode`` has ended; the later stages are timed here.
             deadline: in the time of ``time.monotonic``; infinity for none.
 
         Raises:
-            DeadlineExceededError: the deadline passed before the work began.
+            DeadlineExceededError: the deadline passed before inference began.
         """
         try:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
-                    return await self.threads.run(lambda: self._run_now(model, images, timing, deadline, encode))
+                    return await self.threads.run(lambda: self._run_on_thread(model, images, timing, deadline, encode))
                 output = await self._batches.classify(model, images, timing, deadline)
                 return self._encode(model, images, timing, encode, output)
         except DeadlineExceededError:
@@ -58,7 +58,7 @@ class Pipeline:
             self._recorder.failed(model)
             raise
 
-    def _run_now(
+    def _run_on_thread(
         self, model: Model, images: Images, timing: Timing, deadline: float, encode: Callable[[ModelOutput], T]
     ) -> T:
         timing.end("queue")

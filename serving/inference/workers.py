@@ -1,4 +1,4 @@
-"""Threads for large pieces of work, so that they do not keep single digits waiting."""
+"""Threads for large requests, so that requests with a single image do not wait for them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-# A body of more bytes than this is decoded on a thread. For a smaller body the change of thread would cost as much
-# as the work.
+# A body of more bytes than this is decoded on a thread. For a smaller body, switching to a thread would take as long as
+# the work.
 INLINE_BYTES = 16_384
 
-# Large pieces of work at a time in one worker process.
+# Number of these threads in one worker process.
 THREADS = 2
-# Added to the niceness of these threads, so that the event loop and its single digits go first.
+# Added to the niceness of these threads, so that the event loop with the small requests runs first.
 NICENESS = 10
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class WorkerThreads:
 
 
 def _lower_priority() -> None:
-    # On Linux each thread has a niceness of its own. On other systems it belongs to the whole process.
+    # On Linux each thread has its own niceness. On other systems the niceness belongs to the whole process.
     with contextlib.suppress(OSError, AttributeError):
         if os.uname().sysname == "Linux":
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

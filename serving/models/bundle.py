@@ -4,7 +4,7 @@
                                   model.onnx
                                   model.torchscript.pt
                                   model.int8.onnx       if it was exported with --int8
-                                  golden.npz            digits with the logits of the eager network
+                                  golden.npz            digits, and the logits of the eager network for them
 
 The package ``export`` writes bundles. This module reads them.
 """
@@ -51,13 +51,13 @@ class Equivalence(msgspec.Struct, frozen=True):
     images: int
     """Images compared."""
     labels_differing: int
-    """Images that got another label than from the eager network."""
+    """Images for which this format and the eager network give different labels."""
     logits_difference: float
-    """Largest absolute difference of a logit."""
+    """Largest absolute difference of a logit between this format and the eager network."""
     probabilities_difference: float
     """Largest absolute difference of a probability."""
     tolerance: float
-    """Largest difference allowed, at the export and wherever the bundle is loaded."""
+    """Largest difference allowed, at the export and whenever the bundle is loaded."""
     novelty_difference: float
     """Largest absolute difference of a novelty score."""
 
@@ -68,8 +68,8 @@ class RejectionThreshold(msgspec.Struct, frozen=True):
     threshold: float
     """An image with a higher novelty score is rejected."""
     false_rejections: dict[str, float]
-    """Share of clean digits that are rejected. The keys are ``validation``, which the threshold was chosen on, and
-    ``test``."""
+    """Share of clean digits that are rejected. The keys are ``validation`` and ``test``. The threshold was chosen
+    on the validation set."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +154,6 @@ def _check(path: Path, expected: File) -> None:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     if actual.bytes != expected.bytes:
-        raise BundleError(f"{path} has {actual.bytes} bytes, its manifest says {expected.bytes}")
+        raise BundleError(f"{path} has {actual.bytes} bytes, but its manifest says {expected.bytes}")
     if actual.sha256 != expected.sha256:
-        raise BundleError(f"{path} was altered: its SHA-256 is {actual.sha256}, its manifest says {expected.sha256}")
+        raise BundleError(f"{path} was altered: its SHA-256 is {actual.sha256}, not {expected.sha256}")

@@ -17,11 +17,11 @@ from serving.contract import IMAGE_SIZE, Images, ModelOutput
 from serving.errors import BundleError
 from serving.models.bundle import Tensor
 
-# A larger batch runs in pieces of this many images. From here on the time per image no longer falls, and onnxruntime
-# keeps memory for the largest batch that it has seen.
+# A larger batch runs in pieces of this many images. Beyond this size the time per image no longer falls, and
+# onnxruntime keeps memory for the largest batch that it ever ran.
 IMAGES_PER_RUN = 16
 
-# The speed of a session is the best of this many runs.
+# The time per image is the shortest of this many runs.
 SPEED_RUNS = 3
 
 # onnxruntime's level for errors. On lower levels it prints warnings about the machine to standard error.
@@ -50,8 +50,8 @@ class Classifier:
 
     def __init__(self, path: Path) -> None:
         options = ort.SessionOptions()
-        # The service scales by processes. By default onnxruntime starts a thread for each core of the host, whatever
-        # share of the host this process may use, and its threads spin while they wait.
+        # The service scales by processes. By default onnxruntime starts a thread for each core of the host, even if
+        # this process may use only some of the cores, and its threads spin while they wait.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = ORT_LOG_ERRORS
@@ -104,7 +104,7 @@ class Classifier:
         return difference
 
     def seconds_per_image(self) -> float:
-        """Measure how long an image of a full batch takes on this CPU."""
+        """Return the time per image in a batch of ``IMAGES_PER_RUN`` images, measured on this CPU."""
         images = np.zeros((IMAGES_PER_RUN, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         return min(timeit.repeat(lambda: self.classify(images), number=1, repeat=SPEED_RUNS)) / IMAGES_PER_RUN
 

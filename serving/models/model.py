@@ -12,13 +12,13 @@ from serving.models import bundle
 from serving.models.bundle import Bundle
 from serving.models.classifier import INPUTS, Classifier, outputs
 
-# The longest time, in seconds, that one batch may keep the event loop from its sockets.
+# The longest time, in seconds, for which one batch may block the event loop.
 BATCH_SECONDS = 0.0005
 # A slow model gets at least this batch size. The time per image hardly falls beyond it.
 MIN_BATCH_SIZE = 8
 
 Reasons = Mapping[int, RejectionReason | None]
-"""Why images were rejected before the model saw them, by their position in the request."""
+"""Why images were rejected before inference, by their index in the request. None: not rejected so far."""
 
 
 class Model:
@@ -35,7 +35,7 @@ class Model:
     precision: str
     """The arithmetic of the served file: ``float32`` or ``int8``."""
     batch_size: int
-    """Images that the event loop infers before it looks at its sockets again."""
+    """Images in one batch. The event loop serves its sockets between two batches."""
 
     def __init__(self, verified: Bundle, classifier: Classifier, batch_size: int) -> None:
         manifest = verified.manifest
@@ -56,7 +56,7 @@ class Model:
         Args:
             images: uint8 ``[N, 28, 28]``.
             output: the model output for these images.
-            reasons: what decoding has already found.
+            reasons: the reasons that decoding has already found.
         """
         threshold = self.bundle.manifest.novelty.threshold
         # Comparing bytes is several times as fast as NumPy's any() on a single image.
@@ -90,7 +90,7 @@ def load_folder(folder: Path) -> Model:
     """Load the bundle in ``folder`` and verify it on this CPU.
 
     Raises:
-        BundleError: the bundle is incomplete or altered, or it does not compute what its manifest certifies.
+        BundleError: the bundle is incomplete or altered, or its outputs differ from the certified ones.
     """
     found = bundle.read(folder)
     file = found.manifest.serve

@@ -78,9 +78,9 @@ def load(repository: Path, name: str, version: int | None = None) -> Model:
 class Repository:
     """The models of a repository folder, with the newest versions of each model loaded.
 
-    :meth:`scan` brings the loaded versions in step with the folder. A version that cannot be verified is rejected, and
-    is tried again when its files change. Versions that are already loaded stay loaded. Threads may share a repository:
-    a reader sees the state before a scan or after it.
+    :meth:`scan` loads new versions and drops removed ones. A version that cannot be verified is rejected, and is tried
+    again when its files change. If the files of a loaded version are damaged, the loaded version stays. Threads may
+    share a repository: a reader gets the versions of a model from before a scan or from after it, never a mixture.
 
     Args:
         folder: the repository on disk.
@@ -94,10 +94,10 @@ class Repository:
         self._keep = keep
         self._unloaded = unloaded
         self._scanning = threading.Lock()
-        # By name, then by version, newest first. A scan replaces the whole dictionary and never changes it, so readers
-        # need no lock.
+        # By name, then by version, newest first. A scan replaces the dictionary after each model and never changes it
+        # in place, so readers need no lock.
         self._models: dict[str, dict[str, Model]] = {}
-        # By name and version: why the files on disk were rejected, and the files that were last tried.
+        # By name and version: why the files on disk were rejected, and the fingerprints of the files that were tried.
         self._rejected: dict[tuple[str, str], str] = {}
         self._fingerprints: dict[tuple[str, str], tuple[Fingerprint, ...]] = {}
 
@@ -158,7 +158,7 @@ class Repository:
             try:
                 names = self._names()
             except OSError as error:
-                # A network share may be away for a moment. That must not take any model out of service.
+                # A network share may be unreachable for a moment. That must not unload any model.
                 log.warning("cannot read the model repository; the loaded models stay: %s", error)
                 return []
             return [change for name in {*names, *self._models} for change in self._scan_model(name)]
@@ -169,7 +169,7 @@ class Repository:
         The model may still be unavailable afterwards; then :meth:`get` raises an error with the reason.
 
         Raises:
-            ModelNotFoundError: no model may have this name.
+            ModelNotFoundError: the name is not a valid name of a model.
         """
         _check_name(name)
         (self._unloaded / name).unlink(missing_ok=True)
@@ -179,9 +179,9 @@ class Repository:
         return self.scan()
 
     def unload(self, name: str) -> list[Change]:
-        """Take a model out of service. Return the changes.
+        """Unload a model. Return the changes.
 
-        Requests that already use the model go on; :meth:`Model.drain` waits for them.
+        Requests that already use the model continue; :meth:`Model.drain` waits for them.
 
         Raises:
             ModelNotFoundError: there is no such model.

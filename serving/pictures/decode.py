@@ -42,7 +42,7 @@ def decode_grey(content: bytes, max_pixels: int) -> Grey:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns about oddities in files that it can read all the same.
+            # Pillow warns about unusual files even if it can read them.
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
             # open() has read only the header. Check before load(), so that a decompression bomb is never unpacked.
@@ -55,7 +55,7 @@ def decode_grey(content: bytes, max_pixels: int) -> Grey:
             return _grey(ImageOps.exif_transpose(picture))
     except InputError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow has a limit of its own and checks it in open()
+    except Image.DecompressionBombError as error:  # Pillow checks its own limit in open()
         raise InputTooLargeError(
             f"the picture is too large: {error}; must be at most {max_pixels} pixels; send a smaller picture"
         ) from error
@@ -74,14 +74,17 @@ def _grey(picture: Image.Image) -> Grey:
 
 
 def _deep_to_grey(picture: Image.Image) -> Grey:
-    """Convert more than 8 bits a pixel. The file does not state its scale: values over 255 are taken as 16 bits."""
+    """Convert a picture with more than 8 bits per pixel.
+
+    The file does not state its scale. If a value is over 255, all values are taken as 16-bit values.
+    """
     values = np.asarray(picture, dtype=np.float32)
     scaled = values / 257 if values.max(initial=0) > WHITE else values  # 257 = 65535 / 255
     return np.clip(scaled, BLACK, WHITE)
 
 
 def _with_background(picture: Image.Image) -> Grey:
-    """Put a transparent picture on black or white, whichever its visible part contrasts with."""
+    """Put a transparent picture on black or white, whichever contrasts more with its visible part."""
     grey, alpha = (np.asarray(band, dtype=np.float32) for band in picture.convert("RGBA").convert("LA").split())
     opacity = alpha / 255
     mean = float((grey * opacity).sum() / opacity.sum()) if opacity.any() else 0.0

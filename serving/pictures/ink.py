@@ -1,7 +1,8 @@
 """Find the ink on a page: how much each pixel stands out from the paper around it.
 
-The paper may be darker or brighter than the ink, and it may be lit unevenly. The thresholds were chosen on MNIST's
-training images, drawn as in ``benchmarks/drawings.py``.
+A page is a picture as an array of grey values. Ink is what the pen left, and paper is the rest of the page. The paper
+may be darker or brighter than the ink, and it may be lit unevenly. The thresholds were chosen on MNIST's training
+images, drawn as in ``benchmarks/drawings.py``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from PIL import Image
 from serving.pictures.decode import Grey
 from serving.pictures.morphology import grey_opening, median_filter, uniform_filter
 
-# Longer side in pixels of the reduced page on which the ink is located, and of the close-up on which it is measured.
+# The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
 # The digit ends up in a box of 20 pixels, so more pixels than these would only take time.
 OVERVIEW = 96
 CLOSE_UP = 80
 # Paper kept on each side of the ink in the close-up, as a share of the ink's longer side. MNIST has at least 0.2.
 CLOSE_UP_MARGIN = 0.3
-# A picture with a shorter longer side than this, in pixels, is enlarged to it first: the filters have windows of 3
-# pixels, which would be broader than its strokes.
+# A picture whose longer side has fewer pixels than this is enlarged first. The filters have windows of 3 pixels, which
+# would be broader than the strokes of a smaller picture.
 ENLARGE_BELOW = 28
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 4
@@ -29,24 +30,24 @@ LEAST_SIDE = 4
 LEAST_CONTRAST = 8.0
 # Ink weaker than this share of the strongest ink is paper, noise or shadow.
 FAINT = 0.25
-# Pixels that differ from their surroundings by fewer standard deviations of the noise are paper ...
+# Pixels that differ from their surroundings by fewer standard deviations of the noise than this are paper.
 NOISE = 3
-# ... and if no ink exceeds this many, the page is empty.
+# If no ink differs by this many standard deviations of the noise, the page is empty.
 NOISE_OF_EMPTY = 4
 # Standard deviation of normally distributed noise, divided by the median of its absolute values.
 DEVIATION = 1.4826
 
 # Grey levels within which two pixels of paper are the same shade.
 SAME_SHADE = 16
-# Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper ...
+# Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper.
 EVEN_BORDER = 0.6
-# ... or if something stands out that is broader in both directions than this share of the page's longer side. No stroke
-# is as broad.
+# Paper is also lit unevenly if something stands out that is broader in both directions than this share of the page's
+# longer side. No stroke is that broad.
 TOO_BROAD = 0.42
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33
-# Width of the frame that is taken for paper, as a share of each side: MNIST's own margin, 4 of 28 pixels.
+# Width of the frame that mostly holds paper, as a share of each side: the margin in MNIST, 4 of 28 pixels.
 MARGIN = 1 / 7
 
 Ink = npt.NDArray[np.float32]
@@ -95,7 +96,7 @@ def measure_ink(page: Grey, *, even: bool = False) -> Ink | None:
 
 
 def is_uneven(ink: Ink, border: Grey) -> bool:
-    """Whether the paper is lit unevenly. ``border`` is the page's border less the shade of the paper."""
+    """Return whether the paper is lit unevenly. ``border`` is the page's border minus the shade of the paper."""
     if float((np.abs(border) < SAME_SHADE).mean()) < EVEN_BORDER:
         return True
     too_broad = round(TOO_BROAD * max(ink.shape))
@@ -109,7 +110,7 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
 
     Args:
         page: brightness, ``[H, W]``.
-        smooth: the page without noise, of which the paper is estimated.
+        smooth: the page without noise, from which the paper is estimated.
     """
     window = round(PAPER_WINDOW * max(page.shape))
     # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
@@ -117,16 +118,16 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
     relief = (page - uniform_filter(page, window))[~margin_of(page.shape)]
     sign = 1 if float((relief**3).sum()) > 0 else -1
     ink: Ink = sign * page - grey_opening(sign * smooth, window)
-    return ink - np.median(ink)  # most of the page is paper
+    return ink - np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
 
 
 def border_of(page: Grey) -> Grey:
-    """The outermost pixels, one-dimensional."""
+    """Return the outermost pixels as a one-dimensional array."""
     return np.concatenate([page[0], page[-1], page[1:-1, 0], page[1:-1, -1]])
 
 
 def margin_of(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """A mask of the frame, ``MARGIN`` of each side wide, in which a page has mostly paper."""
+    """Return a mask of the frame of a page. The frame is ``MARGIN`` of each side wide and mostly holds paper."""
     margin = np.ones(shape, bool)
     y, x = (max(1, round(size * MARGIN)) for size in shape)
     margin[y:-y, x:-x] = False
@@ -134,14 +135,14 @@ def margin_of(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def most_common_shade(values: Grey) -> float:
-    """The value with the most other values within ``SAME_SHADE``; the median of such values if there are several."""
+    """Return the value that has the most other values within ``SAME_SHADE``; of several such values the median."""
     values = np.sort(values)
     near = np.searchsorted(values, values + SAME_SHADE, "right") - np.searchsorted(values, values - SAME_SHADE)
     return float(np.median(values[near == near.max()]))
 
 
 def strongest(ink: Ink) -> float:
-    """The highest mean of 2x2 pixels; a single strong pixel is likely noise."""
+    """Return the highest mean of 2x2 pixels, because a single strong pixel is likely noise."""
     rows = ink[:-1] + ink[1:]
     return float((rows[:, :-1] + rows[:, 1:]).max()) / 4
 
@@ -160,7 +161,7 @@ def resize(page: Grey, factor: float) -> Grey:
 
 
 def reduce(page: Grey, longest: int) -> Grey:
-    """Average a page down so that no side has more than ``longest`` pixels. A smaller page is returned as it is."""
+    """Average a page down so that no side has more than ``longest`` pixels. A smaller page is returned unchanged."""
     factor = max(page.shape) / longest
     if factor <= 1:
         return page
@@ -169,7 +170,7 @@ def reduce(page: Grey, longest: int) -> Grey:
 
 
 def crop_to_ink(page: Grey, ink: Ink) -> Grey:
-    """Crop a page to the ink that was found on its reduced form, with ``CLOSE_UP_MARGIN`` of paper around it."""
+    """Crop a page to the ink that was found on the reduced page, with ``CLOSE_UP_MARGIN`` of paper around it."""
     factor = max(page.shape) / max(ink.shape)
     spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]
     margin = 1 + CLOSE_UP_MARGIN * max(end - start for start, end in spans)

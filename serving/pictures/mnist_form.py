@@ -1,12 +1,12 @@
-"""Bring a picture of a digit into MNIST's form: 28x28 pixels, bright ink on black, in size and position as MNIST's.
+"""Convert a picture of a digit to MNIST's form: a 28x28 image, bright ink on black, scaled and centred as in MNIST.
 
     decode -> find the ink -> remove specks, count digits -> widen thin strokes -> shrink to 20x20 -> centre in 28x28
 
-The last two steps are those by which MNIST itself was made, as reconstructed for QMNIST (Yadav and Bottou,
-arXiv:1905.10498): the box around the ink is made square, averaged down to 20x20, stretched to full ink, and pasted
-into 28x28 so that the centre of mass lies in the middle. The steps before them do what a scan of black ink did not
-need: they handle light and dark, uneven paper, dirt and thin pens. What each of them gains is measured in the last
-table of ``benchmarks/results/robustness.md``.
+The last two steps are the steps that made MNIST itself, as reconstructed for QMNIST (Yadav and Bottou,
+arXiv:1905.10498). The box around the ink is made square, averaged down to 20x20 and stretched to the full range of
+brightness. Then it is pasted into 28x28 so that the centre of mass lies in the middle. The steps before them handle
+what MNIST's scans of black ink did not contain: bright ink on dark paper, uneven paper, dirt and thin pens. The table
+"step switched off" in ``benchmarks/results/robustness.md`` shows what each step gains.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from serving.pictures.ink import Ink, border_of, find_ink, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.pieces import count_digits, erase, find_pieces, split_specks
 
-# The longest side of the digit within an image of MNIST, in pixels.
+# The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
 # MNIST shifts by whole pixels, so that the centre of mass lies between 14 and 15, counted from the image's edge.
 CENTRE = 14.5
-# Pixels by which the centre of mass of an image in MNIST's form may differ from that. MNIST's own differ by at most
-# 0.5; other programs that centre by mass round differently.
+# An image counts as MNIST's form if its centre of mass differs from CENTRE by at most this many pixels. MNIST's own
+# images differ by at most 0.5, but other programs that centre by mass round differently.
 CENTRE_TOLERANCE = 0.75
-# Pixels by which the digit of such an image may be longer than the box, for the same reason.
+# Pixels by which the digit of such an image may be longer than BOX, because other programs round differently.
 BOX_TOLERANCE = 1
-# Strokes are widened to at least this many pixels of MNIST's box. MNIST's own are 2.5 pixels wide in the median.
+# Strokes are widened to at least this many pixels of MNIST's box. The median stroke of MNIST is 2.5 pixels wide.
 LEAST_STROKE = 2.0
-# Ink with a shorter longer side than this is enlarged to it before it is widened. One pixel more is then a small step:
-# a third of a pixel of the box.
+# Before strokes are widened, ink whose longer side has fewer pixels than this is enlarged. Strokes can only grow by
+# whole pixels, and one pixel of the enlarged ink is only a third of a pixel of the box.
 WIDENING_SIDE = 3 * BOX
 
 Reason = Literal["empty", "several"]
@@ -46,7 +46,7 @@ class Digit(NamedTuple):
     image: Images
     """Uint8 ``[28, 28]``, bright ink on black; zeros if the picture is empty."""
     reason: Reason | None = None
-    """Why the picture does not hold one digit, or None if it may."""
+    """Why the picture does not show one digit, or None if decoding found no such reason."""
 
 
 def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
@@ -82,7 +82,7 @@ def _on_black(page: Grey) -> Ink:
 
 
 def is_mnist_form(image: Ink) -> bool:
-    """Whether a 28x28 image is in MNIST's form already: black paper, the digit in its box and centred by mass."""
+    """Return whether a 28x28 image has MNIST's form already: black paper, the digit in its box and centred by mass."""
     if image.min() < 0 or not image.any():
         return False
     _, _, height, width = _bounds(image)
@@ -111,7 +111,7 @@ def _stroke_width(ink: Ink) -> float:
     """Estimate the mean width of the strokes, in pixels: their area divided by half the length of their edges."""
     line = np.pad(ink > 0.5 * strongest(ink), 1)
     steps = np.count_nonzero(line[1:] != line[:-1]) + np.count_nonzero(line[:, 1:] != line[:, :-1])
-    # The steps of a pixel edge are longer than the edge, on average over all directions by 4 / pi.
+    # An edge made of pixel steps is longer than the true edge: by the factor 4 / pi, averaged over all directions.
     edges = steps * np.pi / 4
     return 2 * np.count_nonzero(line) / max(1.0, edges)
 
@@ -139,14 +139,14 @@ def centre_in_frame(digit: Ink) -> Images:
 
 
 def _bounds(ink: Ink) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the box around the ink."""
+    """Return top, left, height and width of the box around the ink."""
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
 
 
 def _centre_of_mass(ink: Ink) -> tuple[float, float]:
-    """Row and column of the centre of mass, counted from the image's edge: the middle of pixel i is i + 0.5."""
+    """Return row and column of the centre of mass, counted from the image's edge: the middle of pixel i is i + 0.5."""
     total = float(ink.sum())
     rows, columns = (
         float((ink.sum(axis=1 - axis) * (np.arange(ink.shape[axis]) + 0.5)).sum()) / total for axis in (0, 1)

@@ -1,8 +1,8 @@
 """Filters over small square windows, in numpy and Pillow.
 
 The names, the windows and the results are those of ``scipy.ndimage`` with ``mode="nearest"`` (a pixel beyond the edge
-counts as the nearest pixel inside). The service does not depend on scipy, which is far larger than the rest of it.
-Every function takes and returns float32 ``[H, W]``.
+counts as the nearest pixel inside). The service does not depend on scipy, because scipy is far larger than the rest of
+the service. Every function takes and returns float32 ``[H, W]``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def grey_erosion(x: Floats, size: int) -> Floats:
 
 
 def grey_dilation(x: Floats, size: int) -> Floats:
-    """Replace each pixel by the maximum over a ``size`` x ``size`` window, the mirror image of the erosion's."""
+    """Replace each pixel by the maximum over a ``size`` x ``size`` window, mirrored from that of the erosion."""
     before = size - 1 - size // 2
     return _running(np.maximum, _running(np.maximum, x, size, before).T, size, before).T
 
@@ -34,7 +34,7 @@ def grey_opening(x: Floats, size: int) -> Floats:
 def uniform_filter(x: Floats, size: int) -> Floats:
     """Replace each pixel by the mean over a ``size`` x ``size`` window."""
     before, after = size // 2, size - 1 - size // 2
-    for _ in range(2):  # along the columns; then, transposed, along the rows
+    for _ in range(2):  # First along the columns, then, transposed, along the rows.
         sums = np.pad(x, [(before + 1, after), (0, 0)], mode="edge").cumsum(axis=0, dtype=np.float64)
         x = ((sums[size:] - sums[:-size]) / size).T
     return x.astype(np.float32)
@@ -46,11 +46,11 @@ def median_filter(x: Floats) -> Floats:
 
 
 def _running(extreme: np.ufunc, x: Floats, size: int, before: int) -> Floats:
-    """The minimum or maximum of ``size`` neighbours along the columns, ``before`` of them above the pixel itself.
+    """Return the minimum or maximum of ``size`` neighbours along the columns, ``before`` of them above the pixel.
 
-    Takes a constant number of operations a pixel, whatever the size: the algorithm of van Herk and of Gil and Werman.
+    The number of operations per pixel does not depend on the size: the algorithm of van Herk and of Gil and Werman.
     The column is cut into blocks of ``size`` pixels. Every window covers the end of one block and the start of the
-    next, so that two accumulated extremes are enough, one from the start of each block and one from its end.
+    next, so two accumulated extremes are enough: one from the start of each block and one from its end.
     """
     length = len(x)
     blocks = -(-(length + size - 1) // size)

@@ -10,12 +10,12 @@ import numpy as np
 
 from serving.pictures.ink import Ink
 
-# A piece with less ink than this share of the largest piece's is a speck of dirt or a part of a shadow's edge.
+# A piece is a speck (dirt, or a part of a shadow's edge) if it has less than this share of the largest piece's ink.
 SPECK = 0.08
-# Between two digits lies a gap of at least this share of their common height or width, whichever is smaller. The
-# strokes of one digit, for instance of a 5, are closer to each other.
+# The gap between two digits is at least this share of their common height or width, whichever is smaller. The gaps
+# between the strokes of one digit, for instance of a 5, are narrower.
 GAP = 0.2
-# Parts on two sides of a gap are digits only if each has at least this share of all the ink.
+# A part on one side of a gap counts as a digit only if it has at least this share of all the ink.
 DIGIT = 0.2
 
 
@@ -93,7 +93,7 @@ def erase(ink: Ink, pieces: Iterable[Piece]) -> Ink:
 
 
 def count_digits(pieces: Sequence[Piece]) -> int:
-    """Return how many digits stand beside or above each other: parts of similar mass with clear paper between them."""
+    """Return the number of digits side by side or above each other: parts of similar mass with a gap between them."""
     if len(pieces) == 1:
         return 1
     height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
@@ -107,7 +107,7 @@ def count_digits(pieces: Sequence[Piece]) -> int:
 
 
 def _masses_between_gaps(pieces: Sequence[Piece], start: str, end: str, gap: float) -> list[float]:
-    """Group the pieces along one axis wherever the paper between them is narrower than ``gap``; return the masses."""
+    """Join pieces along one axis if the gap between them is narrower than ``gap``. Return the masses of the groups."""
     masses: list[float] = []
     reached = -gap
     for piece in sorted(pieces, key=attrgetter(start)):

@@ -1,4 +1,4 @@
-"""Give back the memory that only the start needed, and keep none of what large requests take."""
+"""Return memory to the system: what only the start of the service needed, and what large requests have used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KEPT_BYTES = 1 << 18
 
 
 def settle() -> None:
-    """Give back memory. Call it once, when everything is loaded and before the first request.
+    """Return memory to the system. Call this once, when everything is loaded and before the first request.
 
-    Setting up a session runs through a large part of onnxruntime, and answering requests through a small one. Code and
-    constants are mapped from files and never change, so a page that is given back and needed again comes from the
-    system's cache. This saves a third of a worker's resident memory.
+    Setting up a session uses a large part of onnxruntime's code, and inference uses a small part. Code and constants
+    are mapped from files and never change. If a page of them is returned and needed again, the system reads it from its
+    cache. This saves a third of a worker's resident memory.
     """
     gc.collect()
-    # What exists now stays; later collections need not look at it again.
+    # What exists now is never freed, so later collections can skip it.
     gc.freeze()
     if sys.platform != "linux":
         return
@@ -35,14 +35,14 @@ def settle() -> None:
         for begin, end in _unchanged_file_mappings():
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_DONTNEED)
         # For glibc's allocator. By default its thresholds rise with the largest buffer ever freed, and each thread
-        # keeps a heap of its own.
+        # keeps its own heap.
         libc.malloc_trim(0)
         for parameter, value in ((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_ARENA_MAX, 1)):
             libc.mallopt(parameter, value)
 
 
 def _unchanged_file_mappings() -> Iterator[tuple[int, int]]:
-    """Yield the address ranges that hold exactly what a file holds: read-only, and not changed by the loader either."""
+    """Yield the address ranges that are mapped from a file, are read-only, and were not changed by the loader."""
     mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
     for mapping in mappings[1:]:
         addresses, permissions, _, _, inode = mapping.split(maxsplit=5)[:5]

@@ -1,19 +1,20 @@
-"""One connection: uvicorn's HTTP/1.1 protocol, with bounds on what a client may hold open. The only file that touches
-uvicorn's internals.
+"""One connection: uvicorn's HTTP/1.1 protocol, with limits on the time and the memory that a client may take.
 
-A connection is in one of five states, by what it reads:
+This is the only file that touches uvicorn's internals. A connection is in one of five states:
 
-    state      what it waits for                   leaves when                     timer
-    IDLE       a request                           its first byte is there         request_timeout; after a response
-                                                                                   keep_alive, which uvicorn keeps
-    HEAD       the rest of the line and headers    they end: BODY, or DISCARD if   request_timeout
-                                                   too many predictions are in flight
-    BODY       the rest of the body                it ends: ANSWERING              request_timeout
-    DISCARD    the rest of a rejected body         it ends: 429, then IDLE         request_timeout
-    ANSWERING  the application's response          it is sent: IDLE                none
+    state       what it waits for                  ends when                          timer
+    IDLE        a request                          its first byte arrives: HEAD       request_timeout; after a response
+                                                                                      keep_alive, which uvicorn keeps
+    HEAD        the rest of the line and headers   they are complete: BODY, or        request_timeout
+                                                   DISCARD if too many predictions
+                                                   are in flight
+    BODY        the rest of the body               it is complete: RESPONDING         request_timeout
+    DISCARD     the rest of a rejected body        it is complete: 429, then IDLE     request_timeout
+    RESPONDING  the application's response         it is sent: IDLE                   none
 
-A request that came whole, as nearly all do, goes through the states within one call of data_received and sets no timer.
-A pipelined request comes before the response to the one before it: ANSWERING goes to HEAD, and uvicorn queues it.
+Nearly every request arrives whole. It passes through the states within one call of data_received and sets no timer. A
+pipelined request arrives before the response to the previous request is sent. The state then changes from RESPONDING to
+HEAD, and uvicorn queues the request.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class State(enum.Enum):
     HEAD = enum.auto()
     BODY = enum.auto()
     DISCARD = enum.auto()
-    ANSWERING = enum.auto()
+    RESPONDING = enum.auto()
 
 
 class Protocol(HttpToolsProtocol):
-    """A connection that must send each request in time, and whose predictions are counted as they arrive.
+    """A connection that limits the time of each request, and counts each prediction as soon as it has arrived.
 
-    They are counted here and not in the application: a busy event loop takes all requests off their sockets before it
-    starts with the first one, so only the connections know how many wait.
+    Predictions are counted here and not in the application. A busy event loop reads all requests from their sockets
+    before the application starts on the first one, so the application would count the waiting requests too late.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -76,8 +77,8 @@ class Protocol(HttpToolsProtocol):
             self._received += len(data)
             self._check_size()
             self._start_timer()
-        elif self._has_answered() and self.timeout_keep_alive_task is None:
-            # Line breaks between two requests start none, but they have stopped uvicorn's keep-alive timer.
+        elif self._has_responded() and self.timeout_keep_alive_task is None:
+            # Line breaks between two requests do not begin a request, but they stopped uvicorn's keep-alive timer.
             self._start_timer()
 
     # The parser
@@ -92,7 +93,8 @@ class Protocol(HttpToolsProtocol):
             self._state = State.DISCARD
             self.cycle = Discarded()  # type: ignore[assignment]
             if self.expect_100_continue:
-                # The client asks before it sends its body. Whether a body follows this answer is not known.
+                # The client waits for a response before it sends its body. After a 429 it may still send the body or
+                # not, so the connection cannot be used again.
                 self._reject((b"connection", b"close"))
                 self.transport.close()
         else:
@@ -110,15 +112,15 @@ class Protocol(HttpToolsProtocol):
                 if not self.parser.should_keep_alive():
                     self.transport.close()
             return
-        self._state = State.IDLE if self._has_answered() else State.ANSWERING
-        # A pipelined request that waits for its turn may never get it; _start_asgi_task counts it when it does.
-        if self._state is State.ANSWERING and not self.pipeline:
+        self._state = State.IDLE if self._has_responded() else State.RESPONDING
+        # A pipelined request may never start, because the client may disconnect. _start_asgi_task counts it.
+        if self._state is State.RESPONDING and not self.pipeline:
             context_of_cycle(self.cycle).arrived(self.scope["path"])
 
     # The application
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        # uvicorn names the class of a cycle in the middle of a long method and offers no other place to choose it.
+        # uvicorn creates the cycle in the middle of a long method, and has no setting for its class.
         cycle.__class__ = Cycle
         context = RequestContext(self._service, cycle.scope["headers"])
         cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY] = context
@@ -127,26 +129,29 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        if self._state is State.ANSWERING and not self.pipeline:
+        if self._state is State.RESPONDING and not self.pipeline:
             self._state = State.IDLE
         super().on_response_complete()
 
-    def _has_answered(self) -> bool:
+    def _has_responded(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     # Bounds
 
     def _must_discard(self) -> bool:
-        """Return whether the request that begins is a prediction beyond the limit and none is being answered here."""
+        """Return whether to discard the new request.
+
+        It must be a prediction beyond the limit, and this connection must have no other request in flight.
+        """
         path = self.url.partition(b"?")[0].decode("latin-1")
-        return self._has_answered() and self.parser.get_method() == b"POST" and self._service.admission.rejects(path)
+        return self._has_responded() and self.parser.get_method() == b"POST" and self._service.admission.rejects(path)
 
     def _reject(self, *headers: tuple[bytes, bytes]) -> None:
         self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": self.url.decode("latin-1")}
         self.transport.write(overloaded(self._service, cast("HTTPScope", self.scope)).to_http(*headers))
 
     def _check_size(self) -> None:
-        """Close the connection if the request is too large. The application never sees what chunks and trailers add."""
+        """Close the connection if the request is too large. The application cannot measure chunks and trailers."""
         settings = self._service.settings
         limit = settings.max_head + (0 if self._state is State.HEAD else 4 * settings.max_body)
         if self._received > limit and not self.transport.is_closing():
@@ -169,7 +174,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class Discarded:
-    """Stands where uvicorn has the cycle of a request; the body of the request goes nowhere."""
+    """Replaces uvicorn's cycle for a rejected request. The body of the request is dropped."""
 
     response_complete = True
 
@@ -178,10 +183,10 @@ class Discarded:
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its response. A response that is there whole goes out in one write.
+    """One request and its response. A response whose body comes in one message is sent in one write.
 
-    ASGI has a server hold the head back until there is a body. uvicorn writes each by itself, and searches every header
-    for forbidden characters; together this takes longer than a small model.
+    The ASGI specification wants a server to hold the head back until the body begins. uvicorn writes head and body
+    separately, and searches every header for forbidden characters. That takes longer than a small model.
     """
 
     _start: HTTPResponseStartEvent | None = None
@@ -189,7 +194,7 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: ASGISendEvent) -> None:
         """Hold the head back until the body is there."""
         if message["type"] == "http.response.start" and not self.response_started:
-            # A second head is that of the 500 after a failure between head and body.
+            # If the application fails between head and body, the head of a 500 response replaces the first head.
             self._start = message
             return
         start, self._start = self._start, None
@@ -200,7 +205,7 @@ class Cycle(RequestResponseCycle):
         await super().send(message)
 
     def _send_whole(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
-        """Send the response and return True, or return False for anything unusual, which uvicorn can deal with."""
+        """Send the response and return True. Return False for an unusual response, which uvicorn must send."""
         headers = [*self.default_headers, *start["headers"]]
         body = message["body"]
         head = b"\r\n".join([b"%b: %b" % header for header in headers])

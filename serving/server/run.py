@@ -23,9 +23,10 @@ from serving.server.protocol import Protocol
 from serving.settings import Settings
 from serving.telemetry import logs
 
-# Seconds until a thread hands the interpreter to the event loop. Python's own 5 ms are ten single digits.
+# Seconds until a thread hands the interpreter lock to the event loop. Python's default is 5 ms, the time of ten
+# predictions for a single image.
 SWITCH_INTERVAL = 0.0005
-# Seconds after which a worker that does not answer its supervisor is replaced.
+# Seconds after which a worker that does not respond to its supervisor is replaced.
 HEALTHCHECK_TIMEOUT = 30
 
 
@@ -33,7 +34,7 @@ def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
     """Serve until SIGTERM or SIGINT, with as many workers as ``settings`` say.
 
     Args:
-        app: the application of a single worker, in this process. Several workers each make their own.
+        app: the application, if there is a single worker, which is this process. Several workers each create their own.
     """
     if settings.workers == 1:
         _run_here(settings, listener, app)
@@ -44,7 +45,7 @@ def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
 def _run_here(settings: Settings, listener: socket.socket, app: Litestar) -> None:
     server = uvicorn.Server(configuration(settings, app))
     tune()
-    # uvicorn answers the requests in flight and then sends the signal to itself again.
+    # uvicorn finishes the requests in flight and then raises the signal again, for this handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     server.run(sockets=[listener])
@@ -55,11 +56,11 @@ def _run_workers(settings: Settings, listener: socket.socket) -> None:
         runtime = Path(folder)
         for part in ("metrics", "unloaded"):
             (runtime / part).mkdir()
-        # prometheus_client reads this variable when it is imported, which happens first of all in a worker.
+        # prometheus_client reads this variable when it is imported. Each worker is a new process and imports it again.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(runtime / "metrics")
         worker = partial(make_worker, settings, runtime / "unloaded", os.getpid())
         supervisor = Multiprocess(configuration(settings, worker), [listener])
-        # The supervisor looks at signals of its own handlers only twice a second.
+        # uvicorn's own signal handlers would stop the supervisor up to half a second later.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.should_exit.set())
         supervisor.run()
@@ -74,7 +75,7 @@ def configuration(settings: Settings, app: Litestar | Callable[[], Litestar]) ->
         http=Protocol,
         ws="none",
         log_config=None,
-        # On a lower level it writes a line for every malformed request, and whoever sends those fills the disk.
+        # On a lower level uvicorn logs every malformed request, so a client could fill the disk.
         log_level="error",
         access_log=False,
         server_header=False,
@@ -87,10 +88,10 @@ def configuration(settings: Settings, app: Litestar | Callable[[], Litestar]) ->
 
 
 def make_worker(settings: Settings, unloaded: Path, supervisor: int) -> Litestar:
-    """Make the application of one of several workers, in a fresh process.
+    """Create the application of one of several workers, in a new process.
 
     Args:
-        unloaded: the folder in which all workers remember unloaded models.
+        unloaded: folder with an empty file for each unloaded model, shared by all workers.
         supervisor: the process id of the supervisor.
     """
     logs.configure(settings.log_level, settings.log_format)
@@ -101,13 +102,13 @@ def make_worker(settings: Settings, unloaded: Path, supervisor: int) -> Litestar
 
 
 def tune() -> None:
-    """Set what holds for the whole process: memory and the threads' turns. Call it once, when the model is loaded."""
+    """Tune this process: its memory and the time that a thread may run. Call this once, when the model is loaded."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     settle()
 
 
 def _end_with(supervisor: int) -> None:
-    """Stop this worker when its supervisor is gone, because then nobody else would ever stop it."""
+    """Stop this worker when its supervisor has ended, because nothing else would stop it then."""
     while os.getppid() == supervisor:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

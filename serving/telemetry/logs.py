@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
-"""The request that is being answered: its ``request_id``, and its ``trace_id`` if the caller sent one."""
+"""The request that this task handles: its ``request_id``, and its ``trace_id`` if the caller sent one."""
 
 
 class JsonLines(logging.Formatter):
     """Formats a record as one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return time, level, logger, message, the request, and the fields of ``extra={"fields": ...}``."""
+        """Return time, level, logger, message, the request's fields, and the fields of ``extra={"fields": ...}``."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Formats a record as a line of text for people."""
+    """Formats a record as a line of text that is easy to read."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level and message, then ``name=value`` for each field."""

@@ -1,4 +1,4 @@
-"""The series that the service offers to Prometheus, and their text form.
+"""The series of the service for Prometheus, and their text format.
 
 With several workers, each worker keeps its series in files of the folder PROMETHEUS_MULTIPROC_DIR. The worker that is
 scraped adds up the files of all workers.
@@ -18,7 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-# A small model answers within tens of microseconds. prometheus_client's own buckets begin at 5 ms.
+# A small model takes tens of microseconds. prometheus_client's own buckets begin at 5 ms.
 SECONDS_BUCKETS = (
     *(0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005),
     *(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
@@ -32,23 +32,23 @@ class Metrics:
     """The series of one application in this process."""
 
     def __init__(self) -> None:
-        # Otherwise every series has a second one with the time at which it began.
+        # Otherwise every series would have a second one with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         version = ["model", "version"]
         self.requests = Counter(
-            "mnist_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+            "mnist_http_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
         )
         self.request_seconds = BatchHistogram(
             "mnist_http_request_seconds",
-            "Time to answer a request.",
+            "Time to respond to a request.",
             ["route"],
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
         self.in_flight = Gauge(
             "mnist_http_requests_in_flight",
-            "Requests that are being answered.",
+            "Requests in flight.",
             registry=registry,
             multiprocess_mode="livesum",
         )
@@ -126,12 +126,12 @@ class Metrics:
         return registry
 
     def text(self) -> bytes:
-        """Return the series of all workers in Prometheus' text form."""
+        """Return the series of all workers in Prometheus' text format."""
         return generate_latest(self.of_all_workers())
 
 
 def _forget_dead_workers(folder: Path) -> None:
-    """Remove what killed workers had in flight or loaded. What they counted remains."""
+    """Remove the requests in flight and the loaded models of killed workers. Their counters remain."""
     for file in folder.glob("gauge_live*_*.db"):
         process = int(file.stem.rpartition("_")[2])
         try:

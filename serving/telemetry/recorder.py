@@ -1,7 +1,7 @@
-"""The recorder: it notes what happens at once, and counts it a little later.
+"""The recorder: it notes each event at once, and adds the notes to the metrics a little later.
 
-After a model has run, the caches of the core hold the model. Counting a single request then takes a tenth of the
-request's time. So requests are only noted, and many notes are counted together.
+After a model has run, the CPU caches hold the model. Updating the metrics for a single request then takes a tenth of
+the request's time. So the recorder only notes each request, and counts many notes together.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ V = TypeVar("V")
 
 
 class RecordedModel(Protocol):
-    """What the recorder needs to know of a model."""
+    """The attributes of a model that the recorder reads."""
 
     @property
     def name(self) -> str: ...
@@ -71,7 +71,7 @@ class Recorder:
     """Records what happens in one application. Threads may share it."""
 
     in_flight: int
-    """Requests that are being answered."""
+    """Requests in flight."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -85,7 +85,7 @@ class Recorder:
     # Noting
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Note that a request was answered."""
+        """Note one request and the status of its response."""
         self._requests.append(((route, method if method in METHODS else "other", status), seconds))
         if len(self._requests) >= MAX_NOTES:
             self.count()
@@ -97,12 +97,12 @@ class Recorder:
     def predicted(
         self, model: RecordedModel, images: Images, probabilities: Floats, stage_seconds: dict[str, float]
     ) -> None:
-        """Note that a model has answered one request."""
+        """Note the predictions of a model for one request."""
         self._predictions.append((model, _Prediction(images, probabilities, stage_seconds)))
         if len(self._predictions) >= MAX_NOTES or len(images) > MAX_NOTES:
             self.count()
 
-    # Counting at once, because it is rare
+    # Counting at once, because these events are rare
 
     def failed(self, model: RecordedModel) -> None:
         """Count a prediction that failed because of a fault of the service."""
@@ -118,19 +118,19 @@ class Recorder:
     # Reading
 
     def text(self) -> bytes:
-        """Return the metrics of all workers in Prometheus' text form."""
+        """Return the metrics of all workers in Prometheus' text format."""
         self.count()
         return self._metrics.text()
 
     def totals(self) -> defaultdict[tuple[str, str], ModelTotals]:
-        """Return what each model has done in all workers, by its name and version."""
+        """Return the sums of each model version over all workers, by name and version."""
         self.count()
         return totals_of(self._metrics.of_all_workers())
 
     # Counting the notes
 
     def count(self) -> None:
-        """Count all notes. Any thread may call this at any time: each note is taken by one call only."""
+        """Count all notes. Any thread may call this at any time: each note is counted once."""
         self._metrics.in_flight.set(self.in_flight)
         for key, seconds in _taken(self._requests).items():
             counter, histogram = self._series_of_requests(key)

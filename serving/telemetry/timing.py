@@ -8,17 +8,17 @@ STAGES = ("decode", "queue", "infer", "encode")
 
 
 class Timing:
-    """A stopwatch for the stages of one request. Each stage begins where the one before it ends."""
+    """A stopwatch for the stages of one request. Each stage begins when the previous one ends."""
 
     seconds: dict[str, float]
-    """The time of each stage so far."""
+    """The time of each stage, 0 until it has ended."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._last = time.perf_counter()
 
     def end(self, stage: str) -> None:
-        """Add the time since the last call to ``stage``."""
+        """End ``stage``: add the time since the previous stage ended to the time of this one."""
         now = time.perf_counter()
         self.seconds[stage] += now - self._last
         self._last = now

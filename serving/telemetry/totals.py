@@ -1,4 +1,4 @@
-"""What the models have done since the service began, added up from the series of all workers."""
+"""Sums of each model version since the service started, added up from the series of all workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ModelTotals:
     """The sums of one version of a model."""
 
     requests: float = 0
-    """Requests answered with predictions."""
+    """Requests that got predictions."""
     images: float = 0
     runs: float = 0
     """Runs of the model, each for one or more requests."""
@@ -26,7 +26,7 @@ class ModelTotals:
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
 
-# The samples of the series, and the sums that they are.
+# The field of ModelTotals that each sample of the series gives.
 SUMS = {
     "mnist_batch_images_count": "requests",
     "mnist_batch_images_sum": "images",

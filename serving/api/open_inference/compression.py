@@ -1,7 +1,7 @@
 """Compressed bodies: gzip and deflate, in requests and in responses.
 
 Litestar's CompressionConfig is not used here. It has no deflate, which Triton's clients may ask for, it ignores
-qualities such as ``gzip;q=0``, and it would read the headers of every request, also where nothing is to be compressed.
+qualities such as ``gzip;q=0``, and it would parse the headers of every request, even if there is nothing to compress.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from litestar.datastructures.headers import MediaTypeHeader
 
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
 
-# A smaller response body is not worth the time.
+# A smaller response body is not compressed: it would save too little for the time.
 MIN_BYTES = 1024
 # The fastest level of zlib.
 LEVEL = 1

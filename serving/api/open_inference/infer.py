@@ -24,7 +24,7 @@ from serving.telemetry.timing import Timing
 
 BINARY_TYPE = "application/octet-stream"
 
-# The name of the header as ASGI has it.
+# The name of the header in lower case, as in ASGI.
 ASGI_JSON_LENGTH = JSON_LENGTH_HEADER.lower().encode()
 
 
@@ -60,14 +60,14 @@ class InferOperation(Operation):
     [route.replace("}", ":str}") for route in (INFER_ROUTE, INFER_VERSION_ROUTE)],
     operation_id=operation_ids("infer"),
     operation_class=InferOperation,
-    summary="Infer",
+    summary="Run a model",
     responses={
-        200: ResponseSpec(InferResponse, description="The outputs that were asked for.", generate_examples=False),
+        200: ResponseSpec(InferResponse, description="The requested outputs.", generate_examples=False),
         **documented(400, 401, 404, 413, 415, 429, 503, 504, form=ProtocolError),
     },
 )
 async def infer_model(request: AnyRequest) -> ASGIApp:
-    """Respond with the outputs that the request asks for."""
+    """Respond with the outputs that the request names, or with all outputs if it names none."""
     timing = Timing()
     context = context_of(request)
     service = context.service

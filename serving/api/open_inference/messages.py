@@ -27,7 +27,7 @@ class RequestInput(msgspec.Struct):
 
 
 class RequestOutput(msgspec.Struct):
-    """An output that the caller asks for."""
+    """An output that the caller requests."""
 
     name: str
     parameters: Parameters = {}
@@ -62,7 +62,7 @@ class InferResponse(msgspec.Struct):
 
 
 class ServerMetadata(msgspec.Struct):
-    """Name and version of the server, and the extensions of the protocol that it has."""
+    """Name and version of the server, and the extensions of the protocol that it supports."""
 
     name: str
     version: str

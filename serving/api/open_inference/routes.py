@@ -1,4 +1,4 @@
-"""The routes beside inference: health, metadata, configuration, statistics, and the model repository."""
+"""All routes except inference: health, metadata, configuration, statistics, and the model repository."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ADMIN_ERRORS = documented(401, 403, 404, 503, form=ProtocolError)
 
 @get("/v2/health/live", operation_id="live", summary="Whether the process responds", tags=["health"])
 async def live() -> dict[str, bool]:
-    """Respond to a liveness probe. No model is needed for it."""
+    """Respond to a liveness probe with 200, whether a model is loaded or not."""
     return {"live": True}
 
 
@@ -145,8 +145,8 @@ def _tensor_metadata(tensor: Tensor) -> TensorMetadata:
 
 
 def _tensor_configuration(tensor: Tensor) -> dict[str, Any]:
-    # The first axis is the batch axis, which max_batch_size stands for. An output with one number per image has no
-    # other axis, but Triton wants at least one.
+    # Triton leaves out the first axis, the batch axis, because max_batch_size describes it. An output with one number
+    # per image has no other axis, but Triton wants at least one.
     dims = list(tensor.shape[1:])
     form: dict[str, Any] = {"dims": dims} if dims else {"dims": [1], "reshape": {"shape": []}}
     return {"name": tensor.name, "data_type": f"TYPE_{DATATYPES[tensor.dtype]}"} | form

@@ -8,10 +8,12 @@ from serving.telemetry.totals import ModelTotals
 
 
 def model_statistics(model: Model, totals: ModelTotals) -> dict[str, object]:
-    """Return the statistics of one model version. Durations are in nanoseconds, the last inference in milliseconds.
+    """Return the statistics of one model version.
+
+    Durations are in nanoseconds. The time of the last inference is in milliseconds since 1970.
 
     Args:
-        totals: what the version has done in all workers since the service began.
+        totals: the sums of the version over all workers since the service started.
     """
 
     def duration(*stages: str) -> dict[str, int]:

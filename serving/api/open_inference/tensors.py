@@ -1,4 +1,4 @@
-"""Tensors of the protocol: the input tensor of a request to images, and the model's output to output tensors.
+"""Tensors of the protocol: decode the input tensor to images, and encode the model's output to output tensors.
 
 In a body the tensors are JSON lists, or they follow the JSON as bytes.
 """
@@ -56,12 +56,13 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
     """Return the request in ``body``, and its images as uint8 ``[N, 28, 28]``.
 
     Args:
-        json_length: the value of the header ``Inference-Header-Content-Length``, None if the body is JSON alone.
+        json_length: the value of the header ``Inference-Header-Content-Length``, None if the whole body is JSON.
         max_batch: the largest N.
 
     Raises:
         InputTooLargeError: the input has more than ``max_batch`` images.
-        InputError: the body is not an inference request, or its input is not that of the model.
+        InputError: the body is not an inference request, or its input has another name, datatype or shape than the
+            model's input.
     """
     size = len(body) if json_length is None else _size_of_json(json_length, len(body))
     if json_length is not None and size == 0:
@@ -82,8 +83,8 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
 
 
 def _size_of_json(header: str, body_size: int) -> int:
-    # int() alone would also take signs, spaces, underscores and the digits of other scripts, and it raises an error of
-    # its own for thousands of digits.
+    # int() alone would also accept signs, spaces, underscores and the digits of other scripts. For thousands of digits
+    # it raises a ValueError.
     if LENGTH.fullmatch(header) and int(header) <= body_size:
         return int(header)
     raise InputError(f"{JSON_LENGTH_HEADER} {header!r}: must be the number of bytes of JSON at the start of the body")
@@ -146,7 +147,7 @@ def _flat_values(data: bytes) -> bytes:
 def _pieces(text: bytes) -> Iterator[bytes]:
     """Split a list of numbers, known to be valid JSON, into several shorter lists.
 
-    Between two pieces other threads run. One call for the whole list would hold the interpreter lock until its end.
+    Other threads run between two pieces. One call for the whole list would hold the interpreter lock until its end.
     """
     start = 0
     while (comma := text.find(b",", start + FLAT_PIECE_BYTES)) >= 0:
@@ -159,7 +160,7 @@ def _pieces(text: bytes) -> Iterator[bytes]:
 
 
 def requested_outputs(asked: InferRequest, model: Model) -> list[RequestOutput]:
-    """Return the outputs to give, each with its own ``binary_data``.
+    """Return the outputs that the response must have, each with its parameter ``binary_data``.
 
     Raises:
         InputError: the model has no such output, or its ``classification`` is not a number of classes.

@@ -53,7 +53,7 @@ def bodies_of_every_kind(images):
     ]
 
 
-def test_include_image_adds_the_pixels_that_the_network_got(client, digits):
+def test_include_image_adds_the_input_of_the_model(client, digits):
     for body in bodies_of_every_kind(digits[:2]):
         plain = client.post("/predict", **body).json()
         with_images = client.post("/predict?include=image", **body).json()

@@ -29,7 +29,7 @@ def test_limit_applies_to_predictions_only(path, route):
     assert limited_route(path) == route
 
 
-def test_limit_counts_what_entered_and_not_left():
+def test_limit_counts_predictions_until_they_leave():
     admission = Admission(2)
     assert [admission.enter() for _ in range(3)] == [True, True, False]
     assert admission.rejects("/predict")

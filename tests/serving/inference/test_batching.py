@@ -1,4 +1,4 @@
-"""Small requests that wait together go through the model together, each with the output it would have alone."""
+"""Small requests that wait together go through the model together, and each gets the output that it would get alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model():
     return model
 
 
-def ask(model, batches, images, deadline=math.inf):
+def classify(model, batches, images, deadline=math.inf):
     return batches.classify(model, images, Timing(), deadline)
 
 
@@ -48,12 +48,12 @@ def test_each_request_gets_its_own_output(model, digits):
 
     async def together():
         batches = Batches(Recorder())
-        return await asyncio.gather(*(ask(model, batches, part) for part in parts))
+        return await asyncio.gather(*(classify(model, batches, part) for part in parts))
 
-    answers = asyncio.run(together())
+    outputs = asyncio.run(together())
     assert model.classifier.runs == [6]
-    for part, answer in zip(parts, answers, strict=True):
-        for mine, alone in zip(answer, model.classifier.classifier.classify(part), strict=True):
+    for part, output in zip(parts, outputs, strict=True):
+        for mine, alone in zip(output, model.classifier.classifier.classify(part), strict=True):
             np.testing.assert_allclose(mine, alone, atol=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_requests_of_different_models_are_not_mixed(model, digits):
 
     async def both():
         batches = Batches(Recorder())
-        await asyncio.gather(*(ask(one, batches, digits[:1]) for one in (model, other, model)))
+        await asyncio.gather(*(classify(one, batches, digits[:1]) for one in (model, other, model)))
 
     asyncio.run(both())
     assert (model.classifier.runs, other.classifier.runs) == ([2], [1])
@@ -72,16 +72,16 @@ def test_requests_of_different_models_are_not_mixed(model, digits):
 def test_event_loop_has_a_turn_between_two_batches(model, digits):
     async def crowd():
         batches = Batches(Recorder())
-        seen = []
-        waiting = [ask(model, batches, digits[i : i + 1]) for i in range(3 * AT_ONCE)]
+        runs = []
+        waiting = [classify(model, batches, digits[i : i + 1]) for i in range(3 * AT_ONCE)]
 
-        async def look_around():
+        async def watch_runs():
             while not waiting[-1].done():
-                seen.append(len(model.classifier.runs))
+                runs.append(len(model.classifier.runs))
                 await asyncio.sleep(0)
 
-        await asyncio.gather(look_around(), *waiting)
-        return seen
+        await asyncio.gather(watch_runs(), *waiting)
+        return runs
 
     assert asyncio.run(crowd()) == [1, 2]
     assert model.classifier.runs == [AT_ONCE] * 3
@@ -93,7 +93,7 @@ def test_responses_go_out_before_the_next_batch_runs(model, digits):
         runs = []
 
         async def one(i):
-            await ask(model, batches, digits[i : i + 1])
+            await classify(model, batches, digits[i : i + 1])
             runs.append(len(model.classifier.runs))
 
         await asyncio.gather(*(one(i) for i in range(3 * AT_ONCE)))
@@ -105,20 +105,20 @@ def test_responses_go_out_before_the_next_batch_runs(model, digits):
 def test_late_and_cancelled_requests_are_not_run(model, digits):
     async def three():
         batches = Batches(Recorder())
-        late = ask(model, batches, digits[:1], time.monotonic() - 1)
-        left = ask(model, batches, digits[:1])
-        left.cancel()
-        answered = ask(model, batches, digits[:1], time.monotonic() + 60)
-        return await asyncio.gather(late, left, answered, return_exceptions=True)
+        late = classify(model, batches, digits[:1], time.monotonic() - 1)
+        cancelled = classify(model, batches, digits[:1])
+        cancelled.cancel()
+        output = classify(model, batches, digits[:1], time.monotonic() + 60)
+        return await asyncio.gather(late, cancelled, output, return_exceptions=True)
 
-    late, left, answered = asyncio.run(three())
+    late, cancelled, output = asyncio.run(three())
     assert isinstance(late, DeadlineExceededError)
-    assert isinstance(left, asyncio.CancelledError)
-    assert answered.logits.argmax() == 7
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert output.logits.argmax() == 7
     assert model.classifier.runs == [1]
 
 
-def test_failure_reaches_the_whole_batch_and_the_next_batch_is_answered(model, digits):
+def test_failure_reaches_the_whole_batch_and_the_next_batch_still_runs(model, digits):
     class Broken:
         def classify(self, images):
             raise RuntimeError("broken")
@@ -126,10 +126,10 @@ def test_failure_reaches_the_whole_batch_and_the_next_batch_is_answered(model, d
     async def fail_then_work():
         batches = Batches(Recorder())
         counted, model.classifier = model.classifier, Broken()
-        failed = await asyncio.gather(*(ask(model, batches, digits[:1]) for _ in range(2)), return_exceptions=True)
+        failed = await asyncio.gather(*(classify(model, batches, digits[:1]) for _ in range(2)), return_exceptions=True)
         model.classifier = counted
-        return failed, await ask(model, batches, digits[:1])
+        return failed, await classify(model, batches, digits[:1])
 
-    failed, answered = asyncio.run(fail_then_work())
+    failed, output = asyncio.run(fail_then_work())
     assert [str(error) for error in failed] == ["broken", "broken"]
-    assert answered.logits.argmax() == 7
+    assert output.logits.argmax() == 7

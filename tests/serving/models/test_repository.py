@@ -21,7 +21,7 @@ from tests.support import PIXELS, application, service, until
 
 @pytest.fixture
 def repository(models, tmp_path):
-    """A repository that keeps two versions and is scanned only when the test says so."""
+    """A repository that keeps two versions. A test scans it explicitly."""
     (tmp_path / "unloaded").mkdir()
     repository = Repository(models, 2, tmp_path / "unloaded")
     assert repository.scan() == [Change("loaded", "mnist", "1")]
@@ -73,7 +73,7 @@ def test_loaded_version_stays_when_its_files_are_damaged(models, repository):
     assert "7 bytes" in entry.reason
 
 
-def test_half_copied_folder_does_no_harm(models, repository):
+def test_half_copied_folder_is_rejected_until_it_is_complete(models, repository):
     (models / "mnist" / "2").mkdir()
     repository.scan()
     assert repository.get("mnist").version == "1"
@@ -159,13 +159,13 @@ def constant_load(url, digits):
 
 
 def served_versions(url):
-    """The versions that answer on new connections, which go to different workers."""
-    seen = set()
+    """Return the versions that respond on eight new connections, which may go to different workers."""
+    found = set()
     for _ in range(8):
         with httpx.Client(base_url=url) as client:
             response = client.post("/predict", content=bytes(784), headers=PIXELS)
-            seen.add(response.json()["model"]["version"])
-    return seen
+            found.add(response.json()["model"]["version"])
+    return found
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -192,7 +192,7 @@ def test_new_version_is_served_under_load_and_a_rejected_one_is_not(models, digi
         assert {status for status, _ in responses} == {200}
         assert {response["model"]["version"] for _, response in responses} == {"1", "2", "4"}
         for _, response in responses:
-            # Version and labels in one response come from the same model.
+            # The version and the labels in a response belong to the same model.
             expected = [labels[response["model"]["version"]][digit] for digit in truth[:2]]
             assert [prediction["label"] for prediction in response["predictions"]] == expected
         entries = {entry["version"]: entry for entry in client.post("/v2/repository/index").json()}

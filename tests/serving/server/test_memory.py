@@ -1,4 +1,4 @@
-"""The memory that the start needed is given back."""
+"""The memory that only the start of the service needed is returned to the system."""
 
 from __future__ import annotations
 

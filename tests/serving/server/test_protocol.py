@@ -22,25 +22,25 @@ from tests.support import PIXELS, service, until
 # Overload
 
 
-def test_predictions_beyond_the_limit_get_429_and_probes_are_answered(digits):
+def test_predictions_beyond_the_limit_get_429_and_probes_get_200(digits):
     with service("--max-concurrency", 2) as (url, _):
         batch = digits[:1024].tobytes()
 
-        def ask(_):
+        def predict_batch(_):
             with httpx.Client(base_url=url, timeout=60) as client:
                 return predict(client, batch)
 
         with ThreadPoolExecutor(12) as pool:
-            running = [pool.submit(ask, i) for i in range(24)]
+            running = [pool.submit(predict_batch, i) for i in range(24)]
             probes = [get(f"{url}/v2/health/ready").status_code for _ in range(10)]
-            answers = [future.result() for future in running]
+            responses = [future.result() for future in running]
         assert set(probes) == {200}
-        statuses = {answer.status_code for answer in answers}
+        statuses = {response.status_code for response in responses}
         assert statuses == {200, 429}
-        for answer in answers:
-            if answer.status_code == 429:
-                assert answer.headers["retry-after"] == "1"
-                assert answer.json()["status"] == 429
+        for response in responses:
+            if response.status_code == 429:
+                assert response.headers["retry-after"] == "1"
+                assert response.json()["status"] == 429
         with httpx.Client(base_url=url) as client:
             assert predict(client).status_code == 200
             assert 'mnist_rejected_requests_total{status="429"}' in client.get("/metrics").text
@@ -155,11 +155,11 @@ def test_connections_over_the_limit_are_closed():
 def test_client_that_expects_100_continue_gets_429_before_it_sends_the_body():
     with full_service() as url, connect(url) as connection:
         connection.sendall(HEAD.replace(b"host: x", b"host: x\r\nexpect: 100-continue"))
-        with connection.makefile("rb") as answer:
-            said = answer.read()
-        assert said.startswith(b"HTTP/1.1 429 ")
-        assert b"\r\nconnection: close\r\n" in said
-        assert said.count(b"HTTP/1.1") == 1
+        with connection.makefile("rb") as stream:
+            received = stream.read()
+        assert received.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nconnection: close\r\n" in received
+        assert received.count(b"HTTP/1.1") == 1
 
 
 def test_connection_stays_usable_after_a_rejected_request():
@@ -209,14 +209,14 @@ def test_each_pipelined_request_is_counted_once():
             connection.sendall(HEAD + DIGIT + two)
         for connection in connections:
             statuses = []
-            with connection, connection.makefile("rb") as answers:
+            with connection, connection.makefile("rb") as stream:
                 for _ in range(2):
-                    statuses.append(int(answers.readline().split()[1]))
+                    statuses.append(int(stream.readline().split()[1]))
                     length = 0
-                    while (line := answers.readline()) != b"\r\n":
+                    while (line := stream.readline()) != b"\r\n":
                         if line.lower().startswith(b"content-length:"):
                             length = int(line.split(b":")[1])
-                    answers.read(length)
+                    stream.read(length)
             assert set(statuses) <= {200, 429}
         with httpx.Client(base_url=url) as client:
             for _ in range(3):
@@ -225,13 +225,13 @@ def test_each_pipelined_request_is_counted_once():
 
 @pytest.mark.parametrize("failure", [RuntimeError, None], ids=["raises", "returns"])
 def test_response_that_ends_after_its_head_becomes_a_500(failure):
-    async def answer(scope, receive, send):
+    async def respond(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
         if failure:
             raise failure
 
     app = create_app(Settings())
-    app.asgi_handler = answer
+    app.asgi_handler = respond
     with served(app) as url:
         assert get(f"{url}/predict").status_code == 500
 

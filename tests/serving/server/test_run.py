@@ -32,12 +32,12 @@ def test_workers_share_the_work_and_the_metrics():
     with service("--workers", 2, "--admin-keys", "key") as (url, process):
         until(lambda: len(children(process.pid)) == 2)
 
-        def ask(_):
+        def status_of_prediction(_):
             with httpx.Client(base_url=url) as client:
                 return predict(client).status_code
 
         with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(ask, range(60))) == {200}
+            assert set(pool.map(status_of_prediction, range(60))) == {200}
 
         def samples():
             return {
@@ -66,29 +66,29 @@ def test_workers_share_the_work_and_the_metrics():
 def test_killed_worker_is_replaced():
     with service("--workers", 2) as (url, process):
         until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
-        stop, failures, answers = threading.Event(), [], []
+        stop, failures, statuses = threading.Event(), [], []
 
-        def ask():
+        def send_predictions():
             while not stop.is_set():
                 try:
                     with httpx.Client(base_url=url, timeout=30) as client:
-                        answers.append(predict(client).status_code)
+                        statuses.append(predict(client).status_code)
                 except httpx.TransportError as error:
                     failures.append(error)
 
-        threads = [threading.Thread(target=ask) for _ in range(4)]
+        threads = [threading.Thread(target=send_predictions) for _ in range(4)]
         for thread in threads:
             thread.start()
-        until(lambda: len(answers) > 50)
+        until(lambda: len(statuses) > 50)
         victim = children(process.pid)[0]
         os.kill(victim, signal.SIGKILL)
         until(lambda: len(set(children(process.pid)) - {victim}) == 2)
-        before = len(answers)
-        until(lambda: len(answers) > before + 50)
+        before = len(statuses)
+        until(lambda: len(statuses) > before + 50)
         stop.set()
         for thread in threads:
             thread.join()
-        assert set(answers) == {200}
+        assert set(statuses) == {200}
         # Each of the four clients may have lost one request in the killed worker and one that it had accepted.
         assert len(failures) <= 8
 
@@ -109,29 +109,29 @@ def test_workers_end_with_their_supervisor():
 def test_sigterm_under_load_loses_no_request(workers):
     with service("--workers", workers, "--drain", "0.5") as (url, process):
         until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
-        answers, seen = [], threading.Event()
+        statuses, stop = [], threading.Event()
 
-        def ask():
+        def send_predictions():
             with httpx.Client(base_url=url, timeout=30) as client:
                 # A load balancer does the same: it sends requests until the service is not ready.
-                while not seen.is_set():
-                    answers.append(predict(client).status_code)
+                while not stop.is_set():
+                    statuses.append(predict(client).status_code)
 
         with ThreadPoolExecutor(4) as pool:
-            asking = [pool.submit(ask) for _ in range(4)]
-            until(lambda: len(answers) > 50)
+            clients = [pool.submit(send_predictions) for _ in range(4)]
+            until(lambda: len(statuses) > 50)
             process.send_signal(signal.SIGTERM)
             until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
-            before = len(answers)
-            until(lambda: len(answers) > before + 8)
-            seen.set()
-            for future in asking:
+            before = len(statuses)
+            until(lambda: len(statuses) > before + 8)
+            stop.set()
+            for future in clients:
                 future.result()
         assert process.wait(timeout=30) == 0
-        assert set(answers) == {200}
+        assert set(statuses) == {200}
 
 
-def test_request_in_flight_is_answered_after_sigterm():
+def test_request_in_flight_gets_its_response_after_sigterm():
     with service("--drain", "0") as (url, process), connect(url) as connection:
         connection.sendall(HEAD + DIGIT[:100])
         until(lambda: "mnist_http_requests_in_flight 2.0" in get(f"{url}/metrics").text)

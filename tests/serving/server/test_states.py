@@ -54,8 +54,8 @@ async def connected(app):
     return protocol
 
 
-async def answered(protocol):
-    while protocol._state is State.ANSWERING:
+async def responded(protocol):
+    while protocol._state is State.RESPONDING:
         await asyncio.sleep(0)
 
 
@@ -66,11 +66,11 @@ def test_request_in_pieces_goes_through_every_state(app):
         for piece in (HEAD[:30], HEAD[30:] + bytes(100), bytes(684)):
             protocol.data_received(piece)
             states.append((protocol._state, protocol._timer is not None))
-        await answered(protocol)
+        await responded(protocol)
         return [*states, protocol._state], protocol.transport.written
 
     states, written = asyncio.run(steps())
-    assert states == [State.IDLE, (State.HEAD, True), (State.BODY, True), (State.ANSWERING, False), State.IDLE]
+    assert states == [State.IDLE, (State.HEAD, True), (State.BODY, True), (State.RESPONDING, False), State.IDLE]
     assert written.startswith(b"HTTP/1.1 200 ")
 
 
@@ -78,9 +78,9 @@ def test_whole_request_sets_no_timer_of_its_own(app):
     async def steps():
         protocol = await connected(app)
         protocol.data_received(HEAD + bytes(784))
-        assert protocol._state is State.ANSWERING
+        assert protocol._state is State.RESPONDING
         assert protocol._timer is None
-        await answered(protocol)
+        await responded(protocol)
         # After a response uvicorn's keep-alive timer runs.
         assert protocol._timer is None
         assert protocol.timeout_keep_alive_task is not None
@@ -99,7 +99,7 @@ def test_rejected_body_is_discarded_and_the_next_request_is_read(app):
         rejected, protocol.transport.written = protocol.transport.written, b""
         app.state.service.admission = admission
         protocol.data_received(HEAD + bytes(784))
-        await answered(protocol)
+        await responded(protocol)
         return states, rejected, protocol.transport.written
 
     states, rejected, written = asyncio.run(steps())
@@ -108,14 +108,14 @@ def test_rejected_body_is_discarded_and_the_next_request_is_read(app):
     assert written.startswith(b"HTTP/1.1 200 ")
 
 
-def test_pipelined_request_is_read_while_the_first_is_answered(app):
+def test_pipelined_request_is_read_while_the_first_is_in_flight(app):
     async def steps():
         protocol = await connected(app)
         protocol.data_received(HEAD + bytes(784) + HEAD + bytes(10))
         assert protocol._state is State.BODY
         protocol.data_received(bytes(774))
-        assert protocol._state is State.ANSWERING
-        await answered(protocol)
+        assert protocol._state is State.RESPONDING
+        await responded(protocol)
         return protocol.transport.written
 
     assert asyncio.run(steps()).count(b"HTTP/1.1 200 ") == 2

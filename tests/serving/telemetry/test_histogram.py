@@ -41,7 +41,7 @@ def test_observe_all_equals_observe_of_each_value(labels):
 
 
 def test_observe_all_equals_observe_of_each_value_in_the_files_of_several_workers(tmp_path):
-    """prometheus_client decides at its import whether values are kept in files, so this needs a process of its own."""
+    """prometheus_client decides at its import whether values are kept in files, so this test starts a process."""
     script = """if True:
         import numpy as np
         from prometheus_client import CollectorRegistry, Histogram

@@ -23,7 +23,7 @@ def test_server_timing_has_the_four_stages(client, digits):
         assert float(dict(stages)["infer"]) > 0
 
 
-def test_request_id_is_the_callers_that_of_its_trace_or_a_new_one(client):
+def test_request_id_comes_from_the_caller_or_its_trace_or_is_new(client):
     def request_id(**headers):
         return client.get("/v2", headers=headers).headers["x-request-id"]
 
@@ -39,7 +39,7 @@ def test_request_id_is_the_callers_that_of_its_trace_or_a_new_one(client):
 
 
 def log_of(*arguments):
-    """What the service writes to standard error while it answers two requests."""
+    """Return what the service writes to standard error during two requests."""
     with service(*arguments) as (url, process):
         httpx.get(f"{url}/v2", headers={"x-request-id": "order-7", "traceparent": TRACE})
         httpx.get(f"{url}/nowhere")

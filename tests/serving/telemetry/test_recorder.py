@@ -16,7 +16,7 @@ from serving.telemetry.totals import ModelTotals
 
 @dataclass(frozen=True)
 class Named:
-    """All that the recorder needs of a model."""
+    """The attributes of a model that the recorder reads."""
 
     name: str = "mnist"
     version: str = "3"

@@ -68,7 +68,7 @@ def test_compressed_response_unpacks_to_the_same_bytes(encoding, unpack):
 @pytest.mark.parametrize(
     ("content", "accepted"), [(CONTENT, ""), (CONTENT, "gzip;q=0"), (b"0" * (MIN_BYTES - 1), "gzip")]
 )
-def test_response_stays_as_it_is(content, accepted):
+def test_response_is_not_compressed(content, accepted):
     assert compress(content, accepted) == (content, [])
 
 

@@ -334,7 +334,7 @@ def test_response_without_binary_outputs_is_plain_json(client, extension):
     assert "binary_data_size" not in response.text
 
 
-def test_parameter_of_an_output_overrides_that_of_the_request(client, metadata, extension):
+def test_parameter_of_an_output_overrides_the_parameter_of_the_request(client, metadata, extension):
     extension("binary_tensor_data")
     first, *others = (output["name"] for output in metadata["outputs"])
     outputs = [{"name": first, "parameters": {"binary_data": False}}, *({"name": other} for other in others)]

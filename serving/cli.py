@@ -107,7 +107,7 @@ def _is_loopback(host: str) -> bool:
 
 @click.command(epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON like that from /predict, with the name of each file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),

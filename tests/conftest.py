@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options with which the conformance suite tests another server of the protocol."""
+    """Add options to run the conformance suite against another server of the protocol."""
     parser.addoption("--base-url", help="test_open_inference.py tests this server and starts none")
     parser.addoption("--model-name", default="mnist", help="the model that test_open_inference.py uses on that server")
 

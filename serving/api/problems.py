@@ -54,7 +54,7 @@ class Problem(msgspec.Struct):
 
 
 class ProtocolError(msgspec.Struct):
-    """An error in the form of the inference protocol."""
+    """An error in the format of the inference protocol."""
 
     error: str
 

@@ -21,7 +21,7 @@ def grey_erosion(x: Floats, size: int) -> Floats:
 
 
 def grey_dilation(x: Floats, size: int) -> Floats:
-    """Replace each pixel by the maximum over a ``size`` x ``size`` window, mirrored from that of the erosion."""
+    """Replace each pixel by the maximum over a ``size`` x ``size`` window, the mirror of the erosion's window."""
     before = size - 1 - size // 2
     return _running(np.maximum, _running(np.maximum, x, size, before).T, size, before).T
 

@@ -102,7 +102,7 @@ async def model_metadata(request: AnyRequest) -> ModelMetadata:
     tags=["metadata"], responses=MODEL_ERRORS,
 )  # fmt: skip
 async def model_configuration(request: AnyRequest) -> dict[str, Any]:
-    """Return the configuration of a model in Triton's form."""
+    """Return the configuration of a model in Triton's format."""
     model = model_of(request)
     manifest = model.bundle.manifest
     return {

@@ -1,4 +1,4 @@
-"""Statistics of models in the form of the protocol."""
+"""Statistics of models in the format of the protocol."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_error_names_a_missing_file(models, folder, name):
 def test_error_names_a_truncated_file(models, folder):
     content = (folder / bundle.ONNX).read_bytes()
     (folder / bundle.ONNX).write_bytes(content[:-1])
-    message = rf"model\.onnx has {len(content) - 1} bytes, its manifest says {len(content)}"
+    message = rf"model\.onnx has {len(content) - 1} bytes, but its manifest says {len(content)}"
     with pytest.raises(BundleError, match=message):
         repository.load(models, "mnist")
 

@@ -1,4 +1,4 @@
-"""One loaded version: what it rejects, in which pieces it runs, and how long it stays in use."""
+"""One loaded version: the images that it rejects, the pieces of a large batch, and waiting for its requests."""
 
 from __future__ import annotations
 

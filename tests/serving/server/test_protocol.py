@@ -165,7 +165,7 @@ def test_client_that_expects_100_continue_gets_429_before_it_sends_the_body():
 def test_connection_stays_usable_after_a_rejected_request():
     with full_service() as url, httpx.Client(base_url=url) as client:
         assert predict(client).status_code == 429
-        # A client would take a body after a response to HEAD for the next response.
+        # A response to HEAD must have no body: the client would read it as the next response.
         assert client.head("/predict").status_code == 429
         assert client.get("/v2/health/ready").status_code == 200
         assert predict(client).status_code == 429
@@ -201,7 +201,7 @@ def is_full(url):
 
 
 def test_each_pipelined_request_is_counted_once():
-    """Requests beyond the limit are rejected, and the others leave the count as it was."""
+    """Requests beyond the limit are rejected. After all responses, no prediction is counted any more."""
     two = HEAD.replace(b"784", b"%d" % (784 * 60)) + bytes(784 * 60)
     with service("--max-concurrency", 2) as (url, _):
         connections = [connect(url) for _ in range(6)]

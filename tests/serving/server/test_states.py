@@ -74,7 +74,7 @@ def test_request_in_pieces_goes_through_every_state(app):
     assert written.startswith(b"HTTP/1.1 200 ")
 
 
-def test_whole_request_sets_no_timer_of_its_own(app):
+def test_whole_request_sets_no_timer(app):
     async def steps():
         protocol = await connected(app)
         protocol.data_received(HEAD + bytes(784))

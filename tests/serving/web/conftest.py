@@ -22,8 +22,8 @@ ARGUMENTS = [
 ]
 
 
-# The scope is not the session: an open browser keeps an event loop running in this thread, and tests in other modules
-# start their own.
+# The scope is the module and not the session, because an open browser keeps an event loop running in this thread, and
+# tests in other modules start their own event loop.
 @pytest.fixture(scope="module")
 def browser():
     if not CHROMIUM.exists():

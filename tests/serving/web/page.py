@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.serving.web.handwriting import ONE, draw
 from tests.support import ROOT
 
-# Sizes of the window in pixels: height by width.
+# The height of the window for each width, in pixels.
 HEIGHTS = {360: 740, 1280: 860, 3840: 2160}
 # Milliseconds. A loaded machine may be slow.
 TIMEOUT = 30_000

@@ -1,46 +1,40 @@
-"""ServingGraph: pixels in, logits, probabilities and novelty out, nothing left for a client to get wrong."""
+"""ServingGraph: the network as it is served, from pixels to logits, probabilities and novelty score."""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
-from training.networks import normalize
-from training.trust.novelty import Calibration, look, split
+from training.networks import Network, normalize
+from training.trust.calibrate import Calibration
 
 
 class ServingGraph(nn.Module):
-    """uint8 ``images [N, 28, 28]`` to ``logits`` and ``probabilities``, float32 ``[N, C]``, and ``novelty [N]``.
+    """A network with its input scaling, its calibration and softmax, so that no client can get them wrong.
+
+    It takes uint8 ``images [N, 28, 28]``.
 
     Args:
-        calibration: of the network; without it there is no ``novelty``, and the temperature is 1.
+        network: it is copied, and the copy is on the CPU in evaluation mode.
     """
 
-    def __init__(self, network: nn.Module, calibration: Calibration | None = None) -> None:
+    outputs = ("logits", "probabilities", "novelty")
+    """The names of the outputs: float32 ``[N, C]``, ``[N, C]`` and ``[N]``."""
+
+    def __init__(self, network: Network, calibration: Calibration) -> None:
         super().__init__()
-        self.network, head = (network, None) if calibration is None else split(network)
-        self.head = head
-        self.novelty = calibration.novelty if calibration else None
-        self.scale = 1.0
-        if calibration is not None and head is not None:
-            # Folded into the last layer, the temperature costs nothing.
-            with torch.no_grad():
-                head.weight.div_(calibration.temperature)
-                head.bias.div_(calibration.temperature)
-        elif calibration is not None:
-            self.scale = 1 / calibration.temperature
+        self.network = copy.deepcopy(network).cpu()
+        self.novelty = calibration.novelty
+        # As part of the last layer's weights, the temperature costs no time.
+        with torch.no_grad():
+            self.network.head.weight.div_(calibration.temperature)
+            self.network.head.bias.div_(calibration.temperature)
         self.eval()
 
-    @property
-    def outputs(self) -> list[str]:
-        """Their names in order."""
-        return ["logits", "probabilities", *(["novelty"] if self.novelty is not None else [])]
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Scale, ask the network, softmax; ask how novel it is."""
-        features, maps = look(self.network, normalize(images))
-        logits = features if self.head is None else self.head(features)
-        if self.scale != 1:
-            logits = logits * self.scale
-        answers = (logits, logits.softmax(dim=1))
-        return answers if self.novelty is None else (*answers, self.novelty(features, logits, maps))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, probabilities and novelty scores."""
+        features = self.network.features(normalize(images))
+        logits = self.network.head(features.vector)
+        return logits, logits.softmax(dim=1), self.novelty(features, logits)

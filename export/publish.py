@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from torch import nn
 
 from export.equivalence import Predictor, check_int8, check_onnx, check_torchscript, eager
 from export.graph import ServingGraph
@@ -28,8 +27,9 @@ from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.repository import load_folder, versions
 from training import checkpoint
 from training.data.digits import Splits, load
-from training.networks import build, parameter_count
-from training.trust.novelty import FALSE_REJECTIONS, Calibration
+from training.networks import Network, build, parameter_count
+from training.trust.calibrate import Calibration
+from training.trust.novelty import FALSE_REJECTIONS
 
 GOLDEN_PER_CLASS = 4
 
@@ -45,9 +45,8 @@ class Run:
     folder: Path
     record: dict[str, Any]
     """run.json."""
-    network: nn.Module
-    calibration: Calibration | None = None
-    """None of a run that was made before there was any."""
+    network: Network
+    calibration: Calibration
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -73,9 +72,7 @@ class Run:
         return cls(folder, record, network, _calibration(folder, record))
 
 
-def _calibration(folder: Path, record: dict[str, Any]) -> Calibration | None:
-    if "calibration" not in record:
-        return None
+def _calibration(folder: Path, record: dict[str, Any]) -> Calibration:
     try:
         content = (folder / "calibration.pt").read_bytes()
     except FileNotFoundError as error:
@@ -178,10 +175,8 @@ def _write(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
         }
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
     answers = eager(graph)(images)
-    novelty = None
-    if run.calibration is not None and answers.novelty is not None:
-        false = {"validation": FALSE_REJECTIONS, "test": float((answers.novelty > run.calibration.threshold).mean())}
-        novelty = RejectionThreshold(run.calibration.threshold, false)
+    assert answers.novelty is not None  # noqa: S101 (ServingGraph has the output)
+    false = {"validation": FALSE_REJECTIONS, "test": float((answers.novelty > run.calibration.threshold).mean())}
     chosen = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_PER_CLASS] for label in range(len(labels))])
     np.savez(folder / bundle.GOLDEN, images=images[chosen], logits=answers.logits[chosen], labels=truth[chosen])
     return Manifest(
@@ -190,17 +185,17 @@ def _write(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
         version=1,
         labels=labels,
         inputs=INPUTS,
-        outputs=outputs(len(labels), novelty=novelty is not None),
+        outputs=outputs(len(labels), novelty=True),
         parameters=parameter_count(run.network),
         training={key: run.record[key] for key in ("config", "dataset", "seconds", "model_sha256")},
         # Losses and confidences after the temperature, as the graph gives them.
-        result=run.record.get("calibration", run.record)["result"],
+        result=run.record["calibration"]["result"],
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},
         versions=run.record["versions"]
         | {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxruntime", "onnxscript")}
         | {"opset": str(OPSET)},
-        novelty=novelty,
-        temperature=run.calibration.temperature if run.calibration else 1.0,
+        novelty=RejectionThreshold(run.calibration.threshold, false),
+        temperature=run.calibration.temperature,
         **speed,
     )

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, and checkpoints that prove they are undamaged."""
+"""Files that are either complete or not there: atomic writes, and checkpoints with a proof that they are undamaged."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Bumped when what a checkpoint holds changes its meaning.
-FORMAT = 1
+# Increase it when the content of checkpoints changes, for instance by a new setting or another name of a weight.
+FORMAT = 2
 
 
 class CheckpointError(Exception):
-    """A checkpoint is damaged, or not one of ours."""
+    """A file is damaged, or it is not a checkpoint of this version."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path``: write beside it, fsync, rename. A reader sees all of it or none.
+    """Write ``content`` to a file beside ``path``, fsync it, and rename it to ``path``.
 
-    Killed or out of space at any instant, the file that stood at ``path`` before stands there still.
+    A reader sees the old file or the new one, never a part. If the process is killed or the disk is full, the
+    old file stays.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the file could not be written. Its ``filename`` is ``path``.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -32,20 +33,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads.
+        # mkstemp lets only the owner read the file.
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            # A full disk does not say of which file.
+            # The error of a full disk does not name the file.
             error.filename = str(path)
         raise
     _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where folders can be synced at all."""
+    # Without it, a power cut can undo the rename. Windows cannot sync folders.
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -55,37 +56,37 @@ def _sync_folder(folder: Path) -> None:
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """Serialize tensors and plain values, with proof that they are whole.
+    """Return tensors and plain values as bytes that end with their own SHA-256.
 
-    What torch writes is a zip archive, with checksums of what lies in it but none of its directory, where
-    one flipped bit makes torch.load return memory it never wrote. So the SHA-256 of it all follows as the
-    archive's comment, which torch.load and unzip pass over.
+    torch.save writes a zip archive. The archive has checksums of its files but none of its directory, and with one
+    flipped bit there torch.load can return memory that was never written. So the SHA-256 of the whole archive
+    follows as its comment. torch.load and unzip ignore the comment.
     """
     import torch
 
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     digest = hashlib.sha256()
-    # An archive ends with the length of its comment, in two bytes.
+    # The last two bytes of a zip archive are the length of its comment.
     archive = buffer.getvalue()[:-2] + digest.digest_size.to_bytes(2, "little")
     digest.update(archive)
     return archive + digest.digest()
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, tensors and plain values, atomically.
+    """Write tensors and plain values to ``path`` atomically.
 
     Raises:
-        OSError: it could not be written; what stood at ``path`` still stands there.
+        OSError: the file could not be written. The old file at ``path`` stays.
     """
     write_atomically(path, to_bytes(state))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what :func:`save` wrote, on the CPU.
+    """Return what :func:`save` wrote, with tensors on the CPU.
 
     Raises:
-        CheckpointError: the file is damaged or something else.
+        CheckpointError: the file is damaged, or it is something else.
         OSError: it could not be read.
     """
     import torch
@@ -93,8 +94,13 @@ def load(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: the SHA-256 at its end does not hold")
+        raise CheckpointError(
+            f"{path}: damaged or no checkpoint (its SHA-256 is wrong); train again with another --output."
+        )
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of this version (format {FORMAT})")
+        raise CheckpointError(
+            f"{path}: has checkpoint format {state['format']}, but this version reads format {FORMAT}; "
+            "train again with another --output."
+        )
     return state

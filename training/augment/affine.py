@@ -18,7 +18,6 @@ SHIFT = 0.9  # pixels; the cut-off leaves the ink in the frame, MNIST keeps a ma
 # raised so far leaves as many pixels full of ink, and as few between, as the images themselves have.
 CONTRAST = 1.4
 KNOTS = 5  # a side of the coarse grid
-PATCH = 6  # pixels a side
 
 
 def augment(
@@ -28,9 +27,8 @@ def augment(
     strength: float = 1.0,
     elastic: float = 0.0,
     contrast: float = CONTRAST,
-    erase: float = 0.0,
 ) -> Tensor:
-    """Rotate, scale, shear and shift each image by its own random amounts; bend it, and blot a part out, if asked.
+    """Rotate, scale, shear and shift each image by its own random amounts; bend it, if asked.
 
     Args:
         images: uint8 or float ``[N, 28, 28]``, background 0.
@@ -39,11 +37,12 @@ def augment(
         strength: factor on all the deviations above.
         elastic: standard deviation in pixels by which the knots of a coarse grid move, and what lies between with them.
         contrast: factor on what was resampled, about the middle grey; 1 leaves it blurred.
-        erase: share of the images that lose a square patch.
 
     Returns:
         float32 ``[N, 28, 28]`` in the same units.
     """
+    if not (strength or elastic):
+        return images.float()
     count, size, _ = images.shape
     # [6, N]: one row a kind of change.
     draws = torch.randn(6, count, generator=generator).clamp_(-2, 2) * strength
@@ -70,18 +69,4 @@ def augment(
         places = places + bent
     grid = places.permute(0, 2, 3, 1)
     changed = F.grid_sample(images.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
-    if strength or elastic:
-        changed = ((changed - 127.5) * contrast + 127.5).clamp_(0, 255)
-    if erase:
-        changed = changed.masked_fill(_patches(count, size, erase, generator).to(images.device), 0)
-    return changed
-
-
-def _patches(count: int, size: int, share: float, generator: torch.Generator | None) -> Tensor:
-    """bool ``[N, size, size]``: a square somewhere in ``share`` of the images, nothing in the others."""
-    top, left, chance = torch.rand(3, count, 1, generator=generator)
-    position = torch.arange(size)
-    corners = ((share_of_room * (size - PATCH + 1)).floor() for share_of_room in (top, left))
-    rows, columns = ((position >= corner) & (position < corner + PATCH) for corner in corners)
-    inside: Tensor = rows[:, :, None] & columns[:, None, :] & (chance < share)[:, :, None]
-    return inside
+    return ((changed - 127.5) * contrast + 127.5).clamp_(0, 255)

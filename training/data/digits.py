@@ -27,8 +27,8 @@ class Digits:
     """uint8 ``[N, 28, 28]``, ink bright on dark."""
     labels: Tensor
     """int64 ``[N]``."""
-    answers: Tensor | None = None
-    """What teachers said of these very images, log-probabilities ``[N, C]``, where they were asked before."""
+    soft_labels: Tensor | None = None
+    """The teachers' log-probabilities for these images, ``[N, C]``, if they come from the teacher cache."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,8 +47,8 @@ class Digits:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Digits:
-        answers = None if self.answers is None else change(self.answers)
-        return Digits(change(self.images), change(self.labels), answers)
+        soft_labels = None if self.soft_labels is None else change(self.soft_labels)
+        return Digits(change(self.images), change(self.labels), soft_labels)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Learning from teachers: finished networks and a cache of their outputs."""
+"""Distillation: teachers, and a cache of their soft labels."""

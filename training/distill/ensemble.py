@@ -1,4 +1,4 @@
-"""Finished networks, one or several, asked together: by those who learn from them, and to be measured."""
+"""An ensemble of finished networks, as teachers of a student and for measurement."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from training import checkpoint
-from training.networks import build
+from training.config import TrainConfig
+from training.networks import autocast, build, normalize
 
 
 class Ensemble(nn.Module):
-    """Networks whose mean probabilities are the answer.
+    """Networks whose probabilities are averaged.
 
-    What :meth:`forward` gives is the logarithm of that mean, which serves as logits: its softmax is the mean itself.
+    The output is the logarithm of the mean probabilities. It can stand for logits: its softmax is the mean itself.
     """
 
     digests: dict[str, str]
-    """SHA-256 of each network's ``model.pt`` by its run folder, where it was loaded from one."""
+    """SHA-256 of each network's ``model.pt``, by the run folder that it was loaded from."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -30,10 +31,10 @@ class Ensemble(nn.Module):
 
     @classmethod
     def load(cls, folders: Sequence[Path]) -> Ensemble:
-        """The networks of finished runs, for evaluation only.
+        """Load the networks of finished runs, in evaluation mode and without gradients.
 
         Raises:
-            CheckpointError: a folder's ``model.pt`` is damaged or something else.
+            CheckpointError: a folder's ``model.pt`` is damaged or is something else.
             OSError: it could not be read.
         """
         networks, digests = [], {}
@@ -48,6 +49,12 @@ class Ensemble(nn.Module):
         return ensemble
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities ``[N, 10]`` of network input ``[N, 1, 28, 28]``."""
-        answers = torch.stack([network(x).float().log_softmax(dim=1) for network in self.networks])
-        return answers.logsumexp(dim=0) - math.log(len(self.networks))
+        """Return log-probabilities ``[N, 10]`` for network input ``[N, 1, 28, 28]``."""
+        outputs = torch.stack([network(x).float().log_softmax(dim=1) for network in self.networks])
+        return outputs.logsumexp(dim=0) - math.log(len(self.networks))
+
+    def soft_labels(self, config: TrainConfig, images: Tensor) -> Tensor:
+        """Return log-probabilities ``[N, 10]`` for images in 0..255 ``[N, 28, 28]``, in the precision of ``config``."""
+        with torch.no_grad(), autocast(config, images.device):
+            outputs: Tensor = self(normalize(images))
+        return outputs.float()

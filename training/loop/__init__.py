@@ -1,1 +1,1 @@
-"""The training loop and what it needs: step, state, record, optimizers, several processes."""
+"""The training loop and its parts: step, state, record, optimizers, several processes."""

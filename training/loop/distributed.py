@@ -1,6 +1,6 @@
-"""Several processes as one: each takes its share of every batch, and all end with the weights of one process alone.
+"""Training in several processes: each takes a share of every batch, and all end with the weights of a single process.
 
-torchrun starts the processes and tells each its place; without it everything here does nothing.
+torchrun starts the processes and sets their ranks. Without torchrun the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Meet the other processes of this torchrun, if there is one: over nccl on GPUs, over gloo elsewhere.
+    """Join the other processes of this torchrun, if there is one: by nccl on GPUs, by gloo elsewhere.
 
     Yields:
-        the device of this process; of several GPUs each takes the one of its local rank.
+        the device of this process. With ``cuda``, each process takes the GPU of its local rank.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield device
@@ -39,22 +39,22 @@ def processes(device: str) -> Iterator[str]:
 
 
 def count() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Return whether this is the process that writes files and prints."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def share(batch: Tensor) -> Tensor:
-    """This process's part of ``batch`` ``[N, ...]``; empty if there are more processes than images."""
+    """Return this process's part of ``batch`` ``[N, ...]``. It is empty if there are more processes than images."""
     return batch.tensor_split(count())[dist.get_rank()] if count() > 1 else batch
 
 
 def total(value: float, device: torch.device) -> float:
-    """The sum of a number over all processes."""
+    """Return the sum of a number over all processes."""
     if count() == 1:
         return value
     summed = torch.tensor(value, dtype=torch.float32, device=device)
@@ -63,7 +63,7 @@ def total(value: float, device: torch.device) -> float:
 
 
 def agree(value: int, device: torch.device) -> bool:
-    """Whether all processes have the same number."""
+    """Return whether all processes have the same number."""
     if count() == 1:
         return True
     extremes = torch.tensor([value, -value], device=device)
@@ -72,20 +72,21 @@ def agree(value: int, device: torch.device) -> bool:
 
 
 def parallel(network: nn.Module) -> nn.Module:
-    """``network`` so that a backward pass leaves the mean of all processes' gradients in it."""
+    """Return ``network`` such that a backward pass leaves the mean of all processes' gradients in it."""
     if count() == 1:
         return network
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            # The class changes in place, so that the weights and the state_dict stay as they are.
             module.__class__ = SharedBatchNorm2d
     return DistributedDataParallel(network, broadcast_buffers=False)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the batch of all processes together; torch's SyncBatchNorm does so on GPUs only."""
+    """BatchNorm over the images of all processes. torch's SyncBatchNorm does the same, but only on GPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[N, C, H, W]`` normalized by mean and variance over every process's N, H and W."""
+        """Normalize ``[N, C, H, W]`` by the mean and variance over N, H and W of all processes."""
         if not self.training:
             return super().forward(input)
         number = torch.tensor(input.numel() / self.num_features, device=input.device)
@@ -95,7 +96,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         centred = input - mean[:, None, None]
         variance = all_reduce(centred.square().sum(axes)) / number
         with torch.no_grad():
-            # As nn.BatchNorm2d keeps them for evaluation.
+            # The running statistics for evaluation, as nn.BatchNorm2d computes them.
             assert self.running_mean is not None and self.running_var is not None  # noqa: S101, PT018
             assert self.num_batches_tracked is not None and self.momentum is not None  # noqa: S101, PT018
             self.num_batches_tracked.add_(1)

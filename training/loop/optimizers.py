@@ -1,4 +1,4 @@
-"""The optimizers by name, and the learning-rate schedules."""
+"""The optimizers by name, and the schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 
 from training.config import TrainConfig
 
-WARM_UP = 0.25  # share of a one-cycle run in which the rate rises
-FIRST_RATE = 0.04  # of the peak
+# One-cycle: the share of the run in which the learning rate rises, and its first value as a share of the peak.
+WARM_UP = 0.25
+FIRST_RATE = 0.04
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
-    """The optimizer that ``config`` names. Decay applies to weight matrices only."""
+    """Return the optimizer that ``config`` names. Weight decay applies to weight matrices only."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [
@@ -24,7 +25,7 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
         {"params": others, "weight_decay": 0.0},
     ]
     rate = config.learning_rate
-    # fused updates all tensors in one call; on two cores it makes an epoch of the mlp a sixth shorter.
+    # fused=True updates all tensors in one call. On two cores it shortens an epoch of the mlp by a sixth.
     match config.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True)
@@ -37,17 +38,17 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
         case "momentum":
             return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
         case "gd" | "sgd" | "mini-batch":
-            # One rule; what tells them apart is the batch size.
+            # They have the same rule and differ in the batch size.
             return torch.optim.SGD(groups, lr=rate, fused=True)
         case unknown:
             raise AssertionError(f"TrainConfig let {unknown!r} pass")
 
 
 def rate_at(config: TrainConfig, progress: float) -> float:
-    """The learning rate after ``progress`` of the run, 0..1.
+    """Return the learning rate when the share ``progress``, 0..1, of the run is done.
 
-    A function of progress alone, so a resumed run needs no scheduler state. One-cycle rises linearly
-    to the peak, then falls along a half cosine to zero (Smith and Topin, arXiv:1708.07120).
+    It depends on the progress only, so that a resume needs no state of a scheduler. One-cycle rises linearly to
+    the peak, then falls along half a cosine to zero (Smith and Topin, arXiv:1708.07120).
     """
     if config.schedule == "constant":
         return config.learning_rate
@@ -57,7 +58,7 @@ def rate_at(config: TrainConfig, progress: float) -> float:
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Use ``rate`` from the next step on."""
+    """Set the learning rate of the next step."""
     group: dict[str, Any]
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -1,46 +1,59 @@
-"""What a run says while it goes: a live line on a terminal, a line an epoch elsewhere."""
+"""The progress of a run as text: a live line on a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
+SECONDS_BETWEEN_DRAWINGS = 0.1
+BAR_WIDTH = 24
+CLEAR_LINE = "\r\x1b[2K"
+
 
 class Progress:
-    """Reports the steps of a run to ``stream``."""
+    """Reports the steps of a run to ``stream``, or to nobody if it is None."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.live = stream.isatty()
-        self._shown = 0.0
+        self.live = stream is not None and stream.isatty()
+        self._drawn = 0.0
 
     def begin(self, total_steps: int, done_steps: int) -> None:
-        """A run of ``total_steps`` begins, or goes on after ``done_steps`` of them."""
+        """Start the clock of a run of ``total_steps`` steps, of which ``done_steps`` were taken before."""
         self.total_steps = total_steps
         self._first_step = done_steps
         self._start = time.monotonic()
         if done_steps:
-            self.line(f"going on after step {done_steps} of {total_steps}")
+            self.line(f"resuming after step {done_steps} of {total_steps}")
 
     def step(self, epoch: str, step: int, loss: float, rate: float) -> None:
-        """Step ``step`` of the run is done. Draws at most ten times a second, and only on a terminal."""
+        """Report that step number ``step`` is done. On a terminal this draws the live line."""
         if not self.live:
             return
         now = time.monotonic()
-        if now - self._shown < 0.1:
+        if now - self._drawn < SECONDS_BETWEEN_DRAWINGS:
             return
-        self._shown = now
+        self._drawn = now
         left = (now - self._start) / max(1, step - self._first_step) * (self.total_steps - step)
         share = step / self.total_steps
-        bar = ("━" * round(24 * share)).ljust(24, "─")
+        bar = ("━" * round(BAR_WIDTH * share)).ljust(BAR_WIDTH, "─")
         line = f"epoch {epoch}  {bar} {share:4.0%}  loss {loss:.4f}  rate {rate:.2g}  {_clock(left)} left"
-        click.echo(f"\r\x1b[2K{line}", file=self.stream, nl=False)
+        click.echo(CLEAR_LINE + line, file=self.stream, nl=False)
 
     def line(self, text: str) -> None:
-        """Say ``text`` on a line of its own, in place of the live one."""
-        click.echo(("\r\x1b[2K" if self.live else "") + text, file=self.stream)
+        """Print ``text`` on a line of its own, in place of the live line."""
+        if self.stream:
+            click.echo((CLEAR_LINE if self.live else "") + text, file=self.stream)
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """Return a row of ``metrics.jsonl`` as a line for people."""
+    line = f"epoch {row['epoch']}/{epochs}  training loss {row['train_loss']:.4f}"
+    if "validation_loss" in row:
+        line += f"  validation loss {row['validation_loss']:.4f} accuracy {row['validation_accuracy']:.2%}"
+    return f"{line}  {row['seconds']:.1f} s"
 
 
 def _clock(seconds: float) -> str:

@@ -152,15 +152,3 @@ def test_bending_moves_parts_of_an_image_apart(images, only):
         assert moved.std() > 0.2
         assert moved.abs().max() < 1.6
     assert torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].abs() < 0.2
-
-
-@pytest.mark.parametrize("share", [0.3, 1.0])
-def test_erasing_takes_one_whole_square_of_its_share(only, share):
-    only(None, 0)
-    left = augment(torch.ones(2000, 28, 28), seeded(), erase=share)
-    missing = (left < 0.5).sum(dim=(1, 2))
-    assert set(missing.tolist()) <= {0, module.PATCH**2}
-    assert (missing > 0).float().mean() == pytest.approx(share, abs=0.04)
-    # Somewhere at every pixel, a side long each way.
-    assert ((left[missing > 0] < 0.5).any(dim=2).sum(dim=1) == module.PATCH).all()
-    assert (left < 0.5).any(dim=0).all()

@@ -19,7 +19,7 @@ from training.config import TrainConfig
 from training.loop.train import train
 from training.networks import build, normalize
 from training.trust import novelty as calibration
-from training.trust.novelty import Calibration, calibrate, look, split
+from training.trust.calibrate import Calibration, calibrate
 
 
 def test_framing_leaves_digits_of_mnist_as_they_are(digits):
@@ -107,10 +107,9 @@ def test_digits_of_fonts_are_learnt(plain, few, tmp_path, monkeypatch):
 
 
 def refused(found, network, images):
-    body, head = split(network)
     with torch.inference_mode():
-        features, maps = look(body, normalize(images))
-        scores = found.novelty(features, head(features) / found.temperature, maps)
+        features = network.features(normalize(images))
+        scores = found.novelty(features, network.head(features.vector) / found.temperature)
     return float((scores > found.threshold).float().mean())
 
 

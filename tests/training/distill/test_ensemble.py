@@ -1,4 +1,4 @@
-"""Several finished networks asked together."""
+"""An ensemble of finished networks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import torch
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
+from training.config import TrainConfig
 from training.distill.ensemble import Ensemble
 from training.networks import build, normalize
 
 
 @pytest.fixture
-def inputs(mnist):
-    return normalize(mnist.test.images[:50])
+def images(mnist):
+    return mnist.test.images[:50]
+
+
+@pytest.fixture
+def inputs(images):
+    return normalize(images)
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def folders(tmp_path):
     return [tmp_path / "mlp", tmp_path / "cnn-small"]
 
 
-def test_answer_is_the_mean_of_the_probabilities(folders, inputs):
+def test_output_is_the_mean_of_the_probabilities(folders, inputs):
     ensemble = Ensemble.load(folders)
     alone = [Ensemble.load([folder])(inputs).softmax(dim=1) for folder in folders]
     assert not torch.allclose(*alone)
@@ -35,25 +41,33 @@ def test_answer_is_the_mean_of_the_probabilities(folders, inputs):
     torch.testing.assert_close(ensemble(inputs).softmax(dim=1), (alone[0] + alone[1]) / 2)
 
 
-def test_one_network_answers_as_itself(folders, inputs):
+def test_ensemble_of_one_network_gives_its_probabilities(folders, inputs):
     saved = checkpoint.load(folders[1] / "model.pt")
     network = build(saved["model"]).eval()
     network.load_state_dict(saved["weights"])
     torch.testing.assert_close(Ensemble.load(folders[1:])(inputs), network(inputs).log_softmax(dim=1))
 
 
-def test_is_for_evaluation_only(folders):
+def test_soft_labels_are_log_probabilities_of_images(folders, images, inputs):
+    ensemble = Ensemble.load(folders)
+    assert torch.equal(ensemble.soft_labels(TrainConfig(), images), ensemble(inputs))
+    rough = ensemble.soft_labels(TrainConfig(precision="bfloat16"), images)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - ensemble(inputs)).abs().max() < 0.2
+
+
+def test_networks_are_in_evaluation_mode_without_gradients(folders):
     ensemble = Ensemble.load(folders)
     assert not any(module.training for module in ensemble.modules())
     assert not any(parameter.requires_grad for parameter in ensemble.parameters())
 
 
-def test_says_which_weights_it_has(folders):
+def test_digests_are_those_of_the_weight_files(folders):
     digests = {str(folder): hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest() for folder in folders}
     assert Ensemble.load(folders).digests == digests
 
 
-def test_damaged_weights_are_refused(folders):
+def test_damaged_weights_are_rejected(folders):
     (folders[0] / "model.pt").write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match="mlp"):
         Ensemble.load(folders)

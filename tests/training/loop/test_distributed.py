@@ -1,4 +1,4 @@
-"""Two processes under torchrun end with the weights of one, and go on after a kill as one does."""
+"""Two processes under torchrun end with the weights of a single process, and can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TWO = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
 
 def train(*flags, by=(), **options):
     command = [*by, BIN / "mnist-train", *FLAGS, *flags]
-    # A tenth of a core's worth of work; more threads would only wait for each other.
+    # The work keeps a tenth of a core busy. More threads would only wait for each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
@@ -44,17 +44,17 @@ def largest_difference(one, two):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same run by one process and by two, and what they said."""
+    """The folder of the same run by one process and by two, and what they printed."""
     folder = tmp_path_factory.mktemp("runs")
-    said = {}
+    printed = {}
     for name, by in ("one", ()), ("two", TWO):
-        said[name] = finish(train("--model", "mlp", "--output", folder / name, by=by))
-    return folder, said
+        printed[name] = finish(train("--model", "mlp", "--output", folder / name, by=by))
+    return folder, printed
 
 
-def test_two_processes_end_with_the_weights_of_one(runs):
+def test_two_processes_end_with_the_weights_of_a_single_process(runs):
     folder, _ = runs
-    # Sums in another order: each step may differ in a float's last digits.
+    # The sums have another order, so that each step may differ in the last digits of a float.
     assert largest_difference(folder / "one", folder / "two") < 2e-4
     a, b = (torch.load(folder / name / "last.pt", weights_only=True) for name in ("one", "two"))
     assert a["step"] == b["step"]
@@ -63,37 +63,38 @@ def test_two_processes_end_with_the_weights_of_one(runs):
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
 
 
-# In double precision: in single, a step of the convolutions tells one rounding from another where two values of a
-# pooling window are equal, and some steps later the weights differ in their second digit, as they do between machines.
+# This runs in double precision. In single precision, two values of a pooling window can be equal except for rounding,
+# and then another one passes. Some steps later the weights differ in their second digit, as they do between machines.
 STEPS = """
 import sys
 from pathlib import Path
 import torch
 torch.set_default_dtype(torch.float64)
 from training.data import digits as data
-from training.loop import distributed, train
+from training.loop import distributed, step
+from training.loop.state import State
 from training.config import TrainConfig
 
-single = train.normalize
-train.normalize = lambda images: single(images).double()
+single = step.normalize
+step.normalize = lambda images: single(images).double()
 config = TrainConfig.of(model="cnn", augment=False)
 digits = data.load("mnist").test
 with distributed.processes("cpu"):
-    state = train.State.new(config, torch.device("cpu"))
-    state.written = digits.take(torch.arange(5000, 5200))
-    # The last two leave one process with fewer images than the other, and with none.
+    state = State.new(config, torch.device("cpu"))
+    state.font_digits = digits.take(torch.arange(5000, 5200))
+    # The last two sizes give one process fewer images than the other, and none.
     for size in (64, 63, 64, 63, 64, 63, 3, 1):
         chosen = torch.arange(state.step * 64, state.step * 64 + size)
-        loss = train._step(state, digits.take(chosen), 0.01)
+        loss = step.take_step(state, digits.take(chosen), 0.01)
         state.step += 1
     state.save(Path(sys.argv[1]))
     print(loss)
-    # It holds the process group, whose threads would outlive Python's end, and at times abort in it.
+    # The state holds the process group. Its threads would run on while Python ends, and sometimes abort.
     del state
 """
 
 
-def test_batch_norm_sees_the_batch_of_all_processes(tmp_path):
+def test_batch_norm_normalizes_over_the_batches_of_all_processes(tmp_path):
     saved = []
     for name, by in ("one", [sys.executable]), ("two", [*TWO, sys.executable]):
         command = [*by, "-c", STEPS, tmp_path / name]
@@ -109,14 +110,14 @@ def test_batch_norm_sees_the_batch_of_all_processes(tmp_path):
             assert torch.allclose(tensor, expected, rtol=0, atol=1e-9)
 
 
-def test_one_of_the_processes_speaks(runs):
-    folder, said = runs
-    assert said["two"].count("Test set:") == 1
-    assert said["two"].count("epoch 2/2") == 1
+def test_only_one_process_prints(runs):
+    folder, printed = runs
+    assert printed["two"].count("Test set:") == 1
+    assert printed["two"].count("epoch 2/2") == 1
     assert {path.name for path in (folder / "one").iterdir()} == {path.name for path in (folder / "two").iterdir()}
 
 
-def test_killed_processes_resume(runs, tmp_path):
+def test_killed_processes_resume_with_the_same_weights(runs, tmp_path):
     folder, _ = runs
     model = ["--model", "mlp"]
     output = tmp_path / "run"
@@ -129,7 +130,7 @@ def test_killed_processes_resume(runs, tmp_path):
     assert largest_difference(folder / "two", output) == 0
 
 
-def test_processes_that_see_different_folders_refuse(tmp_path):
+def test_processes_with_different_run_folders_are_rejected(tmp_path):
     script = 'exec "$0" "$@" --output "$FOLDER/$RANK"'
     by = [*TWO, "bash", "-c", script]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "FOLDER": str(tmp_path)}
@@ -137,4 +138,4 @@ def test_processes_that_see_different_folders_refuse(tmp_path):
     command = [*by, BIN / "mnist-train", *FLAGS, "--model", "mlp", "--resume"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode != 0
-    assert "see different runs" in done.stderr
+    assert "the processes find different runs there" in done.stderr

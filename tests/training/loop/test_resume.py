@@ -1,35 +1,27 @@
-"""Nothing lost: a run that is killed and resumed ends with the same weights, bit for bit."""
+"""Resume: an interrupted run that is resumed ends with the same weights, bit for bit."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-import torch
 
-from tests.support import BIN
+from tests.support import BIN, font_file
+from tests.training.support import FAST, Stop, equal, rows, timeless, weights
 from training import checkpoint
+from training.checkpoint import CheckpointError
+from training.config import TrainConfig
+from training.evaluate import evaluate
+from training.loop.errors import TrainingError
+from training.loop.train import train
 
-FLAGS = [
-    "--model",
-    "cnn",
-    "--epochs",
-    "3",
-    "--subset",
-    "1024",
-    "--validation",
-    "256",
-    "--checkpoint-every",
-    "3",
-]
-
-
-def weights(run):
-    return checkpoint.load(run / "model.pt")["weights"]
+# Eight steps per epoch.
+FLAGS = ["--model", "cnn", "--epochs", "3", "--subset", "1024", "--validation", "256", "--checkpoint-every", "3"]
 
 
 def step_of(run):
@@ -44,30 +36,28 @@ def uninterrupted(tmp_path_factory, run):
     return output
 
 
-# Eight steps an epoch: 3, 6, 13 and 21 lie inside an epoch, 8 and 16 between two.
+# Steps 3, 6, 13 and 21 are within an epoch, steps 8 and 16 between two.
 @pytest.mark.parametrize("kills", [(3,), (8, 13), (6, 16, 21)])
-def test_killed_and_resumed_is_the_same_run(uninterrupted, tmp_path, kills):
+def test_killed_and_resumed_run_ends_with_the_same_weights(uninterrupted, tmp_path, kills):
     output = tmp_path / "run"
     command = [BIN / "mnist-train", *FLAGS, "--output", output, "--resume"]
     for step in kills:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while step_of(output) < step and process.poll() is None:
             pass
-        # A random instant after the step: in the arithmetic, in a save, or at the very end.
+        # The kill comes at a random moment after the step: during a step, during a save, or at the very end.
         time.sleep(random.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    expected, actual = weights(uninterrupted), weights(output)
-    assert expected.keys() == actual.keys()
-    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert equal(weights(uninterrupted), weights(output))
     results = [json.loads((folder / "run.json").read_text())["result"] for folder in (uninterrupted, output)]
     assert results[0] == results[1]
     assert len((output / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_resume_without_a_checkpoint_begins(tmp_path, run):
+def test_resume_without_a_checkpoint_starts_a_run_and_of_a_finished_run_evaluates_it(tmp_path, run):
     flags = ["--model", "mlp", "--epochs", "1", "--subset", "256", "--output", tmp_path / "run", "--resume"]
     assert run("mnist-train", *flags).returncode == 0
     again = run("mnist-train", *flags)
@@ -75,14 +65,83 @@ def test_resume_without_a_checkpoint_begins(tmp_path, run):
     assert "Test set: Avg. loss:" in again.stdout
 
 
-def test_a_checkpoint_from_before_a_setting_existed_is_gone_on_with(tmp_path, run):
-    output = tmp_path / "run"
-    flags = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--output", output, "--resume"]
-    assert run("mnist-train", *flags).returncode == 0
-    saved = checkpoint.load(output / "last.pt")
-    del saved["config"]["foreign"]
-    checkpoint.save(output / "last.pt", saved)
-    assert run("mnist-train", *flags).returncode == 0
-    refused = run("mnist-train", *flags, "--foreign", "0.5")
-    assert refused.returncode == 1
-    assert "--foreign 0.0, not 0.5" in refused.stderr
+@pytest.mark.parametrize(
+    ("every", "stop", "saved"), [(0, 3, None), (0, 6, 4), (3, 3, None), (3, 5, 4), (3, 7, 6), (1, 4, 3), (1, 8, 7)]
+)
+@pytest.mark.parametrize("cached_epochs", [0, 1])
+@pytest.mark.usefixtures("no_plots")
+def test_resumed_run_ends_with_the_same_weights(small, tmp_path, teacher, every, stop, saved, cached_epochs):
+    """There are four steps per epoch. The interruption comes after a step and before it is saved."""
+    settings = {"elastic": 0.5, "precision": "bfloat16", "style": 0.25}
+    config = TrainConfig(**FAST | settings, teacher=str(teacher), teacher_cache=cached_epochs)
+    train(config, small, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, small, tmp_path / "run", checkpoint_every=every, progress=Stop(stop))
+    last = tmp_path / "run" / "last.pt"
+    assert (checkpoint.load(last)["step"] if last.exists() else None) == saved
+    train(config, small, tmp_path / "run", resume=True)
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert timeless(rows(tmp_path / "run")) == timeless(rows(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("evaluations", [1, 2])
+@pytest.mark.usefixtures("no_plots")
+def test_run_interrupted_between_the_last_step_of_an_epoch_and_its_row_resumes(
+    small, tmp_path, monkeypatch, evaluations
+):
+    config = TrainConfig(**FAST)
+    train(config, small, tmp_path / "whole")
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == evaluations:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.train.evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, small, tmp_path / "run", checkpoint_every=1)
+    train(config, small, tmp_path / "run", resume=True, checkpoint_every=1)
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert timeless(rows(tmp_path / "run")) == timeless(rows(tmp_path / "whole"))
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(TrainConfig(**FAST), small, folder)
+    return folder
+
+
+def test_folder_of_another_run_is_rejected_and_left_as_it_is(finished, small):
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(TrainingError, match="already holds a run; add --resume"):
+        train(TrainConfig(**FAST), small, finished)
+    with pytest.raises(
+        TrainingError, match=r"another run, which has --learning-rate 0\.01, not 0\.02, --seed 0, not 7"
+    ):
+        train(TrainConfig(**FAST, seed=7, learning_rate=0.02), small, finished, resume=True)
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_weights_alone_cannot_be_resumed(finished, small, tmp_path):
+    (tmp_path / "last.pt").write_bytes((finished / "model.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="holds weights only"):
+        train(TrainConfig(**FAST), small, tmp_path, resume=True)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_resume_with_other_fonts_is_rejected(small, tmp_path):
+    fonts = tmp_path / "fonts"
+    fonts.mkdir()
+    shutil.copy(font_file("DejaVuSans"), fonts)
+    config = TrainConfig(**FAST, fonts=str(fonts))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, small, tmp_path / "run", checkpoint_every=1, progress=Stop(3))
+    (fonts / "DejaVuSans.ttf").unlink()
+    shutil.copy(font_file("cmr10"), fonts)
+    with pytest.raises(TrainingError, match=r"--fonts .*: not the fonts that .*run learnt from"):
+        train(config, small, tmp_path / "run", resume=True)

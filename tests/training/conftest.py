@@ -1,0 +1,38 @@
+"""Fixtures of the tests of training runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.training.support import FAST, first
+
+
+@pytest.fixture(scope="session")
+def small(mnist):
+    """MNIST with 256 images to train on, 200 for validation, 300 for the test."""
+    return replace(
+        mnist,
+        train=first(mnist.train, 256),
+        validation=first(mnist.validation, 200),
+        test=first(mnist.test, 300),
+    )
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Leave out the pictures, which take longer than the runs of these tests."""
+    for name in ("plot_curves", "plot_confusion", "plot_mistakes", "plot_reliability"):
+        monkeypatch.setattr(f"training.loop.record.{name}", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def teacher(small, tmp_path_factory):
+    """The folder of a finished run, for students to learn from."""
+    from training.config import TrainConfig
+    from training.loop.train import train
+
+    folder = tmp_path_factory.mktemp("teacher")
+    train(TrainConfig(**FAST | {"epochs": 8}, seed=5), small, folder)
+    return folder

@@ -1,0 +1,51 @@
+"""What the tests of training runs share: short settings, the content of run folders, and an interruption."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from training import checkpoint
+
+# Settings of a run of about a second. With 256 images it takes four steps per epoch.
+FAST = {"model": "mlp", "epochs": 2, "batch_size": 64}
+
+
+def first(digits, count):
+    return digits.take(torch.arange(count))
+
+
+def weights(folder):
+    return checkpoint.load(folder / "model.pt")["weights"]
+
+
+def equal(a, b):
+    """Whether two state dicts are the same, bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(rows):
+    """The rows without their times, which differ between equal runs."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+class Stop:
+    """Takes the place of Progress and raises KeyboardInterrupt after step ``step``, before the step is saved."""
+
+    def __init__(self, step):
+        self.at = step
+
+    def begin(self, total_steps, done_steps):
+        pass
+
+    def step(self, epoch, step, loss, rate):
+        if step == self.at:
+            raise KeyboardInterrupt
+
+    def line(self, text):
+        pass

@@ -1,0 +1,124 @@
+"""Calibration of a finished network: temperature, novelty score and rejection threshold."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support import font_file
+from tests.training.support import equal, first
+from training.networks import NETWORKS, build, normalize
+from training.trust import examples, novelty
+from training.trust.calibrate import Calibration, calibrate
+from training.trust.examples import digits_and_outliers
+from training.trust.novelty import FALSE_REJECTIONS, LARGEST, Novelty, Outputs, fit_novelty, rejection_threshold
+from training.trust.temperature import fit_temperature
+
+FONTS = ["DejaVuSans", "cmr10"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Fit the score with a few steps."""
+    monkeypatch.setattr(novelty, "STEPS", 30)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_fitted_temperature_restores_scaled_logits(temperature):
+    """Labels are drawn from the softmax of the logits, so that their right temperature is 1."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 10, generator=generator) * 2
+    labels = logits.softmax(dim=1).multinomial(1, generator=generator).squeeze(1)
+    assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("fonts", [(), FONTS])
+@pytest.mark.usefixtures("quick")
+def test_every_network_can_be_calibrated(small, model, fonts):
+    torch.manual_seed(0)
+    network = build(model)
+    found = calibrate(network, small, 0, [font_file(font) for font in fonts])
+    features = network.eval().features(normalize(small.test.images))
+    scores = found.novelty(features, network.head(features.vector) / found.temperature)
+    assert scores.shape == (300,)
+    assert found.novelty.maps == (features.maps.shape[1] if fonts and features.maps is not None else 0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_equal_seeds_give_equal_calibrations_and_leave_the_network_and_torchs_seed(small):
+    torch.manual_seed(0)
+    network = build("mlp")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    random = torch.get_rng_state()
+    one, two, other = (calibrate(network, small, seed) for seed in (0, 0, 1))
+    assert network.training
+    assert equal(network.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert (one.temperature, one.threshold) == (two.temperature, two.threshold)
+    assert equal(one.novelty.state_dict(), two.novelty.state_dict())
+    assert not equal(one.novelty.state_dict(), other.novelty.state_dict())
+
+
+@pytest.mark.usefixtures("quick")
+def test_last_training_images_stand_in_for_a_validation_set(small):
+    torch.manual_seed(0)
+    network = build("mlp")
+    without = calibrate(network, replace(small, validation=first(small.validation, 0)), 0)
+    same = calibrate(network, replace(small, validation=small.train), 0)
+    assert (without.temperature, without.threshold) == (same.temperature, same.threshold)
+
+
+def test_saved_calibration_is_loaded_with_the_same_numbers():
+    torch.manual_seed(0)
+    calibration = Calibration(1.5, Novelty(20, maps=3), 2.5)
+    loaded = Calibration.of(calibration.state())
+    assert (loaded.temperature, loaded.threshold) == (1.5, 2.5)
+    assert equal(loaded.novelty.state_dict(), calibration.novelty.state_dict())
+    assert not loaded.novelty.training
+
+
+def test_score_separates_images_and_threshold_rejects_its_share():
+    """Outliers lie at another place than digits, and the vector has an offset and a scale of its own."""
+    generator = torch.Generator().manual_seed(0)
+    digits, outliers = torch.randn(2, 2000, 6, generator=generator) * 100 + 5000
+    outliers = outliers + 800
+    features = torch.cat([digits, outliers])
+    outputs = Outputs(novelty.Features(features), torch.randn(4000, 10, generator=generator))
+    targets = torch.cat([torch.zeros(2000), torch.ones(2000)])
+    torch.manual_seed(0)
+    score = fit_novelty(outputs, targets, generator)
+    known, others = (outputs.take(torch.arange(start, start + 2000)) for start in (0, 2000))
+    threshold = rejection_threshold(score, known, batch_size=300)
+    assert (score(*known) > threshold).float().mean() == pytest.approx(FALSE_REJECTIONS, abs=0.001)
+    assert (score(*others) > threshold).float().mean() > 0.99
+    assert score(*others).max() <= LARGEST
+
+
+def test_digits_and_outliers_are_images_in_the_stated_numbers(small, monkeypatch):
+    for name, value in (("CLEAN_DIGITS", 100), ("DISTORTED_DIGITS", 50), ("OUTLIERS", 80)):
+        monkeypatch.setattr(examples, name, value)
+    digits, others = digits_and_outliers(small.train, [], 0, torch.Generator().manual_seed(0))
+    assert digits.shape == (150, 28, 28)
+    assert others.shape == (80, 28, 28)
+    assert digits.dtype == others.dtype == torch.uint8
+    unchanged = {image.numpy().tobytes() for image in small.train.images}
+    assert sum(image.numpy().tobytes() in unchanged for image in digits) >= 100
+
+
+def test_fonts_add_digits_and_letters(small, monkeypatch):
+    monkeypatch.setattr(examples, "FONT_DIGITS", 100)
+    drawn = []
+    render = examples.render_characters
+
+    def kept(fonts, characters, count, seed):
+        drawn.append((characters, count))
+        return render(fonts, characters, count, seed)
+
+    monkeypatch.setattr(examples, "render_characters", kept)
+    digits, others = digits_and_outliers(small.train, [font_file("cmr10")], 0, torch.Generator().manual_seed(0))
+    assert drawn == [(string.digits, 100), (string.ascii_letters, 256)], "at most as many as there are digits"
+    assert (len(digits), len(others)) == (256 + 100, 256 + 256)

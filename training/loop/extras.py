@@ -1,0 +1,58 @@
+"""What a run can learn from besides its training images: teachers, and digits of handwriting fonts."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from training.augment.fonts import FONT_SUFFIXES, find_fonts, render_characters
+from training.config import TrainConfig
+from training.data.digits import Digits
+from training.distill.ensemble import Ensemble
+from training.loop.errors import TrainingError
+
+# Number of digits that are drawn in the fonts at the start of a run.
+FONT_DIGITS = 5000
+
+
+def load_teacher(config: TrainConfig) -> Ensemble | None:
+    """Return the ensemble of the networks in the run folders of ``--teacher``, or None without the flag.
+
+    Raises:
+        TrainingError: a folder holds no finished run.
+    """
+    if not config.teacher:
+        return None
+    folders = [Path(folder) for folder in config.teacher.split(",")]
+    for folder in folders:
+        if not (folder / "model.pt").exists():
+            raise TrainingError(f"--teacher {folder}: has no model.pt; name the run folders of finished runs.")
+    return Ensemble.load(folders)
+
+
+def font_digests(config: TrainConfig) -> dict[Path, str]:
+    """Return the SHA-256 of each font in the folder of ``--fonts``; empty without the flag.
+
+    Raises:
+        TrainingError: the folder holds no font with Latin letters and digits.
+    """
+    fonts = find_fonts(Path(config.fonts)) if config.fonts else []
+    if config.fonts and not fonts:
+        raise TrainingError(
+            f"--fonts {config.fonts}: has no font with Latin letters and digits; "
+            f"name a folder with {', '.join(FONT_SUFFIXES)} files."
+        )
+    return {font: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts}
+
+
+def draw_font_digits(config: TrainConfig, fonts: Iterable[Path]) -> Digits | None:
+    """Return :data:`FONT_DIGITS` digits drawn in the fonts, or None without fonts."""
+    fonts = list(fonts)
+    if not fonts:
+        return None
+    images = render_characters(fonts, string.digits, FONT_DIGITS, config.seed_for("written"))
+    return Digits(images, torch.arange(FONT_DIGITS) % len(string.digits))

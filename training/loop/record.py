@@ -1,0 +1,111 @@
+"""What a finished run leaves in its folder: weights, calibration, pictures and run.json."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training import checkpoint
+from training.data.digits import Splits
+from training.evaluate import Evaluation, evaluate
+from training.loop import distributed
+from training.loop.errors import DivergedError
+from training.loop.state import State
+from training.networks import Network, parameter_count
+from training.plots import plot_confusion, plot_curves, plot_mistakes, plot_reliability
+from training.trust.calibrate import Calibration, calibrate
+
+
+def finish(state: State, splits: Splits, output: Path, device: torch.device) -> Evaluation:
+    """Evaluate on the test set, write the files of the finished run, and return the evaluation.
+
+    ``run.json`` is written last, so that a folder with it is complete. With several processes only the first
+    one writes.
+
+    Raises:
+        DivergedError: the loss on the test set is not finite. Without a validation set the damage of the last step
+            shows only here.
+    """
+    network = state.result
+    test = evaluate(network, splits.test.to(device))
+    if not math.isfinite(test.loss):
+        raise DivergedError(state.config, state.step)
+    if not distributed.is_first():
+        return test
+    evaluations = {"test": test}
+    if len(splits.validation):
+        evaluations["validation"] = evaluate(network, splits.validation.to(device))
+    calibration = calibrate(network, splits, state.config.seed_for("calibration"), list(state.fonts))
+    digests = {
+        "calibration": _write(output / "calibration.pt", calibration.state()),
+        "model": _write(output / "model.pt", {"model": state.config.model, "weights": _weights(network)}),
+    }
+    write_metrics(output, state.history)
+    plot_curves(output / "curves.png", state.history)
+    plot_confusion(output / "confusion.png", test, splits.labels)
+    plot_mistakes(output / "mistakes.png", test, splits.test, splits.labels)
+    plot_reliability(output / "reliability.png", calibration.applied(test), calibration.temperature)
+    record = _record(state, splits, evaluations, calibration, digests)
+    checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    return test
+
+
+def write_metrics(output: Path, history: list[dict[str, Any]]) -> None:
+    """Write ``metrics.jsonl``, one line per finished epoch."""
+    if distributed.is_first():
+        lines = "".join(json.dumps(row) + "\n" for row in history)
+        checkpoint.write_atomically(output / "metrics.jsonl", lines.encode())
+
+
+def _write(path: Path, state: dict[str, Any]) -> str:
+    """Write a checkpoint and return its SHA-256."""
+    content = checkpoint.to_bytes(state)
+    checkpoint.write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _weights(network: Network) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+
+
+def _record(
+    state: State,
+    splits: Splits,
+    evaluations: dict[str, Evaluation],
+    calibration: Calibration,
+    digests: dict[str, str],
+) -> dict[str, Any]:
+    """Return the content of ``run.json``."""
+    return {
+        "config": state.config.asdict(),
+        "dataset": {
+            "name": splits.name,
+            "labels": splits.labels,
+            "digests": splits.digests,
+            "train_images": len(splits.train),
+            "validation_images": len(splits.validation),
+        },
+        "parameters": parameter_count(state.network),
+        "model_sha256": digests["model"],
+        "teachers": state.teacher.digests if state.teacher else {},
+        "fonts": {font.name: digest for font, digest in state.fonts.items()},
+        "result": {name: evaluation.summary() for name, evaluation in evaluations.items()},
+        "calibration": {
+            "temperature": calibration.temperature,
+            "threshold": calibration.threshold,
+            "sha256": digests["calibration"],
+            "result": {name: calibration.applied(evaluation).summary() for name, evaluation in evaluations.items()},
+        },
+        "seconds": round(sum(row["seconds"] for row in state.history), 1),
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
+        "threads": torch.get_num_threads(),
+        "processes": distributed.count(),
+    }

@@ -1,0 +1,146 @@
+"""The state of a run, and the checkpoint that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from training import checkpoint
+from training.checkpoint import CheckpointError
+from training.config import TrainConfig, flag
+from training.data.digits import Digits
+from training.distill.ensemble import Ensemble
+from training.loop import distributed
+from training.loop.averaging import averaged_model
+from training.loop.errors import DivergedError, TrainingError
+from training.loop.extras import draw_font_digits, font_digests, load_teacher
+from training.loop.optimizers import build_optimizer
+from training.networks import Network, build
+
+
+@dataclass
+class State:
+    """Everything that a step reads and changes."""
+
+    config: TrainConfig
+    network: Network
+    averaged: AveragedModel | None
+    optimizer: Optimizer
+    teacher: Ensemble | None = None
+    fonts: dict[Path, str] = field(default_factory=dict)
+    """SHA-256 of each handwriting font."""
+    font_digits: Digits | None = None
+    """Digits drawn in the fonts. Each step adds some of them to its batch."""
+    step: int = 0
+    """Number of steps since the beginning of the run."""
+    epoch_loss: float = 0.0
+    """Sum of the losses of this epoch's images so far."""
+    epoch_seconds: float = 0.0
+    """Time spent on this epoch so far."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of metrics.jsonl, one for each finished epoch."""
+    parallel: nn.Module = field(init=False)
+    """The network for training. With several processes it averages the gradients of all."""
+
+    def __post_init__(self) -> None:
+        self.parallel = distributed.parallel(self.network)
+
+    @classmethod
+    def new(cls, config: TrainConfig, device: torch.device) -> State:
+        """Return the state before the first step, with weights from the seed of the run.
+
+        Raises:
+            TrainingError: the teachers or the fonts of ``config`` are not there.
+            CheckpointError: a teacher's weights are damaged.
+        """
+        torch.default_generator.manual_seed(config.seed_for("weights"))
+        network = build(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher, fonts = load_teacher(config), font_digests(config)
+        font_digits = draw_font_digits(config, fonts)
+        return cls(
+            config,
+            network,
+            averaged_model(network, config.ema),
+            build_optimizer(config, network),
+            teacher.to(device) if teacher else None,
+            fonts,
+            font_digits.to(device) if font_digits else None,
+        )
+
+    @property
+    def result(self) -> Network:
+        """The network that the run leaves: the one with averaged weights, if the run averages."""
+        return cast(Network, self.averaged.module) if self.averaged else self.network
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint. With several processes only the first one writes.
+
+        Raises:
+            DivergedError: the weights are not finite. The old checkpoint stays.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            raise DivergedError(self.config, self.step, path)
+        if not distributed.is_first():
+            return
+        checkpoint.save(
+            path,
+            {
+                "config": self.config.asdict(),
+                "network": self.network.state_dict(),
+                "averaged": self.averaged.state_dict() if self.averaged else None,
+                "optimizer": self.optimizer.state_dict(),
+                "teachers": self.teacher.digests if self.teacher else {},
+                "fonts": sorted(self.fonts.values()),
+                "random": torch.default_generator.get_state(),
+                "step": self.step,
+                "epoch_loss": self.epoch_loss,
+                "epoch_seconds": self.epoch_seconds,
+                "history": self.history,
+            },
+        )
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of a run with the same config, teachers and fonts.
+
+        Raises:
+            TrainingError: the checkpoint is of another run.
+            CheckpointError: the checkpoint is damaged.
+        """
+        saved = checkpoint.load(path)
+        if "config" not in saved:
+            raise CheckpointError(f"{path}: holds weights only, not the state of a run. Name another --output.")
+        self._check_same_run(saved, path.parent)
+        self.network.load_state_dict(saved["network"])
+        if self.averaged:
+            self.averaged.load_state_dict(saved["averaged"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.default_generator.set_state(saved["random"])
+        self.step = saved["step"]
+        self.epoch_loss, self.epoch_seconds = saved["epoch_loss"], saved["epoch_seconds"]
+        self.history = saved["history"]
+
+    def _check_same_run(self, saved: dict[str, Any], folder: Path) -> None:
+        changes = [
+            f"{flag(name)} {saved['config'][name]}, not {value}"
+            for name, value in self.config.asdict().items()
+            if saved["config"][name] != value
+        ]
+        if changes:
+            raise TrainingError(
+                f"--output {folder}: belongs to another run, which has {', '.join(changes)}; "
+                "resume it with its own settings, or name another --output."
+            )
+        if self.teacher and self.teacher.digests != saved["teachers"]:
+            raise TrainingError(
+                f"--teacher {self.config.teacher}: not the networks that {folder} learnt from; name another --output."
+            )
+        if sorted(self.fonts.values()) != saved["fonts"]:
+            raise TrainingError(
+                f"--fonts {self.config.fonts}: not the fonts that {folder} learnt from; name another --output."
+            )

@@ -1,0 +1,97 @@
+"""Calibration of a finished network: the temperature, the novelty score and its rejection threshold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.data.digits import Digits, Splits
+from training.evaluate import BATCH, Evaluation
+from training.networks import Features, Network, normalize
+from training.trust.examples import digits_and_outliers, distort
+from training.trust.novelty import Novelty, Outputs, fit_novelty, rejection_threshold
+from training.trust.temperature import fit_temperature
+
+# So many training images take the place of the validation set in a run that has none.
+STAND_IN = 5000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the export adds to a network."""
+
+    temperature: float
+    novelty: Novelty
+    threshold: float
+    """An image with a higher novelty score is rejected as not a digit."""
+
+    def applied(self, evaluation: Evaluation) -> Evaluation:
+        """Return ``evaluation`` with the logits of the exported network, divided by the temperature."""
+        return Evaluation(evaluation.logits / self.temperature, evaluation.labels)
+
+    def state(self) -> dict[str, Any]:
+        """Return the content of ``calibration.pt``."""
+        return {
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "inputs": self.novelty.inputs,
+            "maps": self.novelty.maps,
+            "novelty": self.novelty.state_dict(),
+        }
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Calibration:
+        """Return the calibration whose :meth:`state` is given."""
+        novelty = Novelty(state["inputs"], state["maps"])
+        novelty.load_state_dict(state["novelty"])
+        return cls(state["temperature"], novelty.eval(), state["threshold"])
+
+
+def calibrate(network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = ()) -> Calibration:
+    """Fit temperature, novelty score and rejection threshold on the CPU.
+
+    The same network, data, fonts and seed give the same numbers.
+
+    Args:
+        fonts: handwriting fonts. With fonts the score learns to reject their letters, and for that it also gets the
+            network's feature maps.
+    """
+    network = copy.deepcopy(network).cpu().eval()
+    generator = torch.Generator().manual_seed(seed)
+    held_out = splits.validation if len(splits.validation) else _last(splits.train, STAND_IN)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clean = _outputs(network, held_out.images, maps=bool(fonts))
+        # On the clean images alone the network makes too few mistakes to fit the temperature.
+        distorted = _outputs(network, distort(held_out.images, generator))
+        temperature = fit_temperature(
+            torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
+        )
+        digits, others = digits_and_outliers(splits.train, fonts, seed, generator)
+        outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts))
+        targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
+        novelty = fit_novelty(outputs.scaled(temperature), targets, generator)
+        threshold = rejection_threshold(novelty, clean.scaled(temperature), BATCH)
+    return Calibration(temperature, novelty, threshold)
+
+
+@torch.inference_mode()
+def _outputs(network: Network, images: Tensor, *, maps: bool = False) -> Outputs:
+    features = []
+    for batch in images.cpu().split(BATCH):
+        of_batch = network.features(normalize(batch))
+        # The feature maps of all images take hundreds of megabytes, so they are kept only if the score needs them.
+        features.append(of_batch if maps else of_batch._replace(maps=None))
+    vector = torch.cat([of_batch.vector for of_batch in features])
+    kept = [of_batch.maps for of_batch in features if of_batch.maps is not None]
+    return Outputs(Features(vector, torch.cat(kept) if kept else None), network.head(vector))
+
+
+def _last(digits: Digits, count: int) -> Digits:
+    return Digits(digits.images[-count:], digits.labels[-count:])

@@ -1,0 +1,80 @@
+"""The images that the calibration is fitted on: digits, distorted digits, and images that are not digits."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.augment.affine import augment
+from training.augment.fonts import render_characters
+from training.augment.outliers import outliers
+from training.augment.style import restyle
+from training.data.digits import Digits
+
+# Number of images of each kind.
+CLEAN_DIGITS, DISTORTED_DIGITS, OUTLIERS = 16_000, 8_000, 20_000
+# With handwriting fonts there are twice as many clean digits, half as many outliers, and so many letters and digits of
+# the fonts. The digits of the fonts count as digits, so that the score cannot recognize letters by their font.
+FONT_LETTERS, FONT_DIGITS = 40_000, 10_000
+# Share of the distorted digits, the font digits and the outliers that get style augmentation. A digit by another pen
+# is still a digit, and a letter of few pixels is still a letter. With letters of fonts the outliers have another share.
+STYLE_SHARE, STYLE_SHARE_OF_LETTERS = 0.25, 0.1
+# Share of the outliers that is bent, and by how many pixels. It makes printed letters more like handwritten ones.
+BENT_SHARE, BENDING = 0.7, 1.0
+# All images of a batch that get few pixels get the same number of them, so style augmentation takes small batches.
+STYLE_BATCH = 256
+# Made-up images must not outnumber the digits of a small training set. Each kind of them has at most as many images as
+# the training set, but at least this many.
+LEAST_MADE_UP = 64
+# This label gives an image no upstroke and no bar, which are for ones only.
+NO_LABEL = -1
+
+
+def digits_and_outliers(
+    train: Digits, fonts: Sequence[Path], seed: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return images of digits and images that are not digits, both uint8 ``[N, 28, 28]`` on the CPU."""
+    train = train.to(torch.device("cpu"))
+    clean = 2 * CLEAN_DIGITS if fonts else CLEAN_DIGITS
+    chosen = train.take(torch.randperm(len(train), generator=generator)[: clean + DISTORTED_DIGITS])
+    # A small training set is divided in the same proportion.
+    count = round(len(chosen) * DISTORTED_DIGITS / (clean + DISTORTED_DIGITS))
+    distorted = _restyled(distort(chosen.images[:count], generator), chosen.labels[:count], STYLE_SHARE, generator)
+    digits = torch.cat([distorted, chosen.images[count:]])
+
+    most = max(LEAST_MADE_UP, len(train))
+    others = outliers(train.images, min(OUTLIERS // 2 if fonts else OUTLIERS, most), seed)
+    if fonts:
+        drawn = _bent(render_characters(fonts, string.digits, min(FONT_DIGITS, most), seed), generator)
+        digits = torch.cat([digits, _restyled(drawn, _no_labels(drawn), STYLE_SHARE, generator)])
+        letters = render_characters(fonts, string.ascii_letters, min(FONT_LETTERS, most), seed)
+        others = torch.cat([others, letters])
+        others = others[torch.randperm(len(others), generator=generator)]
+    others = _bent(others, generator)
+    share = STYLE_SHARE_OF_LETTERS if fonts else STYLE_SHARE
+    return digits, _restyled(others, _no_labels(others), share, generator)
+
+
+def distort(images: Tensor, generator: torch.Generator, elastic: float = 0.0) -> Tensor:
+    """Return the images augmented with the usual strength, uint8 ``[N, 28, 28]`` on the CPU."""
+    if not len(images):
+        return images.cpu()
+    return augment(images.cpu(), generator, elastic=elastic).clamp(0, 255).round().to(torch.uint8)
+
+
+def _bent(images: Tensor, generator: torch.Generator) -> Tensor:
+    count = round(BENT_SHARE * len(images))
+    return torch.cat([distort(images[:count], generator, elastic=BENDING), images[count:]])
+
+
+def _no_labels(images: Tensor) -> Tensor:
+    return torch.full((len(images),), NO_LABEL)
+
+
+def _restyled(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    batches = zip(images.split(STYLE_BATCH), labels.split(STYLE_BATCH), strict=True)
+    return torch.cat([restyle(*batch, share, generator) for batch in batches]).round().to(torch.uint8)

@@ -33,6 +33,7 @@ from training.data import sources
 from training.data.digits import Splits
 from training.loop.optimizers import build_optimizer
 from training.loop.train import train
+from training.memory import keep_freed_memory
 from training.networks import DEVIATION, MEAN, build, normalize, parameter_count
 
 TUTORIAL = TrainConfig.of(model="mlp", epochs=2, batch_size=128, optimizer="adam", validation=0)
@@ -167,6 +168,7 @@ def loops_table(rounds: int, cnn: bool) -> list[str]:
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table here too.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
     """Measure, and print a table."""
+    keep_freed_memory()
     where = conditions("torch", "torchvision", "numpy", also=f"{torch.get_num_threads()} threads")
     lines = [where, "", *(recipe_table(recipe, seeds) if recipe else loops_table(rounds, cnn))]
     tell(lines, save)

@@ -13,8 +13,8 @@ from tests.serving.web.page import HEIGHTS, TIMEOUT, expect
 from tests.support import missing, service
 
 CHROMIUM = Path("/usr/bin/chromium")
-# The camera shows Chromium's test picture and needs no permission from a person. No host name can be resolved.
-# Containers have too little shared memory for large windows.
+# The camera shows Chromium's test picture and asks nobody for permission. No host name can be resolved. Chromium does
+# not use /dev/shm, because it is too small for large windows in containers.
 ARGUMENTS = [
     *("--no-sandbox", "--disable-dev-shm-usage"),
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
@@ -22,8 +22,8 @@ ARGUMENTS = [
 ]
 
 
-# The scope is not the session: an open browser keeps an event loop running in this thread, and tests in other modules
-# start their own.
+# The scope is the module and not the session, because an open browser keeps an event loop running in this thread, and
+# tests in other modules start their own event loop.
 @pytest.fixture(scope="module")
 def browser():
     if not CHROMIUM.exists():

@@ -3,8 +3,6 @@
 python examples/digits.py [--output runs/digits] [--save digits.png]
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,4 +1,4 @@
-# Two images: `serving` answers predictions, `pipeline` trains and exports. `serving` is last, so it is the default.
+# Two images: `serving` serves predictions, `pipeline` trains and exports. `serving` is last, so it is the default.
 #
 #   docker build --tag mnist-service .
 #   docker build --tag mnist-service:pipeline --target pipeline .
@@ -21,7 +21,7 @@ WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
-# The dependencies have a layer of their own, before the code. A change of the code does not install them again.
+# The dependencies are in a separate layer, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
 COPY pyproject.toml ./
 RUN ./requirements > serving.txt \
@@ -35,7 +35,7 @@ FROM builder AS pipeline-dependencies
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY pyproject.toml ./
 # Only torch, torchvision and their dependencies come from that index.
-# This image keeps pip: if MNIST's mirrors cannot be reached, mnist-train downloads the data set as a package.
+# ensurepip adds pip to this image: if MNIST's mirrors cannot be reached, mnist-train downloads the data set with pip.
 RUN pip --python /opt/venv/bin/python install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch torchvision \
     && ./requirements train export > pipeline.txt \
     && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement pipeline.txt \
@@ -49,7 +49,8 @@ COPY LICENSE README.md pyproject.toml ./
 COPY training training
 COPY export export
 COPY serving serving
-# The files lie as they will in the image, next to the folders that will belong to the user of the container.
+# Put the installed package under /application, and the folders that the container's user will own under /folders. Both
+# have the layout of the final image.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/venv/bin/python install --no-deps --root /application dist/*.whl \
     && mkdir -p /folders/serving /folders/pipeline/models /folders/pipeline/runs /folders/pipeline/data \

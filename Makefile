@@ -71,7 +71,7 @@ bench: setup  ## run every benchmark; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.abuse
 
-examples: setup  ## run the tutorial's examples; pictures go to runs/examples
+examples: setup  ## run the examples; their plots go to runs/examples
 	@mkdir -p runs/examples
 	$(BIN)/python examples/autograd.py --save runs/examples/autograd.png
 	$(BIN)/python examples/linear_regression.py --save runs/examples/linear_regression.png

@@ -1,9 +1,10 @@
-"""Send a hundred thousand hostile requests, valid ones beside them, and report what the service did.
+"""Send 100,000 hostile requests and, at the same time, valid ones. Report what the service did.
 
     python -m benchmarks.abuse [--requests 100000] [--seed 0] [--save benchmarks/results/abuse.md]
 
 Memory varies with the requests in flight, so it is read a hundred times. The median of the last ten readings is
-compared with that of the second ten, because during the first ten the service runs most of its code for the first time.
+compared with the median of the second ten. The first ten do not count, because the service runs most of its code for
+the first time then.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks.harness import Request, golden_digits, run_service, service_cond
 from benchmarks.hostile import hostile_requests
 from benchmarks.report import tell
 
-# Seconds. No response takes so long: a request that still has none was forgotten.
+# Seconds to wait for a response. A request that has none after this time is a failure of the service.
 TIMEOUT = 60.0
 
 
@@ -35,7 +36,7 @@ class Outcome:
     """What the service did."""
 
     statuses: Counter[str] = field(default_factory=Counter)
-    """Hostile requests by status of the response; "closed" if the service closed the connection without one."""
+    """Hostile requests by status of the response; "closed" if the service closed the connection without a response."""
     failures: list[tuple[str, str, bytes]] = field(default_factory=list)
     """Kind of each hostile request that made the service fail, how it failed, and what was sent."""
     right: int = 0
@@ -78,7 +79,7 @@ async def attack(
     concurrency: int = 12,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-    """Send ``count`` hostile requests, and beside them valid ones whose predictions must be right."""
+    """Send ``count`` hostile requests and, at the same time, valid ones whose predictions must be right."""
     outcome = Outcome()
     requests = hostile_requests(images, seed)
     sent = 0
@@ -133,7 +134,7 @@ async def attack(
     type=click.IntRange(min=100),
     help="Number of hostile requests to send.",
 )
-@click.option("--seed", default=0, show_default=True, help="Random seed that the hostile requests are made from.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of the hostile requests.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too.")
 def main(requests: int, seed: int, save: Path | None) -> None:
     """Send hostile requests and print a table; exit with status 1 if the service failed in any way."""
@@ -162,7 +163,10 @@ def main(requests: int, seed: int, save: Path | None) -> None:
         "|---|---|",
         *(f"| {status} | {count} |" for status, count in sorted(outcome.statuses.items())),
         "",
-        f"- hostile requests with a response status of 500 or above, or without a response: {len(outcome.failures)}",
+        '"closed": the service closed the connection without a response.',
+        "",
+        "- failures (hostile requests with a status of 500 or above, or still without a response after "
+        f"{TIMEOUT:.0f} s): {len(outcome.failures)}",
         f"- valid requests with a wrong response: {len(outcome.wrong)}",
         f"- memory: {first:.1f} MB in the second tenth of the run, {last:.1f} MB in the last tenth "
         f"({last / first - 1:+.1%}), at most {max(memory):.1f} MB",

@@ -1,11 +1,11 @@
-"""Accuracy of each network: mean and standard deviation over seeds. The test set does not choose anything.
+"""Measure the accuracy of each network: mean and standard deviation over seeds. The test set chooses nothing.
 
     python -m benchmarks.accuracy [--rows cnn,mlp] [--seeds 0,1,2,3,4] [--save benchmarks/results/accuracy.md]
 
 Each row is `mnist-train --recipe best` on all 60,000 training images, tested once, after the last epoch. Its settings
 were chosen on 10,000 training images that were held out. Run folders stay in --runs: finished runs are not trained
-again, stopped runs are resumed. The table shows all finished runs. A line that stands in --save already stays there
-until --runs has more finished runs of its row.
+again, stopped runs are resumed. The table shows all finished runs. A line that is already in the file --save is
+replaced only if --runs has at least as many finished runs of its row.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from training.loop.train import train
 from training.memory import keep_freed_memory
 
 PROTOCOL = """\
-All 60,000 training images; the averaged weights after the last epoch; mean and standard deviation over the seeds; no
-seed is left out. The test set chose no epoch, no seed and no setting. Most published figures are those of the epoch
-with the best test result.
+Each run trains on all 60,000 training images and is tested with the averaged weights after the last epoch. The table
+gives the mean and the standard deviation over the seeds, and leaves no seed out. The test set chose no epoch, no seed
+and no setting. Most published figures come from the epoch with the best test result.
 
 - The time of a student does not include its teachers. A run of one thread shared the machine with another run. Five
-  runs of "cnn" were also halted for a while; the sixth ran alone on two threads to measure its time.
+  runs of "cnn" were also paused for a while; the sixth ran alone on two threads to measure its time.
 - "cnn-small student", "cnn-large student", "cnn-large student with own teachers" and the teachers cnn-5x5, cnn-7x7 and
-  "cnn-large with bending" ran on a machine about 1.5 times as fast as that of the other rows.
-- "cnn-large with bending" became the third kind of teacher when two runs of cnn-5x5, two of cnn-7x7 and the ensemble of
-  these four had been tested. The reason was not a test result: no network with bending had been tested, and bending
-  makes digits like those of other writers.
-- "cnn-large student with own teachers" was added when two other rows of cnn-large students had been tested. Its
+  "cnn-large with bending" ran on a machine about 1.5 times as fast as the machine of the other rows.
+- "cnn-large with bending" became the third kind of teacher after two runs of cnn-5x5, two of cnn-7x7 and the ensemble
+  of these four had been tested. It was not chosen by a test result, because no network with bending had been tested.
+  It was chosen because bending makes digits like those of other writers.
+- "cnn-large student with own teachers" was added after two other rows of cnn-large students had been tested. Its
   settings and both of its ensembles were fixed before any of its seeds was tested.
-- Its ensemble of eight is the best of 25 ensembles that were tested, so that its accuracy is a little too good. With
-  the five of "cnn-large student" beside them, it makes one error more.
+- The ensemble of its eight runs is the best of 25 ensembles that were tested, so its accuracy is a little too good. The
+  ensemble of these eight and the five of "cnn-large student" makes one error more.
 
-docs/models.md describes the rows that were tried and dropped."""
+docs/models.md describes other rows that were tried and dropped."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings that differ from the recipe."""
     one_each: bool = False
-    """Whether a run has only one teacher of each row. Each seed then has another combination of them."""
+    """Whether a run has only one teacher of each row. Each seed then has a different combination of teachers."""
 
     def title(self, name: str) -> str:
         """Return the name of the row in the table."""
@@ -72,23 +72,25 @@ class Row:
 WITHOUT_POOLING = {"epochs": 30, "augment": 1.5, "learning_rate": 0.003}
 # The three kinds of networks make different mistakes, which makes them better teachers together than each alone.
 THREE_KINDS = {"cnn-5x5": 2, "cnn-7x7": 2, "cnn-large with bending": 2}
-# The teachers run once for all students: 16 epochs of images, most of which each student sees twice.
+# The teachers run once for all students and fill a teacher cache of 16 epochs of images. A student trains for 28
+# epochs, so it sees most of these images twice.
 CACHED = {"epochs": 28, "teacher_cache": 16, "augment": 1.5, "elastic": 0.5}
 ROWS = {
     "mlp": Row("mlp"),
     "cnn-small": Row("cnn-small"),
     "cnn": Row("cnn"),
     "cnn-large": Row("cnn-large"),
-    # This takes less time than the cnn without a teacher.
+    # This student trains in less time than the cnn without a teacher.
     "cnn quick student": Row("cnn", {"cnn-large": 1}, {"epochs": 20}),
     "cnn student": Row("cnn", {"cnn-large": 2}, {"epochs": 32}),
     "cnn-5x5": Row("cnn-5x5", settings=WITHOUT_POOLING),
     "cnn-7x7": Row("cnn-7x7", settings=WITHOUT_POOLING),
-    # Bent digits look like those of other writers (Simard et al., ICDAR 2003, bend them more than twice as much).
+    # Elastic distortion bends digits, so that they look like those of other writers. Simard et al. (ICDAR 2003) bend
+    # them more than twice as much.
     "cnn-large with bending": Row("cnn-large", settings={"elastic": 1.0}),
     "cnn-small student": Row("cnn-small", {"cnn-large with bending": 2}, {"teacher_cache": 16}),
     "cnn-large student": Row("cnn-large", THREE_KINDS, CACHED),
-    # Students with other teachers and other cached images have fewer mistakes in common.
+    # Students with different teachers and different cached images make fewer mistakes in common.
     "cnn-large student with own teachers": Row("cnn-large", THREE_KINDS, CACHED, one_each=True),
 }
 # The rows whose finished runs are tested as an ensemble too.
@@ -172,7 +174,7 @@ def ensemble_line(runs: Path, row: str, splits: Splits) -> str | None:
 
 
 def table(runs: Path, splits: Splits, recorded: str) -> list[str]:
-    """Return the table of the finished runs and the recorded lines; for each row the line of more runs."""
+    """Return the table. Each line comes from the finished runs or from ``recorded``, whichever has more runs."""
     lines = [
         "| network | parameters | epochs | seeds | test accuracy | errors in 10,000, by seed | seconds, on threads |",
         "|---|---:|---:|---:|---|---|---:|",

@@ -1,6 +1,6 @@
 """A bare ASGI function that makes the same predictions on the same HTTP server, without a framework.
 
-Its speed is the limit for the service. benchmarks/serving.py compares the two.
+The service cannot be faster than this function. benchmarks/serving.py compares the two.
 """
 
 from __future__ import annotations

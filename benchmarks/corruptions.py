@@ -2,7 +2,7 @@
 
 Source: Mu and Gilmer, MNIST-C: A Robustness Benchmark for Computer Vision (arXiv:1906.02337). The parameters are the
 defaults of ``corruptions.py`` in google-research/mnist-c. The published arrays come from the same distributions, but
-their generator was not seeded, so the single images differ. Motion blur follows ImageMagick: a one-sided Gaussian
+their generator was not seeded, so the individual images differ. Motion blur follows ImageMagick: a one-sided Gaussian
 along the direction of motion.
 
 Every corruption takes a uint8 image ``[28, 28]``, bright ink on black, and a random generator, and returns an image of
@@ -208,6 +208,6 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(name: str, images: Image, seed: int) -> Image:
-    """Corrupt every image of ``[N, 28, 28]``. Each has its own generator, so that it is the same in every subset."""
+    """Corrupt every image of ``[N, 28, 28]``. The result for an image depends only on its index and the seed."""
     function = CORRUPTIONS[name]
     return np.stack([function(image, np.random.default_rng((seed, index))) for index, image in enumerate(images)])

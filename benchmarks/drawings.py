@@ -39,7 +39,10 @@ def small(digit: Array, random: Random) -> bytes:
 
 
 def stroke(size: int) -> Callable[[Array, Random], bytes]:
-    """Widen the stroke by a filter of ``size`` pixels at 4 times MNIST's scale; a negative ``size`` narrows it."""
+    """Return a function that draws the digit at 4 times MNIST's scale and widens its stroke.
+
+    The filter that widens it has ``size`` pixels. A negative ``size`` narrows the stroke.
+    """
     chosen = ImageFilter.MinFilter(size) if size > 0 else ImageFilter.MaxFilter(-size)
     return lambda digit, _: encode(np.asarray(Image.fromarray(large(digit, 4)).filter(chosen)))
 
@@ -69,7 +72,7 @@ def coloured(digit: Array, random: Random) -> bytes:
 
 
 def dusty(digit: Array, random: Random) -> bytes:
-    """Draw the digit on a page with six dark specks of 2 to 6 pixels, as dirt on a scanner's glass leaves them."""
+    """Draw the digit on a page with six dark specks of 2 to 6 pixels, like dirt on a scanner's glass."""
     page, drawn = np.full((400, 400), 255, np.uint8), large(digit, 8)
     y, x = random.integers(0, 400 - len(drawn), 2)
     page[y : y + len(drawn), x : x + len(drawn)] = drawn
@@ -109,7 +112,7 @@ DRAWINGS: dict[str, Callable[[Array, Random], bytes]] = {
 
 
 def draw(name: str, digits: Array) -> list[bytes]:
-    """Return each digit drawn as ``DRAWINGS[name]`` says, always with the same random numbers."""
+    """Return each digit drawn by ``DRAWINGS[name]``, always with the same random numbers."""
     random = np.random.default_rng(0)
     return [DRAWINGS[name](digit, random) for digit in digits]
 

@@ -1,4 +1,4 @@
-"""Start a server on one core and send it requests from the other, for the benchmarks that share these steps."""
+"""The steps that several benchmarks share: start a server on core 0 and send it requests from core 1."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def encode_picture(image: np.ndarray, format: str = "PNG") -> bytes:
 
 
 def example_requests(batch: int) -> dict[str, Request]:
-    """Return a request with ``batch`` real digits in every kind of body, by the name of the kind."""
+    """Return a request for each kind of body, by the name of the kind. Each has ``batch`` images of MNIST's digits."""
     images = np.resize(golden_digits()[0], (batch, 28, 28))
     tensor = {"name": "images", "shape": [batch, 28, 28], "datatype": "UINT8"}
     head = json.dumps(
@@ -156,7 +156,7 @@ def example_requests(batch: int) -> dict[str, Request]:
 
 
 def requests_per_second(port: int, request: Request, seconds: int) -> float:
-    """Measure with wrk on core 1. Fail on every response but 200, and on every response that is missing."""
+    """Return what wrk measures on core 1. Fail if a response is missing or its status is not 2xx."""
     url = f"http://127.0.0.1:{port}{request.path}"
     with tempfile.TemporaryDirectory() as folder:
         body, script = Path(folder) / "body", Path(folder) / "post.lua"

@@ -2,7 +2,7 @@
 
 Each request is the bytes for one connection. Many break a rule of HTTP, of a picture format, of JSON or of the Open
 Inference Protocol. The others are valid requests in which a few bytes were changed. The values that break a rule are
-in hostile.json; text in it stands for bytes in Latin-1.
+in hostile.json. Its texts are sent in the encoding Latin-1.
 """
 
 from __future__ import annotations

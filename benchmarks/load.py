@@ -1,10 +1,10 @@
-"""Latency under load: beside a client that sends large batches, and with twice the requests that a worker can serve.
+"""Measure latency while another client sends large batches, and at up to twice the capacity of a worker.
 
     python -m benchmarks.load [--seconds 5] [--save benchmarks/results/load.md]
 
 One worker runs on core 0 and the clients run on core 1. Requests with one digit come in an open loop: they start at
-random moments (a Poisson process), whether or not earlier ones have their response. Latency is the time from such a
-moment to the whole response.
+random moments (a Poisson process), whether or not earlier ones have their response. Latency is the time from the start
+of a request to the end of its response.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.report import tell
 
 # Images in each request of the client with large batches.
 LARGE_BATCH = 1024
-# Requests with one digit per second beside that client.
+# Requests per second that are sent meanwhile, each with one digit.
 SINGLE_RATE = 200
 
 
@@ -143,7 +143,7 @@ async def open_loop(port: int, request: bytes, rate: float, seconds: float) -> t
 
 def measure_beside_batches(seconds: float) -> list[str]:
     """Return a table with two rows for each kind of body: without the client with large batches, and with it."""
-    rows = ["| the other client sends | p50 ms | p99 ms | p99 / p99 without it |", "|---|---|---|---|"]
+    rows = ["| the other client sends | p50 ms | p99 ms | p99 / p99 without that client |", "|---|---|---|---|"]
     single = example_requests(1)["raw pixels"].as_bytes()
 
     def measure(port: int) -> np.ndarray:
@@ -171,10 +171,10 @@ def measure_beside_batches(seconds: float) -> list[str]:
 
 
 def measure_overload(seconds: float) -> list[str]:
-    """Return a table with rows at a tenth of the capacity of a worker, at half of it, at all of it, and at twice."""
+    """Return a table with a row for each load: 0.1, 0.5, 1 and 2 times the capacity of a worker."""
     rows = [
-        "| load / capacity | sent/s | accepted/s | accepted / capacity | rejected with 429 | p50 ms of the accepted "
-        "| p99 ms of the accepted | p99 / p99 at a tenth | memory MB |",
+        "| load / capacity | sent/s | accepted/s | accepted / capacity | rejected with 429 | p50 ms of accepted "
+        "| p99 ms of accepted | p99 / p99 at load 0.1 | memory MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     request = example_requests(1)["raw pixels"]
@@ -207,7 +207,7 @@ def main(seconds: int, save: Path | None) -> None:
     lines = [
         service_conditions("clients"),
         "",
-        f"**Requests with one digit, {SINGLE_RATE} per second, beside a client with large batches**",
+        f"**Requests with one digit, {SINGLE_RATE} per second, while another client sends large batches**",
         "",
         *measure_beside_batches(seconds),
         "",

@@ -3,15 +3,15 @@
     python -m benchmarks.robustness --fonts FOLDER --fashion FOLDER [--images 10000] [--ablate 2000] [--save FILE]
 
 Each picture takes the path of a picture sent to /predict: it is decoded, brought to 28x28 and classified. Rows named
-"pixels" and the rows of MNIST-C give 28x28 arrays to the classifier directly, without any picture code. Only test
-images are used; every threshold was chosen on training images.
+"pixels" and the rows of MNIST-C give 28x28 arrays to the classifier directly, without the picture code. Only the last
+column of MNIST-C uses the picture code. Only test images are used; every threshold was chosen on training images.
 
 --fonts: a folder with handwriting fonts (.ttf, .otf or .woff) that the model was not trained on. The results were
 measured with the npm packages @fontsource/architects-daughter, /caveat, /gloria-hallelujah, /handlee, /indie-flower,
-/kalam, /patrick-hand and /shadows-into-light. Fonts listed in training/augment/fonts.txt are an error.
+/kalam, /patrick-hand and /shadows-into-light. Fonts listed in training/augment/fonts.txt are rejected.
 --fashion: a folder with Fashion-MNIST's t10k-images-idx3-ubyte.gz, for instance from Debian's package
-dataset-fashion-mnist. Without either option, the rows that need it are left out.
---ablate N: print also what each step of serving/pictures gains, measured on the first N test images.
+dataset-fashion-mnist. Rows that need an option that is not given are left out.
+--ablate N: also print what each step of serving/pictures gains, measured on the first N test images.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from training.augment.fonts import find_fonts
 from training.data.digits import load
 
 MAX_PIXELS = 25_000_000
-# Written by hand, these letters are digits or look like one.
+# These letters look like digits when they are written by hand.
 LETTERS_LIKE_DIGITS = "BbDgGIiJjlOoqQSsZz"
 TRAINED_FONTS = Path(__file__).parent.parent / "training" / "augment" / "fonts.txt"
 
-# Each step of serving/pictures, and what switches it off: module, name, replacement.
+# Each step of serving/pictures, and how it is switched off: module, name in the module, replacement.
 STEPS: dict[str, tuple[Any, str, Any]] = {
     "pass images in MNIST's form unchanged": (mnist_form, "is_mnist_form", lambda image: False),
     "enlarge pictures of few pixels": (ink, "ENLARGE_BELOW", 0),
@@ -108,7 +108,7 @@ def drawn_digits(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
 
 
 def mnist_c(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
-    """The network alone gets the corrupted pixels. The last column is for the same images sent as PNG to /predict."""
+    """Yield the table of MNIST-C. The last column is for the same images as PNG, read with the picture code."""
     yield (
         "\n| MNIST-C, recreated: 28x28 pixels given to the network, without the picture code | images | correct "
         "| calibration error | accepted | correct as PNG, with the picture code |\n|---|---:|---:|---:|---:|---:|"
@@ -134,7 +134,7 @@ def other_digits(read: Reader, fonts: list[Path]) -> Iterator[str]:
 
 
 def not_digits(read: Reader, fonts: list[Path], fashion: Array | None, digits: Array) -> Iterator[str]:
-    """Rows of what is rejected; the AUROC tells each set from the test digits."""
+    """Yield the table of rejections. The AUROC says how well the novelty score separates a set from the test digits."""
     known = read.pixels(digits)[0].novelty
 
     def line(name: str, measured: Measured) -> str:
@@ -159,7 +159,7 @@ def not_digits(read: Reader, fonts: list[Path], fashion: Array | None, digits: A
 
 
 def ablation(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
-    """Accuracy and acceptance with each step of the picture code switched off in turn."""
+    """Yield a table of accuracy and acceptance, with each step of the picture code switched off in turn."""
     sets: dict[str, Pictures] = {name: (draw(name, digits), truth) for name in ABLATED} | {"load_digits": scans()}
     blank = blank_pages(100)
 
@@ -171,8 +171,10 @@ def ablation(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
         empty = np.mean([to_mnist_form(page, MAX_PIXELS).reason == "empty" for page in blank])
         return f"| {name} | {' | '.join(cells)} | {empty:.0%} |"
 
-    yield f"\nCorrect (accepted) of the first {len(digits)} test digits, one step of serving/pictures switched off:\n"
-    yield f"| step switched off | {' | '.join(sets)} | blank pages found empty |\n|---|{'---:|' * (len(sets) + 1)}"
+    count = len(digits)
+    yield f"\nCorrect (accepted) of the first {count} test digits, with one step of serving/pictures switched off:\n"
+    yield f"| step switched off | {' | '.join(sets)} | blank pages rejected as empty |"
+    yield f"|---|{'---:|' * (len(sets) + 1)}"
     yield line("none")
     for name, (module, attribute, replacement) in STEPS.items():
         with mock.patch.object(module, attribute, replacement):
@@ -188,10 +190,12 @@ def unseen_fonts(folder: Path) -> list[Path]:
     trained = {package.split("/")[1] for package in TRAINED_FONTS.read_text().split()}
     fonts = find_fonts(folder)
     if not fonts:
-        raise click.UsageError(f"--fonts {folder}: must hold fonts; put .ttf, .otf or .woff files there")
+        raise click.UsageError(f"--fonts {folder}: must contain fonts; put .ttf, .otf or .woff files there")
     for font in fonts:
         if trained & set(font.parts):
-            raise click.UsageError(f"--fonts {folder}: must hold no font that the model was trained on; remove {font}")
+            raise click.UsageError(
+                f"--fonts {folder}: must contain no font that the model was trained on; remove {font}"
+            )
     return fonts
 
 
@@ -199,21 +203,21 @@ def fashion_images(folder: Path) -> Array:
     """Return the 10,000 test images of Fashion-MNIST.
 
     Raises:
-        click.UsageError: they are not below the folder.
+        click.UsageError: the folder and its subfolders do not contain them.
     """
     for path in folder.rglob("t10k-images-idx3-ubyte.gz"):
         return np.frombuffer(gzip.decompress(path.read_bytes())[16:], np.uint8).reshape(-1, 28, 28)
-    raise click.UsageError(f"--fashion {folder}: must hold t10k-images-idx3-ubyte.gz; put Fashion-MNIST's file there")
+    raise click.UsageError(f"--fashion {folder}: must contain t10k-images-idx3-ubyte.gz; put that file there")
 
 
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=10_000, show_default=True, help="Test images of each row, from the first.")
+@click.option("--images", default=10_000, show_default=True, help="Number of test images in each row, the first ones.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--fashion", type=click.Path(path_type=Path, exists=True), help="Folder with Fashion-MNIST.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
-@click.option("--ablate", default=0, help="Switch off each step of the picture code in turn, on so many test images.")
+@click.option("--ablate", default=0, help="Switch off each step of the picture code in turn, on this many test images.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
 def main(
     folder: Path,

@@ -1,4 +1,4 @@
-"""Speed of the service, compared with a bare ASGI function that does the same work, or with another checkout.
+"""Compare the speed of the service with a bare ASGI function that does the same work, or with another checkout.
 
     python -m benchmarks.serving [--seconds 3] [--save benchmarks/results/serving.md]
     python -m benchmarks.serving --against FOLDER

@@ -1,11 +1,11 @@
-"""Training speed: the tutorial's training loop compared with ours, and the time to train the cnn.
+"""Measure training speed: the tutorial's training loop compared with ours, and the time to train the cnn.
 
     python -m benchmarks.training [--rounds 3] [--save benchmarks/results/training.md]
     python -m benchmarks.training --recipe speed [--seeds 30] [--save benchmarks/results/speed.md]
 
 The tutorial loads its batches through a DataLoader, which opens, scales and stacks one image after the other. Our loop
 takes whole batches from tensors in memory. Both use the same network, optimizer, batch size, epochs and images. The
-measurements alternate, so that other load on the machine affects both, and the ratio is that of the medians.
+measurements alternate, so that other load on the machine affects both. The speed-up is the ratio of the medians.
 
 With --recipe, the program instead trains this recipe with many seeds and reports its accuracy and training time.
 """
@@ -158,8 +158,7 @@ def loops_table(rounds: int, cnn: bool) -> list[str]:
             "",
             "| cnn with the default settings | |",
             "|---|---|",
-            f"| seconds for {TrainConfig.epochs} epochs of 55,000 images, with checkpoints and pictures "
-            f"| {seconds:.0f} |",
+            f"| seconds for {TrainConfig.epochs} epochs of 55,000 images, with checkpoints and plots | {seconds:.0f} |",
             f"| test accuracy | {result.accuracy:.2%} |",
         ]
     return lines

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def leaf(value: float) -> Tensor:
-    """Return a tensor that is made by us, not by an operation, and whose gradient we want."""
+    """Return a tensor that we make ourselves, not by an operation, and whose gradient we want."""
     return torch.tensor(value, requires_grad=True)
 
 
@@ -33,7 +33,7 @@ def a_graph() -> tuple[Tensor, Tensor, Tensor]:
         click.echo(f"  {name} = {tensor.item():<5} made by {made_by}")
     c.backward()
     click.echo(f"  a.grad = {a.grad}: dc/da = 1/2 · 5")
-    # b's gradient, 1/2, was needed on the way to a and was then dropped. Torch warns, because reading it is a mistake.
+    # backward() needed b's gradient, 1/2, on the way to a, and then dropped it. Torch warns when we read b.grad.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         click.echo(f"  b.grad = {b.grad}: b is not a leaf")
@@ -84,7 +84,7 @@ def changed_in_place() -> list[str]:
         a += 1
 
     # The derivative of exp is exp itself, so its node keeps the result. Torch counts the changes of every
-    # tensor, and backward() finds that the value it kept is not the one it needs.
+    # tensor, and backward() finds that the kept result has changed.
     a = leaf(5.0)
     b = a.exp()
     b += 1
@@ -92,7 +92,7 @@ def changed_in_place() -> list[str]:
         b.backward()
     except RuntimeError as error:
         errors.append(str(error))
-    # The way out: a new tensor, b = b + 1, leaves the kept one alone.
+    # The way out: b = b + 1 makes a new tensor and does not change the kept result.
     b = a.exp()
     b = b + 1
     b.backward()
@@ -104,7 +104,7 @@ def changed_in_place() -> list[str]:
 
 
 def added_up() -> list[float]:
-    """backward() adds to .grad. If it is not zeroed, each step repeats all the steps before."""
+    """backward() adds to .grad. If .grad is not set to zero, every step contains the gradients of all earlier steps."""
     a = leaf(5.0)
     seen = []
     for _ in range(3):
@@ -120,7 +120,7 @@ def added_up() -> list[float]:
 
 
 def picture(tensors: dict[str, Tensor]) -> Figure:
-    """The graph of c: values on the way forward, gradients on the way back."""
+    """Draw the graph of c, with the values of the forward pass and the gradients of the backward pass."""
     figure = Figure(figsize=(7, 3), dpi=80)
     axes = figure.subplots()
     axes.set(xlim=(-0.6, 5.6), ylim=(-0.6, 2.6))
@@ -150,7 +150,7 @@ def main(save: Path | None) -> None:
     a_graph()
     click.echo("2. c = b/2 + 5·a2, gradients kept by retain_grad()")
     tensors = kept_gradients()
-    click.echo("   Where the article shows 37.5 for c: that is this graph's. The first one, c = b/2 alone, gives 12.5.")
+    click.echo("   The article shows c = 37.5 for the first graph. That is this graph's value; the first gives 12.5.")
     click.echo("3. no_grad() leaves out the graph")
     without_history()
     click.echo("4. Changes in place break it")

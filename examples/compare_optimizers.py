@@ -2,9 +2,9 @@
 
     python examples/compare_optimizers.py [--save benchmarks/results/optimizers.png]
 
-The network is the tutorial's, 784-28-10. Every optimizer gets the same seven-step ladder of learning rates
-(each about three times the one before, three decades in all), the same three seeds, and 20 epochs at a
-constant rate. The validation set chooses the rate, and the accuracy on the test set is reported.
+The network is the tutorial's, 784-28-10. Every optimizer is tried with a ladder of seven learning
+rates, each about three times the one before, with the same three seeds, for 20 epochs at a constant rate. The rate with
+the best accuracy on the validation set is chosen, and its accuracy on the test set is reported.
 
 One process trains all rates of an optimizer and seed at the same time. They use the same batches, so their
 networks are stacked along a first axis, and every matrix product below is one product for all of them.
@@ -128,7 +128,7 @@ def train(name: str, seed: int, epochs: int, subset: int) -> Tensor:
 
 
 def rates(name: str) -> Tensor:
-    """The ladder of an optimizer."""
+    """Return the learning rates of an optimizer, ``[R]``."""
     return MIDDLE_RATE[name] * LADDER
 
 

@@ -3,8 +3,6 @@
 python examples/digits.py [--output runs/digits] [--save digits.png]
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
@@ -26,15 +24,15 @@ from training.networks import build, parameter_count
 @click.option("--save", type=click.Path(path_type=Path), help="Draw ten digits and their predictions to this file.")
 def main(output: Path, save: Path | None) -> None:
     """Train the tutorial's network, test, save, export and serve it."""
-    # Data: uint8 [N, 28, 28], all in memory. The validation set serves to choose settings, the test set never does.
+    # Data: uint8 [N, 28, 28], all in memory. Use the validation set to choose settings, never the test set.
     splits = load("mnist", validation=5000)
     click.echo(f"data: {len(splits.train)} + {len(splits.validation)} + {len(splits.test)} images")
 
-    # Network: 784-28-10. The config names it and everything else that decides the result.
+    # Network: 784-28-10. The config holds its name and every other setting of the run.
     config = TrainConfig.of(model="mlp", optimizer="adam", epochs=5)
     click.echo(f"network: {config.model}, {parameter_count(build(config.model)):,} parameters")
 
-    # Train, test and save: the run folder has the weights, curves and results. resume=True continues from there.
+    # Train, test and save: the run folder holds weights, curves and results. resume=True continues the run in it.
     result = train(config, splits, output, resume=True)
     click.echo(f"test: {result.correct} of {len(splits.test)} correct, saved in {output}")
 

@@ -25,7 +25,7 @@ Array = np.ndarray
 
 
 def make_data(count: int = 500) -> tuple[Array, Array]:
-    """Points near the line: ``x`` and ``y``, each ``[count]``."""
+    """Return points near the line: ``x`` and ``y``, each ``[count]``."""
     random = np.random.default_rng(0)
     x = random.random(count)
     return x, SLOPE * x + INTERCEPT + 0.05 * random.standard_normal(count)
@@ -73,12 +73,12 @@ class Line(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[N, 1]`` to ``[N, 1]``."""
+        """Return y ``[N, 1]`` for x ``[N, 1]``."""
         return self.linear(x)
 
 
 def by_module(x: Array, y: Array) -> Array:
-    """Return the same steps, with gradient and step both left to torch, as in every network."""
+    """Return the same steps. Torch computes the gradient and takes the step, as for every network."""
     # One row for each sample, and one column for each feature (here only x).
     x, y = torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y).unsqueeze(1)
     line = Line()
@@ -95,7 +95,7 @@ def by_module(x: Array, y: Array) -> Array:
 
 
 def solved(x: Array, y: Array) -> Array:
-    """Return the slope and intercept of the lowest error, ``[2]``, where both derivatives are zero."""
+    """Return the slope and intercept with the lowest error, ``[2]``. There, both derivatives are zero."""
     slope = ((x - x.mean()) * (y - y.mean())).mean() / x.var()
     return np.array([slope, y.mean() - slope * x.mean()])
 

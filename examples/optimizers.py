@@ -241,7 +241,7 @@ def animate(paths: dict[str, Tensor], file: Path, frames: int = 50) -> None:
 
 @click.command()
 @click.option("--save", type=click.Path(path_type=Path), help="Draw the paths to this file.")
-@click.option("--animate", "film", type=click.Path(path_type=Path), help="Animate them in this GIF.")
+@click.option("--animate", "film", type=click.Path(path_type=Path), help="Save an animation of the paths as this GIF.")
 def main(save: Path | None, film: Path | None) -> None:
     """Compare the rules with torch, and test whether a local minimum traps them."""
     click.echo("Largest distance between our path and torch's in 50 steps:")
@@ -257,7 +257,7 @@ def main(save: Path | None, film: Path | None) -> None:
     click.echo(f"{'':12}" + "".join(f"{rate:8g}" for rate in RATES))
     for name in RULES:
         click.echo(f"{name:12}" + "".join(f"{escaped(walk(name, rate)):>8}" for rate in RATES))
-    click.echo("At a low rate, nearly always. Noise and long steps leave it. Momentum then also comes to rest.")
+    click.echo("At a low rate it nearly always does. Noise and long steps leave it. With momentum, walkers then stop.")
     paths = {name: walk(name, rate, walkers=1, spread=0)[:, 0] for name, rate in SHOWN.items()}
     if save:
         picture(paths).savefig(save)

@@ -1,1 +1,1 @@
-"""From a checkpoint to a certified model bundle. The only package that imports both training and serving."""
+"""Export: from a run folder to a verified model bundle. This package imports both training and serving."""

@@ -35,7 +35,9 @@ Examples:
     help="Folder with the data set, as for mnist-train.",
 )
 @click.option(
-    "--int8", is_flag=True, help="Also add a quantized ONNX file. The service then uses the faster of the two files."
+    "--int8",
+    is_flag=True,
+    help="Also add a quantized ONNX file. The service then uses the faster of the two ONNX files.",
 )
 @click.option(
     "--verify",
@@ -50,7 +52,7 @@ def main(
     """Export a finished run to ONNX and TorchScript, verify both files, and publish them.
 
     RUN is the run folder that mnist-train wrote. Each file is loaded again and compared with the network on the whole
-    test set. Files that are not equivalent to the network are not published.
+    test set. If a file is not equivalent to the network, nothing is published.
     """
     if (run is None) == (verify is None):
         raise click.UsageError("give either the run folder to export, or --verify with a published bundle")
@@ -69,7 +71,9 @@ def main(
     try:
         if verify is not None:
             bundle = verify_bundle(verify, data)
-            click.echo(f"{certificate(bundle)}\n\n{verify} matches its manifest, and gives the certified results here.")
+            click.echo(
+                f"{certificate(bundle)}\n\n{verify} matches its manifest and gives the certified results here too."
+            )
             return
         assert run is not None  # noqa: S101 (checked above)
         bundle = publish(Run.read(run), repository, name, data, int8=int8)
@@ -91,8 +95,9 @@ def certificate(bundle: Bundle) -> str:
     config, test = manifest.training["config"], manifest.result["test"]
     lines = [
         f"{manifest.name} version {manifest.version}: {config['model']}, {manifest.parameters:,} parameters, "
-        f"{config['epochs']} epochs of {config['dataset']}",
-        f"test set: {test['correct']} of {test['images']} correct ({test['accuracy']:.2%}), loss {test['loss']:.4f}",
+        f"trained on {config['dataset']}, epochs: {config['epochs']}",
+        f"test set: {test['correct']} of {test['images']} correct ({test['accuracy']:.2%}), "
+        f"loss {test['loss']:.4f} after calibration",
         "",
         f"{'format':12} {'images':>7} {'labels differ':>14} {'logits differ':>14} {'tolerance':>10}",
     ]

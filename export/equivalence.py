@@ -5,7 +5,7 @@ EquivalenceError
 ├── LabelsError     an image gets another label; for int8, too many images get a wrong label
 └── NumbersError    the numbers differ by more than the tolerance
 
-The checks run in the order in which a person would ask: first names and shapes, then labels, then numbers.
+The checks run in this order: names and shapes, labels, numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from serving.models.classifier import INPUTS, Classifier, outputs
 
 # Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4
-# In 10,000 images, quantization may cost this many correct labels.
+# Quantization may change this many correct labels of 10,000 to wrong ones.
 INT8_ERRORS_PER_10_000 = 5
 HARD_CASE_BATCH_SIZES = (1, 2, 7, 64)
 COMPARISON_BATCH_SIZE = 1000
@@ -89,7 +89,7 @@ def check_int8(path: Path, network: ServingGraph, images: Images, truth: Any, la
 
 
 def check_torchscript(path: Path, network: ServingGraph, images: Images, labels: Sequence[str]) -> Equivalence:
-    """Compare the TorchScript file at ``path``, loaded anew, with the eager ``network``.
+    """Load the TorchScript file at ``path`` and compare it with the eager ``network``.
 
     Raises:
         EquivalenceError: the file is not equivalent; the class of the error tells in which way.
@@ -125,7 +125,7 @@ def torch_classify(module: nn.Module) -> Classify:
 
     @torch.inference_mode()
     def classify(images: Images) -> ModelOutput:
-        # torch wants writable memory, which a view of a file's bytes is not. So the images are copied.
+        # torch needs writable memory, but an array over the bytes of a file is read-only. So the images are copied.
         return ModelOutput(*(output.numpy() for output in module(torch.from_numpy(np.array(images)))))
 
     return classify

@@ -12,7 +12,7 @@ from training.trust.calibrate import Calibration
 
 
 class ServingGraph(nn.Module):
-    """A network with its input scaling, its calibration and softmax, so that no client can get them wrong.
+    """A network with its input scaling, calibration and softmax, so that clients need not compute these.
 
     It takes uint8 ``images [N, 28, 28]``.
 
@@ -27,7 +27,7 @@ class ServingGraph(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).cpu()
         self.novelty = calibration.novelty
-        # As part of the last layer's weights, the temperature costs no time.
+        # Dividing the last layer divides the logits, and it costs no time when the graph runs.
         with torch.no_grad():
             self.network.head.weight.div_(calibration.temperature)
             self.network.head.bias.div_(calibration.temperature)

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from export.graph import ServingGraph
 from training.networks import IMAGE_SIZE
 
-# Stated here, because torch changes its default from version to version.
+# The opset is stated here, because torch changes its default from version to version.
 OPSET = 20
 
 
@@ -22,7 +22,7 @@ def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str]) -> None:
     # With a batch of one, the exporter could take the batch size for a constant.
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     with warnings.catch_warnings():
-        # torch 2.13 calls a deprecated function of its own while it copies the graph.
+        # While torch 2.13 copies the graph, it calls one of its deprecated functions.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         program = torch.onnx.export(
             graph,

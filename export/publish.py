@@ -44,7 +44,7 @@ def publish(
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
 
     Raises:
-        EquivalenceError: a format is not equivalent. Nothing is left in the repository.
+        EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
         OSError: a file could not be written.
@@ -68,7 +68,7 @@ def publish(
             staging.chmod(0o755)
             try:
                 # A rename never replaces a folder that has files in it. When two exports run at the same time,
-                # the slower one fails here, tries the next number, and gets a version of its own.
+                # the slower one fails here and tries the next number.
                 staging.rename(models / str(version))
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -80,7 +80,7 @@ def publish(
 
 
 def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Manifest:
-    """Convert and verify every format in ``folder``. Return the manifest, whose version is not the final one."""
+    """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])

@@ -74,7 +74,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
 def last_layers(model: onnx.ModelProto) -> list[str]:
     """Return the names of the last matrix product before each output, and of both products of the novelty score.
 
-    These layers take almost no time, and no later layer would dampen their rounding errors.
+    These layers take almost no time, and no later layer would reduce their rounding errors.
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     products = ("Gemm", "MatMul")
@@ -99,10 +99,10 @@ def last_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def microseconds_per_image(classifier: Classifier, images: Images) -> float:
-    """Return how long one image takes, called one at a time as the service does.
+    """Return how many microseconds one image takes, in a batch of one image.
 
     Each round gives the median of :data:`TIMED_IMAGES` calls. The fastest round counts, because other programs may
-    use the machine during the others.
+    use the machine during the other rounds.
     """
     singles = [np.ascontiguousarray(image[None]) for image in images[:TIMED_IMAGES]]
     medians = []

@@ -29,7 +29,7 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """Read ``run.json`` and the weights whose digest it holds.
+        """Read ``run.json``, the weights and the calibration, and check the digests of both.
 
         Raises:
             ExportError: the run is not finished, or a file does not match its digest in ``run.json``.
@@ -40,7 +40,7 @@ class Run:
         except FileNotFoundError as error:
             raise ExportError(
                 f"{folder}: not a finished run, {Path(str(error.filename)).name} is missing. "
-                f"Finish the run with mnist-train --output {folder} --resume"
+                f"Finish it with its mnist-train command and --resume, or name another run folder"
             ) from error
         except ValueError as error:
             raise ExportError(f"{folder / 'run.json'}: not valid JSON: {error}") from error

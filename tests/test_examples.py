@@ -20,21 +20,21 @@ SEVEN = ["full-batch", "stochastic", "mini-batch", "momentum", "adagrad", "rmspr
 
 @pytest.fixture
 def example(monkeypatch):
-    """Return a function that imports an example. It finds other examples, as it does when it is run as a file."""
+    """Return a function that imports an example. The example can import other examples, as when it is run as a file."""
     monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module
 
 
 @pytest.fixture
 def run_example(run, tmp_path):
-    """Return a function that runs an example, checks the picture that it draws, and returns what it printed."""
+    """Return a function that runs an example, checks the plot that it saves, and returns what it printed."""
 
     def run_example(name, *arguments):
         done = run("python", EXAMPLES / f"{name}.py", "--save", tmp_path / f"{name}.png", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            picture.verify()
+        with Image.open(tmp_path / f"{name}.png") as plot:
+            plot.verify()
         return done.stdout
 
     return run_example

@@ -1,4 +1,4 @@
-"""The service opens no connection of its own, from start to stop, and its pages load nothing from other hosts."""
+"""The service opens no outgoing connection from start to stop, and its pages load nothing from other hosts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""MNIST -> checkpoint. Knows nothing of export or serving."""
+"""Training: from a data set to a run folder. This package imports neither export nor serving."""

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: atomic writes, and checkpoints with a proof that they are undamaged."""
+"""Atomic writes of files, and checkpoints that end with their own SHA-256, so that damage is found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Increase it when the content of checkpoints changes, for instance by a new setting or another name of a weight.
+# Increase this number when the content of checkpoints changes, for instance if a setting is new or a weight renamed.
 FORMAT = 2
 
 
@@ -18,9 +18,9 @@ class CheckpointError(Exception):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to a file beside ``path``, fsync it, and rename it to ``path``.
+    """Write ``content`` to a temporary file in the folder of ``path``, fsync it, and rename it to ``path``.
 
-    A reader sees the old file or the new one, never a part. If the process is killed or the disk is full, the
+    A reader sees the old file or the new one, never a part of one. If the process is killed or the disk is full, the
     old file stays.
 
     Raises:
@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without it, a power cut can undo the rename. Windows cannot sync folders.
+    # Without this fsync, a power cut can undo the rename. Windows cannot sync folders.
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -58,9 +58,9 @@ def _sync_folder(folder: Path) -> None:
 def to_bytes(state: dict[str, Any]) -> bytes:
     """Return tensors and plain values as bytes that end with their own SHA-256.
 
-    torch.save writes a zip archive. The archive has checksums of its files but none of its directory, and with one
-    flipped bit there torch.load can return memory that was never written. So the SHA-256 of the whole archive
-    follows as its comment. torch.load and unzip ignore the comment.
+    torch.save writes a zip archive. The archive has checksums of its files but none of its directory. If one bit of
+    the directory is flipped, torch.load can return uninitialized memory. So the SHA-256 of the whole archive is added
+    as the archive's comment. torch.load and unzip ignore the comment.
     """
     import torch
 
@@ -86,8 +86,8 @@ def load(path: Path) -> dict[str, Any]:
     """Return what :func:`save` wrote, with tensors on the CPU.
 
     Raises:
-        CheckpointError: the file is damaged, or it is something else.
-        OSError: it could not be read.
+        CheckpointError: the file is damaged, or it is not a checkpoint of this version.
+        OSError: the file could not be read.
     """
     import torch
 
@@ -95,7 +95,7 @@ def load(path: Path) -> dict[str, Any]:
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
         raise CheckpointError(
-            f"{path}: damaged or no checkpoint (its SHA-256 is wrong); train again with another --output."
+            f"{path}: damaged or not a checkpoint (its SHA-256 is wrong); train again with another --output."
         )
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:

@@ -51,7 +51,7 @@ def config_options(command: Any) -> Any:
     type=click.Path(path_type=Path, file_okay=False),
     envvar="MNIST_DATA",
     show_envvar=True,
-    help="Folder with the data set. Without it, the cache, the mirrors and the package index are tried in this order.",
+    help="Folder with the data set. It is tried first, then the cache, the mirrors and the package index.",
 )
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in the run folder, if there is one.")
 @click.option(

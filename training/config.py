@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-# How the tutorial trains: constant learning rate, images without augmentation, the weights of the last step.
+# How the tutorial trains: constant learning rate, no weight decay, no augmentation, no weight averaging.
 PLAIN: dict[str, Any] = {"schedule": "constant", "weight_decay": 0.0, "augment": 0.0, "ema": 0.0}
 
 OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "mlp": {"epochs": 300, "augment": 0.5, "contrast": 1.0, "batch_size": 256, "precision": "float32"},
     },
 }
-"""The recipes by name. Each has defaults for every network, under "", and what differs for some networks."""
+"""The recipes by name. The key "" has the defaults for every network. The name of a network has what differs for it."""
 
 
 class ConfigError(ValueError):
@@ -55,7 +55,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The settings of a run. Two runs with equal configs on one machine end with equal weights.
+    """The settings of a run. Two runs with the same config on the same machine end with the same weights.
 
     The text beside each setting is the help text of its flag.
 
@@ -86,8 +86,8 @@ class TrainConfig:
     ] = 0.0
     augment: Annotated[
         float,
-        "Strength of random rotation, scaling, shear and shift, as a factor from 0 to 3 on their usual size; "
-        "0 turns them off.",
+        "Strength of random rotation, scaling, shear and shift, from 0 to 3; 1 is the usual strength, "
+        "and 0 turns them off.",
     ] = 1.0
     elastic: Annotated[
         float, "Strength of random bending, as the standard deviation of the shift in pixels; 0 turns it off."
@@ -97,13 +97,13 @@ class TrainConfig:
     ] = 1.4
     style: Annotated[
         float,
-        "Style augmentation: share of the images that get other proportions, another pen, few pixels, or, for a 1, "
-        "an upstroke or a wide bar. 0 turns it off.",
+        "Style augmentation: share of the images that each kind of change applies to. The kinds are another width, "
+        "another stroke width, a lower resolution and, for a 1, an upstroke or a wide bar. 0 turns it off.",
     ] = 0.0
     teacher: Annotated[
         str,
-        "Run folders of the teachers, separated by commas. The student learns the mean of their probabilities "
-        "beside the labels. Without this flag there is no teacher.",
+        "Run folders of the teachers, separated by commas. The student learns from the labels and from the mean of the "
+        "teachers' probabilities. Without this flag there is no teacher.",
     ] = ""
     teacher_weight: Annotated[
         float, "Weight of the teachers' soft labels in the loss, from 0 to 1; the labels have the rest."
@@ -121,7 +121,7 @@ class TrainConfig:
     fonts: Annotated[
         str,
         "Folder with handwriting fonts. Their digits are added to the training images, and the novelty score learns "
-        "to reject their letters. Without this flag it learns printed letters only.",
+        "to reject their letters. Without this flag the novelty score learns to reject printed letters only.",
     ] = ""
     ema: Annotated[
         float,
@@ -136,7 +136,7 @@ class TrainConfig:
         "Number of training images to leave out for the validation set, from 0 to 30000; 0 means no validation set.",
     ] = 5000
     subset: Annotated[int, "Number of training images to use, for a quick try; 0 uses all."] = 0
-    seed: Annotated[int, "Seed of the first weights, the order of the images and the augmentation."] = 0
+    seed: Annotated[int, "Seed of the initial weights, the order of the images and the augmentation."] = 0
 
     def __post_init__(self) -> None:
         """Check every bound that can be checked without the data and without torch."""
@@ -171,7 +171,7 @@ class TrainConfig:
 
     @classmethod
     def of(cls, *, recipe: str = "", **given: Any) -> TrainConfig:
-        """Return a config of the given settings; the others get the defaults of the recipe and the optimizer."""
+        """Return a config of the given settings. The others get the recipe's defaults, then the optimizer's."""
         settings = OPTIMIZER_DEFAULTS.get(given.get("optimizer", cls.optimizer), {})
         if recipe:
             check_name("recipe", recipe, RECIPES)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.data.digits import Digits
 from training.networks import normalize
 
-# Images in each call of the network.
+# Number of images in each call of the network.
 BATCH = 1000
 
 
@@ -59,8 +59,8 @@ class Evaluation:
         confidence, predictions = self.logits.softmax(dim=1).max(dim=1)
         correct = (predictions == self.labels).float()
         index = (confidence * bins).long().clamp_(max=bins - 1)
-        # A bin counts |mean confidence - accuracy|, times its share of the images. The size of the bin cancels, which
-        # leaves the sum of the differences over the bin, divided by the number of all images.
+        # Each bin contributes |mean confidence - accuracy| times its share of the images. The number of images in the
+        # bin cancels out. So each bin contributes |sum of (confidence - correct)| / number of all images.
         gaps = torch.zeros(bins).index_add_(0, index, confidence - correct)
         return gaps.abs().sum().item() / len(self.labels)
 

@@ -45,7 +45,7 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 
 class Features(NamedTuple):
-    """What a network computes of N images before its last layer."""
+    """What a network computes from N images before its last layer."""
 
     vector: Tensor
     """``[N, F]``, the input of the head."""
@@ -83,14 +83,15 @@ class Mlp(Network):
 class Cnn(Network):
     """Stages of convolutions at 28, 14 and 7 pixels, then the average and the maximum of each feature map.
 
-    Pooling comes before normalization and ReLU, which then work on a quarter of the values: the accuracy is
-    the same in three quarters of the time. Average pooling measures how much of a feature there is, maximum
-    pooling measures whether it is there at all. The head gets both.
+    Pooling comes before normalization and ReLU, so these two work on a quarter of the values. The accuracy is the
+    same, and the time is three quarters. At the end, the average measures how much of a feature an image has, and
+    the maximum measures whether the image has it at all. The head gets both.
 
     Args:
         stages: the output channels of each convolution, stage by stage. Every stage except the last ends with pooling.
-        strided: whether the first convolution, alone in its stage, has stride 2 in place of the pooling. The number of
-            parameters stays, the time falls to three quarters, and a little accuracy is lost.
+        strided: whether the first convolution has stride 2, and its stage has no pooling. The first stage must then be
+            this one convolution. The number of parameters stays the same, the time falls to three quarters, and a
+            little accuracy is lost.
     """
 
     def __init__(self, *stages: Sequence[int], strided: bool = False) -> None:
@@ -116,10 +117,10 @@ class Cnn(Network):
 
 
 class Unpooled(Network):
-    """Convolutions without padding or pooling. Each one makes the feature maps smaller by a border.
+    """Convolutions without padding or pooling. Each one cuts a border off the feature maps.
 
-    The head has a weight for every position that is left. These networks are slower than :class:`Cnn` and alone
-    hardly better. As teachers beside it they are useful, because they make other mistakes. The idea is from
+    The head has a weight for every position that is left. A network of this kind is slower than a :class:`Cnn` and
+    hardly more accurate. In an ensemble of teachers it helps, because it makes other mistakes. The idea is from
     An et al. (arXiv:2008.10400), whose networks have twice as many channels.
 
     Args:
@@ -181,5 +182,5 @@ def build(name: str) -> Network:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Return the number of trainable numbers in the network."""
+    """Return the number of trainable values in the network."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, confusion matrix, reliability diagram, worst mistakes."""
+"""Plots of a run: learning curves, confusion matrix, reliability diagram, worst mistakes."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def plot_confusion(path: Path, evaluation: Evaluation, labels: Sequence[str]) ->
 
 
 def plot_reliability(path: Path, evaluation: Evaluation, temperature: float, bins: int = 15) -> None:
-    """Draw the accuracy of the predictions of each confidence, and the number of these predictions.
+    """Draw the accuracy and the number of the predictions in each bin of confidence.
 
     Args:
         evaluation: logits after division by ``temperature``.
         temperature: the calibration temperature.
-        bins: number of equal bins of confidence.
+        bins: number of bins of confidence, all of the same width.
     """
     confidence, predictions = evaluation.logits.softmax(dim=1).max(dim=1)
     correct = (predictions == evaluation.labels).float()

@@ -1,4 +1,4 @@
-// Takes a picture with the camera. Browsers offer it only to pages from https or from the same machine.
+// Takes a picture with the camera. Browsers offer the camera only to pages from https or from the same machine.
 
 import { scaled } from "./pictures.js";
 

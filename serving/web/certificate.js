@@ -30,7 +30,7 @@ export class CertificateView {
     this.#set("test", test ? `on ${number(test.images)} test images that were not used for training` : "");
     this.#set("network", `${config.model ?? "not stated"}, ${number(found.parameters)} parameters`);
     this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${config.epochs} epochs` : "not stated");
-    this.#set("equivalence", `${number(onnx.images)} images compared with the trained network: ${labels(onnx.labels_differing)}`);
+    this.#set("equivalence", `compared with the trained network on ${number(onnx.images)} images: ${labels(onnx.labels_differing)}`);
     this.#set("digest", found.files["model.onnx"].sha256);
     this.#link(found);
     this.#root.hidden = false;
@@ -40,7 +40,7 @@ export class CertificateView {
     for (const place of document.querySelectorAll(`[data-model=${field}]`)) place.textContent = text;
   }
 
-  // A plain link sends no API key. If the service needs one, link to a copy of the certificate that was fetched.
+  // A plain link sends no API key. If the service needs a key, link to a copy of the fetched certificate.
   #link(found) {
     const link = this.#root.querySelector("a");
     if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);

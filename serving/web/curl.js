@@ -1,10 +1,10 @@
-// Makes the curl command that sends the present drawing. It works in any POSIX shell.
+// Makes the curl command that sends the current drawing. It works in any POSIX shell.
 
 import { key } from "./service.js";
 
 const LINE_LENGTH = 60;
 
-// `png` is a Blob, or null: then the command names the file digit.png.
+// `png` is a Blob or null. If it is null, the command names the file digit.png.
 export async function curlCommand(png) {
   const url = new URL("predict", location.href).href.replaceAll("'", "%27");
   const auth = key.get() ? ` -H "authorization: Bearer $MNIST_KEY"` : "";
@@ -22,7 +22,7 @@ function base64(blob) {
   });
 }
 
-// Pages from plain http have no clipboard API, so copy with the old command there.
+// Copies the content of a text area. Pages from plain http have no clipboard API, so they use the old command.
 export async function copyText(area) {
   try {
     await navigator.clipboard.writeText(area.value);

@@ -15,7 +15,8 @@ export class History {
     this.#restore = restore;
   }
 
-  // A drawing that was restored and left again replaces its old entry. `prediction` is null if none came.
+  // Adds an entry for a drawing. If the drawing was restored from the list, the new entry replaces its old entry.
+  // `prediction` is null if the drawing has none.
   keep(marks, prediction) {
     const others = this.#entries.filter((entry) => entry.marks[0] !== marks[0]);
     this.#entries = [{ marks, item: this.#item(marks, prediction) }, ...others].slice(0, KEPT);

@@ -23,7 +23,7 @@ const requests = new PredictionRequests(() => sheet.png());
 const predictionView = new PredictionView(find("#prediction"));
 const certificateView = new CertificateView(find("#model"), (labels) => predictionView.setLabels(labels));
 const history = new History(find("#history"), (marks) => sheet.replace(marks));
-let prediction = null; // for the drawing on the sheet
+let prediction = null; // of the drawing on the sheet
 
 // Screen readers read this out.
 const announce = (text) => { find("#announcement").textContent = text; };
@@ -109,14 +109,14 @@ requests.addEventListener("prediction", ({ detail }) => {
 
 const RETRIES = { unavailable: " The page keeps trying.", overloaded: " The page tries again in a moment." };
 
-// `kind` is that of a ServiceError. "drawing" is also used for pictures that cannot be opened or taken.
+// `kind` is the kind of a ServiceError. "drawing" is also used for pictures that cannot be opened or taken.
 function notify(kind, message) {
   find("#notice").dataset.kind = kind;
   find("#notice").textContent = message;
   find("#key-form").hidden = kind !== "key";
 }
 
-// A notice about one drawing is out of date when another drawing comes.
+// A notice about one drawing is out of date when another drawing replaces it.
 function clearDrawingNotice() {
   if (find("#notice").dataset.kind === "drawing") notify("", "");
 }
@@ -141,7 +141,7 @@ async function showCertificate(model) {
     await certificateView.show(model);
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    // The first drawing will show every other error.
+    // Every other error appears again when the first drawing is sent.
     if (error.kind === "key") showError(error);
   }
 }

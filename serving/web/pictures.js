@@ -49,8 +49,8 @@ function opaque(canvas) {
   return canvas;
 }
 
-// Calls `onFile` with every file that is chosen with `input`, pasted, or dropped anywhere on the page. `target` has the
-// class "dropping" while a file is dragged over the page.
+// Calls `onFile` when a file is chosen with `input`, pasted, or dropped anywhere on the page, with the first file if there
+// are several. `target` has the class "dropping" while a file is dragged over the page.
 export function pictureFiles(input, target, onFile) {
   const first = (transfer) => [...(transfer?.files ?? [])][0];
 

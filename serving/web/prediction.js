@@ -14,7 +14,7 @@ const inPercent = (confidence) => `${confidence > 0.9995 ? "over " : ""}${percen
 const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
-// A reason that this page does not know yet is worded like "no digit".
+// A reason that this page does not know gets the same words as "no digit".
 const rejection = ({ reason }) => REJECTIONS[reason] ?? REJECTIONS["no digit"];
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
@@ -31,7 +31,7 @@ export class PredictionView {
 
   #find(selector) { return this.#root.querySelector(selector); }
 
-  // Makes one bar for each class name.
+  // Makes one bar for each label.
   setLabels(labels) {
     if (labels.join() === this.#labels.join()) return;
     this.#labels = labels;

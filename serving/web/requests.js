@@ -6,15 +6,15 @@ import { predict, ready, ServiceError } from "./service.js";
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8_000;
 
-// Events: "prediction" and "error" carry what came, "recovered" follows an error that is over, and "busy" and "idle"
-// say whether requests are being sent.
+// Events: "prediction" carries a prediction, and "error" carries a ServiceError. "recovered" says that the last error is
+// over. "busy" and "idle" say whether requests are being sent.
 export class PredictionRequests extends EventTarget {
   #png;
-  #changed = false; // since the last request was sent
+  #changed = false; // whether the drawing has changed since the last request
   #running = false;
-  #drawing = 0; // number of the present drawing; each prediction belongs to one
+  #drawing = 0; // number of the current drawing; each prediction belongs to one drawing
   #failed = false;
-  #locked = false; // until the visitor enters a key
+  #locked = false; // true until the visitor enters a key that the service needs
   #wait = FIRST_WAIT;
 
   // `png` returns the picture to send now, or null if there is none.
@@ -29,7 +29,7 @@ export class PredictionRequests extends EventTarget {
     this.#run();
   }
 
-  // Another drawing has taken its place. Predictions for the old one are dropped.
+  // Another drawing has replaced the old one. Predictions for the old one are dropped.
   replace() {
     this.#drawing++;
     this.extend();
@@ -77,7 +77,7 @@ export class PredictionRequests extends EventTarget {
     }
   }
 
-  // The wait is reset only by a prediction: a service that is ready may still fail to predict.
+  // Waits until the service is ready. This does not reset the wait, because a ready service may still fail to predict.
   async #serviceReady() {
     do {
       await pause(this.#wait);
@@ -94,7 +94,7 @@ export class PredictionRequests extends EventTarget {
   #emit(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 }
 
-// Ends early when the device is back on a network.
+// Waits. Ends early when the device is connected to a network again.
 function pause(milliseconds) {
   return new Promise((done) => {
     const timer = setTimeout(finish, milliseconds);

@@ -1,11 +1,11 @@
 // Calls the service: predictions, certificates, and whether it is ready.
 
 const KEY = "mnist-api-key";
-// Milliseconds. The service ends every request earlier than this.
+// Milliseconds to wait for a response.
 const TIMEOUT = 15_000;
 
 // Why a call failed. `kind` says what to do next. "unavailable" and "overloaded": wait and try again.
-// "key": ask for an API key. "drawing": this drawing cannot be predicted, another one may.
+// "key": ask for an API key. "drawing": the service cannot predict this drawing, but it may predict another one.
 export class ServiceError extends Error {
   constructor(kind, message, seconds = 0) {
     super(message);
@@ -41,7 +41,7 @@ function failure({ status, headers }, { detail = "" }) {
   if (status === 503) return new ServiceError("unavailable", "The model is not available.", wait);
   if (status === 502 || status === 504) return new ServiceError("unavailable", "The service did not respond in time.", wait);
   if (status === 413) return new ServiceError("drawing", `The picture is larger than the service accepts: ${detail}.`);
-  if (status >= 500) return new ServiceError("drawing", "The service failed on this drawing. Its log gives the reason.");
+  if (status >= 500) return new ServiceError("drawing", "The service failed on this drawing. The service's log has the reason.");
   return new ServiceError("drawing", `The service rejected the request: ${detail || status}.`);
 }
 

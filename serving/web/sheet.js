@@ -1,4 +1,4 @@
-// Holds the drawing as marks, not as pixels. So it can be drawn at any size, and every step can be undone.
+// Holds the drawing as marks, not as pixels. Therefore it can be shown at any size, and every step can be undone.
 //
 // Coordinates run from 0 to 1 over the square sheet. A mark is a stroke {points: [[x, y], ...], width} or a picture
 // {picture: canvas, mask: true if its alpha channel is the ink}. A drawing is an array of marks. The array is never
@@ -31,7 +31,7 @@ export class Sheet extends EventTarget {
 
   end() { this.#stroke = null; }
 
-  // Removes the present stroke: it was a palm on the screen or a gesture for the system.
+  // Removes the current stroke. It came from a palm on the screen, or from a gesture that is meant for the system.
   cancel() {
     if (!this.#stroke) return;
     this.#stroke = null;
@@ -67,8 +67,8 @@ export class Sheet extends EventTarget {
   // "grow": the drawing has more ink than before. "replace": another drawing has taken its place.
   #changed(type) { this.dispatchEvent(new Event(type)); }
 
-  // Returns a PNG, or null if the sheet is empty. It shows the sheet, black on white. If there is a picture on the
-  // sheet, it shows only the picture and the strokes over it.
+  // Returns a PNG, or null if the sheet is empty. The PNG shows the sheet, black on white. If there is a picture with its
+  // own background on the sheet, the PNG shows only the area of the picture, with the strokes over it.
   async png() {
     if (this.empty) return null;
     const { x, y, width, height } = extent(this.marks);
@@ -76,7 +76,7 @@ export class Sheet extends EventTarget {
     const scale = PNG_SIDE / Math.max(width, height);
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
-    // The pixels are read back at once, and that is slow from a graphics card.
+    // The pixels are read right after drawing. Reading them from the memory of a graphics card would be slow.
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, canvas.width, canvas.height);
@@ -86,7 +86,7 @@ export class Sheet extends EventTarget {
   }
 }
 
-// Draws marks on a square with `side` pixels a side.
+// Draws marks on a square whose sides have `side` pixels.
 export function draw(context, marks, side, ink) {
   context.strokeStyle = context.fillStyle = ink;
   context.lineCap = context.lineJoin = "round";
@@ -103,7 +103,7 @@ export function draw(context, marks, side, ink) {
 }
 
 // Draws quadratic curves between the midpoints of neighbouring points, with the points as control points. The line is
-// smooth and ends half a step behind the pen.
+// smooth, and its last half step is straight.
 function drawStroke(context, { points, width }, side) {
   const at = points.map(([x, y]) => [x * side, y * side]);
   context.lineWidth = width * side;
@@ -142,8 +142,8 @@ function box({ width, height }) {
   return { x: (1 - w) / 2, y: (1 - h) / 2, width: w, height: h };
 }
 
-// Returns the part of the sheet that is sent. A picture has its own background: a white frame around it would be read
-// as part of the drawing.
+// Returns the part of the sheet that is sent. A picture has its own background. The service would read a white frame
+// around it as part of the drawing.
 function extent([first]) {
   return first.picture && !first.mask ? box(first.picture) : { x: 0, y: 0, width: 1, height: 1 };
 }

@@ -16,7 +16,7 @@ from tests.support import service
 def test_service_survives_hostile_requests(digits, truth, seed):
     with service() as (url, process):
         address = urlsplit(url)
-        # The model predicts these images right.
+        # The model predicts the digits of these images correctly.
         known = slice(0, 40)
         outcome = asyncio.run(attack(address.hostname, address.port, digits[known], truth[known], 1500, seed=seed))
         assert not outcome.failures

@@ -37,7 +37,7 @@ def test_tested_versions_are_within_the_bounds():
         assert TESTED[name] in specifier, name
 
 
-def test_lowest_versions_are_the_lower_bounds_and_the_tested_ones_otherwise():
+def test_check_lowest_uses_the_lower_bounds_and_otherwise_the_tested_versions():
     done = subprocess.run([sys.executable, ".ci/lowest"], cwd=ROOT, capture_output=True, text=True, check=True)
     bounds = {name: bound.version for name, each in DEPENDENCIES.items() for bound in each if bound.operator == ">="}
     assert pinned(done.stdout) == TESTED | bounds

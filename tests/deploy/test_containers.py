@@ -31,7 +31,7 @@ SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 MEGABYTE = 1_000_000
 
-# Publish a copy of version 1 as another version, intact or broken. As in mnist-export, a rename publishes it.
+# Publish a copy of version 1 as another version, "intact" or "broken". As in mnist-export, a rename publishes it.
 PUBLISH = """
 import json, pathlib, shutil, sys
 version, broken = int(sys.argv[1]), sys.argv[2] == "broken"
@@ -59,7 +59,7 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 class Engine:
-    """The container engine. Uses a client that builds with BuildKit, if there is one."""
+    """The container engine, used through a client that builds with BuildKit if one is installed."""
 
     def __init__(self) -> None:
         clients = [Path(folder, "docker") for folder in os.get_exec_path() if Path(folder, "docker").exists()]
@@ -104,7 +104,7 @@ class Engine:
 
 
 class Stack:
-    """The services of docker-compose.yml, as a compose project of its own."""
+    """The services of docker-compose.yml, as a separate compose project."""
 
     def __init__(self, engine: Engine, **settings: str) -> None:
         self.engine = engine
@@ -356,7 +356,7 @@ def test_death_of_a_replica_loses_no_request(stack, url, engine):
     victim = stack.replicas()[0]
     process = engine.inspect(victim)["State"]["Pid"]
     with constant_load(url) as counts:
-        # The kernel kills a process like this when memory is short, without the engine knowing beforehand.
+        # The kernel kills a process in this way when memory is short, without notice to the engine.
         os.kill(process, signal.SIGKILL)
         until(lambda: engine.inspect(victim)["RestartCount"] and engine.inspect(victim)["State"]["Running"])
         until(stack.healthy)
@@ -371,7 +371,7 @@ def test_broken_bundle_is_rejected_while_the_old_version_serves(stack, url):
             rejection = 'mnist_model_rejected_total{model="mnist",version="900"} 1.0'
             until(lambda: all(rejection in stack.metrics(replica) for replica in stack.replicas()))
             entries = {entry["version"]: entry for entry in httpx.post(f"{url}/v2/repository/index").json()}
-            stack.in_models(PUBLISH, 901, "whole")
+            stack.in_models(PUBLISH, 901, "intact")
             until(lambda: counts["version", "901"])
         finally:
             for version in 900, 901:

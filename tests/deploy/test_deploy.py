@@ -46,7 +46,7 @@ def test_env_example_explains_every_variable_and_shows_its_default():
     example = (ROOT / ".env.example").read_text()
     shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
     used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + (DEPLOY / "compose.keys.yml").read_text()))
-    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "every variable has a default"
+    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "every variable must have a default"
     assert shown == used
     for name in shown:
         above = example[: example.index(f"\n{name}=")].rstrip("\n").rsplit("\n\n", 1)[-1]
@@ -105,7 +105,7 @@ def test_prometheus_configuration_is_valid_and_every_alert_fires_in_its_test():
     rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
     tests = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
     fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
-    assert fired == {rule["alert"] for rule in rules}, "every alert has a test in which it fires"
+    assert fired == {rule["alert"] for rule in rules}, "every alert must have a test in which it fires"
 
 
 def test_every_query_of_the_dashboard_is_valid(tmp_path):

@@ -265,7 +265,7 @@ def test_wrong_usage_ends_with_a_message(run, tmp_path):
 
 
 def test_packaged_model_gives_its_certified_results():
-    """It gets at least 99.5 % of the test set, and its ONNX file is smaller than 400 kB."""
+    """It classifies at least 99.5 % of the test set correctly, and its ONNX file is smaller than 400 kB."""
     verified = verify_bundle(RELEASE / "mnist" / "1")
     assert verified.manifest.training["config"]["model"] == "cnn"
     assert verified.manifest.training["config"]["subset"] == 0

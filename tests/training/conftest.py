@@ -22,14 +22,14 @@ def small(mnist):
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """Leave out the pictures, which take longer than the runs of these tests."""
+    """Leave out the plots, which take longer than the runs of these tests."""
     for name in ("plot_curves", "plot_confusion", "plot_mistakes", "plot_reliability"):
         monkeypatch.setattr(f"training.loop.record.{name}", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
 def teacher(small, tmp_path_factory):
-    """The folder of a finished run, for students to learn from."""
+    """The run folder of a teacher."""
     from training.config import TrainConfig
     from training.loop.train import train
 

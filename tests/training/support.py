@@ -1,4 +1,4 @@
-"""What the tests of training runs share: short settings, the content of run folders, and an interruption."""
+"""Helpers of the tests of training runs: short settings, the content of run folders, and an interruption."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_every_kind_of_damage_is_found(tmp_path):
     flips = [whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :] for i in range(len(whole))]
     for damaged in (*cuts, *flips, whole + b"x", b"rubbish"):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"c\.pt: damaged or no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"c\.pt: damaged or not a checkpoint"):
             checkpoint.load(path)
 
 

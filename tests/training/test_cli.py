@@ -24,7 +24,7 @@ from training.config import TrainConfig
 COMMAND = BIN / "mnist-train"
 QUICK = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--validation", "64"]
 
-# A value for every setting. None is the default, except for dataset and schedule.
+# A value for every setting. Each value differs from the default, except for dataset and schedule.
 SETTINGS = {
     "model": "mlp",
     "dataset": "mnist",
@@ -60,7 +60,7 @@ def flags(settings):
 
 @pytest.fixture(scope="module")
 def finished(run, tmp_path_factory):
-    """The folder of a run that used every flag, with a space in its name, and the process. Warnings were errors."""
+    """The folder of a finished run, and its process. Every flag was used, and warnings were errors."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "empty").mkdir()
     assert run("mnist-train", *QUICK, "--output", folder / "teacher").returncode == 0
@@ -73,7 +73,7 @@ def finished(run, tmp_path_factory):
     return folder / "my run", done
 
 
-def test_result_is_printed_like_in_the_tutorial(finished):
+def test_result_is_printed_as_in_the_tutorial(finished):
     folder, done = finished
     result = json.loads((folder / "run.json").read_text())["result"]["test"]
     [line] = re.findall(r"^Test set: Avg\. loss: \d\.\d{4}, Accuracy: \d+/10000 \(\d+\.\d\d%\)$", done.stdout, re.M)
@@ -326,7 +326,7 @@ def test_printed_command_resumes_the_run(interrupted, tmp_path):
 
 
 def test_full_disk_keeps_the_last_checkpoint(interrupted, tmp_path):
-    """A limit on the size of files takes the place of a full disk: a write fails half-way."""
+    """A limit on the size of files acts like a full disk: a write fails half-way."""
     last = shutil.copytree(interrupted[0], tmp_path / "run") / "last.pt"
     before = last.read_bytes()
     limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"

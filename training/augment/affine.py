@@ -16,8 +16,8 @@ LOG_SCALE_DEVIATION = 0.08
 SHIFT_DEVIATION = 0.9  # pixels
 # Draws are cut off at this many deviations. Digits then stay in the frame, because MNIST has a margin of 4 pixels.
 CUT_OFF = 2
-# Resampling blurs images, and a convolutional network that is trained on blurred digits reads sharp ones worse. This
-# contrast restores the numbers of full and of grey pixels that the images had before.
+# Resampling blurs images, and a convolutional network that is trained on blurred digits reads sharp ones worse. With
+# this contrast the images have about as many pixels of full ink and as many grey pixels as before.
 DEFAULT_CONTRAST = 1.4
 MIDDLE_GREY = 127.5
 # The elastic change moves the knots of a grid of KNOTS x KNOTS points.
@@ -35,7 +35,7 @@ def augment(
     """Return the images, each one rotated, scaled, sheared and shifted by its own random amounts.
 
     Args:
-        images: uint8 or float ``[N, 28, 28]``, background 0.
+        images: uint8 or float ``[N, 28, 28]`` in 0..255, background 0.
         generator: source of the random numbers. It is on the CPU, whatever the device of the images, so that a seed
             gives the same changes on every device.
         strength: factor of all the deviations above; 0 is off.
@@ -44,7 +44,7 @@ def augment(
         contrast: factor of the contrast after resampling; 1 leaves the images blurred.
 
     Returns:
-        float32 ``[N, 28, 28]``, in the units of ``images``.
+        float32 ``[N, 28, 28]`` in 0..255.
     """
     if not (strength or elastic):
         return images.float()
@@ -64,8 +64,8 @@ def augment(
         ],
         dim=1,
     ).to(images.device)
-    # [N, 2, size, size]. The values are those of F.affine_grid, whose matrix product would take a thirtieth of a
-    # training step of the cnn.
+    # [N, 2, size, size]. The values are those of F.affine_grid. Its matrix product would take a thirtieth of
+    # the time of a training step of the cnn.
     centres = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device)
     from_x, from_y, shift = theta.view(count, 2, 1, 1, 3).unbind(dim=-1)
     positions = from_x * centres + (from_y * centres[:, None] + shift)

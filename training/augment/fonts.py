@@ -1,7 +1,7 @@
 """Characters drawn from fonts in the form of MNIST's digits.
 
-Their letters teach the novelty score what is not a digit. Their digits teach it, and the network, that a digit may
-look like a font.
+The novelty score learns from the letters as examples of what is not a digit. The network and the novelty score learn
+from the digits as more examples of digits.
 """
 
 from __future__ import annotations

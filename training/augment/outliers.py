@@ -1,7 +1,7 @@
 """Outliers: generated images that are not digits, to train the novelty score with.
 
-The network itself has never seen such images. The novelty score says how much an image differs from digits, and it
-has to learn this from examples of both (outlier exposure: Hendrycks et al., arXiv:1812.04606). Nothing is downloaded:
+The network is not trained on such images. The novelty score, which says how much an image differs from digits, is
+fitted on digits and on outliers (outlier exposure: Hendrycks et al., arXiv:1812.04606). Nothing is downloaded:
 the letters come from the fonts in matplotlib's package.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
 from training.networks import IMAGE_SIZE
 
-# Letters that can be taken for a digit are left out: B D I J O S Z b g i j l o q s z.
+# Letters that can be mistaken for a digit are left out: B D I J O S Z b g i j l o q s z.
 UNLIKE_DIGITS = "ACEFGHKLMNPQRTUVWXYacdefhkmnprtuvwxy"
 PRINT_FONTS = (
     "DejaVuSans",
@@ -81,7 +81,7 @@ def _cut_corners(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def shape(digits: ImageArray, random: Random) -> ImageArray:
-    """Return some filled rectangles, ellipses and polygons, shaded or plain, over the whole image or in the box."""
+    """Return filled rectangles, ellipses and polygons, shaded or plain, over the whole image or in its 20x20 box."""
     canvas = Image.new("L", (CANVAS_SIDE, CANVAS_SIDE))
     draw = ImageDraw.Draw(canvas)
     for _ in range(random.integers(1, 5)):
@@ -101,7 +101,7 @@ def shape(digits: ImageArray, random: Random) -> ImageArray:
     if random.random() < 0.5:
         image = np.maximum(image, image[:, ::-1])
     made = np.clip(image, 0, 255).astype(np.uint8)
-    # Raw pixels sent to the service can fill the whole image. A picture file is always brought into the box.
+    # Raw pixels sent to the service can fill the whole image. The service scales a picture file into the 20x20 box.
     return frame_as_mnist(Image.fromarray(made)) if random.random() < 0.5 else made
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 # Each pair holds the bounds of a uniform random draw.
 LOG_WIDTH_FACTOR = (math.log(0.65), math.log(1.3))
-# Some data sets stretch each digit until it fills its box. This is how wide a 1 is there, for a height of 20.
+# Some data sets stretch each digit until it fills its box. In such a data set, a 1 of height 20 has this width.
 BAR_WIDTH = (5.0, 14.0)  # pixels
-# How much a stroke grows on each side. The lower bound is small, or the thin strokes of MNIST would vanish.
+# How much a stroke grows on each side. The lower bound is close to 0, because thin strokes would vanish otherwise.
 STROKE_GROWTH = (-0.5, 1.5)  # pixels
 UPSTROKE_ANGLE = (math.radians(25), math.radians(70))  # below the horizontal
 UPSTROKE_LENGTH = (3.5, 10.0)  # pixels
@@ -124,9 +124,9 @@ def pen(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Average the images down to few pixels and enlarge them again, as the service enlarges small pictures.
+    """Reduce the images to few pixels and enlarge them again, as the service enlarges small pictures.
 
-    All images of a call get the same number of pixels, so callers pass small batches.
+    All images of a call get the same number of pixels, so small batches give more variety.
     """
     side = int(torch.randint(*COARSE_SIDE, (), generator=generator))
     small = F.interpolate(images.unsqueeze(1), (side, side), mode="area")

@@ -22,7 +22,7 @@ SPLIT_SEED = 20_200
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and their labels, all in memory (47 MB for MNIST), so that a batch is taken by one indexing."""
+    """Images and their labels, all in memory (47 MB for MNIST), so that a single indexing gives a batch."""
 
     images: Tensor
     """uint8 ``[N, 28, 28]``, bright ink on a dark background."""
@@ -53,7 +53,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set in three parts. The validation set serves to choose settings; results on the test set are reported."""
+    """A data set in three parts. The validation set is for the choice of settings, the test set for results."""
 
     name: str
     labels: tuple[str, ...]

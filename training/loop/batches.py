@@ -9,8 +9,8 @@ import torch
 from training.config import TrainConfig
 from training.data.digits import Digits
 
-# Images that are copied to their new order at a time. For the mlp, copying batch by batch would take a twentieth
-# of the time of a step.
+# Number of images that are copied to their new order at a time. Copying one batch at a time would take a twentieth of
+# the time of a step of the mlp.
 IMAGES_AT_A_TIME = 4096
 
 

@@ -1,4 +1,4 @@
-"""Training in several processes: each takes a share of every batch, and all end with the weights of a single process.
+"""Training in several processes: each takes a part of every batch. The weights are those that one process would give.
 
 torchrun starts the processes and sets their ranks. Without torchrun the functions here do nothing.
 """
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Join the other processes of this torchrun, if there is one: by nccl on GPUs, by gloo elsewhere.
+    """Join the other processes if torchrun started this one. The backend is nccl on GPUs and gloo elsewhere.
 
     Yields:
         the device of this process. With ``cuda``, each process takes the GPU of its local rank.
@@ -72,12 +72,12 @@ def agree(value: int, device: torch.device) -> bool:
 
 
 def parallel(network: nn.Module) -> nn.Module:
-    """Return ``network`` such that a backward pass leaves the mean of all processes' gradients in it."""
+    """Return ``network`` in a wrapper whose backward pass averages the gradients of all processes."""
     if count() == 1:
         return network
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # The class changes in place, so that the weights and the state_dict stay as they are.
+            # Only the class of the module changes, so the weights and the state_dict stay as they are.
             module.__class__ = SharedBatchNorm2d
     return DistributedDataParallel(network, broadcast_buffers=False)
 

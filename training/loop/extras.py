@@ -1,4 +1,4 @@
-"""What a run can learn from besides its training images: teachers, and digits of handwriting fonts."""
+"""What a run can learn from in addition to its training images: teachers, and digits of handwriting fonts."""
 
 from __future__ import annotations
 

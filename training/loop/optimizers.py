@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from training.config import TrainConfig
 
-# One-cycle: the share of the run in which the learning rate rises, and its first value as a share of the peak.
+# One-cycle: the share of the run in which the learning rate rises, and the first learning rate as a share of the peak.
 WARM_UP = 0.25
 FIRST_RATE = 0.04
 
@@ -38,17 +38,17 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
         case "momentum":
             return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
         case "gd" | "sgd" | "mini-batch":
-            # They have the same rule and differ in the batch size.
+            # These three have the same update rule. They differ in the batch size.
             return torch.optim.SGD(groups, lr=rate, fused=True)
         case unknown:
             raise AssertionError(f"TrainConfig let {unknown!r} pass")
 
 
 def rate_at(config: TrainConfig, progress: float) -> float:
-    """Return the learning rate when the share ``progress``, 0..1, of the run is done.
+    """Return the learning rate after the share ``progress``, 0..1, of the run.
 
-    It depends on the progress only, so that a resume needs no state of a scheduler. One-cycle rises linearly to
-    the peak, then falls along half a cosine to zero (Smith and Topin, arXiv:1708.07120).
+    It depends on the progress only, so that a resume needs no state of a scheduler. With one-cycle it rises linearly
+    to the peak, then falls along half a cosine to zero (Smith and Topin, arXiv:1708.07120).
     """
     if config.schedule == "constant":
         return config.learning_rate

@@ -13,7 +13,7 @@ CLEAR_LINE = "\r\x1b[2K"
 
 
 class Progress:
-    """Reports the steps of a run to ``stream``, or to nobody if it is None."""
+    """Prints the steps of a run to ``stream``. It prints nothing if ``stream`` is None."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
@@ -43,13 +43,13 @@ class Progress:
         click.echo(CLEAR_LINE + line, file=self.stream, nl=False)
 
     def line(self, text: str) -> None:
-        """Print ``text`` on a line of its own, in place of the live line."""
+        """Print ``text`` as a line. On a terminal it replaces the live line."""
         if self.stream:
             click.echo((CLEAR_LINE if self.live else "") + text, file=self.stream)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """Return a row of ``metrics.jsonl`` as a line for people."""
+    """Return a row of ``metrics.jsonl`` as a line of readable text."""
     line = f"epoch {row['epoch']}/{epochs}  training loss {row['train_loss']:.4f}"
     if "validation_loss" in row:
         line += f"  validation loss {row['validation_loss']:.4f} accuracy {row['validation_accuracy']:.2%}"

@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder: weights, calibration, pictures and run.json."""
+"""The files that a finished run writes: weights, calibration, plots and run.json."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def finish(state: State, splits: Splits, output: Path, device: torch.device) -> 
     one writes.
 
     Raises:
-        DivergedError: the loss on the test set is not finite. Without a validation set the damage of the last step
-            shows only here.
+        DivergedError: the loss on the test set is not finite. Without a validation set,
+            divergence in the last step is found only here.
     """
     network = state.result
     test = evaluate(network, splits.test.to(device))

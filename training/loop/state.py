@@ -56,7 +56,7 @@ class State:
         """Return the state before the first step, with weights from the seed of the run.
 
         Raises:
-            TrainingError: the teachers or the fonts of ``config`` are not there.
+            TrainingError: the teachers or the fonts of ``config`` are missing.
             CheckpointError: a teacher's weights are damaged.
         """
         torch.default_generator.manual_seed(config.seed_for("weights"))
@@ -75,7 +75,7 @@ class State:
 
     @property
     def result(self) -> Network:
-        """The network that the run leaves: the one with averaged weights, if the run averages."""
+        """The network that the run saves as its result: the one with averaged weights, if the run averages them."""
         return cast(Network, self.averaged.module) if self.averaged else self.network
 
     def save(self, path: Path) -> None:
@@ -109,7 +109,7 @@ class State:
         """Continue from a checkpoint of a run with the same config, teachers and fonts.
 
         Raises:
-            TrainingError: the checkpoint is of another run.
+            TrainingError: the checkpoint belongs to another run.
             CheckpointError: the checkpoint is damaged.
         """
         saved = checkpoint.load(path)
@@ -138,9 +138,11 @@ class State:
             )
         if self.teacher and self.teacher.digests != saved["teachers"]:
             raise TrainingError(
-                f"--teacher {self.config.teacher}: not the networks that {folder} learnt from; name another --output."
+                f"--teacher {self.config.teacher}: the run in {folder} had other teachers; "
+                "resume it with the same teachers, or name another --output."
             )
         if sorted(self.fonts.values()) != saved["fonts"]:
             raise TrainingError(
-                f"--fonts {self.config.fonts}: not the fonts that {folder} learnt from; name another --output."
+                f"--fonts {self.config.fonts}: the run in {folder} had other fonts; "
+                "resume it with the same fonts, or name another --output."
             )

@@ -25,7 +25,7 @@ from training.networks import autocast, normalize
 # A larger batch is computed in parts of this size, whose gradients are added up. This bounds the memory. The step is
 # the same except for rounding, and for BatchNorm, which sees one part at a time.
 PART_SIZE = 4096
-# Digits of handwriting fonts, if there are any, per image of a batch.
+# With handwriting fonts, a step adds this many of their digits per image of the batch.
 FONT_SHARE = 1 / 12
 
 
@@ -52,10 +52,10 @@ def take_step(state: State, batch: Digits, rate: float) -> float:
 
 
 class Inputs(NamedTuple):
-    """This process's share of the images of a step, as the student gets them, with their targets."""
+    """This process's part of the images of a step, as the student gets them, with their targets."""
 
     images: Tensor
-    """Float ``[N, 28, 28]`` in 0..255, augmented and restyled."""
+    """Float ``[N, 28, 28]`` in 0..255, after augmentation and style augmentation."""
     labels: Tensor
     soft_labels: Tensor | None
     """The teachers' log-probabilities ``[N, C]``, if there are teachers."""
@@ -69,11 +69,11 @@ def _inputs(state: State, batch: Digits) -> Inputs:
     augmented = batch.images if soft_labels is not None else _augment(config, batch.images)
     images = _restyle(config, augmented, batch.labels)
     font_digits = _font_digits(state, len(batch))
-    # The processes share the images only after the augmentation, so that each image changes as in one process.
+    # The images are divided among the processes after the augmentation, so that each image changes as in one process.
     if soft_labels is not None:
         soft_labels = distributed.share(soft_labels)
     elif state.teacher:
-        # The teachers may know only MNIST, so they get the images without style augmentation.
+        # The teachers may have been trained without style augmentation, so they get the images without it.
         soft_labels = state.teacher.soft_labels(config, distributed.share(augmented))
     return Inputs(distributed.share(images), distributed.share(batch.labels), soft_labels, font_digits)
 
@@ -115,7 +115,7 @@ def _restyle(config: TrainConfig, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _font_digits(state: State, batch_size: int) -> Digits | None:
-    """Return this process's share of random digits of fonts, augmented and restyled."""
+    """Return this process's part of random digits of fonts, after augmentation and style augmentation."""
     count = round(FONT_SHARE * batch_size)
     if not state.font_digits or not count:
         return None

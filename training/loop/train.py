@@ -6,7 +6,7 @@ A run folder holds
     model.pt         the weights to use
     metrics.jsonl    one line per epoch
     calibration.pt   temperature and novelty score, for the export
-    curves.png  confusion.png  mistakes.png  reliability.png
+    curves.png  confusion.png  mistakes.png  reliability.png    plots
     run.json         config, versions, digests of the data, result
 """
 
@@ -67,7 +67,9 @@ def train(
     if last.exists():
         state.load(last)
     if not distributed.agree(state.step, target):
-        raise TrainingError(f"--output {output}: the processes find different runs there; name a folder they share.")
+        raise TrainingError(
+            f"--output {output}: the processes found different checkpoints there; name a folder that they share."
+        )
 
     images, validation = splits.train.to(target), splits.validation.to(target)
     cache = TeacherCache(config, state.teacher, images) if state.teacher and config.teacher_cache else None

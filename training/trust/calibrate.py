@@ -18,7 +18,7 @@ from training.trust.examples import digits_and_outliers, distort
 from training.trust.novelty import Novelty, Outputs, fit_novelty, rejection_threshold
 from training.trust.temperature import fit_temperature
 
-# So many training images take the place of the validation set in a run that has none.
+# Number of training images that take the place of the validation set in a run without one.
 STAND_IN = 5000
 
 
@@ -47,7 +47,7 @@ class Calibration:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Calibration:
-        """Return the calibration whose :meth:`state` is given."""
+        """Return the calibration that :meth:`state` was called on."""
         novelty = Novelty(state["inputs"], state["maps"])
         novelty.load_state_dict(state["novelty"])
         return cls(state["temperature"], novelty.eval(), state["threshold"])
@@ -59,8 +59,8 @@ def calibrate(network: Network, splits: Splits, seed: int, fonts: Sequence[Path]
     The same network, data, fonts and seed give the same numbers.
 
     Args:
-        fonts: handwriting fonts. With fonts the score learns to reject their letters, and for that it also gets the
-            network's feature maps.
+        fonts: handwriting fonts. With fonts, the novelty score learns to reject their letters. For this it also gets
+            the network's feature maps.
     """
     network = copy.deepcopy(network).cpu().eval()
     generator = torch.Generator().manual_seed(seed)

@@ -17,20 +17,20 @@ from training.data.digits import Digits
 
 # Number of images of each kind.
 CLEAN_DIGITS, DISTORTED_DIGITS, OUTLIERS = 16_000, 8_000, 20_000
-# With handwriting fonts there are twice as many clean digits, half as many outliers, and so many letters and digits of
-# the fonts. The digits of the fonts count as digits, so that the score cannot recognize letters by their font.
+# With handwriting fonts there are twice as many clean digits and half as many outliers. This many letters and digits of
+# the fonts are added. The digits of the fonts count as digits, so that the score cannot recognize letters by the font.
 FONT_LETTERS, FONT_DIGITS = 40_000, 10_000
-# Share of the distorted digits, the font digits and the outliers that get style augmentation. A digit by another pen
-# is still a digit, and a letter of few pixels is still a letter. With letters of fonts the outliers have another share.
+# Share of the distorted digits, the font digits and the outliers that get style augmentation. A digit in another
+# style is still a digit, and a letter is still a letter. With fonts the outliers have the second share.
 STYLE_SHARE, STYLE_SHARE_OF_LETTERS = 0.25, 0.1
-# Share of the outliers that is bent, and by how many pixels. It makes printed letters more like handwritten ones.
+# Share of the outliers and the font digits that is bent, and by how many pixels. Bent print is more like handwriting.
 BENT_SHARE, BENDING = 0.7, 1.0
 # All images of a batch that get few pixels get the same number of them, so style augmentation takes small batches.
 STYLE_BATCH = 256
-# Made-up images must not outnumber the digits of a small training set. Each kind of them has at most as many images as
-# the training set, but at least this many.
+# Generated images must not outnumber the digits of a small training set. So each kind of them has at most as many
+# images as the training set, or at most this many if the training set is smaller.
 LEAST_MADE_UP = 64
-# This label gives an image no upstroke and no bar, which are for ones only.
+# An image with this label gets no upstroke and no bar, because these are for ones only.
 NO_LABEL = -1
 
 

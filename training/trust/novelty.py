@@ -19,7 +19,8 @@ from training.networks import Features, average_and_maximum
 # The rejection threshold is set so that this share of the validation images is rejected.
 FALSE_REJECTIONS = 0.01
 HIDDEN = 128
-# Far from all images of the fit the size of a score means nothing, and a large float32 has few decimals left.
+# Scores are clamped to this size. For images unlike all that the score was fitted on, a larger score means nothing
+# more, and a large float32 has few decimals.
 LARGEST = 50.0
 STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 2500, 256, 0.01, 0.01
 
@@ -29,8 +30,9 @@ class Novelty(nn.Module):
 
     Args:
         inputs: length of the feature vector plus number of logits.
-        maps: number of feature maps for a convolution of the score's own, or 0 for none. The network's last stage
-            keeps what separates digits from each other. What separates letters from digits is still in the maps before.
+        maps: number of feature maps that the score reads with an additional convolution; 0 means no convolution. The
+            maps come from before the network's last stage. They still hold what separates letters from digits. The
+            last stage keeps mainly what separates digits from each other.
     """
 
     def __init__(self, inputs: int, maps: int = 0) -> None:
@@ -54,7 +56,7 @@ class Novelty(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What a network computes of N images: the input of the novelty score."""
+    """What a network computes from N images: the input of the novelty score."""
 
     features: Features
     logits: Tensor
@@ -78,13 +80,13 @@ def fit_novelty(outputs: Outputs, targets: Tensor, generator: torch.Generator) -
 
     Args:
         targets: float ``[N]``, 0 for a digit and 1 for any other image.
-        generator: it draws the batches. The first weights come from torch's default generator.
+        generator: source of the random batches. The initial weights come from torch's default generator.
     """
     vector, maps = outputs.features
     inputs = torch.cat([vector, outputs.logits], dim=1)
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0) + 1e-3
     novelty = Novelty(inputs.shape[1], 0 if maps is None else maps.shape[1])
-    # Novelty concatenates vector and logits. Here the vector holds both already, standardized; the logits are empty.
+    # Novelty concatenates vector and logits. Here the vector already holds both, standardized, and no logits follow.
     standardized = Outputs(Features((inputs - mean) / deviation, maps), inputs[:, :0])
     optimizer = torch.optim.AdamW(novelty.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)

@@ -1,4 +1,4 @@
-"""The calibration temperature, which makes a network's confidences true.
+"""The calibration temperature, which makes a network's confidences match its accuracy.
 
 The logits are divided by it, so that about nine in ten predictions with 90 % confidence are right
 (Guo et al., arXiv:1706.04599). No prediction changes.
@@ -17,7 +17,7 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature for which ``logits [N, C]`` have the least cross-entropy, by golden-section search."""
+    """Return the temperature that gives ``logits [N, C]`` the lowest cross-entropy, by golden-section search."""
 
     def temperature(logarithm: float) -> float:
         return float(torch.tensor(logarithm).exp())

@@ -16,6 +16,9 @@ from serving.models.repository import Change, Repository
 from tests.serving.models.bundles import PACKAGED, change_manifest, publish
 from tests.support import PIXELS, application, service, until
 
+# Seconds. The service shares few cores with other tests, so httpx's own 5 seconds can be too short.
+TIMEOUT = 60
+
 # A repository without HTTP.
 
 
@@ -142,7 +145,7 @@ def constant_load(url, digits):
     stop, responses = threading.Event(), []
 
     def send():
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
             while not stop.is_set():
                 response = client.post("/predict", content=digits[:2].tobytes(), headers=PIXELS)
                 responses.append((response.status_code, response.json()))
@@ -162,7 +165,7 @@ def served_versions(url):
     """Return the versions that respond on eight new connections, which may go to different workers."""
     found = set()
     for _ in range(8):
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
             response = client.post("/predict", content=bytes(784), headers=PIXELS)
             found.add(response.json()["model"]["version"])
     return found
@@ -173,7 +176,7 @@ def test_new_version_is_served_under_load_and_a_rejected_one_is_not(models, digi
     labels = {"1": list("0123456789"), "2": list("abcdefghij"), "4": list("klmnopqrst")}
     with (
         service("--repository", models, "--poll", "0.05", "--workers", workers) as (url, _),
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=TIMEOUT) as client,
     ):
         with constant_load(url, digits) as responses:
             until(lambda: len(responses) > 50)

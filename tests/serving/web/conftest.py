@@ -13,8 +13,8 @@ from tests.serving.web.page import HEIGHTS, TIMEOUT, expect
 from tests.support import missing, service
 
 CHROMIUM = Path("/usr/bin/chromium")
-# The camera shows Chromium's test picture and needs no permission from a person. No host name can be resolved.
-# Containers have too little shared memory for large windows.
+# The camera shows Chromium's test picture and asks nobody for permission. No host name can be resolved. Chromium does
+# not use /dev/shm, because it is too small for large windows in containers.
 ARGUMENTS = [
     *("--no-sandbox", "--disable-dev-shm-usage"),
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),

@@ -26,7 +26,7 @@ def line(points):
 
 
 def ring(ellipse):
-    """Return an ellipse, drawn counterclockwise from the angle ``start`` and a little past it."""
+    """Return an ellipse, drawn counterclockwise from the angle ``start``, once around and a little further."""
     (x, y), (width, height) = ellipse["centre"], ellipse["radii"]
     angle = ellipse["start"] - np.linspace(0, 2 * np.pi + 0.15, 18)
     return np.stack([x + width * np.cos(angle), y + height * np.sin(angle)], axis=1)
@@ -56,7 +56,7 @@ ONE, TWO, THREE, FIVE, EIGHT = STYLES[1][0], STYLES[2][0], STYLES[3][0], STYLES[
 
 
 def vary(style, random):
-    """Return the strokes as one person may write them: with another size, place, slant and angle, and unsteadily."""
+    """Return the strokes with a random size, place, slant, angle and tremor, as another person may write them."""
     turn, slant = random.normal(0, 0.07), random.normal(0.06, 0.1)
     size = random.uniform(0.6, 1.05, 2) * random.uniform(0.85, 1.05)
     size = np.clip(size, size.max() * 0.75, None)

@@ -1,4 +1,4 @@
-"""What the tests read from the page, and how they change what the page receives."""
+"""Functions for the tests of the page: they read the page, or change what the page receives."""
 
 from __future__ import annotations
 

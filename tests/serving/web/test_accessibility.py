@@ -30,7 +30,8 @@ def press(page, *keys):
 
 def test_everything_works_with_the_keyboard_alone(url, visit):
     page = visit(url)
-    # A file chooser takes the browser a moment. The listener makes it appear in the test and not on the desktop.
+    # The listener makes the browser report file choosers to the test and not open them on the desktop. It is added
+    # here, because the browser needs a moment to switch.
     page.on("filechooser", lambda _: None)
     focused = []
     for _ in range(40):

@@ -114,4 +114,6 @@ def test_rejected_requests_are_explained(visit):
         expect(page.locator("#notice")).to_be_empty()
     page.route("**/predict*", lambda route: route.fulfill(status=500, json={"detail": "?"}))
     draw(page, ONE)
-    expect(page.locator("#notice")).to_have_text("The service failed on this drawing. Its log gives the reason.")
+    expect(page.locator("#notice")).to_have_text(
+        "The service failed on this drawing. The service's log has the reason."
+    )

@@ -49,7 +49,7 @@ def test_chosen_pictures_are_predicted_right(url, visit, digits, truth):
         with page.expect_file_chooser() as chooser:
             page.locator("#choose").click()
         chooser.value.set_files({"name": name, "mimeType": "image/*", "buffer": content})
-        # The file is read before the drawing changes.
+        # The page reads the file first, and then changes the drawing.
         expect(page.locator("#clear")).to_be_enabled()
         expect(page.locator("#digit")).to_have_text(str(wanted))
         assert predicted_digit(page) == str(wanted)

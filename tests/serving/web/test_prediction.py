@@ -122,7 +122,7 @@ class HeldRequests:
         return route
 
 
-def test_one_request_at_a_time_and_the_newest_drawing_next(url, visit):
+def test_one_request_is_in_flight_and_the_newest_drawing_is_sent_next(url, visit):
     page = visit(url)
     requests = HeldRequests(page)
     draw(page, FIVE)

@@ -69,7 +69,7 @@ FONTS = ["DejaVuSans", "cmr10", "cmtt10", "STIXGeneral"]
 
 @pytest.fixture(scope="module")
 def few(mnist):
-    """So few images that training takes seconds."""
+    """MNIST with few images, so that training takes seconds."""
     return replace(
         mnist, train=mnist.train.take(torch.arange(4000)), validation=mnist.validation.take(torch.arange(1000))
     )

@@ -1,4 +1,4 @@
-"""The sources of a data set, and the digests that no other file passes."""
+"""The sources of a data set, and the check of the files' digests."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_damaged_file_is_named_and_the_next_source_is_used(tmp_path, cache, capf
 
 
 def test_torchvision_is_not_imported_for_a_cached_data_set(cache, monkeypatch):
-    """The import of torchvision takes as long as that of torch."""
+    """Importing torchvision takes as long as importing torch."""
     monkeypatch.setattr(sources, "import_torchvision", None)
     put(cache / "tiny", CONTENT)
     assert fetch(TINY, cache=cache) == CONTENT

@@ -24,7 +24,7 @@ def folder(teacher, tmp_path):
 
 
 def test_students_share_the_cached_epochs(small, tmp_path, folder, monkeypatch):
-    """There are two cached epochs for three epochs. The second student has another seed and runs no teacher."""
+    """A run has three epochs, and the cache has two. The second student has another seed and runs no teacher."""
     settings = FAST | {"epochs": 3, "teacher": str(folder), "teacher_weight": 1.0, "teacher_cache": 2}
     first_student = train(TrainConfig(**settings), small, tmp_path / "first")
     files = sorted((folder / "teacher-cache").glob("*/*"))

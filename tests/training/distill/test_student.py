@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 def test_student_learns_from_the_teacher_and_not_from_the_labels(small, tmp_path, teacher):
-    """All labels are 0, so that everything else is learnt from the teacher."""
+    """All labels are 0, so a student can learn the other digits only from the teacher."""
     unlabelled = replace(small, train=Digits(small.train.images, torch.zeros_like(small.train.labels)))
     settings = FAST | {"epochs": 40, "augment": 0.0, "learning_rate": 0.005, "teacher": str(teacher)}
     student = train(TrainConfig(**settings, teacher_weight=1.0), unlabelled, tmp_path / "student")
@@ -50,7 +50,7 @@ def test_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, teacher):
     with pytest.raises(KeyboardInterrupt):
         train(config, small, tmp_path / "run", checkpoint_every=1, progress=Stop(3))
     (other / "model.pt").write_bytes((teacher / "model.pt").read_bytes())
-    with pytest.raises(TrainingError, match=r"--teacher .*: not the networks that .*run learnt from"):
+    with pytest.raises(TrainingError, match=r"--teacher .*: the run in .*run had other teachers"):
         train(config, small, tmp_path / "run", resume=True)
 
 

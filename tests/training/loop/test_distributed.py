@@ -44,7 +44,7 @@ def largest_difference(one, two):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of the same run by one process and by two, and what they printed."""
+    """A folder with the same run by one process and by two processes, and what they printed."""
     folder = tmp_path_factory.mktemp("runs")
     printed = {}
     for name, by in ("one", ()), ("two", TWO):
@@ -63,8 +63,9 @@ def test_two_processes_end_with_the_weights_of_a_single_process(runs):
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
 
 
-# This runs in double precision. In single precision, two values of a pooling window can be equal except for rounding,
-# and then another one passes. Some steps later the weights differ in their second digit, as they do between machines.
+# This runs in double precision. In single precision, two values of a pooling window can be equal except for rounding.
+# The two runs may then pick different ones, and some steps later their weights differ in the second digit, as between
+# two machines.
 STEPS = """
 import sys
 from pathlib import Path
@@ -138,4 +139,4 @@ def test_processes_with_different_run_folders_are_rejected(tmp_path):
     command = [*by, BIN / "mnist-train", *FLAGS, "--model", "mlp", "--resume"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode != 0
-    assert "the processes find different runs there" in done.stderr
+    assert "the processes found different checkpoints there" in done.stderr

@@ -27,7 +27,7 @@ KINDS = {
 
 @pytest.fixture
 def small(mnist, monkeypatch):
-    """512 images to train on. Only the steps matter here, so the end of the run is left out."""
+    """512 images to train on. These tests check steps only, so finish() is left out."""
     monkeypatch.setattr("training.loop.train.finish", lambda *_: None)
     return Splits(
         name="mnist",
@@ -40,7 +40,7 @@ def small(mnist, monkeypatch):
 
 
 class Steps:
-    """Takes the place of Progress and keeps losses and learning rates."""
+    """Takes the place of Progress and records losses and learning rates."""
 
     def __init__(self):
         self.losses, self.rates = [], []

@@ -61,7 +61,7 @@ def test_metrics_have_one_line_per_epoch(finished):
 
 @pytest.mark.usefixtures("no_plots")
 def test_training_loss_is_the_mean_over_the_images_of_an_epoch(small, tmp_path):
-    """With a tiny learning rate it stays the loss of the first weights. The last batch is smaller than the others."""
+    """A tiny learning rate keeps the loss of the initial weights. The last batch is smaller than the others."""
     config = TrainConfig.of(**FAST | {"batch_size": 100}, optimizer="mini-batch", learning_rate=1e-12)
     test = train(config, replace(small, test=small.train), tmp_path)
     assert [row["train_loss"] for row in rows(tmp_path)] == pytest.approx([test.loss] * 2, rel=1e-5)
@@ -75,7 +75,7 @@ def test_saved_model_is_the_evaluated_one(finished, small):
     assert torch.equal(evaluate(network, small.test).logits, test.logits)
 
 
-def test_pictures_need_no_validation_set_and_no_mistakes(small, tmp_path):
+def test_plots_need_no_validation_set_and_no_mistakes(small, tmp_path):
     one = first(small.train, 1)
     config = TrainConfig.of(**FAST | {"epochs": 20, "validation": 0}, optimizer="adam")
     test = train(config, replace(small, train=one, validation=first(one, 0), test=one), tmp_path)

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.mark.parametrize(("model", "epochs"), [("mlp", 60), ("cnn", 25)])
-def test_64_images_can_be_learnt_by_heart(small, tmp_path, model, epochs):
-    """It shows that network, loss and optimizer work together."""
+def test_network_can_memorize_64_images(small, tmp_path, model, epochs):
+    """This shows that network, loss and optimizer work together."""
     batch = first(small.train, 64)
     config = TrainConfig.of(model=model, optimizer="adam", learning_rate=0.01, epochs=epochs)
     test = train(config, replace(small, train=batch, test=batch), tmp_path)
@@ -124,7 +124,7 @@ def test_run_without_a_validation_set_has_no_validation_loss(small, tmp_path):
 
 
 def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(small, tmp_path):
-    """The first step ruins the weights, which shows in the loss of the second."""
+    """The first step makes the weights huge. The loss of the second step is then not finite."""
     config = TrainConfig.of(**FAST, optimizer="mini-batch", learning_rate=1e30)
     said = r"--learning-rate 1e\+30: the loss is not a number at step 2; use a lower learning rate"
     with pytest.raises(DivergedError, match=said):
@@ -151,7 +151,7 @@ def test_divergence_in_the_very_last_step_is_found(small, tmp_path, rate, valida
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "write"])
 def test_full_disk_keeps_the_previous_checkpoint(small, tmp_path, monkeypatch, call):
-    """The checkpoint of the second epoch cannot be written, and that of the first stays."""
+    """The checkpoint of the second epoch cannot be written. The checkpoint of the first epoch stays."""
 
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

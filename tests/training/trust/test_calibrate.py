@@ -28,7 +28,7 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_fitted_temperature_restores_scaled_logits(temperature):
-    """Labels are drawn from the softmax of the logits, so that their right temperature is 1."""
+    """Labels are drawn from the softmax of the logits, so the right temperature of these logits is 1."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(20_000, 10, generator=generator) * 2
     labels = logits.softmax(dim=1).multinomial(1, generator=generator).squeeze(1)
@@ -82,7 +82,7 @@ def test_saved_calibration_is_loaded_with_the_same_numbers():
 
 
 def test_score_separates_images_and_threshold_rejects_its_share():
-    """Outliers lie at another place than digits, and the vector has an offset and a scale of its own."""
+    """The features of outliers are shifted from those of digits, and all have a large offset and scale."""
     generator = torch.Generator().manual_seed(0)
     digits, outliers = torch.randn(2, 2000, 6, generator=generator) * 100 + 5000
     outliers = outliers + 800

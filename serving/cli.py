@@ -31,9 +31,6 @@ Examples:
   mnist-predict --json scans/*.png
 """
 
-# Connections that the kernel holds until a worker accepts them.
-BACKLOG = 2048
-
 
 def settings_options(command: Any) -> Any:
     """Give ``command`` a flag and an environment variable for each field of Settings."""
@@ -88,6 +85,8 @@ def serve(**given: Any) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
+    from serving.server.run import BACKLOG
+
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)

@@ -6,10 +6,13 @@ import hashlib
 import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from litestar import HttpMethod, Request, Response, route
+from litestar import HttpMethod, route
 from litestar.exceptions import NotFoundException
+from litestar.types import ASGIApp
+
+from serving.api.context import AnyRequest
+from serving.api.responses import Response
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
@@ -20,14 +23,16 @@ class File:
     """A file, and the headers of its response."""
 
     content: bytes
-    kind: str
+    content_type: str
     etag: str
 
     @classmethod
     def read(cls, path: Path) -> File:
         content = path.read_bytes()
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        return cls(content, f"{kind}; charset=utf-8", f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+        if kind.startswith("text/"):
+            kind += "; charset=utf-8"
+        return cls(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
 
 
 def read_files() -> dict[str, File]:
@@ -36,7 +41,7 @@ def read_files() -> dict[str, File]:
 
 
 @route([*PAGES, "/{file:str}"], http_method=[HttpMethod.GET, HttpMethod.HEAD], include_in_schema=False)
-async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def page(request: AnyRequest) -> ASGIApp:
     """Respond with a file of the pages.
 
     The name must be one of the files that were read when the service started, so no path leads to another file.
@@ -45,7 +50,7 @@ async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
     file: File | None = request.app.state.files.get(name)
     if file is None:
         raise NotFoundException
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+    headers = [(b"etag", file.etag.encode()), (b"cache-control", b"no-cache")]
     if request.headers.get("if-none-match") == file.etag:
-        return Response(b"", status_code=304, headers=headers)
-    return Response(file.content, media_type=file.kind, headers=headers)
+        return Response(b"", headers, status=304)
+    return Response(file.content, [*headers, (b"content-type", file.content_type.encode())])

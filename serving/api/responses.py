@@ -23,7 +23,8 @@ class Response:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response as an ASGI application does."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
-        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+        body = b"" if scope.get("method") == "HEAD" else self.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def to_asgi_response(self, *_: object, **__: object) -> Response:
         """Return the response itself. Litestar calls this on what an exception handler returns."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 from serving.contract import Images, ModelOutput
 from serving.errors import DeadlineExceededError
 from serving.inference.batching import Batches
-from serving.inference.workers import WorkerThreads
+from serving.inference.threads import ThreadPool
 from serving.models.model import Model
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.timing import Timing
@@ -27,7 +27,7 @@ class Pipeline:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._batches = Batches(recorder)
-        self.threads = WorkerThreads()
+        self.threads = ThreadPool()
 
     async def run(
         self,

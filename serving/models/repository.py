@@ -148,7 +148,9 @@ class Repository:
             return Entry(name, version, "READY", reason)
         if self._is_unloaded(name):
             reason = "unloaded"
-        return Entry(name, version, "UNAVAILABLE", reason or f"only the {self._keep} newest versions are loaded")
+        return Entry(
+            name, version, "UNAVAILABLE", reason or f"not loaded: the service loads the newest {self._keep} only"
+        )
 
     # Changing
 

@@ -32,6 +32,9 @@ from serving.api.middleware import overloaded
 
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
+# A body in chunks may take this many times its own size. Only a client that sends chunks of one byte needs more.
+MAX_CHUNK_OVERHEAD = 4
+
 
 class State(enum.Enum):
     """What a connection waits for; see the table above."""
@@ -153,7 +156,7 @@ class Protocol(HttpToolsProtocol):
     def _check_size(self) -> None:
         """Close the connection if the request is too large. The application cannot measure chunks and trailers."""
         settings = self._service.settings
-        limit = settings.max_head + (0 if self._state is State.HEAD else 4 * settings.max_body)
+        limit = settings.max_head + (0 if self._state is State.HEAD else MAX_CHUNK_OVERHEAD * settings.max_body)
         if self._received > limit and not self.transport.is_closing():
             if self._state is State.HEAD:
                 self.transport.write(HEAD_TOO_LARGE)

@@ -23,6 +23,8 @@ from serving.server.protocol import Protocol
 from serving.settings import Settings
 from serving.telemetry import logs
 
+# Connections that the kernel holds until a worker accepts them.
+BACKLOG = 2048
 # Seconds until a thread hands the interpreter lock to the event loop. Python's default is 5 ms, the time of ten
 # predictions for a single image.
 SWITCH_INTERVAL = 0.0005
@@ -83,7 +85,7 @@ def configuration(settings: Settings, app: Litestar | Callable[[], Litestar]) ->
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=settings.grace,
         timeout_worker_healthcheck=HEALTHCHECK_TIMEOUT,
-        backlog=2048,
+        backlog=BACKLOG,
     )
 
 

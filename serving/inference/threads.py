@@ -22,7 +22,7 @@ NICENESS = 10
 T = TypeVar("T")
 
 
-class WorkerThreads:
+class ThreadPool:
     """A few threads of low priority."""
 
     def __init__(self) -> None:

@@ -24,8 +24,8 @@ import enum
 from typing import Any, cast
 
 from litestar.types import HTTPScope
-from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.api.context import SCOPE_KEY, RequestContext, Service
 from serving.api.middleware import overloaded
@@ -123,8 +123,6 @@ class Protocol(HttpToolsProtocol):
     # The application
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        # uvicorn creates the cycle in the middle of a long method, and has no setting for its class.
-        cycle.__class__ = Cycle
         context = RequestContext(self._service, cycle.scope["headers"])
         cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY] = context
         if not cycle.more_body:
@@ -183,53 +181,6 @@ class Discarded:
 
     def __init__(self) -> None:
         self.message_event = asyncio.Event()
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its response. A response whose body comes in one message is sent in one write.
-
-    The ASGI specification wants a server to hold the head back until the body begins. uvicorn writes head and body
-    separately, and searches every header for forbidden characters. That takes longer than a small model.
-    """
-
-    _start: HTTPResponseStartEvent | None = None
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Hold the head back until the body is there."""
-        if message["type"] == "http.response.start" and not self.response_started:
-            # If the application fails between head and body, the head of a 500 response replaces the first head.
-            self._start = message
-            return
-        start, self._start = self._start, None
-        if start:
-            if message["type"] == "http.response.body" and self._send_whole(start, message):
-                return
-            await super().send(start)
-        await super().send(message)
-
-    def _send_whole(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
-        """Send the response and return True. Return False for an unusual response, which uvicorn must send."""
-        headers = [*self.default_headers, *start["headers"]]
-        body = message["body"]
-        head = b"\r\n".join([b"%b: %b" % header for header in headers])
-        if (
-            not self.keep_alive
-            or self.disconnected
-            or self.response_started
-            or self.flow.write_paused
-            or self.scope["method"] == "HEAD"
-            or message.get("more_body")
-            or (b"content-length", b"%d" % len(body)) not in headers
-            or (b"connection", b"close") in headers
-            or head.count(b"\n") != len(headers) - 1
-        ):
-            return False
-        self.waiting_for_100_continue = False
-        self.response_started = self.response_complete = True
-        self.transport.write(b"".join((STATUS_LINE[start["status"]], head, b"\r\n\r\n", body)))
-        self.message_event.set()
-        self.on_response()
-        return True
 
 
 def context_of_cycle(cycle: RequestResponseCycle) -> RequestContext:

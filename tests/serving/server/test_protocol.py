@@ -221,25 +221,3 @@ def test_each_pipelined_request_is_counted_once():
         with httpx.Client(base_url=url) as client:
             for _ in range(3):
                 assert predict(client).status_code == 200
-
-
-@pytest.mark.parametrize("failure", [RuntimeError, None], ids=["raises", "returns"])
-def test_response_that_ends_after_its_head_becomes_a_500(failure):
-    async def respond(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-        if failure:
-            raise failure
-
-    app = create_app(Settings())
-    app.asgi_handler = respond
-    with served(app) as url:
-        assert get(f"{url}/predict").status_code == 500
-
-
-def test_response_arrives_in_one_piece():
-    with service() as (url, _), connect(url) as connection:
-        for _ in range(5):
-            connection.sendall(HEAD + DIGIT)
-            head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200 ")
-            assert f"content-length: {len(body)}".encode() in head.splitlines()

@@ -42,7 +42,7 @@ def test_only_the_newest_versions_are_loaded(models, repository):
     assert repository.versions("mnist") == ["3", "10"]
     assert repository.get("mnist").version == "10"
     assert repository.get("mnist", "3").version == "3"
-    with pytest.raises(ModelUnavailableError, match="2 newest"):
+    with pytest.raises(ModelUnavailableError, match="newest 2 only"):
         repository.get("mnist", "1")
     with pytest.raises(ModelNotFoundError):
         repository.get("mnist", "4")

@@ -48,10 +48,24 @@ class Settings:
     ] = 1000
     request_timeout: Annotated[int, "Seconds that a client may take to send a request, headers and body together."] = 20
     keep_alive: Annotated[int, "Seconds that a connection may stay idle between two requests."] = 30
+    work_timeout: Annotated[
+        float, "Seconds that the service may work on one request, from its arrival; then the response is 504."
+    ] = 5.0
+    write_timeout: Annotated[
+        int, "Seconds in which a client must take some bytes of its response; otherwise the connection is closed."
+    ] = 20
     max_batch: Annotated[int, "Largest number of images in one request."] = 1024
     max_head: Annotated[int, "Largest size of the request line and the headers, in bytes."] = 32_768
     max_body: Annotated[int, "Largest size of a request body, in bytes."] = 8_000_000
+    max_held: Annotated[
+        int,
+        "Largest sum of the bytes of unfinished requests and unread responses in one worker; further requests are "
+        "rejected.",
+    ] = 64_000_000
     max_pixels: Annotated[int, "Largest size of a picture, in pixels (width times height)."] = 25_000_000
+    max_request_pixels: Annotated[int, "Largest sum of the sizes of all pictures in one request, in pixels."] = (
+        100_000_000
+    )
     grace: Annotated[int, "Seconds that requests in flight may take to finish at shutdown."] = 20
     drain: Annotated[
         float, "Seconds after SIGTERM during which the service is not ready but still responds; 0 means none."
@@ -69,6 +83,11 @@ class Settings:
     cors_origins: Annotated[
         str, "Origins whose web pages may call this service, separated by commas; * means every origin."
     ] = ""
+    allowed_hosts: Annotated[
+        str,
+        "Names that the Host header of a request may have, separated by commas; * means every name. Without this "
+        "setting, a service on a loopback address allows the names of loopback only, and others allow every name.",
+    ] = ""
     access_log: Annotated[bool, "Log every request."] = False
     log_level: Annotated[str, "Lowest level to log: debug, info, warning or error."] = "info"
     log_format: Annotated[str, "Format of the log lines: json or text."] = "json"
@@ -77,9 +96,11 @@ class Settings:
         self._check("port", 0 <= self.port < 65536, "must be between 0 and 65535")
         for name in (
             *("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive"),
-            *("max_batch", "max_head", "max_body", "max_pixels", "grace"),
+            *("max_batch", "max_head", "max_body", "max_held", "max_pixels", "max_request_pixels"),
+            *("write_timeout", "grace"),
         ):
             self._check(name, getattr(self, name) >= 1, "must be at least 1")
+        self._check("work_timeout", 0 < self.work_timeout < math.inf, "must be more than 0 and finite")
         self._check("versions", self.versions >= 0, "must be at least 0; 0 means all versions")
         self._check("poll", 0 <= self.poll < math.inf, "must be at least 0 and finite; 0 means no scans")
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")

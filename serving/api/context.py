@@ -115,7 +115,9 @@ class RequestContext:
         return None if value is None else value.decode("latin-1")
 
     def deadline(self, timeout: object = None) -> float:
-        """Return the time of ``time.monotonic`` after which the caller no longer wants a response.
+        """Return the time of ``time.monotonic`` after which the service stops working on the request.
+
+        It is ``settings.work_timeout`` seconds after the arrival, or earlier if the caller no longer wants a response.
 
         Args:
             timeout: microseconds from the arrival of the request; None and 0 mean no timeout. The header
@@ -124,9 +126,9 @@ class RequestContext:
         Raises:
             InputError: the timeout or the header is not a number of at least 0.
         """
-        deadline = math.inf
+        deadline = self.arrival + self.service.settings.work_timeout
         if timeout not in (None, 0, "", "0"):
-            deadline = self.arrival + _number("timeout", timeout) / 1e6
+            deadline = min(deadline, self.arrival + _number("timeout", timeout) / 1e6)
         moment = self.header(b"x-request-deadline")
         if moment is not None:
             deadline = min(deadline, time.monotonic() + _number("X-Request-Deadline", moment) - time.time())

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
+import os
 import shutil
 import signal
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -23,6 +22,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, open_inference, operations, page, predict, problems
 from serving.api.auth import Keys
+from serving.api.background import attempt, on_own_thread, repeated
 from serving.api.context import Service
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
@@ -89,7 +89,7 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
         unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
         weakref.finalize(recorder, shutil.rmtree, unloaded, ignore_errors=True)
     repository = Repository(settings.repository, settings.versions, unloaded)
-    if not settings.repository.is_dir():
+    if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
     service = Service(
         settings,
@@ -114,12 +114,13 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
     """Scan the repository for changes while the application runs."""
     service: Service = app.state.service
 
-    async def follow() -> None:
-        while service.settings.poll:
-            await asyncio.sleep(service.settings.poll)
-            await asyncio.to_thread(service.scan)
+    async def scan() -> None:
+        await on_own_thread(service.scan)
 
-    async with _in_background(follow()):
+    if not service.settings.poll:
+        yield
+        return
+    async with repeated("scan", service.settings.poll, scan, service.recorder):
         yield
 
 
@@ -129,24 +130,11 @@ async def count_notes(app: Litestar) -> AsyncIterator[None]:
     recorder: Recorder = app.state.service.recorder
 
     async def count() -> None:
-        while True:
-            await asyncio.sleep(COUNT_INTERVAL)
-            recorder.count()
+        recorder.count()
 
-    async with _in_background(count()):
+    async with repeated("count", COUNT_INTERVAL, count, recorder):
         yield
-    recorder.count()
-
-
-@asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    await attempt("count", count, recorder)
 
 
 @asynccontextmanager

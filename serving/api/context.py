@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, cast
 from litestar import Request
 
 from serving.api.auth import Keys
+from serving.api.background import RepositoryLock
 from serving.errors import InputError, InputTooLargeError, OverloadedError
 from serving.inference.admission import Admission, limited_route
 from serving.inference.pipeline import Pipeline
@@ -38,7 +38,7 @@ class Service:
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
-    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _changing: RepositoryLock = field(default_factory=RepositoryLock, repr=False)
 
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
@@ -70,6 +70,7 @@ class Service:
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self.recorder.model_changed(*change)
+        self.recorder.scanned(is_readable=self.repository.is_readable)
 
 
 @dataclass(slots=True, eq=False)

@@ -100,6 +100,12 @@ class IndexRequest(msgspec.Struct):
     ready: bool = False
 
 
+class LoadRequest(msgspec.Struct):
+    """A request to load a model. Triton's parameters ``config`` and ``file:<path>`` would bring another model along."""
+
+    parameters: Parameters | None = None
+
+
 class IndexEntry(msgspec.Struct):
     """A model version in the repository."""
 

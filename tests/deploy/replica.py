@@ -27,6 +27,8 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    # Buffer the output, so that a response is sent whole or not at all, wherever the process is killed.
+    wbufsize = -1
 
     def respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import socket
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.errors import BundleError, InputError, SettingsError
+from serving.errors import AddressError, BundleError, InputError, SettingsError, WorkerError
+from serving.server import address
 from serving.settings import RELEASE, Settings, described, flag, variable
 
 if TYPE_CHECKING:
@@ -53,55 +54,55 @@ def settings_options(command: Any) -> Any:
 @click.version_option(package_name="mnist-service")
 def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
-    from serving.api.app import create_app
-    from serving.server import run as server
+    from serving.server import handover
     from serving.telemetry import logs
 
+    # prometheus_client would write the metrics to files in this folder, together with those of other programs.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     try:
-        settings = Settings(**given)
+        settings = handover.lasting(Settings(**given))
         logs.configure(settings.log_level, settings.log_format)
-        app = create_app(settings)
+        (_serve_here if settings.workers == 1 else _serve_with_workers)(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    except BundleError as error:
+    except (BundleError, AddressError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
-    listener = _listen(settings)
-    service = app.state.service
-    if not service.keys.prediction and not _is_loopback(settings.host):
-        click.echo(
-            f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
-            "Set --predict-keys-file, or make sure that only the right people can reach it.",
-            err=True,
-        )
-    model = service.repository.get(settings.model)
-    accuracy = model.bundle.manifest.result.get("test", {}).get("accuracy", 0)
+
+
+def _serve_here(settings: Settings) -> None:
+    from serving.api.app import create_app
+    from serving.server import run
+
+    app = create_app(settings)
+    listener = address.listen(settings.host, settings.port)
+    _warn_without_key(settings)
+    _announce(address.url(settings.host, listener), run.description(app))
+    run.run(settings, listener, app)
+
+
+def _serve_with_workers(settings: Settings) -> None:
+    import asyncio
+
+    from serving.server.supervisor import Supervisor
+
+    listener = address.listen(settings.host, settings.port)
+    _warn_without_key(settings)
+    asyncio.run(Supervisor(settings, listener, partial(_announce, address.url(settings.host, listener))).run())
+
+
+def _announce(url: str, description: str) -> None:
+    click.echo(f"{description}\n{url}  (stop with Ctrl-C)")
+
+
+def _warn_without_key(settings: Settings) -> None:
+    if settings.predict_keys or settings.predict_keys_file or address.is_loopback(settings.host):
+        return
     click.echo(
-        f"{model.name} version {model.version}: accuracy {accuracy:.2%} on its test set, {model.precision}, "
-        "verified on this CPU"
+        f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
+        "Set --predict-keys-file, or make sure that only the right people can reach it.",
+        err=True,
     )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    click.echo(f"http://{host}:{listener.getsockname()[1]}  (stop with Ctrl-C)")
-    server.run(settings, listener, app)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    from serving.server.run import BACKLOG
-
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Choose another address with --host or another port with --port."
-        ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @click.command(epilog=PREDICT_EXAMPLES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -85,14 +86,13 @@ class Repository:
     Args:
         folder: the repository on disk.
         keep: number of versions to load per model, the newest first; 0 loads all.
-        unloaded: a folder that all worker processes share. An empty file in it marks the model of that name as
-            unloaded.
+        unloaded: the names of the models that are unloaded at the start.
     """
 
-    def __init__(self, folder: Path, keep: int, unloaded: Path) -> None:
+    def __init__(self, folder: Path, keep: int, unloaded: Iterable[str] = ()) -> None:
         self.folder = folder
         self._keep = keep
-        self._unloaded = unloaded
+        self._unloaded = set(unloaded)
         self._scanning = threading.Lock()
         # By name, then by version, newest first. A scan replaces the dictionary after each model and never changes it
         # in place, so readers need no lock.
@@ -174,7 +174,7 @@ class Repository:
             ModelNotFoundError: the name is not a valid name of a model.
         """
         _check_name(name)
-        (self._unloaded / name).unlink(missing_ok=True)
+        self._unloaded.discard(name)
         with self._scanning:
             for key in [key for key in self._rejected if key[0] == name]:
                 self._fingerprints.pop(key, None)
@@ -191,14 +191,14 @@ class Repository:
         _check_name(name)
         if name not in self._models and not versions(self.folder, name):
             raise ModelNotFoundError(f"there is no model {name!r}")
-        (self._unloaded / name).touch()
+        self._unloaded.add(name)
         return self.scan()
 
     def _names(self) -> list[str]:
         return [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name) and entry.is_dir()]
 
     def _is_unloaded(self, name: str) -> bool:
-        return (self._unloaded / name).exists()
+        return name in self._unloaded
 
     def _scan_model(self, name: str) -> list[Change]:
         changes: list[Change] = []

@@ -13,7 +13,8 @@ import click
 
 from serving.errors import AddressError, BundleError, InputError, SettingsError, WorkerError
 from serving.server import address
-from serving.settings import RELEASE, Settings, described, flag, variable
+from serving.server.streams import Command, abandon_output, print_output, warn
+from serving.settings import RELEASE, Settings, described, flag, is_service_link, service_link_warning, variable
 
 if TYPE_CHECKING:
     from serving.models.model import Model
@@ -33,12 +34,25 @@ Examples:
 """
 
 
+class SettingOption(click.Option):
+    """An option that ignores a variable of its name that Kubernetes has set for another service."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        text = super().resolve_envvar_value(ctx)
+        name = str(self.envvar)
+        if text is not None and is_service_link(name, text):
+            warn(f"WARNING: {service_link_warning(name, text)}")
+            return None
+        return text
+
+
 def settings_options(command: Any) -> Any:
     """Give ``command`` a flag and an environment variable for each field of Settings."""
     for name, kind, text in reversed(described()):
         default = getattr(Settings, name, "")
         command = click.option(
             f"{flag(name)}/--no-{flag(name)[2:]}" if kind is bool else flag(name),
+            cls=SettingOption,
             type=click.Path(path_type=Path) if kind is Path else kind,
             default=default,
             show_default="the packaged one" if kind is Path else default != "",
@@ -49,7 +63,7 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-@click.command(epilog=SERVE_EXAMPLES)
+@click.command(cls=Command, epilog=SERVE_EXAMPLES)
 @settings_options
 @click.version_option(package_name="mnist-service")
 def serve(**given: Any) -> None:
@@ -92,20 +106,23 @@ def _serve_with_workers(settings: Settings) -> None:
 
 
 def _announce(url: str, description: str) -> None:
-    click.echo(f"{description}\n{url}  (stop with Ctrl-C)")
+    try:
+        print_output(f"{description}\n{url}  (stop with Ctrl-C)")
+    except OSError as error:
+        abandon_output()
+        warn(f"WARNING: cannot write to standard output ({error.strerror}): the service runs on {url}")
 
 
 def _warn_without_key(settings: Settings) -> None:
     if settings.predict_keys or settings.predict_keys_file or address.is_loopback(settings.host):
         return
-    click.echo(
+    warn(
         f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
-        "Set --predict-keys-file, or make sure that only the right people can reach it.",
-        err=True,
+        "Set --predict-keys-file, or make sure that only the right people can reach it."
     )
 
 
-@click.command(epilog=PREDICT_EXAMPLES)
+@click.command(cls=Command, epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
@@ -126,12 +143,12 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     rows = _predictions(loaded, files)
     if as_json:
         response = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
-        click.echo(json.dumps(response, indent=2))
+        print_output(json.dumps(response, indent=2))
         return
     width = max(len("file"), *(len(row["file"]) for row in rows))
-    click.echo(f"{'file':{width}}  digit  confidence  accepted")
+    print_output(f"{'file':{width}}  digit  confidence  accepted")
     for row in rows:
-        click.echo(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
+        print_output(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
 
 
 def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:

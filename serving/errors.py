@@ -3,6 +3,8 @@
 ServiceError
 ├── SettingsError              a setting breaks its rule
 ├── BundleError                a model bundle is missing or altered, or its outputs differ from the certified ones
+├── AddressError               the service cannot listen on its address
+├── WorkerError                a worker process cannot start
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
 ├── ModelUnavailableError      the model is known, but it was unloaded or rejected
 ├── InputError                 the content of a request cannot be used
@@ -26,6 +28,14 @@ class SettingsError(ServiceError, ValueError):
 
 class BundleError(ServiceError):
     """A bundle is missing, incomplete or altered, or its outputs on this CPU differ from the certified ones."""
+
+
+class AddressError(ServiceError):
+    """The service cannot listen on its address; the message gives the reason and the way out."""
+
+
+class WorkerError(ServiceError):
+    """A worker process cannot start; the message gives the reason."""
 
 
 class ModelNotFoundError(ServiceError, LookupError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +15,9 @@ from typing import Annotated, Any
 from serving.errors import SettingsError
 
 PREFIX = "MNIST_"
+SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+
+log = logging.getLogger("serving")
 
 RELEASE = Path(__file__).parent / "release"
 """The packaged model repository."""
@@ -123,6 +128,9 @@ class Settings:
             text = environment.get(variable(name))
             if text is None:
                 continue
+            if is_service_link(variable(name), text):
+                log.warning("%s", service_link_warning(variable(name), text))
+                continue
             try:
                 given[name] = BOOLEANS[text.lower()] if kind is bool else kind(text)
             except (ValueError, KeyError) as error:
@@ -138,6 +146,21 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable of a field."""
     return PREFIX + name.upper()
+
+
+def is_service_link(name: str, text: str) -> bool:
+    """Return whether Kubernetes has set this variable for another service, for example MNIST_PORT=tcp://10.0.0.1:80.
+
+    Kubernetes sets such variables in every pod for every Service. A Service named ``mnist`` gets our names.
+    """
+    return name.endswith("_PORT") and SERVICE_LINK.match(text) is not None
+
+
+def service_link_warning(name: str, text: str) -> str:
+    return (
+        f"{name}={text} is ignored: Kubernetes sets it for a Service. "
+        "Set enableServiceLinks: false in the pod, or set the value with a flag."
+    )
 
 
 def described() -> list[tuple[str, type, str]]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import os
-import shutil
 import signal
-import tempfile
 import threading
-import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -35,13 +31,12 @@ from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
 
 
-def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
+def create_app(settings: Settings | None = None, unloaded: Collection[str] = ()) -> Litestar:
     """Return the application, with its models loaded and verified.
 
     Args:
         settings: read from the environment if not given.
-        unloaded: folder with an empty file for each unloaded model, shared by all workers; a temporary folder if not
-            given.
+        unloaded: the names of the models that are unloaded at the start.
 
     Raises:
         BundleError: there is no default model, or none of its versions matches its certificate.
@@ -77,17 +72,13 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
     return app
 
 
-def create_service(settings: Settings, unloaded: Path | None) -> Service:
+def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
     """Return the parts of the application, with the models loaded.
 
     Raises:
         BundleError, SettingsError: as :func:`create_app`.
     """
     recorder = Recorder()
-    if unloaded is None:
-        # This folder is removed with the application, or at the end of the process.
-        unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
-        weakref.finalize(recorder, shutil.rmtree, unloaded, ignore_errors=True)
     repository = Repository(settings.repository, settings.versions, unloaded)
     if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
@@ -103,7 +94,7 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
     try:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
-        if not (unloaded / settings.model).exists():
+        if settings.model not in unloaded:
             load(settings.repository, settings.model)  # Raises the error that says what is wrong.
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
     return service

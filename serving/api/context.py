@@ -12,6 +12,7 @@ from litestar import Request
 
 from serving.api.auth import Keys
 from serving.api.background import RepositoryLock
+from serving.api.peers import ModelChange, Peers
 from serving.errors import InputError, InputTooLargeError, OverloadedError
 from serving.inference.admission import Admission, limited_route
 from serving.inference.pipeline import Pipeline
@@ -37,6 +38,8 @@ class Service:
     pipeline: Pipeline
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
+    peers: Peers = field(default_factory=Peers)
+    """The other workers."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
     _changing: RepositoryLock = field(default_factory=RepositoryLock, repr=False)
 
@@ -46,26 +49,39 @@ class Service:
             self._record(self.repository.scan())
 
     def load_model(self, name: str) -> None:
-        """Load a model that was unloaded, and try its rejected versions again.
+        """Load a model that was unloaded in every worker, and try its rejected versions again.
 
         Raises:
             ModelNotFoundError, ModelUnavailableError: no version of it can be loaded.
         """
-        with self._changing:
-            self._record(self.repository.load(name))
-        self.repository.get(name)
+        self.apply("load", name)
+        try:
+            self.peers.change("load", name)
+        finally:
+            self.repository.get(name)  # If this worker has no version either, its own reason says more.
 
     def unload_model(self, name: str) -> None:
-        """Unload a model, and wait until no request uses it, for at most ``settings.grace`` seconds.
+        """Unload a model in every worker. Wait until no request uses it, for at most ``settings.grace`` seconds.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            ModelUnavailableError: a worker has not confirmed it.
+        """
+        self.apply("unload", name)
+        self.peers.change("unload", name)
+
+    def apply(self, change: ModelChange, name: str) -> None:
+        """Load or unload a model in this worker.
 
         Raises:
             ModelNotFoundError: there is no such model.
         """
         models = [model for model in self.repository.models() if model.name == name]
         with self._changing:
-            self._record(self.repository.unload(name))
-        for model in models:
-            model.drain(self.settings.grace)
+            self._record(self.repository.load(name) if change == "load" else self.repository.unload(name))
+        if change == "unload":
+            for model in models:
+                model.drain(self.settings.grace)
 
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:

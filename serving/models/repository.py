@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -78,14 +79,13 @@ class Repository:
     Args:
         folder: the repository on disk.
         keep: number of versions to load per model, the newest first; 0 loads all.
-        unloaded: a folder that all worker processes share. An empty file in it marks the model of that name as
-            unloaded.
+        unloaded: the names of the models that are unloaded at the start.
     """
 
-    def __init__(self, folder: Path, keep: int, unloaded: Path) -> None:
+    def __init__(self, folder: Path, keep: int, unloaded: Iterable[str] = ()) -> None:
         self.folder = folder
         self._keep = keep
-        self._unloaded = unloaded
+        self._unloaded = set(unloaded)
         self._scanning = threading.Lock()
         # By name. A scan replaces the state of a model and never changes it in place, so readers need no lock.
         self._models: dict[str, ModelState] = {}
@@ -162,7 +162,7 @@ class Repository:
             ModelNotFoundError: the name is not a valid name of a model.
         """
         _check_name(name)
-        (self._unloaded / name).unlink(missing_ok=True)
+        self._unloaded.discard(name)
         with self._scanning:
             for key in [key for key in self._rejected if key[0] == name]:
                 self._rejected.pop(key)
@@ -180,11 +180,8 @@ class Repository:
         _check_name(name)
         if name not in self._models and not versions(self.folder, name):
             raise ModelNotFoundError(f"there is no model {name!r}")
-        (self._unloaded / name).touch()
+        self._unloaded.add(name)
         return self.scan()
-
-    def _is_unloaded(self, name: str) -> bool:
-        return (self._unloaded / name).exists()
 
     def _scan_model(self, name: str, *, is_listed: bool, fault: str) -> list[Change]:
         """Update one model.
@@ -208,7 +205,7 @@ class Repository:
             on_disk = [entry.version for entry in before.entries if entry.version]
         changes: list[Change] = []
         after: dict[str, Model] = {}
-        is_unloaded = self._is_unloaded(name)
+        is_unloaded = name in self._unloaded
         wanted = [] if is_unloaded else on_disk
         for version in reversed(wanted):
             if self._keep and len(after) == self._keep:

@@ -1,22 +1,21 @@
 """The series of the service for Prometheus, and their text format.
 
-With several workers, each worker keeps its series in files of the folder PROMETHEUS_MULTIPROC_DIR. The worker that is
-scraped adds up the files of all workers.
+Each worker keeps its series in memory. With several workers, the one that is scraped adds the snapshots of the others.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
+from prometheus_client.registry import Collector
 
 from serving.telemetry.histogram import BatchHistogram
+from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # A small model takes tens of microseconds. prometheus_client's own buckets begin at 5 ms.
 SECONDS_BUCKETS = (
@@ -46,12 +45,7 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self.in_flight = Gauge(
-            "mnist_http_requests_in_flight",
-            "Requests in flight.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        self.in_flight = Gauge("mnist_http_requests_in_flight", "Requests in flight.", registry=registry)
         self.rejected_requests = Counter(
             "mnist_rejected_requests",
             "Requests rejected with status 401, 403, 413, 429, 503 or 504.",
@@ -85,14 +79,12 @@ class Metrics:
             "Time of the model's last prediction, in seconds since 1970.",
             version,
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.model_loaded = Gauge(
             "mnist_model_loaded",
             "Workers that have this version loaded.",
             version,
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.model_rejected = Counter(
             "mnist_model_rejected",
@@ -132,26 +124,46 @@ class Metrics:
             buckets=INK_BUCKETS,
             registry=registry,
         )
+        # Only the supervisor counts this series. It stays 0 in every worker.
+        Counter(WORKER_DEATHS, "Workers that ended although the service did not stop.", registry=registry)
 
-    def of_all_workers(self) -> CollectorRegistry:
-        """Return a registry with the series of all workers."""
-        if FOLDER_VARIABLE not in os.environ:
-            return self._registry
-        _forget_dead_workers(Path(os.environ[FOLDER_VARIABLE]))
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return registry
+    def snapshot(self) -> Snapshot:
+        """Return the series of this worker as plain data."""
+        result = empty()
+        for family in self._registry.collect():
+            values = result["gauges"] if family.type == "gauge" else result["counters"]
+            for sample in family.samples:
+                values[sample_key(family.name, sample.name, sample.labels)] = sample.value
+        return result
 
-    def text(self) -> bytes:
-        """Return the series of all workers in Prometheus' text format."""
-        return generate_latest(self.of_all_workers())
+    def families(self, snapshots: Sequence[Snapshot]) -> Iterable[Metric]:
+        """Return the sums of ``snapshots``; without one, the series of this worker."""
+        families = self._registry.collect()
+        return _added_up(families, snapshots) if snapshots else families
+
+    def text(self, snapshots: Sequence[Snapshot]) -> bytes:
+        """Return the same as :meth:`families`, in Prometheus' text format."""
+        return generate_latest(_Families(self.families(snapshots)))
 
 
-def _forget_dead_workers(folder: Path) -> None:
-    """Remove the requests in flight and the loaded models of killed workers. Their counters remain."""
-    for file in folder.glob("gauge_live*_*.db"):
-        process = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            mark_process_dead(process)  # type: ignore[no-untyped-call]
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _added_up(families: Iterable[Metric], snapshots: Sequence[Snapshot]) -> list[Metric]:
+    """Return ``families`` with the sums of ``snapshots`` as their samples."""
+    sums = total(snapshots)
+    samples: defaultdict[str, list[tuple[str, dict[str, str], float]]] = defaultdict(list)
+    for key, value in (sums["counters"] | sums["gauges"]).items():
+        family, name, labels = json.loads(key)
+        samples[family].append((name, labels, value))
+    result = []
+    for family in families:
+        result.append(Metric(family.name, family.documentation, family.type))
+        for sample in samples[family.name]:
+            result[-1].add_sample(*sample)
+    return result

@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from serving.contract import IMAGE_SIZE, Floats, Images
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.samples import Snapshot
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals, totals_of
 
@@ -127,15 +128,20 @@ class Recorder:
 
     # Reading
 
-    def text(self) -> bytes:
-        """Return the metrics of all workers in Prometheus' text format."""
+    def snapshot(self) -> Snapshot:
+        """Return the metrics of this worker as plain data."""
         self.count()
-        return self._metrics.text()
+        return self._metrics.snapshot()
 
-    def totals(self) -> defaultdict[tuple[str, str], ModelTotals]:
-        """Return the sums of each model version over all workers, by name and version."""
+    def text(self, snapshots: Sequence[Snapshot] = ()) -> bytes:
+        """Return the sums of ``snapshots`` in Prometheus' text format; without one, the metrics of this worker."""
         self.count()
-        return totals_of(self._metrics.of_all_workers())
+        return self._metrics.text(snapshots)
+
+    def totals(self, snapshots: Sequence[Snapshot] = ()) -> defaultdict[tuple[str, str], ModelTotals]:
+        """Return the sums of each model version over ``snapshots``, or of this worker, by name and version."""
+        self.count()
+        return totals_of(self._metrics.families(snapshots))
 
     # Counting the notes
 

@@ -132,7 +132,7 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
     name, version = request.path_params.get("name"), request.path_params.get("version")
     if name is not None:
         service.repository.get(name, version)  # Raises the error if there is no such model.
-    totals = service.recorder.totals()
+    totals = service.recorder.totals(await service.peers.snapshots())
     return {
         "model_stats": [
             model_statistics(model, totals[model.name, model.version])

@@ -59,6 +59,4 @@ def publish(models, version, name="mnist", damage=None, **members):
 
 def repository_of(models):
     """Return a repository that keeps two versions. A test scans it."""
-    unloaded = models.parent / "unloaded"
-    unloaded.mkdir(exist_ok=True)
-    return Repository(models, 2, unloaded)
+    return Repository(models, 2)

@@ -14,6 +14,7 @@ from litestar import Request
 from serving.api.auth import Keys
 from serving.errors import InputError, InputTooLargeError, OverloadedError
 from serving.inference.admission import Admission, limited_route
+from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
 from serving.settings import Settings
@@ -35,6 +36,7 @@ class Service:
     keys: Keys
     admission: Admission
     pipeline: Pipeline
+    decoder: Decoder
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.

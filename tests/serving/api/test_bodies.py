@@ -90,7 +90,7 @@ REJECTED_BODIES = {
     "truncated picture": (picture(BLACK)[:50], "image/png", 400, "damaged"),
     "truncated JPEG header": (picture(BLACK, "JPEG")[:100], "image/jpeg", 400, ""),
     "picture format that is not read": (picture(BLACK, "TIFF"), "image/tiff", 400, "not a picture"),
-    "decompression bomb": (png_bomb(), "image/png", 413, "3600000000 pixels"),
+    "decompression bomb": (png_bomb(), "image/png", 413, "60000x60000 pixels: must be at most 25000000"),
     "no pixels": (b"", PIXELS, 400, "no image"),
     "part of an image": (bytes(783), PIXELS, 400, "783 bytes"),
     "batch over the limit": (bytes(784 * 1025), PIXELS, 413, "at most 1024"),

@@ -134,6 +134,7 @@ def test_file_has_at_most_350_lines(package):
     [
         ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib"}),
         ("serving.cli", {"torch", "litestar", "onnxruntime", "numpy"}),
+        ("serving.pictures.process", {"torch", "litestar", "onnxruntime", "msgspec", "asyncio"}),
         ("training.cli", {"torch", "torchvision", "matplotlib", "numpy"}),
         ("export.cli", {"torch", "onnx", "onnxruntime"}),
     ],

@@ -21,9 +21,9 @@ from serving.pictures.header import Header, check_header, read_header
 from serving.pictures.mnist_form import Digit, to_mnist_form
 from serving.settings import Settings
 
-# Pictures that are decoded on the event loop: so many, with so many pixels together, each counted once per scan. A
-# decoder takes up to 50 ns per pixel, the later steps up to 3 ms per picture.
-INLINE_PICTURES = 8
+# Pictures that are decoded on the event loop: so many, with so many pixels together, each counted once per scan. Both
+# decoding and the later steps take up to 12 ms then, and mostly far below one.
+INLINE_PICTURES = 2
 INLINE_PIXELS = 1 << 17
 # A picture beyond these numbers is decoded in the process. Others take up to a fifth of a second of a thread.
 THREAD_BYTES = 1 << 18

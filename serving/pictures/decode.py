@@ -29,7 +29,7 @@ from serving.pictures.page import PART_PIXELS, TURNS, Grey, Page, parts_of, upri
 BLACK, WHITE = 0, 255
 
 # A JPEG is decoded at a half, a quarter or an eighth of its size if both sides keep at least this many pixels.
-JPEG_SIDE = 1024
+JPEG_SIDE = 2048
 
 
 def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:

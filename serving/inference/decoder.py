@@ -2,9 +2,9 @@
 
 | pictures | where |
 |---|---|
-| a few small ones | at once, on the event loop |
-| moderate ones, or many | on a thread, with a look at the deadline before each |
-| large ones, and those with a slow decoder | one at a time in a process that is killed at the deadline |
+| a small one | at once, on the event loop |
+| a moderate one, or several | on a thread, with a look at the deadline before each |
+| each large one, and each with a slow decoder | in a process that is killed at the deadline |
 
 A file of a kilobyte can declare millions of pixels, so the cost is judged by what the file declares, and by its size.
 """
@@ -21,9 +21,8 @@ from serving.pictures.header import Header, check_header, read_header
 from serving.pictures.mnist_form import Digit, to_mnist_form
 from serving.settings import Settings
 
-# Pictures that are decoded on the event loop: so many, with so many pixels together, each counted once per scan. Both
-# decoding and the later steps take up to 12 ms then, and mostly far below one.
-INLINE_PICTURES = 2
+# A picture with up to so many pixels, each counted once per scan, is decoded on the event loop. Decoding takes up to
+# 15 ms then, and the later steps up to 10 ms, but mostly both take far below one.
 INLINE_PIXELS = 1 << 17
 # A picture beyond these numbers is decoded in the process. Others take up to a fifth of a second of a thread.
 THREAD_BYTES = 1 << 18
@@ -53,10 +52,10 @@ class Decoder:
             PictureError: a picture is damaged or has another format.
             DeadlineExceededError: the deadline passed before all were decoded.
         """
-        if len(pictures) <= INLINE_PICTURES and sum(map(len, pictures)) <= INLINE_BYTES:
-            headers = self._checked_headers(pictures)
-            if sum(map(_cost, headers)) <= INLINE_PIXELS:
-                return [to_mnist_form(picture, self._settings.max_pixels) for picture in pictures]
+        if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
+            [header] = self._checked_headers(pictures, deadline)
+            if _cost(header) <= INLINE_PIXELS:
+                return [to_mnist_form(pictures[0], self._settings.max_pixels)]
         digits = await self._threads.run(lambda: self._decode_on_thread(pictures, deadline))
         return [
             await self._process.decode(picture, deadline) if digit is None else digit
@@ -70,23 +69,30 @@ class Decoder:
     def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float) -> list[Digit | None]:
         """Return the digit in each picture, or None for a picture that belongs in the process."""
         digits: list[Digit | None] = []
-        for picture, header in zip(pictures, self._checked_headers(pictures), strict=True):
-            if time.monotonic() > deadline:
-                raise DeadlineExceededError
+        for picture, header in zip(pictures, self._checked_headers(pictures, deadline), strict=True):
+            _check_deadline(deadline)
             digits.append(None if _is_large(picture, header) else to_mnist_form(picture, self._settings.max_pixels))
         return digits
 
-    def _checked_headers(self, pictures: Sequence[bytes]) -> list[Header]:
-        headers = [read_header(picture) for picture in pictures]
-        for header in headers:
+    def _checked_headers(self, pictures: Sequence[bytes], deadline: float) -> list[Header]:
+        headers, pixels, limit = [], 0, self._settings.max_request_pixels
+        for picture in pictures:
+            _check_deadline(deadline)
+            header = read_header(picture)
             check_header(header, self._settings.max_pixels)
-        pixels, limit = sum(header.pixels for header in headers), self._settings.max_request_pixels
+            headers.append(header)
+            pixels += header.pixels
         if pixels > limit:
             raise InputTooLargeError(
                 f"the pictures have {pixels} pixels together: must be at most {limit} in one request; "
                 "send fewer or smaller pictures"
             )
         return headers
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise DeadlineExceededError
 
 
 def _cost(header: Header) -> int:

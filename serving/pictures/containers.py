@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from serving.errors import PictureError
 
 # Real files have fewer than 200 parts before their image data, also those with large previews and colour profiles.
-MAX_PARTS = 1000
+MAX_PARTS = 256
+# Bytes that may stand between two segments of a JPEG. There should be none, and decoders skip a few.
+MAX_JPEG_GAP = 1 << 16
 # A GIF's texts come in blocks of up to 255 bytes.
 MAX_GIF_BLOCKS = 10_000
 
@@ -51,7 +53,7 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker, the begin and the end of each segment of a JPEG. The header of the first scan is the last."""
     position = 2
     for _ in range(MAX_PARTS):
-        found = _JPEG_MARKER.search(content, position)
+        found = _JPEG_MARKER.search(content, position, position + MAX_JPEG_GAP)
         if found is None or found[1][0] == JPEG_END:
             return
         begin = found.start()

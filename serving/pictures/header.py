@@ -35,6 +35,9 @@ RESCALED_BYTES = 12
 # A JPEG in several scans is kept as coefficients of 2 bytes until the last scan is read.
 COEFFICIENT_BYTES = 2
 
+# Bytes that are searched at once.
+SEARCHED_BYTES = 1 << 18
+
 BMP_RLE = (1, 2)
 # The size of the oldest BMP header, which has sides of 16 bits and no compression.
 BMP_OLDEST = struct.pack("<I", 12)
@@ -125,10 +128,15 @@ def _jpeg(content: bytes) -> Header | None:
             # Colours are decoded to grey, except four of them.
             bytes_per_pixel = COLOUR if count > 3 else GREY
         elif marker == JPEG_SCAN and (is_progressive or content[begin + 4] < len(components) // 3):
-            # Within image data, 0xFF is always followed by 0.
-            scans = content.count(b"\xff\xda", begin)
-            return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), scans)
+            return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), _scans(content, begin))
     return Header("JPEG", width, height, bytes_per_pixel)
+
+
+def _scans(content: bytes, begin: int) -> int:
+    """Return the number of scans in a JPEG. Within image data, 0xFF is always followed by 0."""
+    # Between two pieces, other threads run. A piece overlaps the next by one byte, so a marker may lie on their border.
+    pieces = range(begin, len(content), SEARCHED_BYTES)
+    return sum(content.count(b"\xff\xda", piece, piece + SEARCHED_BYTES + 1) for piece in pieces)
 
 
 def _coefficients(components: bytes) -> float:

@@ -22,11 +22,11 @@ JPEG = encoded(Image.fromarray(np.zeros((28, 28), np.uint8)), "JPEG")
 GREEDY_EXIF = segment(0xE1, b"Exif\0\0" + greedy_directory())
 
 HEAVY = {
-    "compressed texts": black_png(28, 28, chunks=[chunk(b"zTXt", b"%d\0\0" % i + MEGABYTE) for i in range(500)]),
+    "compressed texts": black_png(28, 28, chunks=[chunk(b"zTXt", b"%d\0\0" % i + MEGABYTE) for i in range(200)]),
     "international texts": black_png(
-        28, 28, chunks=[chunk(b"iTXt", b"%d\0\1\0\0\0" % i + MEGABYTE) for i in range(500)]
+        28, 28, chunks=[chunk(b"iTXt", b"%d\0\1\0\0\0" % i + MEGABYTE) for i in range(200)]
     ),
-    "colour profiles": black_png(28, 28, chunks=[chunk(b"iCCP", b"p\0\0" + MEGABYTE)] * 500),
+    "colour profiles": black_png(28, 28, chunks=[chunk(b"iCCP", b"p\0\0" + MEGABYTE)] * 200),
     "texts after the image data": black_png(28, 28)[:-12] + chunk(b"zTXt", b"t\0\0" + MEGABYTE) * 500,
     "camera data of a PNG": black_png(28, 28, chunks=[chunk(b"eXIf", greedy_directory())]),
     "camera data of a JPEG": JPEG[:2] + GREEDY_EXIF + JPEG[2:],
@@ -45,15 +45,17 @@ def test_metadata_is_not_unpacked(content):
 
 
 MANY_PARTS = {
-    "PNG": black_png(28, 28, chunks=[chunk(b"prVt", b"")] * 1001),
-    "JPEG": JPEG[:2] + segment(0xE5, b"") * 1001 + JPEG[2:],
+    "PNG": black_png(28, 28, chunks=[chunk(b"prVt", b"")] * 257),
+    "JPEG": JPEG[:2] + segment(0xE5, b"") * 257 + JPEG[2:],
     "GIF": gif(28, 28, extensions=b"!\xfe" + b"\1a" * 10_000 + b"\0"),
 }
 
 
 @pytest.mark.parametrize("content", MANY_PARTS.values(), ids=MANY_PARTS.keys())
 def test_number_of_parts_before_the_image_data_is_limited(content):
-    with pytest.raises(PictureError, match=r"more than 10+ parts before its image data; save it without metadata"):
+    with pytest.raises(
+        PictureError, match=r"more than (256|10000) parts before its image data; save it without metadata"
+    ):
         to_mnist_form(content, MAX_PIXELS)
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from serving.errors import InputTooLargeError, PictureError
+from serving.pictures import header
 from serving.pictures.header import MAX_SIDE, check_header, read_header
 from serving.pictures.mnist_form import to_mnist_form
 from tests.serving.pictures.files import PALETTE, RGB, RGBA, black_png, chunk, encoded, gif, many_scans, rle_bmp
@@ -40,8 +41,8 @@ FILES = {
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES.keys())
 def test_header_has_the_size_of_the_picture(content):
-    header = read_header(content)
-    assert (header.width, header.height) == COLOURS.size
+    found = read_header(content)
+    assert (found.width, found.height) == COLOURS.size
     to_mnist_form(content, MAX_PIXELS)  # Pillow finds the same size; otherwise this would raise PictureError.
 
 
@@ -113,6 +114,20 @@ def test_coefficients_of_a_progressive_jpeg_are_counted():
         "4:2:0": 4,
         "4:4:4": 7,
     }
+
+
+def test_scans_are_counted_across_the_pieces_of_a_large_file(monkeypatch):
+    content = many_scans(16, 80)
+    expected = read_header(content).scans
+    assert expected == 89
+    for size in range(1, 40):
+        monkeypatch.setattr(header, "SEARCHED_BYTES", size)
+        assert read_header(content).scans == expected
+
+
+def test_jpeg_of_padding_is_no_picture():
+    with pytest.raises(PictureError, match="not a picture"):
+        to_mnist_form(b"\xff\xd8" + b"\xff" * 7_900_000, MAX_PIXELS)
 
 
 def test_second_header_cannot_declare_another_size():

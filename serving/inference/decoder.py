@@ -27,6 +27,7 @@ INLINE_PIXELS = 1 << 17
 # A picture beyond these numbers is decoded in the process. Others take up to a fifth of a second of a thread.
 THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
+THREAD_DECODED_BYTES = 8_000_000
 THREAD_SCANNED_PIXELS = 16 << 20
 # A decoder in Python takes up to 2 microseconds per pixel.
 SLOWER = 32
@@ -104,5 +105,6 @@ def _is_large(picture: bytes, header: Header) -> bool:
     return (
         len(picture) > THREAD_BYTES
         or header.pixels > THREAD_PIXELS
+        or header.pixels * header.bytes_per_pixel > THREAD_DECODED_BYTES
         or _cost(header) > (THREAD_SCANNED_PIXELS if header.scans > 1 else THREAD_PIXELS)
     )

@@ -93,13 +93,22 @@ class Page:
         """Return the page averaged down to ``[height, width]``.
 
         The result is the same as that of ``Image.resize(..., BOX, reducing_gap=2.0)`` on all grey values. Pillow first
-        averages blocks of pixels. Here it does so for a few rows of blocks at a time.
+        averages blocks of pixels. Here it does so for some blocks at a time.
         """
         rows, columns = self.shape
         block = max(1, int(columns / width / REDUCING_GAP)), max(1, int(rows / height / REDUCING_GAP))
-        step = max(1, PART_PIXELS // columns // block[1]) * block[1]
-        parts = [self[top : top + step, 0:columns] for top in range(0, rows, step)]
-        blocks = np.concatenate([np.asarray(Image.fromarray(part.grey()).reduce(block)) for part in parts])
+        # Parts of whole blocks: some rows of blocks, or a piece of one row if the rows are long.
+        high = max(1, PART_PIXELS // columns // block[1]) * block[1]
+        wide = max(1, PART_PIXELS // high // block[0]) * block[0]
+        blocks = np.block(
+            [
+                [
+                    np.asarray(Image.fromarray(self[top : top + high, left : left + wide].grey()).reduce(block))
+                    for left in range(0, columns, wide)
+                ]
+                for top in range(0, rows, high)
+            ]
+        )
         box = (0, 0, columns / block[0], rows / block[1])
         return np.asarray(Image.fromarray(blocks).resize((width, height), Image.Resampling.BOX, box))
 

@@ -45,17 +45,21 @@ class DecoderProcess:
             async with asyncio.timeout(deadline - time.monotonic()), self._turn:
                 if self._idle:
                     self._idle.cancel()
-                process = await self._started()
                 try:
-                    response = await _ask(process, content, deadline)
-                except BaseException:
-                    # It has ended, or it would still respond, and to the wrong request.
-                    self._kill()
-                    raise
-                self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
-                return parse(*response)
+                    return parse(*await self._ask(content, deadline))
+                finally:
+                    self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
         except TimeoutError as error:
             raise DeadlineExceededError from error
+
+    async def _ask(self, content: bytes, deadline: float) -> tuple[int, bytes]:
+        process = await self._started()
+        try:
+            return await _exchange(process, content, deadline)
+        except BaseException:
+            # It has ended, or it would still respond, and to the wrong request.
+            self._kill()
+            raise
 
     async def close(self) -> None:
         """End the process."""
@@ -76,11 +80,13 @@ class DecoderProcess:
         return await asyncio.shield(start)
 
     def _kill(self) -> None:
-        if self._process:
+        if self._process is None or not self._process.done():
+            return
+        # The event loop hears of the end a little later. Until then the next picture must not use this process.
+        start, self._process = self._process, None
+        if not start.exception():
             with contextlib.suppress(ProcessLookupError):
-                self._process.result().kill()
-            # The event loop hears of the end a little later. Until then the next picture must not use this process.
-            self._process = None
+                start.result().kill()
 
 
 async def _start(max_pixels: int) -> Process:
@@ -101,7 +107,7 @@ async def _start(max_pixels: int) -> Process:
     return process
 
 
-async def _ask(process: Process, content: bytes, deadline: float) -> tuple[int, bytes]:
+async def _exchange(process: Process, content: bytes, deadline: float) -> tuple[int, bytes]:
     """Send a picture to the process and return the kind and the content of its response.
 
     Raises:

@@ -212,6 +212,20 @@ def test_idle_process_ends_and_another_starts(monkeypatch):
     with_process(use)
 
 
+def test_process_that_was_started_in_vain_ends_too(monkeypatch):
+    """The first picture's deadline passes while the process starts, and no other picture follows."""
+    monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 1.0)
+
+    async def use(decodes, decode):
+        with pytest.raises(DeadlineExceededError):
+            await decode(LARGE, 0.01)
+        assert decodes._process is not None
+        started = await decodes._process
+        assert await started.wait() == -signal.SIGKILL
+
+    with_process(use)
+
+
 def test_process_gets_no_keys(monkeypatch):
     monkeypatch.setenv("MNIST_ADMIN_KEYS", "secret")
 

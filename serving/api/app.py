@@ -23,6 +23,7 @@ from serving.api.context import Service
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.inference.admission import Admission
+from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.settings import Settings
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             page.page,
         ],
         state=State({"service": service, "files": page.read_files()}),
-        lifespan=[follow_repository, count_notes, drain_on_sigterm],
+        lifespan=[follow_repository, count_notes, end_decoder, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
         # Litestar would configure the logging of the whole process. Only the command may do that.
@@ -82,13 +83,15 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
     repository = Repository(settings.repository, settings.versions, unloaded)
     if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
+    pipeline = Pipeline(recorder)
     service = Service(
         settings,
         repository,
         recorder,
         Keys(settings),
         Admission(settings.max_concurrency),
-        Pipeline(recorder),
+        pipeline,
+        Decoder(settings, pipeline.threads),
     )
     service.scan()
     try:
@@ -126,6 +129,13 @@ async def count_notes(app: Litestar) -> AsyncIterator[None]:
     async with repeated("count", COUNT_INTERVAL, count, recorder):
         yield
     await attempt("count", count, recorder)
+
+
+@asynccontextmanager
+async def end_decoder(app: Litestar) -> AsyncIterator[None]:
+    """End the process that decodes large pictures when the application stops."""
+    yield
+    await app.state.service.decoder.close()
 
 
 @asynccontextmanager

@@ -10,12 +10,10 @@ import numpy as np
 from litestar.datastructures import UploadFile
 from litestar.exceptions import HTTPException
 
-from serving.api.context import AnyRequest, context_of, read_body
+from serving.api.context import AnyRequest, RequestContext, context_of, read_body
 from serving.contract import IMAGE_SIZE, Images
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
 from serving.models.model import Reasons
-from serving.pictures.mnist_form import to_mnist_form
-from serving.settings import Settings
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
 
@@ -43,12 +41,16 @@ _decode_images = msgspec.json.Decoder(JsonImages).decode
 _decode_image = msgspec.json.Decoder(_JsonImage).decode
 
 
-async def read_images(request: AnyRequest) -> tuple[Images, Reasons]:
+async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Reasons]:
     """Return the images in the body of ``request``, and the reasons why pictures in it do not show one digit.
 
     The images are uint8 ``[N, 28, 28]``. A large body is decoded on a thread.
 
+    Args:
+        timeout: the caller's timeout, as :meth:`RequestContext.deadline` takes it.
+
     Raises:
+        DeadlineExceededError: the deadline passed before all pictures were decoded.
         UnsupportedInputError: the body has another Content-Type, or it is compressed.
         InputTooLargeError: the body, a picture or the number of images is over its limit.
         InputError: the body is not what its Content-Type says.
@@ -63,11 +65,11 @@ async def read_images(request: AnyRequest) -> tuple[Images, Reasons]:
     if kind == "multipart/form-data":
         pictures = await pictures_in_form(request)
         context.check_admitted()
-        return await threads.run_by_size(lambda: decode_pictures(pictures, settings), sum(map(len, pictures)))
+        return await decode_pictures(pictures, context, timeout)
     body = await read_body(request, settings.max_body)
     context.check_admitted()
     if kind.startswith("image/"):
-        return await threads.run_by_size(lambda: decode_pictures([body], settings), len(body))
+        return await decode_pictures([body], context, timeout)
     if kind == "application/octet-stream":
         return decode_raw_pixels(body, settings.max_batch), {}
     if kind == "application/json":
@@ -86,10 +88,13 @@ async def pictures_in_form(request: AnyRequest) -> list[bytes]:
     return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
-def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
+async def decode_pictures(
+    pictures: Sequence[bytes], context: RequestContext, timeout: object
+) -> tuple[Images, Reasons]:
     """Return one image per picture file, and by its index the reason why a picture does not show one digit, or None."""
-    check_count(len(pictures), settings.max_batch)
-    digits = [to_mnist_form(picture, settings.max_pixels) for picture in pictures]
+    check_count(len(pictures), context.service.settings.max_batch)
+    # The time counts from the arrival of the whole body, so the deadline is known only now.
+    digits = await context.service.decoder.decode(pictures, context.deadline(timeout))
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 

@@ -15,6 +15,7 @@ from serving.api.background import RepositoryLock
 from serving.api.peers import ModelChange, Peers
 from serving.errors import InputError, InputTooLargeError, OverloadedError
 from serving.inference.admission import Admission, limited_route
+from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
 from serving.settings import Settings
@@ -36,6 +37,7 @@ class Service:
     keys: Keys
     admission: Admission
     pipeline: Pipeline
+    decoder: Decoder
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)

@@ -159,17 +159,18 @@ async def predict(request: AnyRequest) -> ASGIApp:
     # Most requests have no query. Litestar would take some time to parse even an empty one.
     query = request.query_params if request.scope["query_string"] else {}
     model = model_of(service, query)
-    deadline = context.deadline(query.get("timeout"))
+    timeout = query.get("timeout")
+    context.deadline(timeout)  # Raises InputError before the body is read.
     include = query.get("include")
     if include not in (None, *INCLUDES):
         raise InputError(f"include {include!r}: must be {' or '.join(INCLUDES)}")
-    images, reasons = await read_images(request)
+    images, reasons = await read_images(request, timeout)
     timing.end("decode")
     body = await service.pipeline.run(
         model,
         images,
         timing,
-        deadline,
+        context.deadline(timeout),
         lambda output: encode(model, images, reasons, output, with_images=include == "image"),
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from litestar import Request
+from litestar.config.cors import CORSConfig
 
 from serving.api.auth import Keys
 from serving.errors import InputError, InputTooLargeError, OverloadedError
-from serving.inference.admission import Admission, limited_route
+from serving.inference.admission import Admission, Held, limited_route
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
 from serving.settings import Settings
@@ -34,7 +35,9 @@ class Service:
     recorder: Recorder
     keys: Keys
     admission: Admission
+    held: Held
     pipeline: Pipeline
+    cors: CORSConfig | None = None
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
@@ -84,17 +87,20 @@ class RequestContext:
     """Whether the request counts against the limit of predictions in flight."""
     is_rejected: bool = False
     """Whether the request is a prediction beyond the limit."""
+    is_complete: bool = True
+    """Whether the whole request has arrived."""
     _headers: dict[bytes, bytes] | None = None
 
-    def arrived(self, path: str) -> None:
+    def arrived(self, method: str, path: str) -> None:
         """Set the time of arrival of the whole request. Count a prediction, or reject it if the limit is reached."""
         self.arrival = time.monotonic()
-        if limited_route(path):
+        self.is_complete = True
+        if method == "POST" and limited_route(path):
             self.is_counted = self.service.admission.enter()
             self.is_rejected = not self.is_counted
 
     def finished(self) -> None:
-        """Stop counting the prediction: the response was sent, or the client disconnected."""
+        """Stop counting the prediction: its response is computed, or the client disconnected."""
         if self.is_counted:
             self.is_counted = False
             self.service.admission.leave()

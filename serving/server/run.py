@@ -15,13 +15,17 @@ from pathlib import Path
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from serving.api.app import create_app
+from serving.server.limits import LimitedProtocol
 from serving.server.memory import settle
-from serving.server.protocol import Protocol
+from serving.server.server import Server
 from serving.settings import Settings
 from serving.telemetry import logs
+
+# uvicorn's supervisor makes the server of each worker by this name.
+multiprocess.Server = Server  # type: ignore[attr-defined]
 
 # Connections that the kernel holds until a worker accepts them.
 BACKLOG = 2048
@@ -45,7 +49,7 @@ def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
 
 
 def _run_here(settings: Settings, listener: socket.socket, app: Litestar) -> None:
-    server = uvicorn.Server(configuration(settings, app))
+    server = Server(configuration(settings, app))
     tune()
     # uvicorn finishes the requests in flight and then raises the signal again, for this handler.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,7 +78,7 @@ def configuration(settings: Settings, app: Litestar | Callable[[], Litestar]) ->
         app,
         factory=not isinstance(app, Litestar),
         workers=settings.workers,
-        http=Protocol,
+        http=LimitedProtocol,
         ws="none",
         log_config=None,
         # On a lower level uvicorn logs every malformed request, so a client could fill the disk.

@@ -16,6 +16,9 @@ from serving.server.limits import LimitedProtocol
 ACCEPTS = 64
 # Connections accepted at shutdown, more than the system keeps waiting.
 LAST_ACCEPTS = 8192
+# The kernel keeps this many bytes of unread responses for each connection. By default it keeps megabytes, which count as
+# memory of the container, and the service does not notice that the client does not read.
+SEND_BUFFER = 131_072
 # Seconds without accepting if the process has no file descriptor left.
 PAUSE = 0.5
 # Seconds at shutdown for reading what has arrived on the connections that were just accepted.
@@ -82,6 +85,7 @@ class Server(uvicorn.Server):
 
     async def _connect(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:

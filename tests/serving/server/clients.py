@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+import urllib.request
 from urllib.parse import urlsplit
 
 import httpx
@@ -61,5 +62,7 @@ def parsed(content):
 
 def metric(url, name):
     """Return the value of a series, such as ``mnist_closed_connections_total{reason="malformed"}``."""
-    [line] = [line for line in get(f"{url}/metrics").text.splitlines() if line.startswith(name + " ")]
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    [line] = [line for line in lines if line.startswith(name + " ")]
     return float(line.split()[1])

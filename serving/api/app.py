@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from litestar import Litestar
-from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -20,16 +19,15 @@ from serving.api import certificate, open_inference, operations, page, predict, 
 from serving.api.auth import Keys
 from serving.api.background import attempt, on_own_thread, repeated
 from serving.api.context import Service
+from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
-from serving.inference.admission import Admission
+from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
-
-EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
 
 
 def create_app(settings: Settings | None = None, unloaded: Collection[str] = ()) -> Litestar:
@@ -45,7 +43,6 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
     """
     settings = settings or Settings.from_environment()
     service = create_service(settings, unloaded)
-    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     app = Litestar(
         route_handlers=[
             predict.predict,
@@ -57,7 +54,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         state=State({"service": service, "files": page.read_files()}),
         lifespan=[follow_repository, count_notes, end_decoder, drain_on_sigterm],
         request_max_body_size=settings.max_body,
-        cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
+        cors_config=service.cors,
         # Litestar would configure the logging of the whole process. Only the command may do that.
         logging_config=None,
         exception_handlers=problems.HANDLERS,
@@ -90,8 +87,10 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         recorder,
         Keys(settings),
         Admission(settings.max_concurrency),
+        Held(settings.max_held),
         pipeline,
         Decoder(settings, pipeline.threads),
+        cors_config(settings.cors_origins),
     )
     service.scan()
     try:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from litestar import Request
+from litestar.config.cors import CORSConfig
 
 from serving.api.auth import Keys
 from serving.api.background import RepositoryLock
 from serving.api.peers import ModelChange, Peers
 from serving.errors import InputError, InputTooLargeError, OverloadedError
-from serving.inference.admission import Admission, limited_route
+from serving.inference.admission import Admission, Held, limited_route
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
@@ -36,8 +37,10 @@ class Service:
     recorder: Recorder
     keys: Keys
     admission: Admission
+    held: Held
     pipeline: Pipeline
     decoder: Decoder
+    cors: CORSConfig | None = None
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)
@@ -103,17 +106,20 @@ class RequestContext:
     """Whether the request counts against the limit of predictions in flight."""
     is_rejected: bool = False
     """Whether the request is a prediction beyond the limit."""
+    is_complete: bool = True
+    """Whether the whole request has arrived."""
     _headers: dict[bytes, bytes] | None = None
 
-    def arrived(self, path: str) -> None:
+    def arrived(self, method: str, path: str) -> None:
         """Set the time of arrival of the whole request. Count a prediction, or reject it if the limit is reached."""
         self.arrival = time.monotonic()
-        if limited_route(path):
+        self.is_complete = True
+        if method == "POST" and limited_route(path):
             self.is_counted = self.service.admission.enter()
             self.is_rejected = not self.is_counted
 
     def finished(self) -> None:
-        """Stop counting the prediction: the response was sent, or the client disconnected."""
+        """Stop counting the prediction: its response is computed, or the client disconnected."""
         if self.is_counted:
             self.is_counted = False
             self.service.admission.leave()

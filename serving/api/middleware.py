@@ -13,8 +13,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.api.context import SCOPE_KEY, RequestContext, Service
+from serving.api.cors import cors_headers
 from serving.api.page import PAGES
-from serving.api.problems import problem_of
+from serving.api.problems import RETRY_STATUSES, problem, problem_of
 from serving.api.responses import Response
 from serving.errors import OverloadedError
 from serving.inference.admission import limited_route
@@ -68,8 +69,11 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # The response is computed. A client that reads it slowly must not keep other predictions out.
+                context.finished()
                 # While the service drains, the client must send its next request on another connection. This one ends.
-                closing = [(b"connection", b"close")] if service.draining else []
+                # It also ends if the response does not wait for the rest of the request.
+                closing = [(b"connection", b"close")] if service.draining or not context.is_complete else []
                 security = PAGE_SECURITY if scope.get("path_template") in PAGES else DATA_SECURITY
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
             await send(message)
@@ -78,7 +82,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         recorder.in_flight += 1
         try:
             if context.is_rejected:
-                await problem_of(OverloadedError(), scope["path"])(scope, receive, send_with_headers)
+                await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
             else:
                 await app(scope, receive, send_with_headers)
         finally:
@@ -103,15 +107,34 @@ def context_in(scope: Scope, service: Service) -> RequestContext:
     return values[SCOPE_KEY]
 
 
+def too_many_in_flight(service: Service, path: str, headers: Headers) -> Response:
+    """Return the 429 response, with the CORS headers that the application would add."""
+    response = problem_of(OverloadedError(), path)
+    return Response(response.body, [*response.headers, *cors_headers(service.cors, headers)], response.status)
+
+
 def overloaded(service: Service, scope: HTTPScope) -> Response:
     """Return the 429 response for a prediction that never reaches the application. Count and log it like any other."""
     path, method = scope["path"], scope["method"]
-    _, request_id = identify(scope["headers"])
+    response, request_id = _identified(too_many_in_flight(service, path, scope["headers"]), scope["headers"])
     service.recorder.request(limited_route(path) or "unmatched", method, 429, 0.0)
     if service.settings.access_log:
         log_access(method, path, 429, request_id=request_id.decode())
-    response = problem_of(OverloadedError(), path)
-    return Response(response.body, [*response.headers, (b"x-request-id", request_id), *DATA_SECURITY], response.status)
+    return response
+
+
+def rejected(service: Service, path: str, headers: Headers, status: int, detail: str) -> Response:
+    """Return the response for a request that the server itself rejects, perhaps before all its headers are known."""
+    response = problem(path, status, detail, {"Retry-After": "1"} if status in RETRY_STATUSES else None)
+    more = cors_headers(service.cors, headers)
+    return _identified(Response(response.body, [*response.headers, *more], response.status), headers)[0]
+
+
+def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
+    """Return ``response`` with the id of its request and the security headers, and that id."""
+    _, request_id = identify(headers)
+    more = [(b"x-request-id", request_id), *DATA_SECURITY]
+    return Response(response.body, [*response.headers, *more], response.status), request_id
 
 
 def log_access(method: str, path: str, status: int, **more: object) -> None:

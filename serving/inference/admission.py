@@ -1,7 +1,7 @@
-"""Admission: how many predictions may be in flight in one worker, and which routes count as predictions.
+"""Admission: how many predictions one worker may have in flight, and how many bytes it may hold for its clients.
 
-A request beyond the limit is rejected with OverloadedError, which api/problems.py maps to status 429. The server checks
-the limit before it reads a request's body, so that a rejected request costs little.
+A prediction beyond the limit is rejected with OverloadedError, which api/problems.py maps to status 429. The server
+checks the limit before it reads a request's body, so that a rejected request costs little.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def limited_route(path: str) -> str | None:
 class Admission:
     """Counts the predictions in flight in one worker.
 
-    A prediction is in flight from the arrival of its whole request to the end of its response.
+    A prediction is in flight from the arrival of its whole request until its response is computed. How long the client
+    takes to read the response does not matter.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,3 +54,15 @@ class Admission:
     def leave(self) -> None:
         """Stop counting a prediction that :meth:`enter` counted."""
         self._in_flight -= 1
+
+
+class Held:
+    """Counts the bytes that one worker holds for its clients: requests that are not answered, and unread responses."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.bytes = 0
+
+    def is_full(self) -> bool:
+        """Return whether there are more bytes than the limit."""
+        return self.bytes > self._limit

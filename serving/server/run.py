@@ -12,8 +12,9 @@ import uvicorn
 from litestar import Litestar
 
 from serving.server.address import BACKLOG
+from serving.server.limits import LimitedProtocol
 from serving.server.memory import settle
-from serving.server.protocol import Protocol
+from serving.server.server import Server
 from serving.settings import Settings
 
 # Seconds until a thread hands the interpreter lock to the event loop. Python's default is 5 ms, the time of ten
@@ -41,16 +42,16 @@ def exit_soon(*_: object) -> None:
     sys.exit(0)
 
 
-def make_server(settings: Settings, app: Litestar) -> uvicorn.Server:
+def make_server(settings: Settings, app: Litestar) -> Server:
     """Return the server of one process."""
-    return uvicorn.Server(configuration(settings, app))
+    return Server(configuration(settings, app))
 
 
 def configuration(settings: Settings, app: Litestar) -> uvicorn.Config:
     """Return uvicorn's configuration for an application."""
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=LimitedProtocol,
         ws="none",
         log_config=None,
         # On a lower level uvicorn logs every malformed request, so a client could fill the disk.

@@ -24,6 +24,11 @@ SECONDS_BUCKETS = (
 )
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+# Why the server ends a connection or rejects a request below the application.
+CLOSE_REASONS = (
+    *("malformed", "incomplete", "head_too_large", "body_too_large"),
+    *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes"),
+)
 INK_BUCKETS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
 
 
@@ -40,7 +45,7 @@ class Metrics:
         )
         self.request_seconds = BatchHistogram(
             "mnist_http_request_seconds",
-            "Time to respond to a request.",
+            "Time to respond to a request. Rejected requests (401, 403, 413, 429, 503) are not timed.",
             ["route"],
             buckets=SECONDS_BUCKETS,
             registry=registry,
@@ -52,6 +57,14 @@ class Metrics:
             ["status"],
             registry=registry,
         )
+        self.closed_connections = Counter(
+            "mnist_closed_connections",
+            "Connections that the server ended because of what the client did, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in CLOSE_REASONS:
+            self.closed_connections.labels(reason)
         self.inference_seconds = BatchHistogram(
             "mnist_inference_seconds",
             "Time of one run of the model, for the images of one or more requests.",

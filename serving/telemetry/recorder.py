@@ -32,6 +32,9 @@ COUNT_INTERVAL = 0.25
 # Any other method counts as "other", so that a caller cannot create series by making up methods.
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 REJECTED_STATUSES = frozenset({401, 403, 413, 429, 503, 504})
+# A rejection takes nearly no time. If it were timed, the percentiles would fall while the overload rises. A request
+# beyond its deadline is timed, because its caller has waited.
+UNTIMED_STATUSES = REJECTED_STATUSES - {504}
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -109,6 +112,10 @@ class Recorder:
         """Count a prediction that failed because of a fault of the service."""
         self._metrics.failures.labels(model.name, model.version).inc()
 
+    def closed(self, reason: str) -> None:
+        """Count a connection that the server ended; ``reason`` is one of metrics.CLOSE_REASONS."""
+        self._metrics.closed_connections.labels(reason).inc()
+
     def model_changed(self, kind: Literal["loaded", "dropped", "rejected"], name: str, version: str) -> None:
         """Count that a version was loaded, dropped, or rejected because it could not be verified."""
         if kind == "rejected":
@@ -151,8 +158,9 @@ class Recorder:
         for key, seconds in _taken(self._requests).items():
             counter, histogram = self._series_of_requests(key)
             counter.inc(len(seconds))
-            histogram.observe_all(np.array(seconds))
             status = key[2]
+            if status not in UNTIMED_STATUSES:
+                histogram.observe_all(np.array(seconds))
             if status in REJECTED_STATUSES:
                 self._metrics.rejected_requests.labels(status).inc(len(seconds))
         for model, seconds in _taken(self._runs).items():

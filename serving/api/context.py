@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
-from collections.abc import Iterable
+import urllib.parse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from litestar import Request
 
 from serving.api.auth import Keys
-from serving.errors import InputError, InputTooLargeError, OverloadedError
+from serving.errors import InputError, InputTooLargeError, OverloadedError, quoted
 from serving.inference.admission import Admission, limited_route
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
@@ -21,8 +23,14 @@ from serving.telemetry.recorder import Recorder
 
 AnyRequest = Request[Any, Any, Any]
 
+T = TypeVar("T")
+
 # The key of the ASGI scope that holds the RequestContext.
 SCOPE_KEY = "mnist.context"
+
+# Limits of a query, in bytes and in parameters. The routes know five parameters.
+MAX_QUERY = 4096
+MAX_QUERY_PARAMETERS = 64
 
 
 @dataclass
@@ -39,6 +47,12 @@ class Service:
     """True after SIGTERM: the service is no longer ready, but still responds."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
     _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _reporting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    async def report(self, work: Callable[[], T]) -> T:
+        """Return a report on the metrics, made on a thread, because it may read files. Make one report at a time."""
+        async with self._reporting:
+            return await asyncio.to_thread(work)
 
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
@@ -164,6 +178,28 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def query_of(request: AnyRequest) -> dict[str, str]:
+    """Return the parameters of the query by name. Of a name that is given twice, the first one counts.
+
+    Litestar's ``request.query_params`` keeps the last thousand queries in a cache, however long they are.
+
+    Raises:
+        InputError: the query is too long or has too many parameters.
+    """
+    query = request.scope["query_string"]
+    if not query:
+        return {}
+    if len(query) > MAX_QUERY:
+        raise InputError(f"the query has {len(query)} bytes: must have at most {MAX_QUERY}")
+    try:
+        pairs = urllib.parse.parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_PARAMETERS
+        )
+    except ValueError as error:
+        raise InputError(f"the query has too many parameters: must be at most {MAX_QUERY_PARAMETERS}") from error
+    return dict(reversed(pairs))
+
+
 def _over_limit(limit: int) -> str:
     return f"the body is over the limit of {limit} bytes"
 
@@ -176,5 +212,5 @@ def _number(name: str, value: object) -> float:
         if not 0 <= number < math.inf:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{name} {value!r}: must be a number of at least 0") from error
+        raise InputError(f"{name} {quoted(value)}: must be a number of at least 0") from error
     return number

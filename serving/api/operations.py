@@ -19,4 +19,6 @@ from serving.telemetry.metrics import CONTENT_TYPE
 )
 async def metrics(request: AnyRequest) -> ASGIApp:
     """Return the metrics of all workers together."""
-    return Response(context_of(request).service.recorder.text(), [(b"content-type", CONTENT_TYPE.encode())])
+    service = context_of(request).service
+    text = await service.report(service.recorder.text)
+    return Response(text, [(b"content-type", CONTENT_TYPE.encode())])

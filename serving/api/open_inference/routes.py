@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from litestar import get, post
 
-from serving.api.bodies import JSON_ERRORS
 from serving.api.context import AnyRequest, context_of
+from serving.api.json_images import JSON_ERRORS
 from serving.api.open_inference.messages import (
     DATATYPES,
     IndexEntry,
@@ -130,7 +130,7 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
     name, version = request.path_params.get("name"), request.path_params.get("version")
     if name is not None:
         service.repository.get(name, version)  # Raises the error if there is no such model.
-    totals = service.recorder.totals()
+    totals = await service.report(service.recorder.totals)
     return {
         "model_stats": [
             model_statistics(model, totals[model.name, model.version])

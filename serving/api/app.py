@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
 import shutil
 import signal
 import tempfile
@@ -22,7 +23,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, open_inference, operations, page, predict, problems
-from serving.api.auth import Keys
+from serving.api.auth import LOOK_INTERVAL, Keys
 from serving.api.context import Service
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
@@ -33,6 +34,8 @@ from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 
 EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
+
+log = logging.getLogger("serving")
 
 
 def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
@@ -59,7 +62,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             page.page,
         ],
         state=State({"service": service, "files": page.read_files()}),
-        lifespan=[follow_repository, count_notes, drain_on_sigterm],
+        lifespan=[follow_repository, follow_keys, count_notes, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
         # Litestar would configure the logging of the whole process. Only the command may do that.
@@ -120,6 +123,23 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
             await asyncio.to_thread(service.scan)
 
     async with _in_background(follow()):
+        yield
+
+
+@asynccontextmanager
+async def follow_keys(app: Litestar) -> AsyncIterator[None]:
+    """Look for changed key files while the application runs."""
+    keys: Keys = app.state.service.keys
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            try:
+                await asyncio.to_thread(keys.look)
+            except Exception:
+                log.exception("the key files could not be looked at; the former keys stay valid")
+
+    async with _in_background(follow()) if keys.has_files else contextlib.nullcontext():
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import socket
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from serving.errors import BundleError, InputError, SettingsError
-from serving.settings import RELEASE, Settings, described, flag, variable
+from serving.settings import RELEASE, Settings, described, flag, is_loopback, variable
 
 if TYPE_CHECKING:
     from serving.models.model import Model
@@ -67,7 +66,7 @@ def serve(**given: Any) -> None:
         raise click.ClickException(str(error)) from error
     listener = _listen(settings)
     service = app.state.service
-    if not service.keys.prediction and not _is_loopback(settings.host):
+    if not service.keys.prediction and not is_loopback(settings.host):
         click.echo(
             f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
             "Set --predict-keys-file, or make sure that only the right people can reach it.",
@@ -95,13 +94,6 @@ def _listen(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Choose another address with --host or another port with --port."
         ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @click.command(epilog=PREDICT_EXAMPLES)

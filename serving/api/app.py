@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
@@ -36,6 +36,14 @@ from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
 
 log = logging.getLogger("serving")
+
+
+class SchemaDocument(JsonRenderPlugin):
+    """Serves the OpenAPI document at its own paths only."""
+
+    def receive_router(self, router: Router) -> None:
+        # Litestar would respond to all other paths below /schema as well, with a page in HTML.
+        router.routes[:] = [route for route in router.routes if not route.path_parameters]
 
 
 def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
@@ -59,9 +67,9 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             certificate.certificate,
             operations.metrics,
             *open_inference.HANDLERS,
-            page.page,
+            page.handler(page.read_files()),
         ],
-        state=State({"service": service, "files": page.read_files()}),
+        state=State({"service": service}),
         lifespan=[follow_repository, follow_keys, count_notes, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
@@ -73,7 +81,7 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             version=importlib.metadata.version("mnist-service"),
             summary="Recognises handwritten digits",
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            render_plugins=[SchemaDocument(path=["/", "/openapi.json"])],
         ),
     )
     app.asgi_handler = observed(app.asgi_handler, service)

@@ -13,7 +13,10 @@ from serving.server.protocol import Protocol, State
 from serving.server.run import configuration
 from serving.settings import Settings
 
-HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nhost: localhost\r\n"
+    b"content-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+)
 
 
 class Transport(asyncio.Transport):

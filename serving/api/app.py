@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
-import logging
+import os
 import shutil
 import signal
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
@@ -24,6 +22,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, open_inference, operations, page, predict, problems
 from serving.api.auth import LOOK_INTERVAL, Keys
+from serving.api.background import attempt, on_own_thread, repeated
 from serving.api.context import Service
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
@@ -34,8 +33,6 @@ from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 
 EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
-
-log = logging.getLogger("serving")
 
 
 class SchemaDocument(JsonRenderPlugin):
@@ -100,7 +97,7 @@ def create_service(settings: Settings, unloaded: Path | None) -> Service:
         unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
         weakref.finalize(recorder, shutil.rmtree, unloaded, ignore_errors=True)
     repository = Repository(settings.repository, settings.versions, unloaded)
-    if not settings.repository.is_dir():
+    if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
     service = Service(
         settings,
@@ -125,12 +122,13 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
     """Scan the repository for changes while the application runs."""
     service: Service = app.state.service
 
-    async def follow() -> None:
-        while service.settings.poll:
-            await asyncio.sleep(service.settings.poll)
-            await asyncio.to_thread(service.scan)
+    async def scan() -> None:
+        await on_own_thread(service.scan)
 
-    async with _in_background(follow()):
+    if not service.settings.poll:
+        yield
+        return
+    async with repeated("scan", service.settings.poll, scan, service.recorder):
         yield
 
 
@@ -139,15 +137,13 @@ async def follow_keys(app: Litestar) -> AsyncIterator[None]:
     """Look for changed key files while the application runs."""
     keys: Keys = app.state.service.keys
 
-    async def follow() -> None:
-        while True:
-            await asyncio.sleep(LOOK_INTERVAL)
-            try:
-                await asyncio.to_thread(keys.look)
-            except Exception:
-                log.exception("the key files could not be looked at; the former keys stay valid")
+    async def look() -> None:
+        await on_own_thread(keys.look)
 
-    async with _in_background(follow()) if keys.has_files else contextlib.nullcontext():
+    if not keys.has_files:
+        yield
+        return
+    async with repeated("keys", LOOK_INTERVAL, look, app.state.service.recorder):
         yield
 
 
@@ -157,24 +153,11 @@ async def count_notes(app: Litestar) -> AsyncIterator[None]:
     recorder: Recorder = app.state.service.recorder
 
     async def count() -> None:
-        while True:
-            await asyncio.sleep(COUNT_INTERVAL)
-            recorder.count()
+        recorder.count()
 
-    async with _in_background(count()):
+    async with repeated("count", COUNT_INTERVAL, count, recorder):
         yield
-    recorder.count()
-
-
-@asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    await attempt("count", count, recorder)
 
 
 @asynccontextmanager

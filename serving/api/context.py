@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from typing import Any, TypeVar, cast
 from litestar import Request
 
 from serving.api.auth import Keys
+from serving.api.background import RepositoryLock, on_own_thread
 from serving.errors import InputError, InputTooLargeError, OverloadedError, quoted
 from serving.inference.admission import Admission, limited_route
 from serving.inference.pipeline import Pipeline
@@ -46,13 +46,13 @@ class Service:
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
-    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _changing: RepositoryLock = field(default_factory=RepositoryLock, repr=False)
     _reporting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def report(self, work: Callable[[], T]) -> T:
         """Return a report on the metrics, made on a thread, because it may read files. Make one report at a time."""
         async with self._reporting:
-            return await asyncio.to_thread(work)
+            return await on_own_thread(work)
 
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
@@ -84,6 +84,7 @@ class Service:
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self.recorder.model_changed(*change)
+        self.recorder.scanned(is_readable=self.repository.is_readable)
 
 
 @dataclass(slots=True, eq=False)

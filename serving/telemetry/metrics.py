@@ -100,6 +100,23 @@ class Metrics:
             version,
             registry=registry,
         )
+        self.repository_scanned = Gauge(
+            "mnist_repository_scan_timestamp_seconds",
+            "End of the last scan of the repository, in seconds since 1970; of several workers the oldest.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.repository_errors = Counter(
+            "mnist_repository_errors",
+            "Scans that could not read the folder of the repository or of a model.",
+            registry=registry,
+        )
+        self.background_failures = Counter(
+            "mnist_background_failures",
+            "Failures of a background task, which goes on: scan, count or keys.",
+            ["task"],
+            registry=registry,
+        )
         self.predictions = Counter("mnist_predictions", "Predictions by label.", ["model", "label"], registry=registry)
         self.confidence = BatchHistogram(
             "mnist_confidence_ratio",

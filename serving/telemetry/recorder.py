@@ -115,6 +115,16 @@ class Recorder:
         else:
             self._metrics.model_loaded.labels(name, version).set(1 if kind == "loaded" else 0)
 
+    def scanned(self, *, is_readable: bool) -> None:
+        """Record that a scan of the repository has ended, and whether it could read all folders."""
+        self._metrics.repository_scanned.set_to_current_time()
+        if not is_readable:
+            self._metrics.repository_errors.inc()
+
+    def background_failed(self, task: str) -> None:
+        """Count a failure of a background task."""
+        self._metrics.background_failures.labels(task).inc()
+
     # Reading
 
     def text(self) -> bytes:

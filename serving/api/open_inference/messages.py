@@ -127,6 +127,12 @@ class IndexRequest(msgspec.Struct):
     ready: bool | None = None
 
 
+class LoadRequest(msgspec.Struct):
+    """A request to load a model. Triton's parameters ``config`` and ``file:<path>`` would bring another model along."""
+
+    parameters: dict[str, Any] | None = None
+
+
 class IndexEntry(msgspec.Struct):
     """A model version in the repository."""
 

@@ -52,7 +52,7 @@ class Request:
 
     def as_bytes(self) -> bytes:
         """Return the request as it is sent over a connection."""
-        lines = [f"POST {self.path} HTTP/1.1", "host: benchmark", f"content-type: {self.content_type}"]
+        lines = [f"POST {self.path} HTTP/1.1", "host: localhost", f"content-type: {self.content_type}"]
         lines += [f"content-length: {len(self.body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body

@@ -14,7 +14,16 @@ import click
 from serving.errors import AddressError, BundleError, InputError, SettingsError, WorkerError
 from serving.server import address
 from serving.server.streams import Command, abandon_output, print_output, warn
-from serving.settings import RELEASE, Settings, described, flag, is_service_link, service_link_warning, variable
+from serving.settings import (
+    RELEASE,
+    Settings,
+    described,
+    flag,
+    is_loopback,
+    is_service_link,
+    service_link_warning,
+    variable,
+)
 
 if TYPE_CHECKING:
     from serving.models.model import Model
@@ -114,7 +123,7 @@ def _announce(url: str, description: str) -> None:
 
 
 def _warn_without_key(settings: Settings) -> None:
-    if settings.predict_keys or settings.predict_keys_file or address.is_loopback(settings.host):
+    if settings.predict_keys or settings.predict_keys_file or is_loopback(settings.host):
         return
     warn(
         f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "

@@ -11,11 +11,14 @@ ServiceError
 │   ├── PictureError           the bytes are not a picture that can be read
 │   ├── InputTooLargeError     the input is larger than a limit
 │   └── UnsupportedInputError  the input has a format that the service cannot read
+├── MisdirectedError           the request is for a host name that this service does not have
 ├── OverloadedError            too many other requests are in flight
 └── DeadlineExceededError      the caller's deadline passed before inference began
 """
 
 from __future__ import annotations
+
+import reprlib
 
 
 class ServiceError(Exception):
@@ -62,6 +65,10 @@ class UnsupportedInputError(InputError):
     """The input has a format that the service cannot read."""
 
 
+class MisdirectedError(ServiceError):
+    """The request is for a host name that this service does not have."""
+
+
 class OverloadedError(ServiceError):
     """Too many other requests are in flight."""
 
@@ -74,3 +81,12 @@ class DeadlineExceededError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("the deadline of this request passed before inference began")
+
+
+def quoted(value: object) -> str:
+    """Return ``repr(value)`` for an error message, cut in the middle if a client sent something long."""
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxlong = _short.maxother = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import math
 import os
@@ -28,6 +29,10 @@ LOG_FORMATS = ("json", "text")
 # How an error message names the type of a value.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "on or off"}
 BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+HOSTS_RULE = "must be host names without scheme, port and path, separated by commas, such as digits.example.org"
+
+LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,10 @@ class Settings:
         self._check("poll", 0 <= self.poll < math.inf, "must be at least 0 and finite; 0 means no scans")
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
+        for name in ("predict_keys", "admin_keys", "allowed_hosts", "cors_origins"):
+            text = getattr(self, name)
+            self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
+        self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
         self._check("log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
@@ -136,6 +145,28 @@ class Settings:
             except (ValueError, KeyError) as error:
                 raise SettingsError(f"{variable(name)}={text}: must be {TYPE_NAMES[kind]}") from error
         return cls(**given)
+
+
+def _is_host(name: str) -> bool:
+    """Return whether ``name`` may be in the list of allowed hosts: a name, ``*``, ``*.name``, an address, nothing."""
+    name = name.strip()
+    if name in ("", "*") or re.fullmatch(r"(?:\*\.)?[A-Za-z0-9._-]+", name):
+        return True
+    try:
+        return bool(ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach the address or name ``host``."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.lower().rstrip(".")
+        # "127.1" is short for 127.0.0.1.
+        return name in LOOPBACK_NAMES or name.endswith(".localhost") or re.fullmatch(r"127(\.\d+)*", name) is not None
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def flag(name: str) -> str:

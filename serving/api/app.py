@@ -10,13 +10,13 @@ import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, open_inference, operations, page, predict, problems
-from serving.api.auth import Keys
+from serving.api.auth import LOOK_INTERVAL, Keys
 from serving.api.background import attempt, on_own_thread, repeated
 from serving.api.context import Service
 from serving.api.cors import cors_config
@@ -28,6 +28,14 @@ from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
+
+
+class SchemaDocument(JsonRenderPlugin):
+    """Serves the OpenAPI document at its own paths only."""
+
+    def receive_router(self, router: Router) -> None:
+        # Litestar would respond to all other paths below /schema as well, with a page in HTML.
+        router.routes[:] = [route for route in router.routes if not route.path_parameters]
 
 
 def create_app(settings: Settings | None = None, unloaded: Collection[str] = ()) -> Litestar:
@@ -49,10 +57,10 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             certificate.certificate,
             operations.metrics,
             *open_inference.HANDLERS,
-            page.page,
+            page.handler(page.read_files()),
         ],
-        state=State({"service": service, "files": page.read_files()}),
-        lifespan=[follow_repository, count_notes, end_decoder, drain_on_sigterm],
+        state=State({"service": service}),
+        lifespan=[follow_repository, follow_keys, count_notes, end_decoder, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=service.cors,
         # Litestar would configure the logging of the whole process. Only the command may do that.
@@ -63,7 +71,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             version=importlib.metadata.version("mnist-service"),
             summary="Recognises handwritten digits",
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            render_plugins=[SchemaDocument(path=["/", "/openapi.json"])],
         ),
     )
     app.asgi_handler = observed(app.asgi_handler, service)
@@ -114,6 +122,21 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
         yield
         return
     async with repeated("scan", service.settings.poll, scan, service.recorder):
+        yield
+
+
+@asynccontextmanager
+async def follow_keys(app: Litestar) -> AsyncIterator[None]:
+    """Look for changed key files while the application runs."""
+    keys: Keys = app.state.service.keys
+
+    async def look() -> None:
+        await on_own_thread(keys.look)
+
+    if not keys.has_files:
+        yield
+        return
+    async with repeated("keys", LOOK_INTERVAL, look, app.state.service.recorder):
         yield
 
 

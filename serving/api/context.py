@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Iterable
+import urllib.parse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from litestar import Request
 from litestar.config.cors import CORSConfig
 
 from serving.api.auth import Keys
-from serving.api.background import RepositoryLock
+from serving.api.background import RepositoryLock, on_own_thread
 from serving.api.peers import ModelChange, Peers
-from serving.errors import InputError, InputTooLargeError, OverloadedError
+from serving.errors import InputError, InputTooLargeError, OverloadedError, quoted
 from serving.inference.admission import Admission, Held, limited_route
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
@@ -24,8 +26,14 @@ from serving.telemetry.recorder import Recorder
 
 AnyRequest = Request[Any, Any, Any]
 
+T = TypeVar("T")
+
 # The key of the ASGI scope that holds the RequestContext.
 SCOPE_KEY = "mnist.context"
+
+# Limits of a query, in bytes and in parameters. The routes know five parameters.
+MAX_QUERY = 4096
+MAX_QUERY_PARAMETERS = 64
 
 
 @dataclass
@@ -47,6 +55,12 @@ class Service:
     """The other workers."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
     _changing: RepositoryLock = field(default_factory=RepositoryLock, repr=False)
+    _reporting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    async def report(self, work: Callable[[], T]) -> T:
+        """Return a report on the metrics, made on a thread, because it may read files. Make one report at a time."""
+        async with self._reporting:
+            return await on_own_thread(work)
 
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
@@ -189,6 +203,28 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def query_of(request: AnyRequest) -> dict[str, str]:
+    """Return the parameters of the query by name. Of a name that is given twice, the first one counts.
+
+    Litestar's ``request.query_params`` keeps the last thousand queries in a cache, however long they are.
+
+    Raises:
+        InputError: the query is too long or has too many parameters.
+    """
+    query = request.scope["query_string"]
+    if not query:
+        return {}
+    if len(query) > MAX_QUERY:
+        raise InputError(f"the query has {len(query)} bytes: must have at most {MAX_QUERY}")
+    try:
+        pairs = urllib.parse.parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_PARAMETERS
+        )
+    except ValueError as error:
+        raise InputError(f"the query has too many parameters: must be at most {MAX_QUERY_PARAMETERS}") from error
+    return dict(reversed(pairs))
+
+
 def _over_limit(limit: int) -> str:
     return f"the body is over the limit of {limit} bytes"
 
@@ -201,5 +237,5 @@ def _number(name: str, value: object) -> float:
         if not 0 <= number < math.inf:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{name} {value!r}: must be a number of at least 0") from error
+        raise InputError(f"{name} {quoted(value)}: must be a number of at least 0") from error
     return number

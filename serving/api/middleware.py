@@ -15,9 +15,10 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from serving.api.context import SCOPE_KEY, RequestContext, Service
 from serving.api.cors import cors_headers
 from serving.api.page import PAGES
-from serving.api.problems import RETRY_STATUSES, problem, problem_of
+from serving.api.problems import RETRY_STATUSES, not_found, problem, problem_of, with_head
 from serving.api.responses import Response
-from serving.errors import OverloadedError
+from serving.api.targets import MAX_PATH, Hosts, is_canonical
+from serving.errors import MisdirectedError, OverloadedError
 from serving.inference.admission import limited_route
 from serving.telemetry.logs import request_fields
 
@@ -55,6 +56,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
     Litestar's own middleware would miss errors of the router, such as 404.
     """
     recorder, access_log = service.recorder, service.settings.access_log
+    hosts = Hosts(service.settings)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
@@ -64,6 +66,9 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         context = context_in(scope, service)
         fields, request_id = identify(scope["headers"])
         status = 500
+        # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
+        is_head = scope["method"] == "HEAD"
+        inner = cast("HTTPScope", {**scope, "method": "GET"}) if is_head else scope
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -74,8 +79,12 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 # While the service drains, the client must send its next request on another connection. This one ends.
                 # It also ends if the response does not wait for the rest of the request.
                 closing = [(b"connection", b"close")] if service.draining or not context.is_complete else []
-                security = PAGE_SECURITY if scope.get("path_template") in PAGES else DATA_SECURITY
+                security = PAGE_SECURITY if inner.get("path_template") in PAGES else DATA_SECURITY
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
+                if scope["method"] == "OPTIONS":
+                    message["headers"] = [_with_head(*header) for header in message["headers"]]
+            elif is_head and message["type"] == "http.response.body":
+                message["body"] = b""
             await send(message)
 
         token = request_fields.set(fields)
@@ -84,19 +93,31 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             if context.is_rejected:
                 await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
             else:
-                await app(scope, receive, send_with_headers)
+                hosts.check(scope["headers"])
+                if is_canonical(scope["raw_path"]):
+                    await app(inner, receive, send_with_headers)
+                else:
+                    response = with_cors(service, not_found(scope["path"]), scope["headers"])
+                    await response(scope, receive, send_with_headers)
+        except MisdirectedError as error:
+            await problem_of(error, scope["path"])(scope, receive, send_with_headers)
         finally:
             context.finished()
             recorder.in_flight -= 1
             seconds = time.perf_counter() - started
             # The declared route, so that made-up paths create no new series in the metrics.
-            route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
+            route = "unmatched" if status in (404, 405) else inner.get("path_template") or "unmatched"
             recorder.request(route, scope["method"], status, seconds)
             if access_log:
                 log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
             request_fields.reset(token)
 
     return respond
+
+
+def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header of Litestar's response to OPTIONS. ``Allow`` gets HEAD wherever it has GET."""
+    return (name, with_head(value.decode()).encode()) if name == b"allow" else (name, value)
 
 
 def context_in(scope: Scope, service: Service) -> RequestContext:
@@ -108,8 +129,12 @@ def context_in(scope: Scope, service: Service) -> RequestContext:
 
 
 def too_many_in_flight(service: Service, path: str, headers: Headers) -> Response:
-    """Return the 429 response, with the CORS headers that the application would add."""
-    response = problem_of(OverloadedError(), path)
+    """Return the 429 response for a prediction."""
+    return with_cors(service, problem_of(OverloadedError(), path), headers)
+
+
+def with_cors(service: Service, response: Response, headers: Headers) -> Response:
+    """Return ``response`` with the CORS headers that the application would add for a request with ``headers``."""
     return Response(response.body, [*response.headers, *cors_headers(service.cors, headers)], response.status)
 
 
@@ -126,8 +151,7 @@ def overloaded(service: Service, scope: HTTPScope) -> Response:
 def rejected(service: Service, path: str, headers: Headers, status: int, detail: str) -> Response:
     """Return the response for a request that the server itself rejects, perhaps before all its headers are known."""
     response = problem(path, status, detail, {"Retry-After": "1"} if status in RETRY_STATUSES else None)
-    more = cors_headers(service.cors, headers)
-    return _identified(Response(response.body, [*response.headers, *more], response.status), headers)[0]
+    return _identified(with_cors(service, response, headers), headers)[0]
 
 
 def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
@@ -139,7 +163,7 @@ def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
 
 def log_access(method: str, path: str, status: int, **more: object) -> None:
     """Write the line of the access log for one request."""
-    log.info("request", extra={"fields": {"method": method, "path": path, "status": status, **more}})
+    log.info("request", extra={"fields": {"method": method, "path": path[:MAX_PATH], "status": status, **more}})
 
 
 def identify(headers: Headers) -> tuple[dict[str, str], bytes]:

@@ -20,5 +20,6 @@ from serving.telemetry.metrics import CONTENT_TYPE
 async def metrics(request: AnyRequest) -> ASGIApp:
     """Return the metrics of all workers together."""
     service = context_of(request).service
-    text = service.recorder.text(await service.peers.snapshots())
+    snapshots = await service.peers.snapshots()
+    text = await service.report(lambda: service.recorder.text(snapshots))
     return Response(text, [(b"content-type", CONTENT_TYPE.encode())])

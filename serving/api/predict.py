@@ -13,12 +13,12 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.bodies import read_images
-from serving.api.context import AnyRequest, Service, context_of
+from serving.api.context import AnyRequest, Service, context_of, query_of
 from serving.api.handlers import prediction
 from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
-from serving.errors import InputError
+from serving.errors import InputError, quoted
 from serving.inference.admission import PREDICT_ROUTE
 from serving.models.model import Model, Reasons
 from serving.telemetry.timing import Timing
@@ -156,14 +156,13 @@ async def predict(request: AnyRequest) -> ASGIApp:
     context = context_of(request)
     service = context.service
     service.keys.check_prediction(context)
-    # Most requests have no query. Litestar would take some time to parse even an empty one.
-    query = request.query_params if request.scope["query_string"] else {}
+    query = query_of(request)
     model = model_of(service, query)
     timeout = query.get("timeout")
     context.deadline(timeout)  # Raises InputError before the body is read.
     include = query.get("include")
     if include not in (None, *INCLUDES):
-        raise InputError(f"include {include!r}: must be {' or '.join(INCLUDES)}")
+        raise InputError(f"include {quoted(include)}: must be {' or '.join(INCLUDES)}")
     images, reasons = await read_images(request, timeout)
     timing.end("decode")
     body = await service.pipeline.run(

@@ -118,7 +118,7 @@ class Metrics:
         )
         self.background_failures = Counter(
             "mnist_background_failures",
-            "Failures of a background task, which goes on: scan or count.",
+            "Failures of a background task, which goes on: scan, count or keys.",
             ["task"],
             registry=registry,
         )

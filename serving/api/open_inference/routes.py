@@ -9,8 +9,8 @@ import msgspec
 from litestar import get, post
 
 from serving.api.background import on_own_thread
-from serving.api.bodies import JSON_ERRORS
 from serving.api.context import AnyRequest, context_of, read_body
+from serving.api.json_images import JSON_ERRORS
 from serving.api.open_inference.messages import (
     DATATYPES,
     IndexEntry,
@@ -24,7 +24,7 @@ from serving.api.open_inference.messages import (
 from serving.api.open_inference.paths import model_of, model_paths, operation_ids
 from serving.api.open_inference.statistics import model_statistics
 from serving.api.problems import ProtocolError, documented
-from serving.errors import InputError, ModelNotFoundError, ModelUnavailableError
+from serving.errors import InputError, ModelNotFoundError, ModelUnavailableError, quoted
 from serving.models.bundle import Tensor
 
 EXTENSIONS = [
@@ -132,7 +132,8 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
     name, version = request.path_params.get("name"), request.path_params.get("version")
     if name is not None:
         service.repository.get(name, version)  # Raises the error if there is no such model.
-    totals = service.recorder.totals(await service.peers.snapshots())
+    snapshots = await service.peers.snapshots()
+    totals = await service.report(lambda: service.recorder.totals(snapshots))
     return {
         "model_stats": [
             model_statistics(model, totals[model.name, model.version])
@@ -209,7 +210,7 @@ def check_load(body: bytes) -> None:
     for name, value in ((request and request.parameters) or {}).items():
         if value is not None and (name in ("config", "files") or name.startswith("file:")):
             raise InputError(
-                f"parameter {name!r}: not supported, because a model is loaded as it is in the repository; "
+                f"parameter {quoted(name)}: not supported, because a model is loaded as it is in the repository; "
                 "publish a new version there, and send the request without this parameter"
             )
 

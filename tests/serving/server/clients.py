@@ -14,7 +14,10 @@ import httpx
 from tests.support import PIXELS, until
 
 DIGIT = bytes(784)
-HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nhost: localhost\r\n"
+    b"content-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+)
 
 
 def get(url):

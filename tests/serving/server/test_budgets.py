@@ -26,7 +26,7 @@ def answers(url):
     with connect(url) as connection, connection.makefile("rb") as stream:
         connection.sendall(HEAD + DIGIT)
         prediction = read_response(stream)[0]
-        connection.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        connection.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         return prediction, read_response(stream)[0]
 
 
@@ -180,7 +180,7 @@ def test_connections_that_are_reset_leave_nothing_behind():
         for _ in range(10):
             connections = [connect(url) for _ in range(100)]
             for connection in connections:
-                connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+                connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
             for connection in connections:
                 connection.recv(1)
                 reset(connection)

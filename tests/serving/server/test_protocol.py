@@ -73,7 +73,7 @@ def test_request_past_its_deadline_gets_504():
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 784\r\n\r\nabc"],
+    [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 784\r\n\r\nabc"],
     ids=["nothing", "half a head", "half a body"],
 )
 def test_client_that_does_not_finish_its_request_is_disconnected(sent):
@@ -94,7 +94,7 @@ def test_client_that_sends_headers_forever_is_disconnected():
 
 def test_line_breaks_do_not_keep_an_idle_connection_open():
     with service("--request-timeout", 1) as (url, _), connect(url) as connection:
-        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
         until(lambda: connection.recv(65536).startswith(b"HTTP/1.1 200"))
         connection.sendall(b"\r\n")
         connection.settimeout(15)
@@ -136,7 +136,7 @@ def test_endless_trailer_is_cut_off():
 
 def test_idle_connection_is_closed():
     with service("--keep-alive", 1) as (url, _), connect(url) as connection:
-        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
@@ -154,7 +154,7 @@ def test_connections_over_the_limit_are_closed():
 
 def test_client_that_expects_100_continue_gets_429_before_it_sends_the_body():
     with full_service() as url, connect(url) as connection:
-        connection.sendall(HEAD.replace(b"host: x", b"host: x\r\nexpect: 100-continue"))
+        connection.sendall(HEAD.replace(b"host: localhost", b"host: localhost\r\nexpect: 100-continue"))
         with connection.makefile("rb") as stream:
             received = stream.read()
         assert received.startswith(b"HTTP/1.1 429 ")

@@ -16,7 +16,7 @@ from tests.serving.server.clients import DIGIT, HEAD, ask, connect, parsed, read
 from tests.serving.server.test_states import connected
 from tests.support import ROOT, missing, service
 
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 LAST = LIVE.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
 
 
@@ -34,7 +34,9 @@ def url():
 def test_upgrade_is_ignored_and_the_body_is_the_body(url, protocol, pieces):
     """The body reads like a request. It must not be executed."""
     body = (LIVE * 20)[:784]
-    head = HEAD.replace(b"host: x", b"host: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: " + protocol)
+    head = HEAD.replace(
+        b"host: localhost", b"host: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: " + protocol
+    )
     requests = [head + body + LAST] if pieces == "one packet" else [head, body, LAST]
     [(first, _, prediction), (second, _, live)] = parsed(ask(url, *requests))
     assert (first, second, live) == (200, 200, b'{"live":true}')
@@ -48,7 +50,7 @@ def test_upgrade_with_a_chunked_body_is_ignored(url):
 
 
 def test_many_upgrades_in_one_packet_are_answered_in_order(url):
-    upgrade = LIVE.replace(b"host: x", b"host: x\r\nconnection: upgrade\r\nupgrade: websocket")
+    upgrade = LIVE.replace(b"host: localhost", b"host: localhost\r\nconnection: upgrade\r\nupgrade: websocket")
     assert [status for status, *_ in parsed(ask(url, upgrade * 30 + LAST))] == [200] * 31
 
 
@@ -70,14 +72,14 @@ def test_connect_is_rejected(url):
 
 def test_head_in_two_packets_after_many_requests_counts_only_itself():
     with service("--max-head", 8192) as (url, _):
-        head = HEAD.replace(b"host: x", b"host: x\r\nx: " + b"y" * 6000)
-        last = head.replace(b"host: x", b"host: x\r\nconnection: close")
+        head = HEAD.replace(b"host: localhost", b"host: localhost\r\nx: " + b"y" * 6000)
+        last = head.replace(b"host: localhost", b"host: localhost\r\nconnection: close")
         responses = parsed(ask(url, (HEAD + DIGIT) * 60 + last[:3000], last[3000:] + DIGIT))
         assert [status for status, *_ in responses] == [200] * 61
 
 
 def test_head_over_the_limit_is_rejected_after_the_responses_that_are_due(url):
-    head = HEAD.replace(b"host: x", b"host: x\r\nx: " + b"y" * 100_000)
+    head = HEAD.replace(b"host: localhost", b"host: localhost\r\nx: " + b"y" * 100_000)
     responses = parsed(ask(url, (HEAD + DIGIT) * 60 + head[:500], head[500:]))
     assert [status for status, *_ in responses] == [200] * 60 + [431]
 
@@ -86,15 +88,15 @@ def test_head_over_the_limit_is_rejected_after_the_responses_that_are_due(url):
 @pytest.mark.parametrize("kind", ["one header", "many headers", "target"])
 def test_head_over_the_limit_is_rejected_even_in_one_packet(url, size, kind):
     head = {
-        "one header": LIVE.replace(b"host: x", b"host: x\r\nx: " + b"y" * size),
-        "many headers": LIVE.replace(b"host: x", b"host: x" + b"\r\na: b" * (size // 6)),
+        "one header": LIVE.replace(b"host: localhost", b"host: localhost\r\nx: " + b"y" * size),
+        "many headers": LIVE.replace(b"host: localhost", b"host: localhost" + b"\r\na: b" * (size // 6)),
         "target": LIVE.replace(b"live", b"live?" + b"y" * size),
     }[kind]
     assert [status for status, *_ in parsed(ask(url, head))] == [431]
 
 
 def test_head_under_the_limit_is_accepted(url):
-    head = LAST.replace(b"host: x", b"host: x" + b"\r\na: b" * 5000)
+    head = LAST.replace(b"host: localhost", b"host: localhost" + b"\r\na: b" * 5000)
     assert [status for status, *_ in parsed(ask(url, head))] == [200]
 
 

@@ -56,6 +56,8 @@ class Connections(ServerState):
         self._look()
 
     def stop(self) -> None:
+        """Look no more. Log what is not logged yet."""
+        self._log()
         if self._sweep:
             self._sweep.cancel()
 
@@ -105,8 +107,9 @@ class _Longest:
 
     def evict(self, connections: list[Connection], rejection: RejectedError) -> bool:
         now = asyncio.get_running_loop().time()
-        if not self._found and now >= self._next_search:
+        if now >= self._next_search:
             self._next_search = now + SWEEP_INTERVAL
+            self._found.clear()
             waiting = [(connection.waits_since(), connection) for connection in connections if self._suits(connection)]
             long = [(since, connection) for since, connection in waiting if since <= now - PATIENCE]
             self._found.extend(sorted(long, key=lambda pair: pair[0]))

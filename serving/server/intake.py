@@ -83,25 +83,25 @@ class Intake:
             RejectedError, EndedError: the data is not HTTP/1.1, or a callback has raised this.
         """
         self._is_idle, self._is_alone = is_idle, True
-        while True:
+        pieces = [data]
+        while pieces:
+            piece = pieces.pop()
             try:
-                self._callbacks.parser.feed_data(data)
-                return
+                self._callbacks.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
-                data = memoryview(data)[upgrade.args[0] :]
-                self._read_head_again()
+                pieces += [memoryview(piece)[upgrade.args[0] :], self._head_without_upgrade()]
+                self._callbacks.parser = new_parser(self._callbacks)
             except httptools.HttpParserError as error:
                 if isinstance(error.__context__, (RejectedError, EndedError)):
                     raise error.__context__ from None
                 is_ours = isinstance(error, httptools.HttpParserCallbackError)
                 raise malformed("its target cannot be parsed" if is_ours else error) from None
 
-    def _read_head_again(self) -> None:
+    def _head_without_upgrade(self) -> bytes:
         read = self._callbacks
         line = b"%s %s HTTP/%s" % (read.parser.get_method(), read.url, read.parser.get_http_version().encode())
         headers = [b"%s: %s" % header for header in read.headers if header[0] != b"upgrade"]
-        read.parser = new_parser(read)
-        read.parser.feed_data(b"\r\n".join([line, *headers, b"", b""]))
+        return b"\r\n".join([line, *headers, b"", b""])
 
     def check_head(self) -> None:
         """Check the size of the head that was just read. A head in a single piece is never too large.

@@ -41,13 +41,17 @@ class LimitedProtocol(Protocol):
 
     def waits_since(self) -> float:
         """Return the time since which this connection waits for its client; infinity if it does not wait."""
-        return math.inf if self._state is State.RESPONDING or not self._since else self._since
+        is_working = self._state is State.RESPONDING and not (self._is_postponed or self.transport.is_closing())
+        return math.inf if is_working or not self._since else self._since
 
     def check(self, now: float) -> None:
         """End the connection if its client takes too long."""
         settings = self._service.settings
         unread_for = self.account.unread_for(self.transport.get_write_buffer_size(), now)
-        waits_for, limit = now - self._since, math.inf
+        waits_for = now - self._since
+        limit: float
+        if self.account.charged:
+            self._charge()
         if unread_for > settings.write_timeout:
             self._abort("write_timeout")
         elif self.transport.is_closing():
@@ -64,12 +68,10 @@ class LimitedProtocol(Protocol):
                 self.transport.abort()
         elif self._state in PARTIAL and waits_for > settings.request_timeout:
             self._abort("request_timeout")
-        if self.account.charged:
-            self._charge()
 
     def evict(self, rejection: RejectedError) -> None:
-        """End the connection because its place is needed."""
-        self._is_stopping = True
+        """End the connection because its place or its memory is needed."""
+        self._is_stopping = self._is_stopping or rejection.reason == "too_many_connections"
         if self._state is State.BODY:
             self._reject(rejection)
         else:

@@ -80,6 +80,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # Without these references nothing is kept until the next collection of garbage.
         self.pipeline.clear()
+        self._since = 0.0
         self.cycle = self._outgoing = self._intake = None  # type: ignore[assignment]
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -100,7 +101,7 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._charge()
             self.flow.hold(bool(self._intake.rest))
-            if self._is_postponed:
+            if self._is_postponed and not self.transport.is_closing():
                 self._is_postponed = False
                 self._continue()
 
@@ -218,10 +219,15 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
+        if not self.pipeline:
+            self._queued = 0
+        if self._state is State.RESPONDING:
+            self._since = self.loop.time()
+            self._state = State.RESPONDING if self.pipeline else State.IDLE
         if self.account.charged or self.transport.get_write_buffer_size():
             self._charge()
+        if self.transport.is_closing():
+            return
         if self.flow.write_paused:
             self._is_postponed = True
         else:
@@ -231,15 +237,11 @@ class Protocol(HttpToolsProtocol):
         """Do what is next after a response: the next request, the parsing of further bytes, or the end."""
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        else:
-            self._queued = 0
-            if self._state is State.RESPONDING:
-                self._state, self._since = State.IDLE, self.loop.time()
-            if self._last_response:
-                self.transport.write(self._last_response)
-                self._end()
-            elif self._is_half_closed and not self._intake.rest:
-                self.transport.close()
+        elif self._last_response:
+            self.transport.write(self._last_response)
+            self._end()
+        elif self._is_half_closed and not self._intake.rest:
+            self.transport.close()
         if self._intake.rest:
             self._parse_rest()
         self.flow.resume_reading()

@@ -16,7 +16,7 @@ from serving.server.limits import LimitedProtocol
 ACCEPTS = 64
 # Connections accepted at shutdown, more than the system keeps waiting.
 LAST_ACCEPTS = 8192
-# The kernel keeps this many bytes of unread responses for each connection. By default it keeps megabytes, which count as
+# The kernel keeps this many bytes of unread responses for each connection. By default it keeps megabytes. They count as
 # memory of the container, and the service does not notice that the client does not read.
 SEND_BUFFER = 131_072
 # Seconds without accepting if the process has no file descriptor left.

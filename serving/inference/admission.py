@@ -12,7 +12,7 @@ PREDICT_ROUTE = "/predict"
 INFER_ROUTE = "/v2/models/{name}/infer"
 INFER_VERSION_ROUTE = "/v2/models/{name}/versions/{version}/infer"
 
-_LIMITED_PATH = re.compile(r"/predict/*|(/v2/models/[^/]+(/versions/[^/]+)?/infer/*)")
+_LIMITED_PATH = re.compile(r"/predict|(/v2/models/[^/]+(/versions/[^/]+)?/infer)")
 
 
 def limited_route(path: str) -> str | None:

@@ -11,9 +11,9 @@ from serving.inference.admission import Admission, limited_route
     ("path", "route"),
     [
         ("/predict", "/predict"),
-        ("/predict/", "/predict"),
+        ("/predict/", None),
         ("/v2/models/mnist/infer", "/v2/models/{name}/infer"),
-        ("/v2/models/mnist/infer/", "/v2/models/{name}/infer"),
+        ("/v2/models/mnist/infer/", None),
         ("/v2/models/mnist/versions/3/infer", "/v2/models/{name}/versions/{version}/infer"),
         ("/", None),
         ("/predictions", None),

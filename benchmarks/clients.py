@@ -124,14 +124,11 @@ async def read_response(reader: asyncio.StreamReader) -> tuple[str, bytes, bool]
     return head[9:12].decode("latin-1"), body, fields.get(b"connection") != b"close"
 
 
-async def send_and_read(
-    target: Target, streams: Streams, name: str, content: bytes, *, end: bool = False, deaf: bool = False
-) -> bool:
+async def send_and_read(target: Target, streams: Streams, name: str, content: bytes, *, end: bool = False) -> bool:
     """Send a request, read its response and note both. Return whether the connection stays open.
 
     Args:
         end: close the sending side before the response is read.
-        deaf: read nothing until the whole request is sent, like a client with blocking sockets.
     """
     reader, writer = streams
     sent = time.monotonic()
@@ -140,14 +137,10 @@ async def send_and_read(
             # A service that responds early closes the connection while the request is sent. Its response can be read
             # all the same.
             with contextlib.suppress(ConnectionError):
-                if deaf:
-                    writer.transport.pause_reading()
                 writer.write(content)
                 if end:
                     writer.write_eof()
                 await writer.drain()
-                if deaf:
-                    writer.transport.resume_reading()
             sent = time.monotonic()
             status, _, stays_open = await read_response(reader)
     except TimeoutError:
@@ -191,11 +184,19 @@ async def half_closed(target: Target) -> None:
 
 
 async def deaf(target: Target) -> None:
-    """Send a request over a new connection, and read its response only when all is sent."""
+    """Send the head of a request over a new connection, then its body, and read only after that, like urllib."""
     for name, content in target.take():
+        head, end, body = content.partition(b"\r\n\r\n")
         try:
             async with target.connection() as streams:
-                await send_and_read(target, streams, name, content, deaf=True)
+                transport = streams[1].transport
+                transport.pause_reading()
+                transport.write(head + end)
+                await asyncio.sleep(0.02)
+                transport.write(body)
+                await asyncio.wait_for(streams[1].drain(), PATIENCE)
+                transport.resume_reading()
+                await send_and_read(target, streams, name, b"")
         except OSError:
             target.note(name, "closed", 0.0, content)
 

@@ -24,7 +24,8 @@ KEPT = Path("runs/fuzz")
 INSTRUMENTED = ["serving", "multipart", "PIL", "uvicorn"]
 
 # libFuzzer takes the last value of an option, so the command line wins over these.
-OPTIONS = ("-rss_limit_mb=1000", "-timeout=60", "-max_len=60000", "-len_control=20")
+WORDS = Path(__file__).parent / "words"
+OPTIONS = (f"-dict={WORDS}", "-rss_limit_mb=1000", "-timeout=60", "-max_len=60000", "-len_control=20")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 
-from tests.fuzz import bundles, connection
+from tests.fuzz import bundles, connection, repair
 from tests.fuzz.application import LONGEST, reply
 
 DIGIT = bytes(400) + b"\xff" * 60 + bytes(324)
@@ -26,7 +26,10 @@ KEY = b"authorization: Bearer secret\n"
 
 
 def pictures(content: bytes) -> None:
+    """Send the input as it is. If it is a PNG, send it with the right checksums too."""
     reply(b"POST /predict\ncontent-type: image/png\n\n" + content, LONGEST)
+    if content.startswith(repair.PNG):
+        reply(b"POST /predict\ncontent-type: image/png\n\n" + repair.png(content), LONGEST)
 
 
 def forms(content: bytes) -> None:
@@ -43,6 +46,11 @@ def inference(content: bytes) -> None:
     head, separator, body = content.partition(b"\n\n")
     if b"gzip" in head:
         reply(b"POST /v2/models/mnist/infer\ncontent-encoding: gzip\n" + head + separator + gzip.compress(body, 1))
+
+
+def golden(content: bytes) -> None:
+    """Load the input as it is, or as two arrays of an archive with the right checksums."""
+    bundles.load_golden(repair.npz(content) if repair.CUT in content else content)
 
 
 def query(content: bytes) -> None:
@@ -71,5 +79,5 @@ TARGETS: dict[str, Callable[[bytes], object]] = {
     "headers": headers,
     "protocol": connection.feed,
     "manifest": bundles.load_manifest,
-    "golden": bundles.load_golden,
+    "golden": golden,
 }

@@ -139,26 +139,33 @@ def small_chunks() -> Named:
     yield "JSON in chunks of ten bytes", chunked(JSON, b'{"images":[' + b"[]," * 100_000 + b"[]]}", 10)
 
 
-def distinct(form: Callable[[bytes], bytes]) -> Callable[[], Named]:
-    """Return a function that yields thousands of requests, each with another 29 kB of text in one place."""
+def distinct(form: Callable[[bytes], bytes], separator: str = "&") -> Callable[[], Named]:
+    """Return a function that yields thousands of requests, each with another 29 kB of text in one place.
+
+    Half of the texts have thousands of short parts: what a parser keeps of them is much larger than the text.
+    """
 
     def requests() -> Named:
         draw = random.Random(0)
-        for number in range(4000):
-            yield f"number {number}", form(draw.randbytes(14_500).hex().encode())
+        for number in range(2000):
+            text = draw.randbytes(14_500).hex()
+            parts = separator.join(text[i : i + 3] for i in range(0, len(text) * 3 // 4, 3))
+            yield f"number {number}", form((text if number % 2 else parts).encode())
 
     return requests
 
 
 def texts_in_headers(text: bytes) -> bytes:
-    """Return a request with the text in one of the headers that the service reads."""
+    """Return a request with the text in one of the headers that a service reads."""
     names = (
-        b"accept-encoding|accept|content-type|content-encoding|authorization|x-api-key|x-request-id|traceparent|cookie|host|"
-        b"origin|if-none-match|x-request-deadline|inference-header-content-length|x-forwarded-for|range|expect|te"
+        b"accept-encoding|accept|content-type|content-encoding|authorization|x-api-key|x-request-id|traceparent|cookie|"
+        b"host|origin|if-none-match|x-request-deadline|inference-header-content-length|x-forwarded-for|range|expect|te"
     ).split(b"|")
-    name = names[int(text[:6], 16) % len(names)]
-    head = b"POST %b HTTP/1.1\r\nhost: benchmark\r\ncontent-length: 784\r\n%b: %b\r\n\r\n"
-    return head % (PREDICT.encode(), name, text) + digits().tobytes()
+    name = names[sum(text[:20]) % len(names)]
+    kind = b"" if name == b"content-type" else b"content-type: application/octet-stream\r\n"
+    path = (PREDICT, INFER)[text[0] % 2].encode()
+    head = b"POST %b HTTP/1.1\r\nhost: benchmark\r\ncontent-length: 784\r\n%b%b: %b\r\n\r\n"
+    return head % (path, kind, name, text) + bytes(784)
 
 
 def texts_in_paths(text: bytes) -> bytes:
@@ -231,12 +238,13 @@ ATTACKS = {
     "half-closed connections": Attack(ordinary, clients.half_closed, allowed=ANSWERED),
     "bodies over the limit": Attack(too_large_bodies, clients.deaf, allowed=TOO_LARGE),
     "heads over the limit": Attack(long_heads, allowed=frozenset({"431", "414"})),
+    "pipelined requests": Attack(ordinary, clients.pipelining, allowed=ANSWERED),
     "upgrades": Attack(upgrades, clients.smuggler, allowed=ANSWERED),
     "distinct queries": Attack(distinct(lambda text: get("/v2/health/live?" + text.decode()))),
     "distinct queries of predictions": Attack(
-        distinct(lambda text: Request(f"/predict?{text.decode()}", PIXELS, digits().tobytes()).as_bytes())
+        distinct(lambda text: Request(f"/predict?{text.decode()}", PIXELS, bytes(784)).as_bytes())
     ),
-    "distinct headers": Attack(distinct(texts_in_headers)),
+    "distinct headers": Attack(joined(distinct(texts_in_headers, ","), distinct(texts_in_headers, ";"))),
     "distinct paths": Attack(distinct(texts_in_paths)),
 }
 

@@ -291,6 +291,20 @@ async def smuggler(target: Target) -> None:
             target.note(name, "closed", 0.0, content)
 
 
+async def pipelining(target: Target) -> None:
+    """Send a request 60 times in one packet with the start of another one, then its rest, and read 61 responses."""
+    for name, content in target.take():
+        try:
+            async with target.connection() as streams:
+                streams[1].write(content * 60 + content[:40])
+                await asyncio.sleep(0.02)
+                if await send_and_read(target, streams, name, content[40:]):
+                    for _ in range(60):
+                        await send_and_read(target, streams, name, b"")
+        except OSError:
+            target.note(name, "closed", 0.0, content)
+
+
 async def run(client: Client, count: int, target: Target) -> Outcome:
     """Run ``count`` clients until the attack is over, and return what the service did."""
     async with asyncio.TaskGroup() as group:

@@ -34,6 +34,7 @@ TICK = 0.005
 LATE = 2 * TICK
 ENDLESS = 1.0
 SHOWN_FRAMES = 6
+SHOWN_FRAMES_OF_OTHERS = 2
 
 VARIABLE = "BENCHMARK_WATCH_FILE"
 
@@ -87,6 +88,9 @@ class Watchdog:
                 began, due = self._due, self._due
             elif current is not step:
                 began = seen
+            if current is None:
+                # No Python runs: the loop itself reads from sockets, for many requests.
+                began = now
             step, seen = current, now
             if now - began > self._longest:
                 self._longest, self._where = now - began, self._stack()
@@ -94,23 +98,18 @@ class Watchdog:
                 if self._longest > ENDLESS:
                     self._note(now - self._due, self._longest)
 
-    def _frames(self) -> list[FrameType]:
-        """Return the frames of the loop's thread, the outermost first."""
-        frames = []
-        frame = sys._current_frames().get(self._thread)
-        while frame:
-            frames.append(frame)
-            frame = frame.f_back
-        return frames[::-1]
-
     def _step(self) -> FrameType | None:
         """Return the frame of the step that the loop runs now: a callback, or a coroutine of a task."""
-        frames = self._frames()
+        frames = frames_of(sys._current_frames().get(self._thread))
         return frames[self._depth] if len(frames) > self._depth else None
 
     def _stack(self) -> str:
-        frames = self._frames()[self._depth :][-SHOWN_FRAMES:]
-        return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
+        """Return where the loop's thread is, and where the other threads are. One of them may hold the interpreter."""
+        frames = sys._current_frames()
+        text = stack_text(frames_of(frames.pop(self._thread, None))[self._depth :][-SHOWN_FRAMES:])
+        frames.pop(threading.get_ident(), None)
+        others = [frames_of(frame)[-SHOWN_FRAMES_OF_OTHERS:] for frame in frames.values() if not waits(frame)]
+        return "\n".join([text, *(f"beside it, a thread:\n{stack_text(other)}" for other in others)])
 
     def _note(self, late: float, blocked: float) -> None:
         """Keep the times that are longer than those in the file."""
@@ -118,6 +117,24 @@ class Watchdog:
         write(self._path, max(late, before[0]), max(blocked, before[1]))
         if blocked > before[1]:
             self._path.with_suffix(".where").write_text(f"{blocked * 1000:.0f} ms\n{self._where}")
+
+
+def frames_of(innermost: FrameType | None) -> list[FrameType]:
+    """Return the frames of a stack, the outermost first."""
+    frames = []
+    while innermost:
+        frames.append(innermost)
+        innermost = innermost.f_back
+    return frames[::-1]
+
+
+def waits(frame: FrameType) -> bool:
+    """Return whether a thread waits for something to do."""
+    return frame.f_code.co_filename.endswith(("threading.py", "concurrent/futures/thread.py"))
+
+
+def stack_text(frames: list[FrameType]) -> str:
+    return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
 
 
 def reset(path: Path) -> None:

@@ -61,7 +61,7 @@ def attacked():
     [
         *("boundaries and headers in forms", "small chunks", "slow senders", "connections that are reset"),
         *("half-closed connections", "300 connections at once", "upgrades", "heads over the limit"),
-        "bodies over the limit",
+        *("bodies over the limit", "pipelined requests"),
     ],
 )
 def test_service_survives_the_attack(name, attacked):
@@ -113,6 +113,12 @@ def test_fault_is_a_5xx_that_does_not_say_try_again():
     ]
 
 
+def work(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 def test_watchdog_measures_the_longest_step_and_tells_where_it_was(tmp_path):
     file = tmp_path / "watch"
     file.write_bytes(bytes(16))
@@ -121,16 +127,13 @@ def test_watchdog_measures_the_longest_step_and_tells_where_it_was(tmp_path):
         watched.Watchdog(file).start()
         await asyncio.sleep(0.05)
         watched.reset(file)
-        end = time.perf_counter() + 0.3
-        while time.perf_counter() < end:
-            pass
+        work(0.3)
         await asyncio.sleep(0.05)
 
     asyncio.run(block())
     late, blocked = watched.read(file)
-    # Other programs on the machine do not count, so the times may be shorter than the clock's.
-    assert 0.05 < blocked <= late < 1
-    assert "in block" in file.with_suffix(".where").read_text()
+    assert 0.1 < blocked <= late
+    assert "in work" in file.with_suffix(".where").read_text()
 
 
 def test_many_short_steps_are_no_long_one(tmp_path):
@@ -138,9 +141,7 @@ def test_many_short_steps_are_no_long_one(tmp_path):
     file.write_bytes(bytes(16))
 
     async def step():
-        end = time.perf_counter() + 0.01
-        while time.perf_counter() < end:
-            pass
+        work(0.01)
 
     async def crowd():
         watched.Watchdog(file).start()

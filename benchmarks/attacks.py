@@ -269,4 +269,4 @@ def described(failures: Iterable[tuple[str, str, bytes]]) -> Iterator[str]:
     for name, status, content in failures:
         if (name, status) not in seen:
             seen.add((name, status))
-            yield f"{name}: {status}: {len(content)} bytes, {json.dumps(content[:100].decode('latin-1'))}"
+            yield f"{name}: {status}: {json.dumps(content.decode('latin-1'))}"

@@ -22,6 +22,8 @@ PATIENCE = 20.0
 EXTENSION = 30.0
 
 SMALL_BUFFER = 4096
+# The start of a request that is kept if its response is wrong.
+SHOWN_BYTES = 100
 LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -32,7 +34,7 @@ class Outcome:
     statuses: Counter[str] = field(default_factory=Counter)
     """Responses by status. "closed": the connection was closed without one. "none": there was none in time."""
     failures: list[tuple[str, str, bytes]] = field(default_factory=list)
-    """Name of each request whose response must not be, its status, and what was sent."""
+    """Name of each request whose response must not be, its status, and the start of what was sent."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By the name of a request: the longest time from its last byte to the last byte of its response, in seconds."""
 
@@ -77,7 +79,7 @@ class Target:
         outcome.statuses[status] += 1
         outcome.seconds[name] = max(seconds, outcome.seconds.get(name, 0.0))
         if status == "none" or (status not in self.allowed if self.allowed else is_fault(status)):
-            outcome.failures.append((name, status, content))
+            outcome.failures.append((name, status, content[:SHOWN_BYTES]))
 
     @contextlib.asynccontextmanager
     async def connection(self, buffer: int | None = None) -> AsyncIterator[Streams]:
@@ -286,7 +288,7 @@ async def smuggler(target: Target) -> None:
                 if await send_and_read(target, streams, name, body):
                     with contextlib.suppress(TimeoutError):
                         if await asyncio.wait_for(streams[0].read(100), 0.1):
-                            target.outcome.failures.append((name, "a second response", content))
+                            target.outcome.failures.append((name, "a second response", content[:SHOWN_BYTES]))
         except OSError:
             target.note(name, "closed", 0.0, content)
 

@@ -8,8 +8,7 @@ import re
 
 import uvicorn
 
-from serving.server.protocol import Protocol
-from serving.server.run import configuration
+from serving.server import run
 from serving.settings import Settings
 from tests.fuzz.application import LONGEST, NoErrors, application, event_loop, within
 
@@ -59,7 +58,7 @@ class Transport(asyncio.Transport):
 
 @functools.cache
 def loaded_configuration() -> uvicorn.Config:
-    config = configuration(Settings(), application())
+    config = run.configuration(Settings(), application())
     config.load()
     return config
 
@@ -82,7 +81,9 @@ async def _feed(packets: list[bytes]) -> bytes:
     loop = asyncio.get_running_loop()
     before = len([timer for timer in loop._scheduled if not timer.cancelled()])
     config = loaded_configuration()
-    protocol = Protocol(config, uvicorn.Server(config).server_state, {})
+    # The class that run.py starts, which may be uvicorn's own.
+    server = getattr(run, "Server", uvicorn.Server)(config)
+    protocol = config.http_protocol_class(config, server.server_state, {})
     transport = Transport(loop)
     transport.protocol = protocol
     protocol.connection_made(transport)

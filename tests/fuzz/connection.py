@@ -82,7 +82,7 @@ async def _feed(packets: list[bytes]) -> bytes:
     before = len([timer for timer in loop._scheduled if not timer.cancelled()])
     config = loaded_configuration()
     # The class that run.py starts, which may be uvicorn's own.
-    server = getattr(run, "Server", uvicorn.Server)(config)
+    server = run.Server(config)
     protocol = config.http_protocol_class(config, server.server_state, {})
     transport = Transport(loop)
     transport.protocol = protocol

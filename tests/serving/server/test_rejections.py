@@ -80,8 +80,9 @@ def test_urllib_gets_413(url):
     request = urllib.request.Request(f"{url}/predict", bytes(TOO_LARGE), PIXELS)
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(request, timeout=60)
-    assert error.value.code == 413
-    assert b"8000000" in error.value.read()
+    with error.value as response:
+        assert response.code == 413
+        assert b"8000000" in response.read()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -113,7 +114,8 @@ def test_rejected_prediction_that_ends_the_connection_arrives():
         request = urllib.request.Request(f"{url}/predict", bytes(5_000_000), PIXELS)
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(request, timeout=60)
-        assert error.value.code == 429
+        with error.value as response:
+            assert response.code == 429
 
 
 def test_body_without_end_is_not_read_for_ever(url):

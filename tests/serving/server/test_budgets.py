@@ -127,11 +127,11 @@ def test_client_that_reads_slowly_gets_its_response():
 
 
 def test_unread_responses_are_bounded_in_sum():
-    with service("--max-held", 8_000_000) as (url, process), contextlib.ExitStack() as stack:
+    with service("--max-held", 4_000_000) as (url, process), contextlib.ExitStack() as stack:
         before = resident(process)
         for _ in range(12):
             stack.enter_context(slow_reader(url))
-        until(lambda: metric(url, 'mnist_closed_connections_total{reason="too_many_bytes"}') >= 6)
+        until(lambda: metric(url, 'mnist_closed_connections_total{reason="too_many_bytes"}') >= 3)
         until(lambda: answers(url) == (200, 200))
         assert resident(process) - before < 120_000_000
 

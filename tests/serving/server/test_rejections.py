@@ -80,8 +80,9 @@ def test_urllib_gets_413(url):
     request = urllib.request.Request(f"{url}/predict", bytes(TOO_LARGE), PIXELS)
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(request, timeout=60)
-    assert error.value.code == 413
-    assert b"8000000" in error.value.read()
+    with error.value as response:
+        assert response.code == 413
+        assert b"8000000" in response.read()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -113,7 +114,8 @@ def test_rejected_prediction_that_ends_the_connection_arrives():
         request = urllib.request.Request(f"{url}/predict", bytes(5_000_000), PIXELS)
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(request, timeout=60)
-        assert error.value.code == 429
+        with error.value as response:
+            assert response.code == 429
 
 
 def test_body_without_end_is_not_read_for_ever(url):
@@ -134,7 +136,7 @@ def test_body_without_end_is_not_read_for_ever(url):
 def test_rejected_prediction_carries_cors_headers_like_the_application():
     app = create_app(Settings(cors_origins="https://a.example"))
     origin = {"origin": "https://a.example"}
-    with served(app) as url, httpx.Client(base_url=url) as client:
+    with served(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         accepted = predict(client, **origin)
         app.state.service.admission = Admission(0)
         # The body of the second one arrives together with its head, so the application gets it.
@@ -189,7 +191,7 @@ def ask_at_once(url, request):
 
 def test_rejected_predictions_are_counted_but_not_timed():
     app = create_app(Settings())
-    with served(app) as url, httpx.Client(base_url=url) as client:
+    with served(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         assert predict(client).status_code == 200
         before = metric(url, 'mnist_http_request_seconds_count{route="/predict"}')
         app.state.service.admission = Admission(0)

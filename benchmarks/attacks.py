@@ -74,7 +74,7 @@ def pixels(count: int) -> Named:
 
 
 def get(target: str, *headers: bytes) -> bytes:
-    return b"\r\n".join([b"GET %b HTTP/1.1" % target.encode(), b"host: benchmark", *headers, b"", b""])
+    return b"\r\n".join([b"GET %b HTTP/1.1" % target.encode(), b"host: localhost", *headers, b"", b""])
 
 
 # Requests that are whole, but read, sent or ended in an unusual way
@@ -126,7 +126,7 @@ def too_large_bodies() -> Named:
 
 
 def chunked(kind: str, body: bytes, size: int, extension: bytes = b"") -> bytes:
-    head = f"POST /predict HTTP/1.1\r\nhost: benchmark\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
     starts = range(0, len(body), size)
     chunks = (b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for i in starts if (piece := body[i : i + size]))
     return head.encode() + b"".join(chunks) + b"0\r\n\r\n"
@@ -164,7 +164,7 @@ def texts_in_headers(text: bytes) -> bytes:
     name = names[sum(text[:20]) % len(names)]
     kind = b"" if name == b"content-type" else b"content-type: application/octet-stream\r\n"
     path = (PREDICT, INFER)[text[0] % 2].encode()
-    head = b"POST %b HTTP/1.1\r\nhost: benchmark\r\ncontent-length: 784\r\n%b%b: %b\r\n\r\n"
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 784\r\n%b%b: %b\r\n\r\n"
     return head % (path, kind, name, text) + bytes(784)
 
 

@@ -95,7 +95,7 @@ def bystanders() -> list[Bystander]:
 
     pixels = Request("/predict", "application/octet-stream", image.tobytes())
     picture = Request("/predict", "image/png", encode_picture(image))
-    probe = b"GET /v2/health/live HTTP/1.1\r\nhost: benchmark\r\n\r\n"
+    probe = b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
     return [
         Bystander("pixels", pixels.as_bytes(), is_digit),
         Bystander("PNG", picture.as_bytes(), is_digit),

@@ -10,7 +10,7 @@ import numpy as np
 
 from serving.api.context import AnyRequest, RequestContext, context_of, read_body
 from serving.api.forms import files_in_form
-from serving.api.json_images import JSON_ERRORS, pixels_of
+from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.contract import IMAGE_SIZE, Images
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 from serving.models.model import Reasons
@@ -93,7 +93,7 @@ def decode_raw_pixels(body: bytes, max_batch: int) -> Images:
 def decode_json(body: bytes, max_batch: int) -> Images:
     """Return the images in a body ``{"images": [image, ...]}``."""
     try:
-        images = bytes(_decode_body(body).images)
+        images = bytes(decode_whole(_decode_body, body).images)
     except JSON_ERRORS as error:
         raise InputError(f"the JSON cannot be used: {error}; {HOW_TO_SEND}") from error
     return decode_raw_pixels(pixels_of(images, "$.images", max_batch), max_batch)

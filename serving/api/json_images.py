@@ -7,12 +7,17 @@ is cut out of the text and decoded alone, and the first wrong one ends the work.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+import threading
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from serving.contract import IMAGE_SIZE
 from serving.errors import InputError, InputTooLargeError
+from serving.inference.threads import INLINE_BYTES
+
+T = TypeVar("T")
 
 JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body that is not the JSON it expects."""
@@ -32,6 +37,19 @@ _END = re.compile(rb"\][ \t\r\n]*\]")
 # The type of a JSON value by its first byte, as msgspec names it. Any other value is a number.
 _TYPES = {b"[": "array", b'"': "str", b"{": "object", b"t": "bool", b"f": "bool", b"n": "null"}
 _FLOAT = re.compile(rb"-?[0-9]*[.eE]")
+
+
+# A call of the decoder holds the interpreter lock until its end, 26 ms for 8 MB. If only one thread at a time makes such
+# calls, the event loop runs between two of them.
+_long_call = threading.Lock()
+
+
+def decode_whole(decode: Callable[[bytes | memoryview], T], text: bytes | memoryview) -> T:
+    """Return ``decode(text)``. A large text is decoded on a thread, while no other thread decodes one."""
+    if len(text) <= INLINE_BYTES:
+        return decode(text)
+    with _long_call:
+        return decode(text)
 
 
 def pixels_of(images: bytes, path: str, max_images: int) -> bytes:

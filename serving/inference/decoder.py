@@ -52,16 +52,18 @@ class Decoder:
             InputTooLargeError: a picture exceeds a limit, or all together do.
             PictureError: a picture is damaged or has another format.
             DeadlineExceededError: the deadline passed before all were decoded.
+            OverloadedError: the pictures are large, and there are too many large requests.
         """
         if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
             [header] = self._checked_headers(pictures, deadline)
             if _cost(header) <= INLINE_PIXELS:
                 return [to_mnist_form(pictures[0], self._settings.max_pixels)]
-        digits = await self._threads.run(lambda: self._decode_on_thread(pictures, deadline))
-        return [
-            await self._process.decode(picture, deadline) if digit is None else digit
-            for picture, digit in zip(pictures, digits, strict=True)
-        ]
+        with self._threads.place():
+            digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline))
+            return [
+                await self._process.decode(picture, deadline) if digit is None else digit
+                for picture, digit in zip(pictures, digits, strict=True)
+            ]
 
     async def close(self) -> None:
         """End the process that decodes large pictures."""

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from serving.api.json_images import JSON_ERRORS, pixels_of
+from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.api.open_inference.messages import (
     DATATYPES,
     JSON_LENGTH_HEADER,
@@ -76,7 +76,7 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
         asked = raw_request(body)
     else:
         try:
-            asked = _decode_request(memoryview(body)[:size])
+            asked = decode_whole(_decode_request, memoryview(body)[:size])
         except JSON_ERRORS as error:
             raise InputError(
                 f"the JSON is not an inference request: {error}; the model has exactly one input, "

@@ -33,7 +33,7 @@ LONG = 60.0
 
 def decode(pictures, seconds=LONG, **settings):
     async def run():
-        decodes = Decoder(Settings(**settings), ThreadPool())
+        decodes = Decoder(Settings(**settings), ThreadPool(16))
         try:
             return await decodes.decode(pictures, time.monotonic() + seconds)
         finally:

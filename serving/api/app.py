@@ -88,14 +88,15 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
     repository = Repository(settings.repository, settings.versions, unloaded)
     if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
-    # Large requests take at most half of the places, because they take a hundred times as long as small ones.
-    pipeline = Pipeline(recorder, max_large=max(1, settings.max_concurrency // 2))
+    admission = Admission(settings.max_concurrency)
+    # A small body may be a large request too, for instance if it is compressed.
+    pipeline = Pipeline(recorder, admission.max_large)
     service = Service(
         settings,
         repository,
         recorder,
         Keys(settings),
-        Admission(settings.max_concurrency),
+        admission,
         Held(settings.max_held),
         pipeline,
         Decoder(settings, pipeline.threads),

@@ -122,21 +122,27 @@ class RequestContext:
     """Whether the request is a prediction beyond the limit."""
     is_complete: bool = True
     """Whether the whole request has arrived."""
+    size: int = 0
+    """Bytes of the body."""
     _headers: dict[bytes, bytes] | None = None
 
-    def arrived(self, method: str, path: str) -> None:
-        """Set the time of arrival of the whole request. Count a prediction, or reject it if the limit is reached."""
+    def arrived(self, method: str, path: str, size: int) -> None:
+        """Set the time of arrival of the whole request. Count a prediction, or reject it if the limit is reached.
+
+        Args:
+            size: bytes of the body.
+        """
         self.arrival = time.monotonic()
-        self.is_complete = True
+        self.is_complete, self.size = True, size
         if method == "POST" and limited_route(path):
-            self.is_counted = self.service.admission.enter()
+            self.is_counted = self.service.admission.enter(size)
             self.is_rejected = not self.is_counted
 
     def finished(self) -> None:
         """Stop counting the prediction: its response is computed, or the client disconnected."""
         if self.is_counted:
             self.is_counted = False
-            self.service.admission.leave()
+            self.service.admission.leave(self.size)
 
     def check_admitted(self) -> None:
         """Raise OverloadedError if the request is beyond the limit of predictions in flight."""

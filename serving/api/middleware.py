@@ -120,11 +120,11 @@ def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return (name, with_head(value.decode()).encode()) if name == b"allow" else (name, value)
 
 
-def context_in(scope: Scope, service: Service) -> RequestContext:
+def context_in(scope: object, service: Service) -> RequestContext:
     """Return the context that the server put into ``scope``, or a new one if there is no server, as in tests."""
     values = cast("dict[str, RequestContext]", scope)
     if SCOPE_KEY not in values:
-        values[SCOPE_KEY] = RequestContext(service, scope["headers"])
+        values[SCOPE_KEY] = RequestContext(service, cast("Scope", scope)["headers"])
     return values[SCOPE_KEY]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+from serving.api.middleware import context_in
 from serving.server.protocol import Protocol
 from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections
 from serving.server.states import PARTIAL, State
@@ -14,6 +15,9 @@ EXTRA_CONNECTIONS = 128
 # Seconds for the first request of a connection while the service stops, and for the client of a connection whose place
 # is needed to read its response.
 LAST_SECONDS = 1.0
+# Seconds for which nothing is read from a connection after a prediction was rejected with 429. Otherwise clients that
+# send one request after the other would keep the event loop busy with rejections.
+REST_SECONDS = 0.1
 
 
 class LimitedProtocol(Protocol):
@@ -27,6 +31,26 @@ class LimitedProtocol(Protocol):
         elif beyond > 0 and not self.server_state.make_room():
             self._is_stopping = True
             self._reject(too_many_connections())
+
+    def on_response_complete(self) -> None:
+        if self.cycle is not None and not self.pipeline and context_in(self.cycle.scope, self._service).is_rejected:
+            self._rest()
+        super().on_response_complete()
+
+    def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
+        super()._reject_prediction(*headers)
+        if not headers:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._is_resting = True
+        self.flow.hold(True)
+        self.loop.call_later(REST_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._is_resting = False
+        if not self.transport.is_closing():
+            self._parse_rest()
 
     def _charge(self) -> None:
         """Charge the bytes of this connection. If there are too many in all, end the one that has waited longest."""

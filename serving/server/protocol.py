@@ -20,7 +20,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.api.context import SCOPE_KEY, RequestContext, Service
-from serving.api.middleware import overloaded
+from serving.api.middleware import context_in, overloaded
 from serving.server.account import FREE_BYTES, Account
 from serving.server.connections import Connections
 from serving.server.intake import PIECE, EndedError, Intake
@@ -65,6 +65,7 @@ class Protocol(HttpToolsProtocol):
         self._is_half_closed = False
         self._is_postponed = False
         """Whether the next request waits until the client has read the last response."""
+        self._is_resting = False  # after a rejected prediction
 
     # The transport
 
@@ -100,7 +101,7 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         if not self.transport.is_closing():
             self._charge()
-            self.flow.hold(bool(self._intake.rest))
+            self.flow.hold(bool(self._intake.rest) or self._is_resting)
             if self._is_postponed and not self.transport.is_closing():
                 self._is_postponed = False
                 self._continue()
@@ -124,7 +125,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         end, intake = time.perf_counter() + TURN, self._intake
-        while intake.rest and self._state is not State.RESPONDING and not self.pipeline and not self.flow.write_paused:
+        while intake.rest and self._state is not State.RESPONDING and not self.pipeline and not self._is_blocked():
             if self._state is State.ENDING:
                 self._drop(len(intake.rest))
                 intake.clear()
@@ -133,7 +134,10 @@ class Protocol(HttpToolsProtocol):
                 break
             else:
                 self._parse(intake.next_piece(self._state in (State.BODY, State.DISCARD)))
-        self.flow.hold(bool(intake.rest) or self.flow.write_paused)
+        self.flow.hold(bool(intake.rest) or self._is_blocked())
+
+    def _is_blocked(self) -> bool:
+        return self.flow.write_paused or self._is_resting
 
     def _parse(self, data: bytes | memoryview) -> None:
         intake, body = self._intake, self._intake.body
@@ -199,11 +203,13 @@ class Protocol(HttpToolsProtocol):
                 self._close()
             return
         self._queued += self._intake.received + QUEUED_BYTES
+        size = self._intake.body
         self._intake.begin()
         self._state = State.RESPONDING
         # A pipelined request may never start, because the client may disconnect. _start_asgi_task counts it.
         if not self.pipeline:
-            context_of_cycle(self.cycle).arrived(self.scope["method"], self.scope["path"])
+            context = context_in(self.cycle.scope, self._service)
+            context.arrived(self.scope["method"], self.scope["path"], size)
 
     # Responding
 
@@ -211,7 +217,7 @@ class Protocol(HttpToolsProtocol):
         context = RequestContext(self._service, cycle.scope["headers"], is_complete=not cycle.more_body)
         cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY] = context
         if context.is_complete:
-            context.arrived(cycle.scope["method"], cycle.scope["path"])
+            context.arrived(cycle.scope["method"], cycle.scope["path"], len(cycle.body))
         cycle.transport = cast("asyncio.Transport", self._outgoing)
         if self._is_stopping and not self.pipeline:
             cycle.keep_alive = False
@@ -258,7 +264,8 @@ class Protocol(HttpToolsProtocol):
         """
         if not self._has_responded() or self.parser.get_method() != b"POST":
             return False
-        return self._service.admission.rejects(self.url.partition(b"?")[0].decode("latin-1"))
+        declared = int(dict(self.headers).get(b"content-length", 0))
+        return self._service.admission.rejects(self.url.partition(b"?")[0].decode("latin-1"), declared)
 
     def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
         path = self.url.partition(b"?")[0].decode("latin-1")
@@ -310,9 +317,9 @@ class Protocol(HttpToolsProtocol):
         self.pipeline.clear()
         if self._is_half_closed:
             self.transport.close()
-        else:
-            self.transport.write_eof()
-            self.flow.hold(False)
+            return
+        self.transport.write_eof()
+        self.flow.hold(False)
 
     def _abort(self, reason: str) -> None:
         self.server_state.ended(reason)
@@ -341,7 +348,3 @@ class Flow(FlowControl):
     def resume_reading(self) -> None:
         if not self._is_held:
             super().resume_reading()
-
-
-def context_of_cycle(cycle: RequestResponseCycle) -> RequestContext:
-    return cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY]

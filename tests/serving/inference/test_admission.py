@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.inference.admission import Admission, limited_route
+from serving.inference.threads import INLINE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,15 @@ def test_limit_counts_predictions_until_they_leave():
     admission.leave()
     assert not admission.rejects("/predict")
     assert admission.enter()
+
+
+def test_large_requests_leave_half_of_the_places_to_small_ones():
+    admission = Admission(4)
+    large = INLINE_BYTES + 1
+    assert [admission.enter(large) for _ in range(3)] == [True, True, False]
+    assert admission.rejects("/predict", large)
+    assert not admission.rejects("/predict", INLINE_BYTES)
+    assert [admission.enter() for _ in range(3)] == [True, True, False]
+    admission.leave(large)
+    assert admission.enter(large)
+    assert Admission(1).enter(large)

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -16,6 +17,7 @@ import pytest
 
 from serving.api.app import create_app
 from serving.inference.admission import Admission
+from serving.server.limits import REST_SECONDS
 from serving.settings import Settings
 from tests.serving.server.clients import DIGIT, HEAD, ask, connect, metric, parsed, predict
 from tests.serving.server.test_protocol import served
@@ -201,3 +203,18 @@ def test_rejected_predictions_are_counted_but_not_timed():
         assert metric(url, 'mnist_http_request_seconds_count{route="/predict"}') == before == 1
         count = 'mnist_http_requests_total{method="POST",route="/predict",status="429"}'
         assert metric(url, count) == 40
+
+
+def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_busy():
+    """After a rejected prediction, its connection rests before the next request is read."""
+    app = create_app(Settings())
+    app.state.service.admission = Admission(0)
+    with served(app) as url, connect(url) as connection:
+        connection.sendall((HEAD + DIGIT) * 30)
+        connection.settimeout(1)
+        received, started = b"", time.monotonic()
+        while received.count(b"HTTP/1.1 429 ") < 5:
+            received += connection.recv(65536)
+        assert time.monotonic() - started >= 4 * REST_SECONDS * 0.9
+        with httpx.Client(base_url=url) as client:
+            assert client.get("/v2/health/live").status_code == 200

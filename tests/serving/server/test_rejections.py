@@ -206,15 +206,15 @@ def test_rejected_predictions_are_counted_but_not_timed():
 
 
 def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_busy():
-    """After a rejected prediction, its connection rests before the next request is read."""
+    """After rejected predictions, their connection rests. Only about four requests are read at a time."""
     app = create_app(Settings())
     app.state.service.admission = Admission(0)
     with served(app) as url, connect(url) as connection:
         connection.sendall((HEAD + DIGIT) * 30)
         connection.settimeout(1)
         received, started = b"", time.monotonic()
-        while received.count(b"HTTP/1.1 429 ") < 5:
+        while received.count(b"HTTP/1.1 429 ") < 20:
             received += connection.recv(65536)
-        assert time.monotonic() - started >= 4 * REST_SECONDS * 0.9
+        assert time.monotonic() - started >= 3 * REST_SECONDS * 0.9
         with httpx.Client(base_url=url) as client:
             assert client.get("/v2/health/live").status_code == 200

@@ -43,9 +43,10 @@ class LimitedProtocol(Protocol):
             self._rest()
 
     def _rest(self) -> None:
-        self._is_resting = True
-        self.flow.hold(True)
-        self.loop.call_later(REST_SECONDS, self._wake)
+        if not self._is_resting:
+            self._is_resting = True
+            self.flow.hold(True)
+            self.loop.call_later(REST_SECONDS, self._wake)
 
     def _wake(self) -> None:
         self._is_resting = False

@@ -155,18 +155,18 @@ def read(path: Path) -> tuple[float, float]:
     return late, blocked
 
 
-_create_app = serving.api.app.create_app
+def watch_event_loop() -> None:
+    """Let every application that this process creates start a watchdog."""
+    create_app = serving.api.app.create_app
 
+    @functools.wraps(create_app)
+    def create_watched_app(*arguments: Any, **options: Any) -> Any:
+        app = create_app(*arguments, **options)
+        app.on_startup.append(lambda: Watchdog(Path(os.environ[VARIABLE])).start())
+        return app
 
-@functools.wraps(_create_app)
-def create_app(*arguments: Any, **options: Any) -> Any:
-    app = _create_app(*arguments, **options)
-    app.on_startup.append(lambda: Watchdog(Path(os.environ[VARIABLE])).start())
-    return app
+    serving.api.app.create_app = create_watched_app
 
-
-# A worker process that is started by import of the main module gets the watchdog too.
-serving.api.app.create_app = create_app
 
 if __name__ == "__main__":
     from serving.cli import serve
@@ -174,4 +174,5 @@ if __name__ == "__main__":
     file = Path(sys.argv.pop(1))
     file.write_bytes(bytes(16))
     os.environ[VARIABLE] = str(file)
+    watch_event_loop()
     serve()

@@ -15,6 +15,15 @@ def cors_config(origins: str) -> CORSConfig | None:
     return CORSConfig(allow_origins=names, expose_headers=EXPOSED_HEADERS) if names else None
 
 
+def is_foreign_preflight(config: CORSConfig | None, method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a browser asks whether the page of an origin that is not allowed may send a request."""
+    if config is None or method != "OPTIONS":
+        return False
+    values = dict(headers)
+    origin = values.get(b"origin", b"").decode("latin-1")
+    return bool(origin and b"access-control-request-method" in values and not config.is_origin_allowed(origin))
+
+
 def cors_headers(config: CORSConfig | None, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers that Litestar adds to the response to a request with ``headers``.
 

@@ -13,7 +13,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.api.context import SCOPE_KEY, RequestContext, Service
-from serving.api.cors import cors_headers
+from serving.api.cors import cors_headers, is_foreign_preflight
 from serving.api.page import PAGES
 from serving.api.problems import RETRY_STATUSES, not_found, problem, problem_of, with_head
 from serving.api.responses import Response
@@ -94,7 +94,11 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
             else:
                 hosts.check(scope["headers"])
-                if is_canonical(scope["raw_path"]):
+                if is_foreign_preflight(service.cors, scope["method"], scope["headers"]):
+                    # Litestar would respond with a text.
+                    detail = "this origin may not call the service; the operator can allow it with --cors-origins"
+                    await problem(scope["path"], 403, detail)(scope, receive, send_with_headers)
+                elif is_canonical(scope["raw_path"]):
                     await app(inner, receive, send_with_headers)
                 else:
                     response = with_cors(service, not_found(scope["path"]), scope["headers"])

@@ -16,12 +16,14 @@ def cors_config(origins: str) -> CORSConfig | None:
 
 
 def is_foreign_preflight(config: CORSConfig | None, method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether a browser asks whether the page of an origin that is not allowed may send a request."""
+    """Return whether a browser asks whether the page of an origin that is not allowed may send a request.
+
+    Litestar takes every OPTIONS request with an origin as such a question.
+    """
     if config is None or method != "OPTIONS":
         return False
-    values = dict(headers)
-    origin = values.get(b"origin", b"").decode("latin-1")
-    return bool(origin and b"access-control-request-method" in values and not config.is_origin_allowed(origin))
+    origin = dict(headers).get(b"origin", b"").decode("latin-1")
+    return bool(origin) and not config.is_origin_allowed(origin)
 
 
 def cors_headers(config: CORSConfig | None, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -28,6 +28,9 @@ MAX_SCANS = 100
 GREY, DEEP_GREY, COLOUR = 1, 2, 4
 # Pillow decodes every WebP as an animation: two canvases, a copy and the picture, and the decoder's own memory.
 WEBP_BYTES = 17
+# A lossless WebP may have its own prefix codes for each block of 4x4 pixels. Codes take at least 3 bytes of the file.
+# Their tables take 6 kB of memory and up to 15 microseconds. So this many of them are no danger.
+WEBP_BLOCK, WEBP_CODES, FEW_WEBP_CODES = 16, 3, 1024
 # A GIF's first picture, its background, and what replaces the picture in an animation.
 GIF_BYTES = 3
 # Pillow scales values of unusual ranges in Python: the values as bytes, a copy and the picture.
@@ -39,6 +42,7 @@ COEFFICIENT_BYTES = 2
 SEARCHED_BYTES = 1 << 18
 
 BMP_RLE = (1, 2)
+MAX_BMP_COLOURS = 256
 # The size of the oldest BMP header, which has sides of 16 bits and no compression.
 BMP_OLDEST = struct.pack("<I", 12)
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -62,7 +66,7 @@ class Header(NamedTuple):
     scans: int = 1
     """Passes over the whole picture."""
     is_slow: bool = False
-    """Whether a part of the decoder is written in Python."""
+    """Whether decoding may take far more than other pictures with so many pixels take."""
 
     @property
     def pixels(self) -> int:
@@ -160,6 +164,10 @@ def _bmp(content: bytes) -> Header:
         width, height, _, depth, compression = struct.unpack_from("<IiHHI", content, 18)
         if compression in BMP_RLE:
             raise PictureError("a BMP with run-length compression is not read here; send it as PNG")
+        (colours,) = struct.unpack_from("<I", content, 46)
+        # Pillow looks at each colour of a palette, in Python. It accepts 65,536 of them, which takes 50 ms.
+        if depth <= 8 and colours > MAX_BMP_COLOURS:
+            raise PictureError(f"the picture is damaged: a BMP with {colours} colours, but {depth} bits per pixel")
     return Header("BMP", width, abs(height), GREY if depth <= 8 else COLOUR)
 
 
@@ -174,7 +182,9 @@ def _webp(content: bytes) -> Header | None:
         width, height = (1 + int.from_bytes(content[begin : begin + 3], "little") for begin in (24, 27))
     else:
         return None
-    return Header("WEBP", width, height, WEBP_BYTES)
+    # The picture and the transparency of an extended file (VP8X) may be lossless, too.
+    codes = 0 if kind == b"VP8 " else min(width * height // WEBP_BLOCK, len(content) // WEBP_CODES)
+    return Header("WEBP", width, height, WEBP_BYTES, is_slow=codes > FEW_WEBP_CODES)
 
 
 def _pnm(content: bytes) -> Header | None:

@@ -104,11 +104,14 @@ class Intake:
         return b"\r\n".join([line, *headers, b"", b""])
 
     def check_head(self) -> None:
-        """Check the size of the head that was just read. A head in a single piece is never too large.
+        """Check the target and the size of the head that was just read. A head in a single piece is never too large.
 
         Raises:
-            RejectedError: it is too large.
+            RejectedError: it is too large, or its target has a fragment. The parser would drop the fragment, and then
+                ``/metrics#x`` would be another spelling of ``/metrics``.
         """
+        if b"#" in self._callbacks.url:
+            raise malformed("its target has a fragment")
         if self.received or self._settings.max_head < PIECE:
             read = self._callbacks
             size = len(read.url) + sum(len(name) + len(value) + 4 for name, value in read.headers)

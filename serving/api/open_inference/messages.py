@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -12,6 +12,10 @@ JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 """The protocol's names of the data types that a manifest can name."""
+
+# Characters of a request's id, which comes back in the response. Without a limit, a few kilobytes of gzip would make a
+# response of megabytes, and compressing it would keep the event loop busy.
+MAX_ID = 1024
 
 # In a request, null means the same as an absent member. Members that the protocol or this service do not define are
 # skipped without being stored, so that their number and size cost no memory.
@@ -58,7 +62,7 @@ class InferRequest(msgspec.Struct):
     """An inference request for a model with one input. The list of outputs stays JSON text at first."""
 
     inputs: tuple[RequestInput]
-    id: str | None = None
+    id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
     parameters: RequestParameters | None = None
     outputs: msgspec.Raw | UnsetType = UNSET
 

@@ -20,7 +20,7 @@ from serving.inference.threads import ThreadPool
 from serving.pictures import process
 from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import Settings
-from tests.serving.pictures.files import RGB, black_png, slow_pgm
+from tests.serving.pictures.files import RGB, black_png, slow_pgm, webp_of_codes
 from tests.support import until
 
 SMALL = black_png(40, 40)
@@ -95,6 +95,9 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
         "large": [LARGE],
         "slow": [b"P5 300 300 15\n" + bytes(90_000)],
         "very many bytes": [SMALL[:-12] + bytes(2_000_000)],
+        "few codes": [webp_of_codes(100, 100)],
+        "many codes": [webp_of_codes(160, 160)],
+        "very many codes": [webp_of_codes(280, 220)],
     }.items():
         places.clear()
         decode(pictures)
@@ -107,6 +110,9 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
         "large": ["thread", "process"],
         "slow": ["thread", "process"],
         "very many bytes": ["thread", "process"],
+        "few codes": [],
+        "many codes": ["thread"],
+        "very many codes": ["thread", "process"],
     }
 
 

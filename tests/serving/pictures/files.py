@@ -77,3 +77,30 @@ def greedy_directory() -> bytes:
 def slow_pgm(side: int = 2700) -> bytes:
     """Return a PGM that keeps Pillow busy for seconds: it scales unusual ranges of grey in Python."""
     return b"P5 %d %d 15\n" % (side, side) + bytes(side * side)
+
+
+def webp_of_codes(width: int, height: int) -> bytes:
+    """Return a lossless WebP that has its own prefix codes for each block of 4x4 pixels. Their tables take 6 kB."""
+    text = ""  # The bits, least significant first.
+
+    def put(value: int, count: int) -> None:
+        nonlocal text
+        text += f"{value:0{count}b}"[::-1]
+
+    for value, count in ((0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1 + 3), (0, 1 + 1)):
+        put(value, count)
+    put(1, 1)  # Blocks have their own codes.
+    put(0, 3)
+    put(0, 1)
+    # Two codes in which each of 256 symbols has 8 bits. The lengths of the codes have a code of one symbol themselves.
+    for _ in range(2):
+        for value, count in ((0, 1), (12 - 4, 4), (1 << 3 * 11, 3 * 12), (1, 1), (3, 3), (256 - 2, 8)):
+            put(value, count)
+    constant = "1000"  # A code with one symbol, which is 0.
+    text += constant * 3
+    blocks = -(-width // 4) * -(-height // 4)
+    text += "".join(f"{block & 255:08b}{block >> 8:08b}" for block in range(blocks)) + constant * 5 * blocks
+    text += "0" * (-len(text) % 16)
+    stream = bytes(int(text[i : i + 8][::-1], 2) for i in range(0, len(text), 8))
+    body = b"VP8L" + struct.pack("<I", len(stream)) + stream
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body

@@ -91,6 +91,13 @@ def test_picture_beyond_a_limit_is_rejected_with_the_way_out(content, message):
         to_mnist_form(content, MAX_PIXELS)
 
 
+def test_bmp_with_more_colours_than_it_can_use_is_damaged():
+    content = bytearray(encoded(Image.fromarray(np.zeros((28, 28), np.uint8)), "BMP"))
+    content[46:50] = (65_536).to_bytes(4, "little")
+    with pytest.raises(PictureError, match="a BMP with 65536 colours, but 8 bits per pixel"):
+        read_header(bytes(content))
+
+
 def test_memory_counts_what_decoding_holds_and_not_only_the_pixels():
     large = [black_png(5000, 5000, 16, RGBA), black_png(5000, 5000, 8, PALETTE), black_png(5000, 5000, 8, RGB)]
     for content in large:

@@ -45,6 +45,8 @@ MALFORMED = b"BREW /predict HTTP/1.1\r\n\r\n"
         (b"\x16\x03\x01\x02\x00\x01", 400),
         (b"GET /predict HTTP/1.1\r\nhost x\r\n\r\n", 400),
         (b"GET predict HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+        (b"GET /metrics#x HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+        (b"GET /metrics?x#y HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (HEAD.replace(b"784", b"784\r\ntransfer-encoding: chunked"), 400),
         (HEAD.replace(b"784", b"x"), 400),

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from serving.api.open_inference.messages import MAX_ID
 from serving.api.open_inference.tensors import FLAT_PIECE_BYTES, decode
 from serving.errors import InputError
 
@@ -43,6 +44,15 @@ def test_message_says_what_is_wrong_and_where(data, message):
 def test_wrong_json_length_is_rejected(length):
     with pytest.raises(InputError, match="Inference-Header-Content-Length"):
         decode(request([0] * 1568), length, max_batch=1024)
+
+
+def test_id_is_limited_because_it_comes_back_in_the_response():
+    def body(size):
+        return request([IMAGE] * 2).replace(b"{", b'{"id": "%b", ' % (b"a" * size), 1)
+
+    assert decode(body(MAX_ID), None, max_batch=1024)[0].id == "a" * MAX_ID
+    with pytest.raises(InputError, match=rf"length <= {MAX_ID} - at `\$.id`"):
+        decode(body(MAX_ID + 1), None, max_batch=1024)
 
 
 @pytest.mark.parametrize("depth", [10, 100, 1000, 100_000])

@@ -113,7 +113,7 @@ class Recorder:
         self._metrics.failures.labels(model.name, model.version).inc()
 
     def closed(self, reason: str) -> None:
-        """Count a connection that the server ended; ``reason`` is one of metrics.CLOSE_REASONS."""
+        """Count a connection that the server closed; ``reason`` is one of metrics.CLOSE_REASONS."""
         self._metrics.closed_connections.labels(reason).inc()
 
     def model_changed(self, kind: Literal["loaded", "dropped", "rejected"], name: str, version: str) -> None:

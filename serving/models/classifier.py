@@ -107,7 +107,7 @@ class Classifier:
 
         Raises:
             BundleError: the difference is larger than ``tolerance``, a label differs, or an output has another shape or
-                values that cannot be.
+                impossible values.
             TimeoutError: the session takes longer than ``VERIFY_SECONDS``.
         """
         classes = self.outputs[0].shape[-1]
@@ -154,7 +154,7 @@ class Classifier:
 
 
 def _quiet_options() -> ort.RunOptions:
-    """Return options for a run whose errors become a rejection, and which onnxruntime need not print."""
+    """Return options for a run whose errors onnxruntime does not print. The service logs them as a rejection."""
     options = ort.RunOptions()
     options.log_severity_level = ORT_LOG_FATAL
     return options

@@ -128,7 +128,7 @@ class IndexRequest(msgspec.Struct):
 
 
 class LoadRequest(msgspec.Struct):
-    """A request to load a model. Triton's parameters ``config`` and ``file:<path>`` would bring another model along."""
+    """A request to load a model. With Triton's parameters ``config`` and ``file:<path>``, it brings its own model."""
 
     parameters: dict[str, Any] | None = None
 

@@ -38,7 +38,7 @@ async def on_own_thread(work: Callable[[], T]) -> T:
             set_outcome(outcome)
 
     def deliver(set_outcome: Callable[[Any], None], outcome: object) -> None:
-        with contextlib.suppress(RuntimeError):  # The event loop was closed meanwhile.
+        with contextlib.suppress(RuntimeError):  # The event loop was closed before the work ended.
             loop.call_soon_threadsafe(settle, set_outcome, outcome)
 
     def run() -> None:

@@ -115,7 +115,7 @@ class Classifier:
         options = _quiet_options()
         with time_limit(options, VERIFY_SECONDS):
             output = self.classify(images, options)
-            # A graph may work for some batch sizes only, whatever it declares. Most requests have a single image.
+            # A graph may declare any batch size and work for some sizes only. Most requests have a single image.
             alone = self.classify(images[:1], options)
         self._check_output(output, len(images), classes)
         self._check_output(alone, 1, classes)

@@ -29,11 +29,11 @@ MAX_NOTES = 64
 # Notes are counted at least this often, in seconds, so that a scrape of another worker includes them.
 COUNT_INTERVAL = 0.25
 
-# Any other method counts as "other", so that a caller cannot create series by making up methods.
+# Any other method counts as "other", so that a client cannot create series by making up methods.
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 REJECTED_STATUSES = frozenset({401, 403, 413, 429, 503, 504})
 # A rejection takes nearly no time. If it were timed, the percentiles would fall while the overload rises. A request
-# beyond its deadline is timed, because its caller has waited.
+# beyond its deadline is timed, because its client has waited.
 UNTIMED_STATUSES = REJECTED_STATUSES - {504}
 
 K = TypeVar("K")

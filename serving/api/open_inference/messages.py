@@ -48,7 +48,7 @@ class RequestInput(msgspec.Struct):
 
 
 class RequestOutput(msgspec.Struct):
-    """An output that the caller requests."""
+    """An output that the client requests."""
 
     name: str
     parameters: OutputParameters | None = None

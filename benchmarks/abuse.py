@@ -1,10 +1,10 @@
-"""Attack the service in every way that benchmarks/attacks.py knows, and print what each attack did to it.
+"""Run every attack of benchmarks/attacks.py on the service, and print what each attack did to it.
 
     python -m benchmarks.abuse [--seconds 4] [--requests 10000] [--attack NAME]... [--save benchmarks/results/abuse.md]
 
-Each attack runs against a service of its own, with one worker, at full strength for some seconds. Beside it, good
-requests are sent, each kind over its own connection. The budgets are the constants below. The command ends with status
-1 if an attack breaks one. The row "nothing" has only the good requests, and shows what the machine itself costs.
+Each attack runs for some seconds against a new service with one worker. At the same time, good requests are sent, each
+kind over its own connection. The budgets are the constants below. The command ends with status 1 if an attack breaks a
+budget. The row "nothing" has only the good requests. It shows the times of the machine without an attack.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.report import tell
 
 # The largest memory of a worker, its processes and its temporary files, in MB.
 MEMORY = 256
-# The longest time for which one request may keep the event loop, in seconds.
+# The longest time for which one request may block the event loop, in seconds.
 BLOCKED = 0.050
 # The longest time for which the service may work on a request: its default --work-timeout, and a second.
 WORK = 6.0
@@ -70,7 +70,7 @@ class Result:
     outcome: Outcome
     good: Sequence[Bystander]
     where: str
-    """The stack of the step that kept the event loop for longest."""
+    """The stack of the step that blocked the event loop for longest."""
 
     @property
     def slowest(self) -> float:
@@ -111,7 +111,7 @@ class Result:
         return f"| {' | '.join(cells)} |"
 
     def details(self) -> Iterator[str]:
-        """Yield what a person needs to find the causes of the broken budgets."""
+        """Yield lines that help to find why budgets were broken."""
         broken = self.broken()
         yield from (f"{name}: {seconds:.1f} s" for name, seconds in self.outcome.seconds.items() if seconds > WORK)
         if "event loop" in broken and self.where:

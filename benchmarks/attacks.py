@@ -21,7 +21,7 @@ PREDICT = "/predict"
 PIXELS = "application/octet-stream"
 JSON = "application/json"
 
-# Half of the predictions that a worker has in flight at most. The other half is for good requests.
+# Half of the largest number of predictions in flight. The other half is left to the good requests.
 HALF = 8
 # An attack with at most this many requests sends each of them at least once, even if that takes longer.
 LEAST = 100
@@ -77,7 +77,7 @@ def get(target: str, *headers: bytes) -> bytes:
     return b"\r\n".join([b"GET %b HTTP/1.1" % target.encode(), b"host: localhost", *headers, b"", b""])
 
 
-# Requests that are whole, but read, sent or ended in an unusual way
+# Whole requests that are sent or read in an unusual way
 
 
 def large_responses() -> Named:

@@ -1,7 +1,7 @@
-"""Bodies of requests that cost the service much more than they cost their sender. benchmarks/attacks.py sends them.
+"""Bodies of requests that cost the service much more than their sender. benchmarks/attacks.py sends them.
 
-All of them are within the limits of the service, or look as if they were: a picture has at most ``PIXELS`` pixels, and
-a body has at most ``BODY`` bytes.
+All bodies are within the limits of the service, or look as if they were: a picture has at most ``PIXELS`` pixels, and a
+body has at most ``BODY`` bytes.
 """
 
 from __future__ import annotations

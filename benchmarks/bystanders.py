@@ -1,4 +1,4 @@
-"""Good requests beside an attack: each is sent again and again, and must get its right response soon."""
+"""Good requests during an attack: each is sent again and again, and must get the right response soon."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Bystander:
 
 
 def bystanders() -> list[Bystander]:
-    """Return a client that sends a digit's pixels, one that sends it as a PNG, and one that asks for the health."""
+    """Return a client that sends a digit's pixels, one that sends it as a PNG, and one that sends health probes."""
     images, labels = golden_digits()
     image, label = images[0], int(labels[0])
 

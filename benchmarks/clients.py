@@ -1,4 +1,4 @@
-"""Clients that misbehave: they do not read, do not finish, do not hurry, or leave. benchmarks/attacks.py uses them.
+"""Clients that misbehave: they read nothing, never finish, are slow, or disconnect. benchmarks/attacks.py uses them.
 
 Each client is a coroutine that takes requests from a :class:`Target` until the attack is over.
 """
@@ -19,6 +19,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 # Seconds to wait for a response.
 PATIENCE = 20.0
+# Seconds by which an attack may take longer, to send each of its requests once.
 EXTENSION = 30.0
 
 SMALL_BUFFER = 4096
@@ -34,7 +35,7 @@ class Outcome:
     statuses: Counter[str] = field(default_factory=Counter)
     """Responses by status. "closed": the connection was closed without one. "none": there was none in time."""
     failures: list[tuple[str, str, bytes]] = field(default_factory=list)
-    """Name of each request whose response must not be, its status, and the start of what was sent."""
+    """Each request with a wrong response: its name, the status of the response, and the start of the request."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By the name of a request: the longest time from its last byte to the last byte of its response, in seconds."""
 
@@ -47,9 +48,9 @@ class Target:
     requests: Iterator[tuple[str, bytes]]
     seconds: float = math.inf
     least: int = 0
-    """How many requests to send even if the time is over, for at most ``EXTENSION`` seconds."""
+    """Number of requests to send even after the end of the time, for at most ``EXTENSION`` seconds more."""
     allowed: frozenset[str] = frozenset()
-    """The statuses that responses may have. Without any, all but those that tell of a fault of the service."""
+    """The statuses that responses may have. If empty, every status is allowed that is no fault of the service."""
     outcome: Outcome = field(default_factory=Outcome)
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class Target:
         return asyncio.timeout(max(0.001, self.left()))
 
     async def pause(self) -> None:
-        """Wait a moment before the next connection. Most attacks are no floods of connections."""
+        """Wait a moment before the next connection, because most attacks are not about the number of connections."""
         await asyncio.sleep(min(0.1, max(0.0, self.left())))
 
     def note(self, name: str, status: str, seconds: float, content: bytes) -> None:
@@ -107,7 +108,7 @@ Client = Callable[[Target], Awaitable[None]]
 
 
 def is_fault(status: str) -> bool:
-    """Return whether a status tells of a fault of the service: a 5xx other than "busy", "too late" and "disk full"."""
+    """Return whether a status means a fault of the service: a 5xx, except for "busy", "too late" and "disk full"."""
     return status.startswith("5") and status not in ("503", "504", "507")
 
 

@@ -1,4 +1,4 @@
-"""What the processes of a running service hold and use: memory, temporary files and processor time. Linux only."""
+"""Measure the memory, the temporary files and the processor time of a running service. Linux only."""
 
 from __future__ import annotations
 

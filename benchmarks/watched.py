@@ -1,15 +1,15 @@
 """Run mnist-serve with a watchdog of its event loop: python -m benchmarks.watched FILE [OPTIONS OF mnist-serve]
 
-The watchdog measures two times, in seconds, and keeps the longest of each in ``FILE`` as two float64 values. Whoever
-reads them may set them to 0 to begin a new measurement.
+The watchdog measures two times, in seconds, and keeps the longest of each in ``FILE`` as two float64 values. To begin a
+new measurement, set both to 0.
 
-- late: how late a task of the event loop runs that wants to run every few milliseconds. It waits for everything that
+- late: the delay of a task of the event loop that should run every few milliseconds. The task waits for everything that
   the loop does in one turn, for example for the first step of a hundred requests that arrived together.
-- blocked: how long one single step of one request has kept the loop. A thread looks which step runs, as soon as the
-  loop is late. The time may be wrong by ``TICK``.
+- blocked: the time for which a single step of one request has blocked the loop. As soon as the loop is late, a thread
+  checks which step runs. The time may be wrong by ``TICK``.
 
-Time in which the operating system ran something else in place of the event loop does not count: other programs on the
-machine would decide the result. The file ``FILE.where`` tells where the longest step was.
+Time in which the operating system runs another program in place of the event loop does not count. The file
+``FILE.where`` says where the longest step was.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ import serving.api.app
 
 # Seconds between two turns of the task, and of the thread.
 TICK = 0.005
-# The thread looks at the loop if the task is this late.
+# The thread checks the loop if the task is this late.
 LATE = 2 * TICK
+# A step that runs for this long is noted before its end.
 ENDLESS = 1.0
 SHOWN_FRAMES = 6
 SHOWN_FRAMES_OF_OTHERS = 2
@@ -94,7 +95,7 @@ class Watchdog:
             step, seen = current, now
             if now - began > self._longest:
                 self._longest, self._where = now - began, self._stack()
-                # A step that does not end must be noted too.
+                # Note also a step that never ends.
                 if self._longest > ENDLESS:
                     self._note(now - self._due, self._longest)
 

@@ -6,14 +6,14 @@ ServiceError
 ├── AddressError               the service cannot listen on its address
 ├── WorkerError                a worker process cannot start
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
-├── ModelUnavailableError      the model is known, but it was unloaded or rejected
+├── ModelUnavailableError      the model is known, but it is not loaded
 ├── InputError                 the content of a request cannot be used
 │   ├── PictureError           the bytes are not a picture that can be read
 │   ├── InputTooLargeError     the input is larger than a limit
 │   └── UnsupportedInputError  the input has a format that the service cannot read
 ├── MisdirectedError           the request is for a host name that this service does not have
 ├── OverloadedError            too many other requests are in flight
-└── DeadlineExceededError      the caller's deadline passed before inference began
+└── DeadlineExceededError      the deadline of the request passed before inference began
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ModelNotFoundError(ServiceError, LookupError):
 
 
 class ModelUnavailableError(ServiceError, LookupError):
-    """The model is known, but it was unloaded, or its certificate could not be verified."""
+    """The model is known, but it is not loaded, or not every worker has loaded or unloaded it."""
 
 
 class InputError(ServiceError, ValueError):
@@ -77,7 +77,7 @@ class OverloadedError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError):
-    """The caller's deadline passed before inference began."""
+    """The deadline of the request passed before inference began. It is the client's, or it follows --work-timeout."""
 
     def __init__(self) -> None:
         super().__init__("the deadline of this request passed before inference began")

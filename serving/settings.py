@@ -51,10 +51,14 @@ class Settings:
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
     workers: Annotated[int, "Worker processes; the number of CPU cores is a good choice."] = 1
     max_concurrency: Annotated[
-        int, "Largest number of predictions in flight in one worker; further ones are rejected with status 429."
+        int,
+        "Largest number of predictions in flight in one worker, of which half may be large requests; further ones are "
+        "rejected with status 429.",
     ] = 16
     max_connections: Annotated[
-        int, "Largest number of open connections in one worker; further ones are closed at once."
+        int,
+        "Largest number of open connections in one worker. A further one replaces the connection that has waited "
+        "longest for its client, or is rejected with status 503.",
     ] = 1000
     request_timeout: Annotated[int, "Seconds that a client may take to send a request, headers and body together."] = 20
     keep_alive: Annotated[int, "Seconds that a connection may stay idle between two requests."] = 30
@@ -62,16 +66,16 @@ class Settings:
         float, "Seconds that the service may work on one request, from its arrival; then the response is 504."
     ] = 5.0
     write_timeout: Annotated[
-        int, "Seconds in which a client must take some bytes of its response; otherwise the connection is closed."
+        int, "Seconds for which a client may read nothing of its response; then the connection is closed."
     ] = 20
     max_batch: Annotated[int, "Largest number of images in one request."] = 1024
     max_head: Annotated[int, "Largest size of the request line and the headers, in bytes."] = 32_768
     max_body: Annotated[int, "Largest size of a request body, in bytes."] = 8_000_000
     max_held: Annotated[
         int,
-        "Largest sum of the bytes of unfinished requests and unread responses in one worker; further requests are "
-        "rejected.",
-    ] = 64_000_000
+        "Largest sum of the bytes of unfinished requests and unread responses in one worker. Beyond it, the connection "
+        "that has waited longest for its client is closed, or the request is rejected with status 503.",
+    ] = 32_000_000
     max_pixels: Annotated[int, "Largest size of a picture, in pixels (width times height)."] = 25_000_000
     max_request_pixels: Annotated[int, "Largest sum of the sizes of all pictures in one request, in pixels."] = (
         100_000_000
@@ -95,8 +99,9 @@ class Settings:
     ] = ""
     allowed_hosts: Annotated[
         str,
-        "Names that the Host header of a request may have, separated by commas; * means every name. Without this "
-        "setting, a service on a loopback address allows the names of loopback only, and others allow every name.",
+        "Host names that the Host header of a request may have, separated by commas; * means every name. Without this "
+        "setting, a service on a loopback address allows only the names of loopback, such as localhost; any other "
+        "service allows every name.",
     ] = ""
     access_log: Annotated[bool, "Log every request."] = False
     log_level: Annotated[str, "Lowest level to log: debug, info, warning or error."] = "info"
@@ -148,7 +153,7 @@ class Settings:
 
 
 def _is_host(name: str) -> bool:
-    """Return whether ``name`` may be in the list of allowed hosts: a name, ``*``, ``*.name``, an address, nothing."""
+    """Return whether ``name`` may be in the list of allowed hosts: a name, ``*``, ``*.name``, an address or nothing."""
     name = name.strip()
     if name in ("", "*") or re.fullmatch(r"(?:\*\.)?[A-Za-z0-9._-]+", name):
         return True
@@ -182,7 +187,8 @@ def variable(name: str) -> str:
 def is_service_link(name: str, text: str) -> bool:
     """Return whether Kubernetes has set this variable for another service, for example MNIST_PORT=tcp://10.0.0.1:80.
 
-    Kubernetes sets such variables in every pod for every Service. A Service named ``mnist`` gets our names.
+    Kubernetes sets such variables in every pod for every Service. Those of a Service named ``mnist`` have the names of
+    this service's own settings.
     """
     return name.endswith("_PORT") and SERVICE_LINK.match(text) is not None
 

@@ -64,7 +64,7 @@ class KeyFile:
         """
         try:
             with self.path.open(encoding="utf-8") as file:
-                # If the file changes while it is read, its version differs at the next look.
+                # Get the version first: if the file changes while it is read, it is read again at the next look.
                 status = os.fstat(file.fileno())
                 digests = digests_in(file.read(), _LINE_BREAK)
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Work beside the requests: threads that the end of the process does not wait for, and tasks that outlive failures."""
+"""Background work: threads for which the process does not wait at its end, and tasks that go on after a failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from serving.errors import ModelUnavailableError
 from serving.telemetry.recorder import Recorder
 
-# Seconds that the end of the application waits for work that has begun.
+# Seconds for which the application waits, at its end, for work that has begun.
 STOP_SECONDS = 1.0
 # Seconds that a change of the repository waits for the one before it.
 LOCK_SECONDS = 30.0
@@ -27,8 +27,8 @@ log = logging.getLogger("serving")
 async def on_own_thread(work: Callable[[], T]) -> T:
     """Do ``work`` on a thread of its own and return its result.
 
-    A hung network disk stops a thread for as long as it likes. In a pool it would take the place of other work, and the
-    process would not end, because it waits for the threads of a pool.
+    A hung network disk can stop a thread for ever. A thread of a pool would then be missing for other work, and the
+    process would not end, because it waits for the threads of its pools.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -38,7 +38,7 @@ async def on_own_thread(work: Callable[[], T]) -> T:
             set_outcome(outcome)
 
     def deliver(set_outcome: Callable[[Any], None], outcome: object) -> None:
-        with contextlib.suppress(RuntimeError):  # The event loop was closed meanwhile.
+        with contextlib.suppress(RuntimeError):  # The event loop was closed before the work ended.
             loop.call_soon_threadsafe(settle, set_outcome, outcome)
 
     def run() -> None:
@@ -50,12 +50,12 @@ async def on_own_thread(work: Callable[[], T]) -> T:
             deliver(future.set_result, result)
 
     context = contextvars.copy_context()
-    threading.Thread(target=run, name="repository", daemon=True).start()
+    threading.Thread(target=run, name="background", daemon=True).start()
     return await future
 
 
 class RepositoryLock:
-    """A lock for ``with`` that gives up after ``LOCK_SECONDS``, because its holder may wait for a hung disk.
+    """A lock for ``with``. Waiting for it ends after ``LOCK_SECONDS``, because its holder may wait for a hung disk.
 
     Raises:
         ModelUnavailableError: another thread has held it for that long.
@@ -78,7 +78,7 @@ class RepositoryLock:
 async def repeated(
     task: str, seconds: float, work: Callable[[], Awaitable[None]], recorder: Recorder
 ) -> AsyncIterator[None]:
-    """Do ``work`` every ``seconds`` inside the ``async with`` statement. If it fails, it is done again all the same.
+    """Do ``work`` every ``seconds`` inside the ``async with`` statement. If it fails, it is still repeated.
 
     Args:
         task: the name of the work in the log and in the metrics.

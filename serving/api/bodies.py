@@ -38,7 +38,7 @@ async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Rea
     The images are uint8 ``[N, 28, 28]``. A large body is decoded on a thread.
 
     Args:
-        timeout: the caller's timeout, as :meth:`RequestContext.deadline` takes it.
+        timeout: the client's timeout, as :meth:`RequestContext.deadline` takes it.
 
     Raises:
         DeadlineExceededError: the deadline passed before all pictures were decoded.

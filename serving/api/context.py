@@ -162,7 +162,7 @@ class RequestContext:
     def deadline(self, timeout: object = None) -> float:
         """Return the time of ``time.monotonic`` after which the service stops working on the request.
 
-        It is ``settings.work_timeout`` seconds after the arrival, or earlier if the caller no longer wants a response.
+        It is ``settings.work_timeout`` seconds after the arrival, or earlier if the client no longer wants a response.
 
         Args:
             timeout: microseconds from the arrival of the request; None and 0 mean no timeout. The header
@@ -239,7 +239,7 @@ def _number(name: str, value: object) -> float:
     try:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError
-        number = float(value)
+        number = float(value.replace("_", "x") if isinstance(value, str) else value)  # float() ignores "_"
         if not 0 <= number < math.inf:
             raise ValueError
     except (ValueError, OverflowError) as error:

@@ -16,9 +16,9 @@ def cors_config(origins: str) -> CORSConfig | None:
 
 
 def is_foreign_preflight(config: CORSConfig | None, method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether a browser asks whether the page of an origin that is not allowed may send a request.
+    """Return whether the request is a CORS preflight from an origin that is not allowed.
 
-    Litestar takes every OPTIONS request with an origin as such a question.
+    Litestar takes every OPTIONS request with an origin as a preflight.
     """
     if config is None or method != "OPTIONS":
         return False

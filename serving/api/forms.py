@@ -10,7 +10,7 @@ from serving.errors import InputError, InputTooLargeError
 
 # A form is parsed in pieces of this many bytes, so that other threads run in between.
 PIECE = 65_536
-# Fields without a file that a form may have beside the files.
+# Largest number of fields without a file.
 MAX_FIELDS = 1000
 # RFC 2046 allows 70 characters.
 MAX_BOUNDARY = 256

@@ -1,7 +1,8 @@
 """Decode images that are lists of 28 rows of 28 integers in JSON, one image at a time.
 
 A list of a million numbers takes many times as much memory as its JSON. So the list of images stays text. Each image
-is cut out of the text and decoded alone, and the first wrong one ends the work. Other threads run between two images.
+is cut out of the text and decoded alone, and decoding stops at the first wrong image. Other threads run between two
+images.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _long_call = threading.Lock()
 
 
 def decode_whole(decode: Callable[[bytes | memoryview], T], text: bytes | memoryview) -> T:
-    """Return ``decode(text)``. A large text is decoded on a thread, while no other thread decodes one."""
+    """Return ``decode(text)``. Call this on a thread if the text is large. Large texts are decoded one at a time."""
     if len(text) <= INLINE_BYTES:
         return decode(text)
     with _long_call:

@@ -95,7 +95,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             else:
                 hosts.check(scope["headers"])
                 if is_foreign_preflight(service.cors, scope["method"], scope["headers"]):
-                    # Litestar would respond with a text.
+                    # Litestar would respond with plain text instead of a problem document.
                     detail = "this origin may not call the service; the operator can allow it with --cors-origins"
                     await problem(scope["path"], 403, detail)(scope, receive, send_with_headers)
                 elif is_canonical(scope["raw_path"]):

@@ -15,7 +15,7 @@ class Peers:
     async def snapshots(self) -> list[Snapshot]:
         """Return the metrics of all workers, also of this one and of those that have ended; [] if it is the only one.
 
-        What one worker has shown, every other one shows later too, so that no counter ever falls.
+        A counter never falls, even if each scrape reaches another worker.
         """
         return []
 

@@ -103,13 +103,13 @@ class PredictOperation(Operation):
                 "timeout",
                 "query",
                 schema=number,
-                description="Microseconds after which the caller no longer wants a response. 0 means no limit.",
+                description="Microseconds after which the client no longer wants a response. 0 means none.",
             ),
             Parameter(
                 "X-Request-Deadline",
                 "header",
                 schema=number,
-                description="Time after which the caller no longer wants a response, in seconds since 1970.",
+                description="Time after which the client no longer wants a response, in seconds since 1970.",
             ),
         ]
         square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)

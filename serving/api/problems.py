@@ -136,7 +136,7 @@ def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
 
 
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
-    """Respond to a fault of the service. The log has the details; the caller does not get them."""
+    """Respond to a fault of the service. The log has the details; the client does not get them."""
     if disk_is_full(error):
         return on_full_disk(request, error)
     log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)

@@ -36,8 +36,8 @@ def is_canonical(raw_path: bytes) -> bool:
 class Hosts:
     """The host names that requests may name in their ``Host`` header.
 
-    A web page of a stranger can have a host name that points to 127.0.0.1. A browser then lets the page read the
-    responses of a service on this machine, but it sends the page's host name.
+    Any web page can have a host name that points to 127.0.0.1. A browser then lets the page read the responses of a
+    service on this machine, but it sends the page's host name, which this service does not have.
 
     Without the setting ``allowed_hosts``, a service on a loopback address allows the names of loopback, and any other
     service allows every name.

@@ -68,7 +68,7 @@ class Admission:
 
 
 class Held:
-    """Counts the bytes that one worker holds for its clients: requests that are not answered, and unread responses."""
+    """Counts the bytes that one worker holds for its clients: requests without a response, and unread responses."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,12 +1,12 @@
-"""Decode the pictures of a request where they can hurt nobody: the cost of a picture decides.
+"""Decode the pictures of a request. The cost of a picture decides where it is decoded.
 
 | pictures | where |
 |---|---|
 | a small one | at once, on the event loop |
-| a moderate one, or several | on a thread, with a look at the deadline before each |
-| each large one, and each with a slow decoder | in a process that is killed at the deadline |
+| a moderate one, or several | on a thread, which checks the deadline before each picture |
+| a large one, or one with a slow decoder | in a process that is killed at the deadline |
 
-A file of a kilobyte can declare millions of pixels, so the cost is judged by what the file declares, and by its size.
+A file of a kilobyte can have millions of pixels, so the cost is estimated from the header of the file and its size.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from serving.pictures.header import Header, check_header, read_header
 from serving.pictures.mnist_form import Digit, to_mnist_form
 from serving.settings import Settings
 
-# A picture with up to so many pixels, each counted once per scan, is decoded on the event loop. Decoding takes up to
-# 15 ms then, and the later steps up to 10 ms, but mostly both take far below one.
+# A picture with up to this many pixels, each counted once per scan, is decoded on the event loop. Decoding then takes
+# at most 15 ms and the later steps 10 ms, and usually both take far less than 1 ms.
 INLINE_PIXELS = 1 << 17
-# A picture beyond these numbers is decoded in the process. Others take up to a fifth of a second of a thread.
+# A picture beyond one of these numbers is decoded in the process. Other pictures keep a thread for up to 0.2 s.
 THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
 THREAD_DECODED_BYTES = 8_000_000
 THREAD_SCANNED_PIXELS = 16 << 20
-# A decoder in Python takes up to 2 microseconds per pixel, and a lossless WebP up to 1.
+# Each pixel counts this many times if its decoder is slow: a decoder in Python takes up to 2 microseconds per pixel, and
+# one of a complex lossless WebP up to 1.
 SLOWER = 32
 
 
@@ -99,7 +100,7 @@ def _check_deadline(deadline: float) -> None:
 
 
 def _cost(header: Header) -> int:
-    """Return the number of pixels of a plain picture that takes as long to decode."""
+    """Return the cost of decoding a picture: the number of pixels of a plain picture that takes as long."""
     return header.pixels * header.scans * (SLOWER if header.is_slow else 1)
 
 

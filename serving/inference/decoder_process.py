@@ -57,7 +57,7 @@ class DecoderProcess:
         try:
             return await _exchange(process, content, deadline)
         except BaseException:
-            # It has ended, or it would still respond, and to the wrong request.
+            # The process has ended, or it may still send this response, which the next request would take for its own.
             self._kill()
             raise
 
@@ -76,13 +76,13 @@ class DecoderProcess:
         start = self._process
         if start is None or (start.done() and (start.exception() or start.result().returncode is not None)):
             start = self._process = asyncio.create_task(_start(self._max_pixels))
-        # A deadline that passes now ends the wait and not the start, because the next picture needs the process too.
+        # If the deadline passes now, the wait ends but the start goes on, because the next picture needs the process.
         return await asyncio.shield(start)
 
     def _kill(self) -> None:
         if self._process is None or not self._process.done():
             return
-        # The event loop hears of the end a little later. Until then the next picture must not use this process.
+        # The event loop learns of the end a little later. Until then the next picture must not use this process.
         start, self._process = self._process, None
         if not start.exception():
             with contextlib.suppress(ProcessLookupError):
@@ -128,6 +128,6 @@ async def _exchange(process: Process, content: bytes, deadline: float) -> tuple[
         log.warning(
             "a picture of %d bytes ended the process that decodes pictures with status %d", len(content), status
         )
-        if status == -signal.SIGKILL:  # by the kernel, for want of memory
+        if status == -signal.SIGKILL:  # The kernel kills a process when memory is short.
             raise InputTooLargeError("decoding the picture takes too much memory; send a smaller picture") from error
         raise PictureError("the picture is damaged: its decoder has crashed") from error

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class ThreadPool:
-    """A few threads of low priority, for a limited number of large requests. All belong to one event loop.
+    """A few threads of low priority for a limited number of large requests, used from one event loop.
 
     Args:
         limit: the largest number of large requests. If it is smaller than the limit of all requests in flight, large

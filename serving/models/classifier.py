@@ -107,7 +107,7 @@ class Classifier:
 
         Raises:
             BundleError: the difference is larger than ``tolerance``, a label differs, or an output has another shape or
-                values that cannot be.
+                impossible values.
             TimeoutError: the session takes longer than ``VERIFY_SECONDS``.
         """
         classes = self.outputs[0].shape[-1]
@@ -115,7 +115,7 @@ class Classifier:
         options = _quiet_options()
         with time_limit(options, VERIFY_SECONDS):
             output = self.classify(images, options)
-            # A graph may work for some batch sizes only, whatever it declares. Most requests have a single image.
+            # A graph may declare any batch size and work for some sizes only. Most requests have a single image.
             alone = self.classify(images[:1], options)
         self._check_output(output, len(images), classes)
         self._check_output(alone, 1, classes)
@@ -154,7 +154,7 @@ class Classifier:
 
 
 def _quiet_options() -> ort.RunOptions:
-    """Return options for a run whose errors become a rejection, and which onnxruntime need not print."""
+    """Return options for a run whose errors onnxruntime does not print. The service logs them as a rejection."""
     options = ort.RunOptions()
     options.log_severity_level = ORT_LOG_FATAL
     return options

@@ -13,11 +13,11 @@ from serving.models.bundle import NAME_PATTERN
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 NAME = re.compile(NAME_PATTERN)
 
-# A bundle has five files. Of a folder with more files than this, the fingerprint leaves some out.
+# A bundle has five files. If a folder has more files than this, the fingerprint leaves some out.
 MAX_FILES = 1000
 
 Fingerprint = tuple[tuple[str | int, ...], ...]
-"""What the system tells about a folder and each file in it. While it stays the same, no file is read again."""
+"""Inode, size and times of a folder and of each file in it. While they stay the same, no file is read again."""
 
 
 def names(repository: Path) -> set[str]:
@@ -51,10 +51,11 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def _identity(path: Path) -> tuple[str | int, ...]:
-    """Return what changes when other content takes the place of a file or a folder.
+    """Return values of which at least one changes when a file or a folder gets other content.
 
-    A link may be turned to another file of the same size and time, and a program may set the time of a file back. The
-    first changes the inode, the second the time of the last change of the inode.
+    Size and time of modification are not enough. A link may be changed to point to another file with the same size and
+    time; then the inode differs. A program may set the time of modification back; then the time of the last change of
+    the inode differs.
     """
     try:
         status = path.stat()

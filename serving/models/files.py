@@ -1,4 +1,4 @@
-"""Read files that may be anything: no FIFO or device is waited for, and nothing is read beyond a limit."""
+"""Read files that may be anything. These functions never wait for a FIFO or a device, and never read beyond a limit."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ _lock = threading.Lock()
 def memory_limit(more: int) -> Iterator[None]:
     """Let the process take at most ``more`` bytes inside the ``with`` statement, in addition to what it has.
 
-    Beyond the limit, the system gives no memory, and libraries raise MemoryError or an error of their own. The limit
-    holds for all threads: meanwhile they share these bytes. There is no limit where the system has none or forbids it.
+    Beyond the limit, the system gives no memory, and libraries raise MemoryError or an error of their own. All threads
+    share these bytes. There is no limit if the system does not support or allow one.
     """
     with _lock:
         before = resource.getrlimit(resource.RLIMIT_DATA)

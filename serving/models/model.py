@@ -101,8 +101,8 @@ def load_folder(folder: Path) -> Model:
     except BundleError:
         raise
     except Exception as error:
-        # A bundle is made by others, and it can break in more ways than anybody can list: in its zip file, in its
-        # arrays, in its graph. Whatever happens, it is this bundle that is rejected, and the service goes on.
+        # A bundle can be malformed in more ways than this code can list: in its zip file, its arrays or its graph. So
+        # any exception rejects this bundle, and the service goes on.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BundleError(f"{folder} cannot be loaded: {reason}") from error
 

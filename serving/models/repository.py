@@ -16,8 +16,8 @@ from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
 from serving.models.state import UNKNOWN, Entry, ModelState, public
 
-# Errors that may pass while the files stay the same. After another error, a version is tried again when its files
-# change.
+# Errors that may go away although the files stay the same. After other errors, a version is tried again only when its
+# files change.
 PASSING_ERRORS = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
@@ -146,7 +146,7 @@ class Repository:
                 names = disk.names(self.folder)
             except OSError as error:
                 fault = f"{self.folder} cannot be read: {error.strerror}"
-            self._tell("", fault)
+            self._log_fault("", fault)
             return [
                 change
                 for name in sorted({*names, *self._models})
@@ -199,9 +199,9 @@ class Repository:
                 if isinstance(error, NotADirectoryError) and before == UNKNOWN:
                     return []
                 fault = f"{self.folder / name} cannot be read: {error.strerror}"
-            self._tell(name, fault)
+            self._log_fault(name, fault)
         if fault:
-            # A network disk may be unreachable for a moment. An error is not absence: what is loaded stays.
+            # A network disk may be unreachable for a moment, so the loaded versions stay.
             on_disk = [entry.version for entry in before.entries if entry.version]
         changes: list[Change] = []
         after: dict[str, Model] = {}
@@ -266,15 +266,15 @@ class Repository:
             name, version, "UNAVAILABLE", reason or f"not loaded: the service loads the newest {self._keep} only"
         )
 
-    def _tell(self, name: str, fault: str) -> None:
-        """Log that a folder cannot be read, and when this error has gone. Each is logged once, not at every scan."""
+    def _log_fault(self, name: str, fault: str) -> None:
+        """Log that a folder cannot be read, or that it can be read again. Each is logged once, not at every scan."""
         before = self._faults.pop(name, "")
         if fault:
             self._faults[name] = fault
         if fault and fault != before:
-            log.error("what is loaded stays: %s", fault)
+            log.error("the loaded versions stay in service: %s", fault)
         elif before and not fault:
-            log.info("no longer: %s", before)
+            log.info("this error has passed: %s", before)
 
 
 def _check_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a scan of the repository found: the entries of its index, with reasons that callers may read."""
+"""What a scan of the repository found: the entries of its index, with reasons that clients may read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNKNOWN = ModelState({}, ())
 
 
 def public(reason: str, repository: Path) -> str:
-    """Return a reason as callers may read it: its paths are relative to the repository. The log has the whole one."""
+    """Return a reason that clients may read: its paths are relative to the repository. The log has the full paths."""
     place = str(repository)
     if repository.is_absolute() and place != os.sep:
         reason = reason.replace(f"{place}{os.sep}", "").replace(place, "the repository")

@@ -1,4 +1,4 @@
-"""A time limit for runs of a session whose graph nobody has vouched for yet: it may contain an endless loop."""
+"""A time limit for runs of a session whose graph is not verified yet. The graph may contain an endless loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-# Seconds that the end of the process waits for the runs that it ends.
+# Seconds for which the process waits, at its end, for the runs that it ends.
 EXIT_SECONDS = 2.0
 CHECK_SECONDS = 0.05
 
@@ -29,7 +29,7 @@ _process_ends = threading.Event()
 def time_limit(options: RunOptions, seconds: float) -> Iterator[None]:
     """End the runs with these options inside the ``with`` statement after ``seconds`` of this thread's CPU time.
 
-    A machine with much other work makes a good model slow, but it does not make it need more CPU time.
+    On a busy machine a good model takes longer, but it does not need more CPU time.
 
     Raises:
         TimeoutError: a run was ended.
@@ -39,7 +39,7 @@ def time_limit(options: RunOptions, seconds: float) -> Iterator[None]:
     finished = threading.Event()
 
     def watch() -> None:
-        with suppress(OSError):  # The clock goes with its thread, which has finished then.
+        with suppress(OSError):  # When the thread has ended, its clock is gone.
             while not finished.wait(CHECK_SECONDS):
                 if time.clock_gettime(clock) > end:
                     options.terminate = True

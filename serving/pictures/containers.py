@@ -1,8 +1,8 @@
 """Walk through the parts of a picture file: the chunks of a PNG, the segments of a JPEG, the blocks of a GIF.
 
 Pillow keeps and unpacks everything that a file says about its picture: texts, colour profiles, previews, camera data. A
-few kilobytes of them unpack to hundreds of megabytes, or take seconds. Nothing of it is needed here except the camera's
-orientation, so Pillow gets files without them.
+few kilobytes of them unpack to hundreds of megabytes, or take seconds. This service needs only the camera's
+orientation, so it removes the other parts before Pillow reads the file.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from serving.pictures.containers import JPEG_SCAN, PNG_SIGNATURE, gif_picture, j
 # Only common formats: each further decoder of Pillow is more code that reads untrusted bytes.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
 
-# Largest width and height. Longer pictures are no pictures of a digit, but a row of them costs as much as a page.
+# Largest width and height. A longer picture does not show a digit, and one of its rows costs as much as a whole page.
 MAX_SIDE = 16_384
 # Bytes that decoding a picture may hold. 100 MB are 25 million pixels of 4 bytes.
 MAX_DECODED_BYTES = 100_000_000

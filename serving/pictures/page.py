@@ -12,10 +12,11 @@ from PIL import Image
 Grey = npt.NDArray[np.float32]
 """Brightness from 0 to 255, ``[H, W]``."""
 
-# A part that is converted at once has about this many pixels. It takes up to 20 bytes for each.
+# A part that is converted at once has about this many pixels. Converting takes up to 20 bytes per pixel.
 PART_PIXELS = 1 << 18
 
-# BOX averages after a faster reduction by whole numbers that leaves at least this many pixels per pixel of the result.
+# Pillow first reduces a picture by a whole number, which is fast, and then averages with BOX. Between the two steps,
+# each side has at least this many times its final length.
 REDUCING_GAP = 2.0
 
 
@@ -52,7 +53,7 @@ def upright(values: Grey, turn: Turn) -> Grey:
 
 
 class Page:
-    """A picture, or a part of one. Like an array of grey values, it has a shape and it is cut by slices.
+    """A picture, or a part of one. It has a shape and can be sliced, like an array of grey values.
 
     Args:
         picture: in any of Pillow's modes, not yet turned upright.

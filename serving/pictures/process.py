@@ -34,7 +34,7 @@ READY = b"."
 FIRST_ERROR = 100
 ERRORS = (InputError, PictureError, InputTooLargeError)
 
-# Bytes that decoding may take beside the picture itself: copies of the file, and the parts that are converted.
+# Bytes that decoding may take in addition to the picture: copies of the file, and the parts that are converted.
 OTHER_BYTES = 48_000_000
 NICENESS = 10
 # Seconds after which the process ends itself if nobody has killed it, because the service is dead or stuck.
@@ -88,7 +88,7 @@ def limit_this_process() -> None:
         return
     import resource
 
-    # If a container runs out of memory nevertheless, the kernel should kill this process and not the service.
+    # If a container still runs out of memory, the kernel should kill this process and not the service.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)

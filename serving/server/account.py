@@ -1,15 +1,16 @@
-"""What one connection holds for its client: bytes in memory, and responses that the client does not read."""
+"""The bytes that one connection holds for its client, and the time for which the client has not read its responses."""
 
 from __future__ import annotations
 
 from serving.inference.admission import Held
 
-# A connection may hold this many bytes without being charged, so that small requests are never rejected for others.
+# A connection may hold this many bytes without being charged, so that small requests are never rejected because other
+# connections hold many bytes.
 FREE_BYTES = 16_384
 
 
 class Account:
-    """Charges the bytes of one connection to all those that the worker holds."""
+    """Adds the bytes of one connection to the sum of the worker."""
 
     def __init__(self, held: Held) -> None:
         self._held = held
@@ -31,7 +32,7 @@ class Account:
         return self.charged > 0 and self._held.is_full()
 
     def unread_for(self, unread: int, now: float) -> float:
-        """Return for how many seconds the client has not taken a byte of its ``unread`` bytes. Call this repeatedly."""
+        """Return for how many seconds the client has read nothing of its ``unread`` bytes. Call this repeatedly."""
         if not unread or not 0 < self._unread <= unread:
             self._unread_since = now
         self._unread = unread

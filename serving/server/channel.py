@@ -20,7 +20,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-# Longest line, in bytes. A snapshot of the metrics has about 40 kB.
+# Longest line, in bytes. A snapshot of the metrics takes about 40 kB.
 MAX_LINE = 1 << 26
 
 
@@ -46,7 +46,7 @@ class Channel:
             self._writer.write(line(*message))
 
     def is_congested(self) -> bool:
-        """Return whether the other process reads so slowly that messages wait here."""
+        """Return whether the other process reads so slowly that messages wait in this one."""
         return self._writer.transport.get_write_buffer_size() > 0
 
     async def messages(self) -> AsyncIterator[list[Any]]:

@@ -1,4 +1,4 @@
-"""The open connections of one worker: which of them wait for their clients, and for which reasons others were ended."""
+"""The open connections of one worker: which of them wait for their clients, and why the server closed others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.server.account import Account
 from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections
 from serving.telemetry.recorder import Recorder
 
-# Seconds between two looks at all connections.
+# Seconds between two checks of all connections.
 SWEEP_INTERVAL = 0.25
 # A connection that has waited this many seconds for its client may be closed if its place is needed.
 PATIENCE = 1.0
@@ -23,12 +23,12 @@ log = logging.getLogger("serving.connections")
 
 
 class Connection(Protocol):
-    """What this file needs of a connection."""
+    """The part of a connection that this file uses."""
 
     account: Account
 
     def waits_since(self) -> float:
-        """Return the time of the event loop since which it waits for its client; infinity if it does not wait."""
+        """Return the event loop's time at which the wait for the client began; infinity if there is no wait."""
 
     def check(self, now: float) -> None:
         """End the connection if its client took too long."""
@@ -38,7 +38,7 @@ class Connection(Protocol):
 
 
 class Connections(ServerState):
-    """uvicorn's state of a server, and what this service adds to it."""
+    """uvicorn's state of a server, which also limits and counts the connections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,18 +51,18 @@ class Connections(ServerState):
     # Time
 
     def start(self, recorder: Recorder) -> None:
-        """Look at all connections from now on, and count the ends in ``recorder``."""
+        """Check all connections regularly from now on, and count in ``recorder`` those that the server closes."""
         self._recorder = recorder
         self._look()
 
     def stop(self) -> None:
-        """Look no more. Log what is not logged yet."""
+        """Stop the regular checks. Log what is not logged yet."""
         self._log()
         if self._sweep:
             self._sweep.cancel()
 
     def _look(self) -> None:
-        """End the connections whose clients took too long. One timer for all costs less than one for each request."""
+        """End the connections whose clients took too long. One timer for all costs less than one timer each."""
         loop = asyncio.get_running_loop()
         self._sweep = loop.call_later(SWEEP_INTERVAL, self._look)
         now = loop.time()
@@ -86,19 +86,19 @@ class Connections(ServerState):
     # Reasons
 
     def ended(self, reason: str) -> None:
-        """Count that the server ended a connection, and log it: at most one line per reason and look."""
+        """Count that the server closed a connection. It is logged at the next check, with one line per reason."""
         if self._recorder:
             self._recorder.closed(reason)
         self._ended[reason] += 1
 
     def _log(self) -> None:
         for reason, count in self._ended.items():
-            log.warning("ended connections", extra={"fields": {"reason": reason, "count": count}})
+            log.warning("closed connections", extra={"fields": {"reason": reason, "count": count}})
         self._ended.clear()
 
 
 class _Longest:
-    """Finds connections that have waited long for their clients. Finding them takes time, so it happens rarely."""
+    """Finds connections that have waited long for their clients. Each search takes time, so it is done rarely."""
 
     def __init__(self, suits: Callable[[Connection], bool]) -> None:
         self._suits = suits

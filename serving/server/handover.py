@@ -1,4 +1,4 @@
-"""What a worker gets from the supervisor: the settings and the unloaded models, in any working directory."""
+"""Hand the settings and the names of the unloaded models from the supervisor to a worker."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from serving.settings import Settings, described
 KEY_FILES = ("predict_keys_file", "admin_keys_file")
 # Key files of this process only, for example /dev/fd/63 and /dev/stdin.
 OWN_FILE = re.compile(r"/(dev|proc)/")
-# The name of an inherited descriptor.
+# The path of an inherited descriptor.
 DESCRIPTOR = re.compile(r"/dev/fd/(\d+)")
-# Bytes of a key file that are read at most.
+# Largest number of bytes that are read from a key file.
 MAX_KEYS = 1 << 20
 
 
 def lasting(settings: Settings) -> Settings:
-    """Return ``settings`` that hold in later processes and in any working directory.
+    """Return ``settings`` that are still valid in a process that starts later, in any working directory.
 
     A key file that can be read only once, such as a pipe, becomes a file in memory.
     """
@@ -48,12 +48,12 @@ def _lasting_file(file: str) -> str:
     except OSError:
         return file  # The application reports the error.
     if not content.strip() and OWN_FILE.match(file):
-        return file  # The same: the error names this file.
+        return file  # The application reports that it holds no key.
     return f"/dev/fd/{_file_in_memory(content)}"
 
 
 def _file_in_memory(content: bytes) -> int:
-    """Return the descriptor of a new file without a name."""
+    """Return the descriptor of a new file that has no path."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("keys")
     else:
@@ -66,7 +66,7 @@ def _file_in_memory(content: bytes) -> int:
 
 
 def descriptors(settings: Settings) -> list[int]:
-    """Return the descriptors that a worker must inherit: those of the key files in memory."""
+    """Return the descriptors that a worker must inherit: the descriptors of the key files in memory."""
     return [int(found[1]) for name in KEY_FILES if (found := DESCRIPTOR.fullmatch(getattr(settings, name)))]
 
 
@@ -84,6 +84,6 @@ def read() -> tuple[Settings, list[str]]:
     os.close(nothing)
     settings = Settings(**{name: kind(given["settings"][name]) for name, kind, _ in described()})
     for descriptor in descriptors(settings):
-        os.lseek(descriptor, 0, os.SEEK_SET)  # Where opening /dev/fd/N only copies the descriptor.
+        os.lseek(descriptor, 0, os.SEEK_SET)  # On some systems, opening /dev/fd/N only copies the descriptor.
         os.set_inheritable(descriptor, False)
     return settings, given["unloaded"]

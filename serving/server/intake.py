@@ -1,4 +1,4 @@
-"""What one connection has received: it is given to the parser in pieces, and each request is measured."""
+"""Give the bytes that one connection receives to the parser in pieces, and measure each request."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import httptools
 from serving.server.rejection import RejectedError, body_too_large, head_too_large, malformed
 from serving.settings import Settings
 
-# Bytes that are parsed at a time. The rest waits if the responses to the requests among them are due.
+# Bytes that are parsed at a time. If they end a request, the following bytes wait for its response.
 PIECE = 4096
 # A body in chunks may take this many times its own size. Only a client that sends chunks of one byte needs more.
 MAX_CHUNK_OVERHEAD = 4
 
 
 class EndedError(Exception):
-    """What follows is not parsed, because the connection ends. Raised in a callback, it stops the parser."""
+    """The connection ends, so further bytes are not parsed. Raised in a callback, this stops the parser."""
 
 
 class Callbacks(Protocol):
@@ -28,7 +28,10 @@ class Callbacks(Protocol):
 
 
 class Intake:
-    """Parses what a connection receives. The parser reports only whole headers, so heads are measured by pieces too."""
+    """Parses what a connection receives, and measures it.
+
+    The parser reports a header only when it is whole, so the size of a head is also measured by pieces.
+    """
 
     def __init__(self, callbacks: Callbacks, settings: Settings) -> None:
         self._callbacks = callbacks
@@ -38,17 +41,16 @@ class Intake:
         self.received = 0
         """Bytes of the request that is being read, without the piece in which it began."""
         self.body = 0
-        """Bytes of its body, without the sizes of the chunks."""
+        """Bytes of the body of this request, without the sizes of its chunks."""
         self._overhead = 0
-        """Bytes since the last byte of its body: sizes of chunks, and trailers."""
-
+        """Bytes since the last byte of this body: sizes of chunks, and trailers."""
         self._is_idle = True
-        """Whether nothing else was in the piece before the next request."""
+        """Whether the next request to begin is the first one in its piece."""
         self._is_alone = True
         """Whether the last piece has bytes of this request only."""
 
     def begin(self) -> None:
-        """A new request begins."""
+        """Measure a new request from now on."""
         self._is_alone = self._is_idle
         self._is_idle = False
         self.received = self.body = self._overhead = 0
@@ -58,7 +60,7 @@ class Intake:
         self.rest = memoryview(bytes(self.rest) + data) if self.rest else memoryview(data)
 
     def clear(self) -> None:
-        """Forget what is not parsed yet."""
+        """Drop the bytes that are not parsed yet."""
         self.rest = memoryview(b"")
 
     def next_piece(self, is_in_body: bool) -> memoryview:
@@ -80,7 +82,8 @@ class Intake:
         header, so the same head is read again without it.
 
         Raises:
-            RejectedError, EndedError: the data is not HTTP/1.1, or a callback has raised this.
+            RejectedError: the data is not HTTP/1.1, or a callback raised this error.
+            EndedError: a callback raised this error.
         """
         self._is_idle, self._is_alone = is_idle, True
         pieces = [data]
@@ -136,6 +139,6 @@ class Intake:
 
 def new_parser(callbacks: Callbacks) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(callbacks)
-    # uvicorn's parser, too, reads requests after one with "connection: close". They are not answered.
+    # Accept bytes after a request with "connection: close", as uvicorn does. They get no response.
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser

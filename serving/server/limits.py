@@ -1,4 +1,4 @@
-"""The limits of a connection: how long it waits for its client, and how many bytes it holds for it."""
+"""The limits of a connection: how long it waits for its client, and how many bytes it holds for its client."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from serving.server.protocol import Protocol
 from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections
 from serving.server.states import PARTIAL, State
 
-# Rejected connections beyond the limit of connections. Even more are closed without a response.
+# Connections beyond the limit that get a response, which is 503. Further ones are closed without a response.
 EXTRA_CONNECTIONS = 128
-# Seconds for the first request of a connection while the service stops, and for the client of a connection whose place
-# is needed to read its response.
+# Shorter limit in seconds, while the service stops or when the place of the connection is needed: for sending the first
+# request, and for reading the last response.
 LAST_SECONDS = 1.0
-# Seconds for which nothing is read from a connection after a prediction was rejected with 429. Otherwise clients that
-# send one request after the other would keep the event loop busy with rejections.
-REST_SECONDS = 0.1
+# Seconds for which nothing is read from a connection after a prediction was rejected with 429. Without this pause,
+# clients that send requests without waiting would keep the event loop busy with rejections.
+PAUSE_SECONDS = 0.1
 
 
 class LimitedProtocol(Protocol):
-    """A connection that ends if its client takes too long, or if its place or its memory is needed for others."""
+    """A connection that ends if its client takes too long, or if others need its place or its memory."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -34,22 +34,22 @@ class LimitedProtocol(Protocol):
 
     def on_response_complete(self) -> None:
         if self.cycle is not None and not self.pipeline and context_in(self.cycle.scope, self._service).is_rejected:
-            self._rest()
+            self._pause()
         super().on_response_complete()
 
     def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
         super()._reject_prediction(*headers)
         if not headers:
-            self._rest()
+            self._pause()
 
-    def _rest(self) -> None:
-        if not self._is_resting:
-            self._is_resting = True
+    def _pause(self) -> None:
+        if not self._is_pausing:
+            self._is_pausing = True
             self.flow.hold(True)
-            self.loop.call_later(REST_SECONDS, self._wake)
+            self.loop.call_later(PAUSE_SECONDS, self._end_pause)
 
-    def _wake(self) -> None:
-        self._is_resting = False
+    def _end_pause(self) -> None:
+        self._is_pausing = False
         if not self.transport.is_closing():
             self._parse_rest()
 
@@ -60,7 +60,8 @@ class LimitedProtocol(Protocol):
             return
         while self.account.is_over() and self.server_state.make_room_for_bytes():
             pass
-        # A whole request is soon answered. Anything else depends on the client.
+        # A whole request gets its response soon, and then its bytes are free. How long
+        # other bytes stay depends on the client.
         if self.account.is_over() and (self._state is not State.RESPONDING or size > self._queued):
             self.evict(too_many_bytes())
 

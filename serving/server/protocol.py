@@ -1,11 +1,11 @@
-"""One connection: uvicorn's HTTP/1.1 protocol, which reads requests, starts the application and rejects what it must.
+"""One connection: uvicorn's HTTP/1.1 protocol, which reads requests, starts the application and rejects requests.
 
-This is the only file that touches uvicorn's internals. The states of a connection are in states.py, the limits of time
-and memory in limits.py.
+This is the only file that imports uvicorn's internals. The class in limits.py extends the class in this file: it adds
+the limits of time and memory. The states of a connection are in states.py.
 
 Nearly every request arrives whole. It passes through the states within one call of data_received. A pipelined request
 arrives before the response to the previous request is sent. The state then changes from RESPONDING to HEAD, and uvicorn
-queues the request. What arrives after that is not parsed before the responses are sent.
+queues the request. Bytes that arrive after that are parsed when the responses are sent.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from serving.server.rejection import RejectedError, incomplete, malformed
 from serving.server.stand_ins import Discarded, Outgoing
 from serving.server.states import PARTIAL, State
 
-# Seconds of parsing after which other connections have their turn.
+# Seconds of parsing after which this connection lets the event loop serve other connections.
 TURN = 0.01
 # What a queued request takes in memory, in addition to its bytes.
 QUEUED_BYTES = 2048
-# An ending connection drops this many bytes, and twice the largest body, before it closes all the same.
+# A connection in the state ENDING is aborted after it has dropped twice the largest body and this many bytes.
 MAX_DROPPED = 48_000_000
 
 CLOSE = (b"connection", b"close")
@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
         self._is_half_closed = False
         self._is_postponed = False
         """Whether the next request waits until the client has read the last response."""
-        self._is_resting = False  # after a rejected prediction
+        self._is_pausing = False  # after a rejected prediction
 
     # The transport
 
@@ -79,7 +79,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.account.charge(0)
         super().connection_lost(exc)
-        # Without these references nothing is kept until the next collection of garbage.
+        # Without these references, the memory is free at once and not only after a garbage collection.
         self.pipeline.clear()
         self._since = 0.0
         self.cycle = self._outgoing = self._intake = None  # type: ignore[assignment]
@@ -101,7 +101,7 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         if not self.transport.is_closing():
             self._charge()
-            self.flow.hold(bool(self._intake.rest) or self._is_resting)
+            self.flow.hold(bool(self._intake.rest) or self._is_pausing)
             if self._is_postponed and not self.transport.is_closing():
                 self._is_postponed = False
                 self._continue()
@@ -137,7 +137,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.hold(bool(intake.rest) or self._is_blocked())
 
     def _is_blocked(self) -> bool:
-        return self.flow.write_paused or self._is_resting
+        return self.flow.write_paused or self._is_pausing
 
     def _parse(self, data: bytes | memoryview) -> None:
         intake, body = self._intake, self._intake.body
@@ -240,7 +240,7 @@ class Protocol(HttpToolsProtocol):
             self._continue()
 
     def _continue(self) -> None:
-        """Do what is next after a response: the next request, the parsing of further bytes, or the end."""
+        """Go on after a response: start the next request, parse further bytes, or end the connection."""
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_response:
@@ -295,7 +295,7 @@ class Protocol(HttpToolsProtocol):
     # Ending
 
     def _charge(self) -> None:
-        """Charge the bytes of this connection to its account. A subclass does what is to do if there are too many."""
+        """Charge the bytes of this connection to its account. The subclass also acts if the worker holds too many."""
         self.account.charge(self._held_bytes())
 
     def _held_bytes(self) -> int:
@@ -303,7 +303,7 @@ class Protocol(HttpToolsProtocol):
         return received + self._queued + len(self._intake.rest) + self.transport.get_write_buffer_size()
 
     def _close(self) -> None:
-        """End the connection after the last response, which is written."""
+        """End the connection. Its last response is written."""
         if self._state in (State.HEAD, State.BODY) or self._intake.rest:
             self._end()
         else:
@@ -334,7 +334,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class Flow(FlowControl):
-    """Reading also stays paused while received bytes wait to be parsed."""
+    """Pauses reading also while :meth:`hold` asks for it: for example while received bytes wait to be parsed."""
 
     _is_held = False
 

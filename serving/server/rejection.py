@@ -1,4 +1,4 @@
-"""A request that the server rejects before the application sees all of it, and the response to it."""
+"""Requests that the server rejects before the application has received them, and the responses."""
 
 from __future__ import annotations
 

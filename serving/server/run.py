@@ -20,7 +20,7 @@ from serving.settings import Settings
 # Seconds until a thread hands the interpreter lock to the event loop. Python's default is 5 ms, the time of ten
 # predictions for a single image.
 SWITCH_INTERVAL = 0.0005
-# Seconds after the last response, after which the process ends in any case.
+# The process ends at the latest this many seconds after the last response.
 EXTRA_SECONDS = 2
 
 
@@ -35,7 +35,7 @@ def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
 
 
 def exit_soon(*_: object) -> None:
-    """End this process, which has responded to all requests. Do not wait long for threads that still work."""
+    """End this process when it has responded to all requests. Do not wait long for threads that still work."""
     backstop = threading.Timer(EXTRA_SECONDS, os._exit, (0,))
     backstop.daemon = True
     backstop.start()
@@ -54,7 +54,7 @@ def configuration(settings: Settings, app: Litestar) -> uvicorn.Config:
         http=LimitedProtocol,
         ws="none",
         log_config=None,
-        # On a lower level uvicorn logs every malformed request, so a client could fill the disk.
+        # At a lower level uvicorn logs every malformed request, so a client could fill the disk.
         log_level="error",
         access_log=False,
         server_header=False,

@@ -1,4 +1,4 @@
-"""The server of one worker: uvicorn's, except that it accepts the connections itself."""
+"""The server of one worker. It extends uvicorn's server and accepts the connections itself."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from serving.server.limits import LimitedProtocol
 
 # Connections accepted in one turn of the event loop. The rest is accepted in the next turn, by this or another worker.
 ACCEPTS = 64
-# Connections accepted at shutdown, more than the system keeps waiting.
+# Connections accepted at shutdown. This is more than the kernel holds.
 LAST_ACCEPTS = 8192
-# The kernel keeps this many bytes of unread responses for each connection. By default it keeps megabytes. They count as
-# memory of the container, and the service does not notice that the client does not read.
+# The kernel buffers this many bytes of unread responses for each connection. By default it buffers megabytes, which
+# count as memory of the container and hide from the service that the client does not read.
 SEND_BUFFER = 131_072
 # Seconds without accepting if the process has no file descriptor left.
 PAUSE = 0.5
-# Seconds at shutdown for reading what has arrived on the connections that were just accepted.
+# Seconds at shutdown in which the connections that were just accepted read what has arrived.
 LAST_LOOK = 0.05
 
 
 class Server(uvicorn.Server):
     """Serves connections from sockets that listen already.
 
-    uvloop accepts one connection in each turn of its loop. The others wait in the kernel, where no limit sees them.
-    They are not rejected, they delay every probe, and they are reset when the service stops.
+    uvloop would accept only one connection in each turn of its loop. Other connections would wait in the kernel, where
+    no limit counts them: they would not be rejected, would delay every probe, and would be reset at shutdown.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
             self._listen(listener)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Respond to every request that has arrived, also on connections that were not accepted yet, and stop."""
+        """Accept the last connections, respond to every request that has arrived, and stop."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
             loop.remove_reader(listener)

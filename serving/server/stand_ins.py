@@ -1,4 +1,4 @@
-"""Objects that stand in for uvicorn's, where a connection does something else than uvicorn."""
+"""Replacements for two of uvicorn's objects, with which a connection behaves differently."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Outgoing:
-    """What uvicorn's cycle sees of the transport. Its ``close`` lets the client read the response first."""
+    """Replaces the transport for uvicorn's cycle. Its ``close`` lets the client read the response first."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write

@@ -11,11 +11,12 @@
     RESPONDING  the application's response         it is sent: IDLE                   none
     ENDING      the end of what the client sends   the client closes its side         request_timeout
 
-In any state, a client that takes no byte of its unread responses for write_timeout is disconnected. No connection has a
-timer of its own: Connections looks at all of them several times a second.
+In any state, a client that reads nothing of its unread responses for write_timeout is disconnected. No connection has a
+timer for these limits: Connections checks all connections several times a second. After a 429 the connection pauses: it
+reads nothing for a moment. The state does not change.
 
-A connection ends in the state ENDING if the client may still send when the last response is written. If the connection
-were closed then, the system would send a reset, and the client would lose the response.
+If the client may still send when the last response is written, the connection goes to the state ENDING. If it were
+closed at once instead, the system would send a reset, and the client would lose the response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands whose standard streams may be closed or full."""
+"""Commands that work although their standard streams are closed or full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-# How writing to a standard stream can fail. click handles a reader that has gone.
+# Errors of writing to a standard stream. EPIPE is missing, because click handles it.
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
@@ -48,9 +48,10 @@ def print_output(text: str) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Open /dev/null as each standard stream that is closed. Otherwise the next socket or file would take its number.
+    """Open /dev/null as each standard stream that is closed.
 
-    libuv aborts the process when such a number is closed.
+    Otherwise the next socket or file would get the number of that stream. libuv aborts the process when a file with
+    such a number is closed.
     """
     for number in range(3):
         try:

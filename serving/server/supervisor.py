@@ -1,6 +1,6 @@
-"""The supervisor: it starts the workers, replaces those that die, and passes on what all workers must know.
+"""The supervisor: it starts the workers, replaces workers that die, and passes messages between them.
 
-It holds what must outlive a worker: the names of the unloaded models and the counters of workers that have ended. It
+It keeps what must outlive a worker: the names of the unloaded models, and the counters of workers that have ended. It
 loads no model, so it needs little memory.
 """
 
@@ -32,7 +32,7 @@ MAX_FAILED_STARTS = 5
 # A worker that ran for less than this many seconds is replaced after a delay, which doubles each time.
 SHORT_LIFE = 60
 MAX_DELAY = 30
-# Seconds beyond the time that the settings allow, after which a worker is killed at shutdown.
+# At shutdown a worker is killed when it needs this many seconds more than the settings allow.
 EXTRA_SECONDS = 4
 
 log = logging.getLogger("serving")
@@ -50,7 +50,7 @@ class Worker:
     snapshot: Snapshot = field(default_factory=empty)
     """Its last report."""
     silence: int = 0
-    """Seconds since its last message, counted only while the supervisor runs: stopping all processes kills none."""
+    """Seconds since its last message. Time in which the supervisor itself was stopped (SIGSTOP) does not count."""
     changes: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """By number, the changes of models that it has not confirmed yet."""
 
@@ -86,7 +86,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         watching = asyncio.create_task(self._watch())
-        # The first worker starts alone. If it cannot, there is one message and not one of each worker.
+        # The first worker starts alone. If it cannot start, there is one message instead of one from each worker.
         slots = [asyncio.create_task(self._keep_one_running())]
         await asyncio.wait({*slots, asyncio.create_task(self._announced.wait())}, return_when=asyncio.FIRST_COMPLETED)
         if self._announced.is_set():
@@ -99,7 +99,7 @@ class Supervisor:
     # The life of the workers
 
     async def _keep_one_running(self) -> None:
-        """Start a worker, and another one when it has died, until the service stops."""
+        """Start a worker, and replace it whenever it has died, until the service stops."""
         loop = asyncio.get_running_loop()
         failed_starts = short_lives = 0
         while not self._stopping.is_set():
@@ -148,7 +148,7 @@ class Supervisor:
                 *(sys.executable, "-P", "-m", "serving.server.worker", *map(str, inherited)),
                 stdin=PIPE,
                 pass_fds=(*inherited, *handover.descriptors(self._settings)),
-                # The working directory may be gone when a worker starts, so relative entries would not be found.
+                # The working directory may be gone when a worker starts, and then relative paths would not be found.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 # Ctrl-C in a terminal reaches the supervisor only, which then stops the workers.
                 process_group=0,
@@ -171,7 +171,7 @@ class Supervisor:
                     worker.process.kill()
 
     def _stop(self, number: int) -> None:
-        """Let the workers stop: after the time to drain if ``number`` is SIGTERM, else at once."""
+        """Stop the workers: after the drain time if ``number`` is SIGTERM, otherwise at once."""
         if self._stopping.is_set():
             if number == signal.SIGINT:
                 self._kill()
@@ -225,7 +225,7 @@ class Supervisor:
             self._unloaded.discard(name)
         else:
             self._unloaded.add(name)
-        # Nothing is awaited before all workers have the message, so all workers see all changes in the same order.
+        # Send the message to all workers before the first await, so that all workers see all changes in the same order.
         number = next(self._numbers)
         confirmed = {}
         for worker in self._workers:

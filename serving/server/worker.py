@@ -1,4 +1,4 @@
-"""One of several workers: a process that serves, and does what the supervisor tells it over its channel.
+"""One of several workers: a process that serves, and follows the messages of the supervisor.
 
 The supervisor starts ``python -m serving.server.worker CHANNEL LISTENER`` with two inherited sockets, and writes the
 settings to standard input.
@@ -40,7 +40,7 @@ log = logging.getLogger("serving")
 
 
 def main() -> None:
-    """Serve until the supervisor says stop, or until it has ended."""
+    """Serve until the supervisor sends ``stop``, or until the supervisor has ended."""
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
     for inherited in (channel, listener):
         inherited.set_inheritable(False)
@@ -58,7 +58,7 @@ def main() -> None:
         channel.sendall(line("failed", " ".join(text.split()), isinstance(error, SettingsError)))
         sys.exit(1)
     tune()
-    # uvicorn replaces these handlers while it serves, and raises the signal again when nothing is left to do.
+    # uvicorn replaces these handlers while it serves. It raises the signal again when it has finished.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
@@ -94,14 +94,14 @@ class Supervised(Peers):
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count()
         self._questions: dict[int, asyncio.Future[Any]] = {}
-        # One thread for each, so that changes keep their order and a slow change delays no report.
+        # Changes have a single thread, so that they keep their order. A slow change does not delay reports.
         self._changing = ThreadPoolExecutor(1, "model-changes")
         self._reporting = ThreadPoolExecutor(1, "report")
         self._others = empty()
         service.peers = self
 
     async def follow(self) -> None:
-        """Do what the supervisor says."""
+        """Handle the messages of the supervisor."""
         async for message in self.channel.messages():
             match message:
                 case ["stop", number]:
@@ -153,7 +153,7 @@ class Supervised(Peers):
             if change == "load":
                 self._service.repository.get(name)
         except ModelNotFoundError:
-            pass  # A model that is not there is unloaded. The worker that got the request reports a load in vain.
+            pass  # To unload a missing model is no error. A failed load is reported by the worker that got the request.
         except Exception as failure:
             error = str(failure)
             log.warning("cannot %s model %s: %s", change, name, error)
@@ -161,7 +161,7 @@ class Supervised(Peers):
 
 
 def _end_with_supervisor(channel: int, grace: int) -> None:
-    """End this worker when the supervisor has ended, because nothing else would. This runs in a thread of its own."""
+    """Wait on a thread until the supervisor has ended, and then end this worker. Nothing else would end it."""
     poll = select.poll()
     poll.register(channel, 0)
     poll.poll()  # Returns when the other end is closed.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
-"""The request that this task handles: its ``request_id``, and its ``trace_id`` if the caller sent one."""
+"""The request that this task handles: its ``request_id``, and its ``trace_id`` if the client sent one."""
 
 
 class JsonLines(logging.Formatter):

@@ -24,7 +24,7 @@ SECONDS_BUCKETS = (
 )
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-# Why the server ends a connection or rejects a request below the application.
+# Why the server closes a connection or rejects a request before it reaches the application.
 CLOSE_REASONS = (
     *("malformed", "incomplete", "head_too_large", "body_too_large"),
     *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes"),
@@ -36,7 +36,7 @@ class Metrics:
     """The series of one application in this process."""
 
     def __init__(self) -> None:
-        # Otherwise every series would have a second one with the time of its creation.
+        # By default each series gets a second series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         version = ["model", "version"]
@@ -59,7 +59,7 @@ class Metrics:
         )
         self.closed_connections = Counter(
             "mnist_closed_connections",
-            "Connections that the server ended because of what the client did, by reason.",
+            "Connections that the server closed because of a limit or an invalid request, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -107,9 +107,8 @@ class Metrics:
         )
         self.repository_scanned = Gauge(
             "mnist_repository_scan_timestamp_seconds",
-            "End of the last scan of the repository, in seconds since 1970; of several workers the oldest.",
+            "Time of the last scan of the repository, in seconds since 1970; with several workers, the oldest time.",
             registry=registry,
-            multiprocess_mode="livemin",
         )
         self.repository_errors = Counter(
             "mnist_repository_errors",
@@ -118,7 +117,7 @@ class Metrics:
         )
         self.background_failures = Counter(
             "mnist_background_failures",
-            "Failures of a background task, which goes on: scan, count or keys.",
+            "Failures of the background tasks scan, count and keys. A task that fails is tried again.",
             ["task"],
             registry=registry,
         )
@@ -138,7 +137,7 @@ class Metrics:
             registry=registry,
         )
         # Only the supervisor counts this series. It stays 0 in every worker.
-        Counter(WORKER_DEATHS, "Workers that ended although the service did not stop.", registry=registry)
+        Counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.", registry=registry)
 
     def snapshot(self) -> Snapshot:
         """Return the series of this worker as plain data."""

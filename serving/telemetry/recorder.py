@@ -29,11 +29,11 @@ MAX_NOTES = 64
 # Notes are counted at least this often, in seconds, so that a scrape of another worker includes them.
 COUNT_INTERVAL = 0.25
 
-# Any other method counts as "other", so that a caller cannot create series by making up methods.
+# Any other method counts as "other", so that a client cannot create series by making up methods.
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 REJECTED_STATUSES = frozenset({401, 403, 413, 429, 503, 504})
 # A rejection takes nearly no time. If it were timed, the percentiles would fall while the overload rises. A request
-# beyond its deadline is timed, because its caller has waited.
+# beyond its deadline is timed, because its client has waited.
 UNTIMED_STATUSES = REJECTED_STATUSES - {504}
 
 K = TypeVar("K")
@@ -113,7 +113,7 @@ class Recorder:
         self._metrics.failures.labels(model.name, model.version).inc()
 
     def closed(self, reason: str) -> None:
-        """Count a connection that the server ended; ``reason`` is one of metrics.CLOSE_REASONS."""
+        """Count a connection that the server closed; ``reason`` is one of metrics.CLOSE_REASONS."""
         self._metrics.closed_connections.labels(reason).inc()
 
     def model_changed(self, kind: Literal["loaded", "dropped", "rejected"], name: str, version: str) -> None:

@@ -1,6 +1,6 @@
 """The series of one worker as plain data, which workers send each other as JSON, and the sums over several workers.
 
-This file imports no library, because the supervisor uses it and shall stay small.
+This file imports no library, because the supervisor uses it and must need little memory.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TypedDict
 
 WORKER_DEATHS = "mnist_worker_deaths"
 
-# The gauges that are no sums of all running workers: the largest value of all workers, also of those that have ended,
-# and the smallest value of the running workers.
+# Most gauges are added up over the running workers. Of a gauge in LATEST, the largest value counts, and workers that
+# have ended count too. Of a gauge in OLDEST, the smallest value of the running workers counts.
 LATEST = frozenset({"mnist_last_prediction_timestamp_seconds"})
 OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds"})
 
@@ -48,13 +48,13 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
 
 
 def lasting(snapshot: Snapshot) -> Snapshot:
-    """Return what remains of a worker that has ended: everything but its requests in flight and the like."""
+    """Return what still counts when a worker has ended: all counters, and the gauges in LATEST."""
     latest = {key: value for key, value in snapshot["gauges"].items() if _family(key) in LATEST}
     return {"counters": snapshot["counters"], "gauges": latest}
 
 
 def deaths(count: int) -> Snapshot:
-    """Return the snapshot that tells how many workers have died."""
+    """Return a snapshot with the number of workers that have died."""
     return {"counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}, "gauges": {}}
 
 

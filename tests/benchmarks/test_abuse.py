@@ -106,7 +106,7 @@ def test_broken_budget_is_named(members, budget):
     assert result(**members).row().endswith(f"| {budget} |")
 
 
-def test_fault_is_a_5xx_that_does_not_say_try_again():
+def test_fault_is_a_5xx_other_than_busy_too_late_and_disk_full():
     assert [status for status in ("200", "429", "500", "502", "503", "504", "507", "closed") if is_fault(status)] == [
         "500",
         "502",
@@ -136,7 +136,7 @@ def test_watchdog_measures_the_longest_step_and_tells_where_it_was(tmp_path):
     assert "in work" in file.with_suffix(".where").read_text()
 
 
-def test_many_short_steps_are_no_long_one(tmp_path):
+def test_many_short_steps_do_not_count_as_a_long_one(tmp_path):
     file = tmp_path / "watch"
     file.write_bytes(bytes(16))
 

@@ -181,7 +181,7 @@ def test_containers_have_no_privileges_and_cannot_write(stack, url, engine):
         assert re.search(r"Seccomp:\s+2$", status, re.MULTILINE), "no filter of system calls"
         assert not re.search(r"^Uid:\s+0\b", status, re.MULTILINE)
     replica = stack.replicas()[0]
-    # The engine's own profile allows this system call, ours does not.
+    # The engine's default profile allows this system call. The service's profile does not.
     program = "import ctypes; print(ctypes.CDLL(None).inotify_init())"
     assert engine.docker("exec", replica, "python", "-c", program) == "-1"
     for place in "/", "/opt/venv", "/models", "/models/mnist/1":

@@ -1,4 +1,4 @@
-"""The profile of system calls: the service works under it, and what an intruder would call fails."""
+"""The profile of system calls: the service works under it, and the system calls of an intruder fail."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Run a fuzz target under Atheris: python -m tests.fuzz TARGET [OPTIONS OF libFuzzer]
 
-``make fuzz`` runs every target for a minute. Atheris changes inputs of ``tests/fuzz/corpus/TARGET`` and watches which
-lines of Python they reach. It keeps the inputs that reach new ones in ``runs/fuzz/TARGET``, so that the next run goes
-on from there.
+``make fuzz`` runs every target for a minute. Atheris changes inputs of ``tests/fuzz/corpus/TARGET`` and records which
+lines of Python they reach. It keeps the inputs that reach new lines in ``runs/fuzz/TARGET``, and the next run starts
+from them.
 
 When an input fails, Atheris prints the traceback and writes the input to a file, whose name it prints. Then:
 
-1. Move this file to ``tests/fuzz/corpus/TARGET``, under a name that says what is wrong in it. From now on
-   ``tests/fuzz/test_targets.py`` sends it, and fails.
+1. Move this file to ``tests/fuzz/corpus/TARGET``, under a name that says what is wrong with it. From now on
+   ``tests/fuzz/test_targets.py`` sends it, and fails until the service is fixed.
 2. Make it as small as you can, and fix the service for all inputs of its kind.
 3. Write a test of the right response beside the other tests of the code that you fixed.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 CORPUS = Path(__file__).parent / "corpus"
 KEPT = Path("runs/fuzz")
 
-# The packages that parse foreign bytes in Python. More would cost time at the start and in each run.
+# The packages that parse untrusted bytes in Python. Further packages would make the start and each run slower.
 INSTRUMENTED = ["serving", "multipart", "PIL", "uvicorn"]
 
 # libFuzzer takes the last value of an option, so the command line wins over these.

@@ -1,4 +1,4 @@
-"""Send the application one request that may be anything, and check what every response must be."""
+"""Send the application a request that may be anything, and check the rules for every response."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import httptools
 from serving.api.app import create_app
 from serving.settings import Settings
 
-# What a header can be once the server has parsed it.
+# What the server accepts as a header and a target.
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 FORBIDDEN_IN_TARGET = re.compile(rb"[\x00-\x20\x7f-\xff]")
 
-# A fault of the service is any 5xx but: no such model now, too late, the disk is full.
+# Other 5xx are a fault of the service. These are not: the model is unavailable, the deadline passed, the disk is full.
 REASONABLE = {503, 504, 507}
 
 # Processor time for one input, in seconds. Other programs on the machine do not change it.
 QUICK = 1.0
-# For pictures, the service has a budget of its own: --work-timeout, and a second.
+# For pictures, the budget of the service is --work-timeout and one second more.
 LONGEST = Settings.work_timeout + 1
 
 
@@ -41,7 +41,7 @@ class Reply(NamedTuple):
 
 
 class NoErrors(logging.Handler):
-    """Inside ``with NoErrors()``, the service must not log an error. No request may be the cause of one."""
+    """Fails if the service logs an error inside ``with NoErrors()``. No request may cause an error."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -104,7 +104,7 @@ def reply(request: bytes, limit: float = QUICK, **settings: object) -> Reply | N
 
 
 def parsed(request: bytes) -> tuple[dict | None, bytes]:
-    """Return the ASGI scope and the body of a request, as uvicorn makes them."""
+    """Return the ASGI scope that uvicorn would make of a request, and the body; no scope if uvicorn would reject it."""
     head, _, body = request.partition(b"\n\n")
     line, *fields = head.split(b"\n")
     method, _, target = line.partition(b" ")

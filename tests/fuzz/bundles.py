@@ -23,7 +23,7 @@ PACKAGED = RELEASE / "mnist" / "1"
 
 @functools.cache
 def classifier() -> Classifier:
-    """Return the session of the packaged model. To make one for each input would take most of the time."""
+    """Return the session of the packaged model. A new session for each input would take most of the time."""
     return Classifier(PACKAGED / bundle.ONNX)
 
 
@@ -44,7 +44,7 @@ def manifest() -> dict:
 
 
 def load(**files: bytes) -> None:
-    """Write the files into the bundle and load it. It loads, or it is rejected with a BundleError."""
+    """Write the files into the bundle and load it. The only error allowed is BundleError."""
     for name, content in files.items():
         (folder() / name).write_bytes(content)
     session = mock.patch.object(model, "Classifier", return_value=classifier())

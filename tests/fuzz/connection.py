@@ -1,4 +1,4 @@
-"""Feed one connection of the server bytes that may be anything, and check that it survives them."""
+"""Send one connection of the server bytes that may be anything, and check that nothing fails."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.fuzz.application import LONGEST, NoErrors, application, event_loop, w
 
 # A place in an input where one packet ends and the next one begins.
 CUT = b"<cut>"
-# Turns of the loop after each packet: more than any request needs that is not waiting for its body.
+# Turns of the event loop after each packet. A whole request needs fewer.
 TURNS = 20
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written. Like a real transport, it tells its protocol when it is closed."""
+    """Keeps the bytes that are written. Like a real transport, it calls its protocol when it is closed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -81,7 +81,6 @@ async def _feed(packets: list[bytes]) -> bytes:
     loop = asyncio.get_running_loop()
     before = len([timer for timer in loop._scheduled if not timer.cancelled()])
     config = loaded_configuration()
-    # The class that run.py starts, which may be uvicorn's own.
     server = run.Server(config)
     protocol = config.http_protocol_class(config, server.server_state, {})
     transport = Transport(loop)

@@ -1,4 +1,4 @@
-"""Make checksums right again. A changed input would otherwise be rejected before it reaches the code behind them."""
+"""Correct the checksums of changed inputs. With wrong checksums, they would not reach the code behind the check."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The fuzz targets: for each parser of foreign bytes, a function that gives it an input and checks what comes back.
+"""The fuzz targets: for each parser of untrusted bytes, a function that sends it an input and checks the result.
 
-An input of a target is what stands at the place of the dots:
+In this list, the dots stand for the input:
 
     pictures     POST /predict with a picture: ...
     forms        POST /predict with a Content-Type ... and, after an empty line, a body

@@ -1,4 +1,4 @@
-"""Every input of the corpora gets a right response, and so do the inputs that Atheris makes of them in some seconds."""
+"""Every input of the corpora is handled without a fault, and so are the inputs that Atheris derives from them."""
 
 from __future__ import annotations
 

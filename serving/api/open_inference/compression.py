@@ -59,7 +59,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def compress(content: bytes, accept_encoding: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Return a response body in an encoding that the caller accepts, and the headers that say so."""
+    """Return a response body in an encoding that the client accepts, and the headers that say so."""
     if len(content) < MIN_BYTES or not accept_encoding:
         return content, []
     encoding = preferred_encoding(accept_encoding)

@@ -52,7 +52,7 @@ class RequestInput(msgspec.Struct):
 
 
 class RequestOutput(msgspec.Struct):
-    """An output that the caller requests."""
+    """An output that the client requests."""
 
     name: str
     parameters: OutputParameters | None = None
@@ -132,7 +132,7 @@ class IndexRequest(msgspec.Struct):
 
 
 class LoadRequest(msgspec.Struct):
-    """A request to load a model. Triton's parameters ``config`` and ``file:<path>`` would bring another model along."""
+    """A request to load a model. With Triton's parameters ``config`` and ``file:<path>``, it brings its own model."""
 
     parameters: dict[str, Any] | None = None
 

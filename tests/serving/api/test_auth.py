@@ -181,7 +181,7 @@ def test_comments_and_byte_order_marks_are_no_keys(tmp_path, content):
     assert keys_of(predict_keys_file=written(tmp_path / "keys", content)).prediction == digests("one", "two")
 
 
-def test_number_sign_and_comma_within_a_key_of_a_file_belong_to_it(tmp_path):
+def test_number_sign_and_comma_in_a_key_of_a_file_belong_to_the_key(tmp_path):
     file = written(tmp_path / "keys", "a#b\na,b\n\u00e4\n".encode())
     assert keys_of(predict_keys_file=file).prediction == digests("a#b", "a,b", "\u00e4")
 
@@ -233,7 +233,7 @@ def test_key_file_that_cannot_be_read_again_keeps_the_former_keys(tmp_path, capl
         keys.look()
         assert keys.prediction == old
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
-    # One line for each new reason, not one for each look.
+    # One line for each new reason, not one for each check.
     assert 4 <= len(errors) <= 6
     written(file, b"new")
     keys.look()

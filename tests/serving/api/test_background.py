@@ -126,7 +126,7 @@ def test_process_ends_while_a_scan_hangs():
 
 
 def test_process_ends_cleanly_while_a_model_that_never_ends_is_verified(models):
-    """Without care onnxruntime aborts the process, because a thread still runs a session."""
+    """onnxruntime aborts a process that ends while a thread runs a session."""
     with (
         service("--repository", models, "--poll", "0.02", "--drain", "0") as (url, process),
         httpx.Client(base_url=url, timeout=60) as client,

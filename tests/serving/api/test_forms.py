@@ -135,7 +135,7 @@ def test_headers_of_a_part_are_bounded(header):
 
 
 @pytest.mark.parametrize("boundary", ["", '""', "b" * (MAX_BOUNDARY + 1), "\u00e4" * (MAX_BOUNDARY + 1)])
-def test_boundary_has_a_length(boundary):
+def test_length_of_the_boundary_is_limited(boundary):
     with pytest.raises(InputError, match="boundary"):
         files(form(part(b"x")), kind=f"multipart/form-data; boundary={boundary}")
 

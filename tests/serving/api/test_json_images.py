@@ -1,4 +1,4 @@
-"""Images in JSON are cut out of the text one at a time, whatever the text is."""
+"""Images in JSON are decoded one at a time, and any text gets a result or an error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_empty_list_has_no_image():
     assert pixels_of(b"[]", "$", 1) == pixels_of(b"[ \n ]", "$", 1) == b""
 
 
-def test_image_has_a_largest_text():
+def test_text_of_an_image_has_a_limit():
     spaces = b" " * (MAX_IMAGE_TEXT - len(TEXT))
     assert len(pixels_of(b"[" + TEXT.replace(b",", b"," + spaces, 1) + b"]", "$", 1)) == 784
     with pytest.raises(InputError, match="65536 bytes"):

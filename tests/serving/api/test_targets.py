@@ -1,4 +1,4 @@
-"""A resource has one path, and a service has its own host names only."""
+"""Each resource has one path, and a service responds only to its own host names."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ FOREIGN_HOSTS = [
 
 
 @pytest.mark.parametrize("host", LOOPBACK_HOSTS)
-def test_loopback_service_has_the_names_of_loopback(server, host):
+def test_loopback_service_accepts_names_of_loopback(server, host):
     assert status_of(server, "GET", "/v2", f"host: {host}")[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/v2", "/", "/predict", "/metrics", "/v2/models/mnist/infer", "/nowhere"])
-def test_loopback_service_rejects_the_page_of_a_stranger(server, path):
+def test_loopback_service_rejects_other_host_names(server, path):
     for host in FOREIGN_HOSTS:
         status, body = status_of(server, "GET", path, f"host: {host}")
         # Litestar and the parser reject some of them earlier.

@@ -1,4 +1,4 @@
-"""Pictures made to exhaust the service. The real process answers each in time, with little memory, and others too."""
+"""Pictures made to exhaust the service. It responds to each in time, with little memory, and to other clients too."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_no_picture_hurts_the_service():
             assert {attacker.result() for attacker in attack} <= {status, 504}, name
 
 
-def test_stuck_decoder_does_not_hold_sigterm():
+def test_stuck_decoder_does_not_delay_shutdown():
     with service("--drain", "0") as (address, process), ThreadPoolExecutor(2) as pool:
         stuck = pool.submit(post, address, slow_pgm())
         while post(address, SMALL) == 200 and not any(children_of(process.pid)):

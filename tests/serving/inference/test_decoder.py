@@ -170,7 +170,7 @@ def test_pictures_that_wait_for_the_process_keep_their_own_deadline():
         (signal.SIGALRM, DeadlineExceededError, "deadline"),  # as the process does itself
     ],
 )
-def test_end_of_the_process_costs_only_the_picture_that_it_decodes(number, error, message):
+def test_end_of_the_process_fails_only_the_picture_that_it_decodes(number, error, message):
     async def use(decodes, decode):
         await decode(LARGE)
         slow = asyncio.create_task(decode(SLOW))
@@ -194,7 +194,7 @@ def test_process_that_cannot_start_is_an_error_of_the_service_and_is_tried_again
     assert with_process(use).reason == "empty"
 
 
-def test_damaged_and_too_large_pictures_are_told_as_such():
+def test_damaged_and_too_large_pictures_have_different_errors():
     async def use(decodes, decode):
         with pytest.raises(PictureError, match="damaged"):
             await decode(LARGE[:500])
@@ -218,7 +218,7 @@ def test_idle_process_ends_and_another_starts(monkeypatch):
     with_process(use)
 
 
-def test_process_that_was_started_in_vain_ends_too(monkeypatch):
+def test_process_that_decoded_no_picture_ends_too(monkeypatch):
     """The first picture's deadline passes while the process starts, and no other picture follows."""
     monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 1.0)
 
@@ -278,7 +278,7 @@ def test_memory_of_the_process_is_limited():
     assert "40000000" in done.stderr
 
 
-def test_want_of_memory_is_told_as_a_picture_that_is_too_large(monkeypatch):
+def test_lack_of_memory_is_reported_as_a_picture_that_is_too_large(monkeypatch):
     def fail(content, max_pixels):
         raise MemoryError
 

@@ -1,4 +1,4 @@
-"""Whatever a published folder holds, it is rejected with a reason, and the other models are served."""
+"""A malformed folder of any kind is rejected with a reason, and the other models stay in service."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_malformed_bundle_is_rejected_and_the_other_model_is_loaded(models, repo
 @pytest.mark.parametrize("make", [graphs.memory_bomb, graphs.growing_loop])
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process by what it has")
 def test_model_that_asks_for_gigabytes_gets_no_more_than_its_limit(models, make):
-    """Otherwise the system would kill the service, and again at each new start."""
+    """Without the limit, the system would kill the service at each start."""
     publish(models, 1, name="other", damage=lambda folder: replace(folder, bundle.ONNX, make()))
     program = f"""if True:
         import re, resource
@@ -308,7 +308,7 @@ def test_digest_of_a_large_file_is_computed_in_pieces(tmp_path):
 
 
 def test_service_starts_beside_malformed_models_and_sees_new_ones(models):
-    """Nothing that is published ends the watch for new versions."""
+    """No published folder ends the search for new versions."""
     damages = {"golden": GOLDEN["empty"], "utf": MANIFEST["not UTF-8"], "deep": MANIFEST["nested deeply"]}
     damages |= {"nul": MANIFEST["NUL in a file name"], "fifo": PLACES["FIFO as model.onnx"]}
     for name, (damage, _) in damages.items():
@@ -376,7 +376,7 @@ def test_responses_show_no_path_of_the_server(models, tmp_path):
     assert json.loads(texts[1])["error"].startswith("model 'other' version 1 is unavailable: other/1 cannot be loaded")
 
 
-def test_certify_is_what_makes_a_changed_file_count(models, repo):
+def test_changed_file_loads_once_it_is_certified(models, repo):
     """Check the helpers of this file: an unchanged file that is certified again still loads."""
     certify(publish(models, 1, name="other"), bundle.GOLDEN)
     assert repo.scan() == [Change("loaded", "mnist", "1"), Change("loaded", "other", "1")]

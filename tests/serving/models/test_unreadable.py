@@ -1,4 +1,4 @@
-"""An error is not absence: what cannot be read for a while is served on. What is replaced is noticed."""
+"""Loaded versions stay in service while their files cannot be read, and replaced files are noticed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def assert_served_on(repository, reason):
 
 
 @pytest.mark.parametrize("path", ["", "mnist", "mnist/1"])
-def test_model_whose_folder_may_not_be_read_is_served_on(models, repository, caplog, path):
+def test_model_whose_folder_may_not_be_read_stays_in_service(models, repository, caplog, path):
     with mode_0(models / path):
         assert_served_on(repository, "Permission denied")
     assert caplog.text.count("Permission denied") == 1
@@ -83,7 +83,7 @@ def test_model_whose_folder_may_not_be_read_is_served_on(models, repository, cap
 
 @pytest.mark.parametrize("path", ["", "mnist", "mnist/1"])
 @pytest.mark.parametrize("kind", ["dangling link", "link to itself", "file", "FIFO"])
-def test_model_with_something_else_in_its_place_is_served_on(models, repository, kind, path):
+def test_model_with_something_else_in_its_place_stays_in_service(models, repository, kind, path):
     place = models / path
     place.rename(models.parent / "away")
     if kind == "file":
@@ -100,7 +100,7 @@ def test_model_with_something_else_in_its_place_is_served_on(models, repository,
 
 
 @pytest.mark.parametrize("function", ["names", "versions"])
-def test_input_error_of_the_disk_is_told_once_and_counted(models, monkeypatch, caplog, function):
+def test_error_of_the_disk_is_logged_once_and_counted(models, monkeypatch, caplog, function):
     caplog.set_level("INFO", "serving")
     with application(repository=models, poll=0.0) as client:
         service = client.app.state.service
@@ -118,9 +118,9 @@ def test_input_error_of_the_disk_is_told_once_and_counted(models, monkeypatch, c
         assert "Input/output error" in entry["reason"]
         assert str(models) not in entry["reason"]
         assert "mnist_repository_errors_total 3.0" in client.get("/metrics").text
-        assert caplog.text.count("what is loaded stays") == 1
+        assert caplog.text.count("the loaded versions stay in service") == 1
         service.scan()
-        assert caplog.text.count("no longer: ") == 1
+        assert caplog.text.count("this error has passed: ") == 1
         assert "mnist_repository_errors_total 3.0" in client.get("/metrics").text
 
 
@@ -184,7 +184,7 @@ def copy_with_times(source, target):
 
 
 @pytest.mark.parametrize("level", ["repository", "model", "version", "files"])
-def test_link_that_is_turned_to_a_folder_of_equal_sizes_and_times_is_noticed(tmp_path, level):
+def test_link_to_another_folder_with_equal_sizes_and_times_is_noticed(tmp_path, level):
     """Kubernetes and many deployment scripts publish in this way."""
     parts = {"repository": "", "model": "mnist", "version": "mnist/1", "files": "mnist/1"}
     link = tmp_path / "models" / parts[level]

@@ -1,4 +1,4 @@
-"""Metadata of a picture file costs nothing, and only its orientation counts."""
+"""Metadata of a picture file is not unpacked, and only its orientation is read."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_file_without_metadata_is_not_copied():
     assert without_metadata(png, "PNG") is png
 
 
-def test_metadata_goes_and_colours_stay():
+def test_metadata_is_removed_and_colours_stay():
     colours = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -17,7 +17,7 @@ import pytest
 
 from serving.api.app import create_app
 from serving.inference.admission import Admission
-from serving.server.limits import REST_SECONDS
+from serving.server.limits import PAUSE_SECONDS
 from serving.settings import Settings
 from tests.serving.server.clients import DIGIT, HEAD, ask, connect, metric, parsed, predict
 from tests.serving.server.test_protocol import served
@@ -179,7 +179,7 @@ def test_rejections_are_counted_and_logged_with_their_reason():
         assert metric(url, 'mnist_closed_connections_total{reason="head_too_large"}') == 1
         assert metric(url, 'mnist_closed_connections_total{reason="write_timeout"}') == 0
         process.terminate()
-        lines = [json.loads(line) for line in process.stderr if "ended connections" in line]
+        lines = [json.loads(line) for line in process.stderr if "closed connections" in line]
     assert sum(line["count"] for line in lines if line["reason"] == "malformed") == 50
     assert {line["reason"] for line in lines} == {"malformed", "head_too_large"}
     # Many rejections in a short time share a line.
@@ -208,7 +208,7 @@ def test_rejected_predictions_are_counted_but_not_timed():
 
 
 def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_busy():
-    """After rejected predictions, their connection rests. Only about four requests are read at a time."""
+    """After a rejected prediction, the connection pauses. Only about four requests are read between two pauses."""
     app = create_app(Settings())
     app.state.service.admission = Admission(0)
     with served(app) as url, connect(url) as connection:
@@ -217,6 +217,6 @@ def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_b
         received, started = b"", time.monotonic()
         while received.count(b"HTTP/1.1 429 ") < 20:
             received += connection.recv(65536)
-        assert time.monotonic() - started >= 3 * REST_SECONDS * 0.9
+        assert time.monotonic() - started >= 3 * PAUSE_SECONDS * 0.9
         with httpx.Client(base_url=url) as client:
             assert client.get("/v2/health/live").status_code == 200

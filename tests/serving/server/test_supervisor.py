@@ -1,4 +1,4 @@
-"""Workers that die, hang, stop or cannot start; what all workers must agree on: real processes, real sockets."""
+"""Workers that die, hang, stop or cannot start, and models and metrics of all workers, with real processes."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_sigterm_makes_all_workers_not_ready_while_one_is_stopped():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_thread_that_works_on_and_on_does_not_hold_sigterm(workers, tmp_path):
+def test_thread_that_keeps_working_does_not_delay_shutdown(workers, tmp_path):
     # Every process of this service has a thread that works for an hour.
     code = "import threading, time; threading.Thread(target=time.sleep, args=(3600,)).start()"
     (tmp_path / "sitecustomize.py").write_text(code)
@@ -269,7 +269,7 @@ def test_ctrl_c_stops_all_workers():
 # Metrics
 
 
-def test_variable_of_the_user_for_files_of_metrics_is_not_used(tmp_path):
+def test_prometheus_multiproc_dir_is_ignored(tmp_path):
     (tmp_path / "counter_1.db").write_bytes(b"")
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     with service("--workers", 2, env=environment) as (url, _), service(env=environment) as (other, _):
@@ -300,7 +300,7 @@ def test_counters_never_fall_from_one_scrape_to_the_next():
         assert counts[-1] > counts[0]
 
 
-def test_metrics_are_there_while_another_worker_is_stopped():
+def test_metrics_respond_while_another_worker_is_stopped():
     with service("--workers", 2) as (url, process):
         until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
         stopped = workers_of(process)[0]

@@ -18,7 +18,7 @@ def test_snapshots_are_added_up():
     assert total([lasting(second), first]) == {"counters": {counter: 5}, "gauges": {gauge: 1, last: 5, scan: 5}}
 
 
-def test_every_gauge_of_a_time_says_how_it_is_added_up():
+def test_every_gauge_with_a_time_has_a_rule_for_several_workers():
     gauges = [family.name for family in Metrics()._registry.collect() if family.type == "gauge"]
     assert {name for name in gauges if name.endswith("_timestamp_seconds")} <= LATEST | OLDEST
 
@@ -49,7 +49,7 @@ def test_text_of_two_workers_has_the_sums_and_the_series_of_both():
     assert found.keys() == values(mine.text([])).keys() | values(other.text([])).keys()
 
 
-def test_text_of_one_worker_is_that_of_the_library():
+def test_text_of_one_worker_equals_the_output_of_the_library():
     metrics = Metrics()
     metrics.requests.labels("/a", "GET", 200).inc()
     assert metrics.text([]) == metrics.text([metrics.snapshot()])

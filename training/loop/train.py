@@ -31,6 +31,7 @@ from training.loop.progress import Progress, epoch_line
 from training.loop.record import finish, write_metrics
 from training.loop.state import State
 from training.loop.step import take_step
+from training.plot_process import PlotProcess
 
 
 def train(
@@ -42,6 +43,7 @@ def train(
     checkpoint_every: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
+    plots: PlotProcess | None = None,
 ) -> Evaluation:
     """Train a network, write the run folder ``output``, and return the evaluation on the test set.
 
@@ -50,6 +52,7 @@ def train(
     Args:
         resume: continue from ``output/last.pt`` if it exists.
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
+        plots: the process that draws the plots, if the caller has started one.
 
     Raises:
         TrainingError: the folder holds another run, or the loss is no longer finite.
@@ -107,4 +110,5 @@ def train(
         state.save(last)
         write_metrics(output, state.history)
         progress.line(epoch_line(row, config.epochs))
-    return finish(state, splits, output, target)
+    with plots or PlotProcess() as plots:
+        return finish(state, splits, output, target, plots, progress)

@@ -51,9 +51,7 @@ def finish(
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))
     draw_results(plots, output, state.history, test, splits)
-    calibration = calibrate(
-        network, splits, state.config.seed_for("calibration"), list(state.fonts), progress.stage
-    )
+    calibration = calibrate(network, splits, state.config.seed_for("calibration"), list(state.fonts), progress.stage)
     calibrated = calibration.applied(test)
     probabilities = calibrated.logits.softmax(dim=1)
     plots.draw(

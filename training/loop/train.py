@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.batches import batches
 from training.loop.errors import DivergedError, TrainingError
+from training.loop.lock import locked
 from training.loop.optimizers import rate_at
 from training.loop.progress import Progress, epoch_line
 from training.loop.record import finish, write_metrics
@@ -55,18 +57,32 @@ def train(
         plots: the process that draws the plots, if the caller has started one.
 
     Raises:
-        TrainingError: the folder holds another run, or the loss is no longer finite.
+        TrainingError: the folder holds another run, another process trains there, or the loss is no longer finite.
         CheckpointError: the checkpoint to resume from, a teacher or a file of the teacher cache is damaged.
         OSError: a file could not be written. The previous checkpoint is still there.
     """
-    last, target = output / "last.pt", torch.device(device)
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
+        return _train(config, splits, output, resume, checkpoint_every, torch.device(device), progress, plots)
+
+
+def _train(
+    config: TrainConfig,
+    splits: Splits,
+    output: Path,
+    resume: bool,
+    checkpoint_every: int,
+    target: torch.device,
+    progress: Progress | None,
+    plots: PlotProcess,
+) -> Evaluation:
+    last = output / "last.pt"
     progress = progress or Progress(None)
     if last.exists() and not resume:
         raise TrainingError(
             f"--output {output}: already holds a run; add --resume to continue it, or name another --output."
         )
     state = State.new(config, target)
-    output.mkdir(parents=True, exist_ok=True)
     if last.exists():
         state.load(last)
     if not distributed.agree(state.step, target):
@@ -110,5 +126,4 @@ def train(
         state.save(last)
         write_metrics(output, state.history)
         progress.line(epoch_line(row, config.epochs))
-    with plots or PlotProcess() as plots:
-        return finish(state, splits, output, target, plots, progress)
+    return finish(state, splits, output, target, plots, progress)

@@ -1,15 +1,16 @@
 """Draw plots in a process of their own, while this one goes on.
 
-The process starts early, so that it imports matplotlib while this process imports torch. It reads the calls of functions
-of :mod:`training.plots` from its standard input and ends with that input.
+The process starts early, so that it imports matplotlib while this process imports torch. It reads calls of functions of
+:mod:`training.plots` from its standard input and ends with that input.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import subprocess
 import sys
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, cast
 
 
 class PlotProcess:
@@ -20,18 +21,16 @@ class PlotProcess:
     """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=None
-        )
+        command = [sys.executable, "-m", __name__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
 
     def draw(self, function: str, *arguments: Any) -> None:
         """Call the function of this name in :mod:`training.plots` with ``arguments``, and do not wait for it."""
-        assert self._process.stdin is not None
-        try:
-            pickle.dump((function, arguments), self._process.stdin)
-            self._process.stdin.flush()
-        except BrokenPipeError:  # The process has failed; finish() says why.
-            pass
+        pipe = cast("BinaryIO", self._process.stdin)
+        # If the process has failed, finish() says why.
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump((function, arguments), pipe)
+            pipe.flush()
 
     def finish(self) -> None:
         """Wait until every plot is drawn."""
@@ -57,7 +56,7 @@ def main() -> None:
 
     while True:
         try:
-            function, arguments = pickle.load(sys.stdin.buffer)
+            function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent process)
         except EOFError:
             return
         getattr(plots, function)(*arguments)

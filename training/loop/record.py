@@ -24,7 +24,6 @@ from training.networks import Network, parameter_count
 from training.plot_process import PlotProcess
 from training.trust.calibrate import Calibration, calibrate
 
-
 # How many of the worst mistakes are drawn.
 MISTAKES = 32
 

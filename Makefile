@@ -12,7 +12,7 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/api/open_inference/test_clients.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test check check-lowest bench examples
+.PHONY: help setup run serve test fuzz check check-lowest bench examples
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,6 +47,10 @@ serve: $(SERVE_VENV)/.complete  ## serve the packaged model, without installing 
 
 test: setup  ## run the tests
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+# A target ends with an error as soon as an input fails. tests/fuzz/__main__.py says what to do with the input.
+fuzz: setup  ## look for bytes that break a parser, with each target of tests/fuzz for a minute
+	set -e; for target in $$(ls tests/fuzz/corpus); do $(BIN)/python -m tests.fuzz $$target -max_total_time=60; done
 
 check: setup  ## run ruff and mypy
 	$(BIN)/ruff check .

@@ -1,180 +1,247 @@
-"""Send 100,000 hostile requests and, at the same time, valid ones. Report what the service did.
+"""Attack the service in every way that benchmarks/attacks.py knows, and print what each attack did to it.
 
-    python -m benchmarks.abuse [--requests 100000] [--seed 0] [--save benchmarks/results/abuse.md]
+    python -m benchmarks.abuse [--seconds 4] [--requests 10000] [--attack NAME]... [--save benchmarks/results/abuse.md]
 
-Memory varies with the requests in flight, so it is read a hundred times. The median of the last ten readings is
-compared with the median of the second ten. The first ten do not count, because the service runs most of its code for
-the first time then.
+Each attack runs against a service of its own, with one worker, at full strength for some seconds. Beside it, good
+requests are sent, each kind over its own connection. The budgets are the constants below. The command ends with status
+1 if an attack breaks one. The row "nothing" has only the good requests, and shows what the machine itself costs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import statistics
+import contextlib
+import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
-import numpy as np
 import uvloop
 
-from benchmarks.harness import Request, golden_digits, run_service, service_conditions
-from benchmarks.hostile import hostile_requests
+from benchmarks import footprint, watched
+from benchmarks.attacks import ATTACKS, RANDOM, described, run_random, summary
+from benchmarks.bystanders import Bystander, bystanders
+from benchmarks.clients import Outcome
+from benchmarks.harness import Server, free_port, run_server, service_conditions
 from benchmarks.report import tell
 
-# Seconds to wait for a response. A request that has none after this time is a failure of the service.
-TIMEOUT = 60.0
+# The largest memory of a worker, its processes and its temporary files, in MB.
+MEMORY = 256
+# The longest time for which one request may keep the event loop, in seconds.
+BLOCKED = 0.050
+# The longest time for which the service may work on a request: its default --work-timeout, and a second.
+WORK = 6.0
+# The longest time until a good request has its right response, in seconds.
+GOOD = 1.0
+
+# Seconds to wait for a service that still works after the attack, and for one that has to stop.
+LONGEST_WORK = 2 * WORK
+LONGEST_STOP = 10.0
+
+COLUMNS = (
+    *("attack", "memory (MB)", "memory after", "loop blocked (ms)", "loop late (ms)", "slowest response (s)"),
+    *("busy after (s)", "slowest good request (s)", "good requests: right, rejected, lost, wrong"),
+    *("responses to the attack", "over budget"),
+)
+
+TEXT = f"""\
+Budgets: {MEMORY} MB of memory; {BLOCKED * 1000:.0f} ms for which one request blocks the event loop; {WORK:.0f} s until
+the response, and until the service is idle after the attack; {GOOD:.0f} s until a good request has its right response,
+rejected tries included.
+"""
 
 
-@dataclass
-class Outcome:
-    """What the service did."""
+@dataclass(frozen=True)
+class Result:
+    """What an attack did to the service. Times are in seconds, memory in MB."""
 
-    statuses: Counter[str] = field(default_factory=Counter)
-    """Hostile requests by status of the response; "closed" if the service closed the connection without a response."""
-    failures: list[tuple[str, str, bytes]] = field(default_factory=list)
-    """Kind of each hostile request that made the service fail, how it failed, and what was sent."""
-    right: int = 0
-    """Valid requests with the right prediction."""
-    wrong: list[bytes] = field(default_factory=list)
-    """Responses to valid requests that were not the right prediction."""
+    name: str
+    memory: float
+    memory_after: float
+    blocked: float
+    late: float
+    busy: float
+    alive: bool
+    outcome: Outcome
+    good: Sequence[Bystander]
+    where: str
+    """The stack of the step that kept the event loop for longest."""
+
+    @property
+    def slowest(self) -> float:
+        return max(self.outcome.seconds.values(), default=0.0)
+
+    @property
+    def slowest_good(self) -> float:
+        return max(each.longest for each in self.good)
+
+    def broken(self) -> list[str]:
+        """Return the names of the budgets that the attack broke."""
+        rules = {
+            "died": not self.alive,
+            "memory": self.memory > MEMORY,
+            "event loop": self.blocked > BLOCKED,
+            "work": max(self.slowest, self.busy) > WORK,
+            "good requests late": self.slowest_good > GOOD,
+            "good requests wrong": any(each.wrong or not each.right for each in self.good),
+            "responses": bool(self.outcome.failures),
+        }
+        return [name for name, is_broken in rules.items() if is_broken]
+
+    def row(self) -> str:
+        good = " ".join(str(sum(values)) for values in zip(*map(counts, self.good), strict=True))
+        cells = [
+            self.name,
+            f"{self.memory:.0f}",
+            f"{self.memory_after:.0f}",
+            f"{self.blocked * 1000:.0f}",
+            f"{self.late * 1000:.0f}",
+            f"{self.slowest:.1f}",
+            f"{self.busy:.1f}",
+            f"{self.slowest_good:.2f}",
+            good,
+            summary(self.outcome),
+            ", ".join(self.broken()) or "no",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    def details(self) -> Iterator[str]:
+        """Yield what a person needs to find the causes of the broken budgets."""
+        broken = self.broken()
+        yield from (f"{name}: {seconds:.1f} s" for name, seconds in self.outcome.seconds.items() if seconds > WORK)
+        if "event loop" in broken and self.where:
+            yield f"the event loop was blocked here for {self.where}"
+        yield from described(self.outcome.failures)
+        for each in self.good:
+            if each.wrong or each.longest > GOOD:
+                yield f"good request, {each.name}: {each.longest:.1f} s, wrong: {each.wrong[:2]}"
 
 
-async def status_of(host: str, port: int, content: bytes) -> str:
-    """Send ``content`` over a new connection and return the status of the response, or "closed"."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(content)
-        # The service must notice that the client closes its side, even if the request is not complete.
-        writer.write_eof()
-        response = await reader.read(65536)
-        # "100 Continue" comes before the response itself.
-        while (
-            response.startswith(b"HTTP/1.1 100") and response.endswith(b"\r\n\r\n") and response.count(b"HTTP/1.1") == 1
-        ):
-            more = await reader.read(65536)
-            if not more:
-                break
-            response = more
-        return response[9:12].decode("latin-1") if response.startswith(b"HTTP/1.1 ") else "closed"
-    except ConnectionError:
-        return "closed"
-    finally:
-        writer.close()
+def counts(each: Bystander) -> tuple[int, int, int, int]:
+    return each.right, each.rejected, each.lost, len(each.wrong)
 
 
-async def attack(
-    host: str,
-    port: int,
-    images: np.ndarray,
-    labels: np.ndarray,
-    count: int,
-    *,
-    seed: int = 0,
-    concurrency: int = 12,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Outcome:
-    """Send ``count`` hostile requests and, at the same time, valid ones whose predictions must be right."""
-    outcome = Outcome()
-    requests = hostile_requests(images, seed)
-    sent = 0
+@contextlib.contextmanager
+def watched_service(file: Path) -> Iterator[Server]:
+    """Run the service with the watchdog of its event loop, which writes into ``file``."""
+    port = free_port()
+    command: list[object] = [sys.executable, "-m", "benchmarks.watched", file]
+    options = ["--port", port, "--log-level", "error", "--drain", 0, "--grace", 1]
+    with run_server([*command, *options], port, "/v2/health/ready", stop=LONGEST_STOP) as server:
+        yield server
 
-    async def send_hostile() -> None:
-        nonlocal sent
-        while sent < count:
-            sent += 1
-            progress(sent)
-            kind, content = next(requests)
-            try:
-                async with asyncio.timeout(TIMEOUT):
-                    status = await status_of(host, port, content)
-            except TimeoutError:
-                outcome.failures.append((kind, "no response", content))
-                continue
-            outcome.statuses[status] += 1
-            if status.startswith("5") or not (status.isdigit() or status == "closed"):
-                outcome.failures.append((kind, status, content))
 
-    async def send_valid() -> None:
-        number = 0
-        reader, writer = await asyncio.open_connection(host, port)
-        while sent < count:
-            number = (number + 1) % len(images)
-            writer.write(Request("/predict", "application/octet-stream", images[number].tobytes()).as_bytes())
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"\r\ncontent-length: ")[1].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            # The hostile requests are a load, so the service may reject valid requests with 429.
-            if head[9:12] == b"429":
-                continue
-            if head[9:12] == b"200" and json.loads(body)["predictions"][0]["digit"] == labels[number]:
-                outcome.right += 1
-            else:
-                outcome.wrong.append(head + body)
-        writer.close()
+# The attack runs in a process of its own, so that it delays neither the good requests nor the measurement.
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(send_hostile())
-        for _ in range(2):
-            group.create_task(send_valid())
-    return outcome
+
+def be_attacker() -> None:
+    os.nice(5)
+    use_last_core()
+
+
+def use_last_core() -> None:
+    """Keep this process off the first core, which the service has for itself."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[1:] or cores)
+
+
+_prepared: dict[str, list[tuple[str, bytes]]] = {}
+
+
+def prepare(name: str) -> None:
+    if name != RANDOM:
+        _prepared[name] = ATTACKS[name].prepared()
+
+
+def attack(name: str, port: int, seconds: float, count: int, seed: int) -> Outcome:
+    """Run an attack and return what the service did."""
+    if name == RANDOM:
+        return uvloop.run(run_random(port, count, seed))
+    return uvloop.run(ATTACKS[name].run(port, _prepared.pop(name), seconds))
+
+
+async def good_requests_beside(port: int, attacking: asyncio.Future[Outcome]) -> tuple[Outcome, list[Bystander]]:
+    """Send good requests until the attack is over."""
+    good = bystanders()
+    tasks = [asyncio.create_task(each.stay(port)) for each in good]
+    outcome = await attacking
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    return outcome, good
+
+
+def measure(pool: ProcessPoolExecutor, name: str, seconds: float, count: int, seed: int) -> Result:
+    """Start a service, attack it, and return what happened."""
+    pool.submit(prepare, name).result()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "watch"
+        with watched_service(file) as service:
+
+            async def phase() -> tuple[Outcome, list[Bystander]]:
+                arguments = (name, service.port, seconds, count, seed)
+                attacking = asyncio.wrap_future(pool.submit(attack, *arguments))
+                return await good_requests_beside(service.port, attacking)
+
+            watched.reset(file)
+            with footprint.Footprint(service.pid) as held:
+                outcome, good = uvloop.run(phase())
+            late, blocked = watched.read(file)
+            busy = footprint.seconds_until_idle(service.pid, LONGEST_WORK)
+            alive = footprint.resident(service.pid) > 0
+            after = sum(map(footprint.resident, footprint.family(service.pid)))
+            where = file.with_suffix(".where")
+            text = where.read_text() if where.exists() else ""
+    return Result(name, held.largest, after, blocked, late, busy, alive, outcome, good, text)
 
 
 @click.command()
+@click.option("--seconds", default=4.0, show_default=True, help="Duration of each attack.")
 @click.option(
     "--requests",
-    default=100_000,
+    default=10_000,
     show_default=True,
     type=click.IntRange(min=100),
-    help="Number of hostile requests to send.",
+    help=f"Number of hostile requests in the attack {RANDOM!r}.",
 )
-@click.option("--seed", default=0, show_default=True, help="Random seed of the hostile requests.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of these requests.")
+@click.option(
+    "--attack",
+    "names",
+    multiple=True,
+    type=click.Choice([*ATTACKS, RANDOM]),
+    help="Run only this attack. The option may be repeated.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too.")
-def main(requests: int, seed: int, save: Path | None) -> None:
-    """Send hostile requests and print a table; exit with status 1 if the service failed in any way."""
-    images, labels = golden_digits()
-    memory: list[float] = []
-    with run_service() as service:
-        started = time.perf_counter()
-
-        def progress(sent: int) -> None:
-            if sent % (requests // 100) == 0:
-                memory.append(service.memory())
-                if sent % (requests // 10) == 0:
-                    click.echo(f"{sent} requests, {memory[-1]:.1f} MB, {time.perf_counter() - started:.0f} s", err=True)
-
-        outcome = uvloop.run(attack("127.0.0.1", service.port, images, labels, requests, seed=seed, progress=progress))
-        seconds = time.perf_counter() - started
-    first, last = statistics.median(memory[10:20]), statistics.median(memory[-10:])
-    rate = (requests + outcome.right) / 3600
+def main(seconds: float, requests: int, seed: int, names: Sequence[str], save: Path | None) -> None:
+    """Attack the service and print a table; exit with status 1 if an attack broke a budget."""
+    conditions = service_conditions("clients")
+    use_last_core()
+    results = []
+    with ProcessPoolExecutor(1, get_context("spawn"), be_attacker) as pool:
+        for name in names or [*ATTACKS, RANDOM]:
+            result = measure(pool, name, seconds, requests, seed)
+            results.append(result)
+            click.echo(result.row(), err=True)
+            for line in result.details():
+                click.echo(f"    {line}".rstrip().replace("\n", "\n    "), err=True)
     lines = [
-        service_conditions("clients"),
+        conditions,
         "",
-        f"{requests} hostile requests and {outcome.right} valid ones in {seconds:.0f} s. "
-        f"A service with {rate:.0f} requests per second gets as many in an hour.",
+        TEXT,
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+        *(result.row() for result in results),
         "",
-        "| response status | hostile requests |",
-        "|---|---|",
-        *(f"| {status} | {count} |" for status, count in sorted(outcome.statuses.items())),
-        "",
-        '"closed": the service closed the connection without a response.',
-        "",
-        "- failures (hostile requests with a status of 500 or above, or still without a response after "
-        f"{TIMEOUT:.0f} s): {len(outcome.failures)}",
-        f"- valid requests with a wrong response: {len(outcome.wrong)}",
-        f"- memory: {first:.1f} MB in the second tenth of the run, {last:.1f} MB in the last tenth "
-        f"({last / first - 1:+.1%}), at most {max(memory):.1f} MB",
+        'Responses by status: "closed" if the service closed the connection without one, "none" if there was none.',
     ]
     tell(lines, save)
-    for kind, failure, content in outcome.failures[:10]:
-        click.echo(f"{kind}: {failure}: {content[:300]!r}", err=True)
-    sys.exit(bool(outcome.failures or outcome.wrong))
+    sys.exit(any(result.broken() for result in results))
 
 
 if __name__ == "__main__":

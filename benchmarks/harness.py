@@ -52,7 +52,7 @@ class Request:
 
     def as_bytes(self) -> bytes:
         """Return the request as it is sent over a connection."""
-        lines = [f"POST {self.path} HTTP/1.1", "host: benchmark", f"content-type: {self.content_type}"]
+        lines = [f"POST {self.path} HTTP/1.1", "host: localhost", f"content-type: {self.content_type}"]
         lines += [f"content-length: {len(self.body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
@@ -81,9 +81,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def run_server(
-    command: list[object], port: int, ready: str = "/", folder: Path = ROOT, **environment: str
+    command: list[object], port: int, ready: str = "/", folder: Path = ROOT, stop: float = 60, **environment: str
 ) -> Iterator[Server]:
-    """Run a server on core 0, with the Python packages in ``folder``, and wait until the path ``ready`` responds."""
+    """Run a server on core 0, with the Python packages in ``folder``, and wait until the path ``ready`` responds.
+
+    At the end the server gets SIGTERM. If it has not ended after ``stop`` seconds, it is killed.
+    """
     line = ["taskset", "-c", "0", *map(str, command)]
     environment = os.environ | {"PYTHONPATH": str(folder)} | environment
     started = time.perf_counter()
@@ -102,7 +105,11 @@ def run_server(
         yield Server(port, process.pid, time.perf_counter() - started)
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(stop)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager

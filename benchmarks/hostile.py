@@ -171,7 +171,7 @@ def inference_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
 def http_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
     """Yield requests that break the rules of HTTP."""
     body = image.tobytes()
-    start = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n"
+    start = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\n"
     for length in texts("content lengths"):
         yield start + b"content-length: " + length + b"\r\n\r\n" + body
     for size in [*texts("chunk sizes"), b"310;" + b"e" * 5000]:
@@ -185,12 +185,12 @@ def http_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
     for header in [*texts("headers before a body"), random_id, *long]:
         yield start + header + b"\r\ncontent-length: 784\r\n\r\n" + body
     for method in [*texts("methods"), b"POST" * 1000]:
-        yield method + b" /predict HTTP/1.1\r\nhost: x\r\n\r\n"
+        yield method + b" /predict HTTP/1.1\r\nhost: localhost\r\n\r\n"
     long = [b"/" + b"a" * 20_000, b"/predict?" + b"a=b&" * 4000, b"/v2/models/mnist/versions/" + b"9" * 50]
     for path in [*texts("paths"), *long, b"/?" + b"%" * 50]:
-        yield draw.choice((b"GET ", b"POST ")) + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+        yield draw.choice((b"GET ", b"POST ")) + path + b" HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"
     for version in texts("http versions"):
-        yield b"GET /v2 " + version + b"\r\nhost: x\r\n\r\n"
+        yield b"GET /v2 " + version + b"\r\nhost: localhost\r\n\r\n"
     yield draw.randbytes(draw.randrange(1, 3000))
     # The start of a TLS handshake, and of HTTP/2.
     yield b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + draw.randbytes(500)

@@ -75,7 +75,7 @@ def metric_rows() -> Iterator[list[str]]:
 
     from serving.api.app import create_app
 
-    with TestClient(create_app()) as client:
+    with TestClient(create_app(), base_url="http://127.0.0.1") as client:
         text = client.get("/metrics").text
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     yield ["metric", "type", "meaning"]

@@ -43,7 +43,8 @@ def main(output: Path, save: Path | None) -> None:
     # Serve: the real application handles a request in this process. The graph scales the raw pixels itself.
     digits = splits.test.images[:10].numpy()
     raw = {"content-type": "application/octet-stream"}
-    with TestClient(create_app(Settings(repository=output / "models"))) as client:
+    app = create_app(Settings(repository=output / "models"))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         predictions = client.post("/predict", content=digits.tobytes(), headers=raw).json()["predictions"]
     click.echo(f"served: {[p['digit'] for p in predictions]}, true labels: {splits.test.labels[:10].tolist()}")
     if save:

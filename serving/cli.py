@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import socket
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.errors import BundleError, InputError, SettingsError
-from serving.settings import RELEASE, Settings, described, flag, variable
+from serving.errors import AddressError, BundleError, InputError, SettingsError, WorkerError
+from serving.server import address
+from serving.server.streams import Command, abandon_output, print_output, warn
+from serving.settings import (
+    RELEASE,
+    Settings,
+    described,
+    flag,
+    is_loopback,
+    is_service_link,
+    service_link_warning,
+    variable,
+)
 
 if TYPE_CHECKING:
     from serving.models.model import Model
@@ -32,12 +43,25 @@ Examples:
 """
 
 
+class SettingOption(click.Option):
+    """An option that ignores a variable of its name that Kubernetes has set for another service."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        text = super().resolve_envvar_value(ctx)
+        name = str(self.envvar)
+        if text is not None and is_service_link(name, text):
+            warn(f"WARNING: {service_link_warning(name, text)}")
+            return None
+        return text
+
+
 def settings_options(command: Any) -> Any:
     """Give ``command`` a flag and an environment variable for each field of Settings."""
     for name, kind, text in reversed(described()):
         default = getattr(Settings, name, "")
         command = click.option(
             f"{flag(name)}/--no-{flag(name)[2:]}" if kind is bool else flag(name),
+            cls=SettingOption,
             type=click.Path(path_type=Path) if kind is Path else kind,
             default=default,
             show_default="the packaged one" if kind is Path else default != "",
@@ -48,63 +72,66 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-@click.command(epilog=SERVE_EXAMPLES)
+@click.command(cls=Command, epilog=SERVE_EXAMPLES)
 @settings_options
 @click.version_option(package_name="mnist-service")
 def serve(**given: Any) -> None:
     """Serve a model over HTTP."""
-    from serving.api.app import create_app
-    from serving.server import run as server
+    from serving.server import handover
     from serving.telemetry import logs
 
+    # prometheus_client would write the metrics to files in this folder, together with those of other programs.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     try:
-        settings = Settings(**given)
+        settings = handover.lasting(Settings(**given))
         logs.configure(settings.log_level, settings.log_format)
-        app = create_app(settings)
+        (_serve_here if settings.workers == 1 else _serve_with_workers)(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    except BundleError as error:
+    except (BundleError, AddressError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
-    listener = _listen(settings)
-    service = app.state.service
-    if not service.keys.prediction and not _is_loopback(settings.host):
-        click.echo(
-            f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
-            "Set --predict-keys-file, or make sure that only the right people can reach it.",
-            err=True,
-        )
-    model = service.repository.get(settings.model)
-    accuracy = model.bundle.manifest.result.get("test", {}).get("accuracy", 0)
-    click.echo(
-        f"{model.name} version {model.version}: accuracy {accuracy:.2%} on its test set, {model.precision}, "
-        "verified on this CPU"
-    )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    click.echo(f"http://{host}:{listener.getsockname()[1]}  (stop with Ctrl-C)")
-    server.run(settings, listener, app)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    from serving.server.run import BACKLOG
+def _serve_here(settings: Settings) -> None:
+    from serving.api.app import create_app
+    from serving.server import run
 
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    app = create_app(settings)
+    listener = address.listen(settings.host, settings.port)
+    _warn_without_key(settings)
+    _announce(address.url(settings.host, listener), run.description(app))
+    run.run(settings, listener, app)
+
+
+def _serve_with_workers(settings: Settings) -> None:
+    import asyncio
+
+    from serving.server.supervisor import Supervisor
+
+    listener = address.listen(settings.host, settings.port)
+    _warn_without_key(settings)
+    asyncio.run(Supervisor(settings, listener, partial(_announce, address.url(settings.host, listener))).run())
+
+
+def _announce(url: str, description: str) -> None:
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        print_output(f"{description}\n{url}  (stop with Ctrl-C)")
     except OSError as error:
-        raise click.ClickException(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Choose another address with --host or another port with --port."
-        ) from error
+        abandon_output()
+        warn(f"WARNING: cannot write to standard output ({error.strerror}): the service runs on {url}")
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _warn_without_key(settings: Settings) -> None:
+    if settings.predict_keys or settings.predict_keys_file or is_loopback(settings.host):
+        return
+    warn(
+        f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
+        "Set --predict-keys-file, or make sure that only the right people can reach it."
+    )
 
 
-@click.command(epilog=PREDICT_EXAMPLES)
+@click.command(cls=Command, epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
@@ -125,12 +152,12 @@ def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, mod
     rows = _predictions(loaded, files)
     if as_json:
         response = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
-        click.echo(json.dumps(response, indent=2))
+        print_output(json.dumps(response, indent=2))
         return
     width = max(len("file"), *(len(row["file"]) for row in rows))
-    click.echo(f"{'file':{width}}  digit  confidence  accepted")
+    print_output(f"{'file':{width}}  digit  confidence  accepted")
     for row in rows:
-        click.echo(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
+        print_output(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
 
 
 def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:

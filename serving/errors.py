@@ -3,17 +3,22 @@
 ServiceError
 ├── SettingsError              a setting breaks its rule
 ├── BundleError                a model bundle is missing or altered, or its outputs differ from the certified ones
+├── AddressError               the service cannot listen on its address
+├── WorkerError                a worker process cannot start
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
 ├── ModelUnavailableError      the model is known, but it was unloaded or rejected
 ├── InputError                 the content of a request cannot be used
 │   ├── PictureError           the bytes are not a picture that can be read
 │   ├── InputTooLargeError     the input is larger than a limit
 │   └── UnsupportedInputError  the input has a format that the service cannot read
+├── MisdirectedError           the request is for a host name that this service does not have
 ├── OverloadedError            too many other requests are in flight
 └── DeadlineExceededError      the caller's deadline passed before inference began
 """
 
 from __future__ import annotations
+
+import reprlib
 
 
 class ServiceError(Exception):
@@ -26,6 +31,14 @@ class SettingsError(ServiceError, ValueError):
 
 class BundleError(ServiceError):
     """A bundle is missing, incomplete or altered, or its outputs on this CPU differ from the certified ones."""
+
+
+class AddressError(ServiceError):
+    """The service cannot listen on its address; the message gives the reason and the way out."""
+
+
+class WorkerError(ServiceError):
+    """A worker process cannot start; the message gives the reason."""
 
 
 class ModelNotFoundError(ServiceError, LookupError):
@@ -52,6 +65,10 @@ class UnsupportedInputError(InputError):
     """The input has a format that the service cannot read."""
 
 
+class MisdirectedError(ServiceError):
+    """The request is for a host name that this service does not have."""
+
+
 class OverloadedError(ServiceError):
     """Too many other requests are in flight."""
 
@@ -64,3 +81,12 @@ class DeadlineExceededError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("the deadline of this request passed before inference began")
+
+
+def quoted(value: object) -> str:
+    """Return ``repr(value)`` for an error message, cut in the middle if a client sent something long."""
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxlong = _short.maxother = 200

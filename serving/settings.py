@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import math
 import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +16,9 @@ from typing import Annotated, Any
 from serving.errors import SettingsError
 
 PREFIX = "MNIST_"
+SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+
+log = logging.getLogger("serving")
 
 RELEASE = Path(__file__).parent / "release"
 """The packaged model repository."""
@@ -23,6 +29,10 @@ LOG_FORMATS = ("json", "text")
 # How an error message names the type of a value.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "on or off"}
 BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+HOSTS_RULE = "must be host names without scheme, port and path, separated by commas, such as digits.example.org"
+
+LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +58,24 @@ class Settings:
     ] = 1000
     request_timeout: Annotated[int, "Seconds that a client may take to send a request, headers and body together."] = 20
     keep_alive: Annotated[int, "Seconds that a connection may stay idle between two requests."] = 30
+    work_timeout: Annotated[
+        float, "Seconds that the service may work on one request, from its arrival; then the response is 504."
+    ] = 5.0
+    write_timeout: Annotated[
+        int, "Seconds in which a client must take some bytes of its response; otherwise the connection is closed."
+    ] = 20
     max_batch: Annotated[int, "Largest number of images in one request."] = 1024
     max_head: Annotated[int, "Largest size of the request line and the headers, in bytes."] = 32_768
     max_body: Annotated[int, "Largest size of a request body, in bytes."] = 8_000_000
+    max_held: Annotated[
+        int,
+        "Largest sum of the bytes of unfinished requests and unread responses in one worker; further requests are "
+        "rejected.",
+    ] = 64_000_000
     max_pixels: Annotated[int, "Largest size of a picture, in pixels (width times height)."] = 25_000_000
+    max_request_pixels: Annotated[int, "Largest sum of the sizes of all pictures in one request, in pixels."] = (
+        100_000_000
+    )
     grace: Annotated[int, "Seconds that requests in flight may take to finish at shutdown."] = 20
     drain: Annotated[
         float, "Seconds after SIGTERM during which the service is not ready but still responds; 0 means none."
@@ -69,6 +93,11 @@ class Settings:
     cors_origins: Annotated[
         str, "Origins whose web pages may call this service, separated by commas; * means every origin."
     ] = ""
+    allowed_hosts: Annotated[
+        str,
+        "Names that the Host header of a request may have, separated by commas; * means every name. Without this "
+        "setting, a service on a loopback address allows the names of loopback only, and others allow every name.",
+    ] = ""
     access_log: Annotated[bool, "Log every request."] = False
     log_level: Annotated[str, "Lowest level to log: debug, info, warning or error."] = "info"
     log_format: Annotated[str, "Format of the log lines: json or text."] = "json"
@@ -77,13 +106,19 @@ class Settings:
         self._check("port", 0 <= self.port < 65536, "must be between 0 and 65535")
         for name in (
             *("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive"),
-            *("max_batch", "max_head", "max_body", "max_pixels", "grace"),
+            *("max_batch", "max_head", "max_body", "max_held", "max_pixels", "max_request_pixels"),
+            *("write_timeout", "grace"),
         ):
             self._check(name, getattr(self, name) >= 1, "must be at least 1")
+        self._check("work_timeout", 0 < self.work_timeout < math.inf, "must be more than 0 and finite")
         self._check("versions", self.versions >= 0, "must be at least 0; 0 means all versions")
         self._check("poll", 0 <= self.poll < math.inf, "must be at least 0 and finite; 0 means no scans")
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
+        for name in ("predict_keys", "admin_keys", "allowed_hosts", "cors_origins"):
+            text = getattr(self, name)
+            self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
+        self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
         self._check("log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
@@ -102,11 +137,36 @@ class Settings:
             text = environment.get(variable(name))
             if text is None:
                 continue
+            if is_service_link(variable(name), text):
+                log.warning("%s", service_link_warning(variable(name), text))
+                continue
             try:
                 given[name] = BOOLEANS[text.lower()] if kind is bool else kind(text)
             except (ValueError, KeyError) as error:
                 raise SettingsError(f"{variable(name)}={text}: must be {TYPE_NAMES[kind]}") from error
         return cls(**given)
+
+
+def _is_host(name: str) -> bool:
+    """Return whether ``name`` may be in the list of allowed hosts: a name, ``*``, ``*.name``, an address, nothing."""
+    name = name.strip()
+    if name in ("", "*") or re.fullmatch(r"(?:\*\.)?[A-Za-z0-9._-]+", name):
+        return True
+    try:
+        return bool(ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach the address or name ``host``."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.lower().rstrip(".")
+        # "127.1" is short for 127.0.0.1.
+        return name in LOOPBACK_NAMES or name.endswith(".localhost") or re.fullmatch(r"127(\.\d+)*", name) is not None
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def flag(name: str) -> str:
@@ -117,6 +177,21 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable of a field."""
     return PREFIX + name.upper()
+
+
+def is_service_link(name: str, text: str) -> bool:
+    """Return whether Kubernetes has set this variable for another service, for example MNIST_PORT=tcp://10.0.0.1:80.
+
+    Kubernetes sets such variables in every pod for every Service. A Service named ``mnist`` gets our names.
+    """
+    return name.endswith("_PORT") and SERVICE_LINK.match(text) is not None
+
+
+def service_link_warning(name: str, text: str) -> str:
+    return (
+        f"{name}={text} is ignored: Kubernetes sets it for a Service. "
+        "Set enableServiceLinks: false in the pod, or set the value with a flag."
+    )
 
 
 def described() -> list[tuple[str, type, str]]:

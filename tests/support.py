@@ -55,7 +55,8 @@ def application(**settings: Any) -> Iterator[Any]:
     from serving.api.app import create_app
     from serving.settings import Settings
 
-    with TestClient(create_app(Settings(**settings)), raise_server_exceptions=False) as client:
+    app = create_app(Settings(**settings))
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
 

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
-import shutil
+import os
 import signal
-import tempfile
 import threading
-import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
-from litestar import Litestar
-from litestar.config.cors import CORSConfig
+from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, open_inference, operations, page, predict, problems
-from serving.api.auth import Keys
+from serving.api.auth import LOOK_INTERVAL, Keys
+from serving.api.background import attempt, on_own_thread, repeated
 from serving.api.context import Service
+from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
-from serving.inference.admission import Admission
+from serving.inference.admission import Admission, Held
+from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 
-EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
+
+class SchemaDocument(JsonRenderPlugin):
+    """Serves the OpenAPI document at its own paths only."""
+
+    def receive_router(self, router: Router) -> None:
+        # Litestar would respond to all other paths below /schema as well, with a page in HTML.
+        router.routes[:] = [route for route in router.routes if not route.path_parameters]
 
 
-def create_app(settings: Settings | None = None, unloaded: Path | None = None) -> Litestar:
+def create_app(settings: Settings | None = None, unloaded: Collection[str] = ()) -> Litestar:
     """Return the application, with its models loaded and verified.
 
     Args:
         settings: read from the environment if not given.
-        unloaded: folder with an empty file for each unloaded model, shared by all workers; a temporary folder if not
-            given.
+        unloaded: the names of the models that are unloaded at the start.
 
     Raises:
         BundleError: there is no default model, or none of its versions matches its certificate.
@@ -49,19 +51,18 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
     """
     settings = settings or Settings.from_environment()
     service = create_service(settings, unloaded)
-    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     app = Litestar(
         route_handlers=[
             predict.predict,
             certificate.certificate,
             operations.metrics,
             *open_inference.HANDLERS,
-            page.page,
+            page.handler(page.read_files()),
         ],
-        state=State({"service": service, "files": page.read_files()}),
-        lifespan=[follow_repository, count_notes, drain_on_sigterm],
+        state=State({"service": service}),
+        lifespan=[follow_repository, follow_keys, count_notes, end_decoder, drain_on_sigterm],
         request_max_body_size=settings.max_body,
-        cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED_HEADERS) if origins else None,
+        cors_config=service.cors,
         # Litestar would configure the logging of the whole process. Only the command may do that.
         logging_config=None,
         exception_handlers=problems.HANDLERS,
@@ -70,40 +71,42 @@ def create_app(settings: Settings | None = None, unloaded: Path | None = None) -
             version=importlib.metadata.version("mnist-service"),
             summary="Recognises handwritten digits",
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            render_plugins=[SchemaDocument(path=["/", "/openapi.json"])],
         ),
     )
     app.asgi_handler = observed(app.asgi_handler, service)
     return app
 
 
-def create_service(settings: Settings, unloaded: Path | None) -> Service:
+def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
     """Return the parts of the application, with the models loaded.
 
     Raises:
         BundleError, SettingsError: as :func:`create_app`.
     """
     recorder = Recorder()
-    if unloaded is None:
-        # This folder is removed with the application, or at the end of the process.
-        unloaded = Path(tempfile.mkdtemp(prefix="mnist-serve-"))
-        weakref.finalize(recorder, shutil.rmtree, unloaded, ignore_errors=True)
     repository = Repository(settings.repository, settings.versions, unloaded)
-    if not settings.repository.is_dir():
+    if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
         load(settings.repository, settings.model)  # Raises the error that says what is wrong.
+    admission = Admission(settings.max_concurrency)
+    # A small body may be a large request too, for instance if it is compressed.
+    pipeline = Pipeline(recorder, admission.max_large)
     service = Service(
         settings,
         repository,
         recorder,
         Keys(settings),
-        Admission(settings.max_concurrency),
-        Pipeline(recorder),
+        admission,
+        Held(settings.max_held),
+        pipeline,
+        Decoder(settings, pipeline.threads),
+        cors_config(settings.cors_origins),
     )
     service.scan()
     try:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
-        if not (unloaded / settings.model).exists():
+        if settings.model not in unloaded:
             load(settings.repository, settings.model)  # Raises the error that says what is wrong.
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
     return service
@@ -114,12 +117,28 @@ async def follow_repository(app: Litestar) -> AsyncIterator[None]:
     """Scan the repository for changes while the application runs."""
     service: Service = app.state.service
 
-    async def follow() -> None:
-        while service.settings.poll:
-            await asyncio.sleep(service.settings.poll)
-            await asyncio.to_thread(service.scan)
+    async def scan() -> None:
+        await on_own_thread(service.scan)
 
-    async with _in_background(follow()):
+    if not service.settings.poll:
+        yield
+        return
+    async with repeated("scan", service.settings.poll, scan, service.recorder):
+        yield
+
+
+@asynccontextmanager
+async def follow_keys(app: Litestar) -> AsyncIterator[None]:
+    """Look for changed key files while the application runs."""
+    keys: Keys = app.state.service.keys
+
+    async def look() -> None:
+        await on_own_thread(keys.look)
+
+    if not keys.has_files:
+        yield
+        return
+    async with repeated("keys", LOOK_INTERVAL, look, app.state.service.recorder):
         yield
 
 
@@ -129,24 +148,18 @@ async def count_notes(app: Litestar) -> AsyncIterator[None]:
     recorder: Recorder = app.state.service.recorder
 
     async def count() -> None:
-        while True:
-            await asyncio.sleep(COUNT_INTERVAL)
-            recorder.count()
+        recorder.count()
 
-    async with _in_background(count()):
+    async with repeated("count", COUNT_INTERVAL, count, recorder):
         yield
-    recorder.count()
+    await attempt("count", count, recorder)
 
 
 @asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+async def end_decoder(app: Litestar) -> AsyncIterator[None]:
+    """End the process that decodes large pictures when the application stops."""
+    yield
+    await app.state.service.decoder.close()
 
 
 @asynccontextmanager

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 
@@ -16,6 +21,80 @@ from serving.settings import Settings, flag
 if TYPE_CHECKING:
     from serving.api.context import RequestContext
 
+# Seconds between two looks at the key files.
+LOOK_INTERVAL = 1.0
+# Keys that one request may offer. A proxy may add one of its own to the client's.
+MAX_OFFERED = 4
+
+_LINE_BREAK = re.compile(r"[\r\n]")
+_COMMA_OR_LINE_BREAK = re.compile(r"[,\r\n]")
+# A comment takes the rest of its line. A number sign within a key begins no comment.
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+
+log = logging.getLogger("serving")
+
+
+class Version(NamedTuple):
+    """The version of a file. While it stays the same, the file is not read again."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+
+
+@dataclass
+class KeyFile:
+    """A file with one key per line, and the digests of its keys."""
+
+    path: Path
+    option: str
+    """The setting that names the file, for messages."""
+    digests: frozenset[bytes] = frozenset()
+    version: Version | None = None
+    """None if the file is a pipe, which can be read only once."""
+    problem: str = ""
+    """Why the file could not be read again."""
+
+    def read(self) -> None:
+        """Read the keys.
+
+        Raises:
+            SettingsError: the file cannot be read, or it holds no key. The former keys stay.
+        """
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                # If the file changes while it is read, its version differs at the next look.
+                status = os.fstat(file.fileno())
+                digests = digests_in(file.read(), _LINE_BREAK)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{self.option} {self.path}: cannot be read: {error}") from error
+        if not digests:
+            raise SettingsError(f"{self.option} {self.path}: holds no key; write one key per line")
+        self.digests = digests
+        if stat.S_ISREG(status.st_mode):
+            self.version = _version(status)
+            if status.st_mode & stat.S_IROTH:
+                log.warning("%s %s: every user of this machine can read this file", self.option, self.path)
+
+    def read_if_changed(self) -> None:
+        """Read the keys again if the file has changed. If it cannot be read, keep the former keys and log the reason.
+
+        This is also done for a file that was removed, because an editor or a deployment may be about to replace it.
+        """
+        if self.version is None:
+            return
+        problem = ""
+        try:
+            if _version(self.path.stat()) != self.version:
+                self.read()
+                log.info("%s %s: read %d keys again", self.option, self.path, len(self.digests))
+        except (OSError, SettingsError) as error:
+            problem = str(error)
+            if problem != self.problem:
+                log.error("%s %s: the former keys stay valid: %s", self.option, self.path, problem)
+        self.problem = problem
+
 
 class Keys:
     """The API keys of a service, as digests. An admin key also allows predictions.
@@ -24,14 +103,35 @@ class Keys:
     because Litestar copies the whole handler for each guard at every request.
 
     Raises:
-        SettingsError: a key file cannot be read, or it holds no key.
+        SettingsError: a key file cannot be read, or it or a setting holds no key.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.admin = _read(settings, "admin_keys")
-        self.prediction = _read(settings, "predict_keys")
-        if self.prediction:
-            self.prediction |= self.admin
+        self._given: dict[str, frozenset[bytes]] = {}
+        self._files: dict[str, KeyFile] = {}
+        for name in ("admin_keys", "predict_keys"):
+            self._given[name] = _given_keys(settings, name)
+            if path := getattr(settings, f"{name}_file"):
+                self._files[name] = file = KeyFile(Path(path), f"{flag(name)}-file")
+                file.read()
+        self._combine()
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there is a key file, which may change."""
+        return bool(self._files)
+
+    def look(self) -> None:
+        """Read the key files again that have changed. This may wait for a disk."""
+        for file in self._files.values():
+            file.read_if_changed()
+        self._combine()
+
+    def _combine(self) -> None:
+        files = {name: file.digests for name, file in self._files.items()}
+        self.admin = self._given["admin_keys"] | files.get("admin_keys", frozenset())
+        prediction = self._given["predict_keys"] | files.get("predict_keys", frozenset())
+        self.prediction = prediction | self.admin if prediction else prediction
 
     def check_prediction(self, context: RequestContext) -> None:
         """Check that the request may predict. Everybody may if no prediction key is configured.
@@ -54,34 +154,44 @@ class Keys:
         _check(context, self.admin)
 
 
-def _check(context: RequestContext, keys: Iterable[bytes]) -> None:
-    scheme, _, given = (context.header(b"authorization") or "").partition(" ")
-    if scheme.lower() != "bearer":
-        given = context.header(b"x-api-key") or ""
-    digest = _digest(given.strip())
+def digests_in(text: str, separator: re.Pattern[str]) -> frozenset[bytes]:
+    """Return the digests of the keys in a setting or a file, without comments, blank lines and byte order marks."""
+    keys = (_COMMENT.sub("", part.replace("\ufeff", "")).strip() for part in separator.split(text))
+    return frozenset(_digest(key.encode("utf-8", "surrogateescape")) for key in keys if key)
+
+
+def _given_keys(settings: Settings, name: str) -> frozenset[bytes]:
+    text = getattr(settings, name)
+    digests = digests_in(text, _COMMA_OR_LINE_BREAK)
+    if text and not digests:
+        raise SettingsError(f"{flag(name)}: holds no key; leave the setting out instead")
+    return digests
+
+
+def _check(context: RequestContext, keys: frozenset[bytes]) -> None:
     # Compare with every key, each in constant time, so that the time taken reveals nothing about a key.
-    if not sum(hmac.compare_digest(digest, key) for key in keys):
+    offered = [_digest(key) for _, key in zip(range(MAX_OFFERED), _offered(context), strict=False)]
+    if not sum(hmac.compare_digest(digest, key) for digest in offered for key in keys):
         raise NotAuthorizedException(
             "send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
 
-def _read(settings: Settings, name: str) -> set[bytes]:
-    """Return the digests of the keys in the setting ``name`` and in its file."""
-    texts = getattr(settings, name).split(",")
-    file = getattr(settings, f"{name}_file")
-    if file:
-        try:
-            lines = Path(file).read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{flag(name)}-file {file}: cannot be read: {error}") from error
-        given = [line for line in lines if line.strip() and not line.startswith("#")]
-        if not given:
-            raise SettingsError(f"{flag(name)}-file {file}: holds no key; write one key per line")
-        texts += given
-    return {_digest(text.strip()) for text in texts if text.strip()}
+def _offered(context: RequestContext) -> Iterator[bytes]:
+    """Yield the keys that a request offers. One right key is enough, because a proxy may add a key of its own."""
+    for name, value in context.raw_headers:
+        if name == b"x-api-key":
+            yield value.strip()
+        elif name == b"authorization":
+            scheme, _, key = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                yield key.strip()
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _version(status: os.stat_result) -> Version:
+    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

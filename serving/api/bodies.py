@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated
+import functools
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from litestar.datastructures import UploadFile
-from litestar.exceptions import HTTPException
 
-from serving.api.context import AnyRequest, context_of, read_body
+from serving.api.context import AnyRequest, RequestContext, context_of, read_body
+from serving.api.forms import files_in_form
+from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.contract import IMAGE_SIZE, Images
-from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
+from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 from serving.models.model import Reasons
-from serving.pictures.mnist_form import to_mnist_form
-from serving.settings import Settings
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
 
@@ -24,31 +22,26 @@ HOW_TO_SEND = (
     '(application/octet-stream, 784 bytes per image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
 )
 
-JSON_IMAGE_RULE = "an image is a list of 28 rows of 28 integers in 0..255"
-
-JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a body that is not the JSON it expects."""
-
 
 class JsonImages(msgspec.Struct):
-    """A JSON body. The images stay JSON text at first, so that they can be decoded one after the other."""
+    """A JSON body. The list of images stays JSON text at first."""
 
-    images: list[msgspec.Raw]
-
-
-_Row = Annotated[list[int], msgspec.Meta(min_length=IMAGE_SIZE, max_length=IMAGE_SIZE)]
-_JsonImage = Annotated[list[_Row], msgspec.Meta(min_length=IMAGE_SIZE, max_length=IMAGE_SIZE)]
-
-_decode_images = msgspec.json.Decoder(JsonImages).decode
-_decode_image = msgspec.json.Decoder(_JsonImage).decode
+    images: msgspec.Raw
 
 
-async def read_images(request: AnyRequest) -> tuple[Images, Reasons]:
+_decode_body = msgspec.json.Decoder(JsonImages).decode
+
+
+async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Reasons]:
     """Return the images in the body of ``request``, and the reasons why pictures in it do not show one digit.
 
     The images are uint8 ``[N, 28, 28]``. A large body is decoded on a thread.
 
+    Args:
+        timeout: the caller's timeout, as :meth:`RequestContext.deadline` takes it.
+
     Raises:
+        DeadlineExceededError: the deadline passed before all pictures were decoded.
         UnsupportedInputError: the body has another Content-Type, or it is compressed.
         InputTooLargeError: the body, a picture or the number of images is over its limit.
         InputError: the body is not what its Content-Type says.
@@ -58,38 +51,33 @@ async def read_images(request: AnyRequest) -> tuple[Images, Reasons]:
     settings, threads = context.service.settings, context.service.pipeline.threads
     encoding = context.header(b"content-encoding") or "identity"
     if encoding.lower() != "identity":
-        raise UnsupportedInputError(f"Content-Encoding {encoding!r}: not supported here; send the body uncompressed")
-    kind = (context.header(b"content-type") or "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        pictures = await pictures_in_form(request)
-        context.check_admitted()
-        return await threads.run_by_size(lambda: decode_pictures(pictures, settings), sum(map(len, pictures)))
+        raise UnsupportedInputError(
+            f"Content-Encoding {quoted(encoding)}: not supported here; send the body uncompressed"
+        )
+    content_type = context.header(b"content-type") or ""
+    kind = content_type.partition(";")[0].strip().lower()
     body = await read_body(request, settings.max_body)
     context.check_admitted()
+    if kind == "multipart/form-data":
+        read_form = functools.partial(files_in_form, body, content_type, settings.max_batch)
+        pictures = await threads.run_by_size(read_form, len(body))
+        return await decode_pictures(pictures, context, timeout)
     if kind.startswith("image/"):
-        return await threads.run_by_size(lambda: decode_pictures([body], settings), len(body))
+        return await decode_pictures([body], context, timeout)
     if kind == "application/octet-stream":
         return decode_raw_pixels(body, settings.max_batch), {}
     if kind == "application/json":
         return await threads.run_by_size(lambda: decode_json(body, settings.max_batch), len(body)), {}
-    raise UnsupportedInputError(f"Content-Type {kind or 'missing'!r}: not supported; {HOW_TO_SEND}")
+    raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported; {HOW_TO_SEND}")
 
 
-async def pictures_in_form(request: AnyRequest) -> list[bytes]:
-    """Return the contents of the files in a form. Other fields are ignored."""
-    try:
-        form = await request.form()
-    except HTTPException:
-        raise
-    except Exception as error:  # For a malformed body, the parser of forms raises errors of several libraries.
-        raise InputError(f"the form cannot be parsed: {error}") from error
-    return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
-
-
-def decode_pictures(pictures: Sequence[bytes], settings: Settings) -> tuple[Images, Reasons]:
+async def decode_pictures(
+    pictures: Sequence[bytes], context: RequestContext, timeout: object
+) -> tuple[Images, Reasons]:
     """Return one image per picture file, and by its index the reason why a picture does not show one digit, or None."""
-    check_count(len(pictures), settings.max_batch)
-    digits = [to_mnist_form(picture, settings.max_pixels) for picture in pictures]
+    check_count(len(pictures), context.service.settings.max_batch)
+    # The time counts from the arrival of the whole body, so the deadline is known only now.
+    digits = await context.service.decoder.decode(pictures, context.deadline(timeout))
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 
@@ -105,40 +93,10 @@ def decode_raw_pixels(body: bytes, max_batch: int) -> Images:
 def decode_json(body: bytes, max_batch: int) -> Images:
     """Return the images in a body ``{"images": [image, ...]}``."""
     try:
-        images = _decode_images(body).images
+        images = bytes(decode_whole(_decode_body, body).images)
     except JSON_ERRORS as error:
         raise InputError(f"the JSON cannot be used: {error}; {HOW_TO_SEND}") from error
-    check_count(len(images), max_batch)
-    return np.frombuffer(pixels_of(images, "$.images"), np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
-
-
-def pixels_of(images: Iterable[msgspec.Raw], path: str) -> bytes:
-    """Return the pixels of images in JSON: each is a list of 28 rows of 28 integers in 0..255.
-
-    The images are decoded one at a time, so that other threads run in between. One call for a whole batch would hold
-    the interpreter lock until thousands of images are decoded.
-
-    Args:
-        path: where the list of images is in the body, for error messages.
-
-    Raises:
-        InputError: an image is not such a list.
-    """
-    rows: list[bytes] = []
-    for index, image in enumerate(images):
-        try:
-            # bytes() checks the range of the pixels faster than a rule of msgspec would.
-            rows += map(bytes, _decode_image(image))
-        except JSON_ERRORS as error:
-            raise InputError(f"{_with_path(str(error), f'{path}[{index}]')}; {JSON_IMAGE_RULE}") from error
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"a pixel is out of range - at `{path}[{index}]`; {JSON_IMAGE_RULE}") from error
-    return b"".join(rows)
-
-
-def _with_path(message: str, path: str) -> str:
-    """Return msgspec's error message about a part of a body, with the place of that part in the whole body."""
-    return message.replace("`$", f"`{path}") if "`$" in message else f"{message} - at `{path}`"
+    return decode_raw_pixels(pixels_of(images, "$.images", max_batch), max_batch)
 
 
 def check_count(count: int, max_batch: int) -> None:

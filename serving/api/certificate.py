@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp
 
-from serving.api.context import AnyRequest, context_of
+from serving.api.context import AnyRequest, context_of, query_of
 from serving.api.predict import model_of, model_parameters
 from serving.api.problems import documented
 from serving.api.responses import Response
@@ -43,6 +43,6 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     """
     context = context_of(request)
     context.service.keys.check_prediction(context)
-    model = model_of(context.service, request.query_params)
+    model = model_of(context.service, query_of(request))
     # The file on disk may have changed since the model was loaded and verified.
     return Response(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])

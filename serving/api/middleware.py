@@ -13,10 +13,12 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.api.context import SCOPE_KEY, RequestContext, Service
+from serving.api.cors import cors_headers, is_foreign_preflight
 from serving.api.page import PAGES
-from serving.api.problems import problem_of
+from serving.api.problems import RETRY_STATUSES, not_found, problem, problem_of, with_head
 from serving.api.responses import Response
-from serving.errors import OverloadedError
+from serving.api.targets import MAX_PATH, Hosts, is_canonical
+from serving.errors import MisdirectedError, OverloadedError
 from serving.inference.admission import limited_route
 from serving.telemetry.logs import request_fields
 
@@ -54,6 +56,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
     Litestar's own middleware would miss errors of the router, such as 404.
     """
     recorder, access_log = service.recorder, service.settings.access_log
+    hosts = Hosts(service.settings)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
@@ -63,30 +66,51 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         context = context_in(scope, service)
         fields, request_id = identify(scope["headers"])
         status = 500
+        # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
+        is_head = scope["method"] == "HEAD"
+        inner = cast("HTTPScope", {**scope, "method": "GET"}) if is_head else scope
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # The response is computed. A client that reads it slowly must not keep other predictions out.
+                context.finished()
                 # While the service drains, the client must send its next request on another connection. This one ends.
-                closing = [(b"connection", b"close")] if service.draining else []
-                security = PAGE_SECURITY if scope.get("path_template") in PAGES else DATA_SECURITY
+                # It also ends if the response does not wait for the rest of the request.
+                closing = [(b"connection", b"close")] if service.draining or not context.is_complete else []
+                security = PAGE_SECURITY if inner.get("path_template") in PAGES else DATA_SECURITY
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
+                if scope["method"] == "OPTIONS":
+                    message["headers"] = [_with_head(*header) for header in message["headers"]]
+            elif is_head and message["type"] == "http.response.body":
+                message["body"] = b""
             await send(message)
 
         token = request_fields.set(fields)
         recorder.in_flight += 1
         try:
             if context.is_rejected:
-                await problem_of(OverloadedError(), scope["path"])(scope, receive, send_with_headers)
+                await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
             else:
-                await app(scope, receive, send_with_headers)
+                hosts.check(scope["headers"])
+                if is_foreign_preflight(service.cors, scope["method"], scope["headers"]):
+                    # Litestar would respond with a text.
+                    detail = "this origin may not call the service; the operator can allow it with --cors-origins"
+                    await problem(scope["path"], 403, detail)(scope, receive, send_with_headers)
+                elif is_canonical(scope["raw_path"]):
+                    await app(inner, receive, send_with_headers)
+                else:
+                    response = with_cors(service, not_found(scope["path"]), scope["headers"])
+                    await response(scope, receive, send_with_headers)
+        except MisdirectedError as error:
+            await problem_of(error, scope["path"])(scope, receive, send_with_headers)
         finally:
             context.finished()
             recorder.in_flight -= 1
             seconds = time.perf_counter() - started
             # The declared route, so that made-up paths create no new series in the metrics.
-            route = "unmatched" if status in (404, 405) else scope.get("path_template") or "unmatched"
+            route = "unmatched" if status in (404, 405) else inner.get("path_template") or "unmatched"
             recorder.request(route, scope["method"], status, seconds)
             if access_log:
                 log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
@@ -95,28 +119,55 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
     return respond
 
 
-def context_in(scope: Scope, service: Service) -> RequestContext:
+def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header of Litestar's response to OPTIONS. ``Allow`` gets HEAD wherever it has GET."""
+    return (name, with_head(value.decode()).encode()) if name == b"allow" else (name, value)
+
+
+def context_in(scope: object, service: Service) -> RequestContext:
     """Return the context that the server put into ``scope``, or a new one if there is no server, as in tests."""
     values = cast("dict[str, RequestContext]", scope)
     if SCOPE_KEY not in values:
-        values[SCOPE_KEY] = RequestContext(service, scope["headers"])
+        values[SCOPE_KEY] = RequestContext(service, cast("Scope", scope)["headers"])
     return values[SCOPE_KEY]
+
+
+def too_many_in_flight(service: Service, path: str, headers: Headers) -> Response:
+    """Return the 429 response for a prediction."""
+    return with_cors(service, problem_of(OverloadedError(), path), headers)
+
+
+def with_cors(service: Service, response: Response, headers: Headers) -> Response:
+    """Return ``response`` with the CORS headers that the application would add for a request with ``headers``."""
+    return Response(response.body, [*response.headers, *cors_headers(service.cors, headers)], response.status)
 
 
 def overloaded(service: Service, scope: HTTPScope) -> Response:
     """Return the 429 response for a prediction that never reaches the application. Count and log it like any other."""
     path, method = scope["path"], scope["method"]
-    _, request_id = identify(scope["headers"])
+    response, request_id = _identified(too_many_in_flight(service, path, scope["headers"]), scope["headers"])
     service.recorder.request(limited_route(path) or "unmatched", method, 429, 0.0)
     if service.settings.access_log:
         log_access(method, path, 429, request_id=request_id.decode())
-    response = problem_of(OverloadedError(), path)
-    return Response(response.body, [*response.headers, (b"x-request-id", request_id), *DATA_SECURITY], response.status)
+    return response
+
+
+def rejected(service: Service, path: str, headers: Headers, status: int, detail: str) -> Response:
+    """Return the response for a request that the server itself rejects, perhaps before all its headers are known."""
+    response = problem(path, status, detail, {"Retry-After": "1"} if status in RETRY_STATUSES else None)
+    return _identified(with_cors(service, response, headers), headers)[0]
+
+
+def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
+    """Return ``response`` with the id of its request and the security headers, and that id."""
+    _, request_id = identify(headers)
+    more = [(b"x-request-id", request_id), *DATA_SECURITY]
+    return Response(response.body, [*response.headers, *more], response.status), request_id
 
 
 def log_access(method: str, path: str, status: int, **more: object) -> None:
     """Write the line of the access log for one request."""
-    log.info("request", extra={"fields": {"method": method, "path": path, "status": status, **more}})
+    log.info("request", extra={"fields": {"method": method, "path": path[:MAX_PATH], "status": status, **more}})
 
 
 def identify(headers: Headers) -> tuple[dict[str, str], bytes]:

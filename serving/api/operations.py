@@ -19,4 +19,7 @@ from serving.telemetry.metrics import CONTENT_TYPE
 )
 async def metrics(request: AnyRequest) -> ASGIApp:
     """Return the metrics of all workers together."""
-    return Response(context_of(request).service.recorder.text(), [(b"content-type", CONTENT_TYPE.encode())])
+    service = context_of(request).service
+    snapshots = await service.peers.snapshots()
+    text = await service.report(lambda: service.recorder.text(snapshots))
+    return Response(text, [(b"content-type", CONTENT_TYPE.encode())])

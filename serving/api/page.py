@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from litestar import HttpMethod, route
-from litestar.exceptions import NotFoundException
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest
@@ -17,6 +19,9 @@ from serving.api.responses import Response
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 
+# An entity tag without its W/, because If-None-Match ignores whether a tag is weak.
+ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
+
 
 @dataclass(frozen=True)
 class File:
@@ -24,7 +29,7 @@ class File:
 
     content: bytes
     content_type: str
-    etag: str
+    etag: bytes
 
     @classmethod
     def read(cls, path: Path) -> File:
@@ -32,7 +37,7 @@ class File:
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if kind.startswith("text/"):
             kind += "; charset=utf-8"
-        return cls(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+        return cls(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode())
 
 
 def read_files() -> dict[str, File]:
@@ -40,17 +45,27 @@ def read_files() -> dict[str, File]:
     return {path.name: File.read(path) for path in sorted(WEB.iterdir()) if path.is_file()}
 
 
-@route([*PAGES, "/{file:str}"], http_method=[HttpMethod.GET, HttpMethod.HEAD], include_in_schema=False)
-async def page(request: AnyRequest) -> ASGIApp:
-    """Respond with a file of the pages.
+def handler(files: Mapping[str, File]) -> HTTPRouteHandler:
+    """Return the handler of the pages and of their files.
 
-    The name must be one of the files that were read when the service started, so no path leads to another file.
+    Each file is a route of its own. A path with a parameter would allow every other path too, so a POST to a path that
+    does not exist would get the status 405 instead of 404.
     """
-    name = PAGES.get(request.scope["path"]) or request.path_params.get("file", "")
-    file: File | None = request.app.state.files.get(name)
-    if file is None:
-        raise NotFoundException
-    headers = [(b"etag", file.etag.encode()), (b"cache-control", b"no-cache")]
-    if request.headers.get("if-none-match") == file.etag:
-        return Response(b"", headers, status=304)
-    return Response(file.content, [*headers, (b"content-type", file.content_type.encode())])
+    routes = {**{f"/{name}": file for name, file in files.items()}, **{path: files[PAGES[path]] for path in PAGES}}
+
+    @get(list(routes), include_in_schema=False)
+    async def page(request: AnyRequest) -> ASGIApp:
+        """Respond with a file of the pages."""
+        file = routes[request.scope["path"]]
+        headers = [(b"etag", file.etag), (b"cache-control", b"no-cache")]
+        if is_known(file.etag, request.scope["headers"]):
+            return Response(b"", headers, status=304)
+        return Response(file.content, [*headers, (b"content-type", file.content_type.encode())])
+
+    return page
+
+
+def is_known(etag: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether ``If-None-Match`` says that the client has the file already (RFC 9110, section 13.1.2)."""
+    values = [value.strip() for name, value in headers if name == b"if-none-match"]
+    return b"*" in values or any(etag in ETAG.findall(value) for value in values)

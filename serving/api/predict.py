@@ -13,18 +13,19 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.bodies import read_images
-from serving.api.context import AnyRequest, Service, context_of
+from serving.api.context import AnyRequest, Service, context_of, query_of
 from serving.api.handlers import prediction
 from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
-from serving.errors import InputError
+from serving.errors import InputError, quoted
 from serving.inference.admission import PREDICT_ROUTE
 from serving.models.model import Model, Reasons
 from serving.telemetry.timing import Timing
 
-# A large batch is encoded in pieces of this many predictions. Other threads run between two pieces.
-ENCODE_PIECE = 64
+# A large batch is encoded in pieces of this many predictions, or of this many with their images. Each piece takes less
+# than 0.2 ms, and other threads run between two pieces.
+ENCODE_PIECE, ENCODE_PIECE_OF_IMAGES = 64, 16
 
 # The values of the query parameter ``include``.
 INCLUDES = ("image",)
@@ -156,20 +157,20 @@ async def predict(request: AnyRequest) -> ASGIApp:
     context = context_of(request)
     service = context.service
     service.keys.check_prediction(context)
-    # Most requests have no query. Litestar would take some time to parse even an empty one.
-    query = request.query_params if request.scope["query_string"] else {}
+    query = query_of(request)
     model = model_of(service, query)
-    deadline = context.deadline(query.get("timeout"))
+    timeout = query.get("timeout")
+    context.deadline(timeout)  # Raises InputError before the body is read.
     include = query.get("include")
     if include not in (None, *INCLUDES):
-        raise InputError(f"include {include!r}: must be {' or '.join(INCLUDES)}")
-    images, reasons = await read_images(request)
+        raise InputError(f"include {quoted(include)}: must be {' or '.join(INCLUDES)}")
+    images, reasons = await read_images(request, timeout)
     timing.end("decode")
     body = await service.pipeline.run(
         model,
         images,
         timing,
-        deadline,
+        context.deadline(timeout),
         lambda output: encode(model, images, reasons, output, with_images=include == "image"),
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
@@ -179,8 +180,9 @@ def encode(model: Model, images: Images, reasons: Reasons, output: ModelOutput, 
     """Return the response as JSON: a :class:`Predictions`."""
     rejections = model.judge(images, output, reasons)
     pieces = []
-    for start in range(0, len(images), ENCODE_PIECE):
-        piece = slice(start, start + ENCODE_PIECE)
+    size = ENCODE_PIECE_OF_IMAGES if with_images else ENCODE_PIECE
+    for start in range(0, len(images), size):
+        piece = slice(start, start + size)
         shown = images[piece] if with_images else None
         pieces.append(_encode_piece(model, output.probabilities[piece], rejections[piece], shown))
     model_version = _encode_json(ModelVersion(model.name, model.version))

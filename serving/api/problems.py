@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,7 @@ from serving.errors import (
     DeadlineExceededError,
     InputError,
     InputTooLargeError,
+    MisdirectedError,
     ModelNotFoundError,
     ModelUnavailableError,
     OverloadedError,
@@ -32,6 +34,7 @@ STATUSES: dict[type[ServiceError], int] = {
     ModelNotFoundError: 404,
     InputTooLargeError: 413,
     UnsupportedInputError: 415,
+    MisdirectedError: 421,
     OverloadedError: 429,
     ModelUnavailableError: 503,
     DeadlineExceededError: 504,
@@ -40,6 +43,12 @@ STATUSES: dict[type[ServiceError], int] = {
 
 # The client may send the same request again after a second.
 RETRY_STATUSES = (429, 503)
+
+# A longer detail is cut, because it may repeat what the client has sent.
+MAX_DETAIL = 2000
+
+# The system's errors when a disk, a quota or a file is full.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger("serving")
 
@@ -61,6 +70,8 @@ class ProtocolError(msgspec.Struct):
 
 def problem(path: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """Return the error response for a request to ``path``. ``detail`` says what is wrong and what is expected."""
+    if len(detail) > MAX_DETAIL:
+        detail = f"{detail[:MAX_DETAIL]}..."
     if path == "/v2" or path.startswith("/v2/"):
         body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
     else:
@@ -85,8 +96,13 @@ def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:
     }
 
 
+def not_found(path: str) -> Response:
+    """Return the response for a path at which there is nothing."""
+    return problem(path, 404, f"there is nothing at {path}; /schema lists the routes")
+
+
 def on_service_error(request: AnyRequest, error: ServiceError) -> ASGIApp:
-    return problem_of(error, request.scope["path"])
+    return on_full_disk(request, error) if disk_is_full(error) else problem_of(error, request.scope["path"])
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> ASGIApp:
@@ -95,15 +111,22 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> ASGIApp:
 
 
 def on_not_found(request: AnyRequest, _: NotFoundException) -> ASGIApp:
-    path = request.scope["path"]
-    return problem(path, 404, f"there is nothing at {path}; /schema lists the routes")
+    return not_found(request.scope["path"])
 
 
 def on_method_not_allowed(request: AnyRequest, error: MethodNotAllowedException) -> ASGIApp:
     # Litestar writes the name of the header in upper or in lower case.
-    allow = {name.title(): value for name, value in (error.headers or {}).items()}["Allow"]
-    path = request.scope["path"]
-    return problem(path, 405, f"{path} does not allow {request.method}; use {allow}", {"Allow": allow})
+    allow = with_head({name.title(): value for name, value in (error.headers or {}).items()}["Allow"])
+    path, method = request.scope["path"], request.method
+    # The middleware turns HEAD into GET.
+    wrong = "GET and HEAD" if method == "GET" else method
+    return problem(path, 405, f"{path} does not allow {wrong}; use {allow}", {"Allow": allow})
+
+
+def with_head(allow: str) -> str:
+    """Return the value of an ``Allow`` header, in alphabetical order, with HEAD wherever there is GET."""
+    methods = {method.strip() for method in allow.split(",")}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
@@ -114,8 +137,24 @@ def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
 
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
     """Respond to a fault of the service. The log has the details; the caller does not get them."""
+    if disk_is_full(error):
+        return on_full_disk(request, error)
     log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     return problem(request.scope["path"], 500, "the service failed on this request; its log gives the reason")
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Return whether a full disk is the reason of ``error``, perhaps through other exceptions."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def on_full_disk(request: AnyRequest, error: Exception) -> ASGIApp:
+    log.error("%s %s failed: a disk is full", request.method, request.scope["path"], exc_info=error)
+    return problem(request.scope["path"], 507, "a disk of the service is full; its operator must free some space")
 
 
 HANDLERS: Any = {

@@ -18,6 +18,9 @@ class Response:
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers, with the length of the body among them."""
+        if self.status == HTTPStatus.NOT_MODIFIED:
+            # The length would be that of the body which the client has already.
+            return self.headers
         return [*self.headers, (b"content-length", b"%d" % len(self.body))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

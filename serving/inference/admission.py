@@ -1,18 +1,20 @@
-"""Admission: how many predictions may be in flight in one worker, and which routes count as predictions.
+"""Admission: how many predictions one worker may have in flight, and how many bytes it may hold for its clients.
 
-A request beyond the limit is rejected with OverloadedError, which api/problems.py maps to status 429. The server checks
-the limit before it reads a request's body, so that a rejected request costs little.
+A prediction beyond the limit is rejected with OverloadedError, which api/problems.py maps to status 429. The server
+checks the limit before it reads a request's body, so that a rejected request costs little.
 """
 
 from __future__ import annotations
 
 import re
 
+from serving.inference.threads import INLINE_BYTES
+
 PREDICT_ROUTE = "/predict"
 INFER_ROUTE = "/v2/models/{name}/infer"
 INFER_VERSION_ROUTE = "/v2/models/{name}/versions/{version}/infer"
 
-_LIMITED_PATH = re.compile(r"/predict/*|(/v2/models/[^/]+(/versions/[^/]+)?/infer/*)")
+_LIMITED_PATH = re.compile(r"/predict|(/v2/models/[^/]+(/versions/[^/]+)?/infer)")
 
 
 def limited_route(path: str) -> str | None:
@@ -28,28 +30,50 @@ def limited_route(path: str) -> str | None:
 class Admission:
     """Counts the predictions in flight in one worker.
 
-    A prediction is in flight from the arrival of its whole request to the end of its response.
+    A prediction is in flight from the arrival of its whole request until its response is computed. How long the client
+    takes to read the response does not matter. Large requests take a hundred times as long as small ones, so they may
+    take only half of the places.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._in_flight = 0
+        self._large = 0
 
-    def is_full(self) -> bool:
-        """Return whether the limit is reached."""
-        return self._in_flight >= self._limit
+    @property
+    def max_large(self) -> int:
+        """The largest number of large requests."""
+        return (self._limit + 1) // 2
 
-    def rejects(self, path: str) -> bool:
-        """Return whether a request to ``path`` would be rejected."""
-        return self.is_full() and limited_route(path) is not None
+    def is_full(self, size: int = 0) -> bool:
+        """Return whether there is no place for a request with a body of ``size`` bytes."""
+        return self._in_flight >= self._limit or (size > INLINE_BYTES and self._large >= self.max_large)
 
-    def enter(self) -> bool:
-        """Count a prediction and return True, or return False if the limit is reached."""
-        if self.is_full():
+    def rejects(self, path: str, size: int = 0) -> bool:
+        """Return whether a request to ``path`` with a body of ``size`` bytes would be rejected."""
+        return self.is_full(size) and limited_route(path) is not None
+
+    def enter(self, size: int = 0) -> bool:
+        """Count a prediction with a body of ``size`` bytes and return True, or return False if it has no place."""
+        if self.is_full(size):
             return False
         self._in_flight += 1
+        self._large += size > INLINE_BYTES
         return True
 
-    def leave(self) -> None:
-        """Stop counting a prediction that :meth:`enter` counted."""
+    def leave(self, size: int = 0) -> None:
+        """Stop counting a prediction that :meth:`enter` counted with the same ``size``."""
         self._in_flight -= 1
+        self._large -= size > INLINE_BYTES
+
+
+class Held:
+    """Counts the bytes that one worker holds for its clients: requests that are not answered, and unread responses."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.bytes = 0
+
+    def is_full(self) -> bool:
+        """Return whether there are more bytes than the limit."""
+        return self.bytes > self._limit

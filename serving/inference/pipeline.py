@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from serving.contract import Images, ModelOutput
-from serving.errors import DeadlineExceededError
+from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.batching import Batches
 from serving.inference.threads import ThreadPool
 from serving.models.model import Model
@@ -22,12 +22,16 @@ INLINE_BATCHES = 2
 
 
 class Pipeline:
-    """Runs models for the requests of one worker."""
+    """Runs models for the requests of one worker.
 
-    def __init__(self, recorder: Recorder) -> None:
+    Args:
+        max_large: the largest number of large requests in flight.
+    """
+
+    def __init__(self, recorder: Recorder, max_large: int) -> None:
         self._recorder = recorder
         self._batches = Batches(recorder)
-        self.threads = ThreadPool()
+        self.threads = ThreadPool(max_large)
 
     async def run(
         self,
@@ -45,6 +49,7 @@ class Pipeline:
 
         Raises:
             DeadlineExceededError: the deadline passed before inference began.
+            OverloadedError: the request is large, and there are too many large requests.
         """
         try:
             with model:
@@ -52,7 +57,7 @@ class Pipeline:
                     return await self.threads.run(lambda: self._run_on_thread(model, images, timing, deadline, encode))
                 output = await self._batches.classify(model, images, timing, deadline)
                 return self._encode(model, images, timing, encode, output)
-        except DeadlineExceededError:
+        except (DeadlineExceededError, OverloadedError):
             raise
         except Exception:
             self._recorder.failed(model)

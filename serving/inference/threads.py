@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+from serving.errors import OverloadedError
 
 # A body of more bytes than this is decoded on a thread. For a smaller body, switching to a thread would take as long as
 # the work.
@@ -23,17 +26,52 @@ T = TypeVar("T")
 
 
 class ThreadPool:
-    """A few threads of low priority."""
+    """A few threads of low priority, for a limited number of large requests. All belong to one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        limit: the largest number of large requests. If it is smaller than the limit of all requests in flight, large
+            requests leave places for small ones.
+    """
+
+    def __init__(self, limit: int) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "large", initializer=_lower_priority)
+        self._limit = limit
+        self._requests = 0
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on a thread and return its result."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place among the large requests inside the ``with`` statement.
+
+        Raises:
+            OverloadedError: there are too many large requests.
+        """
+        if self._requests >= self._limit:
+            raise OverloadedError
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on a thread and return its result. The request must have a place already."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do ``work`` for a large request on a thread and return its result.
+
+        Raises:
+            OverloadedError: there are too many large requests.
+        """
+        with self.place():
+            return await self.do(work)
+
     async def run_by_size(self, work: Callable[[], T], size: int) -> T:
-        """Do ``work`` on a body of ``size`` bytes: on a thread if the body is large, otherwise at once."""
+        """Do ``work`` on a body of ``size`` bytes: on a thread if the body is large, otherwise at once.
+
+        Raises:
+            OverloadedError: the body is large, and there are too many large requests.
+        """
         return await self.run(work) if size > INLINE_BYTES else work()
 
 

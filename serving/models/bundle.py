@@ -11,14 +11,18 @@ The package ``export`` writes bundles. This module reads them.
 
 from __future__ import annotations
 
-import hashlib
+import json
+import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from serving.errors import BundleError
+from serving.models import files
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
@@ -28,6 +32,19 @@ GOLDEN = "golden.npz"
 
 # Raise this number when the meaning of a manifest changes.
 FORMAT = 1
+
+# Only characters that mean nothing special in a path or a URL. A leading dot marks an unfinished export.
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+# The packaged manifest has 3 kB, and all files of its bundle together have 1 MB.
+MAX_MANIFEST_BYTES = 1_000_000
+MAX_BUNDLE_BYTES = 1_000_000_000
+# A response has one probability per label and image, and the metrics have one series per label.
+MAX_LABELS, MAX_LABEL_LENGTH = 1000, 128
+# Levels of lists and objects. The packaged manifest has five.
+MAX_DEPTH = 50
+
+Count = Annotated[int, Meta(ge=0)]
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -42,7 +59,7 @@ class File(msgspec.Struct, frozen=True):
     """Digest and size of a file."""
 
     sha256: str
-    bytes: int
+    bytes: Count
 
 
 class Equivalence(msgspec.Struct, frozen=True):
@@ -56,7 +73,7 @@ class Equivalence(msgspec.Struct, frozen=True):
     """Largest absolute difference of a logit between this format and the eager network."""
     probabilities_difference: float
     """Largest absolute difference of a probability."""
-    tolerance: float
+    tolerance: Annotated[float, Meta(ge=0, le=100)]
     """Largest difference allowed, at the export and whenever the bundle is loaded."""
     novelty_difference: float
     """Largest absolute difference of a novelty score."""
@@ -65,7 +82,7 @@ class Equivalence(msgspec.Struct, frozen=True):
 class RejectionThreshold(msgspec.Struct, frozen=True):
     """Which images are rejected as not a digit."""
 
-    threshold: float
+    threshold: Annotated[float, Meta(ge=-1e6, le=1e6)]
     """An image with a higher novelty score is rejected."""
     false_rejections: dict[str, float]
     """Share of clean digits that are rejected. The keys are ``validation`` and ``test``. The threshold was chosen
@@ -76,8 +93,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The certificate of a bundle."""
 
     format: int
-    name: str
-    version: int
+    name: Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}$(?!\n)")]
+    version: Annotated[int, Meta(ge=1)]
     labels: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -92,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     """Versions of the packages that made the bundle."""
     novelty: RejectionThreshold
-    temperature: float
+    temperature: Annotated[float, Meta(gt=0)]
     """Calibration temperature. The last layer already contains it."""
     serve: str = ONNX
     """The ONNX file to serve. If there are two, this is the faster one by ``microseconds``."""
@@ -122,10 +139,10 @@ def read(folder: Path) -> Bundle:
     """
     path = folder / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = decode(files.read(path, MAX_MANIFEST_BYTES))
     except OSError as error:
         raise BundleError(f"{folder} is not a model bundle: cannot read {MANIFEST}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (ValueError, OverflowError, RecursionError) as error:  # The first one includes msgspec's errors.
         raise BundleError(f"{path} is not a valid manifest: {error}") from error
     if manifest.format != FORMAT:
         raise BundleError(f"{path} has format {manifest.format}, but this version reads format {FORMAT}")
@@ -135,25 +152,83 @@ def read(folder: Path) -> Bundle:
         manifest.serve == INT8 and not (INT8 in manifest.files and "int8" in manifest.equivalence)
     ):
         raise BundleError(f"{path} names {manifest.serve} as the file to serve, but does not certify it")
-    for name, expected in manifest.files.items():
-        if Path(name).name != name:
-            raise BundleError(f"{path} names a file outside its folder: {name}")
-        _check(folder / name, expected)
+    for name in manifest.files:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise BundleError(f"{path} names a file outside its folder: {name!r}")
+    total = sum(file.bytes for file in manifest.files.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(f"{path} lists files of {total} bytes together: must be at most {MAX_BUNDLE_BYTES}")
+    # The sizes of all files come first: reading a file to find its digest takes much longer.
+    for check in (_check_size, _check_digest):
+        for name, expected in manifest.files.items():
+            try:
+                check(folder / name, expected)
+            except OSError as error:
+                raise BundleError(f"{folder / name} cannot be read: {error.strerror}") from error
     return Bundle(folder, manifest)
 
 
+def decode(content: bytes) -> Manifest:
+    """Return the manifest in the content of ``manifest.json``.
+
+    Raises:
+        ValueError, OverflowError, RecursionError: the content is not a valid manifest.
+    """
+    # Python's own parser can find a key that comes twice, of which another reader may take the other value.
+    members = json.loads(content.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+    _check_depth(members, MAX_DEPTH)
+    manifest = msgspec.convert(members, Manifest)
+    # Not as annotations of the field: Litestar would describe a tuple with a length wrongly in the schema of the API.
+    if not 0 < len(manifest.labels) <= MAX_LABELS:
+        raise ValueError(f"Expected 1 to {MAX_LABELS} labels, got {len(manifest.labels)} - at `$.labels`")
+    if any(len(label) > MAX_LABEL_LENGTH for label in manifest.labels):
+        raise ValueError(f"Expected `str` of length <= {MAX_LABEL_LENGTH} - at `$.labels[...]`")
+    test = manifest.result.get("test", {})
+    if not isinstance(test, dict) or not isinstance(test.get("accuracy", 0.0), float | int):
+        raise ValueError("Expected a number - at `$.result.test.accuracy`")
+    # The service sends the manifest as a certificate, so msgspec must be able to write and to read all its values.
+    return msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
+
+
+def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        [(key, _)] = Counter(key for key, _ in members).most_common(1)
+        raise ValueError(f"the key {key!r} comes twice in one object")
+    return found
+
+
+def _check_depth(value: Any, levels: int) -> None:
+    if not levels:
+        raise ValueError(f"it has more than {MAX_DEPTH} levels of lists and objects")
+    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(member, levels - 1)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is not a finite number")
+    return number
+
+
 def describe(path: Path) -> File:
-    """Return the digest and the size of a file."""
-    content = path.read_bytes()
-    return File(hashlib.sha256(content).hexdigest(), len(content))
+    """Return the digest and the size of a file.
+
+    Raises:
+        OSError: it cannot be read, or it is not a regular file.
+    """
+    size = files.size_of(path)
+    return File(files.digest(path, size), size)
 
 
-def _check(path: Path, expected: File) -> None:
-    try:
-        actual = describe(path)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    if actual.bytes != expected.bytes:
-        raise BundleError(f"{path} has {actual.bytes} bytes, but its manifest says {expected.bytes}")
-    if actual.sha256 != expected.sha256:
-        raise BundleError(f"{path} was altered: its SHA-256 is {actual.sha256}, not {expected.sha256}")
+def _check_size(path: Path, expected: File) -> None:
+    size = files.size_of(path)
+    if size != expected.bytes:
+        raise BundleError(f"{path} has {size} bytes, but its manifest says {expected.bytes}")
+
+
+def _check_digest(path: Path, expected: File) -> None:
+    digest = files.digest(path, expected.bytes)
+    if digest != expected.sha256:
+        raise BundleError(f"{path} was altered: its SHA-256 is {digest}, not {expected.sha256}")

@@ -11,11 +11,15 @@ from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.bundle import Bundle
 from serving.models.classifier import INPUTS, Classifier, outputs
+from serving.models.memory_limit import memory_limit
 
 # The longest time, in seconds, for which one batch may block the event loop.
 BATCH_SECONDS = 0.0005
 # A slow model gets at least this batch size. The time per image hardly falls beyond it.
 MIN_BATCH_SIZE = 8
+# Bytes that loading a bundle may take, and how often it may take the size of its ONNX file in addition. The packaged
+# model takes 5 MB.
+LOAD_BYTES, LOAD_FACTOR = 160_000_000, 4
 
 Reasons = Mapping[int, RejectionReason | None]
 """Why images were rejected before inference, by their index in the request. None: not rejected so far."""
@@ -92,12 +96,26 @@ def load_folder(folder: Path) -> Model:
     Raises:
         BundleError: the bundle is incomplete or altered, or its outputs differ from the certified ones.
     """
+    try:
+        return _load(folder)
+    except BundleError:
+        raise
+    except Exception as error:
+        # A bundle is made by others, and it can break in more ways than anybody can list: in its zip file, in its
+        # arrays, in its graph. Whatever happens, it is this bundle that is rejected, and the service goes on.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BundleError(f"{folder} cannot be loaded: {reason}") from error
+
+
+def _load(folder: Path) -> Model:
     found = bundle.read(folder)
     file = found.manifest.serve
-    classifier = Classifier(folder / file)
-    expected = (INPUTS, outputs(len(found.manifest.labels)))
-    for actual in ((classifier.inputs, classifier.outputs), (found.manifest.inputs, found.manifest.outputs)):
-        if actual != expected:
-            raise BundleError(f"{folder} has the inputs and outputs {actual}, but this service needs {expected}")
-    classifier.verify(folder / bundle.GOLDEN, found.tolerance(file))
-    return Model(found, classifier, max(MIN_BATCH_SIZE, int(BATCH_SECONDS / classifier.seconds_per_image())))
+    with memory_limit(LOAD_BYTES + LOAD_FACTOR * found.manifest.files[file].bytes):
+        classifier = Classifier(folder / file)
+        expected = (INPUTS, outputs(len(found.manifest.labels)))
+        for actual in ((classifier.inputs, classifier.outputs), (found.manifest.inputs, found.manifest.outputs)):
+            if actual != expected:
+                raise BundleError(f"{folder} has the inputs and outputs {actual}, but this service needs {expected}")
+        classifier.verify(folder / bundle.GOLDEN, found.tolerance(file))
+        seconds = classifier.seconds_per_image()
+    return Model(found, classifier, max(MIN_BATCH_SIZE, int(BATCH_SECONDS / seconds)))

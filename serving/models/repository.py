@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import re
+import os
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
+from serving.models import disk
+from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
+from serving.models.state import UNKNOWN, Entry, ModelState, public
 
-# No leading zero: otherwise the folders 01 and 1 would be the same version.
-VERSION = re.compile(r"[1-9][0-9]{0,17}")
-# Only characters that mean nothing special in a path or a URL. A leading dot marks an unfinished export.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# Errors that may pass while the files stay the same. After another error, a version is tried again when its files
+# change.
+PASSING_ERRORS = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+        *(errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
 
 log = logging.getLogger("serving")
 
@@ -29,32 +37,12 @@ class Change(NamedTuple):
     version: str
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One version in the index of the repository."""
-
-    name: str
-    version: str
-    state: Literal["READY", "UNAVAILABLE"]
-    reason: str = ""
-    """Why the version is unavailable, or why its files on disk were rejected."""
-
-
-class Fingerprint(NamedTuple):
-    """Name, size and modification time of a file. While they stay the same, the file is not read again."""
-
-    name: str
-    size: int
-    modified: int
-
-
 def versions(repository: Path, name: str) -> list[int]:
     """Return the version numbers of the model ``name`` on disk in ascending order."""
     try:
-        entries = list((repository / name).iterdir())
+        return disk.versions(repository / name)
     except OSError:
         return []
-    return sorted(int(entry.name) for entry in entries if VERSION.fullmatch(entry.name))
 
 
 def load(repository: Path, name: str, version: int | None = None) -> Model:
@@ -63,7 +51,12 @@ def load(repository: Path, name: str, version: int | None = None) -> Model:
     Raises:
         BundleError: there is no such version, or it cannot be verified.
     """
-    known = versions(repository, name)
+    try:
+        known = disk.versions(repository / name)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) or os.path.lexists(repository / name):
+            raise BundleError(f"{repository / name} cannot be read: {error.strerror}") from error
+        known = []
     if not known:
         raise BundleError(f"{repository} holds no model {name!r}; publish one with mnist-export")
     if version is not None and version not in known:
@@ -79,27 +72,28 @@ class Repository:
     """The models of a repository folder, with the newest versions of each model loaded.
 
     :meth:`scan` loads new versions and drops removed ones. A version that cannot be verified is rejected, and is tried
-    again when its files change. If the files of a loaded version are damaged, the loaded version stays. Threads may
+    again when its files change. If the files of a loaded version are damaged, or if they can no longer be read, the
+    loaded version stays. Only the methods that change the repository read the disk, which may take long. Threads may
     share a repository: a reader gets the versions of a model from before a scan or from after it, never a mixture.
 
     Args:
         folder: the repository on disk.
         keep: number of versions to load per model, the newest first; 0 loads all.
-        unloaded: a folder that all worker processes share. An empty file in it marks the model of that name as
-            unloaded.
+        unloaded: the names of the models that are unloaded at the start.
     """
 
-    def __init__(self, folder: Path, keep: int, unloaded: Path) -> None:
+    def __init__(self, folder: Path, keep: int, unloaded: Iterable[str] = ()) -> None:
         self.folder = folder
         self._keep = keep
-        self._unloaded = unloaded
+        self._unloaded = set(unloaded)
         self._scanning = threading.Lock()
-        # By name, then by version, newest first. A scan replaces the dictionary after each model and never changes it
-        # in place, so readers need no lock.
-        self._models: dict[str, dict[str, Model]] = {}
+        # By name. A scan replaces the state of a model and never changes it in place, so readers need no lock.
+        self._models: dict[str, ModelState] = {}
         # By name and version: why the files on disk were rejected, and the fingerprints of the files that were tried.
         self._rejected: dict[tuple[str, str], str] = {}
-        self._fingerprints: dict[tuple[str, str], tuple[Fingerprint, ...]] = {}
+        self._fingerprints: dict[tuple[str, str], Fingerprint] = {}
+        # By name of the model: why its folder cannot be read. The empty name stands for the whole repository.
+        self._faults: dict[str, str] = {}
 
     # Reading
 
@@ -110,13 +104,15 @@ class Repository:
             ModelNotFoundError: there is no such model or version.
             ModelUnavailableError: it exists, but it is not loaded.
         """
-        loaded = self._models.get(name, {})
+        loaded, entries = self._models.get(name, UNKNOWN)
         if version is None and loaded:
             return next(iter(loaded.values()))
         if version is not None and version in loaded:
             return loaded[version]
-        for entry in self.index():
-            if entry.name == name and version in (None, entry.version):
+        for entry in entries:
+            if not entry.version:
+                raise ModelUnavailableError(f"model {name!r} is unavailable: {entry.reason}")
+            if version in (None, entry.version):
                 raise ModelUnavailableError(f"model {name!r} version {entry.version} is unavailable: {entry.reason}")
         raise ModelNotFoundError(
             f"there is no model {name!r}" if version is None else f"model {name!r} has no version {version!r}"
@@ -124,46 +120,38 @@ class Repository:
 
     def versions(self, name: str) -> list[str]:
         """Return the loaded versions of a model in ascending order."""
-        return sorted(self._models.get(name, {}), key=int)
+        return sorted(self._models.get(name, UNKNOWN).loaded, key=int)
 
     def models(self) -> list[Model]:
         """Return every loaded version of every model."""
-        return [model for loaded in self._models.values() for model in loaded.values()]
+        return [model for state in self._models.values() for model in state.loaded.values()]
 
     def index(self) -> list[Entry]:
-        """Return every version that is on disk or loaded, with its state."""
-        try:
-            names = {*self._names(), *self._models}
-        except OSError:
-            names = {*self._models}
-        return [
-            self._entry(name, version)
-            for name in sorted(names)
-            for version in sorted({*map(str, versions(self.folder, name)), *self._models.get(name, {})}, key=int)
-        ]
+        """Return every version that the last scan found, with its state."""
+        return [entry for _, state in sorted(self._models.items()) for entry in state.entries]
 
-    def _entry(self, name: str, version: str) -> Entry:
-        reason = self._rejected.get((name, version), "")
-        if version in self._models.get(name, {}):
-            return Entry(name, version, "READY", reason)
-        if self._is_unloaded(name):
-            reason = "unloaded"
-        return Entry(
-            name, version, "UNAVAILABLE", reason or f"not loaded: the service loads the newest {self._keep} only"
-        )
+    @property
+    def is_readable(self) -> bool:
+        """Whether the last scan could read the folder of the repository and the folders of all models."""
+        return not self._faults
 
     # Changing
 
     def scan(self) -> list[Change]:
         """Load new versions and drop removed ones. Return the changes."""
         with self._scanning:
+            names: set[str] = set()
+            fault = ""
             try:
-                names = self._names()
+                names = disk.names(self.folder)
             except OSError as error:
-                # A network share may be unreachable for a moment. That must not unload any model.
-                log.warning("cannot read the model repository; the loaded models stay: %s", error)
-                return []
-            return [change for name in {*names, *self._models} for change in self._scan_model(name)]
+                fault = f"{self.folder} cannot be read: {error.strerror}"
+            self._tell("", fault)
+            return [
+                change
+                for name in sorted({*names, *self._models})
+                for change in self._scan_model(name, is_listed=name in names, fault=fault)
+            ]
 
     def load(self, name: str) -> list[Change]:
         """Load a model that was unloaded, and try its rejected versions again. Return the changes.
@@ -174,9 +162,10 @@ class Repository:
             ModelNotFoundError: the name is not a valid name of a model.
         """
         _check_name(name)
-        (self._unloaded / name).unlink(missing_ok=True)
+        self._unloaded.discard(name)
         with self._scanning:
             for key in [key for key in self._rejected if key[0] == name]:
+                self._rejected.pop(key)
                 self._fingerprints.pop(key, None)
         return self.scan()
 
@@ -191,69 +180,103 @@ class Repository:
         _check_name(name)
         if name not in self._models and not versions(self.folder, name):
             raise ModelNotFoundError(f"there is no model {name!r}")
-        (self._unloaded / name).touch()
+        self._unloaded.add(name)
         return self.scan()
 
-    def _names(self) -> list[str]:
-        return [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name) and entry.is_dir()]
+    def _scan_model(self, name: str, *, is_listed: bool, fault: str) -> list[Change]:
+        """Update one model.
 
-    def _is_unloaded(self, name: str) -> bool:
-        return (self._unloaded / name).exists()
-
-    def _scan_model(self, name: str) -> list[Change]:
+        Args:
+            is_listed: whether the repository has an entry of this name.
+            fault: why the repository cannot be read, if so.
+        """
+        before = self._models.get(name, UNKNOWN)
+        on_disk: list[str] = []
+        if not fault:
+            try:
+                on_disk = [str(version) for version in disk.versions(self.folder / name)] if is_listed else []
+            except OSError as error:
+                if isinstance(error, NotADirectoryError) and before == UNKNOWN:
+                    return []
+                fault = f"{self.folder / name} cannot be read: {error.strerror}"
+            self._tell(name, fault)
+        if fault:
+            # A network disk may be unreachable for a moment. An error is not absence: what is loaded stays.
+            on_disk = [entry.version for entry in before.entries if entry.version]
         changes: list[Change] = []
-        before = self._models.get(name, {})
         after: dict[str, Model] = {}
-        on_disk = [] if self._is_unloaded(name) else [str(version) for version in versions(self.folder, name)]
-        for version in reversed(on_disk):
+        is_unloaded = name in self._unloaded
+        wanted = [] if is_unloaded else on_disk
+        for version in reversed(wanted):
             if self._keep and len(after) == self._keep:
                 break
-            model, change = self._scan_version(name, version, before.get(version))
+            model, change = before.loaded.get(version), None
+            if not fault:
+                model, change = self._scan_version(name, version, model)
             if model:
                 after[version] = model
             if change:
                 changes.append(change)
-        self._models = {other: loaded for other, loaded in self._models.items() if other != name} | (
-            {name: after} if after else {}
-        )
-        for key in [key for key in self._fingerprints if key[0] == name and key[1] not in on_disk]:
+        for key in [key for key in self._fingerprints if key[0] == name and key[1] not in wanted]:
             self._fingerprints.pop(key)
             self._rejected.pop(key, None)
-        for version in before.keys() - after.keys():
+        for version in before.loaded.keys() - after.keys():
             self._fingerprints.pop((name, version), None)
             log.info("dropped model %s version %s", name, version)
             changes.append(Change("dropped", name, version))
+        entries = [
+            self._entry(name, version, fault, is_loaded=version in after, is_unloaded=is_unloaded)
+            for version in on_disk
+        ]
+        if fault and not entries:
+            entries = [Entry(name, "", "UNAVAILABLE", public(fault, self.folder))]
+        self._models = {other: state for other, state in self._models.items() if other != name} | (
+            {name: ModelState(after, tuple(entries))} if entries else {}
+        )
         return changes
 
     def _scan_version(self, name: str, version: str, loaded: Model | None) -> tuple[Model | None, Change | None]:
         """Return the model to serve for a version: the one on disk if it can be verified, otherwise ``loaded``."""
         key = (name, version)
-        fingerprint = _fingerprint(self.folder / name / version)
+        fingerprint = disk.fingerprint(self.folder / name / version)
         if self._fingerprints.get(key) == fingerprint:
             return loaded, None
         self._fingerprints[key] = fingerprint
         try:
             model = load(self.folder, name, int(version))
         except BundleError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING_ERRORS:
+                self._fingerprints.pop(key)
+            if self._rejected.get(key) == str(error):
+                return loaded, None
             self._rejected[key] = str(error)
-            log.error("rejected model %s version %s: %s", name, version, error)
+            log.error("rejected model %s version %s: %.2000s", name, version, error)
             return loaded, Change("rejected", name, version)
         self._rejected.pop(key, None)
         log.info("loaded model %s version %s", name, version)
         return model, Change("loaded", name, version)
 
+    def _entry(self, name: str, version: str, fault: str, *, is_loaded: bool, is_unloaded: bool) -> Entry:
+        reason = public(fault or self._rejected.get((name, version), ""), self.folder)
+        if is_loaded:
+            return Entry(name, version, "READY", reason)
+        if is_unloaded:
+            reason = "unloaded"
+        return Entry(
+            name, version, "UNAVAILABLE", reason or f"not loaded: the service loads the newest {self._keep} only"
+        )
+
+    def _tell(self, name: str, fault: str) -> None:
+        """Log that a folder cannot be read, and when this error has gone. Each is logged once, not at every scan."""
+        before = self._faults.pop(name, "")
+        if fault:
+            self._faults[name] = fault
+        if fault and fault != before:
+            log.error("what is loaded stays: %s", fault)
+        elif before and not fault:
+            log.info("no longer: %s", before)
+
 
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise ModelNotFoundError(f"there is no model {name!r}")
-
-
-def _fingerprint(folder: Path) -> tuple[Fingerprint, ...]:
-    found = []
-    try:
-        for path in folder.iterdir():
-            status = path.stat()
-            found.append(Fingerprint(path.name, status.st_size, status.st_mtime_ns))
-    except OSError:
-        return ()
-    return tuple(sorted(found))

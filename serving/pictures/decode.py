@@ -1,92 +1,126 @@
-"""Decode the bytes of a picture file into grey values, within limits on format and size."""
+"""Decode the bytes of a picture file into grey values, within limits on format, size and memory."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 # Pillow would otherwise import its decoders during the first request, which takes 20 ms.
 from PIL import (  # noqa: F401
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
 from serving.errors import InputError, InputTooLargeError, PictureError
-
-# Only common formats: each further decoder of Pillow is more code that reads untrusted bytes.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
+from serving.pictures.containers import jpeg_exif, orientation, without_metadata
+from serving.pictures.header import Header, check_header, read_header
+from serving.pictures.page import PART_PIXELS, TURNS, Grey, Page, parts_of, upright
 
 BLACK, WHITE = 0, 255
 
-Grey = npt.NDArray[np.float32]
+# A JPEG is decoded at a half, a quarter or an eighth of its size if both sides keep at least this many pixels.
+JPEG_SIDE = 2048
 
 
-def decode_grey(content: bytes, max_pixels: int) -> Grey:
-    """Decode a picture file to its brightness, float32 ``[H, W]`` from 0 to 255.
+def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:
+    """Decode a picture file to its brightness, ``[H, W]`` from 0 to 255: float32, or a Page if the picture is large.
 
     The picture is turned upright as its EXIF orientation says. Transparent parts get a background.
 
     Raises:
-        InputTooLargeError: the picture has more than ``max_pixels`` pixels.
+        InputTooLargeError: the picture has more than ``max_pixels`` pixels, or exceeds a limit of ``header``.
         PictureError: the bytes are not a picture in one of ``FORMATS``, or they are damaged.
     """
+    header = read_header(content)
+    check_header(header, max_pixels)
     try:
         with warnings.catch_warnings():
             # Pillow warns about unusual files even if it can read them.
             warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(content), formats=FORMATS)
-            # open() has read only the header. Check before load(), so that a decompression bomb is never unpacked.
-            if picture.width * picture.height > max_pixels:
-                raise InputTooLargeError(
-                    f"the picture has {picture.width}x{picture.height} pixels: "
-                    f"must be at most {max_pixels} pixels; send a smaller picture"
-                )
+            picture = _open(content, header)
             picture.load()
-            return _grey(ImageOps.exif_transpose(picture))
+            tone = _tone(picture)
+            exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
+            turn = TURNS[orientation(exif)]
+            if header.pixels > PART_PIXELS:
+                return Page(picture, tone, turn)
+            return upright(tone(picture), turn)
     except InputError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow checks its own limit in open()
-        raise InputTooLargeError(
-            f"the picture is too large: {error}; must be at most {max_pixels} pixels; send a smaller picture"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}") from error
+    except MemoryError as error:
+        raise InputTooLargeError("decoding the picture takes too much memory; send a smaller picture") from error
     except Exception as error:  # Pillow's decoders raise almost any exception on damaged data
         raise PictureError(f"the picture is damaged: {error}") from error
 
 
-def _grey(picture: Image.Image) -> Grey:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _deep_to_grey(picture)
+def _open(content: bytes, header: Header) -> Image.Image:
+    file = io.BytesIO(without_metadata(content, header.format))
+    if header.format == "JPEG":
+        # Image.open() would also look for further pictures in the file.
+        picture: Image.Image = JpegImagePlugin.JpegImageFile(file)
+    else:
+        picture = Image.open(file, formats=(header.format,))
+    if picture.size != (header.width, header.height):
+        raise PictureError(
+            f"the picture is damaged: its header says {header.width}x{header.height} pixels, "
+            f"but its content {picture.width}x{picture.height}"
+        )
+    picture.draft("L", (JPEG_SIDE, JPEG_SIDE))
+    return picture
+
+
+def _tone(picture: Image.Image) -> Callable[[Image.Image], Grey]:
+    """Return the function that converts a part of ``picture`` to grey values."""
+    if picture.mode.startswith("I"):
+        return partial(_deep_to_grey, scale=_scale(picture))
     if picture.has_transparency_data:
-        return _with_background(picture)
-    return np.asarray(picture.convert("L"), dtype=np.float32)
+        return partial(_on_background, background=_background(picture))
+    return _to_grey
 
 
-def _deep_to_grey(picture: Image.Image) -> Grey:
-    """Convert a picture with more than 8 bits per pixel.
+def _to_grey(part: Image.Image) -> Grey:
+    return np.asarray(part.convert("L"), dtype=np.float32)
+
+
+def _scale(picture: Image.Image) -> float:
+    """Return the number by which to divide the values of a picture with more than 8 bits per pixel.
 
     The file does not state its scale. If a value is over 255, all values are taken as 16-bit values.
     """
-    values = np.asarray(picture, dtype=np.float32)
-    scaled = values / 257 if values.max(initial=0) > WHITE else values  # 257 = 65535 / 255
-    return np.clip(scaled, BLACK, WHITE)
+    most: Any = picture.getextrema()[1]
+    return 257 if most > WHITE else 1  # 257 = 65535 / 255
 
 
-def _with_background(picture: Image.Image) -> Grey:
-    """Put a transparent picture on black or white, whichever contrasts more with its visible part."""
-    grey, alpha = (np.asarray(band, dtype=np.float32) for band in picture.convert("RGBA").convert("LA").split())
-    opacity = alpha / 255
-    mean = float((grey * opacity).sum() / opacity.sum()) if opacity.any() else 0.0
-    background = WHITE if mean < (BLACK + WHITE) / 2 else BLACK
+def _deep_to_grey(part: Image.Image, scale: float) -> Grey:
+    values: Grey = np.asarray(part, dtype=np.float32) / np.float32(scale)
+    return np.clip(values, BLACK, WHITE)
+
+
+def _background(picture: Image.Image) -> int:
+    """Return black or white, whichever contrasts more with the visible part of a transparent picture."""
+    visible = weight = 0.0
+    for part in parts_of(picture):
+        grey, opacity = _grey_and_opacity(part)
+        visible += float((grey * opacity).sum())
+        weight += float(opacity.sum())
+    return WHITE if visible < weight * (BLACK + WHITE) / 2 or not weight else BLACK
+
+
+def _on_background(part: Image.Image, background: int) -> Grey:
+    grey, opacity = _grey_and_opacity(part)
     return (grey * opacity + background * (1 - opacity)).astype(np.float32)
+
+
+def _grey_and_opacity(part: Image.Image) -> tuple[Grey, Grey]:
+    grey, alpha = (np.asarray(band, dtype=np.float32) for band in part.convert("RGBA").convert("LA").split())
+    return grey, alpha / np.float32(WHITE)

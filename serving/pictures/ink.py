@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serving.pictures.decode import Grey
 from serving.pictures.morphology import grey_opening, median_filter, uniform_filter
+from serving.pictures.page import REDUCING_GAP, Grey, Page
 
 # The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
 # The digit ends up in a box of 20 pixels, so more pixels than these would only take time.
@@ -54,7 +54,7 @@ Ink = npt.NDArray[np.float32]
 """Float32 ``[H, W]``: the contrast to the paper in grey levels, 0 where there is only paper."""
 
 
-def find_ink(page: Grey) -> Ink | None:
+def find_ink(page: Grey | Page) -> Ink | None:
     """Return the ink of a page, or None if the page is empty.
 
     A page with more than ``OVERVIEW`` pixels a side is reduced first, and the result is a close-up of its ink.
@@ -62,7 +62,7 @@ def find_ink(page: Grey) -> Ink | None:
     longest = max(page.shape)
     if longest < ENLARGE_BELOW:
         # Such a picture shows too little paper to judge whether the light is even.
-        return measure_ink(resize(page, ENLARGE_BELOW / longest), even=True)
+        return measure_ink(resize(reduce(page, longest), ENLARGE_BELOW / longest), even=True)
     ink = measure_ink(reduce(page, OVERVIEW))
     if ink is not None and longest > OVERVIEW:
         ink = measure_ink(reduce(crop_to_ink(page, ink), CLOSE_UP))
@@ -160,16 +160,18 @@ def resize(page: Grey, factor: float) -> Grey:
     return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def reduce(page: Grey, longest: int) -> Grey:
-    """Average a page down so that no side has more than ``longest`` pixels. A smaller page is returned unchanged."""
+def reduce(page: Grey | Page, longest: int) -> Grey:
+    """Average a page down so that no side has more than ``longest`` pixels. A smaller page keeps its size."""
     factor = max(page.shape) / longest
     if factor <= 1:
-        return page
+        return page.grey() if isinstance(page, Page) else page
     height, width = (max(1, round(size / factor)) for size in page.shape)
-    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))
+    if isinstance(page, Page):
+        return page.reduced(height, width)
+    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.BOX, reducing_gap=REDUCING_GAP))
 
 
-def crop_to_ink(page: Grey, ink: Ink) -> Grey:
+def crop_to_ink(page: Grey | Page, ink: Ink) -> Grey | Page:
     """Crop a page to the ink that was found on the reduced page, with ``CLOSE_UP_MARGIN`` of paper around it."""
     factor = max(page.shape) / max(ink.shape)
     spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
-from serving.pictures.decode import BLACK, WHITE, Grey, decode_grey
+from serving.pictures.decode import BLACK, WHITE, decode_grey
 from serving.pictures.ink import Ink, border_of, find_ink, resize, strongest
 from serving.pictures.morphology import grey_dilation
+from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import count_digits, erase, find_pieces, split_specks
 
 # The longer side of a digit in an image of MNIST, in pixels.
@@ -38,6 +39,7 @@ LEAST_STROKE = 2.0
 WIDENING_SIDE = 3 * BOX
 
 Reason = Literal["empty", "several"]
+REASONS: tuple[Reason | None, ...] = (None, "empty", "several")
 
 
 class Digit(NamedTuple):
@@ -61,7 +63,7 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
     page = decode_grey(content, max_pixels)
-    if page.shape == (IMAGE_SIZE, IMAGE_SIZE):
+    if not isinstance(page, Page) and page.shape == (IMAGE_SIZE, IMAGE_SIZE):
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))

@@ -1,187 +1,350 @@
-"""One connection: uvicorn's HTTP/1.1 protocol, with limits on the time and the memory that a client may take.
+"""One connection: uvicorn's HTTP/1.1 protocol, which reads requests, starts the application and rejects what it must.
 
-This is the only file that touches uvicorn's internals. A connection is in one of five states:
+This is the only file that touches uvicorn's internals. The states of a connection are in states.py, the limits of time
+and memory in limits.py.
 
-    state       what it waits for                  ends when                          timer
-    IDLE        a request                          its first byte arrives: HEAD       request_timeout; after a response
-                                                                                      keep_alive, which uvicorn keeps
-    HEAD        the rest of the line and headers   they are complete: BODY, or        request_timeout
-                                                   DISCARD if too many predictions
-                                                   are in flight
-    BODY        the rest of the body               it is complete: RESPONDING         request_timeout
-    DISCARD     the rest of a rejected body        it is complete: 429, then IDLE     request_timeout
-    RESPONDING  the application's response         it is sent: IDLE                   none
-
-Nearly every request arrives whole. It passes through the states within one call of data_received and sets no timer. A
-pipelined request arrives before the response to the previous request is sent. The state then changes from RESPONDING to
-HEAD, and uvicorn queues the request.
+Nearly every request arrives whole. It passes through the states within one call of data_received. A pipelined request
+arrives before the response to the previous request is sent. The state then changes from RESPONDING to HEAD, and uvicorn
+queues the request. What arrives after that is not parsed before the responses are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
+import time
 from typing import Any, cast
 
 from litestar.types import HTTPScope
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.api.context import SCOPE_KEY, RequestContext, Service
-from serving.api.middleware import overloaded
+from serving.api.middleware import context_in, overloaded
+from serving.server.account import FREE_BYTES, Account
+from serving.server.connections import Connections
+from serving.server.intake import PIECE, EndedError, Intake
+from serving.server.rejection import RejectedError, incomplete, malformed
+from serving.server.stand_ins import Discarded, Outgoing
+from serving.server.states import PARTIAL, State
 
-HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+# Seconds of parsing after which other connections have their turn.
+TURN = 0.01
+# What a queued request takes in memory, in addition to its bytes.
+QUEUED_BYTES = 2048
+# An ending connection drops this many bytes, and twice the largest body, before it closes all the same.
+MAX_DROPPED = 48_000_000
 
-# A body in chunks may take this many times its own size. Only a client that sends chunks of one byte needs more.
-MAX_CHUNK_OVERHEAD = 4
-
-
-class State(enum.Enum):
-    """What a connection waits for; see the table above."""
-
-    IDLE = enum.auto()
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    DISCARD = enum.auto()
-    RESPONDING = enum.auto()
+CLOSE = (b"connection", b"close")
 
 
 class Protocol(HttpToolsProtocol):
-    """A connection that limits the time of each request, and counts each prediction as soon as it has arrived.
+    """A connection that limits the time and the bytes of each request, and counts each prediction when it arrives.
 
     Predictions are counted here and not in the application. A busy event loop reads all requests from their sockets
     before the application starts on the first one, so the application would count the waiting requests too late.
     """
 
+    server_state: Connections
+    flow: Flow
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._service: Service = self.config.loaded_app.state.service
+        self._intake = Intake(self, self._service.settings)
+        self.account = Account(self._service.held)
         self._state = State.IDLE
-        self._received = 0
-        """Bytes of the request that is being read, chunks and trailers included."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._since = self.loop.time()
+        """When the wait of the current state began; 0 if the request began in the piece that is being parsed."""
+        self._queued = 0
+        """Bytes of the requests whose responses are due."""
+        self._dropped = 0
+        self._last_response = b""
+        """The rejection that is sent after the responses that are due."""
+        self._is_stopping = False
+        self._is_half_closed = False
+        self._is_postponed = False
+        """Whether the next request waits until the client has read the last response."""
+        self._is_resting = False  # after a rejected prediction
 
     # The transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._service.settings.max_connections:
-            transport.abort()
-        else:
-            self._start_timer()
+        self.url, self.headers = b"/", []
+        self.flow = Flow(transport)
+        self._outgoing = Outgoing(transport, self._close)
+        transport.set_write_buffer_limits(FREE_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self.account.charge(0)
         super().connection_lost(exc)
+        # Without these references nothing is kept until the next collection of garbage.
+        self.pipeline.clear()
+        self._since = 0.0
+        self.cycle = self._outgoing = self._intake = None  # type: ignore[assignment]
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Return whether the connection stays open for responses: the client has closed only its own side."""
+        self._is_half_closed = True
+        if self._state is State.DISCARD:
+            self._reject_prediction(CLOSE)
+        elif self._state in PARTIAL:
+            self._reject(incomplete())
+        return not self._has_responded() and not self.transport.is_closing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.flow.hold(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._charge()
+            self.flow.hold(bool(self._intake.rest) or self._is_resting)
+            if self._is_postponed and not self.transport.is_closing():
+                self._is_postponed = False
+                self._continue()
+
+    # Reading
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._state in (State.HEAD, State.BODY, State.DISCARD):
-            self._received += len(data)
-            self._check_size()
-            self._start_timer()
-        elif self._has_responded() and self.timeout_keep_alive_task is None:
-            # Line breaks between two requests do not begin a request, but they stopped uvicorn's keep-alive timer.
-            self._start_timer()
+        intake = self._intake
+        if self._state is State.ENDING:
+            self._drop(len(data))
+        elif len(data) <= PIECE and not intake.rest:
+            self._parse(data)
+        else:
+            intake.add(data)
+            self._parse_rest()
+        if self.account.charged or self._queued + intake.received > FREE_BYTES:
+            self._charge()
 
-    # The parser
+    def _parse_rest(self) -> None:
+        """Parse what was received, until a response is due."""
+        if self.transport.is_closing():
+            return
+        end, intake = time.perf_counter() + TURN, self._intake
+        while intake.rest and self._state is not State.RESPONDING and not self.pipeline and not self._is_blocked():
+            if self._state is State.ENDING:
+                self._drop(len(intake.rest))
+                intake.clear()
+            elif time.perf_counter() > end:
+                self.loop.call_soon(self._parse_rest)
+                break
+            else:
+                self._parse(intake.next_piece(self._state in (State.BODY, State.DISCARD)))
+        self.flow.hold(bool(intake.rest) or self._is_blocked())
+
+    def _is_blocked(self) -> bool:
+        return self.flow.write_paused or self._is_resting
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        intake, body = self._intake, self._intake.body
+        if self._state is not State.RESPONDING:
+            intake.received += len(data)
+        try:
+            intake.parse(data, self._state is State.IDLE)
+            if self._state in PARTIAL:
+                intake.check_rest(len(data), body)
+                if not self._since:
+                    self._since = self.loop.time()
+        except RejectedError as rejection:
+            self._reject(rejection)
+        except EndedError:
+            pass
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > MAX_DROPPED + 2 * self._service.settings.max_body:
+            self.transport.abort()
+
+    # The parser's callbacks
 
     def on_message_begin(self) -> None:
+        if self._state is State.ENDING or self.transport.is_closing():
+            raise EndedError
         super().on_message_begin()
-        self._state = State.HEAD
-        self._received = 0
+        self._intake.begin()
+        self._state, self._since = State.HEAD, 0.0
 
     def on_headers_complete(self) -> None:
-        if self._must_discard():
+        self._intake.check_head()
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise malformed("CONNECT, because this service is not a proxy")
+        elif self._must_discard():
             self._state = State.DISCARD
             self.cycle = Discarded()  # type: ignore[assignment]
             if self.expect_100_continue:
                 # The client waits for a response before it sends its body. After a 429 it may still send the body or
                 # not, so the connection cannot be used again.
-                self._reject((b"connection", b"close"))
-                self.transport.close()
+                self._reject_prediction(CLOSE)
+                self._end()
         else:
             self._state = State.BODY
             super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._stop_timer()
-        if self._state is State.DISCARD:
-            self._state = State.IDLE
-            if not self.transport.is_closing():
-                self._reject()
-                self.on_response_complete()
-                if not self.parser.should_keep_alive():
-                    self.transport.close()
-            return
-        self._state = State.IDLE if self._has_responded() else State.RESPONDING
-        # A pipelined request may never start, because the client may disconnect. _start_asgi_task counts it.
-        if self._state is State.RESPONDING and not self.pipeline:
-            context_of_cycle(self.cycle).arrived(self.scope["path"])
+    def on_body(self, body: bytes) -> None:
+        self._intake.body += len(body)
+        super().on_body(body)
 
-    # The application
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() or self._state is State.ENDING:
+            return
+        super().on_message_complete()
+        if self._state is State.DISCARD:
+            self._state, self._since = State.IDLE, self.loop.time()
+            self._intake.begin()
+            if self.parser.should_keep_alive() and not self._is_stopping:
+                self._reject_prediction()
+            else:
+                self._reject_prediction(CLOSE)
+                self._close()
+            return
+        self._queued += self._intake.received + QUEUED_BYTES
+        size = self._intake.body
+        self._intake.begin()
+        self._state = State.RESPONDING
+        # A pipelined request may never start, because the client may disconnect. _start_asgi_task counts it.
+        if not self.pipeline:
+            context = context_in(self.cycle.scope, self._service)
+            context.arrived(self.scope["method"], self.scope["path"], size)
+
+    # Responding
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        context = RequestContext(self._service, cycle.scope["headers"])
+        context = RequestContext(self._service, cycle.scope["headers"], is_complete=not cycle.more_body)
         cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY] = context
-        if not cycle.more_body:
-            context.arrived(cycle.scope["path"])
+        if context.is_complete:
+            context.arrived(cycle.scope["method"], cycle.scope["path"], len(cycle.body))
+        cycle.transport = cast("asyncio.Transport", self._outgoing)
+        if self._is_stopping and not self.pipeline:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        if self._state is State.RESPONDING and not self.pipeline:
-            self._state = State.IDLE
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.pipeline:
+            self._queued = 0
+        if self._state is State.RESPONDING:
+            self._since = self.loop.time()
+            self._state = State.RESPONDING if self.pipeline else State.IDLE
+        if self.account.charged or self.transport.get_write_buffer_size():
+            self._charge()
+        if self.transport.is_closing():
+            return
+        if self.flow.write_paused:
+            self._is_postponed = True
+        else:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Do what is next after a response: the next request, the parsing of further bytes, or the end."""
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._last_response:
+            self.transport.write(self._last_response)
+            self._end()
+        elif self._is_half_closed and not self._intake.rest:
+            self.transport.close()
+        if self._intake.rest:
+            self._parse_rest()
+        self.flow.resume_reading()
 
     def _has_responded(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    # Bounds
+    # Rejecting
 
     def _must_discard(self) -> bool:
         """Return whether to discard the new request.
 
         It must be a prediction beyond the limit, and this connection must have no other request in flight.
         """
+        if not self._has_responded() or self.parser.get_method() != b"POST":
+            return False
+        declared = int(dict(self.headers).get(b"content-length", 0))
+        return self._service.admission.rejects(self.url.partition(b"?")[0].decode("latin-1"), declared)
+
+    def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
         path = self.url.partition(b"?")[0].decode("latin-1")
-        return self._has_responded() and self.parser.get_method() == b"POST" and self._service.admission.rejects(path)
+        self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": path}
+        response = overloaded(self._service, cast("HTTPScope", self.scope))
+        self.transport.write(response.to_http(*self.server_state.default_headers, *headers))
 
-    def _reject(self, *headers: tuple[bytes, bytes]) -> None:
-        self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": self.url.decode("latin-1")}
-        self.transport.write(overloaded(self._service, cast("HTTPScope", self.scope)).to_http(*headers))
+    def _reject(self, rejection: RejectedError) -> None:
+        """Reject the request that is being read, after the responses that are due, and end the connection."""
+        if self._state is State.ENDING or self.transport.is_closing():
+            return
+        self.server_state.ended(rejection.reason)
+        response = rejection.to_http(self._service, self.url, self.headers, self.server_state.default_headers)
+        is_due = not self._has_responded()
+        if self._state is State.BODY:
+            is_due = bool(self.pipeline)
+            if is_due:
+                self.pipeline.popleft()
+            else:
+                self._disconnect()
+        if is_due:
+            self._state, self._last_response = State.ENDING, response
+        else:
+            self.transport.write(response)
+            self._end()
 
-    def _check_size(self) -> None:
-        """Close the connection if the request is too large. The application cannot measure chunks and trailers."""
-        settings = self._service.settings
-        limit = settings.max_head + (0 if self._state is State.HEAD else MAX_CHUNK_OVERHEAD * settings.max_body)
-        if self._received > limit and not self.transport.is_closing():
-            if self._state is State.HEAD:
-                self.transport.write(HEAD_TOO_LARGE)
+    # Ending
+
+    def _charge(self) -> None:
+        """Charge the bytes of this connection to its account. A subclass does what is to do if there are too many."""
+        self.account.charge(self._held_bytes())
+
+    def _held_bytes(self) -> int:
+        received = self._intake.received if self._state in (State.HEAD, State.BODY) else 0
+        return received + self._queued + len(self._intake.rest) + self.transport.get_write_buffer_size()
+
+    def _close(self) -> None:
+        """End the connection after the last response, which is written."""
+        if self._state in (State.HEAD, State.BODY) or self._intake.rest:
+            self._end()
+        else:
             self.transport.close()
 
-    def _start_timer(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self._service.settings.request_timeout, self._time_out)
+    def _end(self) -> None:
+        """Close this side of the connection, and wait until the client closes the other side."""
+        self._state, self._since = State.ENDING, self.loop.time()
+        self._queued, self._last_response = 0, b""
+        self._intake.clear()
+        self.pipeline.clear()
+        if self._is_half_closed:
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.hold(False)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _abort(self, reason: str) -> None:
+        self.server_state.ended(reason)
+        self._disconnect()
+        self.transport.abort()
 
-    def _time_out(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
-
-
-class Discarded:
-    """Replaces uvicorn's cycle for a rejected request. The body of the request is dropped."""
-
-    response_complete = True
-
-    def __init__(self) -> None:
-        self.message_event = asyncio.Event()
+    def _disconnect(self) -> None:
+        """Tell the application that its response is no longer wanted."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
 
-def context_of_cycle(cycle: RequestResponseCycle) -> RequestContext:
-    return cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY]
+class Flow(FlowControl):
+    """Reading also stays paused while received bytes wait to be parsed."""
+
+    _is_held = False
+
+    def hold(self, is_held: bool) -> None:
+        self._is_held = is_held
+        if is_held:
+            self.pause_reading()
+        else:
+            self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self._is_held:
+            super().resume_reading()

@@ -1,4 +1,4 @@
-"""Run the application under uvicorn, in this process or in several workers."""
+"""Run the application under uvicorn in this process."""
 
 from __future__ import annotations
 
@@ -6,75 +6,52 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.supervisors import Multiprocess
 
-from serving.api.app import create_app
+from serving.server.address import BACKLOG
+from serving.server.limits import LimitedProtocol
 from serving.server.memory import settle
-from serving.server.protocol import Protocol
+from serving.server.server import Server
 from serving.settings import Settings
-from serving.telemetry import logs
 
-# Connections that the kernel holds until a worker accepts them.
-BACKLOG = 2048
 # Seconds until a thread hands the interpreter lock to the event loop. Python's default is 5 ms, the time of ten
 # predictions for a single image.
 SWITCH_INTERVAL = 0.0005
-# Seconds after which a worker that does not respond to its supervisor is replaced.
-HEALTHCHECK_TIMEOUT = 30
+# Seconds after the last response, after which the process ends in any case.
+EXTRA_SECONDS = 2
 
 
 def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
-    """Serve until SIGTERM or SIGINT, with as many workers as ``settings`` say.
-
-    Args:
-        app: the application, if there is a single worker, which is this process. Several workers each create their own.
-    """
-    if settings.workers == 1:
-        _run_here(settings, listener, app)
-    else:
-        _run_workers(settings, listener)
-
-
-def _run_here(settings: Settings, listener: socket.socket, app: Litestar) -> None:
-    server = uvicorn.Server(configuration(settings, app))
+    """Serve in this process until SIGTERM or SIGINT."""
+    server = make_server(settings, app)
     tune()
     # uvicorn finishes the requests in flight and then raises the signal again, for this handler.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, exit_soon)
     server.run(sockets=[listener])
 
 
-def _run_workers(settings: Settings, listener: socket.socket) -> None:
-    with tempfile.TemporaryDirectory(prefix="mnist-serve-") as folder:
-        runtime = Path(folder)
-        for part in ("metrics", "unloaded"):
-            (runtime / part).mkdir()
-        # prometheus_client reads this variable when it is imported. Each worker is a new process and imports it again.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(runtime / "metrics")
-        worker = partial(make_worker, settings, runtime / "unloaded", os.getpid())
-        supervisor = Multiprocess(configuration(settings, worker), [listener])
-        # uvicorn's own signal handlers would stop the supervisor up to half a second later.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: supervisor.should_exit.set())
-        supervisor.run()
+def exit_soon(*_: object) -> None:
+    """End this process, which has responded to all requests. Do not wait long for threads that still work."""
+    backstop = threading.Timer(EXTRA_SECONDS, os._exit, (0,))
+    backstop.daemon = True
+    backstop.start()
+    sys.exit(0)
 
 
-def configuration(settings: Settings, app: Litestar | Callable[[], Litestar]) -> uvicorn.Config:
-    """Return uvicorn's configuration for an application, or for a picklable function that makes one in a worker."""
+def make_server(settings: Settings, app: Litestar) -> Server:
+    """Return the server of one process."""
+    return Server(configuration(settings, app))
+
+
+def configuration(settings: Settings, app: Litestar) -> uvicorn.Config:
+    """Return uvicorn's configuration for an application."""
     return uvicorn.Config(
         app,
-        factory=not isinstance(app, Litestar),
-        workers=settings.workers,
-        http=Protocol,
+        http=LimitedProtocol,
         ws="none",
         log_config=None,
         # On a lower level uvicorn logs every malformed request, so a client could fill the disk.
@@ -84,23 +61,8 @@ def configuration(settings: Settings, app: Litestar | Callable[[], Litestar]) ->
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=settings.grace,
-        timeout_worker_healthcheck=HEALTHCHECK_TIMEOUT,
         backlog=BACKLOG,
     )
-
-
-def make_worker(settings: Settings, unloaded: Path, supervisor: int) -> Litestar:
-    """Create the application of one of several workers, in a new process.
-
-    Args:
-        unloaded: folder with an empty file for each unloaded model, shared by all workers.
-        supervisor: the process id of the supervisor.
-    """
-    logs.configure(settings.log_level, settings.log_format)
-    threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    app = create_app(settings, unloaded)
-    tune()
-    return app
 
 
 def tune() -> None:
@@ -109,8 +71,12 @@ def tune() -> None:
     settle()
 
 
-def _end_with(supervisor: int) -> None:
-    """Stop this worker when its supervisor has ended, because nothing else would stop it then."""
-    while os.getppid() == supervisor:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def description(app: Litestar) -> str:
+    """Return a line that describes the default model."""
+    service = app.state.service
+    model = service.repository.get(service.settings.model)
+    accuracy = model.bundle.manifest.result.get("test", {}).get("accuracy", 0)
+    return (
+        f"{model.name} version {model.version}: accuracy {accuracy:.2%} on its test set, {model.precision}, "
+        "verified on this CPU"
+    )

@@ -1,8 +1,7 @@
 """A histogram that observes many values at once. The only file that uses private parts of prometheus_client.
 
 prometheus_client's ``Histogram`` observes one value at a time. Each call searches the buckets in a Python loop and
-takes two locks; with several workers it also writes to a memory-mapped file twice. Observing 64 values together takes
-7 µs instead of 48 µs in one process, and 11 µs instead of 205 µs with several workers (prometheus_client 0.26).
+takes two locks. Observing 64 values together takes 7 µs instead of 48 µs (prometheus_client 0.26).
 
 The private parts are ``_sum``, ``_buckets`` and ``_upper_bounds``. tests/serving/telemetry/test_histogram.py fails if a
 new version of the library changes them.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
-
-import msgspec
 
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
 """The request that this task handles: its ``request_id``, and its ``trace_id`` if the caller sent one."""
@@ -27,21 +27,49 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return _encode(line).replace("\x7f", "\\u007f")
 
 
 class TextLines(logging.Formatter):
-    """Formats a record as a line of text that is easy to read."""
+    """Formats a record as a line of text that is easy to read.
+
+    No text of a client can look like another line or another field: line breaks and other control characters are
+    written as escapes, a value with a space is in quotes, and the lines of a traceback are indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level and message, then ``name=value`` for each field."""
         words = [
             datetime.fromtimestamp(record.created).strftime("%H:%M:%S"),
             record.levelname.lower(),
-            record.getMessage(),
-            *(f"{name}={value}" for name, value in _fields(record).items()),
+            printable(record.getMessage()),
+            *(f"{name}={_value(value)}" for name, value in _fields(record).items()),
         ]
-        return " ".join(words) + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        line = " ".join(words)
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info).splitlines()
+            line = "\n".join([line, *(f"  {printable(text)}" for text in traceback)])
+        return line
+
+
+# Escapes everything that is not ASCII, such as the line separators of Unicode. Other types than JSON's become text.
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with an escape for each control character and each other character that shows nothing."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _value(value: object) -> str:
+    text = printable(str(value))
+    return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+# A value of a field that needs no quotes.
+_PLAIN_VALUE = re.compile(r'[^\s"=]+')
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

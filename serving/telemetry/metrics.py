@@ -1,22 +1,21 @@
 """The series of the service for Prometheus, and their text format.
 
-With several workers, each worker keeps its series in files of the folder PROMETHEUS_MULTIPROC_DIR. The worker that is
-scraped adds up the files of all workers.
+Each worker keeps its series in memory. With several workers, the one that is scraped adds the snapshots of the others.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
+from prometheus_client.registry import Collector
 
 from serving.telemetry.histogram import BatchHistogram
+from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # A small model takes tens of microseconds. prometheus_client's own buckets begin at 5 ms.
 SECONDS_BUCKETS = (
@@ -25,6 +24,11 @@ SECONDS_BUCKETS = (
 )
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+# Why the server ends a connection or rejects a request below the application.
+CLOSE_REASONS = (
+    *("malformed", "incomplete", "head_too_large", "body_too_large"),
+    *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes"),
+)
 INK_BUCKETS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
 
 
@@ -41,23 +45,26 @@ class Metrics:
         )
         self.request_seconds = BatchHistogram(
             "mnist_http_request_seconds",
-            "Time to respond to a request.",
+            "Time to respond to a request. Rejected requests (401, 403, 413, 429, 503) are not timed.",
             ["route"],
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self.in_flight = Gauge(
-            "mnist_http_requests_in_flight",
-            "Requests in flight.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        self.in_flight = Gauge("mnist_http_requests_in_flight", "Requests in flight.", registry=registry)
         self.rejected_requests = Counter(
             "mnist_rejected_requests",
             "Requests rejected with status 401, 403, 413, 429, 503 or 504.",
             ["status"],
             registry=registry,
         )
+        self.closed_connections = Counter(
+            "mnist_closed_connections",
+            "Connections that the server ended because of what the client did, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in CLOSE_REASONS:
+            self.closed_connections.labels(reason)
         self.inference_seconds = BatchHistogram(
             "mnist_inference_seconds",
             "Time of one run of the model, for the images of one or more requests.",
@@ -85,19 +92,34 @@ class Metrics:
             "Time of the model's last prediction, in seconds since 1970.",
             version,
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.model_loaded = Gauge(
             "mnist_model_loaded",
             "Workers that have this version loaded.",
             version,
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.model_rejected = Counter(
             "mnist_model_rejected",
             "Versions that could not be verified and were not loaded.",
             version,
+            registry=registry,
+        )
+        self.repository_scanned = Gauge(
+            "mnist_repository_scan_timestamp_seconds",
+            "End of the last scan of the repository, in seconds since 1970; of several workers the oldest.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.repository_errors = Counter(
+            "mnist_repository_errors",
+            "Scans that could not read the folder of the repository or of a model.",
+            registry=registry,
+        )
+        self.background_failures = Counter(
+            "mnist_background_failures",
+            "Failures of a background task, which goes on: scan, count or keys.",
+            ["task"],
             registry=registry,
         )
         self.predictions = Counter("mnist_predictions", "Predictions by label.", ["model", "label"], registry=registry)
@@ -115,26 +137,46 @@ class Metrics:
             buckets=INK_BUCKETS,
             registry=registry,
         )
+        # Only the supervisor counts this series. It stays 0 in every worker.
+        Counter(WORKER_DEATHS, "Workers that ended although the service did not stop.", registry=registry)
 
-    def of_all_workers(self) -> CollectorRegistry:
-        """Return a registry with the series of all workers."""
-        if FOLDER_VARIABLE not in os.environ:
-            return self._registry
-        _forget_dead_workers(Path(os.environ[FOLDER_VARIABLE]))
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return registry
+    def snapshot(self) -> Snapshot:
+        """Return the series of this worker as plain data."""
+        result = empty()
+        for family in self._registry.collect():
+            values = result["gauges"] if family.type == "gauge" else result["counters"]
+            for sample in family.samples:
+                values[sample_key(family.name, sample.name, sample.labels)] = sample.value
+        return result
 
-    def text(self) -> bytes:
-        """Return the series of all workers in Prometheus' text format."""
-        return generate_latest(self.of_all_workers())
+    def families(self, snapshots: Sequence[Snapshot]) -> Iterable[Metric]:
+        """Return the sums of ``snapshots``; without one, the series of this worker."""
+        families = self._registry.collect()
+        return _added_up(families, snapshots) if snapshots else families
+
+    def text(self, snapshots: Sequence[Snapshot]) -> bytes:
+        """Return the same as :meth:`families`, in Prometheus' text format."""
+        return generate_latest(_Families(self.families(snapshots)))
 
 
-def _forget_dead_workers(folder: Path) -> None:
-    """Remove the requests in flight and the loaded models of killed workers. Their counters remain."""
-    for file in folder.glob("gauge_live*_*.db"):
-        process = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            mark_process_dead(process)  # type: ignore[no-untyped-call]
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _added_up(families: Iterable[Metric], snapshots: Sequence[Snapshot]) -> list[Metric]:
+    """Return ``families`` with the sums of ``snapshots`` as their samples."""
+    sums = total(snapshots)
+    samples: defaultdict[str, list[tuple[str, dict[str, str], float]]] = defaultdict(list)
+    for key, value in (sums["counters"] | sums["gauges"]).items():
+        family, name, labels = json.loads(key)
+        samples[family].append((name, labels, value))
+    result = []
+    for family in families:
+        result.append(Metric(family.name, family.documentation, family.type))
+        for sample in samples[family.name]:
+            result[-1].add_sample(*sample)
+    return result

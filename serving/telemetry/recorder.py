@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from serving.contract import IMAGE_SIZE, Floats, Images
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.samples import Snapshot
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals, totals_of
 
@@ -31,6 +32,9 @@ COUNT_INTERVAL = 0.25
 # Any other method counts as "other", so that a caller cannot create series by making up methods.
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 REJECTED_STATUSES = frozenset({401, 403, 413, 429, 503, 504})
+# A rejection takes nearly no time. If it were timed, the percentiles would fall while the overload rises. A request
+# beyond its deadline is timed, because its caller has waited.
+UNTIMED_STATUSES = REJECTED_STATUSES - {504}
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -108,6 +112,10 @@ class Recorder:
         """Count a prediction that failed because of a fault of the service."""
         self._metrics.failures.labels(model.name, model.version).inc()
 
+    def closed(self, reason: str) -> None:
+        """Count a connection that the server ended; ``reason`` is one of metrics.CLOSE_REASONS."""
+        self._metrics.closed_connections.labels(reason).inc()
+
     def model_changed(self, kind: Literal["loaded", "dropped", "rejected"], name: str, version: str) -> None:
         """Count that a version was loaded, dropped, or rejected because it could not be verified."""
         if kind == "rejected":
@@ -115,17 +123,32 @@ class Recorder:
         else:
             self._metrics.model_loaded.labels(name, version).set(1 if kind == "loaded" else 0)
 
+    def scanned(self, *, is_readable: bool) -> None:
+        """Record that a scan of the repository has ended, and whether it could read all folders."""
+        self._metrics.repository_scanned.set_to_current_time()
+        if not is_readable:
+            self._metrics.repository_errors.inc()
+
+    def background_failed(self, task: str) -> None:
+        """Count a failure of a background task."""
+        self._metrics.background_failures.labels(task).inc()
+
     # Reading
 
-    def text(self) -> bytes:
-        """Return the metrics of all workers in Prometheus' text format."""
+    def snapshot(self) -> Snapshot:
+        """Return the metrics of this worker as plain data."""
         self.count()
-        return self._metrics.text()
+        return self._metrics.snapshot()
 
-    def totals(self) -> defaultdict[tuple[str, str], ModelTotals]:
-        """Return the sums of each model version over all workers, by name and version."""
+    def text(self, snapshots: Sequence[Snapshot] = ()) -> bytes:
+        """Return the sums of ``snapshots`` in Prometheus' text format; without one, the metrics of this worker."""
         self.count()
-        return totals_of(self._metrics.of_all_workers())
+        return self._metrics.text(snapshots)
+
+    def totals(self, snapshots: Sequence[Snapshot] = ()) -> defaultdict[tuple[str, str], ModelTotals]:
+        """Return the sums of each model version over ``snapshots``, or of this worker, by name and version."""
+        self.count()
+        return totals_of(self._metrics.families(snapshots))
 
     # Counting the notes
 
@@ -135,8 +158,9 @@ class Recorder:
         for key, seconds in _taken(self._requests).items():
             counter, histogram = self._series_of_requests(key)
             counter.inc(len(seconds))
-            histogram.observe_all(np.array(seconds))
             status = key[2]
+            if status not in UNTIMED_STATUSES:
+                histogram.observe_all(np.array(seconds))
             if status in REJECTED_STATUSES:
                 self._metrics.rejected_requests.labels(status).inc(len(seconds))
         for model, seconds in _taken(self._runs).items():

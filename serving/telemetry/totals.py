@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import Metric
 
 from serving.telemetry.timing import STAGES
 
@@ -37,10 +38,10 @@ SUMS = {
 STAGE_SAMPLE = "mnist_stage_seconds_total"
 
 
-def totals_of(registry: CollectorRegistry) -> defaultdict[tuple[str, str], ModelTotals]:
+def totals_of(families: Iterable[Metric]) -> defaultdict[tuple[str, str], ModelTotals]:
     """Return the sums by name and version of the model. A model that never ran has zeros."""
     totals: defaultdict[tuple[str, str], ModelTotals] = defaultdict(ModelTotals)
-    for family in registry.collect():
+    for family in families:
         for sample in family.samples:
             labels = sample.labels
             if sample.name in SUMS:

@@ -221,6 +221,16 @@ def test_pod_meets_the_restricted_security_level(render, overlay):
         assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
 
 
+def test_no_service_of_the_namespace_sets_a_variable_in_a_pod(render):
+    """A Service named mnist would set MNIST_PORT to an address, which the service reads as its own setting."""
+    for overlay in OVERLAYS:
+        resources = render(overlay)
+        pods = [resource["spec"]["template"]["spec"] for resource in of_kind(resources, "Deployment")]
+        pods += [resource["spec"]["predictor"] for resource in of_kind(resources, "InferenceService")]
+        assert pods
+        assert all(pod["enableServiceLinks"] is False for pod in pods), overlay
+
+
 def test_pod_uses_real_settings_routes_and_user(render):
     pod = of_kind(render("production"), "Deployment")[0]["spec"]["template"]["spec"]
     [container] = pod["containers"]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
 
+import httpx
 import pytest
 
 from serving.errors import SettingsError
 from serving.settings import Settings
-from tests.support import ROOT
+from tests.support import BIN, ROOT, service, until
 
 SEVEN = ROOT / "tests" / "seven.png"
 
@@ -83,3 +90,126 @@ def test_settings_come_from_variables():
     settings = Settings.from_environment(given)
     assert (settings.port, settings.access_log, str(settings.repository)) == (0, True, "models")
     assert settings.model == "mnist"
+
+
+# Variables that Kubernetes sets for a Service named "mnist"
+
+
+LINKS = {"MNIST_PORT": "tcp://10.0.0.1:80", "MNIST_SERVICE_HOST": "10.0.0.1", "MNIST_PORT_80_TCP_ADDR": "10.0.0.1"}
+
+
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:80", "udp://10.0.0.1:53", "tcp://[fd00::1]:80"])
+def test_variable_of_a_kubernetes_service_is_ignored_with_a_warning(link, caplog):
+    assert Settings.from_environment(LINKS | {"MNIST_PORT": link}).port == Settings.port
+    assert f"MNIST_PORT={link} is ignored: Kubernetes sets it" in caplog.text
+
+
+def test_command_ignores_the_variable_of_a_kubernetes_service(run):
+    # The wrong setting ends the command when all settings are read.
+    done = run("mnist-serve", "--max-batch", 0, env=os.environ | LINKS)
+    warning, *_, error = done.stderr.splitlines()
+    assert warning.startswith("WARNING: MNIST_PORT=tcp://10.0.0.1:80 is ignored: Kubernetes sets it")
+    assert error == "Error: --max-batch 0: must be at least 1"
+    done = run("mnist-serve", env=os.environ | {"MNIST_PORT": "10.0.0.1"})
+    assert done.returncode == 2
+    assert "MNIST_PORT" in done.stderr
+
+
+# The address
+
+
+def test_unspecified_ipv6_address_accepts_ipv4_too():
+    with service("--host", "::", "--predict-keys", "key") as (url, _):
+        assert re.fullmatch(r"http://\[::\]:\d+", url)
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(url.replace("[::]", host) + "/v2/health/live", timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no.such.name.invalid", "." * 300])
+def test_address_that_cannot_be_used_is_one_line(run, host):
+    done = run("mnist-serve", "--host", host, "--port", 0, "--workers", 2)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: cannot listen on {host} port 0: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# Standard streams that cannot be used
+
+
+def free_port():
+    """A port that the system gives out next only after many others. The service cannot tell its own here."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def shell(line):
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("redirections", "status", "lines"),
+    [
+        (">/dev/full", 1, ["Error: cannot write the output: No space left on device"]),
+        (">&-", 1, ["Error: cannot write the output: it is closed"]),
+        (">/dev/full 2>&1", 1, []),
+        ("<&- >&- 2>&-", 1, []),
+        ("<&- 2>&-", 0, []),
+    ],
+)
+def test_predict_says_in_one_line_that_it_cannot_write(redirections, status, lines):
+    done = shell(f"{BIN}/mnist-predict {SEVEN} {redirections}")
+    assert (done.returncode, done.stderr.splitlines()) == (status, lines)
+
+
+def test_help_says_in_one_line_that_it_cannot_write():
+    done = shell(f"{BIN}/mnist-predict --help >/dev/full")
+    assert (done.returncode, done.stderr) == (1, "Error: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("redirections", "reason"),
+    [
+        (">/dev/full", "No space left on device"),
+        (">&-", "it is closed"),
+        ("> >(true)", "Broken pipe"),
+        (">/dev/full 2>&1", None),
+        ("<&- >&- 2>&-", None),
+    ],
+)
+def test_service_runs_without_standard_output(workers, redirections, reason):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    # The reader of the pipe in the third case has gone when the service writes.
+    line = f"exec {BIN}/mnist-serve --port {port} --workers {workers} --log-level error {redirections}"
+    process = subprocess.Popen(["bash", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def responds():
+        try:
+            return httpx.get(f"{url}/v2/health/ready", timeout=60).status_code == 200
+        except httpx.TransportError:
+            return process.poll() is not None
+
+    until(responds)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    expected = [f"WARNING: cannot write to standard output ({reason}): the service runs on {url}"] if reason else []
+    assert error.splitlines() == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_service_needs_no_temporary_folder(workers, digits):
+    environment = os.environ | {"TMPDIR": "/proc", "HOME": "/proc"}
+    code = "import tempfile; tempfile.gettempdir = tempfile.mkdtemp = None; from serving.cli import serve; serve()"
+    line = [sys.executable, "-c", code, "--port", "0", "--workers", str(workers)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+    assert "mnist version" in process.stdout.readline()
+    address = process.stdout.readline().split()[0]
+    response = httpx.post(
+        f"{address}/predict", content=digits[0].tobytes(), headers={"content-type": "application/octet-stream"}
+    )
+    assert response.status_code == 200
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 0

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from litestar.datastructures.headers import MediaTypeHeader
-
-from serving.errors import InputError, InputTooLargeError, UnsupportedInputError
+from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 
 # A smaller response body is not compressed: it would save too little for the time.
 MIN_BYTES = 1024
@@ -21,6 +19,8 @@ MAX_HEADER_LENGTH = 256
 
 # The window size, which also tells zlib the format to write.
 WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+# The values of Content-Encoding for a body that is not compressed.
+NO_ENCODING = ("", "identity")
 # zlib detects by itself which of the two formats it reads.
 DETECT_FORMAT = zlib.MAX_WBITS | 32
 
@@ -31,13 +31,16 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     Raises:
         UnsupportedInputError: the encoding is neither gzip nor deflate.
         InputTooLargeError: the body has more than ``limit`` bytes once it is decompressed.
-        InputError: the body is not in its encoding, or it is incomplete.
+        InputError: the body is not in its encoding, it is incomplete, or something follows it. What follows may be a
+            second gzip member, which some programs write: millions of tiny members would take minutes.
     """
     encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
+    if encoding in NO_ENCODING:
         return body
     if encoding not in WINDOW_BITS:
-        raise UnsupportedInputError(f"Content-Encoding {encoding!r}: must be gzip or deflate, or leave the header out")
+        raise UnsupportedInputError(
+            f"Content-Encoding {quoted(encoding)}: must be gzip or deflate, or leave the header out"
+        )
     decompressor = zlib.decompressobj(DETECT_FORMAT)
     try:
         content = decompressor.decompress(body, limit + 1)
@@ -47,6 +50,11 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise InputTooLargeError(f"the body is over the limit of {limit} bytes once it is decompressed")
     if not decompressor.eof:
         raise InputError(f"the body is incomplete: its {encoding} data has no end")
+    if decompressor.unused_data:
+        raise InputError(
+            f"{len(decompressor.unused_data)} bytes follow the end of the {encoding} data: compress the whole body at "
+            "once, and send nothing after it"
+        )
     return content
 
 
@@ -69,10 +77,7 @@ def preferred_encoding(accept_encoding: str) -> str | None:
     """
     if len(accept_encoding) > MAX_HEADER_LENGTH:
         return None
-    try:
-        qualities = {item.maintype: item.priority[0] for item in map(MediaTypeHeader, accept_encoding.split(","))}
-    except OverflowError:  # The quality is infinite, which Litestar's parser does not expect.
-        return None
+    qualities = dict(map(_quality, accept_encoding.lower().split(",")))
     others = qualities.get("*", 0)
     quality, encoding = max(
         # Of equal qualities the first one wins.
@@ -80,3 +85,20 @@ def preferred_encoding(accept_encoding: str) -> str | None:
         key=lambda item: item[0],
     )
     return encoding if quality > 0 and encoding in WINDOW_BITS else None
+
+
+def _quality(item: str) -> tuple[str, float]:
+    """Return the encoding and the quality of one item of an ``Accept-Encoding`` header.
+
+    A quality that is not a number is ignored. One that is out of range forbids the encoding.
+    """
+    encoding, *parameters = (part.strip() for part in item.split(";"))
+    for parameter in parameters:
+        name, _, text = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(text.strip().strip('"'))
+            except ValueError:
+                return encoding, 1
+            return encoding, quality if 0 <= quality <= 1 else 0
+    return encoding, 1

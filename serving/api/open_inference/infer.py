@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 from serving.api.context import AnyRequest, RequestContext, context_of, read_body
 from serving.api.handlers import prediction
 from serving.api.open_inference import tensors
-from serving.api.open_inference.compression import compress, decompress
+from serving.api.open_inference.compression import NO_ENCODING, compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse, RequestOutput
 from serving.api.open_inference.paths import model_of, operation_ids
 from serving.api.problems import ProtocolError, documented
@@ -75,9 +75,12 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     model = model_of(request)
     body = await read_body(request, service.settings.max_body)
     context.check_admitted()
-    asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, body), len(body))
+    # A small body may be large once it is decompressed.
+    encoding = (context.header(b"content-encoding") or "").strip().lower()
+    size = len(body) if encoding in NO_ENCODING else service.settings.max_body
+    asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, encoding, body), size)
     outputs = tensors.requested_outputs(asked, model)
-    deadline = context.deadline(asked.parameters.get("timeout"))
+    deadline = context.deadline(asked.parameters and asked.parameters.timeout)
     timing.end("decode")
     content, headers = await service.pipeline.run(
         model, images, timing, deadline, lambda output: encode(context, model, asked, outputs, output)
@@ -85,10 +88,10 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     return Response(content, [*headers, timing.header()])
 
 
-def decode(context: RequestContext, body: bytes) -> tuple[InferRequest, Images]:
+def decode(context: RequestContext, encoding: str, body: bytes) -> tuple[InferRequest, Images]:
     """Return the request in a body that may be compressed, and its images."""
     settings = context.service.settings
-    content = decompress(body, context.header(b"content-encoding") or "", settings.max_body)
+    content = decompress(body, encoding, settings.max_body)
     return tensors.decode(content, context.header(ASGI_JSON_LENGTH), settings.max_batch)
 
 

@@ -13,16 +13,37 @@ JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 """The protocol's names of the data types that a manifest can name."""
 
-Parameters = dict[str, Any]
+# In a request, null means the same as an absent member. Members that the protocol or this service do not define are
+# skipped without being stored, so that their number and size cost no memory.
+
+
+class RequestParameters(msgspec.Struct):
+    """The parameters of a request that this service knows."""
+
+    timeout: int | float | str | None = None
+    binary_data_output: bool | None = None
+
+
+class InputParameters(msgspec.Struct):
+    """The parameters of an input that this service knows."""
+
+    binary_data_size: int | None = None
+
+
+class OutputParameters(msgspec.Struct):
+    """The parameters of an output that this service knows."""
+
+    binary_data: bool | None = None
+    classification: int | None = None
 
 
 class RequestInput(msgspec.Struct):
-    """An input tensor of a request. ``data`` is unset if the values follow the JSON in binary form."""
+    """An input tensor of a request. ``data`` is absent if the values follow the JSON in binary form."""
 
     name: str
-    shape: list[int]
+    shape: tuple[int, int, int]
     datatype: str
-    parameters: Parameters = {}
+    parameters: InputParameters | None = None
     data: msgspec.Raw | UnsetType = UNSET
 
 
@@ -30,16 +51,22 @@ class RequestOutput(msgspec.Struct):
     """An output that the caller requests."""
 
     name: str
-    parameters: Parameters = {}
+    parameters: OutputParameters | None = None
 
 
 class InferRequest(msgspec.Struct):
-    """An inference request. Members that the protocol does not define are ignored."""
+    """An inference request for a model with one input. The list of outputs stays JSON text at first."""
 
-    inputs: list[RequestInput]
-    id: str | UnsetType = UNSET
-    parameters: Parameters = {}
-    outputs: list[RequestOutput] = []
+    inputs: tuple[RequestInput]
+    id: str | None = None
+    parameters: RequestParameters | None = None
+    outputs: msgspec.Raw | UnsetType = UNSET
+
+
+def text_of(member: msgspec.Raw | UnsetType) -> bytes | None:
+    """Return the JSON text of a member of a request, or None if it is absent or null."""
+    text = None if member is UNSET else bytes(member)
+    return None if text == b"null" else text
 
 
 class ResponseOutput(msgspec.Struct, omit_defaults=True):
@@ -48,7 +75,7 @@ class ResponseOutput(msgspec.Struct, omit_defaults=True):
     name: str
     datatype: str
     shape: list[int]
-    parameters: Parameters = {}
+    parameters: dict[str, int] = {}
     data: list[Any] | UnsetType = UNSET
 
 
@@ -97,7 +124,13 @@ class ModelReady(msgspec.Struct):
 class IndexRequest(msgspec.Struct):
     """Which versions to list: all of them, or only those that are ready."""
 
-    ready: bool = False
+    ready: bool | None = None
+
+
+class LoadRequest(msgspec.Struct):
+    """A request to load a model. Triton's parameters ``config`` and ``file:<path>`` would bring another model along."""
+
+    parameters: dict[str, Any] | None = None
 
 
 class IndexEntry(msgspec.Struct):

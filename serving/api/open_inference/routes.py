@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
 from typing import Any
 
 import msgspec
 from litestar import get, post
 
-from serving.api.bodies import JSON_ERRORS
-from serving.api.context import AnyRequest, context_of
+from serving.api.background import on_own_thread
+from serving.api.context import AnyRequest, context_of, read_body
+from serving.api.json_images import JSON_ERRORS
 from serving.api.open_inference.messages import (
     DATATYPES,
     IndexEntry,
     IndexRequest,
+    LoadRequest,
     ModelMetadata,
     ModelReady,
     ServerMetadata,
@@ -23,7 +24,7 @@ from serving.api.open_inference.messages import (
 from serving.api.open_inference.paths import model_of, model_paths, operation_ids
 from serving.api.open_inference.statistics import model_statistics
 from serving.api.problems import ProtocolError, documented
-from serving.errors import InputError, ModelNotFoundError, ModelUnavailableError
+from serving.errors import InputError, ModelNotFoundError, ModelUnavailableError, quoted
 from serving.models.bundle import Tensor
 
 EXTENSIONS = [
@@ -35,6 +36,7 @@ PLATFORM = "onnx_onnxv1"
 
 MODEL_ERRORS = documented(404, 503, form=ProtocolError)
 ADMIN_ERRORS = documented(401, 403, 404, 503, form=ProtocolError)
+LOAD_ERRORS = documented(400, 401, 403, 404, 413, 503, form=ProtocolError)
 
 
 # Health
@@ -130,7 +132,8 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
     name, version = request.path_params.get("name"), request.path_params.get("version")
     if name is not None:
         service.repository.get(name, version)  # Raises the error if there is no such model.
-    totals = service.recorder.totals()
+    snapshots = await service.peers.snapshots()
+    totals = await service.report(lambda: service.recorder.totals(snapshots))
     return {
         "model_stats": [
             model_statistics(model, totals[model.name, model.version])
@@ -164,7 +167,7 @@ def _tensor_configuration(tensor: Tensor) -> dict[str, Any]:
     responses=documented(400, 413, form=ProtocolError),
 )
 async def repository_index(request: AnyRequest) -> list[IndexEntry]:
-    """Return the state of every version, and the reason why a version is not ready."""
+    """Return the state of every version at the last scan, and the reason why a version is not ready."""
     body = await request.body()
     try:
         only_ready = msgspec.json.decode(body, type=IndexRequest).ready if body.strip() else False
@@ -172,7 +175,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
         raise InputError(f'the body must be empty, {{}} or {{"ready": true}}: {error}') from error
     return [
         IndexEntry(entry.name, entry.version, entry.state, entry.reason)
-        for entry in await asyncio.to_thread(context_of(request).service.repository.index)
+        for entry in context_of(request).service.repository.index()
         if entry.state == "READY" or not only_ready
     ]
 
@@ -183,14 +186,33 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     operation_id="loadModel",
     summary="Load a model, or look for its new versions now",
     tags=["repository"],
-    responses=ADMIN_ERRORS,
+    responses=LOAD_ERRORS,
 )
 async def load_model(request: AnyRequest) -> dict[str, str]:
     """Respond when the model is loaded. The request needs an admin key."""
     context = context_of(request)
     context.service.keys.check_admin(context)
-    await asyncio.to_thread(context.service.load_model, request.path_params["name"])
+    check_load(await read_body(request, context.service.settings.max_body))
+    await on_own_thread(lambda: context.service.load_model(request.path_params["name"]))
     return {}
+
+
+def check_load(body: bytes) -> None:
+    """Check that the body of a request to load a model asks for nothing that this service does not do.
+
+    Raises:
+        InputError: it brings its own configuration or files, or it is not JSON.
+    """
+    try:
+        request = msgspec.json.decode(body, type=LoadRequest | None) if body.strip() else None
+    except JSON_ERRORS as error:
+        raise InputError(f"the body must be empty or a JSON object such as {{}}: {error}") from error
+    for name, value in ((request and request.parameters) or {}).items():
+        if value is not None and (name in ("config", "files") or name.startswith("file:")):
+            raise InputError(
+                f"parameter {quoted(name)}: not supported, because a model is loaded as it is in the repository; "
+                "publish a new version there, and send the request without this parameter"
+            )
 
 
 @post(
@@ -205,7 +227,7 @@ async def unload_model(request: AnyRequest) -> dict[str, str]:
     """Respond when the model is unloaded and no request uses it any more. The request needs an admin key."""
     context = context_of(request)
     context.service.keys.check_admin(context)
-    await asyncio.to_thread(context.service.unload_model, request.path_params["name"])
+    await on_own_thread(lambda: context.service.unload_model(request.path_params["name"]))
     return {}
 
 

@@ -13,18 +13,22 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from serving.api.bodies import JSON_ERRORS, pixels_of
+from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.api.open_inference.messages import (
     DATATYPES,
     JSON_LENGTH_HEADER,
     InferRequest,
     InferResponse,
+    InputParameters,
+    OutputParameters,
     RequestInput,
     RequestOutput,
+    RequestParameters,
     ResponseOutput,
+    text_of,
 )
 from serving.contract import Floats, Images, ModelOutput
-from serving.errors import InputError, InputTooLargeError
+from serving.errors import InputError, InputTooLargeError, quoted
 from serving.models.classifier import INPUTS
 from serving.models.model import Model
 
@@ -35,6 +39,9 @@ DATATYPE = DATATYPES[INPUT.dtype]
 # A flat list of numbers is decoded in pieces of about this many bytes.
 FLAT_PIECE_BYTES = 1 << 16
 
+# Bytes of JSON that the list of requested outputs may take. A model has a few outputs, and each may be named once.
+MAX_OUTPUTS_TEXT = 16_384
+
 # The place of the data of the only input, for error messages.
 DATA_PATH = "$.inputs[0].data"
 
@@ -44,7 +51,7 @@ LENGTH = re.compile("[0-9]{1,15}")
 NESTED = re.compile(rb"\[[ \t\r\n]*\[")
 
 _decode_request = msgspec.json.Decoder(InferRequest).decode
-_decode_images = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_outputs = msgspec.json.Decoder(list[RequestOutput]).decode
 _decode_numbers = msgspec.json.Decoder(list[int]).decode
 _encode_json = msgspec.json.Encoder().encode
 
@@ -69,16 +76,17 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
         asked = raw_request(body)
     else:
         try:
-            asked = _decode_request(memoryview(body)[:size])
+            asked = decode_whole(_decode_request, memoryview(body)[:size])
         except JSON_ERRORS as error:
-            raise InputError(f"the JSON is not an inference request: {error}") from error
-    names = [tensor.name for tensor in asked.inputs]
-    if names != [INPUT.name]:
-        raise InputError(f"inputs {names}: the model has exactly one input, {INPUT.name!r}")
+            raise InputError(
+                f"the JSON is not an inference request: {error}; the model has exactly one input, "
+                f"{INPUT.name!r} with the shape [N, 28, 28]"
+            ) from error
     tensor = asked.inputs[0]
     check_tensor(tensor, max_batch)
     rest = body[size:]
-    values = binary_values(tensor, rest) if tensor.data is UNSET else json_values(tensor, bytes(tensor.data), rest)
+    data = text_of(tensor.data)
+    values = binary_values(tensor, rest) if data is None else json_values(tensor, data, rest, max_batch)
     return asked, np.frombuffer(values, np.uint8).reshape(tensor.shape)
 
 
@@ -87,57 +95,77 @@ def _size_of_json(header: str, body_size: int) -> int:
     # it raises a ValueError.
     if LENGTH.fullmatch(header) and int(header) <= body_size:
         return int(header)
-    raise InputError(f"{JSON_LENGTH_HEADER} {header!r}: must be the number of bytes of JSON at the start of the body")
+    raise InputError(
+        f"{JSON_LENGTH_HEADER} {quoted(header)}: must be the number of bytes of JSON at the start of the body"
+    )
 
 
 def raw_request(body: bytes) -> InferRequest:
     """Return the request of a body without JSON. The body is one image, and all outputs come back in binary form."""
-    tensor = RequestInput(INPUT.name, [1, *INPUT.shape[1:]], DATATYPE, {"binary_data_size": len(body)})
-    return InferRequest([tensor], parameters={"binary_data_output": True})
+    _, height, width = INPUT.shape
+    tensor = RequestInput(INPUT.name, (1, height, width), DATATYPE, InputParameters(len(body)))
+    return InferRequest((tensor,), parameters=RequestParameters(binary_data_output=True))
 
 
 def check_tensor(tensor: RequestInput, max_batch: int) -> None:
     """Check that the tensor is declared as uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images."""
+    name, shape = quoted(tensor.name), quoted(list(tensor.shape))
+    if tensor.name != INPUT.name:
+        raise InputError(f"input {name}: the model has exactly one input, {INPUT.name!r}")
     if tensor.datatype != DATATYPE:
-        raise InputError(f"input {tensor.name!r}: datatype {tensor.datatype!r}: must be {DATATYPE}")
-    if len(tensor.shape) != 3 or tuple(tensor.shape[1:]) != INPUT.shape[1:] or tensor.shape[0] < 1:
-        raise InputError(f"input {tensor.name!r}: shape {tensor.shape}: must be [N, 28, 28] with N at least 1")
+        raise InputError(f"input {name}: datatype {quoted(tensor.datatype)}: must be {DATATYPE}")
+    if tensor.shape[1:] != INPUT.shape[1:] or tensor.shape[0] < 1:
+        raise InputError(f"input {name}: shape {shape}: must be [N, 28, 28] with N at least 1")
     if tensor.shape[0] > max_batch:
-        raise InputTooLargeError(f"input {tensor.name!r}: {tensor.shape[0]} images: must be at most {max_batch}")
+        raise InputTooLargeError(f"input {name}: {tensor.shape[0]} images: must be at most {max_batch}")
 
 
 def binary_values(tensor: RequestInput, rest: bytes) -> bytes:
     """Return the pixels of a tensor whose values are the bytes after the JSON."""
-    size = tensor.parameters.get("binary_data_size")
-    if type(size) is not int:
+    size = _binary_size(tensor)
+    if size is None:
         raise InputError(f"input {tensor.name!r}: must have data, or the size of its bytes in binary_data_size")
     expected = math.prod(tensor.shape)
     if not size == len(rest) == expected:
         raise InputError(
-            f"input {tensor.name!r}: shape {tensor.shape} needs {expected} bytes, binary_data_size is {size}, and "
-            f"{len(rest)} bytes follow the JSON: all three must be equal"
+            f"input {tensor.name!r}: shape {list(tensor.shape)} needs {expected} bytes, binary_data_size is {size}, "
+            f"and {len(rest)} bytes follow the JSON: all three must be equal"
         )
     return rest
 
 
-def json_values(tensor: RequestInput, data: bytes, rest: bytes) -> bytes:
+def _binary_size(tensor: RequestInput) -> int | None:
+    return tensor.parameters.binary_data_size if tensor.parameters else None
+
+
+def json_values(tensor: RequestInput, data: bytes, rest: bytes, max_batch: int) -> bytes:
     """Return the pixels of a tensor with JSON ``data``: nested like its shape, or flat in row-major order."""
     if rest:
         raise InputError(f"{len(rest)} bytes follow the JSON, but no input has a binary_data_size")
-    if "binary_data_size" in tensor.parameters:
+    if _binary_size(tensor) is not None:
         raise InputError(f"input {tensor.name!r}: must have either data or a binary_data_size, not both")
-    values = pixels_of(_decode_images(data), DATA_PATH) if NESTED.match(data) else _flat_values(data)
     expected = math.prod(tensor.shape)
+    if NESTED.match(data):
+        values = pixels_of(data, DATA_PATH, max_batch)
+    else:
+        values = _flat_values(data, expected + FLAT_PIECE_BYTES)
     if len(values) != expected:
         raise InputError(
-            f"input {tensor.name!r}: data has {len(values)} numbers, but shape {tensor.shape} needs {expected}"
+            f"input {tensor.name!r}: data has {len(values)} numbers, but shape {list(tensor.shape)} needs {expected}"
         )
     return values
 
 
-def _flat_values(data: bytes) -> bytes:
+def _flat_values(data: bytes, limit: int) -> bytes:
+    """Return the numbers in a flat list. Stop soon after ``limit`` numbers."""
+    values = bytearray()
     try:
-        return b"".join(bytes(_decode_numbers(piece)) for piece in _pieces(data))
+        for piece in _pieces(data):
+            # bytes() checks the range of the numbers.
+            values += bytes(_decode_numbers(piece))
+            if len(values) > limit:
+                break
+        return bytes(values)
     except JSON_ERRORS as error:
         raise InputError(f"`{DATA_PATH}` is not a list of integers: {error}") from error
     except (ValueError, OverflowError) as error:
@@ -166,18 +194,35 @@ def requested_outputs(asked: InferRequest, model: Model) -> list[RequestOutput]:
         InputError: the model has no such output, or its ``classification`` is not a number of classes.
     """
     known = {tensor.name: tensor for tensor in model.bundle.manifest.outputs}
-    binary = asked.parameters.get("binary_data_output", False)
-    outputs = []
-    for output in asked.outputs or [RequestOutput(name) for name in known]:
-        if output.name not in known:
-            raise InputError(f"output {output.name!r}: must be one of {', '.join(known)}")
-        classes = output.parameters.get("classification", 0)
-        if type(classes) is not int or classes < 0:
-            raise InputError(f"output {output.name!r}: classification {classes!r}: must be a number of classes")
-        if classes and len(known[output.name].shape) == 1:
-            raise InputError(f"output {output.name!r}: has one number per image and no classes; omit classification")
-        outputs.append(RequestOutput(output.name, {"binary_data": binary} | output.parameters))
-    return outputs
+    all_binary = bool(asked.parameters and asked.parameters.binary_data_output)
+    outputs: dict[str, RequestOutput] = {}
+    for output in _named_outputs(asked) or [RequestOutput(name) for name in known]:
+        name, given = output.name, output.parameters or OutputParameters()
+        if name not in known:
+            raise InputError(f"output {quoted(name)}: must be one of {', '.join(known)}")
+        if name in outputs:
+            raise InputError(f"output {name!r}: is named twice; name each output once")
+        classes = given.classification or 0
+        if classes < 0:
+            raise InputError(f"output {name!r}: classification {classes}: must be a number of classes")
+        if classes and len(known[name].shape) == 1:
+            raise InputError(f"output {name!r}: has one number per image and no classes; omit classification")
+        binary = all_binary if given.binary_data is None else given.binary_data
+        outputs[name] = RequestOutput(name, OutputParameters(binary, classes))
+    return list(outputs.values())
+
+
+def _named_outputs(asked: InferRequest) -> list[RequestOutput]:
+    """Return the outputs that the request names."""
+    text = text_of(asked.outputs)
+    if text is None:
+        return []
+    if len(text) > MAX_OUTPUTS_TEXT:
+        raise InputError(f"`$.outputs` has {len(text)} bytes of JSON: must have at most {MAX_OUTPUTS_TEXT}")
+    try:
+        return _decode_outputs(text)
+    except JSON_ERRORS as error:
+        raise InputError(f"the outputs cannot be used: {str(error).replace('`$', '`$.outputs')}") from error
 
 
 def encode(model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput) -> tuple[bytes, bytes]:
@@ -186,20 +231,23 @@ def encode(model: Model, asked: InferRequest, outputs: list[RequestOutput], outp
     described, binary = [], []
     for wanted in outputs:
         tensor = values[wanted.name]
-        classes = wanted.parameters.get("classification", 0)
+        parameters = wanted.parameters or OutputParameters()
+        classes = parameters.classification
         if classes:
             texts = classification(tensor, min(classes, len(model.labels)), model.labels)
             shape, datatype = [len(tensor), len(texts) // len(tensor)], "BYTES"
         else:
             texts, shape, datatype = [], list(tensor.shape), "FP32"
-        if wanted.parameters["binary_data"]:
+        if parameters.binary_data:
             content = b"".join(map(_with_length, texts)) if classes else tensor.astype("<f4", copy=False).tobytes()
             binary.append(content)
             described.append(ResponseOutput(wanted.name, datatype, shape, {"binary_data_size": len(content)}))
         else:
             data = texts if classes else tensor.ravel().tolist()
             described.append(ResponseOutput(wanted.name, datatype, shape, data=data))
-    return _encode_json(InferResponse(model.name, model.version, described, asked.id)), b"".join(binary)
+    return _encode_json(
+        InferResponse(model.name, model.version, described, UNSET if asked.id is None else asked.id)
+    ), b"".join(binary)
 
 
 def classification(tensor: Floats, classes: int, labels: tuple[str, ...]) -> list[str]:

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
+from tests.serving.pictures.files import black_png, rle_bmp, slow_pgm
 from tests.support import application, picture
 
 PIXELS = "application/octet-stream"
@@ -90,7 +91,12 @@ REJECTED_BODIES = {
     "truncated picture": (picture(BLACK)[:50], "image/png", 400, "damaged"),
     "truncated JPEG header": (picture(BLACK, "JPEG")[:100], "image/jpeg", 400, ""),
     "picture format that is not read": (picture(BLACK, "TIFF"), "image/tiff", 400, "not a picture"),
-    "decompression bomb": (png_bomb(), "image/png", 413, "3600000000 pixels"),
+    "decompression bomb": (png_bomb(), "image/png", 413, "60000x60000 pixels: must be at most 25000000"),
+    "row of pixels": (black_png(25_000_000, 1, 1), "image/png", 413, "at most 16384 pixels wide and high"),
+    "BMP with run lengths": (rle_bmp(5000, 5000), "image/bmp", 400, "send it as PNG"),
+    "PGM as text": (b"P2 1 1 255 0", "image/x-portable-graymap", 400, "send it as PNG"),
+    "PFM": (b"Pf 28 28 -1.0\n" + np.full(784, np.nan, np.float32).tobytes(), "image/x", 400, "not a picture"),
+    "large picture that is cut off": (black_png(4000, 4000)[:2000], "image/png", 400, "damaged"),
     "no pixels": (b"", PIXELS, 400, "no image"),
     "part of an image": (bytes(783), PIXELS, 400, "783 bytes"),
     "batch over the limit": (bytes(784 * 1025), PIXELS, 413, "at most 1024"),
@@ -153,6 +159,33 @@ def test_limits_are_settings(digits):
         assert send(client, digits[:3].tobytes(), PIXELS).status_code == 413
         assert send(client, bytes(5001), PIXELS).status_code == 413
         assert send(client, picture(np.zeros((30, 31), np.uint8)), "image/png").status_code == 413
+
+
+def test_pixels_of_all_pictures_together_are_limited(digits):
+    files = [("files", (f"{i}.png", picture(enlarged(digits[0], 4)), "image/png")) for i in range(3)]
+    with application(max_request_pixels=30_000) as client:
+        assert (
+            digits_of(client.post("/predict", files=files[:2]))
+            == [digits_of(client.post("/predict", files=files[:1]))[0]] * 2
+        )
+        response = client.post("/predict", files=files)
+        assert response.status_code == 413
+        assert "37632 pixels together: must be at most 30000" in response.json()["detail"]
+
+
+def test_large_pictures_are_read_and_keep_their_order(client, digits, truth):
+    large = [picture(enlarged(digit, 50)) for digit in digits[:2]]
+    files = [large[0], picture(digits[2]), large[1], picture(enlarged(digits[3], 20))]
+    response = client.post("/predict", files=[("files", ("f.png", file, "image/png")) for file in files])
+    assert digits_of(response) == truth[[0, 2, 1, 3]].tolist()
+
+
+def test_large_picture_gets_no_longer_than_its_deadline(client):
+    response = client.post(
+        "/predict", params={"timeout": 20_000}, content=slow_pgm(), headers={"content-type": "image/x"}
+    )
+    assert response.status_code == 504
+    assert "deadline" in response.json()["detail"]
 
 
 def test_empty_picture_gets_a_prediction(client):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from serving.inference.admission import Admission, limited_route
+from serving.inference.threads import INLINE_BYTES
 
 
 @pytest.mark.parametrize(
     ("path", "route"),
     [
         ("/predict", "/predict"),
-        ("/predict/", "/predict"),
+        ("/predict/", None),
         ("/v2/models/mnist/infer", "/v2/models/{name}/infer"),
-        ("/v2/models/mnist/infer/", "/v2/models/{name}/infer"),
+        ("/v2/models/mnist/infer/", None),
         ("/v2/models/mnist/versions/3/infer", "/v2/models/{name}/versions/{version}/infer"),
         ("/", None),
         ("/predictions", None),
@@ -37,3 +38,15 @@ def test_limit_counts_predictions_until_they_leave():
     admission.leave()
     assert not admission.rejects("/predict")
     assert admission.enter()
+
+
+def test_large_requests_leave_half_of_the_places_to_small_ones():
+    admission = Admission(4)
+    large = INLINE_BYTES + 1
+    assert [admission.enter(large) for _ in range(3)] == [True, True, False]
+    assert admission.rejects("/predict", large)
+    assert not admission.rejects("/predict", INLINE_BYTES)
+    assert [admission.enter() for _ in range(3)] == [True, True, False]
+    admission.leave(large)
+    assert admission.enter(large)
+    assert Admission(1).enter(large)

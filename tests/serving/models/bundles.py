@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
+
 from serving.models import bundle
+from serving.models.repository import Repository
 from serving.settings import RELEASE
 
 PACKAGED = RELEASE / "mnist" / "1"
@@ -16,9 +19,44 @@ def change_manifest(folder, **members):
     (folder / bundle.MANIFEST).write_text(json.dumps(manifest | members))
 
 
-def publish(models, version, name="mnist", **members):
-    """Publish the packaged bundle as another version, by a rename as mnist-export does. Return its folder."""
+def manifest_files(folder):
+    return json.loads((folder / bundle.MANIFEST).read_text())["files"]
+
+
+def certify(folder, name):
+    """Write the digest of a changed file into the manifest."""
+    described = bundle.describe(folder / name)
+    file = {"sha256": described.sha256, "bytes": described.bytes}
+    change_manifest(folder, files=manifest_files(folder) | {name: file})
+
+
+def replace(folder, name, content):
+    """Replace a file of a bundle, and certify the new content."""
+    (folder / name).write_bytes(content)
+    certify(folder, name)
+
+
+def change_golden(folder, **arrays):
+    """Replace arrays of the golden images, or take out those that are None, and certify the new file."""
+    with np.load(folder / bundle.GOLDEN) as file:
+        found = dict(file) | arrays
+    np.savez(folder / bundle.GOLDEN, **{name: array for name, array in found.items() if array is not None})
+    certify(folder, bundle.GOLDEN)
+
+
+def publish(models, version, name="mnist", damage=None, **members):
+    """Publish the packaged bundle as another version, by a rename as mnist-export does. Return its folder.
+
+    ``damage`` is a function that changes the folder before it is published.
+    """
     staging = shutil.copytree(PACKAGED, models / f".export-{version}")
     change_manifest(staging, name=name, version=version, **members)
+    if damage:
+        damage(staging)
     (models / name).mkdir(exist_ok=True)
     return staging.rename(models / name / str(version))
+
+
+def repository_of(models):
+    """Return a repository that keeps two versions. A test scans it."""
+    return Repository(models, 2)

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from serving.errors import BundleError
 from serving.models import bundle, repository
-from tests.serving.models.bundles import change_manifest
+from tests.serving.models.bundles import certify, change_manifest, manifest_files
 
 
 @pytest.fixture
 def folder(models):
     return models / "mnist" / "1"
-
-
-def manifest_files(folder):
-    return json.loads((folder / bundle.MANIFEST).read_text())["files"]
-
-
-def certify(folder, name):
-    """Write the digest of a changed file into the manifest."""
-    described = bundle.describe(folder / name)
-    file = {"sha256": described.sha256, "bytes": described.bytes}
-    change_manifest(folder, files=manifest_files(folder) | {name: file})
 
 
 def test_intact_bundle_loads(models):

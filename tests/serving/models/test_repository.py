@@ -23,10 +23,9 @@ TIMEOUT = 60
 
 
 @pytest.fixture
-def repository(models, tmp_path):
+def repository(models):
     """A repository that keeps two versions. A test scans it explicitly."""
-    (tmp_path / "unloaded").mkdir()
-    repository = Repository(models, 2, tmp_path / "unloaded")
+    repository = Repository(models, 2)
     assert repository.scan() == [Change("loaded", "mnist", "1")]
     return repository
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from serving.errors import InputTooLargeError, PictureError
-from serving.pictures.decode import FORMATS, decode_grey
+from serving.pictures.decode import decode_grey
+from serving.pictures.header import FORMATS
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000

@@ -12,18 +12,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving.server.clients import DIGIT, HEAD, connect, get, predict
+from tests.serving.server.clients import DIGIT, HEAD, children, connect, get, predict
 from tests.support import service, until
-
-
-def children(pid):
-    """Return the worker processes of a supervisor. Python's resource tracker is a child of it too."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-            found.append(int(child))
-    return found
-
 
 # Workers
 
@@ -47,20 +37,21 @@ def test_workers_share_the_work_and_the_metrics():
                 if "le" not in sample.labels
             }
 
-        # The worker that is not scraped counts its last requests a quarter of a second later.
+        # The worker that is not scraped reports its last requests half a second later.
         until(lambda: samples()["mnist_confidence_ratio_count", "mnist"] == 60)
+        until(lambda: samples()["mnist_model_loaded", "mnist"] == 2)
         for _ in range(4):
             assert samples()["mnist_confidence_ratio_count", "mnist"] == 60
             assert samples()["mnist_model_loaded", "mnist"] == 2
         [entry] = get(f"{url}/v2/models/mnist/stats").json()["model_stats"]
         assert entry["inference_count"] == 60
 
-        # One worker gets the request, and all workers follow.
+        # One worker gets the request, and responds when all workers have done it.
         key = {"x-api-key": "key"}
         assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=key).status_code == 200
-        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503})
+        assert {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {503}
         assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=key).status_code == 200
-        until(lambda: {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200})
+        assert {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200}
 
 
 def test_killed_worker_is_replaced():
@@ -107,7 +98,7 @@ def test_workers_end_with_their_supervisor():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_loses_no_request(workers):
-    with service("--workers", workers, "--drain", "0.5") as (url, process):
+    with service("--workers", workers, "--drain", 2) as (url, process):
         until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
         statuses, stop = [], threading.Event()
 

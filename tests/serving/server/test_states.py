@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-import uvicorn
 
 from serving.api.app import create_app
 from serving.inference.admission import Admission
-from serving.server.protocol import Protocol, State
+from serving.server.limits import LimitedProtocol
 from serving.server.run import configuration
+from serving.server.server import Server
+from serving.server.states import State
 from serving.settings import Settings
-
-HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 784\r\n\r\n"
+from tests.serving.server.clients import DIGIT, HEAD
 
 
 class Transport(asyncio.Transport):
@@ -35,6 +35,15 @@ class Transport(asyncio.Transport):
 
     abort = close
 
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def write_eof(self):
+        self.ended = True
+
     def pause_reading(self):
         pass
 
@@ -49,7 +58,7 @@ def app():
 async def connected(app):
     config = configuration(Settings(), app)
     config.load()
-    protocol = Protocol(config, uvicorn.Server(config).server_state, {})
+    protocol = LimitedProtocol(config, Server(config).server_state, {})
     protocol.connection_made(Transport())
     return protocol
 
@@ -65,27 +74,40 @@ def test_request_in_pieces_goes_through_every_state(app):
         states = [protocol._state]
         for piece in (HEAD[:30], HEAD[30:] + bytes(100), bytes(684)):
             protocol.data_received(piece)
-            states.append((protocol._state, protocol._timer is not None))
+            states.append(protocol._state)
         await responded(protocol)
         return [*states, protocol._state], protocol.transport.written
 
     states, written = asyncio.run(steps())
-    assert states == [State.IDLE, (State.HEAD, True), (State.BODY, True), (State.RESPONDING, False), State.IDLE]
+    assert states == [State.IDLE, State.HEAD, State.BODY, State.RESPONDING, State.IDLE]
     assert written.startswith(b"HTTP/1.1 200 ")
 
 
-def test_whole_request_sets_no_timer(app):
-    async def steps():
-        protocol = await connected(app)
-        protocol.data_received(HEAD + bytes(784))
-        assert protocol._state is State.RESPONDING
-        assert protocol._timer is None
-        await responded(protocol)
-        # After a response uvicorn's keep-alive timer runs.
-        assert protocol._timer is None
-        assert protocol.timeout_keep_alive_task is not None
+def test_connection_without_progress_ends(app):
+    """In each state that waits for the client, the time is limited, and it counts from the beginning of the wait."""
 
-    asyncio.run(steps())
+    async def ends(*pieces, after):
+        protocol = await connected(app)
+        for piece in pieces:
+            protocol.data_received(piece)
+        if pieces and pieces[-1] == DIGIT:
+            await responded(protocol)
+        now = protocol.loop.time()
+        protocol.check(now + after - 1)
+        assert not protocol.transport.closing
+        protocol.check(now + after + 1)
+        return protocol.transport.closing
+
+    async def steps():
+        return [
+            await ends(after=20),
+            await ends(HEAD[:30], after=20),
+            await ends(HEAD, bytes(10), after=20),
+            await ends(HEAD, DIGIT, after=30),
+            await ends(HEAD, DIGIT, after=30),
+        ]
+
+    assert asyncio.run(steps()) == [True] * 5
 
 
 def test_rejected_body_is_discarded_and_the_next_request_is_read(app):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
@@ -38,29 +35,3 @@ def test_observe_all_equals_observe_of_each_value(labels):
     ]
     assert found == expected
     assert ("seconds_count", {"model": "mnist"} if labels else {}, len(VALUES) + 1) in found
-
-
-def test_observe_all_equals_observe_of_each_value_in_the_files_of_several_workers(tmp_path):
-    """prometheus_client decides at its import whether values are kept in files, so this test starts a process."""
-    script = """if True:
-        import numpy as np
-        from prometheus_client import CollectorRegistry, Histogram
-        from prometheus_client.multiprocess import MultiProcessCollector
-        from serving.telemetry.histogram import BatchHistogram
-
-        values = [0.0, 0.1, 0.3, 0.5, 2.0, 1000.0]
-        BatchHistogram("together", "Help.", buckets=(0.1, 0.5, 1, 2)).observe_all(np.array(values))
-        each = Histogram("each", "Help.", buckets=(0.1, 0.5, 1, 2))
-        for value in values:
-            each.observe(value)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)
-        found = {
-            family.name: [(sample.labels, sample.value) for sample in family.samples] for family in registry.collect()
-        }
-        assert found["together"] == found["each"], found
-        assert len(found["each"]) == 7, found
-    """
-    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import socket
 
 import httpx
+import pytest
 
+from serving.telemetry.logs import JsonLines, TextLines, request_fields
 from tests.support import PIXELS, service
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -78,3 +82,105 @@ def test_fault_is_in_the_log_but_not_in_the_response(client, monkeypatch, caplog
     assert response.status_code == 500
     assert "secret" not in response.text
     assert "a secret detail" in caplog.text
+
+
+FORGED = "12:00:00 info request path=/forged"
+BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\0", "\x7f", "\x9b"]
+# They move the cursor, change colours, hide text or turn its direction.
+TRICKS = ["\x1b[2J", "\x08", "\u202e", "\u200b", "\ufeff", "\ud800", "\U000e0041"]
+
+
+def record_with(text, *, field="path", error=None):
+    """Return a log record with text of a client in its message, in a field and in an exception."""
+    information = None
+    if error is not None:
+        try:
+            raise error
+        except Exception as caught:
+            information = (type(caught), caught, caught.__traceback__)
+    record = logging.LogRecord("serving", logging.INFO, "file", 1, "GET %s failed", (text,), information)
+    record.fields = {field: text, "status": 200}
+    return record
+
+
+@pytest.mark.parametrize("trick", [*BREAKS, *TRICKS], ids=ascii)
+@pytest.mark.parametrize("form", [TextLines, JsonLines])
+def test_text_of_a_client_cannot_forge_a_line(form, trick):
+    line = form().format(record_with(f"/a{trick}{FORGED}"))
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    assert line.isascii() or form is TextLines
+    if form is JsonLines:
+        decoded = json.loads(line)
+        assert decoded["path"] == f"/a{trick}{FORGED}"
+        assert decoded["message"] == f"GET /a{trick}{FORGED} failed"
+
+
+@pytest.mark.parametrize("trick", [*BREAKS, *TRICKS], ids=ascii)
+@pytest.mark.parametrize("form", [TextLines, JsonLines])
+def test_message_of_an_exception_cannot_forge_a_line(form, trick):
+    error = ValueError(f"wrong{trick}{FORGED}")
+    lines = form().format(record_with("/a", error=error)).splitlines()
+    assert all(line.isprintable() for line in lines)
+    if form is JsonLines:
+        assert len(lines) == 1
+        assert "forged" in json.loads(lines[0])["exception"]
+    else:
+        # A line of the log begins with its time, a line of a traceback with spaces.
+        assert [line for line in lines if not line.startswith("  ")] == lines[:1]
+        assert "forged" in lines[-1]
+
+
+@pytest.mark.parametrize("path", ["/a status=500", '/a" status=500', "/a=b", ""])
+def test_value_cannot_forge_another_field(path):
+    line = TextLines().format(record_with(path))
+    assert re.search(r' failed path="[^"\\]*(\\.[^"\\]*)*" status=200$', line)
+
+
+def test_readable_text_stays_readable():
+    assert (
+        TextLines()
+        .format(record_with("/z\u00e4hler/1"))
+        .endswith("GET /z\u00e4hler/1 failed path=/z\u00e4hler/1 status=200")
+    )
+
+
+def test_value_of_any_type_is_written():
+    record = record_with("/a", field="more")
+    record.fields = {"path": re.compile("x"), "number": 1.5, "nothing": None}
+    assert json.loads(JsonLines().format(record))["nothing"] is None
+    assert "number=1.5" in TextLines().format(record)
+
+
+def test_fields_of_a_request_cannot_forge_a_line():
+    token = request_fields.set({"request_id": "a\nb"})
+    try:
+        assert len(TextLines().format(record_with("/a")).splitlines()) == 1
+    finally:
+        request_fields.reset(token)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_request_with_control_characters_is_one_line_of_the_access_log(form):
+    paths = [
+        "/a%0a12:00:00%20info%20forged",
+        "/a%0d%0aforged",
+        "/%1b[2Jforged",
+        "/%e2%80%a8forged",
+        "/forged%20status=200",
+    ]
+    with service("--access-log", "--log-format", form) as (url, process):
+        for path in paths:
+            address = httpx.URL(url)
+            with socket.create_connection((address.host, address.port), timeout=60) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+                assert connection.recv(12) == b"HTTP/1.1 404"
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+    lines = [line for line in log.splitlines() if "forged" in line]
+    assert len(lines) == len(paths)
+    for line in lines:
+        if form == "json":
+            assert json.loads(line)["status"] == 404
+        else:
+            assert re.match(r"[\d:]{8} info request .*path=.* status=404", line)

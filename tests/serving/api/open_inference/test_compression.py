@@ -32,6 +32,22 @@ PREFERRED = {
     "identity;q=0.5, gzip": "gzip",
     "identity;q=0, *": "gzip",
     "gzip;q=0": None,
+    "gzip;q=0.": None,
+    "gzip;q=0.00": None,
+    "gzip ; Q = 0.000": None,
+    "gzip;q=0.001": "gzip",
+    "gzip;q=1.000": "gzip",
+    "gzip;level=1;q=0": None,
+    "gzip;q=0, deflate;q=0.": None,
+    "*;q=0.0": None,
+    "*;q=0, deflate": "deflate",
+    "gzip;q=0.0, *;q=0.5": "deflate",
+    "identity;q=0": None,
+    "identity;q=0, gzip;q=0.0": None,
+    "identity, *;q=0": None,
+    "identity;q=0.5, gzip;q=0.4": None,
+    "gzip;q=2": None,
+    "gzip;q=nan": None,
     "gzip; q=0.000": None,
     "gzip;q=0, deflate;q=0": None,
     "*;q=0": None,
@@ -79,6 +95,23 @@ def test_response_is_not_compressed(content, accepted):
 )
 def test_request_is_decompressed(body, encoding):
     assert decompress(body, encoding, len(CONTENT)) == CONTENT
+
+
+AFTER_THE_END = {
+    "a byte": b"\0",
+    "zeros": bytes(512),
+    "text": b"GET / HTTP/1.1",
+    "a second member": gzip.compress(b"more"),
+    "many members": gzip.compress(b"") * 100_000,
+    "half a member": gzip.compress(b"more")[:10],
+}
+
+
+@pytest.mark.parametrize("rest", AFTER_THE_END.values(), ids=AFTER_THE_END.keys())
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_nothing_may_follow_the_compressed_body(rest, encoding, pack):
+    with pytest.raises(InputError, match=f"{len(rest)} bytes follow"):
+        decompress(pack(CONTENT) + rest, encoding, len(CONTENT))
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,8 @@ def test_server_is_live_and_ready(server, path):
     assert server.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v2/"])
-def test_server_metadata_has_name_version_and_extensions(server, path):
-    response = server.get(path).json()
+def test_server_metadata_has_name_version_and_extensions(server):
+    response = server.get("/v2").json()
     assert isinstance(response["name"], str)
     assert isinstance(response["version"], str)
     assert all(isinstance(extension, str) for extension in response["extensions"])
@@ -243,6 +242,33 @@ def test_outputs_come_in_the_order_of_the_request(client, metadata):
 
 def test_unknown_members_are_ignored(client):
     assert client.post(model_name="x", parameters={"unheard_of": 1}).status_code == 200
+
+
+def test_null_means_absent(client, metadata):
+    expected = client.post().json()
+    inputs = [tensor | {"parameters": None} for tensor in client.inputs()]
+    assert client.post(inputs=inputs, id=None, parameters=None, outputs=None).json() == expected
+    outputs = [{"name": output["name"], "parameters": None} for output in metadata["outputs"]]
+    assert client.post(outputs=outputs).json() == expected
+    unset = {"timeout": None, "binary_data_output": None, "unheard_of": None}
+    inputs = [tensor | {"parameters": {"binary_data_size": None}} for tensor in client.inputs()]
+    outputs = [output | {"parameters": {"classification": None, "binary_data": None}} for output in outputs]
+    assert client.post(inputs=inputs, parameters=unset, outputs=outputs).json() == expected
+
+
+@pytest.mark.parametrize("repeats", [2, 1400])
+def test_output_that_is_named_twice_is_rejected(client, metadata, repeats):
+    output = {"name": metadata["outputs"][0]["name"]}
+    assert_rejected(client.post(outputs=[output] * repeats), 400)
+    assert_rejected(client.post(outputs=[output, output | {"parameters": {"binary_data": True}}]), 400)
+
+
+@pytest.mark.parametrize("value", ["false", "true", "", 0, 1, 0.0, [], {}], ids=repr)
+def test_truth_value_must_be_true_or_false(client, metadata, extension, value):
+    extension("binary_tensor_data")
+    assert_rejected(client.post(parameters={"binary_data_output": value}), 400)
+    output = metadata["outputs"][0]["name"]
+    assert_rejected(client.post(outputs=[{"name": output, "parameters": {"binary_data": value}}]), 400)
 
 
 def changed_inputs(client, **changes):
@@ -345,7 +371,7 @@ def test_parameter_of_an_output_overrides_the_parameter_of_the_request(client, m
     assert all("binary_data_size" in output["parameters"] for output in described[1:])
 
 
-@pytest.mark.parametrize("header", ["x", "-1", "1e3", "99999999", "1.0", "٣"])
+@pytest.mark.parametrize("header", ["x", "-1", "1e3", "99999999", "1.0", "٣", "9" * 5000, "0" * 5000, "1_0", "0x10"])
 def test_wrong_json_length_is_rejected(client, extension, header):
     extension("binary_tensor_data")
     body, _ = client.binary_body()

@@ -1,0 +1,125 @@
+"""Work beside the requests: threads that the end of the process does not wait for, and tasks that outlive failures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from serving.errors import ModelUnavailableError
+from serving.telemetry.recorder import Recorder
+
+# Seconds that the end of the application waits for work that has begun.
+STOP_SECONDS = 1.0
+# Seconds that a change of the repository waits for the one before it.
+LOCK_SECONDS = 30.0
+
+T = TypeVar("T")
+
+log = logging.getLogger("serving")
+
+
+async def on_own_thread(work: Callable[[], T]) -> T:
+    """Do ``work`` on a thread of its own and return its result.
+
+    A hung network disk stops a thread for as long as it likes. In a pool it would take the place of other work, and the
+    process would not end, because it waits for the threads of a pool.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        if not future.done():  # It was cancelled if nobody waits any more.
+            set_outcome(outcome)
+
+    def deliver(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        with contextlib.suppress(RuntimeError):  # The event loop was closed meanwhile.
+            loop.call_soon_threadsafe(settle, set_outcome, outcome)
+
+    def run() -> None:
+        try:
+            result = context.run(work)
+        except BaseException as error:
+            deliver(future.set_exception, error)
+        else:
+            deliver(future.set_result, result)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=run, name="repository", daemon=True).start()
+    return await future
+
+
+class RepositoryLock:
+    """A lock for ``with`` that gives up after ``LOCK_SECONDS``, because its holder may wait for a hung disk.
+
+    Raises:
+        ModelUnavailableError: another thread has held it for that long.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            raise ModelUnavailableError(
+                f"the repository cannot be read: its scan has not ended for {LOCK_SECONDS:g} seconds; try again later"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@asynccontextmanager
+async def repeated(
+    task: str, seconds: float, work: Callable[[], Awaitable[None]], recorder: Recorder
+) -> AsyncIterator[None]:
+    """Do ``work`` every ``seconds`` inside the ``async with`` statement. If it fails, it is done again all the same.
+
+    Args:
+        task: the name of the work in the log and in the metrics.
+    """
+    stop = asyncio.Event()
+
+    async def repeat() -> None:
+        is_failing = False
+        while not await _happens(stop, seconds):
+            is_failing = not await attempt(task, work, recorder, is_known=is_failing)
+
+    running = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait({running}, timeout=STOP_SECONDS)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def attempt(
+    task: str, work: Callable[[], Awaitable[None]], recorder: Recorder, *, is_known: bool = False
+) -> bool:
+    """Do ``work`` and return True. If it fails, count that, log it unless it ``is_known``, and return False."""
+    try:
+        await work()
+    except Exception:
+        if not is_known:
+            log.exception("the background task %r failed; it is tried again", task)
+        with contextlib.suppress(Exception):  # The metrics themselves may be what fails.
+            recorder.background_failed(task)
+        return False
+    return True
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event for at most ``seconds``. Return whether it happened."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""Which web pages may call the service (CORS), also for responses that the application does not send itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from litestar.config.cors import CORSConfig
+
+EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
+
+
+def cors_config(origins: str) -> CORSConfig | None:
+    """Return Litestar's configuration for the setting ``cors_origins``; None if no other page may call the service."""
+    names = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    return CORSConfig(allow_origins=names, expose_headers=EXPOSED_HEADERS) if names else None
+
+
+def is_foreign_preflight(config: CORSConfig | None, method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a browser asks whether the page of an origin that is not allowed may send a request."""
+    if config is None or method != "OPTIONS":
+        return False
+    values = dict(headers)
+    origin = values.get(b"origin", b"").decode("latin-1")
+    return bool(origin and b"access-control-request-method" in values and not config.is_origin_allowed(origin))
+
+
+def cors_headers(config: CORSConfig | None, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that Litestar adds to the response to a request with ``headers``.
+
+    Without them a web page sees a network error instead of the status and of Retry-After.
+    """
+    values = dict(headers)
+    origin = values.get(b"origin", b"").decode("latin-1")
+    if config is None or not origin:
+        return []
+    found = {
+        **config.simple_headers,
+        "Access-Control-Allow-Headers": ", ".join(sorted(set(config.allow_headers))),
+        "Access-Control-Allow-Methods": ", ".join(sorted(set(config.allow_methods))),
+    }
+    # For a request with cookies, a browser does not accept "*".
+    if b"cookie" in values if config.is_allow_all_origins else config.is_origin_allowed(origin):
+        found |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in found.items()]

@@ -1,0 +1,27 @@
+"""The other workers of the service, as the application sees them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from serving.telemetry.samples import Snapshot
+
+ModelChange = Literal["load", "unload"]
+
+
+class Peers:
+    """The other workers of the service. This class is for a single worker, which has none."""
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Return the metrics of all workers, also of this one and of those that have ended; [] if it is the only one.
+
+        What one worker has shown, every other one shows later too, so that no counter ever falls.
+        """
+        return []
+
+    def change(self, change: ModelChange, name: str) -> None:
+        """Load or unload a model in every worker, and return when that is done everywhere. This call blocks.
+
+        Raises:
+            ModelUnavailableError: a worker has failed to do it, or has not confirmed it in time.
+        """

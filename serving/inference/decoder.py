@@ -1,0 +1,112 @@
+"""Decode the pictures of a request where they can hurt nobody: the cost of a picture decides.
+
+| pictures | where |
+|---|---|
+| a small one | at once, on the event loop |
+| a moderate one, or several | on a thread, with a look at the deadline before each |
+| each large one, and each with a slow decoder | in a process that is killed at the deadline |
+
+A file of a kilobyte can declare millions of pixels, so the cost is judged by what the file declares, and by its size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from serving.errors import DeadlineExceededError, InputTooLargeError
+from serving.inference.decoder_process import DecoderProcess
+from serving.inference.threads import INLINE_BYTES, ThreadPool
+from serving.pictures.header import Header, check_header, read_header
+from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.settings import Settings
+
+# A picture with up to so many pixels, each counted once per scan, is decoded on the event loop. Decoding takes up to
+# 15 ms then, and the later steps up to 10 ms, but mostly both take far below one.
+INLINE_PIXELS = 1 << 17
+# A picture beyond these numbers is decoded in the process. Others take up to a fifth of a second of a thread.
+THREAD_BYTES = 1 << 18
+THREAD_PIXELS = 1 << 20
+THREAD_DECODED_BYTES = 8_000_000
+THREAD_SCANNED_PIXELS = 16 << 20
+# A decoder in Python takes up to 2 microseconds per pixel.
+SLOWER = 32
+
+
+class Decoder:
+    """Decodes pictures for the requests of one worker."""
+
+    def __init__(self, settings: Settings, threads: ThreadPool) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._process = DecoderProcess(settings.max_pixels)
+
+    async def decode(self, pictures: Sequence[bytes], deadline: float) -> list[Digit]:
+        """Return the digit in each picture file.
+
+        Args:
+            pictures: the contents of picture files.
+            deadline: in the time of ``time.monotonic``.
+
+        Raises:
+            InputTooLargeError: a picture exceeds a limit, or all together do.
+            PictureError: a picture is damaged or has another format.
+            DeadlineExceededError: the deadline passed before all were decoded.
+            OverloadedError: the pictures are large, and there are too many large requests.
+        """
+        if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
+            [header] = self._checked_headers(pictures, deadline)
+            if _cost(header) <= INLINE_PIXELS:
+                return [to_mnist_form(pictures[0], self._settings.max_pixels)]
+        with self._threads.place():
+            digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline))
+            return [
+                await self._process.decode(picture, deadline) if digit is None else digit
+                for picture, digit in zip(pictures, digits, strict=True)
+            ]
+
+    async def close(self) -> None:
+        """End the process that decodes large pictures."""
+        await self._process.close()
+
+    def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float) -> list[Digit | None]:
+        """Return the digit in each picture, or None for a picture that belongs in the process."""
+        digits: list[Digit | None] = []
+        for picture, header in zip(pictures, self._checked_headers(pictures, deadline), strict=True):
+            _check_deadline(deadline)
+            digits.append(None if _is_large(picture, header) else to_mnist_form(picture, self._settings.max_pixels))
+        return digits
+
+    def _checked_headers(self, pictures: Sequence[bytes], deadline: float) -> list[Header]:
+        headers, pixels, limit = [], 0, self._settings.max_request_pixels
+        for picture in pictures:
+            _check_deadline(deadline)
+            header = read_header(picture)
+            check_header(header, self._settings.max_pixels)
+            headers.append(header)
+            pixels += header.pixels
+        if pixels > limit:
+            raise InputTooLargeError(
+                f"the pictures have {pixels} pixels together: must be at most {limit} in one request; "
+                "send fewer or smaller pictures"
+            )
+        return headers
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise DeadlineExceededError
+
+
+def _cost(header: Header) -> int:
+    """Return the number of pixels of a plain picture that takes as long to decode."""
+    return header.pixels * header.scans * (SLOWER if header.is_slow else 1)
+
+
+def _is_large(picture: bytes, header: Header) -> bool:
+    return (
+        len(picture) > THREAD_BYTES
+        or header.pixels > THREAD_PIXELS
+        or header.pixels * header.bytes_per_pixel > THREAD_DECODED_BYTES
+        or _cost(header) > (THREAD_SCANNED_PIXELS if header.scans > 1 else THREAD_PIXELS)
+    )

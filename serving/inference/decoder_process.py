@@ -1,0 +1,133 @@
+"""The process of a worker that decodes large pictures. It is killed when a picture takes too long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from typing import cast
+
+from serving.errors import DeadlineExceededError, InputTooLargeError, PictureError
+from serving.pictures.mnist_form import Digit
+from serving.pictures.process import READY, REQUEST, RESPONSE, parse
+from serving.settings import PREFIX
+
+# Seconds without a large picture after which the process ends and its memory is free.
+IDLE_SECONDS = 30.0
+
+log = logging.getLogger("serving")
+
+
+class DecoderProcess:
+    """Decodes one picture at a time in a process of its own. The process starts with the first picture."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._process: asyncio.Task[Process] | None = None
+        """The start of the process, which is done when the process is ready."""
+        self._turn = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def decode(self, content: bytes, deadline: float) -> Digit:
+        """Return the digit in a picture file, as :func:`serving.pictures.mnist_form.to_mnist_form` does.
+
+        Raises:
+            DeadlineExceededError: the deadline, in the time of ``time.monotonic``, has passed.
+            PictureError: the picture is damaged, or it made the decoder crash.
+            InputTooLargeError: a limit is exceeded.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()), self._turn:
+                if self._idle:
+                    self._idle.cancel()
+                try:
+                    return parse(*await self._ask(content, deadline))
+                finally:
+                    self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
+        except TimeoutError as error:
+            raise DeadlineExceededError from error
+
+    async def _ask(self, content: bytes, deadline: float) -> tuple[int, bytes]:
+        process = await self._started()
+        try:
+            return await _exchange(process, content, deadline)
+        except BaseException:
+            # It has ended, or it would still respond, and to the wrong request.
+            self._kill()
+            raise
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._idle:
+            self._idle.cancel()
+        if self._process:
+            with contextlib.suppress(OSError, RuntimeError):
+                process = await self._process
+                self._kill()
+                await process.wait()
+
+    async def _started(self) -> Process:
+        """Return the process. Start one if there is none or if it has ended."""
+        start = self._process
+        if start is None or (start.done() and (start.exception() or start.result().returncode is not None)):
+            start = self._process = asyncio.create_task(_start(self._max_pixels))
+        # A deadline that passes now ends the wait and not the start, because the next picture needs the process too.
+        return await asyncio.shield(start)
+
+    def _kill(self) -> None:
+        if self._process is None or not self._process.done():
+            return
+        # The event loop hears of the end a little later. Until then the next picture must not use this process.
+        start, self._process = self._process, None
+        if not start.exception():
+            with contextlib.suppress(ProcessLookupError):
+                start.result().kill()
+
+
+async def _start(max_pixels: int) -> Process:
+    # Decoders read untrusted bytes, so the process does not get the keys in the service's settings.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    process = await asyncio.create_subprocess_exec(
+        # -P: no file of the current folder can take the place of a module.
+        *(sys.executable, "-P", "-m", "serving.pictures.process", str(max_pixels)),
+        stdin=PIPE,
+        stdout=PIPE,
+        # Ctrl-C in a terminal is for the service, which ends this process when it has finished.
+        start_new_session=True,
+        env=environment | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    output = cast("asyncio.StreamReader", process.stdout)
+    if await output.read(len(READY)) != READY:
+        raise RuntimeError(f"the process that decodes pictures ended with {await process.wait()} at its start")
+    return process
+
+
+async def _exchange(process: Process, content: bytes, deadline: float) -> tuple[int, bytes]:
+    """Send a picture to the process and return the kind and the content of its response.
+
+    Raises:
+        PictureError, InputTooLargeError, DeadlineExceededError: the process has ended.
+    """
+    requests = cast("asyncio.StreamWriter", process.stdin)
+    responses = cast("asyncio.StreamReader", process.stdout)
+    try:
+        requests.write(REQUEST.pack(max(0.0, deadline - time.monotonic()), len(content)))
+        requests.write(content)
+        await requests.drain()
+        kind, size = RESPONSE.unpack(await responses.readexactly(RESPONSE.size))
+        return kind, await responses.readexactly(size)
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        status = await process.wait()
+        if status == -signal.SIGALRM:
+            raise DeadlineExceededError from error
+        log.warning(
+            "a picture of %d bytes ended the process that decodes pictures with status %d", len(content), status
+        )
+        if status == -signal.SIGKILL:  # by the kernel, for want of memory
+            raise InputTooLargeError("decoding the picture takes too much memory; send a smaller picture") from error
+        raise PictureError("the picture is damaged: its decoder has crashed") from error

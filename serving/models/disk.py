@@ -1,0 +1,63 @@
+"""What a repository folder holds: its models, their versions, and the fingerprints of their files."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import islice
+from pathlib import Path
+
+from serving.models.bundle import NAME_PATTERN
+
+# No leading zero: otherwise the folders 01 and 1 would be the same version.
+VERSION = re.compile(r"[1-9][0-9]{0,17}")
+NAME = re.compile(NAME_PATTERN)
+
+# A bundle has five files. Of a folder with more files than this, the fingerprint leaves some out.
+MAX_FILES = 1000
+
+Fingerprint = tuple[tuple[str | int, ...], ...]
+"""What the system tells about a folder and each file in it. While it stays the same, no file is read again."""
+
+
+def names(repository: Path) -> set[str]:
+    """Return the entries of a repository that may be models: folders, links, and what else has such a name.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(repository) as entries:
+        return {entry.name for entry in entries if NAME.fullmatch(entry.name)}
+
+
+def versions(model: Path) -> list[int]:
+    """Return the version numbers in the folder of a model in ascending order.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(model) as entries:
+        return sorted(int(entry.name) for entry in entries if VERSION.fullmatch(entry.name))
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Return the fingerprint of a folder, which may be unreadable or missing."""
+    try:
+        with os.scandir(folder) as entries:
+            files = sorted(entry.name for entry in islice(entries, MAX_FILES))
+    except OSError as error:
+        return (_identity(folder), (str(error.errno),))
+    return (_identity(folder), *(_identity(folder / file) for file in files))
+
+
+def _identity(path: Path) -> tuple[str | int, ...]:
+    """Return what changes when other content takes the place of a file or a folder.
+
+    A link may be turned to another file of the same size and time, and a program may set the time of a file back. The
+    first changes the inode, the second the time of the last change of the inode.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        return path.name, str(error.errno)
+    return path.name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

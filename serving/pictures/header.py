@@ -1,0 +1,200 @@
+"""Read from the first bytes of a picture file what decoding it will cost: its pixels, memory and scans.
+
+Nothing is decoded, so this takes microseconds for any file. Pillow reads sizes too, but only after it has set up its
+decoder, which for some formats takes the memory of the whole picture already.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from serving.errors import InputTooLargeError, PictureError
+from serving.pictures.containers import JPEG_SCAN, PNG_SIGNATURE, gif_picture, jpeg_segments
+
+# Only common formats: each further decoder of Pillow is more code that reads untrusted bytes.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
+
+# Largest width and height. Longer pictures are no pictures of a digit, but a row of them costs as much as a page.
+MAX_SIDE = 16_384
+# Bytes that decoding a picture may hold. 100 MB are 25 million pixels of 4 bytes.
+MAX_DECODED_BYTES = 100_000_000
+# Passes over the picture in which a JPEG may be stored. Programs write about ten; each takes time for all pixels.
+MAX_SCANS = 100
+
+# Bytes per pixel in Pillow: RGB, RGBA and LA all take four.
+GREY, DEEP_GREY, COLOUR = 1, 2, 4
+# Pillow decodes every WebP as an animation: two canvases, a copy and the picture, and the decoder's own memory.
+WEBP_BYTES = 17
+# A GIF's first picture, its background, and what replaces the picture in an animation.
+GIF_BYTES = 3
+# Pillow scales values of unusual ranges in Python: the values as bytes, a copy and the picture.
+RESCALED_BYTES = 12
+# A JPEG in several scans is kept as coefficients of 2 bytes until the last scan is read.
+COEFFICIENT_BYTES = 2
+
+# Bytes that are searched at once.
+SEARCHED_BYTES = 1 << 18
+
+BMP_RLE = (1, 2)
+# The size of the oldest BMP header, which has sides of 16 bits and no compression.
+BMP_OLDEST = struct.pack("<I", 12)
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_JPEG_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+
+# The header of a binary PNM: magic, width, height and, except for P4, the largest value, with comments between them.
+_PNM_SPACE = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++"
+_PNM = re.compile(rb"P([456])%b(\d{1,10})%b(\d{1,10})(?:%b(\d{1,5}))?" % ((_PNM_SPACE,) * 3))
+# Comments that are longer than this do not count as a PNM's header.
+PNM_HEADER_BYTES = 4096
+
+
+class Header(NamedTuple):
+    """What the first bytes of a picture file say."""
+
+    format: str
+    width: int
+    height: int
+    bytes_per_pixel: float
+    """Bytes that decoding holds at a time, per pixel."""
+    scans: int = 1
+    """Passes over the whole picture."""
+    is_slow: bool = False
+    """Whether a part of the decoder is written in Python."""
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def read_header(content: bytes) -> Header:
+    """Return the header of a picture file.
+
+    Raises:
+        PictureError: the bytes do not begin as a picture in one of ``FORMATS``.
+    """
+    for signature, read in _READERS:
+        if content.startswith(signature):
+            try:
+                header = read(content)
+            except (IndexError, struct.error) as error:
+                raise PictureError("the picture is damaged: it ends within its header") from error
+            if header is not None and min(header.width, header.height) > 0:
+                return header
+    raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}")
+
+
+def check_header(header: Header, max_pixels: int) -> None:
+    """Check that decoding stays within its limits.
+
+    Raises:
+        InputTooLargeError: a limit is exceeded.
+    """
+    size = f"{header.width}x{header.height} pixels"
+    if header.pixels > max_pixels:
+        raise InputTooLargeError(f"the picture has {size}: must be at most {max_pixels} pixels; send a smaller picture")
+    if max(header.width, header.height) > MAX_SIDE:
+        raise InputTooLargeError(
+            f"the picture has {size}: must be at most {MAX_SIDE} pixels wide and high; send a smaller picture"
+        )
+    held = header.pixels * header.bytes_per_pixel
+    if held > MAX_DECODED_BYTES:
+        raise InputTooLargeError(
+            f"decoding a {header.format} of {size} takes {held / 1e6:.0f} MB: must be at most "
+            f"{MAX_DECODED_BYTES / 1e6:.0f} MB; send a smaller picture, or send it as a plain JPEG or PNG"
+        )
+    if header.scans > MAX_SCANS:
+        raise InputTooLargeError(
+            f"the JPEG has {header.scans} scans: must be at most {MAX_SCANS}; save it as a plain JPEG"
+        )
+
+
+def _png(content: bytes) -> Header:
+    width, height, depth, colour = struct.unpack_from(">IIBB", content, 16)
+    grey_or_palette = DEEP_GREY if depth > 8 else GREY
+    return Header("PNG", width, height, grey_or_palette if colour in (0, 3) else COLOUR)
+
+
+def _jpeg(content: bytes) -> Header | None:
+    height = width = 0
+    bytes_per_pixel, components, is_progressive = 0.0, b"", False
+    for marker, begin, _ in jpeg_segments(content):
+        if marker in _JPEG_FRAMES:
+            height, width, count = struct.unpack_from(">HHB", content, begin + 5)
+            components = content[begin + 10 : begin + 10 + 3 * count]
+            is_progressive = marker in _JPEG_PROGRESSIVE
+            # Colours are decoded to grey, except four of them.
+            bytes_per_pixel = COLOUR if count > 3 else GREY
+        elif marker == JPEG_SCAN and (is_progressive or content[begin + 4] < len(components) // 3):
+            return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), _scans(content, begin))
+    return Header("JPEG", width, height, bytes_per_pixel)
+
+
+def _scans(content: bytes, begin: int) -> int:
+    """Return the number of scans in a JPEG. Within image data, 0xFF is always followed by 0."""
+    # Between two pieces, other threads run. A piece overlaps the next by one byte, so a marker may lie on their border.
+    pieces = range(begin, len(content), SEARCHED_BYTES)
+    return sum(content.count(b"\xff\xda", piece, piece + SEARCHED_BYTES + 1) for piece in pieces)
+
+
+def _coefficients(components: bytes) -> float:
+    """Return the bytes of a JPEG's coefficients per pixel. Each component has its own share of the resolution."""
+    factors = [divmod(factor, 16) for factor in components[1::3]]
+    whole = max((x for x, _ in factors), default=0) * max((y for _, y in factors), default=0)
+    return COEFFICIENT_BYTES * sum(x * y for x, y in factors) / max(1, whole)
+
+
+def _gif(content: bytes) -> Header:
+    width, height = struct.unpack_from("<HH", content, 6)
+    left, top, wide, high = struct.unpack_from("<HHHH", content, gif_picture(content) + 1)
+    # Pillow enlarges the page if the picture does not fit on it.
+    return Header("GIF", max(width, left + wide), max(height, top + high), GIF_BYTES)
+
+
+def _bmp(content: bytes) -> Header:
+    if content[14:18] == BMP_OLDEST:
+        width, height, _, depth = struct.unpack_from("<HHHH", content, 18)
+    else:
+        width, height, _, depth, compression = struct.unpack_from("<IiHHI", content, 18)
+        if compression in BMP_RLE:
+            raise PictureError("a BMP with run-length compression is not read here; send it as PNG")
+    return Header("BMP", width, abs(height), GREY if depth <= 8 else COLOUR)
+
+
+def _webp(content: bytes) -> Header | None:
+    kind = content[12:16]
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 26))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8X":
+        width, height = (1 + int.from_bytes(content[begin : begin + 3], "little") for begin in (24, 27))
+    else:
+        return None
+    return Header("WEBP", width, height, WEBP_BYTES)
+
+
+def _pnm(content: bytes) -> Header | None:
+    if content[1:2] in b"123":
+        raise PictureError("a PNM written as text (P1, P2 or P3) is not read here; send it as PNG")
+    found = _PNM.match(content[:PNM_HEADER_BYTES])
+    if found is None:
+        return None
+    kind, width, height, largest = found[1], int(found[2]), int(found[3]), int(found[4] or 0)
+    depth = {(b"4", largest): GREY, (b"5", 255): GREY, (b"5", 65535): COLOUR, (b"6", 255): COLOUR}.get((kind, largest))
+    if depth is None:
+        return Header("PPM", width, height, RESCALED_BYTES, is_slow=True)
+    return Header("PPM", width, height, depth)
+
+
+_READERS: tuple[tuple[bytes, Callable[[bytes], Header | None]], ...] = (
+    (PNG_SIGNATURE, _png),
+    (b"\xff\xd8\xff", _jpeg),
+    (b"GIF8", _gif),
+    (b"BM", _bmp),
+    (b"RIFF", _webp),
+    (b"P", _pnm),
+)

@@ -1,0 +1,120 @@
+"""A large picture that is converted to grey values part by part, so that its grey values are never all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Grey = npt.NDArray[np.float32]
+"""Brightness from 0 to 255, ``[H, W]``."""
+
+# A part that is converted at once has about this many pixels. It takes up to 20 bytes for each.
+PART_PIXELS = 1 << 18
+
+# BOX averages after a faster reduction by whole numbers that leaves at least this many pixels per pixel of the result.
+REDUCING_GAP = 2.0
+
+
+class Turn(NamedTuple):
+    """How to turn a picture upright: first swap rows and columns, then mirror."""
+
+    swap: bool = False
+    upside_down: bool = False
+    left_right: bool = False
+
+
+TURNS = {
+    1: Turn(),
+    2: Turn(left_right=True),
+    3: Turn(upside_down=True, left_right=True),
+    4: Turn(upside_down=True),
+    5: Turn(swap=True),
+    6: Turn(swap=True, left_right=True),
+    7: Turn(swap=True, upside_down=True, left_right=True),
+    8: Turn(swap=True, upside_down=True),
+}
+"""The turn for each value of EXIF's orientation."""
+
+
+def upright(values: Grey, turn: Turn) -> Grey:
+    """Return ``[H, W]`` turned upright."""
+    if turn.swap:
+        values = values.T
+    if turn.upside_down:
+        values = values[::-1]
+    if turn.left_right:
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+class Page:
+    """A picture, or a part of one. Like an array of grey values, it has a shape and it is cut by slices.
+
+    Args:
+        picture: in any of Pillow's modes, not yet turned upright.
+        tone: converts a part of the picture to grey values.
+        turn: how to turn the picture upright.
+        box: the part of the picture: left, top, right, bottom. None is the whole picture.
+    """
+
+    def __init__(
+        self,
+        picture: Image.Image,
+        tone: Callable[[Image.Image], Grey],
+        turn: Turn,
+        box: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        self._picture, self._tone, self._turn = picture, tone, turn
+        self._box = box or (0, 0, *picture.size)
+        left, top, right, bottom = self._box
+        sides = (bottom - top, right - left)
+        self.shape = sides[::-1] if turn.swap else sides
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Page:
+        """Return a part of the upright page. It shares the picture."""
+        spans = [span.indices(size)[:2] for span, size in zip(part, self.shape, strict=True)]
+        for axis, mirrored in enumerate((self._turn.upside_down, self._turn.left_right)):
+            if mirrored:
+                begin, end = spans[axis]
+                spans[axis] = self.shape[axis] - end, self.shape[axis] - begin
+        (top, bottom), (left, right) = spans[::-1] if self._turn.swap else spans
+        x, y = self._box[:2]
+        return Page(self._picture, self._tone, self._turn, (x + left, y + top, x + right, y + bottom))
+
+    def grey(self) -> Grey:
+        """Return the grey values of the page."""
+        return upright(self._tone(self._picture.crop(self._box)), self._turn)
+
+    def reduced(self, height: int, width: int) -> Grey:
+        """Return the page averaged down to ``[height, width]``.
+
+        The result is the same as that of ``Image.resize(..., BOX, reducing_gap=2.0)`` on all grey values. Pillow first
+        averages blocks of pixels. Here it does so for some blocks at a time.
+        """
+        rows, columns = self.shape
+        block = max(1, int(columns / width / REDUCING_GAP)), max(1, int(rows / height / REDUCING_GAP))
+        # Parts of whole blocks: some rows of blocks, or a piece of one row if the rows are long.
+        high = max(1, PART_PIXELS // columns // block[1]) * block[1]
+        wide = max(1, PART_PIXELS // high // block[0]) * block[0]
+        blocks = np.block(
+            [
+                [
+                    np.asarray(Image.fromarray(self[top : top + high, left : left + wide].grey()).reduce(block))
+                    for left in range(0, columns, wide)
+                ]
+                for top in range(0, rows, high)
+            ]
+        )
+        box = (0, 0, columns / block[0], rows / block[1])
+        return np.asarray(Image.fromarray(blocks).resize((width, height), Image.Resampling.BOX, box))
+
+
+def parts_of(picture: Image.Image) -> Iterator[Image.Image]:
+    """Yield the picture in parts of some rows."""
+    step = max(1, PART_PIXELS // picture.width)
+    for top in range(0, picture.height, step):
+        yield picture.crop((0, top, picture.width, min(top + step, picture.height)))

@@ -1,0 +1,102 @@
+"""Decode pictures, one at a time, in a process that the service can kill: ``python -m serving.pictures.process``.
+
+Decoders are large programs in C that read untrusted bytes. Some files keep them busy for minutes or make them take all
+memory, and one may even crash them. In this process that costs one picture, not the service.
+
+It reads requests from its standard input and writes responses to its standard output, until the input ends. The input
+also ends if the service dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from serving.contract import IMAGE_SIZE
+from serving.errors import InputError, InputTooLargeError, PictureError
+from serving.pictures.header import MAX_DECODED_BYTES
+from serving.pictures.mnist_form import REASONS, Digit, to_mnist_form
+
+# A request: the seconds that decoding may take and the size of the file, and then the file.
+REQUEST = struct.Struct("=dQ")
+# A response: its kind and the size of its content, and then the content. The content is an image or a message.
+RESPONSE = struct.Struct("=BQ")
+# The first byte of the output says that the process is ready.
+READY = b"."
+# A kind is an index in REASONS, or that of an exception in ERRORS, counted from here.
+FIRST_ERROR = 100
+ERRORS = (InputError, PictureError, InputTooLargeError)
+
+# Bytes that decoding may take beside the picture itself: copies of the file, and the parts that are converted.
+OTHER_BYTES = 48_000_000
+NICENESS = 10
+# Seconds after which the process ends itself if nobody has killed it, because the service is dead or stuck.
+SPARE_SECONDS = 0.5
+
+
+def respond(content: bytes, max_pixels: int) -> bytes:
+    """Decode a picture file and return the response."""
+    try:
+        image, reason = to_mnist_form(content, max_pixels)
+        kind, result = REASONS.index(reason), image.tobytes()
+    except InputError as error:
+        kind, result = FIRST_ERROR + ERRORS.index(type(error)), str(error).encode()
+    except MemoryError:
+        kind, result = FIRST_ERROR + ERRORS.index(InputTooLargeError), b"the picture takes too much memory"
+    return RESPONSE.pack(kind, len(result)) + result
+
+
+def parse(kind: int, result: bytes) -> Digit:
+    """Return the digit in a response, or raise the exception in it."""
+    if kind >= FIRST_ERROR:
+        raise ERRORS[kind - FIRST_ERROR](result.decode())
+    return Digit(np.frombuffer(result, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE), REASONS[kind])
+
+
+def main() -> None:
+    """Respond to requests until the input ends."""
+    limit_this_process()
+    max_pixels = int(sys.argv[1])
+    requests, responses = sys.stdin.buffer, sys.stdout.buffer
+    responses.write(READY)
+    responses.flush()
+    while head := requests.read(REQUEST.size):
+        seconds, size = REQUEST.unpack(head)
+        content = requests.read(size)
+        # The kernel sends the signal, so it also ends a decoder that never returns to Python.
+        signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
+        response = respond(content, max_pixels)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        responses.write(response)
+        responses.flush()
+
+
+def limit_this_process() -> None:
+    """Limit memory and priority, and end without a traceback at the alarm or when nobody reads the responses."""
+    for number in (signal.SIGALRM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    if sys.platform != "linux":
+        return
+    import resource
+
+    # If a container runs out of memory nevertheless, the kernel should kill this process and not the service.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    held = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    limit = int(held[1]) * 1024 + MAX_DECODED_BYTES + OTHER_BYTES if held else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    # A crash of a decoder leaves no file with other people's pictures.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()

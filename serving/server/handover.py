@@ -1,0 +1,89 @@
+"""What a worker gets from the supervisor: the settings and the unloaded models, in any working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from serving.settings import Settings, described
+
+KEY_FILES = ("predict_keys_file", "admin_keys_file")
+# Key files of this process only, for example /dev/fd/63 and /dev/stdin.
+OWN_FILE = re.compile(r"/(dev|proc)/")
+# The name of an inherited descriptor.
+DESCRIPTOR = re.compile(r"/dev/fd/(\d+)")
+# Bytes of a key file that are read at most.
+MAX_KEYS = 1 << 20
+
+
+def lasting(settings: Settings) -> Settings:
+    """Return ``settings`` that hold in later processes and in any working directory.
+
+    A key file that can be read only once, such as a pipe, becomes a file in memory.
+    """
+    changes: dict[str, Any] = {}
+    for name in KEY_FILES:
+        file = getattr(settings, name)
+        if file:
+            changes[name] = _lasting_file(file)
+    if not settings.repository.is_absolute():
+        changes["repository"] = settings.repository.absolute()
+    return replace(settings, **changes)
+
+
+def _lasting_file(file: str) -> str:
+    try:
+        if stat.S_ISREG(Path(file).stat().st_mode) and not OWN_FILE.match(file):
+            return str(Path(file).absolute())
+        with Path(file).open("rb") as source:
+            content = source.read(MAX_KEYS)
+    except OSError:
+        return file  # The application reports the error.
+    if not content.strip() and OWN_FILE.match(file):
+        return file  # The same: the error names this file.
+    return f"/dev/fd/{_file_in_memory(content)}"
+
+
+def _file_in_memory(content: bytes) -> int:
+    """Return the descriptor of a new file without a name."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("keys")
+    else:
+        with TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.fchmod(descriptor, 0o600)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def descriptors(settings: Settings) -> list[int]:
+    """Return the descriptors that a worker must inherit: those of the key files in memory."""
+    return [int(found[1]) for name in KEY_FILES if (found := DESCRIPTOR.fullmatch(getattr(settings, name)))]
+
+
+def written(settings: Settings, unloaded: Collection[str]) -> bytes:
+    """Return what the supervisor writes to the standard input of a new worker."""
+    given = {name: getattr(settings, name) for name, _, _ in described()}
+    return json.dumps({"settings": given, "unloaded": sorted(unloaded)}, default=str).encode()
+
+
+def read() -> tuple[Settings, list[str]]:
+    """Return the settings and the unloaded models from standard input, which is empty afterwards."""
+    given = json.load(sys.stdin)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    settings = Settings(**{name: kind(given["settings"][name]) for name, kind, _ in described()})
+    for descriptor in descriptors(settings):
+        os.lseek(descriptor, 0, os.SEEK_SET)  # Where opening /dev/fd/N only copies the descriptor.
+        os.set_inheritable(descriptor, False)
+    return settings, given["unloaded"]

@@ -1,0 +1,115 @@
+"""The limits of a connection: how long it waits for its client, and how many bytes it holds for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from serving.api.middleware import context_in
+from serving.server.protocol import Protocol
+from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections
+from serving.server.states import PARTIAL, State
+
+# Rejected connections beyond the limit of connections. Even more are closed without a response.
+EXTRA_CONNECTIONS = 128
+# Seconds for the first request of a connection while the service stops, and for the client of a connection whose place
+# is needed to read its response.
+LAST_SECONDS = 1.0
+# Seconds for which nothing is read from a connection after a prediction was rejected with 429. Otherwise clients that
+# send one request after the other would keep the event loop busy with rejections.
+REST_SECONDS = 0.1
+
+
+class LimitedProtocol(Protocol):
+    """A connection that ends if its client takes too long, or if its place or its memory is needed for others."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        beyond = len(self.connections) - self._service.settings.max_connections
+        if beyond > EXTRA_CONNECTIONS:
+            self._abort("too_many_connections")
+        elif beyond > 0 and not self.server_state.make_room():
+            self._is_stopping = True
+            self._reject(too_many_connections())
+
+    def on_response_complete(self) -> None:
+        if self.cycle is not None and not self.pipeline and context_in(self.cycle.scope, self._service).is_rejected:
+            self._rest()
+        super().on_response_complete()
+
+    def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
+        super()._reject_prediction(*headers)
+        if not headers:
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._is_resting:
+            self._is_resting = True
+            self.flow.hold(True)
+            self.loop.call_later(REST_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._is_resting = False
+        if not self.transport.is_closing():
+            self._parse_rest()
+
+    def _charge(self) -> None:
+        """Charge the bytes of this connection. If there are too many in all, end the one that has waited longest."""
+        size = self._held_bytes()
+        if not self.account.charge(size):
+            return
+        while self.account.is_over() and self.server_state.make_room_for_bytes():
+            pass
+        # A whole request is soon answered. Anything else depends on the client.
+        if self.account.is_over() and (self._state is not State.RESPONDING or size > self._queued):
+            self.evict(too_many_bytes())
+
+    def waits_since(self) -> float:
+        """Return the time since which this connection waits for its client; infinity if it does not wait."""
+        is_working = self._state is State.RESPONDING and not (self._is_postponed or self.transport.is_closing())
+        return math.inf if is_working or not self._since else self._since
+
+    def check(self, now: float) -> None:
+        """End the connection if its client takes too long."""
+        settings = self._service.settings
+        unread_for = self.account.unread_for(self.transport.get_write_buffer_size(), now)
+        waits_for = now - self._since
+        limit: float
+        if self.account.charged:
+            self._charge()
+        if unread_for > settings.write_timeout:
+            self._abort("write_timeout")
+        elif self.transport.is_closing():
+            return
+        elif self._state is State.IDLE:
+            # Line breaks between two requests do not begin a request, but they count as received.
+            is_new = self.cycle is None or self._intake.received
+            limit = settings.request_timeout if is_new else settings.keep_alive
+            if waits_for > (LAST_SECONDS if self._is_stopping else limit):
+                self.transport.close()
+        elif self._state is State.ENDING:
+            limit = LAST_SECONDS if self._is_stopping else settings.request_timeout
+            if not self._last_response and waits_for > limit:
+                self.transport.abort()
+        elif self._state in PARTIAL and waits_for > settings.request_timeout:
+            self._abort("request_timeout")
+
+    def evict(self, rejection: RejectedError) -> None:
+        """End the connection because its place or its memory is needed."""
+        self._is_stopping = self._is_stopping or rejection.reason == "too_many_connections"
+        if self._state is State.BODY:
+            self._reject(rejection)
+        else:
+            self._abort(rejection.reason)
+        self.account.charge(0)
+
+    def shutdown(self) -> None:
+        """End the connection after the requests that have arrived. The server calls this when it stops."""
+        self._is_stopping = True
+        if self._state is not State.IDLE:
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+        elif self.cycle is not None:
+            self.transport.close()
+        else:
+            self._since = self.loop.time()

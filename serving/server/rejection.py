@@ -1,0 +1,55 @@
+"""A request that the server rejects before the application sees all of it, and the response to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from serving.api.context import Service
+from serving.api.middleware import rejected
+from serving.settings import Settings
+
+
+class RejectedError(Exception):
+    """The request that is being read is rejected, and its connection ends. Raised in a callback, it stops the parser.
+
+    Args:
+        reason: one of CLOSE_REASONS in serving/telemetry/metrics.py.
+    """
+
+    def __init__(self, reason: str, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.status, self.detail = reason, status, detail
+
+    def to_http(
+        self, service: Service, url: bytes, headers: list[tuple[bytes, bytes]], more: Iterable[tuple[bytes, bytes]]
+    ) -> bytes:
+        """Return the whole response, for the part of the request that is known."""
+        path = url.partition(b"?")[0].decode("latin-1")
+        response = rejected(service, path, headers, self.status, self.detail)
+        return response.to_http(*more, (b"connection", b"close"))
+
+
+def malformed(detail: object) -> RejectedError:
+    return RejectedError("malformed", 400, f"this is not a request that HTTP/1.1 allows here: {detail}")
+
+
+def incomplete() -> RejectedError:
+    return RejectedError("incomplete", 400, "the client closed the connection before its request was complete")
+
+
+def head_too_large(settings: Settings) -> RejectedError:
+    detail = f"the request line and headers, or the trailers, are over the limit of {settings.max_head} bytes"
+    return RejectedError("head_too_large", 431, detail)
+
+
+def body_too_large(settings: Settings) -> RejectedError:
+    return RejectedError("body_too_large", 413, f"the body is over the limit of {settings.max_body} bytes")
+
+
+def too_many_connections() -> RejectedError:
+    return RejectedError("too_many_connections", 503, "too many connections are open; try again in a moment")
+
+
+def too_many_bytes() -> RejectedError:
+    detail = "unfinished requests and unread responses take too much memory; try again in a moment"
+    return RejectedError("too_many_bytes", 503, detail)

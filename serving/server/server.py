@@ -1,0 +1,92 @@
+"""The server of one worker: uvicorn's, except that it accepts the connections itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import uvicorn
+
+from serving.api.context import Service
+from serving.server.connections import Connections
+from serving.server.limits import LimitedProtocol
+
+# Connections accepted in one turn of the event loop. The rest is accepted in the next turn, by this or another worker.
+ACCEPTS = 64
+# Connections accepted at shutdown, more than the system keeps waiting.
+LAST_ACCEPTS = 8192
+# The kernel keeps this many bytes of unread responses for each connection. By default it keeps megabytes. They count as
+# memory of the container, and the service does not notice that the client does not read.
+SEND_BUFFER = 131_072
+# Seconds without accepting if the process has no file descriptor left.
+PAUSE = 0.5
+# Seconds at shutdown for reading what has arrived on the connections that were just accepted.
+LAST_LOOK = 0.05
+
+
+class Server(uvicorn.Server):
+    """Serves connections from sockets that listen already.
+
+    uvloop accepts one connection in each turn of its loop. The others wait in the kernel, where no limit sees them.
+    They are not rejected, they delay every probe, and they are reset when the service stops.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state: Connections = Connections()
+        self._accepting: set[asyncio.Task[object]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and accept connections from ``sockets``."""
+        # Without sockets, uvicorn starts the application and nothing else.
+        await super().startup(sockets=[])
+        service: Service = self.config.loaded_app.state.service
+        self.server_state.start(service.recorder)
+        for listener in sockets or []:
+            listener.setblocking(False)
+            self._listen(listener)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Respond to every request that has arrived, also on connections that were not accepted yet, and stop."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            loop.remove_reader(listener)
+            self._accept(listener, LAST_ACCEPTS)
+            listener.close()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await asyncio.sleep(LAST_LOOK)
+        await super().shutdown(sockets=sockets)
+        self.server_state.stop()
+
+    def _listen(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, ACCEPTS)
+
+    def _accept(self, listener: socket.socket, count: int) -> None:
+        """Accept up to ``count`` waiting connections. Another worker may take some of them."""
+        loop = asyncio.get_running_loop()
+        for _ in range(count):
+            try:
+                connection, _ = listener.accept()
+            except ConnectionAbortedError:
+                continue
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # There is no descriptor or memory left. Until there is, the listener would wake this loop for nothing.
+                loop.remove_reader(listener)
+                loop.call_later(PAUSE, self._listen, listener)
+                return
+            connection.setblocking(False)
+            task = loop.create_task(self._connect(connection))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return LimitedProtocol(self.config, self.server_state, self.lifespan.state)

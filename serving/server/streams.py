@@ -1,0 +1,71 @@
+"""Commands whose standard streams may be closed or full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any
+
+import click
+
+# How writing to a standard stream can fail. click handles a reader that has gone.
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
+
+class Command(click.Command):
+    """A command that also works with closed or full standard streams."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        _open_standard_streams()
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            if error.errno not in WRITE_ERRORS:
+                raise
+            abandon_output()
+            warn(f"Error: cannot write the output: {error.strerror}")
+            sys.exit(1)
+
+
+def warn(text: str) -> None:
+    """Print a line to standard error, if it can be written."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        abandon_output()
+
+
+def print_output(text: str) -> None:
+    """Print a line to standard output.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+    click.echo(text)
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null as each standard stream that is closed. Otherwise the next socket or file would take its number.
+
+    libuv aborts the process when such a number is closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # The system takes the lowest free number.
+
+
+def abandon_output() -> None:
+    """Drop what Python could not write, because it would fail again at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)

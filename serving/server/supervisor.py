@@ -1,0 +1,250 @@
+"""The supervisor: it starts the workers, replaces those that die, and passes on what all workers must know.
+
+It holds what must outlive a worker: the names of the unloaded models and the counters of workers that have ended. It
+loads no model, so it needs little memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.errors import SettingsError, WorkerError
+from serving.server import handover
+from serving.server.channel import Channel
+from serving.settings import Settings
+from serving.telemetry.samples import Snapshot, deaths, empty, lasting, total
+
+# Seconds after which a worker whose event loop does not respond is replaced.
+RESPONSE_TIMEOUT = 30
+# The service ends when a worker could not start this many times in a row.
+MAX_FAILED_STARTS = 5
+# A worker that ran for less than this many seconds is replaced after a delay, which doubles each time.
+SHORT_LIFE = 60
+MAX_DELAY = 30
+# Seconds beyond the time that the settings allow, after which a worker is killed at shutdown.
+EXTRA_SECONDS = 4
+
+log = logging.getLogger("serving")
+
+
+@dataclass(eq=False)
+class Worker:
+    """A running worker."""
+
+    process: Process
+    channel: Channel
+    is_ready: bool = False
+    failure: Exception | None = None
+    """Why it could not start."""
+    snapshot: Snapshot = field(default_factory=empty)
+    """Its last report."""
+    silence: int = 0
+    """Seconds since its last message, counted only while the supervisor runs: stopping all processes kills none."""
+    changes: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
+    """By number, the changes of models that it has not confirmed yet."""
+
+
+class Supervisor:
+    """Runs ``settings.workers`` workers that share one listening socket.
+
+    Args:
+        announce: called with the description of the model when the first worker is ready.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._announce = announce
+        self._announced = asyncio.Event()
+        self._workers: list[Worker] = []
+        self._unloaded: set[str] = set()
+        self._past = empty()
+        """The counters of all workers that have ended."""
+        self._numbers = itertools.count()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            SettingsError, WorkerError: a worker cannot start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        watching = asyncio.create_task(self._watch())
+        # The first worker starts alone. If it cannot, there is one message and not one of each worker.
+        slots = [asyncio.create_task(self._keep_one_running())]
+        await asyncio.wait({*slots, asyncio.create_task(self._announced.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if self._announced.is_set():
+            slots += [asyncio.create_task(self._keep_one_running()) for _ in range(self._settings.workers - 1)]
+        await asyncio.gather(*slots)
+        watching.cancel()
+        if self._failure:
+            raise self._failure
+
+    # The life of the workers
+
+    async def _keep_one_running(self) -> None:
+        """Start a worker, and another one when it has died, until the service stops."""
+        loop = asyncio.get_running_loop()
+        failed_starts = short_lives = 0
+        while not self._stopping.is_set():
+            started = loop.time()
+            was_ready, failure = await self._run_worker()
+            if self._stopping.is_set():
+                return
+            self._past = total([self._past, deaths(1)])
+            failed_starts = 0 if was_ready else failed_starts + 1
+            if failed_starts and (not self._announced.is_set() or failed_starts == MAX_FAILED_STARTS):
+                self._failure = failure
+                self._stop(signal.SIGTERM)
+                return
+            log.error("%s; another worker starts", failure)
+            short_lives = short_lives + 1 if loop.time() - started < SHORT_LIFE else 0
+            delay = min(2 ** (short_lives - 2), MAX_DELAY) if short_lives > 1 else 0
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+
+    async def _run_worker(self) -> tuple[bool, Exception]:
+        """Run one worker until it has ended. Return whether it was ready, and why it ended."""
+        try:
+            worker = await self._start()
+        except OSError as error:
+            return False, WorkerError(f"cannot start a worker: {error}")
+        reading = asyncio.create_task(self._follow(worker))
+        if self._stopping.is_set():
+            worker.process.kill()
+        status = await worker.process.wait()
+        # The last messages of the worker may still be on their way.
+        await asyncio.wait({reading}, timeout=1)
+        reading.cancel()
+        worker.channel.abort()
+        self._workers.remove(worker)
+        self._past = total([self._past, lasting(worker.snapshot)])
+        for confirmed in worker.changes.values():
+            confirmed.set_result(None)  # The next worker starts with the models that are loaded now.
+        end = f"worker {worker.process.pid} {_ending(status)}"
+        return worker.is_ready, worker.failure or WorkerError(end if worker.is_ready else f"{end} before it was ready")
+
+    async def _start(self) -> Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            inherited = (theirs.fileno(), self._listener.fileno())
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "serving.server.worker", *map(str, inherited)),
+                stdin=PIPE,
+                pass_fds=(*inherited, *handover.descriptors(self._settings)),
+                # The working directory may be gone when a worker starts, so relative entries would not be found.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                # Ctrl-C in a terminal reaches the supervisor only, which then stops the workers.
+                process_group=0,
+            )
+        worker = Worker(process, await Channel.over(ours))
+        self._workers.append(worker)
+        if process.stdin:
+            process.stdin.write(handover.written(self._settings, self._unloaded))
+            process.stdin.close()
+        return worker
+
+    async def _watch(self) -> None:
+        """Kill workers whose event loop does not respond."""
+        while True:
+            await asyncio.sleep(1)
+            for worker in self._workers:
+                worker.silence += worker.is_ready
+                if worker.silence > RESPONSE_TIMEOUT:
+                    log.error("worker %d has not responded for %d s", worker.process.pid, RESPONSE_TIMEOUT)
+                    worker.process.kill()
+
+    def _stop(self, number: int) -> None:
+        """Let the workers stop: after the time to drain if ``number`` is SIGTERM, else at once."""
+        if self._stopping.is_set():
+            if number == signal.SIGINT:
+                self._kill()
+            return
+        self._stopping.set()
+        for worker in self._workers:
+            if worker.is_ready:
+                worker.channel.send("stop", number)
+            else:
+                worker.process.kill()
+        drain = self._settings.drain if number == signal.SIGTERM else 0
+        asyncio.get_running_loop().call_later(drain + self._settings.grace + EXTRA_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            log.error("worker %d did not stop in time and is killed", worker.process.pid)
+            worker.process.kill()
+
+    # Messages
+
+    async def _follow(self, worker: Worker) -> None:
+        async for message in worker.channel.messages():
+            worker.silence = 0
+            self._handle(worker, message)
+
+    def _handle(self, worker: Worker, message: list[Any]) -> None:
+        match message:
+            case ["failed", text, usage]:
+                worker.failure = SettingsError(text) if usage else WorkerError(text)
+            case ["ready", description]:
+                worker.is_ready = True
+                if not self._announced.is_set():
+                    self._announced.set()
+                    self._announce(description)
+            case ["report", snapshot]:
+                worker.snapshot = snapshot
+            case ["peers", number]:
+                others = [other.snapshot for other in self._workers if other is not worker]
+                worker.channel.send("peers", number, total([self._past, *others]))
+            case ["change", number, change, name]:
+                task = asyncio.create_task(self._change(worker, number, change, name))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case ["applied", number, error]:
+                if confirmed := worker.changes.pop(number, None):
+                    confirmed.set_result(error)
+
+    async def _change(self, asker: Worker, request: int, change: str, name: str) -> None:
+        """Load or unload a model in every worker, and tell ``asker`` when all have confirmed it."""
+        if change == "load":
+            self._unloaded.discard(name)
+        else:
+            self._unloaded.add(name)
+        # Nothing is awaited before all workers have the message, so all workers see all changes in the same order.
+        number = next(self._numbers)
+        confirmed = {}
+        for worker in self._workers:
+            worker.changes[number] = confirmed[worker] = asyncio.get_running_loop().create_future()
+            worker.channel.send("change", number, change, name)
+        await asyncio.wait(confirmed.values(), timeout=self._settings.grace + EXTRA_SECONDS)
+        errors = []
+        for worker, answer in confirmed.items():
+            worker.changes.pop(number, None)
+            error = answer.result() if answer.done() else "it has not confirmed"
+            if error is not None:
+                errors.append(f"worker {worker.process.pid}: {error}")
+        asker.channel.send("changed", request, "; ".join(errors) or None)
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,175 @@
+"""One of several workers: a process that serves, and does what the supervisor tells it over its channel.
+
+The supervisor starts ``python -m serving.server.worker CHANNEL LISTENER`` with two inherited sockets, and writes the
+settings to standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvicorn
+
+from serving.api.app import create_app
+from serving.api.context import Service
+from serving.api.peers import ModelChange, Peers
+from serving.errors import ModelNotFoundError, ModelUnavailableError, ServiceError, SettingsError
+from serving.server import handover
+from serving.server.channel import Channel, line
+from serving.server.run import EXTRA_SECONDS, description, exit_soon, make_server, tune
+from serving.telemetry import logs
+from serving.telemetry.samples import Snapshot, empty
+
+# Seconds between two reports to the supervisor. A scrape of another worker shows the last report.
+REPORT_INTERVAL = 0.5
+# Seconds to wait for the metrics of the other workers; then those of the last scrape are used.
+PEERS_TIMEOUT = 2
+
+log = logging.getLogger("serving")
+
+
+def main() -> None:
+    """Serve until the supervisor says stop, or until it has ended."""
+    channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    for inherited in (channel, listener):
+        inherited.set_inheritable(False)
+    settings, unloaded = handover.read()
+    logs.configure(settings.log_level, settings.log_format)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    watched = os.dup(channel.fileno())
+    threading.Thread(target=_end_with_supervisor, args=(watched, settings.grace), daemon=True).start()
+    try:
+        app = create_app(settings, unloaded)
+        server = make_server(settings, app)
+    except Exception as error:
+        text = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
+        channel.sendall(line("failed", " ".join(text.split()), isinstance(error, SettingsError)))
+        sys.exit(1)
+    tune()
+    # uvicorn replaces these handlers while it serves, and raises the signal again when nothing is left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        text = "" if settings.model in unloaded else description(app)
+        runner.run(_serve(server, app.state.service, text, channel, listener))
+        exit_soon()
+
+
+async def _serve(
+    server: uvicorn.Server, service: Service, text: str, channel: socket.socket, listener: socket.socket
+) -> None:
+    supervised = Supervised(service, await Channel.over(channel))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.01)
+    following = asyncio.create_task(supervised.follow())
+    if server.started:
+        supervised.channel.send("ready", text)
+    while not serving.done():
+        await asyncio.wait({serving}, timeout=REPORT_INTERVAL)
+        await supervised.report()
+    following.cancel()
+    await supervised.channel.close()
+    await serving
+
+
+class Supervised(Peers):
+    """The service of this worker, connected with the supervisor and so with the other workers."""
+
+    def __init__(self, service: Service, channel: Channel) -> None:
+        self.channel = channel
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count()
+        self._questions: dict[int, asyncio.Future[Any]] = {}
+        # One thread for each, so that changes keep their order and a slow change delays no report.
+        self._changing = ThreadPoolExecutor(1, "model-changes")
+        self._reporting = ThreadPoolExecutor(1, "report")
+        self._others = empty()
+        service.peers = self
+
+    async def follow(self) -> None:
+        """Do what the supervisor says."""
+        async for message in self.channel.messages():
+            match message:
+                case ["stop", number]:
+                    self._service.draining = True
+                    signal.raise_signal(number)
+                case ["change", number, change, name]:
+                    self._changing.submit(self._apply, number, change, name)
+                case ["changed" | "peers", number, answer]:
+                    if (question := self._questions.pop(number, None)) and not question.done():
+                        question.set_result(answer)
+
+    async def report(self) -> Snapshot:
+        """Send the metrics of this worker, and return them. This also tells the supervisor that the event loop runs."""
+        snapshot = await self._loop.run_in_executor(self._reporting, self._service.recorder.snapshot)
+        if not self.channel.is_congested():
+            self.channel.send("report", snapshot)
+        return snapshot
+
+    # Peers
+
+    async def snapshots(self) -> list[Snapshot]:
+        mine = await self.report()
+        try:
+            self._others = await asyncio.wait_for(self._ask("peers"), PEERS_TIMEOUT)
+        except TimeoutError:
+            log.warning(
+                "the supervisor does not respond: the metrics of the other workers are those of the last scrape"
+            )
+        return [mine, self._others]
+
+    def change(self, change: ModelChange, name: str) -> None:
+        error = asyncio.run_coroutine_threadsafe(self._ask("change", change, name), self._loop).result()
+        if error is not None:
+            raise ModelUnavailableError(f"model {name!r} is not {change}ed in every worker: {error}; try again")
+
+    async def _ask(self, kind: str, *values: object) -> Any:
+        number = next(self._numbers)
+        self._questions[number] = answer = self._loop.create_future()
+        try:
+            self.channel.send(kind, number, *values)
+            return await answer
+        finally:
+            self._questions.pop(number, None)
+
+    def _apply(self, number: int, change: ModelChange, name: str) -> None:
+        error = None
+        try:
+            self._service.apply(change, name)
+            if change == "load":
+                self._service.repository.get(name)
+        except ModelNotFoundError:
+            pass  # A model that is not there is unloaded. The worker that got the request reports a load in vain.
+        except Exception as failure:
+            error = str(failure)
+            log.warning("cannot %s model %s: %s", change, name, error)
+        self._loop.call_soon_threadsafe(self.channel.send, "applied", number, error)
+
+
+def _end_with_supervisor(channel: int, grace: int) -> None:
+    """End this worker when the supervisor has ended, because nothing else would. This runs in a thread of its own."""
+    poll = select.poll()
+    poll.register(channel, 0)
+    poll.poll()  # Returns when the other end is closed.
+    log.error("the supervisor has ended: this worker ends too")
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(grace + EXTRA_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

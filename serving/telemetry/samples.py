@@ -1,0 +1,70 @@
+"""The series of one worker as plain data, which workers send each other as JSON, and the sums over several workers.
+
+This file imports no library, because the supervisor uses it and shall stay small.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+WORKER_DEATHS = "mnist_worker_deaths"
+
+# The gauges that are no sums of all running workers: the largest value of all workers, also of those that have ended,
+# and the smallest value of the running workers.
+LATEST = frozenset({"mnist_last_prediction_timestamp_seconds"})
+OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds"})
+
+
+class Snapshot(TypedDict):
+    """The values of all samples of one or more workers, by :func:`sample_key`."""
+
+    counters: dict[str, float]
+    """Counters and histograms. They are added up, also over workers that have ended."""
+    gauges: dict[str, float]
+    """Values of this moment, such as the requests in flight, and points in time."""
+
+
+def empty() -> Snapshot:
+    return {"counters": {}, "gauges": {}}
+
+
+def sample_key(family: str, name: str, labels: Mapping[str, str]) -> str:
+    """Return the key of a sample: JSON of its family, its name and its labels."""
+    return json.dumps([family, name, labels], separators=(",", ":"))
+
+
+def total(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Return the sums of ``snapshots``."""
+    result = empty()
+    for snapshot in snapshots:
+        for key, value in snapshot["counters"].items():
+            result["counters"][key] = result["counters"].get(key, 0) + value
+        for key, value in snapshot["gauges"].items():
+            before = result["gauges"].get(key)
+            result["gauges"][key] = value if before is None else _together(key, before, value)
+    return result
+
+
+def lasting(snapshot: Snapshot) -> Snapshot:
+    """Return what remains of a worker that has ended: everything but its requests in flight and the like."""
+    latest = {key: value for key, value in snapshot["gauges"].items() if _family(key) in LATEST}
+    return {"counters": snapshot["counters"], "gauges": latest}
+
+
+def deaths(count: int) -> Snapshot:
+    """Return the snapshot that tells how many workers have died."""
+    return {"counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}, "gauges": {}}
+
+
+def _together(key: str, first: float, second: float) -> float:
+    """Return the value of a gauge of two workers."""
+    family = _family(key)
+    if family in LATEST:
+        return max(first, second)
+    return min(first, second) if family in OLDEST else first + second
+
+
+def _family(key: str) -> str:
+    return key[2 : key.index('"', 2)]

@@ -1,0 +1,282 @@
+"""The load balancer's configuration, run by HAProxy in front of stand-ins for the replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.api.page import read_files
+from tests.support import ROOT, application, missing, until
+
+# The routes that the load balancer closes.
+CLOSED = ["/metrics", "/v2/repository/models/mnist/load", "/v2/repository/models/mnist/unload"]
+
+
+ENDS = ("/", "//", "/.", "/x/..", "%2f", "%2F", "%00", "%20", "%09", ";a=b", ".", "#x", "%23", "%3f")
+STARTS = ("/", "/.", "/%2e", "/x/..", "/./", "/docs/..", "/%2f", "/docs/%2e%2e")
+
+
+def spellings(path: str) -> list[str]:
+    """Return other spellings of a path, which a server may take for the path itself."""
+    first, rest = path[1], path[2:]
+    encoded = [f"/{code}{rest}" for code in (f"%{ord(first):02x}", f"%25{ord(first):02x}", f"%u00{ord(first):02x}")]
+    separators = [f"/{first}{rest.replace('/', other)}" for other in ("//", "/./", "%2f", "\\", "/%2e/") if "/" in rest]
+    return [
+        *(path + end for end in ENDS),
+        *(start + path for start in STARTS),
+        *(path.upper(), f"\\{first}{rest}", *encoded, *separators),
+    ]
+
+
+class Edge:
+    """HAProxy with some replicas."""
+
+    def __init__(self, address: tuple[str, int], replicas: list[subprocess.Popen[str]]) -> None:
+        self.address = address
+        self.url = f"http://{address[0]}:{address[1]}"
+        self.replicas = replicas
+
+    def send(self, request: bytes) -> tuple[int, str]:
+        """Send the bytes of a request, and return the status and the rest of the response."""
+        with socket.create_connection(self.address, timeout=30) as connection:
+            connection.sendall(request)
+            response = b"".join(iter(lambda: connection.recv(65536), b"")).decode("latin-1")
+        return int(response.split()[1]), response
+
+    def received(self) -> list[str]:
+        """Stop the replicas, and return a line for each request that they received."""
+        for replica in self.replicas:
+            replica.kill()
+        return [line for replica in self.replicas for line in replica.communicate()[0].splitlines()]
+
+
+@contextlib.contextmanager
+def edge(replicas: int, folder: Path) -> Iterator[Edge]:
+    """Run HAProxy with this number of replicas, when all of them are ready."""
+    haproxy = shutil.which("haproxy") or missing("haproxy (Debian: haproxy)")
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for _ in range(replicas):
+            line = [sys.executable, str(Path(__file__).with_name("replica.py"))]
+            processes.append(stack.enter_context(subprocess.Popen(line, stdout=subprocess.PIPE, text=True)))
+            stack.callback(processes[-1].kill)
+        ports = [int(process.stdout.readline()) for process in processes]
+        public, monitoring = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
+        file = folder / "haproxy.cfg"
+        file.write_text(configuration(ports, public, monitoring))
+        line = [haproxy, "-db", "-f", str(file)]
+        inherited = [public.fileno(), monitoring.fileno()]
+        environment = os.environ | {"MNIST_MAX_BODY": "8000000"}
+        log = stack.enter_context((folder / "log").open("w"))
+        process = subprocess.Popen(line, stdout=log, stderr=log, pass_fds=inherited, env=environment)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        metrics = "http://{}:{}/metrics".format(*monitoring.getsockname())
+        up = re.compile(r'haproxy_server_status\{proxy="replicas",server="\w+",state="UP"\} 1')
+        try:
+            until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == replicas)
+            assert process.poll() is None
+            yield Edge(public.getsockname(), processes)
+        finally:
+            print((folder / "log").read_text())
+
+
+def configuration(ports: list[int], public: socket.socket, monitoring: socket.socket) -> str:
+    """Return the configuration, with servers at these ports in place of those that HAProxy finds by DNS."""
+    text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
+    for pattern, new in [
+        (r"(?ms)^resolvers engine$.*?(?=^\w)", ""),
+        (r" resolvers engine init-addr none", ""),
+        (r"(?m)^ +server-template .*$", "\n".join(f"    server replica{port} 127.0.0.1:{port}" for port in ports)),
+        (r"bind :8000\b", f"bind fd@{public.fileno()}"),
+        (r"bind :8404\b", f"bind fd@{monitoring.fileno()}"),
+    ]:
+        text, replaced = re.subn(pattern, new, text)
+        assert replaced == 1, pattern
+    return text
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Iterator[Edge]:
+    """One load balancer for all tests that leave its replicas alive."""
+    with edge(2, tmp_path_factory.mktemp("edge")) as shared:
+        yield shared
+
+
+# Paths.
+
+
+def request(target: str, version: str = "1.1", method: str = "GET", headers: str = "") -> bytes:
+    end = f"HTTP/{version}\r\nHost: digits\r\nConnection: close\r\n{headers}\r\n"
+    return f"{method} {target} {end}".encode()
+
+
+def is_problem(status: int, response: str) -> bool:
+    head, _, body = response.partition("\r\n\r\n")
+    return "content-type: application/problem+json" in head and f'"status":{status},"detail":"' in body
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_closed_route_is_forbidden_in_every_form_of_the_request(shared, path):
+    for target in path, f"{path}?a=b", f"http://digits{path}", f"http://user@digits:80{path}?a=b":
+        for version in "1.0", "1.1":
+            for method in "GET", "POST", "HEAD":
+                status, response = shared.send(request(target, version, method))
+                assert status == 403, (method, target, version)
+                assert method == "HEAD" or is_problem(status, response)
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_no_other_spelling_of_a_closed_route_passes(shared, path):
+    for spelling in spellings(path):
+        for target in spelling, f"http://digits{spelling}", f"{spelling}?a=b":
+            status, response = shared.send(request(target))
+            # HAProxy itself rejects some of them, because they are not valid HTTP.
+            assert status in (400, 403, 404), target
+            assert status == 400 or is_problem(status, response), target
+
+
+@pytest.mark.parametrize("target", ["*", "digits:80", "http://digits", "http:///predict/", "", "metrics", "?/predict"])
+def test_target_without_a_path_of_a_route_is_rejected(shared, target):
+    for method in "GET", "OPTIONS", "CONNECT":
+        status, response = shared.send(request(target, method=method))
+        # A target without a path means the path /, which is the page.
+        assert status in (400, 404) or (status == 200 and '"path": "/"' in response), (method, target)
+
+
+def test_http2_has_the_same_routes(shared):
+    curl = shutil.which("curl") or missing("curl")
+    line = [
+        curl,
+        "--silent",
+        "--http2-prior-knowledge",
+        "--path-as-is",
+        "--output",
+        os.devnull,
+        "--write-out",
+        "%{http_code} ",
+    ]
+    for path, status in ("/predict", "200"), ("/metrics", "403"), ("//metrics", "404"), ("/%6detrics", "404"):
+        done = subprocess.run([*line, shared.url + path], capture_output=True, text=True, timeout=30)
+        assert done.stdout.split() == [status], path
+
+
+def test_every_route_of_the_service_passes(shared):
+    with application() as client:
+        paths = client.get("/schema/openapi.json").json()["paths"]
+    routes = {(path, method) for path, methods in paths.items() for method in methods}
+    routes |= {(f"/{name}", "get") for name in read_files()}
+    routes |= {(path, "get") for path in ("/", "/docs", "/schema", "/schema/openapi.json")}
+    assert len(routes) > 30
+    for path, method in sorted(routes):
+        path = path.replace("{name}", "My_model-2.1").replace("{version}", "12")
+        response = httpx.request(method, f"{shared.url}{path}?query=1", headers={"connection": "close"})
+        closed = path == "/metrics" or path.startswith("/v2/repository/models/")
+        assert response.status_code == (403 if closed else 200), path
+        assert closed or response.json()["path"] == f"{path}?query=1"
+
+
+# What a replica receives.
+
+
+def received(response: str) -> dict[str, Any]:
+    return json.loads(response.partition("\r\n\r\n")[2])
+
+
+def test_replica_receives_the_path_that_was_checked(shared):
+    for target in "/predict?a=/metrics", "http://digits/predict?a=/metrics", "HTTP://user@digits:80/predict?a=/metrics":
+        status, response = shared.send(request(target))
+        assert status == 200
+        assert received(response)["path"] == "/predict?a=/metrics"
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_change_of_protocol_is_ignored_and_the_body_stays_a_body(shared, protocol):
+    body = "GET /metrics HTTP/1.1\r\nHost: digits\r\n\r\n"
+    headers = (
+        f"Upgrade: {protocol}\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: {len(body)}\r\n"
+    )
+    status, response = shared.send(request("/predict", method="POST", headers=headers) + body.encode())
+    assert status == 200
+    assert received(response)["body"] == body
+    assert "upgrade" not in received(response)["headers"]
+
+
+def test_body_over_the_limit_gets_a_problem(shared):
+    status, response = shared.send(request("/predict", method="POST", headers="Content-Length: 8000001\r\n"))
+    assert status == 413
+    assert is_problem(status, response)
+
+
+# Retries.
+
+
+@pytest.mark.parametrize("death", ["close", "die"])
+def test_request_that_kills_its_replica_reaches_only_one_other(tmp_path, death):
+    with edge(4, tmp_path) as lb:
+        response = httpx.post(f"{lb.url}/predict", content=death, timeout=30)
+        assert response.status_code == response.json()["status"] == 502
+        # Two dead replicas are known only when their connections or health checks have failed.
+        until(lambda: httpx.post(f"{lb.url}/predict", content="good", timeout=30).status_code == 200)
+        assert lb.received().count(f"POST /predict {death}") == 2
+
+
+def test_request_larger_than_the_buffer_kills_one_replica(tmp_path):
+    with edge(3, tmp_path) as lb:
+        # The service may die of a large request as well. HAProxy does not hold it, so it cannot send it again.
+        response = httpx.post(f"{lb.url}/predict", content=b"die".ljust(500_000), timeout=30)
+        assert response.status_code == 502
+        assert len(lb.received()) == 1
+
+
+def test_request_goes_to_another_replica_if_one_is_unavailable(tmp_path):
+    with edge(3, tmp_path) as lb:
+        assert httpx.post(f"{lb.url}/predict", content="unavailable", timeout=30).status_code == 503
+        assert len(lb.received()) == 2
+
+
+@pytest.mark.parametrize("kill", [1, 2])
+def test_kill_of_replicas_loses_no_request(tmp_path, kill):
+    """One at a time, with load from clients that keep their connection."""
+    stop = threading.Event()
+    outcomes: Counter[Any] = Counter()
+
+    def ask(url: str) -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stop.is_set():
+                try:
+                    outcomes[client.post(f"{url}/predict", content="good").status_code] += 1
+                except httpx.HTTPError as error:
+                    outcomes[repr(error)] += 1
+
+    with edge(3, tmp_path) as lb:
+        threads = [threading.Thread(target=ask, args=[lb.url]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for victim in lb.replicas[:kill]:
+                seen = outcomes.total()
+                until(lambda seen=seen: outcomes.total() > seen + 100)
+                victim.kill()
+            seen = outcomes.total()
+            until(lambda: outcomes.total() > seen + 100)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert set(outcomes) == {200}

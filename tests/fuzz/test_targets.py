@@ -1,0 +1,36 @@
+"""Every input of the corpora gets a right response, and so do the inputs that Atheris makes of them in some seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.fuzz.__main__ import CORPUS
+from tests.fuzz.targets import TARGETS
+from tests.support import ROOT, missing
+
+INPUTS = sorted(path for path in CORPUS.rglob("*") if path.is_file())
+
+
+def test_every_target_has_a_corpus():
+    assert {path.parent.name for path in INPUTS} == TARGETS.keys()
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_input_of_the_corpus(path):
+    TARGETS[path.parent.name](path.read_bytes())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_changed_inputs(target, tmp_path):
+    if importlib.util.find_spec("atheris") is None:
+        missing("atheris")
+    # The same seed makes the same inputs in every run. `make fuzz` looks for new ones.
+    line = [sys.executable, "-m", "tests.fuzz", target, "-seed=1", "-runs=3000"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-5000:]

@@ -1,0 +1,283 @@
+"""The cost of a picture decides where it is decoded, and a picture that takes too long ends at its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.errors import DeadlineExceededError, InputTooLargeError, PictureError
+from serving.inference import decoder, decoder_process
+from serving.inference.decoder import Decoder
+from serving.inference.decoder_process import DecoderProcess
+from serving.inference.threads import ThreadPool
+from serving.pictures import process
+from serving.pictures.mnist_form import to_mnist_form
+from serving.settings import Settings
+from tests.serving.pictures.files import RGB, black_png, slow_pgm
+from tests.support import until
+
+SMALL = black_png(40, 40)
+MODERATE = black_png(900, 900)
+LARGE = black_png(1500, 1500, colour=RGB)
+SLOW = slow_pgm()
+# Far more than any of these pictures takes.
+LONG = 60.0
+
+
+def decode(pictures, seconds=LONG, **settings):
+    async def run():
+        decodes = Decoder(Settings(**settings), ThreadPool(16))
+        try:
+            return await decodes.decode(pictures, time.monotonic() + seconds)
+        finally:
+            await decodes.close()
+
+    return asyncio.run(run())
+
+
+def with_process(use):
+    """Run ``use(decoder process, a function that decodes with it)``."""
+
+    async def run():
+        decodes = DecoderProcess(Settings.max_pixels)
+        try:
+            return await use(decodes, lambda content, s=LONG: decodes.decode(content, time.monotonic() + s))
+        finally:
+            await decodes.close()
+
+    return asyncio.run(run())
+
+
+async def busy_process(decodes):
+    """Return the process when a picture has its turn."""
+    while not decodes._turn.locked():
+        await asyncio.sleep(0)
+    return decodes._process.result()
+
+
+def test_pictures_of_all_costs_come_back_in_order(digits):
+    pictures = [black_png(40, 40), LARGE, MODERATE, SLOW[:16] + bytes(10), LARGE, SMALL]
+    with pytest.raises(PictureError):
+        decode(pictures)
+    del pictures[3]
+    for digit, content in zip(decode(pictures), pictures, strict=True):
+        expected = to_mnist_form(content, Settings.max_pixels)
+        np.testing.assert_array_equal(digit.image, expected.image)
+        assert digit.reason == expected.reason
+
+
+def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
+    places = []
+
+    async def in_process(self, content, deadline):
+        places.append("process")
+        return to_mnist_form(content, Settings.max_pixels)
+
+    async def on_thread(self, work):
+        places.append("thread")
+        return work()
+
+    monkeypatch.setattr(DecoderProcess, "decode", in_process)
+    monkeypatch.setattr(ThreadPool, "run", on_thread)
+    used = {}
+    for name, pictures in {
+        "small": [SMALL],
+        "many small": [SMALL] * 50,
+        "moderate": [MODERATE],
+        "many bytes": [SMALL[:-12] + bytes(20_000)],
+        "large": [LARGE],
+        "slow": [b"P5 300 300 15\n" + bytes(90_000)],
+        "very many bytes": [SMALL[:-12] + bytes(2_000_000)],
+    }.items():
+        places.clear()
+        decode(pictures)
+        used[name] = list(places)
+    assert used == {
+        "small": [],
+        "many small": ["thread"],
+        "moderate": ["thread"],
+        "many bytes": ["thread"],
+        "large": ["thread", "process"],
+        "slow": ["thread", "process"],
+        "very many bytes": ["thread", "process"],
+    }
+
+
+def test_pixels_of_a_request_are_limited_in_sum():
+    with pytest.raises(InputTooLargeError, match="810000 pixels together: must be at most 800000 in one request"):
+        decode([black_png(300, 300)] * 9, max_request_pixels=800_000)
+    with pytest.raises(InputTooLargeError, match="3200 pixels together"):
+        decode([SMALL] * 2, max_request_pixels=3000)
+
+
+def test_deadline_is_checked_between_pictures(monkeypatch):
+    decoded = []
+
+    def slow(picture, max_pixels):
+        decoded.append(picture)
+        time.sleep(0.2)
+        return to_mnist_form(picture, max_pixels)
+
+    monkeypatch.setattr(decoder, "to_mnist_form", slow)
+    with pytest.raises(DeadlineExceededError):
+        decode([SMALL] * 100, seconds=0.3)
+    assert len(decoded) < 10
+
+
+def test_process_is_killed_at_the_deadline_and_the_next_picture_is_decoded():
+    async def use(decodes, decode):
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            await decode(SLOW, 0.5)
+        assert time.monotonic() - started < 4
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
+def test_pictures_that_wait_for_the_process_keep_their_own_deadline():
+    async def use(decodes, decode):
+        await decode(LARGE)  # The process has started.
+        slow, waiting, patient = (asyncio.create_task(decode(*call)) for call in ((SLOW, 1.5), (LARGE, 0.2), (LARGE,)))
+        with pytest.raises(DeadlineExceededError):
+            await waiting
+        assert not slow.done()
+        with pytest.raises(DeadlineExceededError):
+            await slow
+        assert (await patient).reason == "empty"
+
+    with_process(use)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (signal.SIGSEGV, PictureError, "its decoder has crashed"),
+        (signal.SIGKILL, InputTooLargeError, "takes too much memory"),  # as the kernel does
+        (signal.SIGALRM, DeadlineExceededError, "deadline"),  # as the process does itself
+    ],
+)
+def test_end_of_the_process_costs_only_the_picture_that_it_decodes(number, error, message):
+    async def use(decodes, decode):
+        await decode(LARGE)
+        slow = asyncio.create_task(decode(SLOW))
+        running = await busy_process(decodes)
+        running.send_signal(number)
+        with pytest.raises(error, match=message):
+            await slow
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
+def test_process_that_cannot_start_is_an_error_of_the_service_and_is_tried_again(monkeypatch):
+    async def use(decodes, decode):
+        with monkeypatch.context() as patched:
+            patched.setenv("PYTHONHOME", "/nonexistent")
+            with pytest.raises(RuntimeError, match="ended with 1 at its start"):
+                await decode(LARGE)
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
+def test_damaged_and_too_large_pictures_are_told_as_such():
+    async def use(decodes, decode):
+        with pytest.raises(PictureError, match="damaged"):
+            await decode(LARGE[:500])
+        with pytest.raises(InputTooLargeError, match="5200x5000 pixels: must be at most"):
+            await decode(black_png(5200, 5000, 1))
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
+def test_idle_process_ends_and_another_starts(monkeypatch):
+    monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 0.01)
+
+    async def use(decodes, decode):
+        await decode(LARGE)
+        first = decodes._process.result()
+        await first.wait()
+        await decode(LARGE)
+        assert decodes._process is None or decodes._process.result() is not first
+
+    with_process(use)
+
+
+def test_process_that_was_started_in_vain_ends_too(monkeypatch):
+    """The first picture's deadline passes while the process starts, and no other picture follows."""
+    monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 1.0)
+
+    async def use(decodes, decode):
+        with pytest.raises(DeadlineExceededError):
+            await decode(LARGE, 0.01)
+        assert decodes._process is not None
+        started = await decodes._process
+        assert await started.wait() == -signal.SIGKILL
+
+    with_process(use)
+
+
+def test_process_gets_no_keys(monkeypatch):
+    monkeypatch.setenv("MNIST_ADMIN_KEYS", "secret")
+
+    async def use(decodes, decode):
+        await decode(LARGE)
+        return Path(f"/proc/{decodes._process.result().pid}/environ").read_bytes()
+
+    assert b"secret" not in with_process(use)
+
+
+PARENT = """
+import asyncio, os, signal, sys, time
+from serving.inference.decoder_process import DecoderProcess
+async def main():
+    decodes = DecoderProcess(10**8)
+    content = sys.stdin.buffer.read()
+    task = asyncio.create_task(decodes.decode(content, time.monotonic() + 2))
+    while decodes._process is None or not decodes._process.done():
+        await asyncio.sleep(0.01)
+    if sys.argv[1] == "idle":
+        await task
+    print(decodes._process.result().pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("state", "content"), [("idle", LARGE), ("busy", SLOW)])
+def test_process_ends_with_its_parent(state, content):
+    parent = subprocess.run([sys.executable, "-c", PARENT, state], input=content, capture_output=True)
+    assert parent.returncode == -signal.SIGKILL, parent.stderr
+    stat = Path(f"/proc/{int(parent.stdout)}/stat")
+    until(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce the limit")
+def test_memory_of_the_process_is_limited():
+    program = (
+        "import numpy; from serving.pictures.process import *; limit_this_process(); numpy.ones(14_000_000); "
+        "numpy.ones(40_000_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "MemoryError" in done.stderr
+    assert "40000000" in done.stderr
+
+
+def test_want_of_memory_is_told_as_a_picture_that_is_too_large(monkeypatch):
+    def fail(content, max_pixels):
+        raise MemoryError
+
+    monkeypatch.setattr(process, "to_mnist_form", fail)
+    response = process.respond(b"", 1)
+    kind, _ = process.RESPONSE.unpack(response[: process.RESPONSE.size])
+    with pytest.raises(InputTooLargeError, match="too much memory"):
+        process.parse(kind, response[process.RESPONSE.size :])

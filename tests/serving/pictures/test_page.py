@@ -1,0 +1,106 @@
+"""A large picture, converted part by part, gives the same image as all its grey values at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.pictures import decode
+from serving.pictures.mnist_form import to_mnist_form
+from serving.pictures.page import TURNS, Page, Turn, upright
+from tests.serving.pictures.files import encoded
+
+MAX_PIXELS = 25_000_000
+
+
+@pytest.fixture(scope="module")
+def drawing(digits):
+    """A digit of 300 pixels on a page of 700x900, lit from one side, with grain."""
+    random = np.random.default_rng(0)
+    page = np.full((700, 900), 250.0)
+    page[330:630, 120:420] -= np.asarray(Image.fromarray(digits[0]).resize((300, 300))) * 0.8
+    page *= np.linspace(0.7, 1, 900)
+    return np.clip(page + random.normal(0, 3, page.shape), 0, 255).astype(np.uint8)
+
+
+def turned(drawing, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return encoded(Image.fromarray(drawing), "PNG", exif=exif)
+
+
+def transparent(ink):
+    return lambda page: Image.fromarray(np.dstack([np.full_like(page, ink)] * 3 + [255 - page]))
+
+
+FILES = {
+    "grey": lambda page: encoded(Image.fromarray(page), "PNG"),
+    "1 bit": lambda page: encoded(Image.fromarray(page).convert("1"), "PNG"),
+    "16 bits": lambda page: encoded(Image.fromarray(page.astype(np.uint16) * 257), "PNG"),
+    "16 bits of 8": lambda page: encoded(Image.fromarray(page.astype(np.uint16)), "PNG"),
+    "colour": lambda page: encoded(Image.fromarray(np.dstack([page, page // 2, 255 - page // 3])), "PNG"),
+    "palette": lambda page: encoded(Image.fromarray(page).quantize(16), "PNG"),
+    "palette with a transparent colour": lambda page: encoded(
+        Image.fromarray(page).quantize(16), "PNG", transparency=0
+    ),
+    "palette with opacity": lambda page: encoded(Image.fromarray(page).quantize(4), "PNG", transparency=b"\0\x60\xff"),
+    "transparent, dark ink": lambda page: encoded(transparent(20)(page), "PNG"),
+    "transparent, bright ink": lambda page: encoded(transparent(240)(page), "PNG"),
+    "grey with opacity": lambda page: encoded(transparent(90)(page).convert("LA"), "PNG"),
+    "JPEG": lambda page: encoded(Image.fromarray(page), "JPEG"),
+    "JPEG of CMYK": lambda page: encoded(Image.fromarray(page).convert("CMYK"), "JPEG"),
+    "GIF": lambda page: encoded(Image.fromarray(page), "GIF", transparency=3),
+    "WebP": lambda page: encoded(Image.fromarray(page), "WEBP"),
+    "PGM of 16 bits": lambda page: encoded(Image.fromarray(page.astype(np.uint16) * 257), "PPM"),
+    **{f"turned {value}": lambda page, value=value: turned(page, value) for value in TURNS},
+}
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES.keys())
+def test_parts_give_the_same_image_as_the_whole(drawing, file, monkeypatch):
+    content = file(drawing)
+    assert isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
+    image, reason = to_mnist_form(content, MAX_PIXELS)
+    monkeypatch.setattr(decode, "PART_PIXELS", MAX_PIXELS)
+    assert not isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
+    whole = to_mnist_form(content, MAX_PIXELS)
+    np.testing.assert_array_equal(image, whole.image)
+    assert reason is whole.reason
+    assert image.any()
+
+
+@pytest.mark.parametrize("turn", TURNS.values())
+def test_page_is_cut_like_an_array(turn):
+    values = np.arange(40, dtype=np.uint8).reshape(5, 8)
+    page = Page(Image.fromarray(values), lambda part: np.asarray(part, np.float32), turn)
+    expected = upright(values, turn)
+    assert page.shape == expected.shape
+    np.testing.assert_array_equal(page.grey(), expected)
+    part, again = (slice(1, 4), slice(0, 100)), (slice(1, 3), slice(2, 4))
+    np.testing.assert_array_equal(page[part].grey(), expected[part])
+    np.testing.assert_array_equal(page[part][again].grey(), expected[part][again])
+
+
+@pytest.mark.parametrize("shape", [(16_384, 30), (30, 16_384), (3, 16_000), (2000, 1700)])
+def test_page_of_any_shape_is_reduced_like_an_array(shape):
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    page = Page(Image.fromarray(values), lambda part: np.asarray(part, np.float32), Turn())
+    height, width = (max(1, round(size * 96 / max(shape))) for size in shape)
+    whole = Image.fromarray(values.astype(np.float32))
+    expected = np.asarray(whole.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))
+    np.testing.assert_array_equal(page.reduced(height, width), expected)
+
+
+def test_small_digit_on_a_large_photo_is_not_lost(digits, truth):
+    """A JPEG is decoded at a fraction of its size, but the digit must keep enough pixels."""
+    from serving.models.repository import load
+    from serving.settings import RELEASE
+
+    images = []
+    for digit in digits[:10]:
+        page = np.full((3000, 4100), 235, np.uint8)
+        page[1200:1360, 2500:2660] = 235 - np.asarray(Image.fromarray(digit).resize((160, 160))) * 0.7
+        images.append(to_mnist_form(encoded(Image.fromarray(page), "JPEG"), MAX_PIXELS).image)
+    labels = load(RELEASE, "mnist").classifier.classify(np.stack(images)).probabilities.argmax(axis=1)
+    np.testing.assert_array_equal(labels, truth[:10])

@@ -1,0 +1,309 @@
+"""Workers that die, hang, stop or cannot start; what all workers must agree on: real processes, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.errors import WorkerError
+from serving.server import supervisor
+from serving.server.address import listen
+from serving.server.supervisor import Supervisor
+from serving.settings import RELEASE, Settings
+from tests.serving.server.clients import children, get, predict, workers_of
+from tests.support import BIN, PIXELS, service, until
+
+ADMIN = {"x-api-key": "key"}
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A copy of the packaged repository."""
+    return Path(shutil.copytree(RELEASE, tmp_path / "models"))
+
+
+def statuses(url, path="/v2/health/ready", number=8):
+    """The statuses of requests on new connections, so that every worker gets some."""
+    return {get(f"{url}{path}").status_code for _ in range(number)}
+
+
+def predictions(url, number=20):
+    """The statuses of predictions on new connections."""
+    return {
+        httpx.post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=60).status_code for _ in range(number)
+    }
+
+
+def sample(url, name):
+    for line in get(f"{url}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return None
+
+
+def replaced(process, victim):
+    """Wait until another worker has taken the place of ``victim``."""
+    until(lambda: victim not in workers_of(process))
+    return workers_of(process)
+
+
+def alive(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+# Loading and unloading
+
+
+def test_unload_responds_when_no_worker_answers_any_more():
+    with service("--workers", 2, "--poll", 0, "--admin-keys", "key") as (url, process):
+        until(lambda: statuses(url) == {200})
+        for _ in range(3):
+            assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=ADMIN, timeout=60).status_code == 200
+            assert predictions(url) == {503}
+            assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=ADMIN, timeout=60).status_code == 200
+            assert predictions(url) == {200}
+        assert httpx.post(f"{url}/v2/repository/models/none/unload", headers=ADMIN, timeout=60).status_code == 404
+        assert process.poll() is None
+
+
+def test_unloaded_model_stays_unloaded_in_a_new_worker_and_without_temporary_files(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with service("--workers", 2, "--admin-keys", "key", env=environment) as (url, process):
+        assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=ADMIN, timeout=60).status_code == 200
+        assert list(tmp_path.iterdir()) == []
+        for victim in workers_of(process):
+            os.kill(victim, signal.SIGKILL)
+            replaced(process, victim)
+        assert predictions(url) == {503}
+
+
+def test_unload_is_an_error_if_a_worker_does_not_confirm_it():
+    with service("--workers", 2, "--grace", 1, "--admin-keys", "key") as (url, process):
+        until(lambda: statuses(url) == {200})
+        stopped = workers_of(process)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        response = httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=ADMIN, timeout=60)
+        assert response.status_code == 503
+        assert f"worker {stopped}: it has not confirmed" in response.text
+        os.kill(stopped, signal.SIGCONT)
+        until(lambda: predictions(url) == {503})
+
+
+# Deaths
+
+
+def test_death_of_a_worker_is_logged_and_counted_and_its_counters_remain():
+    with service("--workers", 2) as (url, process):
+        until(lambda: statuses(url) == {200})
+        assert sample(url, "mnist_worker_deaths_total") == 0
+        assert predictions(url, 40) == {200}
+        count = 'mnist_batch_images_count{model="mnist",version="1"}'
+        until(lambda: sample(url, count) == 40)
+        victims = workers_of(process)
+        for number, victim in enumerate(victims, start=1):
+            os.kill(victim, signal.SIGKILL)
+            replaced(process, victim)
+            assert sample(url, count) == 40
+            assert sample(url, "mnist_worker_deaths_total") == number
+        # The gauges of dead workers are gone.
+        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
+        process.terminate()
+        log = process.stderr.read()
+        assert all(f"worker {victim} was killed by SIGKILL" in log for victim in victims)
+
+
+def test_worker_is_replaced_when_the_working_directory_is_gone(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with service("--workers", 2, cwd=folder) as (url, process):
+        shutil.rmtree(folder)
+        for victim in workers_of(process):
+            os.kill(victim, signal.SIGKILL)
+            replaced(process, victim)
+        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
+        assert predictions(url) == {200}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_keys_from_a_pipe_hold_in_every_worker(workers):
+    reading, writing = os.pipe()
+    os.write(writing, b"first\nsecond,with comma\n")
+    os.close(writing)
+    arguments = ("--workers", workers, "--predict-keys-file", f"/dev/fd/{reading}")
+    with service(*arguments, pass_fds=[reading]) as (url, process):
+        os.close(reading)
+        for victim in workers_of(process) if workers > 1 else []:
+            os.kill(victim, signal.SIGKILL)
+            replaced(process, victim)
+        for _ in range(10):
+            with httpx.Client(base_url=url, timeout=60) as client:
+                assert predict(client, **{"x-api-key": "second,with comma"}).status_code == 200
+                assert predict(client, **{"x-api-key": "second"}).status_code == 401
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_service_that_cannot_start_ends_with_one_line(workers, models, run):
+    (models / "mnist" / "1" / "model.onnx").write_bytes(b"")
+    done = run("mnist-serve", "--workers", workers, "--port", 0, "--repository", models, "--log-level", "error")
+    assert (done.returncode, done.stdout) == (1, "")
+    rejected, error = done.stderr.splitlines()
+    assert '"rejected model mnist version 1' in rejected
+    assert error.startswith("Error: ")
+    done = run("mnist-serve", "--workers", workers, "--port", 0, "--admin-keys-file", "/none")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--admin-keys-file /none: cannot be read" in done.stderr.splitlines()[-1]
+
+
+def test_service_ends_when_a_worker_cannot_be_replaced(models, monkeypatch):
+    """This test runs the supervisor itself, without its delays."""
+    monkeypatch.setattr(supervisor, "MAX_DELAY", 0)
+    settings = Settings(port=0, workers=2, repository=models, drain=0)
+
+    async def steps():
+        supervising = Supervisor(settings, listener, lambda _: None)
+        running = asyncio.create_task(supervising.run())
+        while sum(worker.is_ready for worker in supervising._workers) < 2:
+            await asyncio.sleep(0.05)
+        (models / "mnist" / "1" / "model.onnx").unlink()
+        supervising._workers[0].process.kill()
+        await running
+
+    with listen("127.0.0.1", 0) as listener, pytest.raises(WorkerError, match="onnx"):
+        asyncio.run(asyncio.wait_for(steps(), 120))
+
+
+def test_worker_that_hangs_is_replaced(monkeypatch):
+    monkeypatch.setattr(supervisor, "RESPONSE_TIMEOUT", 2)
+
+    async def steps():
+        supervising = Supervisor(Settings(port=0, workers=1, drain=0), listener, lambda _: None)
+        running = asyncio.create_task(supervising.run())
+
+        def is_ready(worker=None):
+            return supervising._workers and supervising._workers[0].is_ready and supervising._workers[0] is not worker
+
+        while not is_ready():
+            await asyncio.sleep(0.05)
+        hung = supervising._workers[0]
+        os.kill(hung.process.pid, signal.SIGSTOP)
+        while not is_ready(hung):
+            await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+        return hung.process.returncode
+
+    with listen("127.0.0.1", 0) as listener:
+        assert asyncio.run(asyncio.wait_for(steps(), 120)) == -signal.SIGKILL
+
+
+# The end
+
+
+def test_sigterm_makes_all_workers_not_ready_while_one_is_stopped():
+    with service("--workers", 3, "--drain", 2, "--grace", 1) as (url, process):
+        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 3)
+        stopped = workers_of(process, 3)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
+        with suppress(httpx.TransportError):  # The drain time may be over.
+            assert statuses(url, number=5) == {503}
+        assert process.wait(timeout=30) == 0
+        assert not alive(stopped)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_thread_that_works_on_and_on_does_not_hold_sigterm(workers, tmp_path):
+    # Every process of this service has a thread that works for an hour.
+    code = "import threading, time; threading.Thread(target=time.sleep, args=(3600,)).start()"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    with service("--workers", workers, "--drain", 0, env=environment) as (url, process):
+        until(lambda: statuses(url) == {200})
+        workers = children(process.pid)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not any(map(alive, workers)))
+        assert workers or process.wait(timeout=60) == 0
+        process.kill()  # The supervisor has such a thread too, but only in this test.
+
+
+def test_worker_that_is_stopped_ends_after_its_supervisor():
+    with service("--workers", 2) as (_, process):
+        workers = workers_of(process)
+        os.kill(workers[0], signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        os.kill(workers[0], signal.SIGCONT)
+        until(lambda: not any(map(alive, workers)))
+
+
+def test_worker_that_starts_ends_with_its_supervisor():
+    line = [BIN / "mnist-serve", "--port", "0", "--workers", "2"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    workers = workers_of(process)
+    process.kill()
+    until(lambda: not any(map(alive, workers)))
+    process.communicate()
+
+
+def test_ctrl_c_stops_all_workers():
+    with service("--workers", 2, "--drain", 60, start_new_session=True) as (_, process):
+        workers = workers_of(process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert not any(map(alive, workers))
+
+
+# Metrics
+
+
+def test_variable_of_the_user_for_files_of_metrics_is_not_used(tmp_path):
+    (tmp_path / "counter_1.db").write_bytes(b"")
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with service("--workers", 2, env=environment) as (url, _), service(env=environment) as (other, _):
+        assert predictions(url, 10) == {200}
+        until(lambda: sample(url, 'mnist_predictions_total{label="1",model="mnist"}') is not None)
+        assert 'mnist_batch_images_count{model="mnist"' not in get(f"{other}/metrics").text
+        assert [file.name for file in tmp_path.iterdir()] == ["counter_1.db"]
+
+
+def test_counters_never_fall_from_one_scrape_to_the_next():
+    with service("--workers", 2) as (url, _):
+        until(lambda: statuses(url) == {200})
+        stop = threading.Event()
+
+        def send_predictions():
+            with httpx.Client(base_url=url, timeout=60) as client:
+                while not stop.is_set():
+                    predict(client)
+
+        threads = [threading.Thread(target=send_predictions) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        counts = [sample(url, 'mnist_inference_seconds_count{model="mnist",version="1"}') or 0 for _ in range(50)]
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert counts == sorted(counts)
+        assert counts[-1] > counts[0]
+
+
+def test_metrics_are_there_while_another_worker_is_stopped():
+    with service("--workers", 2) as (url, process):
+        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
+        stopped = workers_of(process)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        assert sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2
+        os.kill(stopped, signal.SIGCONT)

@@ -1,0 +1,55 @@
+"""The metrics of several workers become one."""
+
+from __future__ import annotations
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.samples import LATEST, OLDEST, deaths, lasting, sample_key, total
+
+
+def test_snapshots_are_added_up():
+    [latest], [oldest] = LATEST, OLDEST
+    counter, gauge, last, scan = (sample_key(name, name, {"x": '"'}) for name in ("a", "b", latest, oldest))
+    first = {"counters": {counter: 2}, "gauges": {gauge: 1, last: 5, scan: 5}}
+    second = {"counters": {counter: 3}, "gauges": {gauge: 1, last: 4, scan: 4}}
+    assert total([first, second]) == {"counters": {counter: 5}, "gauges": {gauge: 2, last: 5, scan: 4}}
+    assert total([lasting(second), first]) == {"counters": {counter: 5}, "gauges": {gauge: 1, last: 5, scan: 5}}
+
+
+def test_every_gauge_of_a_time_says_how_it_is_added_up():
+    gauges = [family.name for family in Metrics()._registry.collect() if family.type == "gauge"]
+    assert {name for name in gauges if name.endswith("_timestamp_seconds")} <= LATEST | OLDEST
+
+
+def values(text):
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def test_text_of_two_workers_has_the_sums_and_the_series_of_both():
+    mine, other = Metrics(), Metrics()
+    mine.request_seconds.labels("/a").observe_all(np.array([0.01, 3.0]))
+    other.request_seconds.labels("/a").observe_all(np.array([0.01]))
+    other.request_seconds.labels("/b").observe_all(np.array([0.01]))
+    for metrics, count in ((mine, 1), (other, 2)):
+        metrics.in_flight.set(count)
+    found = values(mine.text([mine.snapshot(), other.snapshot(), deaths(3)]))
+    name = "mnist_http_request_seconds"
+    assert found[f"{name}_count", ("route", "/a")] == 3
+    assert found[f"{name}_bucket", ("le", "0.01"), ("route", "/a")] == 2
+    assert found[f"{name}_bucket", ("le", "+Inf"), ("route", "/a")] == 3
+    assert found[f"{name}_sum", ("route", "/b")] == 0.01
+    assert found["mnist_http_requests_in_flight",] == 3
+    assert found["mnist_worker_deaths_total",] == 3
+    assert found.keys() == values(mine.text([])).keys() | values(other.text([])).keys()
+
+
+def test_text_of_one_worker_is_that_of_the_library():
+    metrics = Metrics()
+    metrics.requests.labels("/a", "GET", 200).inc()
+    assert metrics.text([]) == metrics.text([metrics.snapshot()])

@@ -61,28 +61,32 @@ def train(
         CheckpointError: the checkpoint to resume from, a teacher or a file of the teacher cache is damaged.
         OSError: a file could not be written. The previous checkpoint is still there.
     """
+    target, progress = torch.device(device), progress or Progress(None)
+    _check_resume(output, resume)
+    state = State.new(config, target)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
-        return _train(config, splits, output, resume, checkpoint_every, torch.device(device), progress, plots)
+        _check_resume(output, resume)
+        return _train(state, splits, output, checkpoint_every, target, progress, plots)
 
 
-def _train(
-    config: TrainConfig,
-    splits: Splits,
-    output: Path,
-    resume: bool,
-    checkpoint_every: int,
-    target: torch.device,
-    progress: Progress | None,
-    plots: PlotProcess,
-) -> Evaluation:
-    last = output / "last.pt"
-    progress = progress or Progress(None)
-    if last.exists() and not resume:
+def _check_resume(output: Path, resume: bool) -> None:
+    if (output / "last.pt").exists() and not resume:
         raise TrainingError(
             f"--output {output}: already holds a run; add --resume to continue it, or name another --output."
         )
-    state = State.new(config, target)
+
+
+def _train(
+    state: State,
+    splits: Splits,
+    output: Path,
+    checkpoint_every: int,
+    target: torch.device,
+    progress: Progress,
+    plots: PlotProcess,
+) -> Evaluation:
+    config, last = state.config, output / "last.pt"
     if last.exists():
         state.load(last)
     if not distributed.agree(state.step, target):

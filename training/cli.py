@@ -80,6 +80,10 @@ def main(
         config = TrainConfig.of(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    from training.plot_process import PlotProcess
+
+    # matplotlib is imported there while torch is imported here.
+    plots = context.with_resource(PlotProcess())
     try:
         import torch
 
@@ -97,7 +101,9 @@ def main(
     from training.loop.progress import Progress
     from training.loop.train import train
     from training.memory import keep_freed_memory
+    from training.no_compiler import leave_out_compiler
 
+    leave_out_compiler()
     output = output or Path("runs") / config.model
     try:
         check_name("model", config.model, NETWORKS)
@@ -119,6 +125,7 @@ def main(
                 checkpoint_every=checkpoint_every,
                 device=device,
                 progress=Progress(sys.stdout if prints else None),
+                plots=plots,
             )
     except (TrainingError, CheckpointError, DataError) as error:
         raise click.ClickException(str(error)) from error

@@ -1,4 +1,7 @@
-"""Plots of a run: learning curves, confusion matrix, reliability diagram, worst mistakes."""
+"""Plots of a run: learning curves, confusion matrix, reliability diagram, worst mistakes.
+
+A process of its own draws them (see :mod:`training.plot_process`), so this module works without torch.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
+import numpy as np
+import numpy.typing as npt
 
 from training.checkpoint import write_atomically
-from training.data.digits import Digits
-from training.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
 MISTAKES_PER_ROW = 8
+# Distance between two images of mistakes, in pixels of the images: from left to right, and from top to bottom. The text
+# above each image needs the latter.
+GAP, TEXT_GAP = 16, 22
 DOTS_PER_INCH = 110
 
 
@@ -55,14 +63,17 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     _save(figure, path)
 
 
-def plot_confusion(path: Path, evaluation: Evaluation, labels: Sequence[str]) -> None:
-    """Draw the confusion matrix. Only wrong predictions are coloured, so that they stand out."""
-    confusion = evaluation.confusion
-    mistakes = confusion.clone().fill_diagonal_(0)
+def plot_confusion(path: Path, confusion: Integers, labels: Sequence[str]) -> None:
+    """Draw the confusion matrix. Only wrong predictions are coloured, so that they stand out.
+
+    Args:
+        confusion: ``[C, C]``, a row for each true class, a column for each predicted class.
+    """
+    mistakes = confusion - np.diag(np.diag(confusion))
     figure = _figure(7, 6.5)
     axes = figure.subplots()
     most = max(1, int(mistakes.max()))
-    axes.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=most)
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=most)
     for row, counts in enumerate(confusion.tolist()):
         for column, count in enumerate(counts):
             if count:
@@ -74,34 +85,36 @@ def plot_confusion(path: Path, evaluation: Evaluation, labels: Sequence[str]) ->
     axes.set(
         xlabel="predicted label",
         ylabel="true label",
-        title=f"Confusion matrix of the test set: {evaluation.correct:,} of {len(evaluation.labels):,} correct",
+        title=f"Confusion matrix of the test set: {int(np.trace(confusion)):,} of {int(confusion.sum()):,} correct",
     )
     _save(figure, path)
 
 
-def plot_reliability(path: Path, evaluation: Evaluation, temperature: float, bins: int = 15) -> None:
+def plot_reliability(
+    path: Path, probabilities: Floats, truth: Integers, temperature: float, error: float, bins: int = 15
+) -> None:
     """Draw the accuracy and the number of the predictions in each bin of confidence.
 
     Args:
-        evaluation: logits after division by ``temperature``.
+        probabilities: ``[N, C]``, from the logits after division by ``temperature``.
+        truth: the right class of each image, ``[N]``.
         temperature: the calibration temperature.
+        error: the expected calibration error.
         bins: number of bins of confidence, all of the same width.
     """
-    confidence, predictions = evaluation.logits.softmax(dim=1).max(dim=1)
-    correct = (predictions == evaluation.labels).float()
-    index = (confidence * bins).long().clamp_(max=bins - 1)
-    counts = index.bincount(minlength=bins)
-    confidence_sums, hits = (index.bincount(values, minlength=bins) for values in (confidence, correct))
+    confidence, predictions = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    confidence_sums, hits = (np.bincount(index, values, bins) for values in (confidence, predictions == truth))
     filled = counts > 0
-    mean_confidence, accuracy = ((sums / counts)[filled].tolist() for sums in (confidence_sums, hits))
+    mean_confidence, accuracy = (sums[filled] / counts[filled] for sums in (confidence_sums, hits))
     figure = _figure(5, 6)
     above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     above.plot([0, 1], [0, 1], ":", color="gray", label="perfect calibration")
     above.plot(mean_confidence, accuracy, "o-", label="test set")
     above.set(
         ylabel="share of correct predictions",
-        title=f"Test set: expected calibration error {evaluation.calibration_error(bins):.2%}\n"
-        f"at calibration temperature {temperature:.2f}",
+        title=f"Test set: expected calibration error {error:.2%}\nat calibration temperature {temperature:.2f}",
     )
     above.legend()
     below.bar([(i + 0.5) / bins for i in range(bins)], counts.tolist(), width=0.9 / bins)
@@ -111,24 +124,35 @@ def plot_reliability(path: Path, evaluation: Evaluation, temperature: float, bin
     _save(figure, path)
 
 
-def plot_mistakes(path: Path, evaluation: Evaluation, digits: Digits, labels: Sequence[str], count: int = 32) -> None:
-    """Draw the ``count`` worst mistakes: those that give the true label the lowest probability, in that order."""
-    losses = F.cross_entropy(evaluation.logits, evaluation.labels, reduction="none")
-    wrong = evaluation.predictions != evaluation.labels
-    mistakes = int(wrong.sum())
-    worst = (losses * wrong).argsort(descending=True)[: min(count, mistakes)]
-    confidence = evaluation.logits.softmax(dim=1).amax(dim=1)
-    rows = max(1, -(-len(worst) // MISTAKES_PER_ROW))
+def plot_mistakes(
+    path: Path, images: npt.NDArray[np.uint8], probabilities: Floats, truth: Integers, labels: Sequence[str], total: int
+) -> None:
+    """Draw the worst mistakes, the worst first.
+
+    Args:
+        images: uint8 ``[N, H, W]``.
+        probabilities: the predictions for these images, ``[N, C]``.
+        truth: their right classes, ``[N]``.
+        total: number of all mistakes.
+    """
+    rows = max(1, -(-len(images) // MISTAKES_PER_ROW))
     figure = _figure(MISTAKES_PER_ROW * 1.3, rows * 1.7 + 0.5)
     figure.suptitle(
-        f"Mistakes on the test set: the worst {len(worst)} of {mistakes}" if mistakes else "No mistakes on the test set"
+        f"Mistakes on the test set: the worst {len(images)} of {total}" if total else "No mistakes on the test set"
     )
-    for axes in figure.subplots(rows, MISTAKES_PER_ROW, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, index in zip(figure.axes, worst.tolist(), strict=False):
-        axes.imshow(digits.images[index].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
-        true, predicted = (labels[int(values[index])] for values in (evaluation.labels, evaluation.predictions))
-        axes.set_title(f"true: {true}\npredicted: {predicted}\nconfidence: {confidence[index]:.0%}", fontsize=8)
+    # One axes for all images: 32 of them take a second to lay out.
+    axes = figure.subplots()
+    axes.set_axis_off()
+    height, width = images.shape[1] + TEXT_GAP, images.shape[2] + GAP
+    axes.set(xlim=(0, MISTAKES_PER_ROW * width - GAP), ylim=(rows * height, 0), aspect="equal")
+    for number, (image, row, label) in enumerate(zip(images, probabilities, truth, strict=True)):
+        top, left = number // MISTAKES_PER_ROW * height + TEXT_GAP, number % MISTAKES_PER_ROW * width
+        box = (left, left + image.shape[1], top + image.shape[0], top)
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, extent=box)
+        text = f"true: {labels[label]}\npredicted: {labels[row.argmax()]}\nconfidence: {row.max():.0%}"
+        axes.text(left + image.shape[1] / 2, top - 2, text, fontsize=8, ha="center", va="bottom")
+    # imshow() sets the limits to the last image.
+    axes.set(xlim=(-GAP / 2, MISTAKES_PER_ROW * width - GAP / 2), ylim=(rows * height, 0))
     _save(figure, path)
 
 
@@ -136,7 +160,7 @@ def _figure(width: float, height: float) -> Figure:
     # pyplot is avoided, because it may need a window system and keeps every figure in a global list.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="tight")
 
 
 def _save(figure: Figure, path: Path) -> None:

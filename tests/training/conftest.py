@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -20,11 +21,23 @@ def small(mnist):
     )
 
 
+class NoPlots(contextlib.nullcontext):
+    """Takes the place of PlotProcess and draws nothing."""
+
+    def __enter__(self):
+        return self
+
+    def draw(self, *_):
+        pass
+
+    def finish(self):
+        pass
+
+
 @pytest.fixture
 def no_plots(monkeypatch):
     """Leave out the plots, which take longer than the runs of these tests."""
-    for name in ("plot_curves", "plot_confusion", "plot_mistakes", "plot_reliability"):
-        monkeypatch.setattr(f"training.loop.record.{name}", lambda *_: None)
+    monkeypatch.setattr("training.loop.train.PlotProcess", NoPlots)
 
 
 @pytest.fixture(scope="session")

@@ -49,3 +49,6 @@ class Stop:
 
     def line(self, text):
         pass
+
+    def stage(self, name):
+        return lambda share: None

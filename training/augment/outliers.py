@@ -8,9 +8,9 @@ the letters come from the fonts in matplotlib's package.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,23 +41,38 @@ CANVAS_SIDE = 64  # pixels
 HALF = IMAGE_SIZE // 2
 
 
-def outliers(digits: Tensor, count: int, seed: int) -> Tensor:
+# How many images are drawn between two reports.
+REPORT_EVERY = 250
+
+
+def outliers(digits: Tensor, count: int, seed: int, report: Callable[[float], None] = lambda _: None) -> Tensor:
     """Return ``count`` images that are not digits, uint8 ``[count, 28, 28]``, in the proportions of KINDS.
 
     Args:
         digits: real digits, from which the spoiled ones are made, uint8 ``[N, 28, 28]``.
+        report: called now and then with the share that is drawn, 0..1.
     """
     random = np.random.default_rng(seed)
     real = digits.cpu().numpy()
-    images = [KINDS[i % len(KINDS)](real, random) for i in range(count)]
+    images = []
+    for i in range(count):
+        if i % REPORT_EVERY == 0:
+            report(i / count)
+        images.append(KINDS[i % len(KINDS)](real, random))
     return torch.from_numpy(np.stack(images))
 
 
 def letter(digits: ImageArray, random: Random) -> ImageArray:
     """Return a printed letter."""
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = folder / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
+    font = _print_fonts() / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
     return render_character(font, UNLIKE_DIGITS[random.integers(len(UNLIKE_DIGITS))], random)
+
+
+@cache
+def _print_fonts() -> Path:
+    import matplotlib  # takes 0.2 s, and most runs find their outliers in the cache
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 def scribble(digits: ImageArray, random: Random) -> ImageArray:

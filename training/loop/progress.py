@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
+# Elsewhere than on a terminal, a stage that takes longer than this gets a line.
+SECONDS_BEFORE_LINE = 1.0
 BAR_WIDTH = 24
 CLEAR_LINE = "\r\x1b[2K"
 
@@ -37,9 +40,25 @@ class Progress:
             return
         self._drawn = now
         left = (now - self._start) / max(1, step - self._first_step) * (self.total_steps - step)
-        share = step / self.total_steps
-        bar = ("━" * round(BAR_WIDTH * share)).ljust(BAR_WIDTH, "─")
-        line = f"epoch {epoch}  {bar} {share:4.0%}  loss {loss:.4f}  rate {rate:.2g}  {_clock(left)} left"
+        text = f"loss {loss:.4f}  rate {rate:.2g}  {_clock(left)} left in this training"
+        self._draw(f"epoch {epoch}  {_bar(step / self.total_steps)}  {text}")
+
+    def stage(self, name: str) -> Callable[[float], None]:
+        """Begin a stage after the last epoch, and return a function that reports the share of it that is done, 0..1."""
+        started, told = time.monotonic(), False
+
+        def report(share: float) -> None:
+            nonlocal told
+            if self.live:
+                self._draw(f"{name}  {_bar(share)}")
+            elif not told and time.monotonic() - started > SECONDS_BEFORE_LINE:
+                told = True
+                self.line(name)
+
+        report(0)
+        return report
+
+    def _draw(self, line: str) -> None:
         click.echo(CLEAR_LINE + line, file=self.stream, nl=False)
 
     def line(self, text: str) -> None:
@@ -54,6 +73,10 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     if "validation_loss" in row:
         line += f"  validation loss {row['validation_loss']:.4f} accuracy {row['validation_accuracy']:.2%}"
     return f"{line}  {row['seconds']:.1f} s"
+
+
+def _bar(share: float) -> str:
+    return ("━" * round(BAR_WIDTH * share)).ljust(BAR_WIDTH, "─") + f" {share:4.0%}"
 
 
 def _clock(seconds: float) -> str:

@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from training import checkpoint
 from training.data.digits import Splits
 from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.errors import DivergedError
+from training.loop.progress import Progress
 from training.loop.state import State
 from training.networks import Network, parameter_count
-from training.plots import plot_confusion, plot_curves, plot_mistakes, plot_reliability
+from training.plot_process import PlotProcess
 from training.trust.calibrate import Calibration, calibrate
 
+# How many of the worst mistakes are drawn.
+MISTAKES = 32
 
-def finish(state: State, splits: Splits, output: Path, device: torch.device) -> Evaluation:
+
+def finish(
+    state: State, splits: Splits, output: Path, device: torch.device, plots: PlotProcess, progress: Progress
+) -> Evaluation:
     """Evaluate on the test set, write the files of the finished run, and return the evaluation.
 
     ``run.json`` is written last, so that a folder with it is complete. With several processes only the first
@@ -42,19 +49,39 @@ def finish(state: State, splits: Splits, output: Path, device: torch.device) -> 
     evaluations = {"test": test}
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))
-    calibration = calibrate(network, splits, state.config.seed_for("calibration"), list(state.fonts))
+    draw_results(plots, output, state.history, test, splits)
+    calibration = calibrate(network, splits, state.config.seed_for("calibration"), list(state.fonts), progress.stage)
+    calibrated = calibration.applied(test)
+    probabilities = calibrated.logits.softmax(dim=1)
+    plots.draw(
+        *("plot_reliability", output / "reliability.png", probabilities.numpy(), calibrated.labels.numpy()),
+        *(calibration.temperature, calibrated.calibration_error()),
+    )
     digests = {
         "calibration": _write(output / "calibration.pt", calibration.state()),
         "model": _write(output / "model.pt", {"model": state.config.model, "weights": _weights(network)}),
     }
     write_metrics(output, state.history)
-    plot_curves(output / "curves.png", state.history)
-    plot_confusion(output / "confusion.png", test, splits.labels)
-    plot_mistakes(output / "mistakes.png", test, splits.test, splits.labels)
-    plot_reliability(output / "reliability.png", calibration.applied(test), calibration.temperature)
+    progress.stage("drawing the plots")
+    plots.finish()
     record = _record(state, splits, evaluations, calibration, digests)
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     return test
+
+
+def draw_results(
+    plots: PlotProcess, output: Path, history: list[dict[str, Any]], test: Evaluation, splits: Splits
+) -> None:
+    """Begin to draw the plots that need no calibration."""
+    plots.draw("plot_curves", output / "curves.png", history)
+    plots.draw("plot_confusion", output / "confusion.png", test.confusion.numpy(), splits.labels)
+    losses = F.cross_entropy(test.logits, test.labels, reduction="none")
+    wrong = test.predictions != test.labels
+    total = int(wrong.sum())
+    worst = (losses * wrong).argsort(descending=True)[: min(MISTAKES, total)]
+    images, truth = splits.test.images[worst].cpu().numpy(), test.labels[worst].numpy()
+    probabilities = test.logits[worst].softmax(dim=1).numpy()
+    plots.draw("plot_mistakes", output / "mistakes.png", images, probabilities, truth, splits.labels, total)
 
 
 def write_metrics(output: Path, history: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.batches import batches
 from training.loop.errors import DivergedError, TrainingError
+from training.loop.lock import locked
 from training.loop.optimizers import rate_at
 from training.loop.progress import Progress, epoch_line
 from training.loop.record import finish, write_metrics
 from training.loop.state import State
 from training.loop.step import take_step
+from training.plot_process import PlotProcess
 
 
 def train(
@@ -42,6 +45,7 @@ def train(
     checkpoint_every: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
+    plots: PlotProcess | None = None,
 ) -> Evaluation:
     """Train a network, write the run folder ``output``, and return the evaluation on the test set.
 
@@ -50,20 +54,39 @@ def train(
     Args:
         resume: continue from ``output/last.pt`` if it exists.
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
+        plots: the process that draws the plots, if the caller has started one.
 
     Raises:
-        TrainingError: the folder holds another run, or the loss is no longer finite.
+        TrainingError: the folder holds another run, another process trains there, or the loss is no longer finite.
         CheckpointError: the checkpoint to resume from, a teacher or a file of the teacher cache is damaged.
         OSError: a file could not be written. The previous checkpoint is still there.
     """
-    last, target = output / "last.pt", torch.device(device)
-    progress = progress or Progress(None)
-    if last.exists() and not resume:
+    target, progress = torch.device(device), progress or Progress(None)
+    _check_resume(output, resume)
+    state = State.new(config, target)
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
+        _check_resume(output, resume)
+        return _train(state, splits, output, checkpoint_every, target, progress, plots)
+
+
+def _check_resume(output: Path, resume: bool) -> None:
+    if (output / "last.pt").exists() and not resume:
         raise TrainingError(
             f"--output {output}: already holds a run; add --resume to continue it, or name another --output."
         )
-    state = State.new(config, target)
-    output.mkdir(parents=True, exist_ok=True)
+
+
+def _train(
+    state: State,
+    splits: Splits,
+    output: Path,
+    checkpoint_every: int,
+    target: torch.device,
+    progress: Progress,
+    plots: PlotProcess,
+) -> Evaluation:
+    config, last = state.config, output / "last.pt"
     if last.exists():
         state.load(last)
     if not distributed.agree(state.step, target):
@@ -107,4 +130,4 @@ def train(
         state.save(last)
         write_metrics(output, state.history)
         progress.line(epoch_line(row, config.epochs))
-    return finish(state, splits, output, target)
+    return finish(state, splits, output, target, plots, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor
 from training.data.digits import Digits, Splits
 from training.evaluate import BATCH, Evaluation
 from training.networks import Features, Network, normalize
-from training.trust.examples import digits_and_outliers, distort
+from training.trust.example_cache import cached_examples
+from training.trust.examples import distort
 from training.trust.novelty import Novelty, Outputs, fit_novelty, rejection_threshold
 from training.trust.temperature import fit_temperature
 
@@ -53,7 +54,17 @@ class Calibration:
         return cls(state["temperature"], novelty.eval(), state["threshold"])
 
 
-def calibrate(network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = ()) -> Calibration:
+Stage = Callable[[str], Callable[[float], None]]
+"""Takes the name of a stage when it begins, and returns a function that takes the share of it that is done, 0..1."""
+
+
+def _no_report(_: str) -> Callable[[float], None]:
+    return lambda _: None
+
+
+def calibrate(
+    network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = (), stage: Stage = _no_report
+) -> Calibration:
     """Fit temperature, novelty score and rejection threshold on the CPU.
 
     The same network, data, fonts and seed give the same numbers.
@@ -73,10 +84,11 @@ def calibrate(network: Network, splits: Splits, seed: int, fonts: Sequence[Path]
         temperature = fit_temperature(
             torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
-        digits, others = digits_and_outliers(splits.train, fonts, seed, generator)
+        digits, others = cached_examples(splits.train, fonts, stage("drawing images that are not digits"))
         outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts))
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
-        novelty = fit_novelty(outputs.scaled(temperature), targets, generator)
+        report = stage("fitting the novelty score")
+        novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
         threshold = rejection_threshold(novelty, clean.scaled(temperature), BATCH)
     return Calibration(temperature, novelty, threshold)
 

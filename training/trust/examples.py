@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,9 +35,17 @@ NO_LABEL = -1
 
 
 def digits_and_outliers(
-    train: Digits, fonts: Sequence[Path], seed: int, generator: torch.Generator
+    train: Digits,
+    fonts: Sequence[Path],
+    seed: int,
+    generator: torch.Generator,
+    report: Callable[[float], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
-    """Return images of digits and images that are not digits, both uint8 ``[N, 28, 28]`` on the CPU."""
+    """Return images of digits and images that are not digits, both uint8 ``[N, 28, 28]`` on the CPU.
+
+    Args:
+        report: called now and then with the share of the outliers that is drawn, 0..1.
+    """
     train = train.to(torch.device("cpu"))
     clean = 2 * CLEAN_DIGITS if fonts else CLEAN_DIGITS
     chosen = train.take(torch.randperm(len(train), generator=generator)[: clean + DISTORTED_DIGITS])
@@ -47,7 +55,7 @@ def digits_and_outliers(
     digits = torch.cat([distorted, chosen.images[count:]])
 
     most = max(LEAST_MADE_UP, len(train))
-    others = outliers(train.images, min(OUTLIERS // 2 if fonts else OUTLIERS, most), seed)
+    others = outliers(train.images, min(OUTLIERS // 2 if fonts else OUTLIERS, most), seed, report)
     if fonts:
         drawn = _bent(render_characters(fonts, string.digits, min(FONT_DIGITS, most), seed), generator)
         digits = torch.cat([digits, _restyled(drawn, _no_labels(drawn), STYLE_SHARE, generator)])

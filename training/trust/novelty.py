@@ -7,7 +7,8 @@ rejected as not a digit. No prediction changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,9 @@ HIDDEN = 128
 # Scores are clamped to this size. For images unlike all that the score was fitted on, a larger score means nothing
 # more, and a large float32 has few decimals.
 LARGEST = 50.0
-STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 2500, 256, 0.01, 0.01
+STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, BETAS = 1000, 512, 0.05, 0.01, (0.9, 0.95)
+# How many steps are taken between two reports.
+REPORT_EVERY = 50
 
 
 class Novelty(nn.Module):
@@ -75,12 +78,15 @@ class Outputs(NamedTuple):
             yield self.take(indices)
 
 
-def fit_novelty(outputs: Outputs, targets: Tensor, generator: torch.Generator) -> Novelty:
+def fit_novelty(
+    outputs: Outputs, targets: Tensor, generator: torch.Generator, report: Callable[[float], None] = lambda _: None
+) -> Novelty:
     """Return a score that was fitted to tell digits from other images.
 
     Args:
         targets: float ``[N]``, 0 for a digit and 1 for any other image.
         generator: source of the random batches. The initial weights come from torch's default generator.
+        report: called now and then with the share of the steps that is done, 0..1.
     """
     vector, maps = outputs.features
     inputs = torch.cat([vector, outputs.logits], dim=1)
@@ -88,21 +94,41 @@ def fit_novelty(outputs: Outputs, targets: Tensor, generator: torch.Generator) -
     novelty = Novelty(inputs.shape[1], 0 if maps is None else maps.shape[1])
     # Novelty concatenates vector and logits. Here the vector already holds both, standardized, and no logits follow.
     standardized = Outputs(Features((inputs - mean) / deviation, maps), inputs[:, :0])
-    optimizer = torch.optim.AdamW(novelty.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
-    for _ in range(STEPS):
-        batch = torch.randint(len(inputs), (BATCH_SIZE,), generator=generator)
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(novelty(*standardized.take(batch)), targets[batch])
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    optimizer = torch.optim.AdamW(
+        novelty.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS, fused=True
+    )
+    # Without cycling of the momentum, which would need another first beta in each step.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, cycle_momentum=False)
+    with _one_thread():
+        for step in range(STEPS):
+            if step % REPORT_EVERY == 0:
+                report(step / STEPS)
+            batch = torch.randint(len(inputs), (BATCH_SIZE,), generator=generator)
+            optimizer.zero_grad()
+            loss = F.binary_cross_entropy_with_logits(novelty(*standardized.take(batch)), targets[batch])
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     # Fold the standardization into the first layer, so that the score takes vector and logits as they are.
     with torch.no_grad():
         weight = novelty.hidden.weight[:, : novelty.inputs]
         weight.div_(deviation)
         novelty.hidden.bias.sub_(weight @ mean)
     return novelty.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread. The tensors are so small that several threads would mostly wait for each other.
+
+    If other programs use the cores, such waiting takes minutes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.inference_mode()

@@ -1,0 +1,60 @@
+"""Keep the images that the calibration is fitted on: drawing them takes longer than all the rest of the calibration."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training import checkpoint
+from training.checkpoint import CheckpointError
+from training.data.digits import Digits
+from training.data.sources import default_cache
+from training.trust.examples import digits_and_outliers
+
+# Raise this number when digits_and_outliers() draws other images.
+FORMAT = 1
+# All runs on the same data use the same images.
+SEED = 0
+# Files that are kept, the newest first. A file for MNIST has 35 MB, or 80 MB with fonts.
+KEPT = 4
+
+
+def cached_examples(
+    train: Digits,
+    fonts: Sequence[Path] = (),
+    report: Callable[[float], None] = lambda _: None,
+    folder: Path | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the images of :func:`digits_and_outliers`, from the cache if they were drawn before.
+
+    Args:
+        report: called with the share that is drawn, 0..1.
+        folder: the cache; a folder beside the cached data sets if it is None.
+    """
+    folder = folder or default_cache() / "calibration"
+    path = folder / f"{_key(train, fonts)}.pt"
+    with contextlib.suppress(OSError, CheckpointError, KeyError):
+        saved = checkpoint.load(path)
+        return saved["digits"], saved["others"]
+    digits, others = digits_and_outliers(train, fonts, SEED, torch.Generator().manual_seed(SEED), report)
+    # The cache saves time only. If it cannot be written, the run goes on.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(path, {"digits": digits, "others": others})
+        for old in sorted(folder.glob("*.pt"), key=lambda file: file.stat().st_mtime, reverse=True)[KEPT:]:
+            old.unlink(missing_ok=True)
+    return digits, others
+
+
+def _key(train: Digits, fonts: Sequence[Path]) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {torch.__version__}".encode())
+    for tensor in (train.images, train.labels):
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    for font in fonts:
+        digest.update(hashlib.sha256(font.read_bytes()).digest())
+    return digest.hexdigest()[:32]

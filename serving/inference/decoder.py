@@ -29,8 +29,8 @@ THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
 THREAD_DECODED_BYTES = 8_000_000
 THREAD_SCANNED_PIXELS = 16 << 20
-# Each pixel counts this many times if its decoder is slow: a decoder in Python takes up to 2 microseconds per pixel, and
-# one of a complex lossless WebP up to 1.
+# Each pixel counts this many times if its decoder is slow. A decoder in Python takes up to 2 microseconds per pixel, a
+# complex lossless WebP up to 1.
 SLOWER = 32
 
 

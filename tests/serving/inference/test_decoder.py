@@ -86,7 +86,7 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
         return work()
 
     monkeypatch.setattr(DecoderProcess, "decode", in_process)
-    monkeypatch.setattr(ThreadPool, "run", on_thread)
+    monkeypatch.setattr(ThreadPool, "do", on_thread)
     used = {}
     for name, pictures in {
         "small": [SMALL],

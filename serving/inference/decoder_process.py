@@ -70,6 +70,7 @@ class DecoderProcess:
                 process = await self._process
                 self._kill()
                 await process.wait()
+                await cast("asyncio.StreamWriter", process.stdin).wait_closed()
 
     async def _started(self) -> Process:
         """Return the process. Start one if there is none or if it has ended."""
@@ -101,6 +102,10 @@ async def _start(max_pixels: int) -> Process:
         start_new_session=True,
         env=environment | {"OPENBLAS_NUM_THREADS": "1"},
     )
+    # A picture may be half written when the process ends. asyncio before Python 3.11.4 logs an error about that, unless
+    # somebody asks how the pipe was closed.
+    closed = asyncio.ensure_future(cast("asyncio.StreamWriter", process.stdin).wait_closed())
+    closed.add_done_callback(lambda done: done.cancelled() or done.exception())
     output = cast("asyncio.StreamReader", process.stdout)
     if await output.read(len(READY)) != READY:
         raise RuntimeError(f"the process that decodes pictures ended with {await process.wait()} at its start")

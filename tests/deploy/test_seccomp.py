@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -88,8 +90,16 @@ def test_service_with_two_workers_works_under_the_profile():
                 assert client.post("/predict", content=bytes(784 * 300), headers=PIXELS).status_code == 200
                 assert client.post("/v2/repository/index").status_code == 200
                 assert "mnist_predictions_total" in client.get("/metrics").text
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            assert "Seccomp:\t2" in status
+            decoders = [pid for pid in descendants(process.pid) if "serving.pictures.process" in command(pid)]
+            assert decoders
+            for decoder in decoders:
+                # Its own limits apply: of memory, and of what a crash may write.
+                assert os.getpriority(os.PRIO_PROCESS, decoder) == os.getpriority(os.PRIO_PROCESS, 0) + 10
+                assert resource.prlimit(decoder, resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+                assert resource.prlimit(decoder, resource.RLIMIT_CORE) == (0, 0)
+                assert Path(f"/proc/{decoder}/oom_score_adj").read_text() == "1000\n"
+            for pid in process.pid, *descendants(process.pid):
+                assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=40) == 0
             log = process.stderr.read()
@@ -118,6 +128,18 @@ thread.start(), thread.join()
 """
     done = confined(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def ready(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
@@ -146,6 +147,22 @@ def test_process_is_killed_at_the_deadline_and_the_next_picture_is_decoded():
         return await decode(LARGE)
 
     assert with_process(use).reason == "empty"
+
+
+def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_service():
+    errors = []
+
+    async def use(decodes, decode):
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        await decode(LARGE)
+        decodes._process.result().send_signal(signal.SIGSTOP)
+        with pytest.raises(DeadlineExceededError):
+            await decode(bytes(8_000_000), 0.2)
+        await decode(LARGE)
+
+    with_process(use)
+    gc.collect()
+    assert errors == []
 
 
 def test_pictures_that_wait_for_the_process_keep_their_own_deadline():

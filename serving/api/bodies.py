@@ -93,7 +93,7 @@ def decode_raw_pixels(body: bytes, max_batch: int) -> Images:
 def decode_json(body: bytes, max_batch: int) -> Images:
     """Return the images in a body ``{"images": [image, ...]}``."""
     try:
-        images = bytes(decode_whole(_decode_body, body).images)
+        images = decode_whole(lambda text: bytes(_decode_body(text).images), body)
     except JSON_ERRORS as error:
         raise InputError(f"the JSON cannot be used: {error}; {HOW_TO_SEND}") from error
     return decode_raw_pixels(pixels_of(images, "$.images", max_batch), max_batch)

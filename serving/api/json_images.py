@@ -40,8 +40,8 @@ _TYPES = {b"[": "array", b'"': "str", b"{": "object", b"t": "bool", b"f": "bool"
 _FLOAT = re.compile(rb"-?[0-9]*[.eE]")
 
 
-# A call of the decoder holds the interpreter lock until its end, 26 ms for 8 MB. If only one thread at a time makes
-# such calls, the event loop runs between two of them.
+# A call of the decoder holds the interpreter lock until its end, 26 ms for 8 MB, and a copy of its result takes some
+# more. If only one thread at a time does this, the event loop runs in between.
 _long_call = threading.Lock()
 
 

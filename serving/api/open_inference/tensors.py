@@ -73,10 +73,10 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
     """
     size = len(body) if json_length is None else _size_of_json(json_length, len(body))
     if json_length is not None and size == 0:
-        asked = raw_request(body)
+        asked, data = raw_request(body), None
     else:
         try:
-            asked = decode_whole(_decode_request, memoryview(body)[:size])
+            asked, data = decode_whole(_decode_request_and_data, memoryview(body)[:size])
         except JSON_ERRORS as error:
             raise InputError(
                 f"the JSON is not an inference request: {error}; the model has exactly one input, "
@@ -85,9 +85,13 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
     tensor = asked.inputs[0]
     check_tensor(tensor, max_batch)
     rest = body[size:]
-    data = text_of(tensor.data)
     values = binary_values(tensor, rest) if data is None else json_values(tensor, data, rest, max_batch)
     return asked, np.frombuffer(values, np.uint8).reshape(tensor.shape)
+
+
+def _decode_request_and_data(text: bytes | memoryview) -> tuple[InferRequest, bytes | None]:
+    asked = _decode_request(text)
+    return asked, text_of(asked.inputs[0].data)
 
 
 def _size_of_json(header: str, body_size: int) -> int:

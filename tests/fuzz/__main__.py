@@ -14,6 +14,7 @@ When an input fails, Atheris prints the traceback and writes the input to a file
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -25,7 +26,9 @@ INSTRUMENTED = ["serving", "multipart", "PIL", "uvicorn"]
 
 # libFuzzer takes the last value of an option, so the command line wins over these.
 WORDS = Path(__file__).parent / "words"
-OPTIONS = (f"-dict={WORDS}", "-rss_limit_mb=1000", "-timeout=60", "-max_len=60000", "-len_control=20")
+# libFuzzer's own limit of memory also counts what the process that started this one has used.
+MAX_MEMORY = 3_000_000_000
+OPTIONS = (f"-dict={WORDS}", "-rss_limit_mb=0", "-timeout=60", "-max_len=60000", "-len_control=20")
 
 
 def main() -> None:
@@ -38,6 +41,7 @@ def main() -> None:
     program, name, *options = sys.argv
     kept = KEPT / name
     kept.mkdir(parents=True, exist_ok=True)
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     folders = [str(kept), str(CORPUS / name)]
     atheris.Setup([program, *OPTIONS, f"-artifact_prefix={KEPT}/{name}-", *options, *folders], TARGETS[name])
     atheris.Fuzz()

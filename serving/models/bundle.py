@@ -142,7 +142,7 @@ def read(folder: Path) -> Bundle:
         manifest = decode(files.read(path, MAX_MANIFEST_BYTES))
     except OSError as error:
         raise BundleError(f"{folder} is not a model bundle: cannot read {MANIFEST}: {error.strerror}") from error
-    except (ValueError, OverflowError, RecursionError) as error:  # The first one includes msgspec's errors.
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path} is not a valid manifest: {error}") from error
     if manifest.format != FORMAT:
         raise BundleError(f"{path} has format {manifest.format}, but this version reads format {FORMAT}")
@@ -172,7 +172,7 @@ def decode(content: bytes) -> Manifest:
     """Return the manifest in the content of ``manifest.json``.
 
     Raises:
-        ValueError, OverflowError, RecursionError: the content is not a valid manifest.
+        MsgspecError, ValueError, OverflowError, RecursionError: the content is not a valid manifest.
     """
     # Python's own parser can find a key that comes twice, of which another reader may take the other value.
     members = json.loads(content.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)

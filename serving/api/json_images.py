@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -40,17 +41,35 @@ _TYPES = {b"[": "array", b'"': "str", b"{": "object", b"t": "bool", b"f": "bool"
 _FLOAT = re.compile(rb"-?[0-9]*[.eE]")
 
 
-# A call of the decoder holds the interpreter lock until its end, 26 ms for 8 MB, and a copy of its result takes some
-# more. If only one thread at a time does this, the event loop runs in between.
-_long_call = threading.Lock()
+class LongCalls:
+    """Does one long call at a time. Before the next one it waits for as long as the last one took.
+
+    A call of the JSON decoder holds the interpreter lock until its end, which is 26 ms for 8 MB. Without the wait, two
+    such calls could interrupt the same step of the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def do(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns."""
+        with self._lock:
+            time.sleep(max(0.0, self._next - time.monotonic()))
+            started = time.monotonic()
+            try:
+                return call()
+            finally:
+                ended = time.monotonic()
+                self._next = ended + (ended - started)
+
+
+_long_calls = LongCalls()
 
 
 def decode_whole(decode: Callable[[bytes | memoryview], T], text: bytes | memoryview) -> T:
     """Return ``decode(text)``. Call this on a thread if the text is large. Large texts are decoded one at a time."""
-    if len(text) <= INLINE_BYTES:
-        return decode(text)
-    with _long_call:
-        return decode(text)
+    return decode(text) if len(text) <= INLINE_BYTES else _long_calls.do(lambda: decode(text))
 
 
 def pixels_of(images: bytes, path: str, max_images: int) -> bytes:

@@ -45,6 +45,11 @@ class Admission:
         """The largest number of large requests."""
         return (self._limit + 1) // 2
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is no place for some requests: for all of them, or for the large ones."""
+        return self._in_flight >= self._limit or self._large >= self.max_large
+
     def is_full(self, size: int = 0) -> bool:
         """Return whether there is no place for a request with a body of ``size`` bytes."""
         return self._in_flight >= self._limit or (size > INLINE_BYTES and self._large >= self.max_large)

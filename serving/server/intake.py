@@ -6,11 +6,20 @@ from typing import Protocol
 
 import httptools
 
-from serving.server.rejection import RejectedError, body_too_large, head_too_large, malformed
+from serving.server.rejection import (
+    RejectedError,
+    body_too_large,
+    head_too_large,
+    malformed,
+    unknown_transfer_encoding,
+    unknown_version,
+)
 from serving.settings import Settings
 
 # Bytes that are parsed at a time. If they end a request, the following bytes wait for its response.
 PIECE = 4096
+# The versions of HTTP that the parser reads as HTTP/1.
+VERSIONS = ("1.1", "1.0")
 # A body in chunks may take this many times its own size. Only a client that sends chunks of one byte needs more.
 MAX_CHUNK_OVERHEAD = 4
 
@@ -107,19 +116,28 @@ class Intake:
         return b"\r\n".join([line, *headers, b"", b""])
 
     def check_head(self) -> None:
-        """Check the target and the size of the head that was just read. A head in a single piece is never too large.
+        """Check the head that was just read. A head in a single piece is never too large.
 
         Raises:
-            RejectedError: it is too large, or its target has a fragment. The parser would drop the fragment, and then
-                ``/metrics#x`` would be another spelling of ``/metrics``.
+            RejectedError: it is too large, or it asks for what this service does not do. The parser would drop the
+                fragment of a target, and then ``/metrics#x`` would be another spelling of ``/metrics``.
         """
-        if b"#" in self._callbacks.url:
+        read = self._callbacks
+        if b"#" in read.url:
             raise malformed("its target has a fragment")
+        if (version := read.parser.get_http_version()) not in VERSIONS:
+            raise unknown_version(version)
+        encoding = dict(read.headers).get(b"transfer-encoding", b"chunked")
+        if encoding.strip().lower() != b"chunked":
+            raise unknown_transfer_encoding(encoding)
         if self.received or self._settings.max_head < PIECE:
-            read = self._callbacks
             size = len(read.url) + sum(len(name) + len(value) + 4 for name, value in read.headers)
             if size > self._settings.max_head:
                 raise head_too_large(self._settings)
+        if not read.url.startswith(b"/") and b"://" in read.url:
+            # The host of an absolute target counts, not the header (RFC 9112, section 3.2.2).
+            host = read.url.partition(b"://")[2].partition(b"/")[0]
+            read.headers[:] = [header for header in read.headers if header[0] != b"host"] + [(b"host", host)]
 
     def check_rest(self, size: int, body: int) -> None:
         """Check a request that is not complete after a piece of ``size`` bytes, before which its body had ``body``.

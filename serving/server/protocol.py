@@ -224,6 +224,7 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
+        self._outgoing.flush()
         self.server_state.total_requests += 1
         if not self.pipeline:
             self._queued = 0
@@ -258,14 +259,12 @@ class Protocol(HttpToolsProtocol):
     # Rejecting
 
     def _must_discard(self) -> bool:
-        """Return whether to discard the new request.
-
-        It must be a prediction beyond the limit, and this connection must have no other request in flight.
-        """
-        if not self._has_responded() or self.parser.get_method() != b"POST":
+        """Return whether the new request is a prediction beyond the limit and alone on this connection."""
+        admission = self._service.admission
+        if not admission.is_busy or not self._has_responded() or self.parser.get_method() != b"POST":
             return False
         declared = int(dict(self.headers).get(b"content-length", 0))
-        return self._service.admission.rejects(self.url.partition(b"?")[0].decode("latin-1"), declared)
+        return admission.rejects(self.url.partition(b"?")[0].decode("latin-1"), declared)
 
     def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
         path = self.url.partition(b"?")[0].decode("latin-1")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from serving.api.context import Service
 from serving.api.middleware import rejected
+from serving.errors import quoted
 from serving.settings import Settings
 
 
@@ -35,6 +36,18 @@ def malformed(detail: object) -> RejectedError:
 
 def incomplete() -> RejectedError:
     return RejectedError("incomplete", 400, "the client closed the connection before its request was complete")
+
+
+def unknown_version(version: str) -> RejectedError:
+    return RejectedError("malformed", 505, f"HTTP/{version}: send the request as HTTP/1.1")
+
+
+def unknown_transfer_encoding(encoding: bytes) -> RejectedError:
+    detail = (
+        f"Transfer-Encoding {quoted(encoding.decode('latin-1'))}: must be chunked; "
+        "to compress a body, use Content-Encoding, which the routes below /v2 accept"
+    )
+    return RejectedError("malformed", 501, detail)
 
 
 def head_too_large(settings: Settings) -> RejectedError:

@@ -76,6 +76,34 @@ def test_connect_is_rejected(url):
 # Heads
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost:1/v2/health/live", b"evil.example", 200),
+        (b"http://evil.example/v2/health/live", b"localhost", 421),
+        (b"HTTPS://evil.example/v2/health/live?a", b"localhost", 421),
+        (b"/v2/health/live?from=http://evil.example", b"localhost", 200),
+    ],
+)
+def test_host_of_an_absolute_target_counts(url, target, host, status):
+    received = ask(url, b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % (target, host))
+    assert [status for status, *_ in parsed(received)] == [status]
+
+
+def test_head_and_body_of_a_response_arrive_together(url):
+    with connect(url) as connection:
+        for _ in range(20):
+            connection.sendall(HEAD + DIGIT)
+            assert b'"predictions"' in connection.recv(65536)
+
+
+def test_response_to_head_arrives(url):
+    with connect(url) as connection:
+        for _ in range(3):
+            connection.sendall(b"HEAD /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert b"200 OK" in connection.recv(65536)
+
+
 def test_head_in_two_packets_after_many_requests_counts_only_itself():
     with service("--max-head", 8192) as (url, _):
         head = HEAD.replace(b"host: localhost", b"host: localhost\r\nx: " + b"y" * 6000)

@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
@@ -150,7 +151,7 @@ def use_last_core() -> None:
     os.sched_setaffinity(0, cores[1:] or cores)
 
 
-_prepared: dict[str, list[tuple[str, bytes]]] = {}
+_prepared: dict[str, Any] = {}
 
 
 def prepare(name: str) -> None:

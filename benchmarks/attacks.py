@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import itertools
 import json
 import random
@@ -48,6 +50,27 @@ class Attack:
         """Send the prepared requests for some seconds, and return what the service did."""
         target = Target(port, itertools.cycle(requests), seconds, min(len(requests), LEAST), self.allowed)
         return await clients.run(self.client, self.connections, target)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several attacks at the same time."""
+
+    attacks: tuple[Attack, ...]
+
+    def prepared(self) -> list[list[tuple[str, bytes]]]:
+        return [attack.prepared() for attack in self.attacks]
+
+    async def run(self, port: int, requests: list[list[tuple[str, bytes]]], seconds: float) -> Outcome:
+        """Run the attacks with their prepared requests, and return what the service did."""
+        pairs = zip(self.attacks, requests, strict=True)
+        outcomes = await asyncio.gather(*(attack.run(port, own, seconds) for attack, own in pairs))
+        whole = Outcome()
+        for outcome in outcomes:
+            whole.statuses += outcome.statuses
+            whole.failures += outcome.failures
+            whole.seconds |= outcome.seconds
+        return whole
 
 
 def posts(path: str, kind: str, bodies: Callable[[], Named], **headers: str) -> Callable[[], Named]:
@@ -210,7 +233,7 @@ inferences = partial(posts, INFER, JSON)
 forms = partial(posts, PREDICT, FORM)
 unread = posts("/predict?include=image", PIXELS, lambda: pixels(1024))
 
-ATTACKS = {
+ATTACKS: dict[str, Attack | Together] = {
     "nothing": Attack(lambda: iter(()), clients.idle, 1),
     "narrow pictures": pictures(bombs.narrow_pictures),
     "large pictures": pictures(bombs.large_pictures),
@@ -247,6 +270,22 @@ ATTACKS = {
     "distinct headers": Attack(joined(distinct(texts_in_headers, ","), distinct(texts_in_headers, ";"))),
     "distinct paths": Attack(distinct(texts_in_paths)),
 }
+
+# Each of these holds memory in another place: received bytes, inflated bytes, a decoded picture, unread responses.
+ATTACKS["all memory at once"] = Together(
+    tuple(
+        dataclasses.replace(attack, connections=connections)
+        for name, connections in {
+            "unfinished bodies": 30,
+            "unfinished forms": 30,
+            "gzip bombs": 4,
+            "values in inference requests": 4,
+            "large pictures": 4,
+            "clients that never read, 1024 images": 30,
+        }.items()
+        if isinstance(attack := ATTACKS[name], Attack)
+    )
+)
 
 RANDOM = "random requests"
 

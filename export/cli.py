@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from serving.models.bundle import Bundle
+from training.openmp import sleep_while_waiting
 
 EXAMPLES = """
 \b
@@ -56,6 +57,7 @@ def main(
     """
     if (run is None) == (verify is None):
         raise click.UsageError("give either the run folder to export, or --verify with a published bundle")
+    sleep_while_waiting()
     try:
         from export.equivalence import EquivalenceError
         from export.publish import publish

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from training.config import ConfigError, TrainConfig, flag
+from training.openmp import sleep_while_waiting
 
 EXAMPLES = """
 \b
@@ -82,6 +83,7 @@ def main(
         raise click.UsageError(str(error)) from error
     from training.plot_process import PlotProcess
 
+    sleep_while_waiting()
     # matplotlib is imported there while torch is imported here.
     plots = context.with_resource(PlotProcess())
     try:

@@ -1,0 +1,30 @@
+"""What every process of a run needs to know: the model, the form of the rows, and standard input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.batch.rows import Form
+from serving.models import disk
+
+
+@dataclass(frozen=True)
+class Job:
+    """The same work for any pictures. It can be sent to another process."""
+
+    repository: Path
+    model: str
+    version: int | None
+    """None if no version was found. Loading the model then says why."""
+    form: Form
+    stdin: bytes | None = None
+    """The content of standard input, if it is a picture."""
+
+
+def newest_version(repository: Path, model: str) -> int | None:
+    """Return the newest version of a model, so that all processes use the same one."""
+    try:
+        return max(disk.versions(repository / model), default=None)
+    except OSError:
+        return None

@@ -1,0 +1,74 @@
+"""The engine on Ray Data: the machines of a cluster recognise the chunks. Only here ray is used, an optional package.
+
+Each machine needs this package, and finds the pictures and the model under the same names as this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from serving.batch.inputs import Input
+from serving.batch.job import Job
+from serving.batch.rows import Rows
+from serving.errors import WorkerError
+
+# Chunks in one data set. Ray keeps all names of a data set in memory.
+SECTION = 4096
+
+
+def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Iterator[Rows]:
+    """Yield the rows of each chunk, in the order of the chunks.
+
+    Args:
+        address: of a cluster. None starts one on this machine, which ends with the last chunk.
+
+    Raises:
+        WorkerError: the cluster cannot be reached, or a process of it failed.
+    """
+    # By default Ray reports usage over the network.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    try:
+        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        yield from _run(ray, job, iter(chunks))
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise WorkerError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        ray.shutdown()
+
+
+def _run(ray: Any, job: Job, chunks: Iterator[list[Input]]) -> Iterator[Rows]:
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    while section := list(islice(chunks, SECTION)):
+        data = ray.data.from_items([_packed(chunk) for chunk in section])
+        data = data.map(RayPredictor, fn_constructor_args=[job], concurrency=(1, actors))
+        for rows in data.iter_rows():
+            yield Rows(list(rows["encoded"]), rows["unreadable"], rows["complaint"])
+
+
+def _packed(chunk: list[Input]) -> dict[str, Any]:
+    """Return a chunk as a row of a data set. Its names are bytes, because Ray takes only names that are UTF-8."""
+    return {"names": [os.fsencode(each.name) for each in chunk], "errors": [each.error or "" for each in chunk]}
+
+
+class RayPredictor:
+    """The predictor in a process of Ray."""
+
+    def __init__(self, job: Job) -> None:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        from serving.batch.predictor import Predictor
+
+        self._predict = Predictor(job)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        inputs = zip(row["names"], row["errors"], strict=True)
+        return self._predict([Input(os.fsdecode(name), error or None) for name, error in inputs])._asdict()

@@ -178,7 +178,8 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         warn("Stopped." + (" The same command goes on from here." if options.output else ""))
         sys.exit(INTERRUPTED)
     if options.output:
-        print_output(f"{options.output}: {outcome.rows:,} rows, {outcome.rate:,.0f} pictures per second")
+        speed = f"{outcome.rate:,.0f} pictures per second" if outcome.rate else "all there already"
+        print_output(f"{options.output}: {outcome.rows:,} rows, {speed}")
     if outcome.left_out:
         warn(f"{outcome.left_out:,} other files in the folders are no pictures and were left out")
     if outcome.unreadable:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 from serving.batch.inputs import Input
@@ -164,6 +165,8 @@ def _without_interrupts() -> Iterator[None]:
 
     Ctrl-C in a terminal is for their parent, which ends them.
     """
+    # The first process starts the resource tracker, which would unblock SIGINT.
+    resource_tracker.ensure_running()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

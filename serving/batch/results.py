@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -22,6 +23,8 @@ from serving.errors import ResultsError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _JSON_START = b'{"file":'
+# Bytes of the longest row: a long name, and the probabilities of a thousand classes.
+MAX_ROW = 1_000_000
 
 
 class _Known(msgspec.Struct):
@@ -67,11 +70,14 @@ class Results:
             # "a" creates the file, and keeps what an earlier run has written.
             self._file: BinaryIO = self._part.open("ab+", buffering=0)
             try:
+                if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                    raise ResultsError(f"{self.path}: must be a regular file")
                 self._lock()
                 if is_unpacked:
                     parquet.unpack(self.path, self._file)
                 kept = self._kept()
-                self._file.truncate(kept.size)
+                if kept.size != os.fstat(self._file.fileno()).st_size:
+                    self._file.truncate(kept.size)
             except BaseException:
                 if is_unpacked:
                     self._part.unlink()
@@ -156,6 +162,8 @@ class Results:
         size = 0
         with open(self._file.fileno(), "rb", closefd=False) as file:
             for number, record in enumerate(_records(file, is_csv)):
+                if len(record) > MAX_ROW:
+                    raise self._foreign("it is not a file of mnist-predict")
                 beginning = CSV_HEADER if is_csv and not number else b"" if is_csv else _JSON_START
                 if not record.startswith(beginning) and not beginning.startswith(record):
                     raise self._foreign("it is not a file of mnist-predict")
@@ -179,9 +187,9 @@ class Results:
 def _records(file: BinaryIO, is_csv: bool) -> Iterator[bytes]:
     """Yield the lines of a file. A record of CSV goes on while a quote is open: a name may have line breaks."""
     record = b""
-    for line in file:
+    while line := file.readline(MAX_ROW + 1):
         record += line
-        if is_csv and record.count(b'"') % 2:
+        if is_csv and record.count(b'"') % 2 and len(record) <= MAX_ROW:
             continue
         yield record
         record = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import msgspec
 
@@ -89,7 +90,8 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
         WorkerError: a process cannot start.
     """
     with Progress(_progress_stream(options)) as progress:
-        inputs = Inputs(arguments, sys.stdin.buffer, progress.found)
+        stdin: BinaryIO = sys.stdin.buffer if sys.stdin else io.BytesIO()  # None if it is closed
+        inputs = Inputs(arguments, stdin, progress.found)
         if options.output is None:
             return _to_stdout(inputs, options, write, progress)
         return _to_file(options.output, inputs, options, progress)

@@ -4,11 +4,13 @@
 
 The command is timed as a whole process, from its start to its end: it finds the pictures, starts its workers, and
 writes results.csv. The stages are timed in this process, one after the other, as the least CPU time of several rounds.
-"Used" is the time of the stages for all pictures, divided by the time of the command and by the cores.
+"Used" is the time of the stages for all pictures, divided by the time of the command and by the cores. "Of CPU time" is
+the same time divided by the CPU time of the command: on a machine with other work, "used" says little.
 """
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import tempfile
 import time
@@ -45,7 +47,7 @@ def write_pictures(folder: Path, number: int) -> None:
 
 def stages(names: list[Path]) -> dict[str, float]:
     """Return the microseconds per picture of each stage."""
-    predictor = Predictor(Job(RELEASE, "mnist", None, Csv()))
+    predictor = Predictor(Job(RELEASE, "mnist", None, Csv(), "/"))
     chunks = [[Input(str(name)) for name in names[i : i + CHUNK]] for i in range(0, len(names), CHUNK)]
     digits = [[found for each in chunk if isinstance(found := predictor.decode(each), Digit)] for chunk in chunks]
     rows = [predictor.rows(chunk) for chunk in chunks]
@@ -79,16 +81,20 @@ def main(pictures: int, save: Path | None) -> None:
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - start
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = usage.ru_utime + usage.ru_stime
     total = sum(cost.values())
-    used = total * pictures / 1e6 / seconds / cores()
+    needed = total * pictures / 1e6
     tell(
         [
             conditions("onnxruntime", "numpy", "pillow"),
             "",
-            f"| {' | '.join(f'{name} µs' for name in cost)} | stages µs | pictures | cores | s | pictures/s | used |",
-            f"|{'---|' * (len(cost) + 6)}",
+            f"| {' | '.join(f'{name} µs' for name in cost)} | stages µs | pictures | cores | s | CPU s "
+            "| pictures/s | used | of CPU time |",
+            f"|{'---|' * (len(cost) + 8)}",
             f"| {' | '.join(f'{value:.0f}' for value in cost.values())} | {total:.0f} | {pictures:,} | {cores()} "
-            f"| {seconds:.1f} | {pictures / seconds:,.0f} | {used:.0%} |",
+            f"| {seconds:.1f} | {spent:.1f} | {pictures / seconds:,.0f} | {needed / seconds / cores():.0%} "
+            f"| {needed / spent:.0%} |",
         ],
         save,
     )

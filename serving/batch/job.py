@@ -18,6 +18,8 @@ class Job:
     version: int | None
     """None if no version was found. Loading the model then says why."""
     form: Form
+    folder: str
+    """The folder that the names of pictures start from: another machine works in another folder."""
     stdin: bytes | None = None
     """The content of standard input, if it is a picture."""
 

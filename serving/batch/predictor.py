@@ -53,7 +53,7 @@ class Predictor:
         try:
             content = self._job.stdin if each.name == STDIN else None
             if content is None:
-                content = files.read(Path(each.name), MAX_FILE_BYTES)
+                content = files.read(Path(self._job.folder, each.name), MAX_FILE_BYTES)
             return to_mnist_form(content, Settings.max_pixels)
         except OSError as error:
             return error.strerror or str(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -31,8 +32,12 @@ def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Ite
     """
     # By default Ray reports usage over the network.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's own lines about its work would stand between ours. Its errors become exceptions.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
+
+    job = replace(job, repository=job.repository.absolute())
 
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -47,10 +52,12 @@ def _run(ray: Any, job: Job, chunks: Iterator[list[Input]]) -> Iterator[Rows]:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
     actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
     while section := list(islice(chunks, SECTION)):
         data = ray.data.from_items([_packed(chunk) for chunk in section])
-        data = data.map(RayPredictor, fn_constructor_args=[job], concurrency=(1, actors))
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors)
+        data = data.map(RayPredictor, fn_constructor_args=[job], compute=pool)
         for rows in data.iter_rows():
             yield Rows(list(rows["encoded"]), rows["unreadable"], rows["complaint"])
 

@@ -101,7 +101,7 @@ def _to_file(path: Path, inputs: Inputs, options: Options, progress: Progress) -
     version = newest_version(options.repository, options.model)
     with Results(path, inputs, f"{options.model}/{version}") as results:
         outcome = Outcome(results.rows, results.unreadable, left_out=inputs.left_out)
-        job = Job(options.repository, options.model, version, results.form, inputs.picture)
+        job = _job(options, version, results.form, inputs)
         for rows in _rows(inputs, results.rows, job, options, progress):
             results.add(rows.encoded, rows.unreadable)
             outcome.complaint = outcome.complaint or rows.complaint
@@ -123,7 +123,7 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
         form = Table(max(len("file"), *map(len, names)))
         head, between, tail = f"{form.header()}\n".encode(), b"", b""
     outcome = Outcome(left_out=inputs.left_out)
-    job = Job(options.repository, options.model, version, form, inputs.picture)
+    job = _job(options, version, form, inputs)
     for rows in _rows(inputs, 0, job, options, progress):
         write((head if not outcome.rows else between) + between.join(rows.encoded))
         outcome.rows += len(rows.encoded)
@@ -132,6 +132,10 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
     write(tail)
     outcome.rate = progress.rate
     return outcome
+
+
+def _job(options: Options, version: int | None, form: Form, inputs: Inputs) -> Job:
+    return Job(options.repository, options.model, version, form, str(Path.cwd()), inputs.picture)
 
 
 def _rows(inputs: Inputs, done: int, job: Job, options: Options, progress: Progress) -> Iterator[Rows]:

@@ -15,7 +15,7 @@ from typing import BinaryIO, TextIO
 
 import msgspec
 
-from serving.batch import local, ray_engine
+from serving.batch import local
 from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.job import Job, newest_version
 from serving.batch.progress import Progress
@@ -144,6 +144,8 @@ def _rows(inputs: Inputs, done: int, job: Job, options: Options, progress: Progr
         return
     run: Callable[[Job, Iterable[list[Input]]], Iterator[Rows]]
     if options.engine == "ray":
+        from serving.batch import ray_engine
+
         run = partial(ray_engine.predict, address=options.ray_address)
     else:
         run = partial(local.predict, workers=options.workers)

@@ -36,8 +36,8 @@ PREDICT_EXAMPLES = """
 Examples:
   mnist-predict digit.png
   mnist-predict --json scans/*.png
-  mnist-predict scans --output results.csv
   find /archive -name '*.png' | mnist-predict - --output results.jsonl
+  mnist-predict scans --output results.csv
 """
 
 # Exit statuses: some pictures could not be read, and Ctrl-C.

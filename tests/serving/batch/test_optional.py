@@ -23,18 +23,9 @@ NAMES = [*[SEVEN] * 70, "none.png", os.fsdecode(b"\xff.png"), ROOT / "README.md"
 def environment(tmp_path_factory):
     """Install the packages into a folder of their own, and return the environment variables to use them."""
     folder = tmp_path_factory.mktemp("packages")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--no-compile",
-    ]
-    command = [*pip, "--target", folder, "--constraint", ROOT / "constraints.txt", *PACKAGES]
-    installed = subprocess.run(command, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-compile", "--target", folder, "--constraint", ROOT / "constraints.txt"]
+    installed = subprocess.run([*pip, *options, *PACKAGES], capture_output=True, text=True)
     if installed.returncode:
         missing(f"{', '.join(PACKAGES)} from a package index: {installed.stderr.strip().splitlines()[-1]}")
     return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}

@@ -52,7 +52,7 @@ def write_pictures(folder: Path, number: int) -> None:
 
 def stages(names: list[Path]) -> dict[str, float]:
     """Return the microseconds per picture of each stage."""
-    predictor = Predictor(Job(RELEASE, "mnist", None, Csv(), "/"))
+    predictor = Predictor(Job(RELEASE, "mnist", 1, Csv(), "/"))
     chunks = [[Input(str(name)) for name in names[i : i + CHUNK]] for i in range(0, len(names), CHUNK)]
     digits = [[found for each in chunk if isinstance(found := predictor.decode(each), Digit)] for chunk in chunks]
     rows = [predictor.rows(chunk) for chunk in chunks]
@@ -65,7 +65,7 @@ def stages(names: list[Path]) -> dict[str, float]:
 
 def measure(folder: Path, output: Path) -> tuple[float, float, float]:
     """Return the CPU seconds of all stages in this process, the seconds of the command, and its CPU seconds."""
-    predictor = Predictor(Job(RELEASE, "mnist", None, Csv(), "/"))
+    predictor = Predictor(Job(RELEASE, "mnist", 1, Csv(), "/"))
     start = time.process_time()
     for chunk in Inputs([str(folder)], io.BytesIO()).chunks(0):
         predictor(chunk)

@@ -183,6 +183,6 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
     if outcome.left_out:
         warn(f"{outcome.left_out:,} other files in the folders are no pictures and were left out")
     if outcome.unreadable:
-        others = "the error is in the row of each" if outcome.unreadable > 1 else ""
-        warn(f"Error: {outcome.complaint}" if not others else f"Error: {outcome.unreadable:,} pictures: {others}")
+        several = f"{outcome.unreadable:,} pictures could not be read; the row of each has its error"
+        warn(f"Error: {several if outcome.unreadable > 1 else outcome.complaint}")
         sys.exit(UNREADABLE)

@@ -15,8 +15,7 @@ class Job:
 
     repository: Path
     model: str
-    version: int | None
-    """None if no version was found. Loading the model then says why."""
+    version: int
     form: Form
     folder: str
     """The folder that the names of pictures start from: another machine works in another folder."""
@@ -24,9 +23,16 @@ class Job:
     """The content of standard input, if it is a picture."""
 
 
-def newest_version(repository: Path, model: str) -> int | None:
-    """Return the newest version of a model, so that all processes use the same one."""
+def newest_version(repository: Path, model: str) -> int:
+    """Return the newest version of a model, so that all processes use the same one.
+
+    Raises:
+        BundleError: there is none.
+    """
     try:
-        return max(disk.versions(repository / model), default=None)
-    except OSError:
-        return None
+        return disk.versions(repository / model)[-1]
+    except (OSError, IndexError):
+        from serving.models.repository import load
+
+        # This says why there is none.
+        return int(load(repository, model).version)

@@ -7,7 +7,7 @@ import os
 import queue
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
@@ -25,7 +25,7 @@ CHUNKS_PER_WORKER = 8
 CRASHED = "the picture is damaged: its decoder has crashed"
 
 
-def predict(job: Job, chunks: Iterable[list[Input]], workers: int) -> Iterator[Rows]:
+def predict(job: Job, chunks: Iterable[list[Input]], workers: int) -> Generator[Rows]:
     """Yield the rows of each chunk, in the order of the chunks.
 
     Raises:

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -25,7 +25,7 @@ SECTION = 4096
 CONNECT_SECONDS = 5.0
 
 
-def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Iterator[Rows]:
+def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Generator[Rows]:
     """Yield the rows of each chunk, in the order of the chunks.
 
     Args:

@@ -10,7 +10,7 @@ import csv
 import fcntl
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
@@ -18,7 +18,7 @@ import msgspec
 
 from serving.batch import parquet
 from serving.batch.inputs import CHUNK, Inputs, shown
-from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines
+from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines, Rows
 from serving.errors import ResultsError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -34,6 +34,10 @@ class _Known(msgspec.Struct):
     error: str | None
     model: str | None
 
+    @property
+    def complaint(self) -> str:
+        return f"{self.file}: {self.error}" if self.error else ""
+
 
 class _Kept(NamedTuple):
     """The rows of an earlier run that stay."""
@@ -42,6 +46,8 @@ class _Kept(NamedTuple):
     size: int
     """Bytes of these rows in the file."""
     unreadable: int
+    complaint: str
+    """The first of these files that could not be read, and why."""
 
 
 class Results:
@@ -55,6 +61,8 @@ class Results:
     """Rows in the file."""
     unreadable: int
     """Rows with an error."""
+    complaint: str
+    """The first file that could not be read, and why."""
 
     def __init__(self, path: Path, inputs: Inputs, model: str) -> None:
         self.path = path
@@ -87,7 +95,7 @@ class Results:
             raise ResultsError(f"{self.path}: {error.strerror}") from error
         except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
             raise self._foreign("it is not a file of mnist-predict") from error
-        self.rows, _, self.unreadable = kept
+        self.rows, _, self.unreadable, self.complaint = kept
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -95,12 +103,13 @@ class Results:
             self._part.unlink(missing_ok=True)
         self._file.close()
 
-    def add(self, rows: Sequence[bytes], unreadable: int) -> None:
+    def add(self, rows: Rows) -> None:
         """Add the rows of a chunk."""
         head = CSV_HEADER if isinstance(self.form, Csv) and not self.rows else b""
-        self._write(head + b"".join(rows))
-        self.rows += len(rows)
-        self.unreadable += unreadable
+        self._write(head + b"".join(rows.encoded))
+        self.rows += len(rows.encoded)
+        self.unreadable += rows.unreadable
+        self.complaint = self.complaint or rows.complaint
 
     def finish(self) -> None:
         """Make sure that the rows are on the disk. A Parquet file appears now."""
@@ -133,8 +142,8 @@ class Results:
         Raises:
             ResultsError: the rows are not those of the first inputs.
         """
-        kept = _Kept(0, 0, 0)
-        unreadable = 0
+        kept = _Kept(0, 0, 0, "")
+        unreadable, complaint = 0, ""
         inputs = iter(self._inputs)
         for count, (known, size) in enumerate(self._read(), 1):
             expected = next(inputs, None)
@@ -146,8 +155,9 @@ class Results:
             if known.model != self._model:
                 raise self._foreign(f"its row {count} is from the model {known.model}, not {self._model}")
             unreadable += known.error is not None
+            complaint = complaint or known.complaint
             if count % CHUNK == 0 or count == self._inputs.total:
-                kept = _Kept(count, size, unreadable)
+                kept = _Kept(count, size, unreadable, complaint)
         return kept
 
     def _foreign(self, reason: str) -> ResultsError:

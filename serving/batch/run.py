@@ -6,7 +6,7 @@ import importlib.util
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +73,7 @@ class Outcome:
     rows: int = 0
     unreadable: int = 0
     complaint: str = ""
-    """The first file of this run that could not be read, and why."""
+    """The first file that could not be read, and why."""
     rate: float = 0
     left_out: int = 0
 
@@ -100,14 +100,12 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
 def _to_file(path: Path, inputs: Inputs, options: Options, progress: Progress) -> Outcome:
     version = newest_version(options.repository, options.model)
     with Results(path, inputs, f"{options.model}/{version}") as results:
-        outcome = Outcome(results.rows, results.unreadable, left_out=inputs.left_out)
         job = _job(options, version, results.form, inputs)
-        for rows in _rows(inputs, results.rows, job, options, progress):
-            results.add(rows.encoded, rows.unreadable)
-            outcome.complaint = outcome.complaint or rows.complaint
+        with closing(_rows(inputs, results.rows, job, options, progress)) as chunks:
+            for rows in chunks:
+                results.add(rows)
         results.finish()
-        outcome.rows, outcome.unreadable, outcome.rate = results.rows, results.unreadable, progress.rate
-        return outcome
+        return Outcome(results.rows, results.unreadable, results.complaint, progress.rate, inputs.left_out)
 
 
 def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None], progress: Progress) -> Outcome:
@@ -124,25 +122,26 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
         head, between, tail = f"{form.header()}\n".encode(), b"", b""
     outcome = Outcome(left_out=inputs.left_out)
     job = _job(options, version, form, inputs)
-    for rows in _rows(inputs, 0, job, options, progress):
-        write((head if not outcome.rows else between) + between.join(rows.encoded))
-        outcome.rows += len(rows.encoded)
-        outcome.unreadable += rows.unreadable
-        outcome.complaint = outcome.complaint or rows.complaint
+    with closing(_rows(inputs, 0, job, options, progress)) as chunks:
+        for rows in chunks:
+            write((head if not outcome.rows else between) + between.join(rows.encoded))
+            outcome.rows += len(rows.encoded)
+            outcome.unreadable += rows.unreadable
+            outcome.complaint = outcome.complaint or rows.complaint
     write(tail)
     outcome.rate = progress.rate
     return outcome
 
 
-def _job(options: Options, version: int | None, form: Form, inputs: Inputs) -> Job:
+def _job(options: Options, version: int, form: Form, inputs: Inputs) -> Job:
     return Job(options.repository, options.model, version, form, str(Path.cwd()), inputs.picture)
 
 
-def _rows(inputs: Inputs, done: int, job: Job, options: Options, progress: Progress) -> Iterator[Rows]:
+def _rows(inputs: Inputs, done: int, job: Job, options: Options, progress: Progress) -> Generator[Rows]:
     """Yield the rows of all chunks after the first ``done`` inputs."""
     if done == inputs.total:
         return
-    run: Callable[[Job, Iterable[list[Input]]], Iterator[Rows]]
+    run: Callable[[Job, Iterable[list[Input]]], Generator[Rows]]
     if options.engine == "ray":
         from serving.batch import ray_engine
 
@@ -151,7 +150,7 @@ def _rows(inputs: Inputs, done: int, job: Job, options: Options, progress: Progr
         run = partial(local.predict, workers=options.workers)
     progress.begin(inputs.total, done)
     # The processes of the engine end with the loop, also after an exception.
-    with closing(run(job, inputs.chunks(done))) as chunks:  # type: ignore[type-var]
+    with closing(run(job, inputs.chunks(done))) as chunks:
         for rows in chunks:
             yield rows
             progress.advance(len(rows.encoded))

@@ -88,6 +88,7 @@ def test_run_goes_on_after_it_was_killed_at_any_byte(whole, scans, tmp_path, suf
     outcome, _ = predict(scans, output=output)
     assert output.read_bytes() == expected
     assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
+    assert outcome.complaint.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
 
 
 def test_complete_file_is_not_written_again(whole, scans):
@@ -202,7 +203,7 @@ def test_json_is_one_document(scans):
 
 @pytest.mark.parametrize("name", ["/dev/zero", ".", "", "x" * 300, "a\0b"])
 def test_file_that_is_not_regular_is_a_row(name):
-    [row] = Predictor(Job(RELEASE, "mnist", None, JsonLines(), "/")).rows([Input(name)])
+    [row] = Predictor(Job(RELEASE, "mnist", 1, JsonLines(), "/")).rows([Input(name)])
     assert row.error
 
 
@@ -225,7 +226,7 @@ def test_workers_give_the_rows_of_one_process_in_order(whole, scans, tmp_path):
 
 
 def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on():
-    with local._Workers(Job(RELEASE, "mnist", None, JsonLines(), "/"), 1) as workers:
+    with local._Workers(Job(RELEASE, "mnist", 1, JsonLines(), "/"), 1) as workers:
         for chunk in ([Input(str(SEVEN))] * 2, [Input(str(SEVEN))]):
             [worker] = workers._all
             worker._process.kill()

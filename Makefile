@@ -74,6 +74,7 @@ bench: setup  ## run every benchmark; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.abuse
+	$(BIN)/python -m benchmarks.batch
 
 examples: setup  ## run the examples; their plots go to runs/examples
 	@mkdir -p runs/examples

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from serving.errors import AddressError, BundleError, InputError, SettingsError, WorkerError
+from serving.errors import AddressError, BundleError, ResultsError, SettingsError, WorkerError
 from serving.server import address
-from serving.server.streams import Command, abandon_output, print_output, warn
+from serving.server.streams import Command, abandon_output, print_output, warn, write_output
 from serving.settings import (
     RELEASE,
     Settings,
@@ -24,9 +23,6 @@ from serving.settings import (
     service_link_warning,
     variable,
 )
-
-if TYPE_CHECKING:
-    from serving.models.model import Model
 
 SERVE_EXAMPLES = """
 \b
@@ -40,7 +36,12 @@ PREDICT_EXAMPLES = """
 Examples:
   mnist-predict digit.png
   mnist-predict --json scans/*.png
+  find /archive -name '*.png' | mnist-predict - --output results.jsonl
+  mnist-predict scans --output results.csv
 """
+
+# Exit statuses: some pictures could not be read, and Ctrl-C.
+UNREADABLE, INTERRUPTED = 3, 130
 
 
 class SettingOption(click.Option):
@@ -132,7 +133,12 @@ def _warn_without_key(settings: Settings) -> None:
 
 
 @click.command(cls=Command, epilog=PREDICT_EXAMPLES)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the rows to this file: .csv, .jsonl or .parquet. The same command goes on after an interruption.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
     "--repository",
@@ -140,51 +146,43 @@ def _warn_without_key(settings: Settings) -> None:
     help="Model repository: the folder that holds `<name>/<version>/`.  [default: the packaged one]",
 )
 @click.option("--model", default=Settings.model, show_default=True, help="Model to use. Its newest version is used.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes of this machine to use.  [default: one for each core]"
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where to work: the cores of this machine, or a cluster of Ray.",
+)
+@click.option("--ray-address", help="Address of the cluster of Ray.  [default: a cluster on this machine]")
 @click.version_option(package_name="mnist-service")
-def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, model: str) -> None:
-    """Recognise the digit in each picture, without a server."""
-    from serving.models.repository import load
+def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | None, **given: Any) -> None:
+    """Recognise the digit in each picture, without a server.
 
+    An input is a picture, a folder, a pattern such as 'scans/*.png', a list of names (LIST.txt, one per line), or - for
+    standard input, which holds a picture or a list of names.
+    """
+    from serving.batch import run
+
+    options = run.Options(repository=repository or RELEASE, workers=workers or run.cores(), **given)
     try:
-        loaded = load(repository or RELEASE, model)
-    except BundleError as error:
+        options.check()
+        outcome = run.predict(inputs, options, write_output)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    except (BundleError, ResultsError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
-    rows = _predictions(loaded, files)
-    if as_json:
-        response = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
-        print_output(json.dumps(response, indent=2))
-        return
-    width = max(len("file"), *(len(row["file"]) for row in rows))
-    print_output(f"{'file':{width}}  digit  confidence  accepted")
-    for row in rows:
-        print_output(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
-
-
-def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the prediction for each picture: the fields of a prediction of /predict, and the name of the file."""
-    import numpy as np
-
-    from serving.pictures.mnist_form import to_mnist_form
-
-    pictures = []
-    for file in files:
-        try:
-            pictures.append(to_mnist_form(file.read_bytes(), Settings.max_pixels))
-        except (OSError, InputError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise click.ClickException(f"{file}: {reason}") from error
-    images = np.stack([picture.image for picture in pictures])
-    output = model.classifier.classify(images)
-    reasons = model.judge(images, output, {i: picture.reason for i, picture in enumerate(pictures)})
-    return [
-        {
-            "file": str(file),
-            "digit": int(row.argmax()),
-            "label": model.labels[int(row.argmax())],
-            "confidence": float(row.max()),
-            "probabilities": row.tolist(),
-            "accepted": reason is None,
-            "reason": reason,
-        }
-        for file, row, reason in zip(files, output.probabilities, reasons, strict=True)
-    ]
+    except KeyboardInterrupt:
+        warn("Stopped." + (" The same command goes on from here." if options.output else ""))
+        sys.exit(INTERRUPTED)
+    if options.output:
+        speed = f"{outcome.rate:,.0f} pictures per second" if outcome.rate else "all there already"
+        print_output(f"{options.output}: {outcome.rows:,} rows, {speed}")
+    if outcome.left_out:
+        warn(f"{outcome.left_out:,} other files in the folders are no pictures and were left out")
+    if outcome.unreadable:
+        several = f"{outcome.unreadable:,} pictures could not be read; the row of each has its error"
+        warn(f"Error: {several if outcome.unreadable > 1 else outcome.complaint}")
+        sys.exit(UNREADABLE)

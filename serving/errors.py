@@ -5,6 +5,7 @@ ServiceError
 ├── BundleError                a model bundle is missing or altered, or its outputs differ from the certified ones
 ├── AddressError               the service cannot listen on its address
 ├── WorkerError                a worker process cannot start
+├── ResultsError               results cannot be written to a file
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
 ├── ModelUnavailableError      the model is known, but it is not loaded
 ├── InputError                 the content of a request cannot be used
@@ -39,6 +40,10 @@ class AddressError(ServiceError):
 
 class WorkerError(ServiceError):
     """A worker process cannot start; the message gives the reason."""
+
+
+class ResultsError(ServiceError):
+    """Results cannot be written to a file; the message names the file and gives the reason."""
 
 
 class ModelNotFoundError(ServiceError, LookupError):

@@ -14,7 +14,7 @@ from tests.support import ROOT
 PACKAGES = {"training": {"training"}, "serving": {"serving"}, "export": {"export", "training", "serving"}}
 
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
-LAYERS = [{"cli"}, {"server"}, {"api"}, {"inference"}, {"models", "pictures", "telemetry"}]
+LAYERS = [{"cli"}, {"server"}, {"api", "batch"}, {"inference"}, {"models", "pictures", "telemetry"}]
 # The files of the lowest layer may import each other.
 LOWEST = {"settings", "contract", "errors"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]

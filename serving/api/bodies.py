@@ -14,6 +14,7 @@ from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.contract import IMAGE_SIZE, Images
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 from serving.models.model import Reasons
+from serving.pictures.signatures import is_picture
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
 
@@ -21,6 +22,9 @@ HOW_TO_SEND = (
     "send a picture (image/png, image/jpeg, ...), several pictures (multipart/form-data), raw pixels "
     '(application/octet-stream, 784 bytes per image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
 )
+
+# Content types that programs send when nobody has chosen one: none, curl's own, and that of any bytes.
+UNSPECIFIC = ("", "application/x-www-form-urlencoded", "application/octet-stream", "*/*")
 
 
 class JsonImages(msgspec.Struct):
@@ -58,11 +62,13 @@ async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Rea
     kind = content_type.partition(";")[0].strip().lower()
     body = await read_body(request, settings.max_body)
     context.check_admitted()
+    if not body:
+        raise InputError(f"the body is empty; {HOW_TO_SEND}")
     if kind == "multipart/form-data":
         read_form = functools.partial(files_in_form, body, content_type, settings.max_batch)
         pictures = await threads.run_by_size(read_form, len(body))
         return await decode_pictures(pictures, context, timeout)
-    if kind.startswith("image/"):
+    if kind.startswith("image/") or (kind in UNSPECIFIC and is_picture(body)):
         return await decode_pictures([body], context, timeout)
     if kind == "application/octet-stream":
         return decode_raw_pixels(body, settings.max_batch), {}

@@ -12,9 +12,10 @@ A file of a kilobyte can have millions of pixels, so the cost is estimated from 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from serving.errors import DeadlineExceededError, InputTooLargeError
+from serving.errors import DeadlineExceededError, InputError, InputTooLargeError
 from serving.inference.decoder_process import DecoderProcess
 from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import Header, check_header, read_header
@@ -61,10 +62,11 @@ class Decoder:
                 return [to_mnist_form(pictures[0], self._settings.max_pixels)]
         with self._threads.place():
             digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline))
-            return [
-                await self._process.decode(picture, deadline) if digit is None else digit
-                for picture, digit in zip(pictures, digits, strict=True)
-            ]
+            for index, picture in enumerate(pictures):
+                if digits[index] is None:
+                    with _numbered(index, pictures):
+                        digits[index] = await self._process.decode(picture, deadline)
+            return [digit for digit in digits if digit is not None]
 
     async def close(self) -> None:
         """End the process that decodes large pictures."""
@@ -73,17 +75,20 @@ class Decoder:
     def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float) -> list[Digit | None]:
         """Return the digit in each picture, or None for a picture that belongs in the process."""
         digits: list[Digit | None] = []
-        for picture, header in zip(pictures, self._checked_headers(pictures, deadline), strict=True):
+        for index, header in enumerate(self._checked_headers(pictures, deadline)):
             _check_deadline(deadline)
-            digits.append(None if _is_large(picture, header) else to_mnist_form(picture, self._settings.max_pixels))
+            picture = pictures[index]
+            with _numbered(index, pictures):
+                digits.append(None if _is_large(picture, header) else to_mnist_form(picture, self._settings.max_pixels))
         return digits
 
     def _checked_headers(self, pictures: Sequence[bytes], deadline: float) -> list[Header]:
         headers, pixels, limit = [], 0, self._settings.max_request_pixels
-        for picture in pictures:
+        for index, picture in enumerate(pictures):
             _check_deadline(deadline)
-            header = read_header(picture)
-            check_header(header, self._settings.max_pixels)
+            with _numbered(index, pictures):
+                header = read_header(picture)
+                check_header(header, self._settings.max_pixels)
             headers.append(header)
             pixels += header.pixels
         if pixels > limit:
@@ -92,6 +97,17 @@ class Decoder:
                 "send fewer or smaller pictures"
             )
         return headers
+
+
+@contextmanager
+def _numbered(index: int, pictures: Sequence[bytes]) -> Iterator[None]:
+    """Say in the message of an InputError which of several pictures it is about."""
+    try:
+        yield
+    except InputError as error:
+        if len(pictures) == 1:
+            raise
+        raise type(error)(f"picture {index + 1} of {len(pictures)}: {error}") from error
 
 
 def _check_deadline(deadline: float) -> None:

@@ -47,6 +47,19 @@ def print_output(text: str) -> None:
     click.echo(text)
 
 
+def write_output(content: bytes) -> None:
+    """Write lines of UTF-8 to standard output at once. Characters that it cannot show are escaped.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+    text = content.decode().encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def _open_standard_streams() -> None:
     """Open /dev/null as each standard stream that is closed.
 

@@ -40,14 +40,15 @@ def test_predict_prints_json(run):
 def test_predict_explains_a_mistake_in_one_line(run, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("no picture")
+    (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([tmp_path / "none.png"], "none.png: No such file"),
         ([text], "text.png: not a picture"),
-        ([tmp_path], "directory"),
+        ([tmp_path / "empty"], "the folder holds no picture"),
         ([SEVEN, "--repository", tmp_path], "holds no model"),
     ):
         done = run("mnist-predict", *arguments)
-        assert done.returncode == 1
+        assert done.returncode == (1 if "--repository" in arguments else 3)
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert run("mnist-predict").returncode == 2

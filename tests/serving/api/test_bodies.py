@@ -34,6 +34,17 @@ def digits_of(response):
     return [prediction["digit"] for prediction in predictions_of(response)]
 
 
+def png_bomb() -> bytes:
+    """Return a PNG of a few hundred bytes whose header declares 60,000 x 60,000 pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    data = zlib.compress(bytes(100_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
 def enlarged(image, factor):
     """Return a picture with dark ink on bright paper."""
     return 255 - np.kron(image, np.ones((factor, factor), np.uint8))
@@ -57,23 +68,47 @@ def test_every_picture_format_is_read(client, digits, truth, format):
     assert digits_of(send(client, picture(enlarged(digits[0], 8), format), "image/*")) == [truth[0]]
 
 
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"])
+@pytest.mark.parametrize("format", PICTURE_FORMATS)
+def test_picture_is_known_by_its_bytes_where_no_content_type_says_otherwise(client, digits, truth, format, kind):
+    assert digits_of(send(client, picture(enlarged(digits[0], 4), format), kind)) == [truth[0]]
+
+
+def test_raw_pixels_that_begin_like_a_picture_stay_raw_pixels(client, digits):
+    for start in (b"BM", b"P5", b"\xff\xd8\xff\0", b"GIF8", b"\x89PNG"):
+        body = start + digits[0].tobytes()[len(start) :]
+        response = client.post("/predict?include=image", content=body, headers={"content-type": PIXELS})
+        [prediction] = predictions_of(response)
+        assert np.array(prediction["image"], np.uint8).tobytes() == body
+
+
+def large(image):
+    """Return a picture that is decoded in the process for large ones."""
+    return picture(enlarged(image, 40))
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (b"no picture", "not a picture in one of the formats"),
+        (picture(BLACK)[:50], "the picture is damaged"),
+        (black_png(4000, 4000)[:2000], "the picture is damaged"),
+        (png_bomb(), "the picture has 60000x60000 pixels"),
+    ],
+)
+def test_bad_picture_among_several_is_named(client, digits, second, reason):
+    contents = [picture(digits[0]), second, large(digits[1])]
+    response = client.post("/predict", files=[("files", (f"{i}.png", each)) for i, each in enumerate(contents)])
+    assert response.status_code in (400, 413)
+    assert response.json()["detail"].startswith(f"picture 2 of 3: {reason}")
+
+
 @pytest.mark.parametrize("count", [7, 65])
 def test_json_of_any_size_is_read(client, digits, count):
     # The larger body is decoded on a thread.
     pixels = send(client, digits[:count].tobytes(), PIXELS)
     as_json = send(client, json.dumps({"images": digits[:count].tolist()}, indent=1), JSON)
     assert as_json.json() == pixels.json()
-
-
-def png_bomb() -> bytes:
-    """Return a PNG of a few hundred bytes whose header declares 60,000 x 60,000 pixels."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    data = zlib.compress(bytes(100_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def json_of(*images):
@@ -86,7 +121,9 @@ FORM_WITHOUT_FILES = b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\
 REJECTED_BODIES = {
     "no content type": (b"x", None, 415, "Content-Type 'missing'"),
     "unknown content type": (b"x", "text/plain", 415, "text/plain"),
-    "empty picture": (b"", "image/png", 400, "not a picture"),
+    "empty picture": (b"", "image/png", 400, "the body is empty"),
+    "no body": (b"", None, 400, "the body is empty"),
+    "empty JSON": (b"", JSON, 400, "the body is empty"),
     "text sent as a picture": (b"hello", "image/png", 400, "not a picture"),
     "truncated picture": (picture(BLACK)[:50], "image/png", 400, "damaged"),
     "truncated JPEG header": (picture(BLACK, "JPEG")[:100], "image/jpeg", 400, ""),
@@ -97,7 +134,7 @@ REJECTED_BODIES = {
     "PGM as text": (b"P2 1 1 255 0", "image/x-portable-graymap", 400, "send it as PNG"),
     "PFM": (b"Pf 28 28 -1.0\n" + np.full(784, np.nan, np.float32).tobytes(), "image/x", 400, "not a picture"),
     "large picture that is cut off": (black_png(4000, 4000)[:2000], "image/png", 400, "damaged"),
-    "no pixels": (b"", PIXELS, 400, "no image"),
+    "no pixels": (b"", PIXELS, 400, "the body is empty"),
     "part of an image": (bytes(783), PIXELS, 400, "783 bytes"),
     "batch over the limit": (bytes(784 * 1025), PIXELS, 413, "at most 1024"),
     "body over the limit": (bytes(8_000_001), PIXELS, 413, "8000000"),

@@ -1,0 +1,38 @@
+"""What every process of a run needs to know: the model, the form of the rows, and standard input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.batch.rows import Form
+from serving.models import disk
+
+
+@dataclass(frozen=True)
+class Job:
+    """The same work for any pictures. It can be sent to another process."""
+
+    repository: Path
+    model: str
+    version: int
+    form: Form
+    folder: str
+    """The folder that the names of pictures start from: another machine works in another folder."""
+    stdin: bytes | None = None
+    """The content of standard input, if it is a picture."""
+
+
+def newest_version(repository: Path, model: str) -> int:
+    """Return the newest version of a model, so that all processes use the same one.
+
+    Raises:
+        BundleError: there is none.
+    """
+    try:
+        return disk.versions(repository / model)[-1]
+    except (OSError, IndexError):
+        from serving.models.repository import load
+
+        # This says why there is none.
+        return int(load(repository, model).version)

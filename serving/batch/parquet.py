@@ -1,0 +1,62 @@
+"""Turn JSON lines into a Parquet file, and back. Only here pyarrow is used, an optional package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from serving.batch.rows import JsonLines, Row
+
+# Rows that are in memory at a time.
+GROUP = 10_000
+
+
+def pack(lines: Path, path: Path) -> None:
+    """Write the rows of a file of JSON lines to a Parquet file, which appears when it is complete."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    unfinished = path.with_name(path.name + ".tmp")
+    with lines.open("rb") as file, unfinished.open("wb") as output:
+        rows = map(msgspec.json.decode, file)
+        with parquet.ParquetWriter(output, _schema(pa), compression="zstd") as writer:
+            while group := list(islice(rows, GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, schema=_schema(pa)))
+        output.flush()
+        os.fsync(output.fileno())
+    unfinished.replace(path)
+
+
+def unpack(path: Path, lines: BinaryIO) -> None:
+    """Write the rows of a Parquet file as JSON lines."""
+    encode = JsonLines().encode
+    for row in _rows(path):
+        lines.write(encode(row))
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(GROUP):
+            yield from (msgspec.convert(row, Row) for row in batch.to_pylist())
+
+
+def _schema(pa: Any) -> Any:
+    kinds = {
+        "file": pa.string(),
+        "digit": pa.int32(),
+        "label": pa.string(),
+        "confidence": pa.float64(),
+        "probabilities": pa.list_(pa.float64()),
+        "accepted": pa.bool_(),
+        "reason": pa.string(),
+        "error": pa.string(),
+        "model": pa.string(),
+    }
+    return pa.schema([(name, kinds[name]) for name in Row.__struct_fields__])

@@ -1,0 +1,84 @@
+"""Recognise a chunk of pictures: read -> decode -> infer -> encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from serving.batch.inputs import MAX_FILE_BYTES, STDIN, Input, shown
+from serving.batch.job import Job
+from serving.batch.rows import Row, Rows
+from serving.errors import InputError
+from serving.models import files
+from serving.models.repository import load
+from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.settings import Settings
+
+
+class Predictor:
+    """Recognises pictures with one model, in this process.
+
+    Raises:
+        BundleError: the model cannot be loaded or verified.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._model = load(job.repository, job.model, job.version)
+        self._name = f"{self._model.name}/{self._model.version}"
+
+    def __call__(self, chunk: Sequence[Input]) -> Rows:
+        """Return a row for each input, in their order."""
+        rows = self.rows(chunk)
+        errors = [row for row in rows if row.error is not None]
+        complaint = f"{errors[0].file}: {errors[0].error}" if errors else ""
+        return Rows([self._job.form.encode(row) for row in rows], len(errors), complaint)
+
+    def rows(self, chunk: Sequence[Input]) -> list[Row]:
+        found = [self.decode(each) for each in chunk]
+        predictions = self.infer([digit for digit in found if isinstance(digit, Digit)])
+        rows = []
+        for each, digit in zip(chunk, found, strict=True):
+            row = Row("", error=digit) if isinstance(digit, str) else next(predictions)
+            row.file, row.model = shown(each.name), self._name
+            rows.append(row)
+        return rows
+
+    def decode(self, each: Input) -> Digit | str:
+        """Return the digit in a picture, or the reason why there is none."""
+        if each.error is not None:
+            return each.error
+        try:
+            content = self._job.stdin if each.name == STDIN else None
+            if content is None:
+                content = files.read(Path(self._job.folder, each.name), MAX_FILE_BYTES)
+            return to_mnist_form(content, Settings.max_pixels)
+        except OSError as error:
+            return error.strerror or str(error)
+        # A name with a zero byte is a ValueError.
+        except (InputError, ValueError) as error:
+            return str(error)
+        except MemoryError:
+            return "the picture takes too much memory"
+
+    def infer(self, digits: Sequence[Digit]) -> Iterator[Row]:
+        """Yield a row without a name for each digit."""
+        if not digits:
+            return
+        images = np.stack([digit.image for digit in digits])
+        output = self._model.classifier.classify(images)
+        reasons = self._model.judge(images, output, {i: digit.reason for i, digit in enumerate(digits)})
+        for probabilities, best, reason in zip(
+            output.probabilities.tolist(), output.probabilities.argmax(axis=1).tolist(), reasons, strict=True
+        ):
+            yield Row(
+                file="",
+                digit=best,
+                label=self._model.labels[best],
+                confidence=probabilities[best],
+                probabilities=probabilities,
+                accepted=reason is None,
+                reason=reason,
+            )

@@ -1,0 +1,207 @@
+"""The file of results. Rows are added in the order of the inputs, and an interrupted run goes on after its last row.
+
+results.csv, results.jsonl   rows are added to the file itself
+results.parquet              rows are added to results.parquet.part, which becomes the Parquet file at the end
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+import msgspec
+
+from serving.batch import parquet
+from serving.batch.inputs import CHUNK, Inputs, shown
+from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines, Rows
+from serving.errors import ResultsError
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+_JSON_START = b'{"file":'
+# Bytes of the longest row: a long name, and the probabilities of a thousand classes.
+MAX_ROW = 1_000_000
+
+
+class _Known(msgspec.Struct):
+    """What must agree in a row of an earlier run."""
+
+    file: str
+    error: str | None
+    model: str | None
+
+    @property
+    def complaint(self) -> str:
+        return f"{self.file}: {self.error}" if self.error else ""
+
+
+class _Kept(NamedTuple):
+    """The rows of an earlier run that stay."""
+
+    rows: int
+    size: int
+    """Bytes of these rows in the file."""
+    unreadable: int
+    complaint: str
+    """The first of these files that could not be read, and why."""
+
+
+class Results:
+    """The file of results of one run. Use it inside a ``with`` statement.
+
+    Raises:
+        ResultsError: the file cannot be used. The message names it.
+    """
+
+    rows: int
+    """Rows in the file."""
+    unreadable: int
+    """Rows with an error."""
+    complaint: str
+    """The first file that could not be read, and why."""
+
+    def __init__(self, path: Path, inputs: Inputs, model: str) -> None:
+        self.path = path
+        self.form: Form = Csv() if path.suffix.lower() == ".csv" else JsonLines()
+        self._is_parquet = path.suffix.lower() == ".parquet"
+        self._part = path.with_name(path.name + ".part") if self._is_parquet else path
+        self._inputs = inputs
+        self._model = model
+
+    def __enter__(self) -> Self:
+        try:
+            is_unpacked = self._is_parquet and self.path.exists() and not self._part.exists()
+            # "a" creates the file, and keeps what an earlier run has written.
+            self._file: BinaryIO = self._part.open("ab+", buffering=0)
+            try:
+                if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                    raise ResultsError(f"{self.path}: must be a regular file")
+                self._lock()
+                if is_unpacked:
+                    parquet.unpack(self.path, self._file)
+                kept = self._kept()
+                if kept.size != os.fstat(self._file.fileno()).st_size:
+                    self._file.truncate(kept.size)
+            except BaseException:
+                if is_unpacked:
+                    self._part.unlink()
+                self._file.close()
+                raise
+        except OSError as error:
+            raise ResultsError(f"{self.path}: {error.strerror}") from error
+        except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
+            raise self._foreign("it is not a file of mnist-predict") from error
+        self.rows, _, self.unreadable, self.complaint = kept
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._file.tell() and not os.fstat(self._file.fileno()).st_size:
+            self._part.unlink(missing_ok=True)
+        self._file.close()
+
+    def add(self, rows: Rows) -> None:
+        """Add the rows of a chunk."""
+        head = CSV_HEADER if isinstance(self.form, Csv) and not self.rows else b""
+        self._write(head + b"".join(rows.encoded))
+        self.rows += len(rows.encoded)
+        self.unreadable += rows.unreadable
+        self.complaint = self.complaint or rows.complaint
+
+    def finish(self) -> None:
+        """Make sure that the rows are on the disk. A Parquet file appears now."""
+        try:
+            os.fsync(self._file.fileno())
+            if self._is_parquet:
+                parquet.pack(self._part, self.path)
+                self._part.unlink()
+        except OSError as error:
+            raise ResultsError(f"{self.path}: {error.strerror}") from error
+
+    def _write(self, content: bytes) -> None:
+        rest = memoryview(content)
+        try:
+            # A write to an almost full disk may write a part.
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise ResultsError(f"{self.path}: {error.strerror}; the same command goes on from here") from error
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResultsError(f"{self.path} is being written by another mnist-predict") from error
+
+    def _kept(self) -> _Kept:
+        """Return which rows of the file stay: whole chunks, so that the rest is recognised in the same chunks.
+
+        Raises:
+            ResultsError: the rows are not those of the first inputs.
+        """
+        kept = _Kept(0, 0, 0, "")
+        unreadable, complaint = 0, ""
+        inputs = iter(self._inputs)
+        for count, (known, size) in enumerate(self._read(), 1):
+            expected = next(inputs, None)
+            if expected is None:
+                raise self._foreign(f"it has more rows than the {self._inputs.total} inputs")
+            name = shown(expected.name)
+            if known.file != name:
+                raise self._foreign(f"its row {count} is about {known.file}, but input {count} is {name}")
+            if known.model != self._model:
+                raise self._foreign(f"its row {count} is from the model {known.model}, not {self._model}")
+            unreadable += known.error is not None
+            complaint = complaint or known.complaint
+            if count % CHUNK == 0 or count == self._inputs.total:
+                kept = _Kept(count, size, unreadable, complaint)
+        return kept
+
+    def _foreign(self, reason: str) -> ResultsError:
+        return ResultsError(
+            f"{self.path} has other results: {reason}; choose another --output, or remove the file to start again"
+        )
+
+    def _read(self) -> Iterator[tuple[_Known, int]]:
+        """Yield each whole row in the file, and the size of the file up to its end."""
+        self._file.seek(0)
+        is_csv = isinstance(self.form, Csv)
+        size = 0
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            for number, record in enumerate(_records(file, is_csv)):
+                if len(record) > MAX_ROW:
+                    raise self._foreign("it is not a file of mnist-predict")
+                beginning = CSV_HEADER if is_csv and not number else b"" if is_csv else _JSON_START
+                if not record.startswith(beginning) and not beginning.startswith(record):
+                    raise self._foreign("it is not a file of mnist-predict")
+                if not record.endswith(b"\n"):
+                    return
+                size += len(record)
+                if not (is_csv and number == 0):
+                    yield self._parse(record, is_csv), size
+
+    def _parse(self, record: bytes, is_csv: bool) -> _Known:
+        try:
+            if not is_csv:
+                return msgspec.json.decode(record, type=_Known)
+            [values] = csv.reader([record.decode()])
+            row = dict(zip(CSV_COLUMNS, values, strict=True))
+            return _Known(row["file"], row["error"] or None, row["model"] or None)
+        except (ValueError, csv.Error) as error:
+            raise self._foreign("it is not a file of mnist-predict") from error
+
+
+def _records(file: BinaryIO, is_csv: bool) -> Iterator[bytes]:
+    """Yield the lines of a file. A record of CSV goes on while a quote is open: a name may have line breaks."""
+    record = b""
+    while line := file.readline(MAX_ROW + 1):
+        record += line
+        if is_csv and record.count(b'"') % 2 and len(record) <= MAX_ROW:
+            continue
+        yield record
+        record = b""
+    if record:
+        yield record

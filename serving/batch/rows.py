@@ -1,0 +1,109 @@
+"""The row of a picture, and the forms in which rows are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+
+class Row(msgspec.Struct):
+    """The result for one picture. A picture that could not be read has only ``file`` and ``error``."""
+
+    file: str
+    digit: int | None = None
+    """Index of the most probable class. With the packaged model this is the digit."""
+    label: str | None = None
+    """Name of that class."""
+    confidence: float | None = None
+    """Probability of that class."""
+    probabilities: list[float] | None = None
+    """Probability of every class."""
+    accepted: bool = False
+    """Whether the picture seems to show one digit. If not, do not rely on the fields above."""
+    reason: str | None = None
+    """Why the picture is not accepted."""
+    error: str | None = None
+    """Why the picture could not be read."""
+    model: str | None = None
+    """Name and version of the model, for example ``mnist/1``."""
+
+
+class Rows(NamedTuple):
+    """The encoded rows of a chunk."""
+
+    encoded: list[bytes]
+    unreadable: int
+    """Number of rows with an error."""
+    complaint: str
+    """The first file with an error, and the error."""
+
+
+class Form(Protocol):
+    """How a row is written."""
+
+    def encode(self, row: Row) -> bytes: ...
+
+
+_encode_json = msgspec.json.Encoder().encode
+
+# Probabilities are left out: a column for each class would make the file four times as large.
+CSV_COLUMNS = ("file", "digit", "label", "confidence", "accepted", "reason", "error", "model")
+CSV_HEADER = ",".join(CSV_COLUMNS).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """One JSON object per line."""
+
+    def encode(self, row: Row) -> bytes:
+        return _encode_json(row) + b"\n"
+
+
+@dataclass(frozen=True)
+class Json:
+    """A JSON object without a line break. The caller puts objects into a list."""
+
+    def encode(self, row: Row) -> bytes:
+        return _encode_json(row)
+
+
+@dataclass(frozen=True)
+class Csv:
+    """Comma-separated values with ``CSV_COLUMNS``. An absent value is empty."""
+
+    def encode(self, row: Row) -> bytes:
+        line = io.StringIO()
+        values = [getattr(row, column) for column in CSV_COLUMNS]
+        values = [str(value).lower() if isinstance(value, bool) else value for value in values]
+        csv.writer(line, lineterminator="\n").writerow(values)
+        return line.getvalue().encode()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns for a reader. A digit is shown only where it is accepted."""
+
+    width: int
+    """Characters of the column with the names."""
+
+    def header(self) -> str:
+        return f"{'file':{self.width}}  digit  confidence  accepted"
+
+    def encode(self, row: Row) -> bytes:
+        label, confidence = (row.label, _percent(row.confidence or 0)) if row.accepted else ("-", "-")
+        verdict = row.error or row.reason or "yes"
+        return f"{printable(row.file):{self.width}}  {label:5}  {confidence:>10}  {printable(verdict)}\n".encode()
+
+
+def _percent(probability: float) -> str:
+    """Return a probability in percent. No probability is 100 %, so none is shown so."""
+    return ">99.99%" if probability > 0.9999 else f"{probability:.2%}"
+
+
+def printable(text: str) -> str:
+    """Return a text for one line of a terminal: line breaks and other control characters are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,265 @@
+"""mnist-predict of many pictures: rows in order, files of results, and going on after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serving.batch import local, run
+from serving.batch.inputs import CHUNK, Input, Inputs
+from serving.batch.job import Job
+from serving.batch.predictor import Predictor
+from serving.batch.results import Results
+from serving.batch.rows import CSV_COLUMNS, JsonLines, Row, Table
+from serving.errors import BundleError, ResultsError, SettingsError
+from serving.settings import RELEASE
+from tests.support import BIN, ROOT, picture, until
+
+SEVEN = ROOT / "tests" / "seven.png"
+# Two whole chunks and a part of the third.
+PICTURES = 2 * CHUNK + 6
+BROKEN = 40
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Return a folder with digits, of which one is no picture."""
+    from benchmarks.harness import golden_digits
+
+    folder = tmp_path_factory.mktemp("scans")
+    digits = golden_digits()[0]
+    for i in range(PICTURES):
+        (folder / f"{i:03d}.png").write_bytes(picture(digits[i % len(digits)]))
+    (folder / f"{BROKEN:03d}.png").write_text("no picture")
+    return folder
+
+
+def predict(*arguments, output=None, workers=1, **options):
+    """Run the command in this process. Return the outcome and what it printed."""
+    given = {"repository": RELEASE, "model": "mnist", "as_json": False, "engine": "local", "ray_address": None}
+    printed = []
+    every = run.Options(output=output, workers=workers, **given | options)
+    every.check()
+    return run.predict(map(str, arguments), every, printed.append), b"".join(printed).decode()
+
+
+@pytest.fixture(scope="module")
+def whole(scans, tmp_path_factory):
+    """Return the file of results of a run without an interruption, for each ending."""
+    folder = tmp_path_factory.mktemp("whole")
+    files = {suffix: folder / f"whole{suffix}" for suffix in (".csv", ".jsonl")}
+    for path in files.values():
+        outcome, _ = predict(scans, output=path)
+        assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
+    return files
+
+
+def test_csv_has_a_row_for_each_picture_in_order(whole, scans):
+    with whole[".csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(CSV_COLUMNS)
+    assert [row["file"] for row in rows] == [str(path) for path in sorted(scans.iterdir())]
+    assert (rows[0]["digit"], rows[0]["accepted"], rows[0]["model"]) == ("0", "true", "mnist/1")
+    assert rows[BROKEN]["error"].startswith("not a picture")
+    assert (rows[BROKEN]["digit"], rows[BROKEN]["accepted"]) == ("", "false")
+
+
+def test_json_lines_have_the_fields_of_a_prediction(whole):
+    rows = [json.loads(line) for line in whole[".jsonl"].read_text().splitlines()]
+    assert len(rows) == PICTURES
+    assert rows[0]["confidence"] == rows[0]["probabilities"][0]
+    assert [row["file"] for row in rows if row["error"]] == [rows[BROKEN]["file"]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.4, 0.99, 1])
+def test_run_goes_on_after_it_was_killed_at_any_byte(whole, scans, tmp_path, suffix, share):
+    expected = whole[suffix].read_bytes()
+    output = tmp_path / f"results{suffix}"
+    output.write_bytes(expected[: int(share * len(expected))])
+    outcome, _ = predict(scans, output=output)
+    assert output.read_bytes() == expected
+    assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
+    assert outcome.complaint.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
+
+
+def test_complete_file_is_not_written_again(whole, scans):
+    before = whole[".csv"].stat().st_mtime_ns
+    predict(scans, output=whole[".csv"])
+    assert whole[".csv"].stat().st_mtime_ns == before
+
+
+def test_names_with_line_breaks_and_quotes_go_on_too(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for i in range(CHUNK + 3):
+        (scans / f'{i:02d} "a",\n\r"b.png').symlink_to(SEVEN)
+    output = tmp_path / "results.csv"
+    predict(scans, output=output)
+    expected = output.read_bytes()
+    output.write_bytes(expected[:-50])
+    predict(scans, output=output)
+    assert output.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"name,phone\nx,1\n", "it is not a file of mnist-predict"),
+        (b"one line of something else", "it is not a file of mnist-predict"),
+        (",".join(CSV_COLUMNS).encode() + b"\nother.png,7,7,1,true,,,mnist/1\n", "its row 1 is about other.png"),
+        (",".join(CSV_COLUMNS).encode() + b"\n%b,7,7,1,true,,,mnist/9\n", "its row 1 is from the model mnist/9"),
+    ],
+)
+def test_file_with_other_content_stays_as_it_is(tmp_path, content, reason):
+    content = content.replace(b"%b", os.fsencode(SEVEN))
+    output = tmp_path / "results.csv"
+    output.write_bytes(content)
+    with pytest.raises(ResultsError, match=reason):
+        predict(SEVEN, output=output)
+    assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": "x.xlsx"}, "--output x.xlsx: must end with .csv, .jsonl or .parquet"),
+        ({"output": "none/x.csv"}, "--output none/x.csv: the folder none must exist"),
+        ({"output": "tests.csv", "as_json": True}, "--json: is for standard output"),
+        ({"ray_address": "x"}, "--ray-address x: needs --engine ray"),
+    ],
+)
+def test_wrong_option_names_its_rule(options, message):
+    output = options.pop("output", None)
+    with pytest.raises(SettingsError, match=message):
+        predict(SEVEN, output=output and Path(output), **options)
+
+
+def test_file_that_another_run_writes_is_rejected(scans, tmp_path):
+    output = tmp_path / "results.csv"
+    other = Results(output, Inputs([str(scans)], io.BytesIO()), "mnist/1")
+    with other, pytest.raises(ResultsError, match="is being written by another mnist-predict"):
+        predict(scans, output=output)
+    assert not output.exists()
+
+
+def test_disk_that_becomes_full_is_one_line_and_the_run_goes_on_later(whole, scans, tmp_path):
+    output = tmp_path / "results.csv"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(ResultsError, match=f"{output}: File too large; the same command goes on from here"):
+            predict(scans, output=output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert output.stat().st_size == 4000
+    predict(scans, output=output)
+    assert output.read_bytes() == whole[".csv"].read_bytes()
+
+
+def test_device_is_not_a_file_of_results(scans, tmp_path):
+    output = tmp_path / "results.csv"
+    output.symlink_to("/dev/zero")
+    with pytest.raises(ResultsError, match="must be a regular file"):
+        predict(scans, output=output)
+
+
+def test_model_that_cannot_be_loaded_leaves_no_file(scans, tmp_path):
+    with pytest.raises(BundleError, match="holds no model"):
+        predict(scans, output=tmp_path / "results.csv", repository=tmp_path)
+    with pytest.raises(BundleError, match="holds no model"):
+        predict(scans, output=tmp_path / "results.csv", repository=tmp_path, workers=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Standard output
+
+
+def test_table_shows_no_digit_that_is_not_accepted_and_never_100_percent():
+    table = Table(width=7)
+    for row, line in (
+        (Row("a.png", 7, "7", 0.99996, [], accepted=True), "a.png    7         >99.99%  yes"),
+        (Row("a.png", 7, "7", 0.9999, [], accepted=True), "a.png    7          99.99%  yes"),
+        (Row("a.png", 7, "7", 0.5, [], reason="no digit"), "a.png    -               -  no digit"),
+        (Row("b\n\x1b[2Jpng", error="it is gone"), r"b\n\x1b[2Jpng  -               -  it is gone"),
+    ):
+        assert table.encode(row).decode() == line + "\n"
+
+
+def test_json_is_one_document(scans):
+    outcome, printed = predict(scans, as_json=True)
+    document = json.loads(printed)
+    assert document["model"] == {"name": "mnist", "version": "1"}
+    assert len(document["predictions"]) == outcome.rows == PICTURES
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", ".", "", "x" * 300, "a\0b"])
+def test_file_that_is_not_regular_is_a_row(name):
+    [row] = Predictor(Job(RELEASE, "mnist", 1, JsonLines(), "/")).rows([Input(name)])
+    assert row.error
+
+
+def test_standard_input_and_odd_names_are_read(run, tmp_path):
+    odd = tmp_path / os.fsdecode(b"\xff.png")
+    odd.symlink_to(SEVEN)
+    done = run("mnist-predict", "-", odd, input=SEVEN.read_bytes().decode("latin-1"), encoding="latin-1")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["-", "7"], [rf"{tmp_path}/\xff.png", "7"]]
+    done = run("mnist-predict", "-", input=f"{SEVEN}\nnone.png\n")
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["7", "-"]
+    assert (done.returncode, done.stderr) == (3, "Error: none.png: No such file or directory\n")
+
+
+# The processes
+
+
+def test_workers_give_the_rows_of_one_process_in_order(whole, scans, tmp_path):
+    predict(scans, output=tmp_path / "results.csv", workers=2)
+    assert (tmp_path / "results.csv").read_bytes() == whole[".csv"].read_bytes()
+
+
+def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on():
+    with local._Workers(Job(RELEASE, "mnist", 1, JsonLines(), "/"), 1) as workers:
+        for chunk in ([Input(str(SEVEN))] * 2, [Input(str(SEVEN))]):
+            [worker] = workers._all
+            worker._process.kill()
+            rows = [json.loads(row) for row in workers.predict(chunk).encoded]
+            expected = [None] * 2 if len(chunk) == 2 else [local.CRASHED]
+            assert [row["error"] for row in rows] == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_command_leaves_whole_rows_and_no_process(tmp_path, number):
+    output = tmp_path / "results.csv"
+    command = [BIN / "mnist-predict", "-", "--output", output, "--workers", "2"]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **streams, text=True, start_new_session=True)
+    process.stdin.write(f"{SEVEN}\n" * 20_000)
+    process.stdin.close()
+    process.stdin = None
+    until(lambda: output.exists() and output.stat().st_size)
+    # Ctrl-C in a terminal goes to the whole group.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert error.splitlines()[-1] == "Stopped. The same command goes on from here."
+    assert "Traceback" not in error
+    until(lambda: not group_exists(process.pid))
+    with output.open(newline="") as file:
+        assert {row["digit"] for row in csv.DictReader(file)} == {"7"}
+
+
+def group_exists(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -108,6 +108,57 @@ def test_prometheus_configuration_is_valid_and_every_alert_fires_in_its_test():
     assert fired == {rule["alert"] for rule in rules}, "every alert must have a test in which it fires"
 
 
+# What the definition of PrometheusRule allows, version v1 of the operator's 0.82. The API server drops other fields.
+DURATION = {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"}
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+RULE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["alert", "expr"],
+    "properties": {
+        **dict.fromkeys(("alert", "expr"), {"type": "string"}),
+        **dict.fromkeys(("for", "keep_firing_for"), DURATION),
+        **dict.fromkeys(("labels", "annotations"), TEXTS),
+    },
+}
+PROMETHEUS_RULE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["groups"],
+    "properties": {
+        "groups": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name", "rules"],
+                "properties": {"name": {"type": "string"}, "rules": {"type": "array", "items": RULE, "minItems": 10}},
+            },
+        }
+    },
+}
+
+
+def test_resource_of_the_operator_has_the_same_alerts(render):
+    import jsonschema
+
+    done = run(DEPLOY / "prometheus" / "as-resource")
+    written = DEPLOY / "kubernetes" / "overlays" / "production" / "prometheusrule.yaml"
+    assert done.stdout == written.read_text(), "run: deploy/prometheus/as-resource"
+    [rule] = of_kind(render("production"), "PrometheusRule")
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+    jsonschema.validate(rule["spec"], PROMETHEUS_RULE)
+
+
+def test_alerts_ask_for_the_job_of_both_ways_to_scrape(render):
+    """The operator names the job after the Service."""
+    configured = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    [service] = of_kind(render("production"), "Service")
+    asked = set(re.findall(r'job=~"(.*?)"', (DEPLOY / "prometheus" / "alerts.yml").read_text()))
+    assert asked == {f"{configured[0]['job_name']}|{service['metadata']['name']}"}
+
+
 def test_every_query_of_the_dashboard_is_valid(tmp_path):
     promtool = tool("promtool", "Debian: prometheus")
     queries = [target["expr"].replace("$__rate_interval", "1m") for panel in panels() for target in panel["targets"]]
@@ -164,8 +215,8 @@ def test_overlay_is_valid(render, overlay):
         except kubernetes_validate.SchemaNotFoundError:
             unknown.append(resource["kind"])
         assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "mnist-service"
-    # Kubernetes has no schemas for these two kinds, because other projects define them.
-    assert set(unknown) <= {"ServiceMonitor", "InferenceService"}
+    # Kubernetes has no schemas for these kinds, because other projects define them.
+    assert set(unknown) <= {"ServiceMonitor", "PrometheusRule", "InferenceService"}
 
 
 def test_validation_finds_an_unknown_field(render):

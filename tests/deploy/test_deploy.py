@@ -116,7 +116,8 @@ RULE = {
     "additionalProperties": False,
     "required": ["alert", "expr"],
     "properties": {
-        **dict.fromkeys(("alert", "expr"), {"type": "string"}),
+        "alert": {"type": "string"},
+        "expr": {"type": "string"},
         **dict.fromkeys(("for", "keep_firing_for"), DURATION),
         **dict.fromkeys(("labels", "annotations"), TEXTS),
     },

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from export import triton
 from export.equivalence import check_int8, check_onnx, check_torchscript, count_correct, torch_classify
 from export.gate import Gate, check_new
 from export.graph import ServingGraph
@@ -80,6 +81,10 @@ def publish(
             # Load and run the bundle as the service will, before anybody can see it.
             load_folder(staging)
             staging.chmod(0o755)
+            # A user may have changed the file, for example the number of instances.
+            if not (models / triton.CONFIG).exists():
+                config = triton.configuration(name, manifest.inputs, manifest.outputs)
+                checkpoint.write_atomically(models / triton.CONFIG, config.encode())
             try:
                 # A rename never replaces a folder that has files in it. When two exports run at the same time,
                 # the slower one fails here and tries the next number.

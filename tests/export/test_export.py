@@ -79,7 +79,7 @@ def test_command_publishes_and_prints_the_certificate(trained, tmp_path, run):
         described = bundle.describe(models / "mnist" / "1" / name)
         assert f"{described.bytes}  {described.sha256}" in done.stdout
         assert len(content) == described.bytes
-    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1"]
+    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1", "config.pbtxt"]
 
     again = run("mnist-export", trained, "--repository", models)
     assert again.returncode == 0

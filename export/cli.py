@@ -14,7 +14,9 @@ EXAMPLES = """
 Examples:
   mnist-export runs/cnn --repository models
   mnist-export runs/cnn --repository models --int8
+  mnist-export runs/cnn --repository models --not-worse-than served
   mnist-export --verify models/mnist/1
+  mnist-export --rollback --repository models
 """
 
 
@@ -46,20 +48,58 @@ Examples:
     metavar="BUNDLE",
     help="Export nothing. Verify the published BUNDLE again: digests, tensors, golden images and test set.",
 )
+@click.option(
+    "--min-accuracy",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Publish only a run with at least this accuracy on the test set, for example 0.99.  [default: 0]",
+)
+@click.option(
+    "--not-worse-than",
+    metavar="VERSION",
+    help="Publish only a run that is not worse than this version on the test set, beyond chance. Give `served` for the "
+    "newest version.",
+)
+@click.option(
+    "--retire",
+    type=click.IntRange(1),
+    metavar="VERSION",
+    help="Export nothing. Take this version out of service; its folder is kept under a hidden name.",
+)
+@click.option(
+    "--rollback", is_flag=True, help="Export nothing. Retire the newest version, so the one before is served."
+)
 @click.version_option(package_name="mnist-service")
 def main(
-    run: Path | None, repository: Path, name: str | None, data: Path | None, int8: bool, verify: Path | None
+    run: Path | None,
+    repository: Path,
+    name: str | None,
+    data: Path | None,
+    int8: bool,
+    verify: Path | None,
+    min_accuracy: float,
+    not_worse_than: str | None,
+    retire: int | None,
+    rollback: bool,
 ) -> None:
     """Export a finished run to ONNX and TorchScript, verify both files, and publish them.
 
     RUN is the run folder that mnist-train wrote. Each file is loaded again and compared with the network on the whole
     test set. If a file is not equivalent to the network, nothing is published.
     """
-    if (run is None) == (verify is None):
-        raise click.UsageError("give either the run folder to export, or --verify with a published bundle")
+    if [run is not None, verify is not None, retire is not None, rollback].count(True) != 1:
+        raise click.UsageError(
+            "give either the run folder to export, or --verify with a published bundle, or --retire, or --rollback"
+        )
+    if not_worse_than not in (None, "served") and not (not_worse_than or "").isdecimal():
+        raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
+    if rollback or retire is not None:
+        take_back(repository, name or "mnist", retire)
+        return
     sleep_while_waiting()
     try:
         from export.equivalence import EquivalenceError
+        from export.gate import AlreadyPublishedError, Gate, GateError
         from export.publish import publish
         from export.run import ExportError, Run
         from export.verify import verify_bundle
@@ -78,7 +118,12 @@ def main(
             )
             return
         assert run is not None  # noqa: S101 (checked above)
-        bundle = publish(Run.read(run), repository, name, data, int8=int8)
+        bundle = publish(Run.read(run), repository, name, data, int8=int8, gate=Gate(min_accuracy, not_worse_than))
+    except AlreadyPublishedError as error:
+        click.echo(f"{certificate(error.bundle)}\n\nAlready published   {error}. Nothing was changed.")
+        return
+    except GateError as error:
+        raise click.ClickException(f"not published: {error}") from error
     except EquivalenceError as error:
         raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
     except (BundleError, CheckpointError, DataError, ExportError, OSError) as error:
@@ -88,6 +133,23 @@ def main(
         f"{certificate(bundle)}\n\n"
         f"Published   {bundle.folder}\n"
         f"Next        mnist-serve --repository {repository}{model}"
+    )
+
+
+def take_back(repository: Path, name: str, version: int | None) -> None:
+    """Take a version out of service, by default the newest, and print what is served then and how to undo it."""
+    from export.history import newest, retire
+    from serving.errors import BundleError
+
+    try:
+        number = newest(repository, name) if version is None else version
+        folder, served = retire(repository, name, number)
+    except (BundleError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"Retired     {name} version {number}\n"
+        f"Newest      {repository / name / str(served)}\n"
+        f"Undo        mv {folder} {repository / name / str(number)}"
     )
 
 

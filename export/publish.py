@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from export import triton
 from export.equivalence import check_int8, check_onnx, check_torchscript, count_correct, torch_classify
+from export.gate import Gate, check_new
 from export.graph import ServingGraph
+from export.history import next_version
 from export.onnx import OPSET, export_onnx
 from export.quantize import export_int8, microseconds_per_image
 from export.run import Run
@@ -22,7 +25,6 @@ from serving.models import bundle
 from serving.models.bundle import Bundle, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
-from serving.models.repository import versions
 from training import checkpoint
 from training.data.digits import Splits, load
 from training.networks import parameter_count
@@ -32,7 +34,13 @@ GOLDEN_IMAGES_PER_CLASS = 4
 
 
 def publish(
-    run: Run, repository: Path, name: str | None = None, data: Path | None = None, *, int8: bool = False
+    run: Run,
+    repository: Path,
+    name: str | None = None,
+    data: Path | None = None,
+    *,
+    int8: bool = False,
+    gate: Gate = Gate(),  # noqa: B008 (it is immutable)
 ) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
@@ -42,14 +50,19 @@ def publish(
         name: name of the model; the default is the name of the data set.
         data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
+        gate: the accuracy that the run must have.
 
     Raises:
+        GateError: the run is not accurate enough.
+        AlreadyPublishedError: the newest version was made from the same run.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
         OSError: a file could not be written.
     """
     name = name or run.record["dataset"]["name"]
+    gate.check(run, repository, name)
+    check_new(run, repository, name, int8=int8, versions=_versions(run))
     splits = load(run.record["dataset"]["name"], folder=data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
@@ -59,13 +72,19 @@ def publish(
     try:
         manifest = _build(staging, run, splits, name, int8)
         while True:
-            version = max(versions(repository, name), default=0) + 1
+            version = next_version(repository, name)
+            # Another export of the same run may have been faster.
+            check_new(run, repository, name, int8=int8, versions=manifest.versions)
             manifest = msgspec.structs.replace(manifest, version=version)
             text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
             checkpoint.write_atomically(staging / bundle.MANIFEST, text + b"\n")
             # Load and run the bundle as the service will, before anybody can see it.
             load_folder(staging)
             staging.chmod(0o755)
+            # A user may have changed the file, for example the number of instances.
+            if not (models / triton.CONFIG).exists():
+                config = triton.configuration(name, manifest.inputs, manifest.outputs)
+                checkpoint.write_atomically(models / triton.CONFIG, config.encode())
             try:
                 # A rename never replaces a folder that has files in it. When two exports run at the same time,
                 # the slower one fails here and tries the next number.
@@ -119,10 +138,14 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
         result=run.record["calibration"]["result"],
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},
-        versions=run.record["versions"]
-        | {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxruntime", "onnxscript")}
-        | {"opset": str(OPSET)},
+        versions=_versions(run),
         novelty=RejectionThreshold(run.calibration.threshold, false_rejections),
         temperature=run.calibration.temperature,
         **speed,
     )
+
+
+def _versions(run: Run) -> dict[str, str]:
+    packages = ("torch", "onnx", "onnxruntime", "onnxscript")
+    versions: dict[str, str] = run.record["versions"]
+    return versions | {package: importlib.metadata.version(package) for package in packages} | {"opset": str(OPSET)}

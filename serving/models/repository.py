@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -15,15 +14,6 @@ from serving.models import disk
 from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
 from serving.models.state import UNKNOWN, Entry, ModelState, public
-
-# Errors that may go away although the files stay the same. After other errors, a version is tried again only when its
-# files change.
-PASSING_ERRORS = frozenset(
-    {
-        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
-        *(errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-    }
-)
 
 log = logging.getLogger("serving")
 
@@ -245,7 +235,9 @@ class Repository:
         try:
             model = load(self.folder, name, int(version))
         except BundleError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING_ERRORS:
+            if isinstance(error.__cause__, OSError):
+                # The cause may go away although the files stay the same: an unreachable disk, or rights that a server
+                # of files grants. After other errors, a version is tried again only when its files change.
                 self._fingerprints.pop(key)
             if self._rejected.get(key) == str(error):
                 return loaded, None

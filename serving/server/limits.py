@@ -6,8 +6,8 @@ import asyncio
 import math
 
 from serving.api.middleware import context_in
-from serving.server.protocol import Protocol
-from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections
+from serving.server.protocol import CLOSE, Protocol
+from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections, too_slow
 from serving.server.states import PARTIAL, State
 
 # Connections beyond the limit that get a response, which is 503. Further ones are closed without a response.
@@ -93,6 +93,20 @@ class LimitedProtocol(Protocol):
             if not self._last_response and waits_for > limit:
                 self.transport.abort()
         elif self._state in PARTIAL and waits_for > settings.request_timeout:
+            self._end_slow_request()
+
+    def _end_slow_request(self) -> None:
+        """End a connection whose client takes too long to send its request.
+
+        A load balancer would report a connection that ends without a response as a fault of the service (502).
+        """
+        if self._state is State.BODY:
+            self._reject(too_slow(self._service.settings))
+        elif self._state is State.DISCARD:
+            self.server_state.ended("request_timeout")
+            self._reject_prediction(CLOSE)
+            self._end()
+        else:
             self._abort("request_timeout")
 
     def evict(self, rejection: RejectedError) -> None:

@@ -59,6 +59,11 @@ def body_too_large(settings: Settings) -> RejectedError:
     return RejectedError("body_too_large", 413, f"the body is over the limit of {settings.max_body} bytes")
 
 
+def too_slow(settings: Settings) -> RejectedError:
+    detail = f"the request was not complete after {settings.request_timeout} s; send it faster, or send less"
+    return RejectedError("request_timeout", 408, detail)
+
+
 def too_many_connections() -> RejectedError:
     return RejectedError("too_many_connections", 503, "too many connections are open; try again in a moment")
 

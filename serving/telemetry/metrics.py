@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
 
+from serving.telemetry import process
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
 
@@ -138,6 +139,7 @@ class Metrics:
         )
         # Only the supervisor counts this series. It stays 0 in every worker.
         Counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.", registry=registry)
+        process.register(registry)
 
     def snapshot(self) -> Snapshot:
         """Return the series of this worker as plain data."""

@@ -13,8 +13,8 @@ WORKER_DEATHS = "mnist_worker_deaths"
 
 # Most gauges are added up over the running workers. Of a gauge in LATEST, the largest value counts, and workers that
 # have ended count too. Of a gauge in OLDEST, the smallest value of the running workers counts.
-LATEST = frozenset({"mnist_last_prediction_timestamp_seconds"})
-OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds"})
+LATEST = frozenset({"mnist_last_prediction_timestamp_seconds", "mnist_build_info", "mnist_memory_kills"})
+OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds", "process_start_time_seconds"})
 
 
 class Snapshot(TypedDict):

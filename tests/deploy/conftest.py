@@ -43,7 +43,8 @@ def stack(engine, base, data) -> Iterator[Stack]:
     """Three replicas behind HAProxy."""
     engine.require(re.search(r"haproxy:\S+", COMPOSE)[0])
     options = "--model mlp --epochs 1 --subset 5000"
-    stack = Stack(engine, MNIST_REPLICAS=str(REPLICAS), MNIST_DATA=str(data), MNIST_TRAIN_OPTIONS=options)
+    settings = {"MNIST_TRAIN_OPTIONS": options, "MNIST_EXPORT_OPTIONS": "--min-accuracy 0.5"}
+    stack = Stack(engine, MNIST_REPLICAS=str(REPLICAS), MNIST_DATA=str(data), **settings)
     try:
         stack.compose("build", "packaged-model", "serving", "train")
         stack.compose("up", "--detach", "--no-build", "haproxy")

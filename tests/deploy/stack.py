@@ -8,14 +8,15 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support import ROOT, missing
+from tests.support import PIXELS, ROOT, missing
 
 REPLICAS = 3
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -117,3 +118,41 @@ class Stack:
         volume = ("--volume", f"{self.name}_models:/models")
         image = f"mnist-service:{self.name}"
         self.engine.docker("run", "--rm", *volume, "--entrypoint", "python", image, "-c", program, *arguments)
+
+
+@contextlib.contextmanager
+def constant_load(url: str) -> Iterator[Counter[Any]]:
+    """Send predictions without pause from four clients, two of which open a new connection for each request.
+
+    Yields a counter of status codes, errors and model versions.
+    """
+    stop, counts = threading.Event(), Counter()
+
+    def ask(kept: httpx.Client | None) -> None:
+        while not stop.is_set():
+            try:
+                response = (kept or httpx).post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
+                counts[response.status_code] += 1
+                if response.status_code == 200:
+                    counts["version", response.json()["model"]["version"]] += 1
+            except httpx.HTTPError as error:
+                counts[repr(error)] += 1
+
+    with contextlib.ExitStack() as clients:
+        kept = [clients.enter_context(httpx.Client()) for _ in range(2)]
+        threads = [threading.Thread(target=ask, args=[client]) for client in (*kept, None, None)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: counts.total() > 50)
+            yield counts
+            seen = counts.total()
+            until(lambda: counts.total() > seen + 50)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def outcomes(counts: Counter[Any]) -> set[Any]:
+    return {outcome for outcome in counts if not isinstance(outcome, tuple)}

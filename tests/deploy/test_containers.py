@@ -1,31 +1,27 @@
-"""The images and docker-compose.yml on a real engine. No request may fail while replicas start, stop or die."""
+"""docker-compose.yml on a real engine. No request may fail while replicas start, stop or die."""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import re
 import shutil
 import signal
-import threading
-import tomllib
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from tests.deploy.stack import COMPOSE, REPLICAS, Engine, Stack, until
-from tests.support import ROOT, missing
+from tests.deploy.stack import COMPOSE, REPLICAS, constant_load, outcomes, until
+from tests.support import PIXELS, ROOT
 
 # All of these tests share one stack, so pytest-xdist must run them in one process.
 pytestmark = pytest.mark.xdist_group("containers")
 
-PIXELS = {"content-type": "application/octet-stream"}
 SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
-MEGABYTE = 1_000_000
 
 # Publish a copy of version 1 as another version, "intact" or "broken". As in mnist-export, a rename publishes it.
 PUBLISH = """
@@ -42,109 +38,24 @@ staging.rename(models / str(version))
 REMOVE = "import shutil, sys; shutil.rmtree(f'/models/mnist/{sys.argv[1]}')"
 
 
-@contextlib.contextmanager
-def constant_load(url: str) -> Iterator[Counter[Any]]:
-    """Send predictions without pause from four clients, two of which open a new connection for each request.
-
-    Yields a counter of status codes, errors and model versions.
-    """
-    stop, counts = threading.Event(), Counter()
-
-    def ask(kept: httpx.Client | None) -> None:
-        while not stop.is_set():
-            try:
-                response = (kept or httpx).post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
-                counts[response.status_code] += 1
-                if response.status_code == 200:
-                    counts["version", response.json()["model"]["version"]] += 1
-            except httpx.HTTPError as error:
-                counts[repr(error)] += 1
-
-    with contextlib.ExitStack() as clients:
-        kept = [clients.enter_context(httpx.Client()) for _ in range(2)]
-        threads = [threading.Thread(target=ask, args=[client]) for client in (*kept, None, None)]
-        for thread in threads:
-            thread.start()
-        try:
-            until(lambda: counts.total() > 50)
-            yield counts
-            seen = counts.total()
-            until(lambda: counts.total() > seen + 50)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-
-
-def outcomes(counts: Counter[Any]) -> set[Any]:
-    return {outcome for outcome in counts if not isinstance(outcome, tuple)}
-
-
-# The image.
-
-
-def test_serving_image_is_small_and_has_no_build_tools(stack, engine, base):
-    image = f"mnist-service:{stack.name}"
-    assert engine.inspect(image)["Size"] - engine.inspect(base)["Size"] <= 250 * MEGABYTE
-    program = "from importlib.util import find_spec; print([n for n in ('torch', 'pip', 'onnx') if find_spec(n)])"
-    assert engine.docker("run", "--rm", "--entrypoint", "python", image, "-c", program) == "[]"
-    assert (
-        engine.docker("run", "--rm", "--entrypoint", "sh", image, "-c", "command -v gcc cc make || echo none") == "none"
-    )
-    assert engine.docker("run", "--rm", "--entrypoint", "sh", image, "-c", "ls -A /tmp; ls /build 2>&1 | wc -l") == "1"
-
-
-def test_image_labels_and_entrypoint_match_the_project(stack, engine):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for image in stack.name, f"{stack.name}-pipeline":
-        config = engine.inspect(f"mnist-service:{image}")["Config"]
-        labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
-        assert labels["title"] == project["name"]
-        assert labels["version"] == project["version"]
-        assert labels["licenses"] == project["license"]
-        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"])
-    assert engine.inspect(f"mnist-service:{stack.name}")["Config"]["Entrypoint"] == ["mnist-serve"]
-
-
-def layers(engine: Engine, image: str) -> list[str]:
-    return engine.inspect(image)["RootFS"]["Layers"]
-
-
-def build(stack: Stack, engine: Engine, context: Path, *options: str) -> list[str]:
-    """Build the serving image from ``context`` and return its layers."""
-    if not engine.buildkit:
-        missing("BuildKit (the classic builder would build the pipeline too)")
-    image = f"mnist-service:{stack.name}-again"
-    given = os.environ.keys() & {"PYTHON_VERSION", "DEBIAN_RELEASE"}
-    chosen = [f"--build-arg={name}={os.environ[name]}" for name in given]
-    engine.docker("build", "--quiet", "--target", "serving", "--tag", image, *chosen, *options, context)
-    try:
-        return layers(engine, image)
-    finally:
-        engine.docker("image", "rm", image)
-
-
-def test_same_source_gives_the_same_layers(stack, engine):
-    assert build(stack, engine, ROOT, "--no-cache") == layers(engine, f"mnist-service:{stack.name}")
-
-
-def test_change_of_code_keeps_the_layer_of_dependencies(stack, engine, base, tmp_path):
-    for entry in (ROOT / ".dockerignore").read_text().splitlines():
-        if entry.startswith("!"):
-            place = tmp_path / entry[1:]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if entry.endswith("/") else shutil.copy
-            copy(ROOT / entry[1:], place)
-    shutil.copy(ROOT / "Dockerfile", tmp_path)
-    with (tmp_path / "serving" / "cli.py").open("a") as file:
-        file.write("# another line\n")
-    before, after = layers(engine, f"mnist-service:{stack.name}"), build(stack, engine, tmp_path)
-    own = len(layers(engine, base))
-    assert after[: own + 1] == before[: own + 1]
-    assert after[own + 1] != before[own + 1]
-
-
-# The service.
+def test_clone_with_umask_077_gets_a_message_that_names_the_way_out(stack, engine, tmp_path):
+    first = yaml.safe_load(COMPOSE)["services"]["packaged-model"]
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "deploy").chmod(0o700)
+    line = [
+        "docker",
+        "run",
+        "--rm",
+        "--volume",
+        f"{tmp_path}/deploy:/deploy:ro",
+        "--entrypoint",
+        first["entrypoint"][0],
+    ]
+    line += [f"mnist-service:{stack.name}", *first["entrypoint"][1:]]
+    done = engine._run(line)
+    assert (done.returncode, done.stderr.strip().endswith("Run: chmod -R go+rX deploy")) == (1, True)
+    engine.run("chmod", "-R", "go+rX", tmp_path / "deploy")
+    assert engine._run(line).returncode == 0
 
 
 def test_haproxy_passes_on_a_prediction(url):
@@ -191,14 +102,74 @@ def test_containers_have_no_privileges_and_cannot_write(stack, url, engine):
     assert [engine.inspect(network["NetworkID"])["Internal"] for network in networks.values()] == [True]
 
 
-def test_rolling_replacement_loses_no_request(stack, url, engine):
+def test_roll_replaces_code_and_settings_and_loses_no_request(stack, url, engine):
     before = stack.replicas()
-    with constant_load(url) as counts:
-        engine.run(ROOT / "deploy" / "roll", env=stack.settings)
-    after = stack.healthy()
+    # Another image and another setting, as after a change of the code and of .env.
+    image = f"mnist-service:{stack.name}"
+    engine.docker("tag", image, f"{image}-old")
+    try:
+        program = f'FROM {image}\nLABEL changed="yes"\n'
+        engine.run("sh", "-c", f"printf '{program}' | docker build --quiet --tag {image} -")
+        with constant_load(url) as counts:
+            engine.run(ROOT / "deploy" / "roll", env=stack.settings | {"MNIST_MAX_BATCH": "77"})
+        after = stack.healthy()
+    finally:
+        engine.docker("tag", f"{image}-old", image)
+        engine.docker("image", "rm", f"{image}-old")
     assert len(after) == REPLICAS
     assert not set(before) & set(after)
+    for replica in after:
+        config = engine.inspect(replica)["Config"]
+        assert config["Labels"]["changed"] == "yes"
+        assert "MNIST_MAX_BATCH=77" in config["Env"]
     assert outcomes(counts) == {200}
+
+
+def test_roll_that_is_interrupted_keeps_the_old_replicas(stack, url, engine):
+    before = stack.replicas()
+    environment = engine.environment | stack.settings
+    options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with constant_load(url) as counts:
+        # A test that runs in the background ignores SIGINT, and its children would inherit that.
+        reset = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        roll = subprocess.Popen([ROOT / "deploy" / "roll"], start_new_session=True, preexec_fn=reset, **options)
+        until(lambda: len(stack.replicas()) == 2 * REPLICAS)
+        # Ctrl-C sends the signal to the whole group.
+        os.killpg(roll.pid, signal.SIGINT)
+        messages = roll.communicate(timeout=120)[1]
+    assert roll.returncode == 130, messages
+    assert "The old replicas stay" in messages
+    assert sorted(stack.healthy()) == sorted(before)
+    assert outcomes(counts) == {200}
+
+
+def test_more_and_fewer_replicas_lose_no_request(stack, url):
+    options = ("--detach", "--no-build", "--no-deps", "--no-recreate")
+    with constant_load(url) as counts:
+        for number in 2 * REPLICAS, REPLICAS:
+            stack.compose("up", *options, "--scale", f"serving={number}", "serving")
+            until(lambda number=number: len(stack.healthy()) == number)
+            seen = counts.total()
+            until(lambda seen=seen: counts.total() > seen + 100)
+    assert outcomes(counts) == {200}
+
+
+def test_reload_of_the_load_balancer_loses_no_request(stack, url, engine):
+    haproxy = stack.compose("ps", "-q", "haproxy")
+    [mount] = engine.inspect(haproxy)["Mounts"]
+    # A mounted file would stay the old one when an editor or git replaces it.
+    assert (mount["Source"], mount["Destination"]) == (str(ROOT / "deploy/haproxy"), "/usr/local/etc/haproxy")
+    with constant_load(url) as counts:
+        for number in range(1, 3):
+            stack.compose("kill", "-s", "SIGUSR2", "haproxy")
+            until(
+                lambda number=number: engine._run(["docker", "logs", haproxy]).stderr.count("Former worker") == number
+            )
+            # A process that has stopped checks no replicas. So the new one must know one before the next reload.
+            seen = counts.total()
+            until(lambda seen=seen: counts.total() > seen + 100)
+    assert outcomes(counts) == {200}
+    assert engine.inspect(haproxy)["RestartCount"] == 0
 
 
 def test_death_of_a_replica_loses_no_request(stack, url, engine):
@@ -234,7 +205,7 @@ def test_broken_bundle_is_rejected_while_the_old_version_serves(stack, url):
 def test_pipeline_publishes_a_model_that_is_served(stack, url, engine):
     with constant_load(url) as counts:
         stack.compose("up", "--detach", "--no-build", "train", "export")
-        export = stack.compose("ps", "-q", "export")
+        export = stack.compose("ps", "--all", "-q", "export")
         until(lambda: engine.inspect(export)["State"]["Status"] == "exited")
         log = engine.docker("logs", export)
         assert engine.inspect(export)["State"]["ExitCode"] == 0, log
@@ -245,6 +216,12 @@ def test_pipeline_publishes_a_model_that_is_served(stack, url, engine):
     assert all(loaded in stack.metrics(replica) for replica in stack.replicas())
     manifest = httpx.get(f"{url}/v2/models/mnist/versions/{version}").json()
     assert manifest["name"] == "mnist"
+
+    with constant_load(url) as counts:
+        rollback = ("mnist-export", "--rollback", "--repository", "/models")
+        assert "Newest      /models/mnist/1" in stack.compose("run", "--rm", "--no-deps", "export", *rollback)
+        until(lambda: counts["version", "1"])
+    assert outcomes(counts) == {200}
 
 
 def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(stack, url, engine):
@@ -270,12 +247,30 @@ def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(
     assert names
     for name in names:
         assert query(name), name
-    assert "MnistDown" not in firing()
+    assert not {"MnistDown", "MnistRestarts", "MnistEdgeErrors"} & firing()
+
+    # A replica that dies again and again, and is soon back each time.
+    victim = stack.replicas()[0]
+    address = next(iter(engine.inspect(victim)["NetworkSettings"]["Networks"].values()))["IPAddress"]
+
+    def started() -> list[str]:
+        series = query(f'process_start_time_seconds{{instance="{address}:8000"}}')
+        return [each["value"][1] for each in series]
+
+    for _ in range(3):
+        before = until(started)
+        os.kill(engine.inspect(victim)["State"]["Pid"], signal.SIGKILL)
+        until(lambda before=before: started() not in ([], before))
+    until(lambda: "MnistRestarts" in firing())
+
     replicas = stack.replicas()
     stack.compose("stop", "serving")
     assert [engine.inspect(replica)["State"]["ExitCode"] for replica in replicas] == [0] * REPLICAS
     nobody = httpx.post(f"{url}/predict", content=SEVEN, headers={"content-type": "image/png"}, timeout=30)
     assert nobody.status_code == nobody.json()["status"] == 503
-    until(lambda: "MnistDown" in firing())
+    assert nobody.headers["x-request-id"]
+    with ThreadPoolExecutor(30) as pool:
+        assert {503} == {each.status_code for each in pool.map(lambda _: httpx.get(f"{url}/v2", timeout=30), range(30))}
+    until(lambda: {"MnistDown", "MnistEdgeErrors"} <= firing())
     stack.compose("start", "serving")
     until(lambda: "MnistDown" not in firing())

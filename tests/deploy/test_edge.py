@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from serving.api.page import read_files
-from tests.support import ROOT, application, missing, until
+from tests.support import ROOT, application, missing, service, until
 
 # The routes that the load balancer closes.
 CLOSED = ["/metrics", "/v2/repository/models/mnist/load", "/v2/repository/models/mnist/unload"]
@@ -65,8 +65,8 @@ class Edge:
 
 
 @contextlib.contextmanager
-def edge(replicas: int, folder: Path) -> Iterator[Edge]:
-    """Run HAProxy with this number of replicas, when all of them are ready."""
+def edge(replicas: int, folder: Path, *others: int, **settings: str) -> Iterator[Edge]:
+    """Run HAProxy with this number of replicas and with servers at other ports, when all of them are ready."""
     haproxy = shutil.which("haproxy") or missing("haproxy (Debian: haproxy)")
     with contextlib.ExitStack() as stack:
         processes = []
@@ -74,13 +74,13 @@ def edge(replicas: int, folder: Path) -> Iterator[Edge]:
             line = [sys.executable, str(Path(__file__).with_name("replica.py"))]
             processes.append(stack.enter_context(subprocess.Popen(line, stdout=subprocess.PIPE, text=True)))
             stack.callback(processes[-1].kill)
-        ports = [int(process.stdout.readline()) for process in processes]
+        ports = [*(int(process.stdout.readline()) for process in processes), *others]
         public, monitoring = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
         file = folder / "haproxy.cfg"
         file.write_text(configuration(ports, public, monitoring))
         line = [haproxy, "-db", "-f", str(file)]
         inherited = [public.fileno(), monitoring.fileno()]
-        environment = os.environ | {"MNIST_MAX_BODY": "8000000"}
+        environment = os.environ | {"MNIST_MAX_BODY": "8000000", "MNIST_MAX_CLIENT_CONNECTIONS": "20", **settings}
         log = stack.enter_context((folder / "log").open("w"))
         process = subprocess.Popen(line, stdout=log, stderr=log, pass_fds=inherited, env=environment)
         stack.callback(process.wait)
@@ -88,7 +88,7 @@ def edge(replicas: int, folder: Path) -> Iterator[Edge]:
         metrics = "http://{}:{}/metrics".format(*monitoring.getsockname())
         up = re.compile(r'haproxy_server_status\{proxy="replicas",server="\w+",state="UP"\} 1')
         try:
-            until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == replicas)
+            until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == len(ports))
             assert process.poll() is None
             yield Edge(public.getsockname(), processes)
         finally:
@@ -220,6 +220,70 @@ def test_change_of_protocol_is_ignored_and_the_body_stays_a_body(shared, protoco
 def test_body_over_the_limit_gets_a_problem(shared):
     status, response = shared.send(request("/predict", method="POST", headers="Content-Length: 8000001\r\n"))
     assert status == 413
+    assert is_problem(status, response)
+
+
+# Identity.
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (request("/metrics"), 403),
+        (request("/nowhere"), 404),
+        (request("/predict", method="POST", headers="Content-Length: 8000001\r\n"), 413),
+        (request("/predict", method="POST", headers="Content-Length: 5\r\n") + b"close", 502),
+    ],
+)
+def test_every_error_is_a_problem_with_a_request_id(shared, sent, status):
+    found, response = shared.send(sent)
+    assert found == status
+    assert is_problem(status, response)
+    assert re.search(r"\r\nx-request-id: [0-9a-f-]{36}\r\n", response)
+
+
+def test_replica_response_and_log_have_the_id_of_the_client(tmp_path):
+    headers = {"x-request-id": "from-client:1"}
+    with edge(1, tmp_path, MNIST_ACCESS_LOG="on") as lb:
+        response = httpx.post(f"{lb.url}/predict?key=secret", headers=headers, content="good")
+        assert response.headers["x-request-id"] == response.json()["headers"]["x-request-id"] == "from-client:1"
+        other = httpx.get(f'{lb.url}/"quoted"', headers={"x-request-id": 'no "id"'})
+        assert len(other.headers["x-request-id"]) == 36
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+    first = lines[0]
+    assert (first["client"], first["request_id"]) == ("127.0.0.1", "from-client:1")
+    assert (first["method"], first["path"], first["status"]) == ("POST", "/predict", 200)
+    assert first["replica"].startswith("replica")
+    assert (lines[1]["status"], lines[1]["request_id"]) == (404, other.headers["x-request-id"])
+
+
+# Limits of a client.
+
+
+def test_one_address_cannot_take_all_connections(shared):
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_connection(shared.address, timeout=30))
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as another:
+            assert another.get(f"{shared.url}/predict").status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{shared.url}/predict")
+    until(lambda: responds(f"{shared.url}/predict"))
+
+
+def responds(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url).status_code == 200
+    return False
+
+
+def test_upload_that_is_larger_than_the_buffer_and_too_slow_gets_408(tmp_path):
+    """HAProxy passes it on before it is complete, so the service must say why it ends the connection."""
+    with service("--request-timeout", 1) as (url, _), edge(0, tmp_path, int(url.rpartition(":")[2])) as lb:
+        head = request("/predict", method="POST", headers="Content-Length: 500000\r\n").replace(b"digits", b"localhost")
+        status, response = lb.send(head + bytes(200_000))
+    assert status == 408
     assert is_problem(status, response)
 
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+import export.publish
 from export.equivalence import (
     ContractError,
     LabelsError,
@@ -21,6 +22,7 @@ from export.equivalence import (
     check_torchscript,
     count_correct,
 )
+from export.gate import AlreadyPublishedError
 from export.graph import ServingGraph
 from export.onnx import export_onnx
 from export.publish import publish
@@ -77,15 +79,14 @@ def test_command_publishes_and_prints_the_certificate(trained, tmp_path, run):
         described = bundle.describe(models / "mnist" / "1" / name)
         assert f"{described.bytes}  {described.sha256}" in done.stdout
         assert len(content) == described.bytes
-    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1"]
+    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1", "config.pbtxt"]
 
     again = run("mnist-export", trained, "--repository", models)
     assert again.returncode == 0
-    assert repository.versions(models, "mnist") == [1, 2]
-    first, second = (models / "mnist" / version / "model.onnx" for version in "12")
-    assert first.read_bytes() == second.read_bytes()
+    assert f"Already published   {models / 'mnist' / '1'} was made from the same run" in again.stdout
+    assert repository.versions(models, "mnist") == [1]
 
-    verified = run("mnist-export", "--verify", models / "mnist" / "2")
+    verified = run("mnist-export", "--verify", models / "mnist" / "1")
     assert verified.returncode == 0, verified.stderr
     assert "matches its manifest" in verified.stdout
 
@@ -128,9 +129,24 @@ def test_same_weights_give_the_same_bytes(tmp_path, model):
 
 def test_exports_at_the_same_time_get_different_versions(trained, tmp_path, run):
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: run("mnist-export", trained, "--repository", tmp_path), range(2)))
-    assert [process.returncode for process in done] == [0, 0]
+        done = list(
+            pool.map(lambda each: run("mnist-export", trained, "--repository", tmp_path, *each), [[], ["--int8"]])
+        )
+    assert [process.returncode for process in done] == [0, 0], done
     assert [repository.load(tmp_path, "mnist", version).version for version in (1, 2)] == ["1", "2"]
+
+
+def test_equal_exports_at_the_same_time_publish_one_version(trained, published, tmp_path, monkeypatch):
+    build = export.publish._build
+
+    def build_while_another_publishes(*arguments):
+        shutil.copytree(published.folder, tmp_path / "mnist" / "1")
+        return build(*arguments)
+
+    monkeypatch.setattr(export.publish, "_build", build_while_another_publishes)
+    with pytest.raises(AlreadyPublishedError, match="mnist/1 was made from the same run"):
+        publish(Run.read(trained), tmp_path)
+    assert [path.name for path in (tmp_path / "mnist").iterdir()] == ["1"]
 
 
 # Exports that are wrong on purpose. The check meant for each one has to catch it.

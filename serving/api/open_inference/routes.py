@@ -35,6 +35,7 @@ EXTENSIONS = [
 PLATFORM = "onnx_onnxv1"
 
 MODEL_ERRORS = documented(404, 503, form=ProtocolError)
+STATISTICS_ERRORS = documented(401, 404, 503, form=ProtocolError)
 ADMIN_ERRORS = documented(401, 403, 404, 503, form=ProtocolError)
 LOAD_ERRORS = documented(400, 401, 403, 404, 413, 503, form=ProtocolError)
 
@@ -124,11 +125,13 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
     operation_id=lambda _, __, components: "statistics" + str(len(components)),
     summary="Number and duration of inferences by model version",
     tags=["metadata"],
-    responses=MODEL_ERRORS,
+    responses=STATISTICS_ERRORS,
 )
 async def statistics(request: AnyRequest) -> dict[str, Any]:
     """Return the statistics of all models, of one model, or of one version: sums of all workers since the start."""
-    service = context_of(request).service
+    context = context_of(request)
+    service = context.service
+    service.keys.check_prediction(context)
     name, version = request.path_params.get("name"), request.path_params.get("version")
     if name is not None:
         service.repository.get(name, version)  # Raises the error if there is no such model.
@@ -164,10 +167,12 @@ def _tensor_configuration(tensor: Tensor) -> dict[str, Any]:
     operation_id="repositoryIndex",
     summary="List every version in the repository",
     tags=["repository"],
-    responses=documented(400, 413, form=ProtocolError),
+    responses=documented(400, 401, 413, form=ProtocolError),
 )
 async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     """Return the state of every version at the last scan, and the reason why a version is not ready."""
+    context = context_of(request)
+    context.service.keys.check_prediction(context)
     body = await request.body()
     try:
         only_ready = msgspec.json.decode(body, type=IndexRequest).ready if body.strip() else False
@@ -175,7 +180,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
         raise InputError(f'the body must be empty, {{}} or {{"ready": true}}: {error}') from error
     return [
         IndexEntry(entry.name, entry.version, entry.state, entry.reason)
-        for entry in context_of(request).service.repository.index()
+        for entry in context.service.repository.index()
         if entry.state == "READY" or not only_ready
     ]
 

@@ -61,7 +61,12 @@ def test_prediction_key_is_needed_to_predict_and_for_nothing_else(tmp_path):
         assert "API key" in infer.json()["error"]
         assert client.post("/v2/models/mnist/infer", content=INFER, headers=bearer("one")).status_code == 200
         assert unload(client, **bearer("one")) == 403
-        for path in ("/v2/health/ready", "/v2", "/", "/metrics", "/schema"):
+        for path in ("/v2/models/stats", "/v2/models/mnist/stats", "/v2/models/mnist/versions/1/stats"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers=bearer("one")).status_code == 200
+        assert client.post("/v2/repository/index").status_code == 401
+        assert client.post("/v2/repository/index", headers=bearer("one")).json()[0]["state"] == "READY"
+        for path in ("/v2/health/ready", "/v2", "/v2/models/mnist", "/", "/metrics", "/schema"):
             assert client.get(path).status_code == 200
 
 

@@ -124,11 +124,13 @@ def test_error_of_the_disk_is_logged_once_and_counted(models, monkeypatch, caplo
         assert "mnist_repository_errors_total 3.0" in client.get("/metrics").text
 
 
-def test_version_that_could_not_be_read_for_a_moment_is_tried_again(models, repository, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EREMOTEIO, errno.ENOENT])
+def test_version_that_could_not_be_read_for_a_moment_is_tried_again(models, repository, monkeypatch, number):
+    """The files themselves stay the same, as when a server of files refuses a user for a moment."""
     publish(models, 2)
 
     def fail(path, limit):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "read", fail)

@@ -1,0 +1,124 @@
+"""The gate before a publication: the accuracy that a run must have, and whether it is published already."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.run import ExportError, Run
+from serving.errors import BundleError
+from serving.models import bundle
+from serving.models.bundle import Bundle, Manifest
+from serving.models.repository import versions
+
+SERVED = "served"
+
+
+class GateError(Exception):
+    """The run is not accurate enough to be published. The message gives the reason and the way out."""
+
+
+class AlreadyPublishedError(Exception):
+    """The newest version was made from the same run, with the same options and versions of packages."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(f"{bundle.folder} was made from the same run")
+        self.bundle = bundle
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The accuracy on the test set that a run must have."""
+
+    min_accuracy: float = 0.0
+    not_worse_than: str | None = None
+    """``served``, which is the newest version that can be verified, or the number of a version."""
+
+    def check(self, run: Run, repository: Path, name: str) -> None:
+        """Check that ``run`` may be published as the model ``name``.
+
+        A run is worse than a version if it has more errors than chance explains: over two standard errors of the
+        difference. Two trainings that differ in their seeds only are seldom further apart.
+
+        Raises:
+            GateError: it is not accurate enough, or it cannot be compared.
+            ExportError: there is no such version to compare with.
+        """
+        found = _test_result(run.record["calibration"]["result"], f"{run.folder / 'run.json'}")
+        accuracy = found["correct"] / found["images"]
+        if accuracy < self.min_accuracy:
+            raise GateError(
+                f"{run.folder} has a test accuracy of {accuracy:.2%}: must be at least {self.min_accuracy:.2%} "
+                f"(--min-accuracy). Train it longer, or lower the limit"
+            )
+        other = self._other(repository, name)
+        if other is None:
+            return
+        label = f"version {other.version} of {name}"
+        if other.training["dataset"]["name"] != run.record["dataset"]["name"]:
+            raise GateError(
+                f"{run.folder} was trained on {run.record['dataset']['name']}, but {label} on "
+                f"{other.training['dataset']['name']}: publish it under another --name, or leave --not-worse-than out"
+            )
+        before = _test_result(other.result, label)
+        known = before["correct"] / before["images"]
+        margin = 2 * math.sqrt(
+            accuracy * (1 - accuracy) / found["images"] + known * (1 - known) / before["images"],
+        )
+        if accuracy < known - margin:
+            raise GateError(
+                f"{run.folder} has a test accuracy of {accuracy:.2%}, and {label} has {known:.2%}: must be at least "
+                f"{known - margin:.2%} (--not-worse-than). Train a better network, or leave the option out"
+            )
+
+    def _other(self, repository: Path, name: str) -> Manifest | None:
+        """Return the manifest of the version to compare with; None if there is no version yet."""
+        if self.not_worse_than is None:
+            return None
+        if self.not_worse_than == SERVED:
+            return next((found.manifest for found in _newest_first(repository, name)), None)
+        try:
+            return bundle.read(repository / name / self.not_worse_than).manifest
+        except BundleError as error:
+            raise ExportError(f"--not-worse-than {self.not_worse_than}: {error}") from error
+
+
+def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: dict[str, str]) -> None:
+    """Check that the newest version was not made from the same run with the same options and ``versions``.
+
+    Raises:
+        AlreadyPublishedError: it was.
+    """
+    newest = next(_newest_first(repository, name), None)
+    if newest is None:
+        return
+    manifest = newest.manifest
+    is_same = (
+        manifest.training["model_sha256"] == run.record["model_sha256"]
+        and manifest.result == run.record["calibration"]["result"]
+        and (manifest.temperature, manifest.novelty.threshold)
+        == (run.calibration.temperature, run.calibration.threshold)
+        and (bundle.INT8 in manifest.files) == int8
+        and manifest.versions == versions
+    )
+    if is_same:
+        raise AlreadyPublishedError(newest)
+
+
+def _newest_first(repository: Path, name: str) -> Iterator[Bundle]:
+    """Yield the versions that match their manifests."""
+    for version in reversed(versions(repository, name)):
+        try:
+            yield bundle.read(repository / name / str(version))
+        except BundleError:
+            continue
+
+
+def _test_result(result: dict[str, Any], place: str) -> dict[str, Any]:
+    test = result.get("test")
+    if not test or not test.get("images"):
+        raise GateError(f"{place} has no test result, so it cannot be compared")
+    return dict(test)

@@ -1,0 +1,55 @@
+"""Take a published version out of service. Its folder stays in the repository under a hidden name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from serving.errors import BundleError
+from serving.models.repository import load, versions
+
+# Serving reads only folders whose names are numbers. Triton and KServe ignore this name too.
+RETIRED = ".retired-"
+
+
+def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
+    """Hide a version, so that a running service drops it. Return its new folder, and the version that is served then.
+
+    The service loads the other version before it drops this one, so no request is lost.
+
+    Raises:
+        BundleError: there is no such version, or no other version that can be verified would be left to serve.
+    """
+    known = versions(repository, name)
+    if version not in known:
+        choice = f"choose one of {', '.join(map(str, known))}" if known else "there is none"
+        raise BundleError(f"{repository / name} has no version {version}: {choice}")
+    left = [each for each in known if each != version]
+    if not left:
+        raise BundleError(f"version {version} is the only one of {repository / name}: publish another one first")
+    load(repository, name, left[-1])
+    target = repository / name / f"{RETIRED}{version}"
+    (repository / name / str(version)).rename(target)
+    return target, left[-1]
+
+
+def newest(repository: Path, name: str) -> int:
+    """Return the newest version.
+
+    Raises:
+        BundleError: there is none.
+    """
+    known = versions(repository, name)
+    if not known:
+        raise BundleError(f"{repository} holds no model {name!r}; publish one with mnist-export")
+    return known[-1]
+
+
+def next_version(repository: Path, name: str) -> int:
+    """Return the number of the next version. The number of a retired version is never used again."""
+    retired = [
+        int(match[1])
+        for path in (repository / name).glob(f"{RETIRED}*")
+        if (match := re.fullmatch(rf"{re.escape(RETIRED)}(\d+)", path.name))
+    ]
+    return max([*versions(repository, name), *retired], default=0) + 1

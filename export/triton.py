@@ -1,0 +1,40 @@
+"""The configuration with which Triton and KServe serve the model repository as mnist-serve does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from serving.models.bundle import ONNX, Tensor
+
+CONFIG = "config.pbtxt"
+TYPES = {"uint8": "UINT8", "float32": "FP32"}
+# As many versions as mnist-serve loads by default. If the newest cannot be loaded, the one before is served.
+VERSIONS = 3
+
+
+def configuration(name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> str:
+    """Return the content of ``config.pbtxt`` for a model.
+
+    The batch axis is part of every shape, and ``max_batch_size`` is 0. Otherwise Triton would give the novelty scores
+    of N images the shape [N, 1], because it allows no output without another axis.
+    """
+    return "\n".join(
+        [
+            "# Written by mnist-export, for Triton and KServe.",
+            f'name: "{name}"',
+            'backend: "onnxruntime"',
+            "max_batch_size: 0",
+            f'default_model_filename: "{ONNX}"',
+            f"version_policy {{ latest {{ num_versions: {VERSIONS} }} }}",
+            f"input [{_tensors(inputs)}\n]",
+            f"output [{_tensors(outputs)}\n]",
+            "",
+        ]
+    )
+
+
+def _tensors(tensors: Iterable[Tensor]) -> str:
+    return ",".join(
+        f'\n  {{ name: "{tensor.name}" data_type: TYPE_{TYPES[tensor.dtype]} dims: {list(tensor.shape)} }}'
+        for tensor in tensors
+    )

@@ -1,0 +1,169 @@
+"""What may be published, and how a version is taken back."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+import shutil
+
+import pytest
+
+from export.gate import AlreadyPublishedError, Gate, GateError, check_new
+from export.history import next_version, retire
+from export.run import ExportError, Run
+from serving.errors import BundleError
+from serving.models import bundle
+from serving.models.repository import Repository, versions
+from serving.settings import RELEASE
+from tests.support import PIXELS, application
+from training.networks import build
+from training.trust.calibrate import Calibration
+from training.trust.novelty import Novelty
+
+MANIFEST = bundle.read(RELEASE / "mnist" / "1").manifest
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Three versions of the packaged model."""
+    return repository_with(tmp_path / "models", 1, 2, 3)
+
+
+def repository_with(models, *numbers):
+    for number in numbers:
+        folder = shutil.copytree(RELEASE / "mnist" / "1", models / "mnist" / str(number))
+        manifest = json.loads((folder / bundle.MANIFEST).read_text()) | {"version": number}
+        (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    return models
+
+
+def run_with(correct, **record):
+    """A run with this number of correct test images."""
+    result = {"test": {"images": 10_000, "correct": correct, "accuracy": correct / 10_000}}
+    values = {
+        "dataset": {"name": "mnist"},
+        "calibration": {"result": result},
+        "model_sha256": "0" * 64,
+        "versions": {},
+        **record,
+    }
+    network = build("mlp")
+    return Run("runs/new", values, network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))  # type: ignore[arg-type]
+
+
+# The packaged model has 9,969 of 10,000 correct. By chance, 20 errors more or less are common.
+@pytest.mark.parametrize(("correct", "passes"), [(8_700, False), (9_940, False), (9_955, True), (9_999, True)])
+def test_run_that_is_worse_than_the_served_version_is_not_published(tmp_path, models, correct, passes):
+    run = dataclasses.replace(run_with(correct), folder=tmp_path / "run")
+    Gate().check(run, models, "mnist")
+    for other in "served", "2":
+        if passes:
+            Gate(not_worse_than=other).check(run, models, "mnist")
+        else:
+            with pytest.raises(
+                GateError, match=rf"accuracy of {correct / 10_000:.2%}, and version . of mnist has 99.69"
+            ):
+                Gate(not_worse_than=other).check(run, models, "mnist")
+
+
+def test_served_version_is_the_newest_that_can_be_verified(tmp_path, models):
+    run = dataclasses.replace(run_with(8_700), folder=tmp_path)
+    (models / "mnist" / "3" / bundle.ONNX).write_bytes(b"rubbish")
+    with pytest.raises(GateError, match="version 2 of mnist"):
+        Gate(not_worse_than="served").check(run, models, "mnist")
+    Gate(not_worse_than="served").check(run, models, "another-name")
+    Gate(not_worse_than="served").check(run, tmp_path / "no-repository", "mnist")
+    with pytest.raises(ExportError, match=r"--not-worse-than 9: .*is not a model bundle"):
+        Gate(not_worse_than="9").check(run, models, "mnist")
+
+
+def test_run_below_the_lowest_accuracy_is_not_published(tmp_path, models):
+    run = dataclasses.replace(run_with(8_700), folder=tmp_path)
+    Gate(min_accuracy=0.87).check(run, models, "mnist")
+    with pytest.raises(GateError, match=r"accuracy of 87.00%: must be at least 99.00% \(--min-accuracy\)"):
+        Gate(min_accuracy=0.99).check(run, models, "mnist")
+
+
+def test_runs_of_different_data_are_not_compared(tmp_path, models):
+    run = dataclasses.replace(run_with(9_999, dataset={"name": "fashion-mnist"}), folder=tmp_path)
+    with pytest.raises(GateError, match="trained on fashion-mnist, but version 3 of mnist on mnist"):
+        Gate(not_worse_than="served").check(run, models, "mnist")
+
+
+def test_equal_run_is_not_published_twice(models):
+    calibration = Calibration(MANIFEST.temperature, None, MANIFEST.novelty.threshold)  # type: ignore[arg-type]
+    record = {"model_sha256": MANIFEST.training["model_sha256"], "calibration": {"result": MANIFEST.result}}
+    run = dataclasses.replace(run_with(1, **record), calibration=calibration)
+    with pytest.raises(AlreadyPublishedError, match="mnist/3 was made from the same run"):
+        check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions)
+    # Another file, newer packages, another calibration, other weights, and a version before the newest are new.
+    check_new(run, models, "mnist", int8=True, versions=MANIFEST.versions)
+    check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions | {"onnx": "99"})
+    warmer = dataclasses.replace(run, calibration=dataclasses.replace(calibration, temperature=9.0))
+    check_new(warmer, models, "mnist", int8=False, versions=MANIFEST.versions)
+    other = dataclasses.replace(run, record=copy.deepcopy(run.record) | {"model_sha256": "f" * 64})
+    check_new(other, models, "mnist", int8=False, versions=MANIFEST.versions)
+    path = models / "mnist" / "3" / bundle.MANIFEST
+    path.write_text(path.read_text().replace(MANIFEST.training["model_sha256"], "f" * 64))
+    check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions)
+
+
+# Taking back.
+
+
+def test_rollback_serves_the_version_before_and_can_be_undone(models, run):
+    repository = Repository(models, 1)
+    repository.scan()
+    done = run("mnist-export", "--rollback", "--repository", models)
+    assert done.returncode == 0, done.stderr
+    assert "Retired     mnist version 3\n" in done.stdout
+    assert repository.get("mnist").version == "3"
+    assert {(change.kind, change.version) for change in repository.scan()} == {("loaded", "2"), ("dropped", "3")}
+    assert repository.get("mnist").version == "2"
+    assert next_version(models, "mnist") == 4
+    command, source, target = re.search(r"Undo +(\S+) (\S+) (\S+)", done.stdout).groups()
+    assert command == "mv"
+    shutil.move(source, target)
+    repository.scan()
+    assert repository.get("mnist").version == "3"
+
+
+def test_service_answers_every_request_during_a_rollback(models):
+    with application(repository=models, poll=0.0, versions=1) as client:
+        for expected in "3", "2", "1":
+            client.app.state.service.scan()
+            response = client.post("/predict", content=bytes(784), headers=PIXELS)
+            assert response.json()["model"]["version"] == expected
+            if expected != "1":
+                retire(models, "mnist", int(expected))
+                assert client.post("/predict", content=bytes(784), headers=PIXELS).status_code == 200
+
+
+def test_retired_version_is_hidden_and_its_number_is_not_used_again(models):
+    folder, served = retire(models, "mnist", 2)
+    assert (folder.name, served) == (".retired-2", 3)
+    assert versions(models, "mnist") == [1, 3]
+    retire(models, "mnist", 3)
+    assert next_version(models, "mnist") == 4
+
+
+def test_version_that_cannot_be_retired_stays(models, tmp_path, run):
+    with pytest.raises(BundleError, match="has no version 9: choose one of 1, 2, 3"):
+        retire(models, "mnist", 9)
+    (models / "mnist" / "2" / bundle.ONNX).write_bytes(b"rubbish")
+    with pytest.raises(BundleError, match=r"mnist/2/model.onnx"):
+        retire(models, "mnist", 3)
+    assert versions(models, "mnist") == [1, 2, 3]
+    only = repository_with(tmp_path / "only", 1)
+    done = run("mnist-export", "--retire", 1, "--repository", only)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "version 1 is the only one" in done.stderr
+    for wrong in (
+        ["--retire", 1, "--rollback"],
+        ["--retire", 0],
+        ["runs/cnn", "--not-worse-than", "best"],
+        ["--rollback", "x"],
+    ):
+        assert run("mnist-export", *wrong, "--repository", models).returncode == 2

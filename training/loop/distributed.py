@@ -6,14 +6,18 @@ torchrun starts the processes and sets their ranks. Without torchrun the functio
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
+
+from training.command import SIGNALS, is_first_of_machine, is_one_of_several, is_speaker
 
 
 @contextmanager
@@ -23,19 +27,40 @@ def processes(device: str) -> Iterator[str]:
     Yields:
         the device of this process. With ``cuda``, each process takes the GPU of its local rank.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not is_one_of_several():
         yield device
         return
+    if not is_speaker():
+        # A process that waits for the others in torch would not notice a signal. So the system ends it. The first
+        # process then gets an error where it waits, and says that the run was stopped.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    yield device
+    # After an error the other processes may be gone, and this call would wait for them.
+    dist.destroy_process_group()
+
+
+@contextmanager
+def first_of_machine_first() -> Iterator[None]:
+    """Run the block in the first process of each machine, and then in the others, which print nothing.
+
+    Use it for a download: the others find the files in the cache.
+    """
+    if count() == 1:
+        yield
+    elif is_first_of_machine():
+        yield
+        dist.barrier()
+    else:
+        dist.barrier()
+        with Path(os.devnull).open("w") as nothing, redirect_stderr(nothing):
+            yield
 
 
 def count() -> int:

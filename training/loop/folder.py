@@ -53,6 +53,7 @@ def check_writable(output: Path) -> None:
         # Rights do not tell all: a disk may be full or mounted for reading only.
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else error
         raise TrainingError(f"--output {output}: cannot be written: {reason}; name another --output.") from error

@@ -131,6 +131,21 @@ def test_killed_processes_resume_with_the_same_weights(runs, tmp_path):
     assert largest_difference(folder / "two", output) == 0
 
 
+def test_ctrl_c_ends_all_processes_and_one_of_them_speaks(tmp_path):
+    flags = ["--model", "mlp", "--epochs", "100000", "--output", tmp_path / "run"]
+    process = train(*flags, by=TWO, start_new_session=True)
+    while not (tmp_path / "run" / "last.pt").exists() and process.poll() is None:
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    # torchrun would kill processes that hang after 30 seconds.
+    out, err = process.communicate(timeout=25)
+    assert process.returncode not in (0, None)
+    assert err.count("Stopped.") == 1, err
+    assert f"The last checkpoint is in {tmp_path / 'run'}. Continue with: mnist-train " in err
+    assert out.count("mlp: 22,270 parameters") == 1
+    assert err.count("loaded from") == 1
+
+
 def test_processes_with_different_run_folders_are_rejected(tmp_path):
     script = 'exec "$0" "$@" --output "$FOLDER/$RANK"'
     by = [*TWO, "bash", "-c", script]

@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
 def test_two_processes_end_with_the_weights_of_a_single_process(runs):
     folder, _ = runs
     # The sums have another order, so that each step may differ in the last digits of a float.
-    assert largest_difference(folder / "one", folder / "two") < 2e-4
+    assert largest_difference(folder / "one", folder / "two") < 2e-3
     a, b = (torch.load(folder / name / "last.pt", weights_only=True) for name in ("one", "two"))
     assert a["step"] == b["step"]
     assert a["random"].equal(b["random"])

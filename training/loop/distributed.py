@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from training.command import SIGNALS, is_first_of_machine, is_one_of_several, is_speaker
@@ -104,7 +103,27 @@ def parallel(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             # Only the class of the module changes, so the weights and the state_dict stay as they are.
             module.__class__ = SharedBatchNorm2d
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    return DistributedDataParallel(network, forward_sync_buffers=False)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes. Its gradient is the sum of the gradients of all."""
+
+    @staticmethod
+    def forward(_: object, tensor: Tensor) -> Tensor:
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_: object, *gradients: Tensor) -> Tensor:
+        [gradient] = gradients
+        return _Sum.forward(_, gradient)
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    return summed
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -117,9 +136,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         number = torch.tensor(input.numel() / self.num_features, device=input.device)
         dist.all_reduce(number)
         axes = (0, 2, 3)
-        mean = all_reduce(input.sum(axes)) / number
+        mean = _sum(input.sum(axes)) / number
         centred = input - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(axes)) / number
+        variance = _sum(centred.square().sum(axes)) / number
         with torch.no_grad():
             # The running statistics for evaluation, as nn.BatchNorm2d computes them.
             assert self.running_mean is not None and self.running_var is not None  # noqa: S101, PT018

@@ -20,7 +20,7 @@ TWO = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
 def train(*flags, by=(), **options):
     command = [*by, BIN / "mnist-train", *FLAGS, *flags]
     # The work keeps a tenth of a core busy. More threads would only wait for each other.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::FutureWarning"}
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
     )
@@ -98,7 +98,7 @@ with distributed.processes("cpu"):
 def test_batch_norm_normalizes_over_the_batches_of_all_processes(tmp_path):
     saved = []
     for name, by in ("one", [sys.executable]), ("two", [*TWO, sys.executable]):
-        command = [*by, "-c", STEPS, tmp_path / name]
+        command = [*by, "-W", "error::FutureWarning", "-c", STEPS, tmp_path / name]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         losses = {float(line) for line in done.stdout.splitlines()}

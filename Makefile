@@ -12,9 +12,8 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/api/open_inference/test_clients.py
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
-QUICK_TESTS := tests/test_architecture.py tests/serving/inference tests/serving/models tests/serving/pictures \
-    tests/serving/telemetry tests/serving/api/test_app.py tests/serving/api/test_bodies.py \
-    tests/serving/api/test_forms.py tests/serving/api/test_predict.py tests/training/augment tests/training/data \
+QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \
+    tests/serving/api/test_app.py tests/serving/api/test_predict.py tests/training/augment tests/training/data \
     tests/training/test_checkpoint.py tests/training/test_command.py tests/training/test_config.py \
     tests/training/test_networks.py tests/training/loop/test_progress.py
 

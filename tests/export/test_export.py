@@ -473,6 +473,21 @@ def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digi
     assert repository.load(tmp_path, "mnist").precision != model.precision
 
 
+def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(copied):
+    """As that of an int8 file may, which rounds more."""
+    path = copied / bundle.GOLDEN
+    with np.load(path) as golden:
+        arrays = dict(golden)
+    second, first = arrays["logits"][0].argsort()[-2:]
+    gap = float(arrays["logits"][0, first] - arrays["logits"][0, second])
+    arrays["logits"][0, second] += gap + 0.001
+    np.savez(path, **arrays)
+    classifier = Classifier(copied / bundle.ONNX)
+    assert classifier.verify(path, gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
+    with pytest.raises(BundleError, match="does not reproduce its certified logits"):
+        classifier.verify(path, gap / 2)
+
+
 def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):
     export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
     with pytest.raises(LabelsError, match="fewer in 10,000"):

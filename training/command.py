@@ -36,18 +36,27 @@ class Command(click.Command):
         return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        _on_signals(_raise_stopped)
+        stops: list[Stopped] = []
+
+        def stop(number: int, _: FrameType | None) -> None:
+            stops.append(Stopped(number))
+            raise stops[-1]
+
+        _on_signals(stop)
         try:
             return super().invoke(context)
-        except KeyboardInterrupt as stop:
-            if is_speaker():
-                click.echo("\nStopped.", err=True)
-            leave(stop)
-        except click.ClickException as error:
+        except Exception as error:
+            # torch may turn the exception of a signal into one of its own.
+            if stops:
+                _say_stopped(stops[-1])
+            if not isinstance(error, click.ClickException):
+                raise
             # torchrun starts several processes with the same flags. One of them on each machine names the mistake.
             if is_first_of_machine():
                 raise
             sys.exit(error.exit_code)
+        except KeyboardInterrupt as error:
+            _say_stopped(error)
 
 
 class Folder(click.Path):
@@ -116,8 +125,10 @@ def _on_signals(handler: Any) -> dict[int, Any]:
         return {}
 
 
-def _raise_stopped(number: int, _: FrameType | None) -> None:
-    raise Stopped(number)
+def _say_stopped(stop: KeyboardInterrupt) -> None:
+    if is_speaker():
+        click.echo("\nStopped.", err=True)
+    leave(stop)
 
 
 def _end(number: int, _: FrameType | None) -> None:

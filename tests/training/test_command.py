@@ -40,13 +40,24 @@ main()
 """
 
 
+TORCH = RUNNING.replace(
+    "os.kill(os.getpid(), number)",
+    """
+    try:
+        os.kill(os.getpid(), number)
+    except BaseException:
+        raise RuntimeError("Failed to export the model")
+""",
+)
+
+
 def python(program, *arguments, **options):
     line = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, **options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("program", [IMPORTING, RUNNING])
+@pytest.mark.parametrize("program", [IMPORTING, RUNNING, TORCH])
 def test_signal_ends_the_command_with_one_line(program, number):
     # The children of a background job ignore Ctrl-C unless it is turned on again.
     reset = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -11,16 +11,23 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
     --ignore tests/serving/api/open_inference/test_clients.py
 
+# Tests without a browser, a container engine, other servers, or the training of networks.
+QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \
+    tests/serving/api/test_app.py tests/serving/api/test_predict.py tests/training/augment tests/training/data \
+    tests/training/test_checkpoint.py tests/training/test_command.py tests/training/test_config.py \
+    tests/training/test_networks.py tests/training/loop/test_progress.py
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test fuzz check check-lowest bench examples
+.PHONY: help setup run serve test test-quick fuzz check check-lowest bench examples
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 # The stamp file lets make skip the installation while pyproject.toml and constraints.txt have not changed.
 $(VENV)/.complete: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): about 3 minutes, 2.2 GB"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.complete  ## make the environment .venv with everything
@@ -38,15 +45,19 @@ run: $(MODELS)/.published  ## train on MNIST, export, and serve the model on htt
 	$(BIN)/mnist-serve --repository $(MODELS)
 
 $(SERVE_VENV)/.complete: pyproject.toml constraints.txt
+	@echo "installing into $(SERVE_VENV): about 1 minute, 250 MB"
 	$(PYTHON) -m venv $(SERVE_VENV)
-	$(SERVE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable .
+	$(SERVE_VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt --editable .
 	@touch $@
 
 serve: $(SERVE_VENV)/.complete  ## serve the packaged model, without installing torch
 	$(SERVE_VENV)/bin/mnist-serve
 
-test: setup  ## run the tests
+test: setup  ## run all tests, in 15 to 25 minutes on two cores
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+test-quick: setup  ## run the quick tests, in less than 2 minutes on two cores
+	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS) $(QUICK_TESTS)
 
 # A target ends with an error as soon as an input fails. tests/fuzz/__main__.py says what to do with the input.
 fuzz: setup  ## look for bytes that break a parser, with each target of tests/fuzz for a minute

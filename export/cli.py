@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import click
 
 from serving.models.bundle import Bundle
+from serving.settings import NAME_PATTERN, NAME_RULE
+from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
+from training.memory import is_memory_error
 from training.openmp import sleep_while_waiting
 
 EXAMPLES = """
@@ -20,11 +25,11 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("run", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.command(cls=Command, epilog=EXAMPLES)
+@click.argument("run", required=False, type=Folder())
 @click.option(
     "--repository",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(),
     default=Path("models"),
     show_default=True,
     help="Model repository to publish into. The bundle becomes the next version.",
@@ -32,7 +37,7 @@ Examples:
 @click.option("--name", help="Name of the model.  [default: the name of the data set]")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(),
     envvar="MNIST_DATA",
     show_envvar=True,
     help="Folder with the data set, as for mnist-train.",
@@ -44,9 +49,10 @@ Examples:
 )
 @click.option(
     "--verify",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(),
     metavar="BUNDLE",
-    help="Export nothing. Verify the published BUNDLE again: digests, tensors, golden images and test set.",
+    help="Export nothing. Verify the published BUNDLE again: digests, tensors, golden images, and every figure of the "
+    "manifest that can be computed.",
 )
 @click.option(
     "--min-accuracy",
@@ -93,11 +99,13 @@ def main(
         )
     if not_worse_than not in (None, "served") and not (not_worse_than or "").isdecimal():
         raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        raise click.UsageError(f"--name {name}: {NAME_RULE}")
     if rollback or retire is not None:
         take_back(repository, name or "mnist", retire)
         return
     sleep_while_waiting()
-    try:
+    with ending_at_once(), naming_what_is_missing("mnist-export"):
         from export.equivalence import EquivalenceError
         from export.gate import AlreadyPublishedError, Gate, GateError
         from export.publish import publish
@@ -106,33 +114,39 @@ def main(
         from serving.errors import BundleError
         from training.checkpoint import CheckpointError
         from training.data.sources import DataError
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"mnist-export needs {error.name}, which is not installed: pip install 'mnist-service[export]'"
-        ) from error
     try:
         if verify is not None:
             bundle = verify_bundle(verify, data)
-            click.echo(
+            print_output(
                 f"{certificate(bundle)}\n\n{verify} matches its manifest and gives the certified results here too."
             )
             return
         assert run is not None  # noqa: S101 (checked above)
-        bundle = publish(Run.read(run), repository, name, data, int8=int8, gate=Gate(min_accuracy, not_worse_than))
+        gate = Gate(min_accuracy, not_worse_than)
+        bundle = publish(
+            Run.read(run), repository, name, data, int8=int8, gate=gate, tell=lambda text: click.echo(text, err=True)
+        )
     except AlreadyPublishedError as error:
-        click.echo(f"{certificate(error.bundle)}\n\nAlready published   {error}. Nothing was changed.")
+        print_output(f"{certificate(error.bundle)}\n\nAlready published   {error}. Nothing was changed.")
         return
     except GateError as error:
         raise click.ClickException(f"not published: {error}") from error
     except EquivalenceError as error:
         raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
-    except (BundleError, CheckpointError, DataError, ExportError, OSError) as error:
+    except (BundleError, CheckpointError, DataError, ExportError) as error:
         raise click.ClickException(str(error)) from error
-    model = "" if bundle.manifest.name == "mnist" else f" --model {bundle.manifest.name}"
-    click.echo(
+    except OSError as error:
+        where = error.filename or repository
+        raise click.ClickException(f"not published: {where}: {error.strerror or error}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        raise click.ClickException(f"not published: not enough memory: {str(error).splitlines()[0]:.200}") from error
+    model = [] if bundle.manifest.name == "mnist" else ["--model", bundle.manifest.name]
+    print_output(
         f"{certificate(bundle)}\n\n"
         f"Published   {bundle.folder}\n"
-        f"Next        mnist-serve --repository {repository}{model}"
+        f"Next        {shlex.join(['mnist-serve', '--repository', str(repository), *model])}"
     )
 
 

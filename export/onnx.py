@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from export.graph import ServingGraph
+from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
 
 # The opset is stated here, because torch changes its default from version to version.
 OPSET = 20
 
 
-def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str]) -> None:
-    """Write ``graph`` to ``path`` with the names of its classes. The same weights give the same bytes."""
+def export_onnx(
+    graph: ServingGraph, path: Path, labels: Sequence[str], facts: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Write ``graph`` to ``path`` with the names of its classes. The same weights give the same bytes.
+
+    Args:
+        facts: more that the file says about itself, by name.
+    """
     # With a batch of one, the exporter could take the batch size for a constant.
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     with warnings.catch_warnings():
@@ -38,5 +46,6 @@ def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str]) -> None:
     # The nodes hold stack traces, which show file paths of the machine that made them.
     ClearMetadataAndDocStringPass()(program.model)
     program.model.metadata_props["labels"] = "\n".join(labels)
-    program.save(path, external_data=False)
+    program.model.metadata_props.update({name: str(value) for name, value in facts.items()})
+    write_atomically(path, program.model_proto.SerializeToString())
     onnx.checker.check_model(path, full_check=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
-import shutil
-import tempfile
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from export.graph import ServingGraph
 from export.history import next_version
 from export.onnx import OPSET, export_onnx
 from export.quantize import export_int8, microseconds_per_image
-from export.run import Run
+from export.run import ExportError, Run
+from export.staging import staging_folder
 from export.torchscript import export_torchscript
-from serving.models import bundle
+from serving.models import bundle, disk
 from serving.models.bundle import Bundle, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
+from serving.settings import NAME_RULE
 from training import checkpoint
 from training.data.digits import Splits, load
 from training.networks import parameter_count
@@ -41,6 +43,7 @@ def publish(
     *,
     int8: bool = False,
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
@@ -51,28 +54,31 @@ def publish(
         data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
         gate: the accuracy that the run must have.
+        tell: called with a line of text before each step that takes seconds.
 
     Raises:
         GateError: the run is not accurate enough.
         AlreadyPublishedError: the newest version was made from the same run.
+        ExportError: the name is no name of a model, or there is no higher version number.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
         OSError: a file could not be written.
     """
     name = name or run.record["dataset"]["name"]
+    if not disk.NAME.fullmatch(name):
+        raise ExportError(f"{name!r} is no name of a model: it {NAME_RULE}")
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run))
     splits = load(run.record["dataset"]["name"], folder=data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
-    # The staging folder is on the same file system as the final one, so a single rename publishes it.
-    # Its name is not a version number, so no server reads it.
-    staging = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
-    try:
-        manifest = _build(staging, run, splits, name, int8)
+    with staging_folder(models) as staging:
+        manifest = _build(staging, run, splits, name, int8, tell)
         while True:
             version = next_version(repository, name)
+            if version > disk.MAX_VERSION:
+                raise ExportError(f"{models} has version {version - 1}, the highest that is possible; remove it")
             # Another export of the same run may have been faster.
             check_new(run, repository, name, int8=int8, versions=manifest.versions)
             manifest = msgspec.structs.replace(manifest, version=version)
@@ -80,7 +86,6 @@ def publish(
             checkpoint.write_atomically(staging / bundle.MANIFEST, text + b"\n")
             # Load and run the bundle as the service will, before anybody can see it.
             load_folder(staging)
-            staging.chmod(0o755)
             # A user may have changed the file, for example the number of instances.
             if not (models / triton.CONFIG).exists():
                 config = triton.configuration(name, manifest.inputs, manifest.outputs)
@@ -94,17 +99,19 @@ def publish(
                     raise
                 continue
             return bundle.read(models / str(version))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Manifest:
+def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: Callable[[str], None]) -> Manifest:
     """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])
+    # The manifest repeats these numbers. They stand in the file too, whose digest is known.
+    facts = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
+    tell("writing TorchScript and ONNX")
     export_torchscript(graph, folder / bundle.TORCHSCRIPT)
-    export_onnx(graph, folder / bundle.ONNX, labels)
+    export_onnx(graph, folder / bundle.ONNX, labels, facts)
+    tell(f"comparing both with the network on {len(images):,} test images")
     equivalence = {
         "onnx": check_onnx(folder / bundle.ONNX, graph, images, labels),
         "torchscript": check_torchscript(folder / bundle.TORCHSCRIPT, graph, images, labels),
@@ -113,6 +120,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
     speed: dict[str, Any] = {}
     if int8:
         files.insert(1, bundle.INT8)
+        tell("quantizing to int8, and comparing that with the network")
         export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
         equivalence["int8"] = check_int8(folder / bundle.INT8, graph, images, truth, labels)
         classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
@@ -124,7 +132,9 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool) -> Man
     false_rejections = {"validation": FALSE_REJECTIONS}
     false_rejections["test"] = float((expected.novelty > run.calibration.threshold).mean())
     golden = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(len(labels))])
-    np.savez(folder / bundle.GOLDEN, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
+    checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
     return Manifest(
         format=bundle.FORMAT,
         name=name,

@@ -16,6 +16,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from serving.contract import Images
 from serving.models.classifier import Classifier
+from training.checkpoint import write_atomically
 
 # The ranges of the activations are taken from this many training images.
 RANGE_IMAGES = 1024
@@ -46,7 +47,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
         images: training images, uint8 ``[N, 28, 28]``; the quantizer takes the ranges of the activations from them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
         root = logging.getLogger()
         level = root.level
         # Hide the advice to prepare the model first, because quant_pre_process does that.
@@ -56,7 +57,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
             model = onnx.load(prepared)
             quantize_static(
                 str(prepared),
-                str(path),
+                str(quantized),
                 ImageReader(images[:RANGE_IMAGES]),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
@@ -68,6 +69,7 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
             )
         finally:
             root.setLevel(level)
+        write_atomically(path, quantized.read_bytes())
     onnx.checker.check_model(path, full_check=True)
 
 

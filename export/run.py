@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from export.records import RunRecord
 from training import checkpoint
+from training.data.datasets import DATASETS
 from training.networks import Network, build
 from training.trust.calibrate import Calibration
 
@@ -34,28 +39,35 @@ class Run:
         Raises:
             ExportError: the run is not finished, or a file does not match its digest in ``run.json``.
         """
+        path = folder / "run.json"
         try:
-            record = json.loads((folder / "run.json").read_text())
-            weights = (folder / "model.pt").read_bytes()
-        except FileNotFoundError as error:
-            raise ExportError(
-                f"{folder}: not a finished run, {Path(str(error.filename)).name} is missing. "
-                f"Finish it with its mnist-train command and --resume, or name another run folder"
-            ) from error
-        except ValueError as error:
-            raise ExportError(f"{folder / 'run.json'}: not valid JSON: {error}") from error
-        if hashlib.sha256(weights).hexdigest() != record.get("model_sha256"):
-            raise ExportError(f"{folder / 'model.pt'}: changed after training, its SHA-256 differs from run.json")
-        network = build(record["config"]["model"])
-        network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
-        return cls(folder, record, network, _calibration(folder, record))
+            record = json.loads(_read(folder, "run.json"))
+            known = msgspec.convert(record, RunRecord)
+            network = build(known.config.model)
+        except (ValueError, RecursionError) as error:  # ConfigError and msgspec's errors are ValueErrors too.
+            raise ExportError(f"{path}: not the record of a run: {error}") from error
+        if known.dataset.name not in DATASETS:
+            raise ExportError(f"{path}: there is no data set {known.dataset.name!r}; train the run again")
+        for name, digest in (("model.pt", known.model_sha256), ("calibration.pt", known.calibration.sha256)):
+            if hashlib.sha256(_read(folder, name)).hexdigest() != digest:
+                raise ExportError(
+                    f"{folder / name}: changed after training, its SHA-256 differs from run.json; {_way_out(folder)}"
+                )
+        try:
+            network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
+            calibration = Calibration.of(checkpoint.load(folder / "calibration.pt"))
+        except (KeyError, RuntimeError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{folder}: its files do not belong to the network of run.json: {reason}") from error
+        return cls(folder, record, network, calibration)
 
 
-def _calibration(folder: Path, record: dict[str, Any]) -> Calibration:
+def _read(folder: Path, name: str) -> bytes:
     try:
-        content = (folder / "calibration.pt").read_bytes()
-    except FileNotFoundError as error:
-        raise ExportError(f"{folder}: calibration.pt is missing, but run.json names it. Train the run again") from error
-    if hashlib.sha256(content).hexdigest() != record["calibration"]["sha256"]:
-        raise ExportError(f"{folder / 'calibration.pt'}: changed after training, its SHA-256 differs from run.json")
-    return Calibration.of(checkpoint.load(folder / "calibration.pt"))
+        return (folder / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
+
+
+def _way_out(folder: Path) -> str:
+    return f"finish it with {shlex.join(['mnist-train', '--output', str(folder), '--resume'])}, or name another folder"

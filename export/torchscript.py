@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
 
 
@@ -17,8 +19,11 @@ def export_torchscript(graph: nn.Module, path: Path) -> None:
     """Trace ``graph``, freeze its weights into it, and write it to ``path``."""
     # With a batch of one, tracing could take the batch size for a constant.
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    buffer = io.BytesIO()
     with _deprecation_ignored():
-        torch.jit.save(torch.jit.freeze(torch.jit.trace(graph, (example,))), path)
+        torch.jit.save(torch.jit.freeze(torch.jit.trace(graph, (example,))), buffer)
+    # torch aborts the process when it cannot write a file, for example because the disk is full.
+    write_atomically(path, buffer.getvalue())
 
 
 def load_torchscript(path: Path) -> nn.Module:

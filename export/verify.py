@@ -1,21 +1,55 @@
-"""Verify a published bundle again, with the test set."""
+"""Verify a published bundle again: everything in its manifest that can be computed from its files and the data set.
+
+Not everything can: not the times, not the digest of the weights of the run, and not the settings that only training
+uses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from export.equivalence import Classify, count_correct, torch_classify
+import msgspec
+import onnx
+import torch
+
+from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
+from export.records import Results, Training
 from export.torchscript import load_torchscript
+from serving.contract import ModelOutput
 from serving.errors import BundleError
 from serving.models import bundle
-from serving.models.bundle import Bundle
+from serving.models.bundle import Bundle, Manifest
 from serving.models.classifier import Classifier
 from serving.models.model import load_folder
-from training.data.digits import load
+from training.config import ConfigError
+from training.data.datasets import DATASETS
+from training.data.digits import Digits, Splits, load
+from training.evaluate import Evaluation
+from training.networks import build, parameter_count
+
+# How far figures may differ from CPU to CPU: a mean loss, a calibration error, a share of rejected images.
+LOSS, CALIBRATION_ERROR, SHARE = 2e-5, 5e-4, 1e-3
+
+
+class Fact(NamedTuple):
+    """Something that a manifest says, and what was found."""
+
+    what: str
+    certified: Any
+    found: Any
+    tolerance: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        if not self.tolerance:
+            return bool(self.certified == self.found)
+        return bool(abs(self.certified - self.found) <= self.tolerance)
 
 
 def verify_bundle(folder: Path, data: Path | None = None) -> Bundle:
-    """Check a published bundle: digests, tensors, golden images and the certified test result. Return the bundle.
+    """Check a published bundle: digests, tensors, golden images, and what its manifest says. Return the bundle.
 
     Args:
         folder: the folder of one version.
@@ -25,19 +59,100 @@ def verify_bundle(folder: Path, data: Path | None = None) -> Bundle:
         BundleError: a check failed.
         DataError: the test images could not be found.
     """
-    model = load_folder(folder)
-    manifest = model.bundle.manifest
-    test = load(manifest.training["dataset"]["name"], folder=data).test
-    formats: dict[str, Classify] = {"onnx": Classifier(folder / bundle.ONNX).classify}
-    if bundle.INT8 in manifest.files:
-        formats["int8"] = Classifier(folder / bundle.INT8).classify
+    found = load_folder(folder).bundle
+    manifest = found.manifest
+    try:
+        training = msgspec.convert(manifest.training, Training)
+        results = msgspec.convert(manifest.result, Results)
+        network = build(training.config.model)
+    except (msgspec.ValidationError, ConfigError) as error:
+        raise BundleError(f"{folder / bundle.MANIFEST} is not a valid manifest: {error}") from error
+    if training.dataset.name not in DATASETS:
+        raise BundleError(f"{folder / bundle.MANIFEST}: there is no data set {training.dataset.name!r}")
+    config = training.config
+    splits = load(training.dataset.name, folder=data, validation=config.validation, subset=config.subset)
+    facts = [Fact("parameters", manifest.parameters, parameter_count(network))]
+    facts += [*_data_facts(manifest, training, splits), *_file_facts(folder, manifest)]
+    for fact in [*facts, *_result_facts(folder, manifest, results, splits)]:
+        if not fact.holds:
+            raise BundleError(f"{folder}: its manifest says {fact.what} {fact.certified}, but found {fact.found}")
+    return found
+
+
+def _data_facts(manifest: Manifest, training: Training, splits: Splits) -> Iterator[Fact]:
+    said = training.dataset
+    yield Fact("training.config.dataset", training.config.dataset, said.name)
+    yield Fact("labels", manifest.labels, splits.labels)
+    yield Fact("training.dataset.labels", said.labels, splits.labels)
+    yield Fact("training.dataset.digests", said.digests, splits.digests)
+    yield Fact("training.dataset.train_images", said.train_images, len(splits.train))
+    yield Fact("training.dataset.validation_images", said.validation_images, len(splits.validation))
+
+
+def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
+    """Yield what the ONNX files say about themselves. Files of version 0.1 have their labels only."""
+    for name in {bundle.ONNX, bundle.INT8} & manifest.files.keys():
+        model = onnx.load(folder / name)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        yield Fact(f"labels, for {name},", "\n".join(manifest.labels), metadata.get("labels"))
+        yield Fact("temperature", manifest.temperature, float(metadata.get("temperature", manifest.temperature)))
+        threshold = manifest.novelty.threshold
+        yield Fact("novelty.threshold", threshold, float(metadata.get("threshold", threshold)))
+        opsets = {entry.domain: str(entry.version) for entry in model.opset_import}
+        yield Fact("versions.opset", manifest.versions.get("opset"), opsets.get(""))
+
+
+def _result_facts(folder: Path, manifest: Manifest, results: Results, splits: Splits) -> Iterator[Fact]:
+    """Yield the figures on the test set and the validation set, computed by each file."""
+    formats: dict[str, tuple[str, Classify]] = {"onnx": (bundle.ONNX, Classifier(folder / bundle.ONNX).classify)}
     if bundle.TORCHSCRIPT in manifest.files:
-        formats["torchscript"] = torch_classify(load_torchscript(folder / bundle.TORCHSCRIPT))
-    for name, classify in formats.items():
-        correct = count_correct(classify, test.images.numpy(), test.labels.numpy())
-        certified = manifest.correct.get(bundle.INT8) if name == "int8" else manifest.result["test"]["correct"]
-        if correct != certified:
-            raise BundleError(
-                f"{folder}: the {name} file classifies {correct} test images correctly, its manifest says {certified}"
-            )
-    return model.bundle
+        loaded = load_torchscript(folder / bundle.TORCHSCRIPT)
+        formats["torchscript"] = (bundle.TORCHSCRIPT, torch_classify(loaded))
+    if bundle.INT8 in manifest.files:
+        formats["int8"] = (bundle.INT8, Classifier(folder / bundle.INT8).classify)
+    yield Fact("formats", set(manifest.equivalence), set(formats))
+    for name, (file, classify) in formats.items():
+        output = classify(splits.test.images.numpy())
+        correct = _evaluation(output, splits.test).correct
+        if name == "int8" or file in manifest.correct:
+            yield Fact(f"correct for {file}", manifest.correct.get(file), correct)
+        yield from _equivalence_facts(name, manifest, splits.test)
+        if name == "int8":
+            continue
+        yield from _summary_facts(f"result.test, for {file},", results.test, _evaluation(output, splits.test))
+        yield _rejection_fact("test", manifest, output)
+    if len(splits.validation):
+        output = formats["onnx"][1](splits.validation.images.numpy())
+        if results.validation is None:
+            yield Fact("result.validation", None, "a validation set")
+            return
+        yield from _summary_facts("result.validation", results.validation, _evaluation(output, splits.validation))
+        yield _rejection_fact("validation", manifest, output)
+
+
+def _equivalence_facts(name: str, manifest: Manifest, test: Digits) -> Iterator[Fact]:
+    said = manifest.equivalence[name]
+    compared = len(test) + sum(map(len, hard_cases(test.images.numpy())))
+    yield Fact(f"equivalence.{name}.images", said.images, compared)
+    if name == "int8":
+        yield Fact("equivalence.int8.tolerance", said.tolerance, 2 * said.logits_difference, 1e-9)
+        return
+    yield Fact(f"equivalence.{name}.labels_differing", said.labels_differing, 0)
+    yield Fact(f"equivalence.{name}.tolerance", said.tolerance, TOLERANCE)
+    for what in ("logits_difference", "probabilities_difference", "novelty_difference"):
+        yield Fact(f"equivalence.{name}.{what}", getattr(said, what), 0.0, TOLERANCE)
+
+
+def _summary_facts(what: str, said: Any, evaluation: Evaluation) -> Iterator[Fact]:
+    tolerances = {"loss": LOSS, "accuracy": 1e-9, "calibration_error": CALIBRATION_ERROR}
+    for name, value in evaluation.summary().items():
+        yield Fact(f"{what} {name}", getattr(said, name), value, tolerances.get(name, 0.0))
+
+
+def _rejection_fact(part: str, manifest: Manifest, output: ModelOutput) -> Fact:
+    share = float((output.novelty > manifest.novelty.threshold).mean())
+    return Fact(f"novelty.false_rejections.{part}", manifest.novelty.false_rejections.get(part, -1.0), share, SHARE)
+
+
+def _evaluation(output: ModelOutput, digits: Digits) -> Evaluation:
+    return Evaluation(torch.from_numpy(output.logits), digits.labels)

@@ -23,6 +23,10 @@ log = logging.getLogger("serving")
 RELEASE = Path(__file__).parent / "release"
 """The packaged model repository."""
 
+# Only characters that mean nothing special in a path or a URL. A leading dot marks an unfinished export.
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+NAME_RULE = "must have 1 to 128 letters, digits, dots, hyphens or underscores, and begin with a letter or a digit"
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 
@@ -120,6 +124,7 @@ class Settings:
         self._check("poll", 0 <= self.poll < math.inf, "must be at least 0 and finite; 0 means no scans")
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
+        self._check("model", re.fullmatch(NAME_PATTERN, self.model) is not None, NAME_RULE)
         for name in ("predict_keys", "admin_keys", "allowed_hosts", "cors_origins"):
             text = getattr(self, name)
             self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")

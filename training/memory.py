@@ -1,4 +1,4 @@
-"""A setting of glibc that makes training steps faster: the process keeps freed memory."""
+"""Memory: a setting of glibc that makes training steps faster, and the errors of a machine with too little."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def keep_freed_memory() -> None:
     if libc and hasattr(libc, "mallopt"):
         libc.mallopt(TRIM_THRESHOLD, LARGEST_TRIM)
         libc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP)
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Return whether the machine had not enough memory. torch has no class of its own for that on the CPU."""
+    words = ("can't allocate memory", "out of memory", "bad_alloc", "can't start new thread")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from serving.errors import BundleError
 from serving.models import files
+from serving.settings import NAME_PATTERN
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
@@ -32,9 +33,6 @@ GOLDEN = "golden.npz"
 
 # Raise this number when the meaning of a manifest changes.
 FORMAT = 1
-
-# Only characters that mean nothing special in a path or a URL. A leading dot marks an unfinished export.
-NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 # The packaged manifest has 3 kB, and all files of its bundle together have 1 MB.
 MAX_MANIFEST_BYTES = 1_000_000

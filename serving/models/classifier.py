@@ -103,11 +103,12 @@ class Classifier:
     def verify(self, path: Path, tolerance: float) -> float:
         """Compare this session, on this CPU, with the certified logits in the file ``path``, a ``golden.npz``.
 
-        Return the largest difference of a logit.
+        Return the largest difference of a logit. A label differs only where the certified logits of two labels are so
+        near that the tolerance allows it. For a float32 file that is hardly ever so, for an int8 file it may be.
 
         Raises:
-            BundleError: the difference is larger than ``tolerance``, a label differs, or an output has another shape or
-                impossible values.
+            BundleError: the difference is larger than ``tolerance``, or an output has another shape or impossible
+                values.
             TimeoutError: the session takes longer than ``VERIFY_SECONDS``.
         """
         classes = self.outputs[0].shape[-1]
@@ -121,7 +122,7 @@ class Classifier:
         self._check_output(alone, 1, classes)
         difference = float(np.abs(output.logits - expected).max())
         # A comparison with NaN is false, so "not <=" fails for NaN too.
-        if not difference <= tolerance or (output.logits.argmax(1) != expected.argmax(1)).any():
+        if not difference <= tolerance:
             raise BundleError(
                 f"{path.parent} does not reproduce its certified logits on this CPU: "
                 f"they differ by {difference:.3g}, the tolerance is {tolerance:.3g}"

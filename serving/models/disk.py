@@ -7,10 +7,11 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from serving.models.bundle import NAME_PATTERN
+from serving.settings import NAME_PATTERN
 
 # No leading zero: otherwise the folders 01 and 1 would be the same version.
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
+MAX_VERSION = 10**18 - 1
 NAME = re.compile(NAME_PATTERN)
 
 # A bundle has five files. If a folder has more files than this, the fingerprint leaves some out.

@@ -14,6 +14,7 @@ from serving.models import disk
 from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
 from serving.models.state import UNKNOWN, Entry, ModelState, public
+from serving.settings import NAME_RULE
 
 log = logging.getLogger("serving")
 
@@ -41,6 +42,8 @@ def load(repository: Path, name: str, version: int | None = None) -> Model:
     Raises:
         BundleError: there is no such version, or it cannot be verified.
     """
+    if not NAME.fullmatch(name):
+        raise BundleError(f"{name!r} is no name of a model: it {NAME_RULE}")
     try:
         known = disk.versions(repository / name)
     except OSError as error:

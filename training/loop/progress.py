@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
 
+from training.command import abandon_output
+
 SECONDS_BETWEEN_DRAWINGS = 0.1
+# The first steps of a run take longer than the others, so the time left is told only after this many seconds.
+SECONDS_BEFORE_ESTIMATE = 2.0
 # Elsewhere than on a terminal, a stage that takes longer than this gets a line.
 SECONDS_BEFORE_LINE = 1.0
-BAR_WIDTH = 24
+BAR_WIDTH, SMALL_BAR_WIDTH = 24, 10
 CLEAR_LINE = "\r\x1b[2K"
 
 
 class Progress:
-    """Prints the steps of a run to ``stream``. It prints nothing if ``stream`` is None."""
+    """Prints the steps of a run to ``stream``. It prints nothing if ``stream`` is None, or after it was closed."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.live = stream is not None and stream.isatty()
+        # A dumb terminal shows the codes that clear a line as characters.
+        self.live = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._full, self._empty = ("━", "─") if _can_print("━─", stream) else ("#", "-")
         self._drawn = 0.0
 
     def begin(self, total_steps: int, done_steps: int) -> None:
@@ -39,9 +48,10 @@ class Progress:
         if now - self._drawn < SECONDS_BETWEEN_DRAWINGS:
             return
         self._drawn = now
-        left = (now - self._start) / max(1, step - self._first_step) * (self.total_steps - step)
-        text = f"loss {loss:.4f}  rate {rate:.2g}  {_clock(left)} left in this training"
-        self._draw(f"epoch {epoch}  {_bar(step / self.total_steps)}  {text}")
+        spent = now - self._start
+        left = spent / max(1, step - self._first_step) * (self.total_steps - step)
+        parts = [f"{_clock(left)} left"] if spent >= SECONDS_BEFORE_ESTIMATE else []
+        self._draw(f"epoch {epoch}", step / self.total_steps, [*parts, f"loss {loss:.4f}", f"rate {rate:.2g}"])
 
     def stage(self, name: str) -> Callable[[float], None]:
         """Begin a stage after the last epoch, and return a function that reports the share of it that is done, 0..1."""
@@ -50,7 +60,7 @@ class Progress:
         def report(share: float) -> None:
             nonlocal told
             if self.live:
-                self._draw(f"{name}  {_bar(share)}")
+                self._draw(name, share, [])
             elif not told and time.monotonic() - started > SECONDS_BEFORE_LINE:
                 told = True
                 self.line(name)
@@ -58,13 +68,35 @@ class Progress:
         report(0)
         return report
 
-    def _draw(self, line: str) -> None:
-        click.echo(CLEAR_LINE + line, file=self.stream, nl=False)
+    def _draw(self, name: str, share: float, parts: list[str]) -> None:
+        """Draw the live line. A narrow terminal gets a smaller bar and fewer parts, the first ones."""
+        # Some terminals begin a new line after their last column, so it stays free.
+        columns = _columns(self.stream) - 1
+        line = f"{name}  {share:4.0%}"
+        for width in (BAR_WIDTH, SMALL_BAR_WIDTH):
+            bar = (self._full * round(width * share)).ljust(width, self._empty)
+            if len(with_bar := f"{name}  {bar} {share:4.0%}") <= columns:
+                line = with_bar
+                break
+        for part in parts:
+            if len(line) + len(part) + 2 <= columns:
+                line += f"  {part}"
+        self._print(CLEAR_LINE + line[:columns], nl=False)
 
     def line(self, text: str) -> None:
         """Print ``text`` as a line. On a terminal it replaces the live line."""
-        if self.stream:
-            click.echo((CLEAR_LINE if self.live else "") + text, file=self.stream)
+        self._print((CLEAR_LINE if self.live else "") + text)
+
+    def _print(self, text: str, *, nl: bool = True) -> None:
+        if self.stream is None:
+            return
+        try:
+            click.echo(text, file=self.stream, nl=nl)
+        except OSError:
+            # Nobody reads the output any longer, or its disk is full. That is no reason to lose a long run.
+            if self.stream is sys.stdout:
+                abandon_output()
+            self.stream, self.live = None, False
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -75,8 +107,22 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     return f"{line}  {row['seconds']:.1f} s"
 
 
-def _bar(share: float) -> str:
-    return ("━" * round(BAR_WIDTH * share)).ljust(BAR_WIDTH, "─") + f" {share:4.0%}"
+def _columns(stream: TextIO | None) -> int:
+    """Return the width of a terminal. It may change while the run goes on."""
+    try:
+        size = os.get_terminal_size(stream.fileno()) if stream else None
+    except (OSError, ValueError):
+        size = None
+    # Some terminals say 0, for example those of serial lines.
+    return size.columns if size and size.columns else shutil.get_terminal_size().columns
+
+
+def _can_print(text: str, stream: TextIO | None) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _clock(seconds: float) -> str:

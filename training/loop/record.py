@@ -112,6 +112,7 @@ def _record(
     """Return the content of ``run.json``."""
     return {
         "config": state.config.asdict(),
+        "extended": state.extended,
         "dataset": {
             "name": splits.name,
             "labels": splits.labels,

@@ -12,8 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from training import checkpoint
-from training.checkpoint import CheckpointError
-from training.config import TrainConfig, flag
+from training.config import TrainConfig
 from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
 from training.loop import distributed
@@ -21,6 +20,7 @@ from training.loop.averaging import averaged_model
 from training.loop.errors import DivergedError, TrainingError
 from training.loop.extras import draw_font_digits, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer
+from training.loop.resume import check_same_run, load_state
 from training.networks import Network, build
 
 
@@ -45,6 +45,8 @@ class State:
     """Time spent on this epoch so far."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The rows of metrics.jsonl, one for each finished epoch."""
+    extended: list[dict[str, int]] = field(default_factory=list)
+    """How often the run got more epochs than it began with: each time its ``epochs`` before, and the ``step`` then."""
     parallel: nn.Module = field(init=False)
     """The network for training. With several processes it averages the gradients of all."""
 
@@ -102,19 +104,18 @@ class State:
                 "epoch_loss": self.epoch_loss,
                 "epoch_seconds": self.epoch_seconds,
                 "history": self.history,
+                "extended": self.extended,
             },
         )
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint of a run with the same config, teachers and fonts.
+        """Continue from a checkpoint of a run with the same config, teachers and fonts. Only epochs may have grown.
 
         Raises:
             TrainingError: the checkpoint belongs to another run.
             CheckpointError: the checkpoint is damaged.
         """
-        saved = checkpoint.load(path)
-        if "config" not in saved:
-            raise CheckpointError(f"{path}: holds weights only, not the state of a run. Name another --output.")
+        saved = load_state(path)
         self._check_same_run(saved, path.parent)
         self.network.load_state_dict(saved["network"])
         if self.averaged:
@@ -124,19 +125,16 @@ class State:
         self.step = saved["step"]
         self.epoch_loss, self.epoch_seconds = saved["epoch_loss"], saved["epoch_seconds"]
         self.history = saved["history"]
+        # Checkpoints of version 0.1 have no such list.
+        self.extended = saved.get("extended", [])
+        if self.config.epochs > saved["config"]["epochs"]:
+            self.extended.append({"epochs": saved["config"]["epochs"], "step": self.step})
 
     def _check_same_run(self, saved: dict[str, Any], folder: Path) -> None:
-        changes = [
-            f"{flag(name)} {saved['config'][name]}, not {value}"
-            for name, value in self.config.asdict().items()
-            if saved["config"][name] != value
-        ]
-        if changes:
-            raise TrainingError(
-                f"--output {folder}: belongs to another run, which has {', '.join(changes)}; "
-                "resume it with its own settings, or name another --output."
-            )
-        if self.teacher and self.teacher.digests != saved["teachers"]:
+        check_same_run(saved["config"], self.config.asdict(), folder)
+        digests = self.teacher.digests if self.teacher else {}
+        # By digest, because the folder of a teacher may have moved, or have another spelling.
+        if sorted(digests.values()) != sorted(saved["teachers"].values()):
             raise TrainingError(
                 f"--teacher {self.config.teacher}: the run in {folder} had other teachers; "
                 "resume it with the same teachers, or name another --output."

@@ -27,12 +27,14 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.batches import batches
 from training.loop.errors import DivergedError, TrainingError
+from training.loop.folder import check_free
 from training.loop.lock import locked
 from training.loop.optimizers import rate_at
 from training.loop.progress import Progress, epoch_line
 from training.loop.record import finish, write_metrics
 from training.loop.state import State
 from training.loop.step import take_step
+from training.networks import parameter_count
 from training.plot_process import PlotProcess
 
 
@@ -62,19 +64,12 @@ def train(
         OSError: a file could not be written. The previous checkpoint is still there.
     """
     target, progress = torch.device(device), progress or Progress(None)
-    _check_resume(output, resume)
+    check_free(output, resume=resume)
     state = State.new(config, target)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
-        _check_resume(output, resume)
+        check_free(output, resume=resume)
         return _train(state, splits, output, checkpoint_every, target, progress, plots)
-
-
-def _check_resume(output: Path, resume: bool) -> None:
-    if (output / "last.pt").exists() and not resume:
-        raise TrainingError(
-            f"--output {output}: already holds a run; add --resume to continue it, or name another --output."
-        )
 
 
 def _train(
@@ -99,7 +94,16 @@ def _train(
     batch_size = min(config.batch_size or len(images), len(images))
     steps_per_epoch = math.ceil(len(images) / batch_size)
     total_steps = steps_per_epoch * config.epochs
+    progress.line(
+        f"{config.model}: {parameter_count(state.network):,} parameters, {len(images):,} training images, "
+        f"{len(validation):,} for validation, {target} with {torch.get_num_threads()} threads"
+    )
     progress.begin(total_steps, state.step)
+    if state.extended and state.extended[-1]["step"] == state.step:
+        progress.line(
+            f"epochs: {state.extended[-1]['epochs']} before, {config.epochs} now. The learning rate goes on at "
+            f"{rate_at(config, state.step / total_steps):.2g}, as at this step of a run of {config.epochs} epochs"
+        )
     state.network.train()
 
     while state.step < total_steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -11,13 +12,14 @@ import pickle
 import socket
 import threading
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from training import checkpoint
-from training.data import sources
+from training.data import download, sources
 from training.data.datasets import DATASETS, FILES, Dataset
 from training.data.digits import load
 from training.data.sources import DataError, SourceError, fetch
@@ -115,6 +117,46 @@ def test_damaged_file_is_named_and_the_next_source_is_used(tmp_path, cache, capf
     printed = capfd.readouterr().err
     assert str(folder / f"{name}{suffix}") in printed
     assert "tiny: loaded from the cache" in printed
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name.replace("-idx", ".idx"),
+        lambda name: f"{name}/{name}",
+        lambda name: f"{name} (1).gz",
+        lambda name: f"{name}(1)",
+        lambda name: f"{name}.gz.download",
+        lambda name: name.replace("-", "_").upper(),
+    ],
+)
+def test_files_with_the_names_of_other_sites_and_of_browsers_are_taken(tmp_path, cache, rename):
+    for name, content in CONTENT.items():
+        path = tmp_path / "data" / rename(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(GZIPPED[name] if path.suffix == ".gz" else content)
+    assert fetch(TINY, tmp_path / "data", cache) == CONTENT
+
+
+def test_good_file_beside_a_damaged_one_is_taken(tmp_path, cache):
+    folder = put(tmp_path / "data", GZIPPED, ".gz")
+    (folder / IMAGES).write_bytes(CONTENT[IMAGES][:-100])
+    assert fetch(TINY, folder, cache) == CONTENT
+
+
+def test_gzip_file_that_grows_without_end_is_damaged(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_FILE", 10_000)
+    folder = put(tmp_path / "data", CONTENT)
+    (folder / IMAGES).write_bytes(gzip.compress(bytes(20_000)))
+    with pytest.raises(DataError, match="it has more than 10000 bytes"):
+        fetch(TINY, folder, cache)
+
+
+def test_without_a_home_folder_the_error_says_what_to_set(cache, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sources.Path, "expanduser", Path("~nobody-has-this-name").expanduser)
+    with pytest.raises(DataError, match="set HOME"):
+        fetch(TINY)
 
 
 def test_torchvision_is_not_imported_for_a_cached_data_set(cache, monkeypatch):
@@ -234,12 +276,44 @@ def test_dead_mirror_fails_within_the_timeout(mirror, monkeypatch):
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(SourceError, match="refused"):
             sources.from_mirror(TINY, ADDRESSES.format(closed.getsockname()[1]))
-        assert sources.TIMEOUT <= 10
-        monkeypatch.setattr(sources, "TIMEOUT", 0.01)
+        assert download.TIMEOUT <= 10
+        monkeypatch.setattr(download, "TIMEOUT", 0.01)
         with pytest.raises(SourceError, match="timed out"):
             sources.from_mirror(TINY, ADDRESSES.format(silent.getsockname()[1]))
     with pytest.raises(SourceError, match="Not Found"):
         sources.from_mirror(TINY, f"{mirror.url}elsewhere/")
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.0 200 OK\r\nContent-Length: 999999\r\n\r\n"])
+def test_mirror_that_sends_too_slowly_is_given_up(monkeypatch, said):
+    """It sends a byte at a time, of its headers or of the file, so no single wait is too long."""
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT", 0.2)
+    stop = threading.Event()
+
+    def drip():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(said)
+            while not stop.wait(0.02):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(SourceError, match=r"not complete after 0\.2 seconds"):
+                sources.from_mirror(TINY, ADDRESSES.format(server.getsockname()[1]))
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("length", [None, 10**12])
+def test_download_that_is_too_large_is_given_up(mirror, monkeypatch, length):
+    monkeypatch.setattr(download, "MAX_BYTES", 1000)
+    mirror.served[f"{IMAGES}.gz"] = bytes(2000), length or 2000
+    with pytest.raises(SourceError, match="has more than 1000 bytes"):
+        sources.from_mirror(TINY, mirror.url)
 
 
 def test_without_network_the_error_lists_all_sources(run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,10 @@ def test_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, teacher):
     }
     with pytest.raises(KeyboardInterrupt):
         train(config, small, tmp_path / "run", checkpoint_every=1, progress=Stop(3))
+    # The same teachers from another place, in another order.
+    moved = shutil.copytree(other, tmp_path / "moved")
+    train(TrainConfig(**FAST, teacher=f"{moved}/,{teacher}"), small, tmp_path / "run", resume=True)
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     (other / "model.pt").write_bytes((teacher / "model.pt").read_bytes())
     with pytest.raises(TrainingError, match=r"--teacher .*: the run in .*run had other teachers"):
         train(config, small, tmp_path / "run", resume=True)

@@ -20,7 +20,7 @@ TWO = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
 def train(*flags, by=(), **options):
     command = [*by, BIN / "mnist-train", *FLAGS, *flags]
     # The work keeps a tenth of a core busy. More threads would only wait for each other.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::FutureWarning"}
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
     )
@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
 def test_two_processes_end_with_the_weights_of_a_single_process(runs):
     folder, _ = runs
     # The sums have another order, so that each step may differ in the last digits of a float.
-    assert largest_difference(folder / "one", folder / "two") < 2e-4
+    assert largest_difference(folder / "one", folder / "two") < 2e-3
     a, b = (torch.load(folder / name / "last.pt", weights_only=True) for name in ("one", "two"))
     assert a["step"] == b["step"]
     assert a["random"].equal(b["random"])
@@ -98,7 +98,7 @@ with distributed.processes("cpu"):
 def test_batch_norm_normalizes_over_the_batches_of_all_processes(tmp_path):
     saved = []
     for name, by in ("one", [sys.executable]), ("two", [*TWO, sys.executable]):
-        command = [*by, "-c", STEPS, tmp_path / name]
+        command = [*by, "-W", "error::FutureWarning", "-c", STEPS, tmp_path / name]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         losses = {float(line) for line in done.stdout.splitlines()}
@@ -129,6 +129,21 @@ def test_killed_processes_resume_with_the_same_weights(runs, tmp_path):
     process.communicate()
     finish(train(*model, "--output", output, "--resume", by=TWO))
     assert largest_difference(folder / "two", output) == 0
+
+
+def test_ctrl_c_ends_all_processes_and_one_of_them_speaks(tmp_path):
+    flags = ["--model", "mlp", "--epochs", "100000", "--output", tmp_path / "run"]
+    process = train(*flags, by=TWO, start_new_session=True)
+    while not (tmp_path / "run" / "last.pt").exists() and process.poll() is None:
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    # torchrun would kill processes that hang after 30 seconds.
+    out, err = process.communicate(timeout=25)
+    assert process.returncode not in (0, None)
+    assert err.count("Stopped.") == 1, err
+    assert f"The last checkpoint is in {tmp_path / 'run'}. Continue with: mnist-train " in err
+    assert out.count("mlp: 22,270 parameters") == 1
+    assert err.count("loaded from") == 1
 
 
 def test_processes_with_different_run_folders_are_rejected(tmp_path):

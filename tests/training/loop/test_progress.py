@@ -3,13 +3,78 @@
 from __future__ import annotations
 
 import io
+import re
+
+import pytest
 
 from training.loop.progress import Progress
 
 
 class Terminal(io.StringIO):
+    encoding = "utf-8"
+
     def isatty(self):
         return True
+
+
+def drawn(terminal, monkeypatch, columns=80):
+    """Return the live lines that a run of a thousand epochs draws."""
+    monkeypatch.setattr("training.loop.progress.SECONDS_BETWEEN_DRAWINGS", 0)
+    monkeypatch.setattr("training.loop.progress.SECONDS_BEFORE_ESTIMATE", 0)
+    monkeypatch.setattr("training.loop.progress._columns", lambda _: columns)
+    progress = Progress(terminal)
+    progress.begin(430_000, 0)
+    for step in (1, 200_000, 430_000):
+        progress.step("1000/1000", step, 0.0123, 0.00012)
+    progress.stage("drawing images that are not digits")(0.5)
+    return terminal.getvalue().split("\r\x1b[2K")[1:]
+
+
+@pytest.mark.parametrize("columns", [1, 10, 20, 40, 60, 80, 200])
+def test_live_line_fits_the_terminal(monkeypatch, columns):
+    lines = drawn(Terminal(), monkeypatch, columns)
+    assert len(lines) == 5
+    assert max(map(len, lines)) < max(columns, 2)
+    if columns >= 60:
+        assert re.search(r"^epoch 1000/1000  ━+─* 100%  0:00 left", lines[2]), "the most useful parts stay"
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "ascii", "no-such-encoding", None])
+def test_bar_is_ascii_where_the_terminal_has_no_other_characters(monkeypatch, encoding):
+    terminal = Terminal()
+    monkeypatch.setattr(Terminal, "encoding", encoding)
+    lines = drawn(terminal, monkeypatch)
+    assert all(line.isascii() for line in lines)
+    assert "#" in lines[2]
+
+
+def test_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    assert drawn(terminal, monkeypatch) == []
+    Progress(terminal).line("epoch 1/2")
+    assert terminal.getvalue() == "epoch 1/2\n"
+
+
+def test_time_left_is_not_told_before_it_can_be_known(monkeypatch):
+    terminal = Terminal()
+    progress = Progress(terminal)
+    progress.begin(1000, 0)
+    progress.step("1/8", 1, 1.0, 0.1)
+    assert "loss" in terminal.getvalue()
+    assert "left" not in terminal.getvalue()
+
+
+def test_run_goes_on_when_nobody_reads_its_output():
+    class Closed(Terminal):
+        def write(self, text):
+            raise BrokenPipeError
+
+    progress = Progress(Closed())
+    progress.begin(10, 5)
+    progress.step("1/2", 6, 1.0, 0.1)
+    progress.line("epoch 1/2")
+    progress.stage("fitting")(0.5)
 
 
 def test_stage_after_the_last_epoch_is_told_when_it_takes_long(monkeypatch):

@@ -18,6 +18,9 @@ from training.checkpoint import CheckpointError
 from training.config import TrainConfig
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
+from training.loop.folder import BUNDLE_FILES, RUN_FILES, check_free, check_writable
+from training.loop.optimizers import rate_at
+from training.loop.resume import resumed_config
 from training.loop.train import train
 
 # Eight steps per epoch.
@@ -60,8 +63,8 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(uninterrupted, tmp_pa
 def test_resume_without_a_checkpoint_starts_a_run_and_of_a_finished_run_evaluates_it(tmp_path, run):
     flags = ["--model", "mlp", "--epochs", "1", "--subset", "256", "--output", tmp_path / "run", "--resume"]
     assert run("mnist-train", *flags).returncode == 0
-    again = run("mnist-train", *flags)
-    assert again.returncode == 0
+    again = run("mnist-train", "--output", tmp_path / "run", "--resume")
+    assert again.returncode == 0, again.stderr
     assert "Test set: Avg. loss:" in again.stdout
 
 
@@ -125,6 +128,71 @@ def test_folder_of_another_run_is_rejected_and_left_as_it_is(finished, small):
     ):
         train(TrainConfig(**FAST, seed=7, learning_rate=0.02), small, finished, resume=True)
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", [*RUN_FILES, *BUNDLE_FILES])
+@pytest.mark.parametrize("resume", [False, True])
+def test_any_file_of_a_run_or_of_a_published_model_protects_its_folder(tmp_path, name, resume):
+    (tmp_path / name).write_text("precious")
+    if resume and name == "last.pt":
+        return
+    with pytest.raises(TrainingError, match=r"already holds a run|holds a published model"):
+        check_free(tmp_path, resume=resume)
+
+
+def test_files_of_a_run_are_those_that_protect_its_folder(finished):
+    assert {path.name for path in finished.iterdir()} == set(RUN_FILES)
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("x" * 256, "File name too long"),
+        ("/".join(["x" * 200] * 21), "File name too long"),
+        ("file", "Not a directory"),
+        ("file/below", "Not a directory"),
+        ("a\0b", "null byte"),
+    ],
+)
+def test_folder_that_cannot_be_written_is_found_at_once(tmp_path, output, reason):
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=f"(?s)--output .*: cannot be written: .*{reason}"):
+        check_writable(tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_folder_that_can_be_written_is_left_as_it_is(tmp_path):
+    check_writable(tmp_path / "new" / "run")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_takes_the_settings_of_the_run(finished):
+    last = finished / "last.pt"
+    assert resumed_config(last, {}) == TrainConfig(**FAST)
+    assert resumed_config(last, FAST) == TrainConfig(**FAST)
+    assert resumed_config(last, {"epochs": 9}) == TrainConfig(**FAST | {"epochs": 9})
+    with pytest.raises(TrainingError, match=r"which has --seed 0, not 4; leave these flags out to resume it"):
+        resumed_config(last, {"seed": 4, "model": "mlp"})
+    with pytest.raises(TrainingError, match=r"which has --epochs 2, not 1; --epochs can only grow"):
+        resumed_config(last, {"epochs": 1})
+    with pytest.raises(TrainingError, match=r"--model mlp, not cnn-speed"):
+        resumed_config(last, TrainConfig.chosen(recipe="speed"))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_run_that_gets_more_epochs_goes_on_with_the_schedule_of_the_longer_run(finished, small, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    config = resumed_config(copy / "last.pt", {"epochs": 4})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, small, copy, resume=True, checkpoint_every=1, progress=Stop(11))
+    train(resumed_config(copy / "last.pt", {}), small, copy, resume=True)
+    record = json.loads((copy / "run.json").read_text())
+    assert record["config"]["epochs"] == 4
+    assert record["extended"] == [{"epochs": 2, "step": 8}]
+    assert [row["rate"] for row in rows(copy)[2:]] == [rate_at(config, step / 16) for step in (11, 15)]
+    assert rows(copy)[:2] == rows(finished)
+    assert checkpoint.load(copy / "last.pt")["step"] == 16
 
 
 def test_weights_alone_cannot_be_resumed(finished, small, tmp_path):

@@ -30,7 +30,7 @@ def test_network_can_memorize_64_images(small, tmp_path, model, epochs):
     config = TrainConfig.of(model=model, optimizer="adam", learning_rate=0.01, epochs=epochs)
     test = train(config, replace(small, train=batch, test=batch), tmp_path)
     assert test.correct == 64
-    assert test.loss < 0.01
+    assert test.loss < 0.1
 
 
 def test_equal_configs_give_equal_weights_and_another_seed_gives_others(small, tmp_path):
@@ -166,6 +166,8 @@ def test_full_disk_keeps_the_previous_checkpoint(small, tmp_path, monkeypatch, c
 
     class FullAfterAnEpoch(Stop):
         def line(self, text):
+            if not text.startswith("epoch"):
+                return
             patch.setattr(
                 *{
                     "write": (checkpoint.os, "fdopen", full),

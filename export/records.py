@@ -1,0 +1,71 @@
+"""The parts of ``run.json``, and of a manifest, that the export reads. msgspec checks that they are there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The figures of an evaluation, as :meth:`training.evaluate.Evaluation.summary` returns them."""
+
+    images: Count
+    loss: float
+    correct: Count
+    errors: Count
+    accuracy: float
+    calibration_error: float
+
+
+class Results(msgspec.Struct, frozen=True):
+    """The evaluation on the test set, and on the validation set if there is one."""
+
+    test: Result
+    validation: Result | None = None
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The settings that decide which network and which data a run has."""
+
+    model: str
+    dataset: str
+    epochs: Annotated[int, Meta(ge=1)]
+    validation: Annotated[int, Meta(ge=0, le=30_000)]
+    subset: Count
+
+
+class DataRecord(msgspec.Struct, frozen=True):
+    """The data set of a run."""
+
+    name: str
+    labels: tuple[str, ...]
+    digests: dict[str, str]
+    train_images: Count
+    validation_images: Count
+
+
+class Training(msgspec.Struct, frozen=True):
+    """What a manifest holds of its run."""
+
+    config: Config
+    dataset: DataRecord
+    seconds: float
+    model_sha256: str
+
+
+class CalibrationRecord(msgspec.Struct, frozen=True):
+    """Digest of ``calibration.pt``, and the results with the calibration temperature applied."""
+
+    sha256: str
+    result: Results
+
+
+class RunRecord(Training, frozen=True):
+    """What the export needs of ``run.json``."""
+
+    calibration: CalibrationRecord
+    versions: dict[str, str]

@@ -1,0 +1,61 @@
+"""The hidden folder in which a bundle is made. The folder of an export that was killed is removed by the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+# No version number begins so, and no server reads a hidden folder.
+PREFIX = ".export-"
+
+
+@contextlib.contextmanager
+def staging_folder(models: Path) -> Iterator[Path]:
+    """Make a folder in ``models``, on whose disk a single rename publishes it. At the end it is removed, if it exists.
+
+    Raises:
+        OSError: it could not be made.
+    """
+    with contextlib.ExitStack() as stack:
+        # Nobody looks for folders without a lock while this one has no lock yet.
+        with _locked(models, wait=True):
+            for old in models.glob(f"{PREFIX}*"):
+                _remove_unless_in_use(old)
+            folder = models / f"{PREFIX}{secrets.token_hex(4)}"
+            folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(_locked(folder, wait=True))
+        yield folder
+
+
+def _remove_unless_in_use(folder: Path) -> None:
+    with contextlib.suppress(OSError), _locked(folder, wait=False) as is_locked:
+        if is_locked:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of ``folder``, and yield whether it is held. The system frees it when this process ends.
+
+    Without ``wait`` it is not held if another process has it. Windows and some network disks have no such locks.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            is_locked = True
+        except OSError:
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(handle)

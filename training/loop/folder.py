@@ -1,0 +1,59 @@
+"""The run folder: what protects it from another run, and whether it can be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from training.loop.errors import TrainingError
+
+# Any of these files shows that the folder holds a run, although last.pt may have been removed.
+RUN_FILES = (
+    *("last.pt", "model.pt", "calibration.pt", "run.json", "metrics.jsonl"),
+    *("curves.png", "confusion.png", "mistakes.png", "reliability.png"),
+)
+# And these show a published version. A run must not mix its files with them.
+BUNDLE_FILES = ("manifest.json", "model.onnx", "model.int8.onnx", "model.torchscript.pt", "golden.npz")
+# As long as the longest name of a file in a run folder, which is a temporary one.
+LONG_NAME = ".calibration.pt.12345678"
+
+
+def check_free(output: Path, *, resume: bool) -> None:
+    """Check that a run may write into ``output``: it is empty, or it holds a run to resume.
+
+    Raises:
+        TrainingError: it holds something that the run would overwrite.
+    """
+    if found := next((name for name in BUNDLE_FILES if (output / name).exists()), None):
+        raise TrainingError(f"--output {output}: holds a published model ({found}); name another --output.")
+    found = next((name for name in RUN_FILES if (output / name).exists()), None)
+    if found == "last.pt" and not resume:
+        raise TrainingError(
+            f"--output {output}: already holds a run; add --resume to continue it, or name another --output."
+        )
+    if found and found != "last.pt":
+        raise TrainingError(
+            f"--output {output}: already holds a run ({found}), and without its last.pt it cannot be resumed; "
+            "name another --output."
+        )
+
+
+def check_writable(output: Path) -> None:
+    """Check that files can be written into ``output``, which may not exist yet. Nothing is left behind.
+
+    Raises:
+        TrainingError: the path is too long, a part of it is no folder, or the folder cannot be written.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            (output / LONG_NAME).stat()
+        folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+        # Rights do not tell all: a disk may be full or mounted for reading only.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else error
+        raise TrainingError(f"--output {output}: cannot be written: {reason}; name another --output.") from error

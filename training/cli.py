@@ -76,6 +76,11 @@ def config_options(command: Any) -> Any:
     help="Number of steps between checkpoints within an epoch; 0 saves only after each epoch.",
 )
 @click.option("--device", default="cpu", help="Device to train on: cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="On a GPU, use only operations that give equal results in every run. On a CPU all of them do.",
+)
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def main(
@@ -87,6 +92,7 @@ def main(
     resume: bool,
     checkpoint_every: int,
     device: str,
+    deterministic: bool,
     **settings: Any,
 ) -> None:
     """Train a classifier of handwritten digits and write its run folder."""
@@ -105,7 +111,7 @@ def main(
         from training.config import check_name
         from training.data.digits import load
         from training.data.sources import DataError
-        from training.device import check_device
+        from training.device import check_device, use_deterministic_operations
         from training.loop import distributed
         from training.loop.errors import TrainingError
         from training.loop.folder import check_free, check_writable
@@ -120,6 +126,8 @@ def main(
     output = output or Path("runs") / config.model
     try:
         check_name("model", config.model, NETWORKS)
+        if deterministic:
+            use_deterministic_operations()
         check_device(device)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

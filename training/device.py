@@ -1,6 +1,8 @@
-"""Check that networks can be trained on a device."""
+"""The device that networks are trained on: check it, and make its results repeatable."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -19,3 +21,19 @@ def check_device(name: str) -> None:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConfigError(f"--device {name}: {reason:.200}; choose cpu, cuda, cuda:1 or mps") from error
+
+
+def use_deterministic_operations() -> None:
+    """Let every operation give equal results in every run. Call this before anything is computed on a GPU.
+
+    An operation of torch that has no such form raises a RuntimeError that names it.
+    """
+    # cuBLAS reads this when it starts: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def is_deterministic(device: torch.device) -> bool:
+    """Return whether equal settings give equal weights on ``device``."""
+    return device.type == "cpu" or torch.are_deterministic_algorithms_enabled()

@@ -68,7 +68,7 @@ def finished(run, tmp_path_factory):
     (folder / "fonts").mkdir()
     shutil.copy(font_file("DejaVuSans"), folder / "fonts")
     environment = os.environ | {"PYTHONWARNINGS": "error", "MNIST_DATA": str(folder / "empty")}
-    done = run("mnist-train", *flags(SETTINGS), "--output", folder / "my run", env=environment)
+    done = run("mnist-train", *flags(SETTINGS), "--deterministic", "--output", folder / "my run", env=environment)
     assert done.returncode == 0, done.stderr
     return folder / "my run", done
 
@@ -102,6 +102,12 @@ def test_every_flag_reaches_the_run(finished):
     folder, _ = finished
     assert SETTINGS.keys() == {field.name for field in fields(TrainConfig)}
     assert json.loads((folder / "run.json").read_text())["config"] == SETTINGS
+
+
+def test_record_says_where_the_run_was_trained_and_whether_it_can_be_repeated(finished):
+    folder, _ = finished
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["device"], record["deterministic"]) == ("cpu", True)
 
 
 def test_recipe_sets_the_settings_that_are_not_given(run, tmp_path):

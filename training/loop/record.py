@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from training import checkpoint
 from training.data.digits import Splits
+from training.device import is_deterministic
 from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.errors import DivergedError
@@ -64,7 +65,7 @@ def finish(
     write_metrics(output, state.history)
     progress.stage("drawing the plots")
     plots.finish()
-    record = _record(state, splits, evaluations, calibration, digests)
+    record = _record(state, splits, evaluations, calibration, digests, device)
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     return test
 
@@ -108,6 +109,7 @@ def _record(
     evaluations: dict[str, Evaluation],
     calibration: Calibration,
     digests: dict[str, str],
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return the content of ``run.json``."""
     return {
@@ -135,5 +137,7 @@ def _record(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
         "threads": torch.get_num_threads(),
+        "device": device.type,
+        "deterministic": is_deterministic(device),
         "processes": distributed.count(),
     }

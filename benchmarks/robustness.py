@@ -17,6 +17,7 @@ dataset-fashion-mnist. Rows that need an option that is not given are left out.
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +27,12 @@ from unittest import mock
 
 import click
 import numpy as np
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.drawings import DRAWINGS, Array, Pictures, blank_pages, draw, encode, render, render_digits, scans
+from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions
 from serving.contract import ModelOutput
 from serving.models import repository
@@ -90,6 +93,13 @@ def calibration_error(output: ModelOutput, truth: Array, bins: int = 15) -> floa
     return float(np.abs(np.bincount(index, gap, bins)).sum() / len(truth))
 
 
+def on_black(pictures: Sequence[bytes]) -> Array:
+    """Return the pixels of pictures of 28x28 pixels, inverted where most of them are bright."""
+    images = np.stack([np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures])
+    is_bright = np.median(images, axis=(1, 2), keepdims=True) > 127
+    return np.where(is_bright, 255 - images, images)
+
+
 def heading(subject: str) -> str:
     return f"\n| {subject} | images | correct | calibration error | accepted |\n|---|---:|---:|---:|---:|"
 
@@ -128,6 +138,9 @@ def other_digits(read: Reader, fonts: list[Path]) -> Iterator[str]:
     yield heading("digits from other sources, as pictures")
     pictures, labels = scans()
     yield row("scikit-learn's load_digits", read.pictures(pictures), labels)
+    pictures, labels = draw_polylines()
+    yield row("polylines drawn at 28x28, pixels without the picture code", read.pixels(on_black(pictures)), labels)
+    yield row("polylines drawn at 28x28", read.pictures(pictures), labels)
     if fonts:
         pictures, labels = render_digits(fonts)
         yield row(f"{len(fonts)} handwriting fonts", read.pictures(pictures), labels)

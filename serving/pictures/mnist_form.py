@@ -18,7 +18,7 @@ from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
-from serving.pictures.ink import Ink, border_of, find_ink, resize, strongest
+from serving.pictures.ink import Ink, border_of, find_ink, middle, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import count_digits, erase, find_pieces, split_specks
@@ -67,7 +67,11 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))
-    ink = find_ink(page)
+    return digit_on(find_ink(page))
+
+
+def digit_on(ink: Ink | None) -> Digit:
+    """Return the digit that the ink of a page makes. None is an empty page."""
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces, specks = split_specks(find_pieces(ink))
@@ -79,7 +83,7 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
 
 def _on_black(page: Grey) -> Ink:
     """Return the page as bright ink on black paper. The paper has the median shade of the border."""
-    paper = float(np.median(border_of(page)))
+    paper = middle(np.sort(border_of(page)))
     return page - paper if paper < (BLACK + WHITE) / 2 else paper - page
 
 

@@ -35,6 +35,7 @@ from benchmarks.drawings import DRAWINGS, Array, Pictures, blank_pages, draw, en
 from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions
 from serving.contract import ModelOutput
+from serving.inference.readings import choose
 from serving.models import repository
 from serving.pictures import ink, mnist_form, pieces
 from serving.pictures.mnist_form import Reason, to_mnist_form
@@ -73,7 +74,7 @@ class Reader:
         self.model = repository.load(folder, name)
 
     def pictures(self, pictures: Sequence[bytes]) -> Measured:
-        read = [to_mnist_form(picture, MAX_PIXELS) for picture in pictures]
+        read = choose(self.model, [to_mnist_form(picture, MAX_PIXELS) for picture in pictures])
         return self.pixels(np.stack([digit.image for digit in read]), {i: digit.reason for i, digit in enumerate(read)})
 
     def pixels(self, images: Array, reasons: Mapping[int, Reason | None] | None = None) -> Measured:

@@ -164,6 +164,7 @@ def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the prediction for each picture: the fields of a prediction of /predict, and the name of the file."""
     import numpy as np
 
+    from serving.inference.readings import choose
     from serving.pictures.mnist_form import to_mnist_form
 
     pictures = []
@@ -173,6 +174,7 @@ def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
         except (OSError, InputError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.ClickException(f"{file}: {reason}") from error
+    pictures = choose(model, pictures)
     images = np.stack([picture.image for picture in pictures])
     output = model.classifier.classify(images)
     reasons = model.judge(images, output, {i: picture.reason for i, picture in enumerate(pictures)})

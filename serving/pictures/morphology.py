@@ -28,6 +28,15 @@ def grey_opening(x: Floats, size: int) -> Floats:
     return grey_dilation(grey_erosion(x, size), size)
 
 
+def opening_along(x: Floats, size: int, axis: int) -> Floats:
+    """Open along one axis: bright parts that are shorter than ``size`` pixels in this direction vanish."""
+    before, after = size // 2, size - 1 - size // 2
+    columns = x if axis == 0 else x.T
+    columns = _extreme_along_columns(np.minimum, columns, size, before)
+    columns = _extreme_along_columns(np.maximum, columns, size, after)
+    return columns if axis == 0 else columns.T
+
+
 def uniform_filter(x: Floats, size: int) -> Floats:
     """Replace each pixel by the mean over a ``size`` x ``size`` window."""
     before, after = size // 2, size - 1 - size // 2
@@ -65,16 +74,19 @@ def _extreme(extreme: np.ufunc, x: Floats, size: int, before: int) -> Floats:
 
     The window doubles in each step, so the number of operations per pixel grows only with the logarithm of the size.
     """
+    columns = _extreme_along_columns(extreme, x, size, before)
+    return np.ascontiguousarray(_extreme_along_columns(extreme, columns.T, size, before).T)
+
+
+def _extreme_along_columns(extreme: np.ufunc, x: Floats, size: int, before: int) -> Floats:
     height, width = x.shape
     # A window always holds a pixel of the page, so beyond the edge any value will do that is not the extreme one.
     neutral = np.inf if extreme is np.minimum else -np.inf
-    padded = np.full((height + size - 1, width + size - 1), neutral, np.float32)
-    padded[before : before + height, before : before + width] = x
-    for _ in range(2):  # First along the columns, then, transposed, along the rows.
-        covered = 1
-        while covered < size:
-            step = min(covered, size - covered)
-            padded = extreme(padded[:-step], padded[step:])
-            covered += step
-        padded = padded.T
-    return np.ascontiguousarray(padded)
+    padded = np.full((height + size - 1, width), neutral, np.float32)
+    padded[before : before + height] = x
+    covered = 1
+    while covered < size:
+        step = min(covered, size - covered)
+        padded = extreme(padded[:-step], padded[step:])
+        covered += step
+    return padded

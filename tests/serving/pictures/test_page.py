@@ -62,7 +62,7 @@ FILES = {
 def test_parts_give_the_same_image_as_the_whole(drawing, file, monkeypatch):
     content = file(drawing)
     assert isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
-    image, reason = to_mnist_form(content, MAX_PIXELS)
+    image, reason, _ = to_mnist_form(content, MAX_PIXELS)
     monkeypatch.setattr(decode, "PART_PIXELS", MAX_PIXELS)
     assert not isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
     whole = to_mnist_form(content, MAX_PIXELS)

@@ -47,6 +47,8 @@ TOO_BROAD = 0.42
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33
+# The slope of the light is measured over this fraction of a side.
+SLOPE_STEPS = 8
 # Width of the frame that mostly holds paper, as a share of each side: the margin in MNIST, 4 of 28 pixels.
 MARGIN = 1 / 7
 
@@ -121,6 +123,7 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
         page: brightness, ``[H, W]``.
         smooth: the page without noise, from which the paper is estimated.
     """
+    page, smooth = without_slope(page, smooth)
     window = round(PAPER_WINDOW * max(page.shape))
     # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
     # the edges of shadows than the digit.
@@ -128,6 +131,20 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
     sign = 1 if float((relief**3).sum()) > 0 else -1
     ink: Ink = sign * page - grey_opening(sign * smooth, window)
     return ink - np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
+
+
+def without_slope(page: Grey, smooth: Grey) -> tuple[Grey, Grey]:
+    """Return both pages without the slope that most of the page has: light from one side. Steps are left as they are.
+
+    At the border of a slope, the opening would leave a strip.
+    """
+    for axis in (0, 1):
+        shades = np.median(smooth, axis=1 - axis)
+        step = max(1, len(shades) // SLOPE_STEPS)
+        slope = float(np.median(shades[step:] - shades[:-step])) / step
+        light = (slope * np.arange(len(shades), dtype=np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))
+        page, smooth = page - light, smooth - light
+    return page, smooth
 
 
 def border_of(page: Grey) -> Grey:

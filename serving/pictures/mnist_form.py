@@ -23,7 +23,7 @@ from serving.pictures.ink import Ink, border_of, find_ink, middle, resize, stron
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import other_pages
+from serving.pictures.surroundings import other_pages, without_corners
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -76,7 +76,8 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
-    others = map(digit_on, map(find_ink, other_pages(page, pieces)))
+    inks = [without_corners(ink, pieces), *map(find_ink, other_pages(page, pieces))]
+    others = map(digit_on, inks)
     return digit._replace(others=tuple(other.image for other in others if other.reason is None))
 
 

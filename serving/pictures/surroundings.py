@@ -13,10 +13,10 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, OVERVIEW, border_of, middle, reduce
+from serving.pictures.ink import NOISE, OVERVIEW, Ink, border_of, middle, reduce
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
-from serving.pictures.pieces import SPECK, Piece, find_pieces
+from serving.pictures.pieces import SPECK, Piece, erase, find_pieces, split_specks
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -34,7 +34,7 @@ BROKEN = 3
 
 # Breadth of the broadest line, as a share of the page's longer side. The strokes of most digits are broader.
 LINE_BREADTH = 0.035
-# A line is straight over at least this share of the page, and reaches over at least the second share.
+# A line is straight over at least this share of the page. It reaches over at least the second share, or to the border.
 STRAIGHT, LINE_LENGTH = 0.2, 0.5
 # Breadth of a stroke or line that crosses a line, as a share of the page.
 CROSSING = 0.12
@@ -53,6 +53,8 @@ LEAST_CLASSES = 30.0
 MIDDLE = 0.2
 # A piece is at the border if it touches this share of one side, or the second share of two sides.
 FULL_SIDE, CORNER = 0.9, 0.25
+# Ink in a corner is left by a shadow if it has less than this share of the ink of the largest piece.
+CORNER_MASS = 0.35
 # What remains must cover at least this share of the page.
 LEAST_REST = 0.002
 # Pages with more pieces or more steps between ink and paper show no digit, and would take too long.
@@ -72,7 +74,8 @@ def other_pages(page: Grey | Page, pieces: Sequence[Piece]) -> Iterator[Grey]:
         return
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
-    if not (_is_box(pieces) or _enclosing(pieces) or _has_steps(reduce(page, OVERVIEW))):
+    large, _ = split_specks(pieces)
+    if not (len(large) > 1 or _is_box(large) or _has_steps(reduce(page, OVERVIEW))):
         return
     fine = reduce(page, FINE)
     for other in (without_lines(fine), on_sheet(fine)):
@@ -106,6 +109,20 @@ def _is_box(pieces: Sequence[Piece]) -> bool:
     right = {row for row, _, end in piece.runs if end >= piece.right - near_x}
     covered += [len(side) / height for side in (left, right)]
     return sum(share >= COVERED for share in covered) >= 2
+
+
+def without_corners(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
+    """Return the ink without small pieces in its corners, which the edge of a shadow leaves there. None: no such."""
+    height, width = ink.shape
+    most = max(piece.mass for piece in pieces)
+    corners = [
+        piece
+        for piece in pieces
+        if (piece.top == 0 or piece.bottom == height)
+        and (piece.left == 0 or piece.right == width)
+        and piece.mass < CORNER_MASS * most
+    ]
+    return erase(ink, corners) if corners else None
 
 
 def with_broad_strokes(page: Grey) -> Grey:
@@ -190,7 +207,8 @@ def _without_level_lines(ink: Grey) -> Grey:
     lines = np.zeros(ink.shape, bool)
     for piece in find_pieces(np.where(straight > level, straight, 0)):
         long, high = piece.right - piece.left, piece.bottom - piece.top
-        if long >= LINE_LENGTH * width and high <= HIGHEST_LINE * longest + TILT * long:
+        is_cut = piece.left == 0 or piece.right == width
+        if (is_cut or long >= LINE_LENGTH * width) and high <= HIGHEST_LINE * longest + TILT * long:
             _draw(lines, piece)
     if not lines.any():
         return ink

@@ -198,6 +198,7 @@ def phone_48(digit: Array, random: Random) -> bytes:
     return encode(np.asarray(page), "JPEG", quality=80)
 
 
+PHONE_48 = "photo of 48 megapixels"
 PAGES: dict[str, Page] = {
     "box of a form": form_box,
     "one of three boxes": row_of_boxes,
@@ -213,5 +214,14 @@ PAGES: dict[str, Page] = {
     "steep light": steep_light,
     "16x16, black and white": bitmap(16),
     "32x32, black and white": bitmap(32),
-    "photo of 48 megapixels": phone_48,
+    PHONE_48: phone_48,
 }
+GOALS = {
+    **dict.fromkeys(PAGES, 0.95),
+    **dict.fromkeys(("box of a form", "one of three boxes", "figure of a plot", "sheet on a table"), 0.97),
+    **dict.fromkeys(("ruled paper, lines of 25%", "squared paper, lines of 25%"), 0.97),
+    **dict.fromkeys(("ruled paper, lines of 60%", "squared paper, lines of 60%"), 0.9),
+    **dict.fromkeys(("cropped to the ink", "cropped close on some sides"), 0.98),
+    **dict.fromkeys(("16x16, black and white", "32x32, black and white"), 0.98),
+}
+"""The least share of each kind that should be read correctly."""

@@ -23,6 +23,7 @@ CLOSE_UP_MARGIN = 0.3
 # A picture whose longer side has fewer pixels than this is enlarged first. The filters have windows of 3 pixels, which
 # would be broader than the strokes of a smaller picture.
 ENLARGE_BELOW = 28
+ENLARGED = 42
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 4
 
@@ -64,7 +65,7 @@ def find_ink(page: Grey | Page) -> Ink | None:
     longest = max(page.shape)
     if longest < ENLARGE_BELOW:
         # Such a picture shows too little paper to judge whether the light is even.
-        return measure_ink(resize(reduce(page, longest), ENLARGE_BELOW / longest), even=True)
+        return measure_ink(enlarge(reduce(page, longest)), even=True)
     ink = measure_ink(reduce(page, OVERVIEW))
     if ink is not None and longest > OVERVIEW:
         ink = measure_ink(reduce(crop_to_ink(page, ink), CLOSE_UP))
@@ -185,10 +186,17 @@ def pad_to(page: Grey, side: int) -> Grey:
     return np.pad(page, [(0, max(0, side - size)) for size in page.shape], mode="edge")
 
 
-def resize(page: Grey, factor: float) -> Grey:
-    """Scale both sides by ``factor``, with Lanczos interpolation."""
+def resize(page: Grey, factor: float, method: Image.Resampling = Image.Resampling.LANCZOS) -> Grey:
+    """Scale both sides by ``factor``."""
     height, width = (max(1, round(size * factor)) for size in page.shape)
-    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(page).resize((width, height), method))
+
+
+def enlarge(page: Grey) -> Grey:
+    """Scale a small page to ``ENLARGED`` pixels. The edges of a picture in black and white are smoothed."""
+    is_grey = len(np.unique(page)) > 2
+    method = Image.Resampling.LANCZOS if is_grey else Image.Resampling.BILINEAR
+    return resize(page, ENLARGED / max(page.shape), method)
 
 
 def reduce(page: Grey | Page, longest: int) -> Grey:

@@ -80,7 +80,11 @@ class Settings:
         "Largest sum of the bytes of unfinished requests and unread responses in one worker. Beyond it, the connection "
         "that has waited longest for its client is closed, or the request is rejected with status 503.",
     ] = 32_000_000
-    max_pixels: Annotated[int, "Largest size of a picture, in pixels (width times height)."] = 25_000_000
+    max_pixels: Annotated[
+        int,
+        "Largest size of a picture, in pixels (width times height). A large JPEG counts with the reduced size at which "
+        "it is decoded.",
+    ] = 25_000_000
     max_request_pixels: Annotated[int, "Largest sum of the sizes of all pictures in one request, in pixels."] = (
         100_000_000
     )

@@ -13,7 +13,8 @@ from serving.api.forms import files_in_form
 from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.contract import IMAGE_SIZE, Images
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
-from serving.models.model import Reasons
+from serving.inference.readings import choose, count_readings
+from serving.models.model import Model, Reasons
 from serving.pictures.signatures import is_picture
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
@@ -36,13 +37,14 @@ class JsonImages(msgspec.Struct):
 _decode_body = msgspec.json.Decoder(JsonImages).decode
 
 
-async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Reasons]:
+async def read_images(request: AnyRequest, timeout: object, model: Model) -> tuple[Images, Reasons]:
     """Return the images in the body of ``request``, and the reasons why pictures in it do not show one digit.
 
     The images are uint8 ``[N, 28, 28]``. A large body is decoded on a thread.
 
     Args:
         timeout: the client's timeout, as :meth:`RequestContext.deadline` takes it.
+        model: chooses between several readings of a picture.
 
     Raises:
         DeadlineExceededError: the deadline passed before all pictures were decoded.
@@ -67,9 +69,9 @@ async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Rea
     if kind == "multipart/form-data":
         read_form = functools.partial(files_in_form, body, content_type, settings.max_batch)
         pictures = await threads.run_by_size(read_form, len(body))
-        return await decode_pictures(pictures, context, timeout)
+        return await decode_pictures(pictures, context, timeout, model)
     if kind.startswith("image/") or (kind in UNSPECIFIC and is_picture(body)):
-        return await decode_pictures([body], context, timeout)
+        return await decode_pictures([body], context, timeout, model)
     if kind == "application/octet-stream":
         return decode_raw_pixels(body, settings.max_batch), {}
     if kind == "application/json":
@@ -78,12 +80,15 @@ async def read_images(request: AnyRequest, timeout: object) -> tuple[Images, Rea
 
 
 async def decode_pictures(
-    pictures: Sequence[bytes], context: RequestContext, timeout: object
+    pictures: Sequence[bytes], context: RequestContext, timeout: object, model: Model
 ) -> tuple[Images, Reasons]:
     """Return one image per picture file, and by its index the reason why a picture does not show one digit, or None."""
     check_count(len(pictures), context.service.settings.max_batch)
     # The time counts from the arrival of the whole body, so the deadline is known only now.
-    digits = await context.service.decoder.decode(pictures, context.deadline(timeout))
+    deadline = context.deadline(timeout)
+    digits = await context.service.decoder.decode(pictures, deadline)
+    threads, size = context.service.pipeline.threads, PIXELS_PER_IMAGE * count_readings(digits)
+    digits = await threads.run_by_size(lambda: choose(model, digits, deadline), size)
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
 
 

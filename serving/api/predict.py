@@ -164,7 +164,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     include = query.get("include")
     if include not in (None, *INCLUDES):
         raise InputError(f"include {quoted(include)}: must be {' or '.join(INCLUDES)}")
-    images, reasons = await read_images(request, timeout)
+    images, reasons = await read_images(request, timeout, model)
     timing.end("decode")
     body = await service.pipeline.run(
         model,

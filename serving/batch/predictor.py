@@ -11,6 +11,7 @@ from serving.batch.inputs import MAX_FILE_BYTES, STDIN, Input, shown
 from serving.batch.job import Job
 from serving.batch.rows import Row, Rows
 from serving.errors import InputError
+from serving.inference.readings import choose
 from serving.models import files
 from serving.models.repository import load
 from serving.pictures.mnist_form import Digit, to_mnist_form
@@ -67,6 +68,7 @@ class Predictor:
         """Yield a row without a name for each digit."""
         if not digits:
             return
+        digits = choose(self._model, digits)
         images = np.stack([digit.image for digit in digits])
         output = self._model.classifier.classify(images)
         reasons = self._model.judge(images, output, {i: digit.reason for i, digit in enumerate(digits)})

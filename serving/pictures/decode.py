@@ -23,13 +23,10 @@ from PIL import (  # noqa: F401
 
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.containers import jpeg_exif, orientation, without_metadata
-from serving.pictures.header import Header, check_header, read_header
+from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
 from serving.pictures.page import PART_PIXELS, TURNS, Grey, Page, parts_of, upright
 
 BLACK, WHITE = 0, 255
-
-# A JPEG is decoded at a half, a quarter or an eighth of its size if both sides keep at least this many pixels.
-JPEG_SIDE = 2048
 
 
 def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:
@@ -38,7 +35,7 @@ def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:
     The picture is turned upright as its EXIF orientation says. Transparent parts get a background.
 
     Raises:
-        InputTooLargeError: the picture has more than ``max_pixels`` pixels, or exceeds a limit of ``header``.
+        InputTooLargeError: more than ``max_pixels`` pixels would be decoded, or a limit of ``header`` is exceeded.
         PictureError: the bytes are not a picture in one of ``FORMATS``, or they are damaged.
     """
     header = read_header(content)
@@ -52,7 +49,7 @@ def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:
             tone = _tone(picture)
             exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
             turn = TURNS[orientation(exif)]
-            if header.pixels > PART_PIXELS:
+            if picture.width * picture.height > PART_PIXELS:
                 return Page(picture, tone, turn)
             return upright(tone(picture), turn)
     except InputError:
@@ -110,17 +107,19 @@ def _background(picture: Image.Image) -> int:
     """Return black or white, whichever contrasts more with the visible part of a transparent picture."""
     visible = weight = 0.0
     for part in parts_of(picture):
-        grey, opacity = _grey_and_opacity(part)
-        visible += float((grey * opacity).sum())
+        grey, opacity = (np.asarray(band, dtype=np.float32).ravel() for band in _grey_and_opacity(part))
+        visible += float(grey @ opacity)
         weight += float(opacity.sum())
     return WHITE if visible < weight * (BLACK + WHITE) / 2 or not weight else BLACK
 
 
 def _on_background(part: Image.Image, background: int) -> Grey:
     grey, opacity = _grey_and_opacity(part)
-    return (grey * opacity + background * (1 - opacity)).astype(np.float32)
+    page = Image.new("L", part.size, background)
+    page.paste(grey, mask=opacity)
+    return _to_grey(page)
 
 
-def _grey_and_opacity(part: Image.Image) -> tuple[Grey, Grey]:
-    grey, alpha = (np.asarray(band, dtype=np.float32) for band in part.convert("RGBA").convert("LA").split())
-    return grey, alpha / np.float32(WHITE)
+def _grey_and_opacity(part: Image.Image) -> tuple[Image.Image, Image.Image]:
+    part = part if part.mode == "RGBA" else part.convert("RGBA")
+    return part.convert("L"), part.getchannel("A")

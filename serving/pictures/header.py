@@ -19,6 +19,10 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
 
 # Largest width and height. A longer picture does not show a digit, and one of its rows costs as much as a whole page.
 MAX_SIDE = 16_384
+# A JPEG is decoded at a half, a quarter or an eighth of its size if both sides keep at least this many pixels. The
+# smallest digit that is found has about 1/25 of the longer side, and so at least 20 pixels.
+JPEG_SIDE = 512
+JPEG_SHARES = (8, 4, 2)
 # Bytes that decoding a picture may hold. 100 MB are 25 million pixels of 4 bytes.
 MAX_DECODED_BYTES = 100_000_000
 # Passes over the picture in which a JPEG may be stored. Programs write about ten; each takes time for all pixels.
@@ -67,10 +71,16 @@ class Header(NamedTuple):
     """Passes over the whole picture."""
     is_slow: bool = False
     """Whether decoding may take far more than other pictures with so many pixels take."""
+    share: int = 1
+    """The sides of the decoded picture are those of the file divided by this."""
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def decoded_pixels(self) -> int:
+        return -(-self.width // self.share) * -(-self.height // self.share)
 
 
 def read_header(content: bytes) -> Header:
@@ -97,13 +107,13 @@ def check_header(header: Header, max_pixels: int) -> None:
         InputTooLargeError: a limit is exceeded.
     """
     size = f"{header.width}x{header.height} pixels"
-    if header.pixels > max_pixels:
+    if header.decoded_pixels > max_pixels:
         raise InputTooLargeError(f"the picture has {size}: must be at most {max_pixels} pixels; send a smaller picture")
     if max(header.width, header.height) > MAX_SIDE:
         raise InputTooLargeError(
             f"the picture has {size}: must be at most {MAX_SIDE} pixels wide and high; send a smaller picture"
         )
-    held = header.pixels * header.bytes_per_pixel
+    held = header.decoded_pixels * header.bytes_per_pixel
     if held > MAX_DECODED_BYTES:
         raise InputTooLargeError(
             f"decoding a {header.format} of {size} takes {held / 1e6:.0f} MB: must be at most "
@@ -133,7 +143,10 @@ def _jpeg(content: bytes) -> Header | None:
             bytes_per_pixel = COLOUR if count > 3 else GREY
         elif marker == JPEG_SCAN and (is_progressive or content[begin + 4] < len(components) // 3):
             return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), _scans(content, begin))
-    return Header("JPEG", width, height, bytes_per_pixel)
+    # A JPEG in one scan is decoded block by block, so its full size is never in memory.
+    sides = min(width, height) // JPEG_SIDE
+    share = next((share for share in JPEG_SHARES if share <= sides), 1)
+    return Header("JPEG", width, height, bytes_per_pixel, share=share)
 
 
 def _scans(content: bytes, begin: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serving.pictures.morphology import grey_opening, median_filter, uniform_filter
+from serving.pictures.morphology import grey_erosion, grey_opening, median_filter, uniform_filter
 from serving.pictures.page import REDUCING_GAP, Grey, Page
 
 # The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
@@ -23,6 +23,7 @@ CLOSE_UP_MARGIN = 0.3
 # A picture whose longer side has fewer pixels than this is enlarged first. The filters have windows of 3 pixels, which
 # would be broader than the strokes of a smaller picture.
 ENLARGE_BELOW = 28
+ENLARGED = 42
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 4
 
@@ -47,6 +48,8 @@ TOO_BROAD = 0.42
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33
+# The slope of the light is measured over this fraction of a side.
+SLOPE_STEPS = 8
 # Width of the frame that mostly holds paper, as a share of each side: the margin in MNIST, 4 of 28 pixels.
 MARGIN = 1 / 7
 
@@ -62,7 +65,7 @@ def find_ink(page: Grey | Page) -> Ink | None:
     longest = max(page.shape)
     if longest < ENLARGE_BELOW:
         # Such a picture shows too little paper to judge whether the light is even.
-        return measure_ink(resize(reduce(page, longest), ENLARGE_BELOW / longest), even=True)
+        return measure_ink(enlarge(reduce(page, longest)), even=True)
     ink = measure_ink(reduce(page, OVERVIEW))
     if ink is not None and longest > OVERVIEW:
         ink = measure_ink(reduce(crop_to_ink(page, ink), CLOSE_UP))
@@ -88,7 +91,7 @@ def measure_ink(page: Grey, *, even: bool = False) -> Ink | None:
     smooth = median_filter(page)
     if not even and is_uneven(ink, border - paper):
         ink = measure_on_uneven_paper(page, smooth)
-    noise = DEVIATION * float(np.median(np.abs(page - smooth)))
+    noise = noise_of(page, smooth)
     most = strongest(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
@@ -100,7 +103,16 @@ def is_uneven(ink: Ink, border: Grey) -> bool:
     if float((np.abs(border) < SAME_SHADE).mean()) < EVEN_BORDER:
         return True
     too_broad = round(TOO_BROAD * max(ink.shape))
-    return float(grey_opening(ink, too_broad).max()) > FAINT * strongest(ink)
+    return float(grey_erosion(ink, too_broad).max()) > FAINT * strongest(ink)
+
+
+def noise_of(page: Grey, smooth: Grey) -> float:
+    """Return the standard deviation of the noise. ``smooth`` is the page without noise."""
+    difference = page - smooth
+    # Most pictures from a screen have no noise, and counting takes far less time than the median.
+    if 2 * np.count_nonzero(difference) < difference.size:
+        return 0.0
+    return DEVIATION * float(np.median(np.abs(difference)))
 
 
 def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
@@ -112,6 +124,7 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
         page: brightness, ``[H, W]``.
         smooth: the page without noise, from which the paper is estimated.
     """
+    page, smooth = without_slope(page, smooth)
     window = round(PAPER_WINDOW * max(page.shape))
     # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
     # the edges of shadows than the digit.
@@ -119,6 +132,20 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
     sign = 1 if float((relief**3).sum()) > 0 else -1
     ink: Ink = sign * page - grey_opening(sign * smooth, window)
     return ink - np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
+
+
+def without_slope(page: Grey, smooth: Grey) -> tuple[Grey, Grey]:
+    """Return both pages without the slope that most of the page has: light from one side. Steps are left as they are.
+
+    At the border of a slope, the opening would leave a strip.
+    """
+    for axis in (0, 1):
+        shades = np.median(smooth, axis=1 - axis)
+        step = max(1, len(shades) // SLOPE_STEPS)
+        slope = float(np.median(shades[step:] - shades[:-step])) / step
+        light = (slope * np.arange(len(shades), dtype=np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))
+        page, smooth = page - light, smooth - light
+    return page, smooth
 
 
 def border_of(page: Grey) -> Grey:
@@ -138,7 +165,12 @@ def most_common_shade(values: Grey) -> float:
     """Return the value that has the most other values within ``SAME_SHADE``; of several such values the median."""
     values = np.sort(values)
     near = np.searchsorted(values, values + SAME_SHADE, "right") - np.searchsorted(values, values - SAME_SHADE)
-    return float(np.median(values[near == near.max()]))
+    return middle(values[near == near.max()])
+
+
+def middle(values: Grey) -> float:
+    """Return the median of sorted values. NumPy's own takes longer than all the rest of a small picture."""
+    return float(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
 def strongest(ink: Ink) -> float:
@@ -154,10 +186,17 @@ def pad_to(page: Grey, side: int) -> Grey:
     return np.pad(page, [(0, max(0, side - size)) for size in page.shape], mode="edge")
 
 
-def resize(page: Grey, factor: float) -> Grey:
-    """Scale both sides by ``factor``, with Lanczos interpolation."""
+def resize(page: Grey, factor: float, method: Image.Resampling = Image.Resampling.LANCZOS) -> Grey:
+    """Scale both sides by ``factor``."""
     height, width = (max(1, round(size * factor)) for size in page.shape)
-    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(page).resize((width, height), method))
+
+
+def enlarge(page: Grey) -> Grey:
+    """Scale a small page to ``ENLARGED`` pixels. The edges of a picture in black and white are smoothed."""
+    is_grey = len(np.unique(page)) > 2
+    method = Image.Resampling.LANCZOS if is_grey else Image.Resampling.BILINEAR
+    return resize(page, ENLARGED / max(page.shape), method)
 
 
 def reduce(page: Grey | Page, longest: int) -> Grey:

@@ -11,6 +11,7 @@ what MNIST's scans of black ink did not contain: bright ink on dark paper, uneve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,10 +19,11 @@ from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
-from serving.pictures.ink import Ink, border_of, find_ink, resize, strongest
+from serving.pictures.ink import Ink, border_of, find_ink, middle, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.page import Grey, Page
-from serving.pictures.pieces import count_digits, erase, find_pieces, split_specks
+from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
+from serving.pictures.surroundings import other_pages, without_corners
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -49,6 +51,8 @@ class Digit(NamedTuple):
     """Uint8 ``[28, 28]``, bright ink on black; zeros if the picture is empty."""
     reason: Reason | None = None
     """Why the picture does not show one digit, or None if decoding found no such reason."""
+    others: tuple[Images, ...] = ()
+    """Other readings of the picture, without what may surround the digit. The network has to choose."""
 
 
 def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
@@ -70,7 +74,22 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
     ink = find_ink(page)
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
-    pieces, specks = split_specks(find_pieces(ink))
+    pieces = find_pieces(ink)
+    digit = _digit_of(ink, pieces)
+    inks = [without_corners(ink, pieces), *map(find_ink, other_pages(page, pieces))]
+    others = map(digit_on, inks)
+    return digit._replace(others=tuple(other.image for other in others if other.reason is None))
+
+
+def digit_on(ink: Ink | None) -> Digit:
+    """Return the digit that the ink of a page makes. None is an empty page."""
+    if ink is None:
+        return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
+    return _digit_of(ink, find_pieces(ink))
+
+
+def _digit_of(ink: Ink, every: Sequence[Piece]) -> Digit:
+    pieces, specks = split_specks(every)
     if specks:
         ink = erase(ink, specks)
     digit = shrink_to_box(widen_strokes(ink))
@@ -79,7 +98,7 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
 
 def _on_black(page: Grey) -> Ink:
     """Return the page as bright ink on black paper. The paper has the median shade of the border."""
-    paper = float(np.median(border_of(page)))
+    paper = middle(np.sort(border_of(page)))
     return page - paper if paper < (BLACK + WHITE) / 2 else paper - page
 
 

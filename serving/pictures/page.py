@@ -18,6 +18,8 @@ PART_PIXELS = 1 << 18
 # Pillow first reduces a picture by a whole number, which is fast, and then averages with BOX. Between the two steps,
 # each side has at least this many times its final length.
 REDUCING_GAP = 2.0
+# The modes of 8-bit pictures in which the mean of some pixels has the mean of their grey values.
+AVERAGED_MODES = ("L", "RGB")
 
 
 class Turn(NamedTuple):
@@ -91,11 +93,15 @@ class Page:
         return upright(self._tone(self._picture.crop(self._box)), self._turn)
 
     def reduced(self, height: int, width: int) -> Grey:
-        """Return the page averaged down to ``[height, width]``.
+        """Return the page averaged down to ``[height, width]``, as Pillow does it: first blocks of pixels, then BOX.
 
-        The result is the same as that of ``Image.resize(..., BOX, reducing_gap=2.0)`` on all grey values. Pillow first
-        averages blocks of pixels. Here it does so for some blocks at a time.
+        Pillow can average grey values and colours itself. Other pictures are converted to grey values and averaged by
+        blocks, some blocks at a time.
         """
+        if self._picture.mode in AVERAGED_MODES and not self._picture.has_transparency_data:
+            size = (height, width) if self._turn.swap else (width, height)
+            small = self._picture.resize(size, Image.Resampling.BOX, self._box, REDUCING_GAP)
+            return upright(self._tone(small), self._turn)
         rows, columns = self.shape
         block = max(1, int(columns / width / REDUCING_GAP)), max(1, int(rows / height / REDUCING_GAP))
         # Parts of whole blocks: some rows of blocks, or a piece of one row if the rows are long.

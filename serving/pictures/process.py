@@ -26,7 +26,7 @@ from serving.pictures.mnist_form import REASONS, Digit, to_mnist_form
 
 # A request: the seconds that decoding may take and the size of the file, and then the file.
 REQUEST = struct.Struct("=dQ")
-# A response: its kind and the size of its content, and then the content. The content is an image or a message.
+# A response: its kind and the size of its content, and then the content: the readings of the picture, or a message.
 RESPONSE = struct.Struct("=BQ")
 # The first byte of the output says that the process is ready.
 READY = b"."
@@ -44,8 +44,8 @@ SPARE_SECONDS = 0.5
 def respond(content: bytes, max_pixels: int) -> bytes:
     """Decode a picture file and return the response."""
     try:
-        image, reason = to_mnist_form(content, max_pixels)
-        kind, result = REASONS.index(reason), image.tobytes()
+        image, reason, others = to_mnist_form(content, max_pixels)
+        kind, result = REASONS.index(reason), b"".join(reading.tobytes() for reading in (image, *others))
     except InputError as error:
         kind, result = FIRST_ERROR + ERRORS.index(type(error)), str(error).encode()
     except MemoryError:
@@ -57,7 +57,8 @@ def parse(kind: int, result: bytes) -> Digit:
     """Return the digit in a response, or raise the exception in it."""
     if kind >= FIRST_ERROR:
         raise ERRORS[kind - FIRST_ERROR](result.decode())
-    return Digit(np.frombuffer(result, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE), REASONS[kind])
+    image, *others = np.frombuffer(result, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+    return Digit(image, REASONS[kind], tuple(others))
 
 
 def main() -> None:

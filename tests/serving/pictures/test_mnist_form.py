@@ -77,7 +77,7 @@ def test_result_is_centred_and_scaled_as_in_mnist(digits):
 
 @pytest.mark.parametrize("shade", [0, 100, 255])
 def test_blank_picture_is_empty_and_black(shade):
-    image, reason = to_mnist_form(picture(np.full((40, 60), shade, np.uint8)), MAX_PIXELS)
+    image, reason, _ = to_mnist_form(picture(np.full((40, 60), shade, np.uint8)), MAX_PIXELS)
     assert not image.any()
     assert reason == "empty"
 

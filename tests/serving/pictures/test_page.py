@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.errors import InputTooLargeError
 from serving.pictures import decode
 from serving.pictures.mnist_form import to_mnist_form
 from serving.pictures.page import TURNS, Page, Turn, upright
-from tests.serving.pictures.files import encoded
+from tests.serving.pictures.files import black_png, encoded
 
 MAX_PIXELS = 25_000_000
 
@@ -61,11 +62,12 @@ FILES = {
 def test_parts_give_the_same_image_as_the_whole(drawing, file, monkeypatch):
     content = file(drawing)
     assert isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
-    image, reason = to_mnist_form(content, MAX_PIXELS)
+    image, reason, _ = to_mnist_form(content, MAX_PIXELS)
     monkeypatch.setattr(decode, "PART_PIXELS", MAX_PIXELS)
     assert not isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
     whole = to_mnist_form(content, MAX_PIXELS)
-    np.testing.assert_array_equal(image, whole.image)
+    # Pillow rounds the means of grey values and colours, so a pixel at the edge of a stroke may differ.
+    assert np.abs(image.astype(int) - whole.image).mean() < 0.3
     assert reason is whole.reason
     assert image.any()
 
@@ -82,14 +84,18 @@ def test_page_is_cut_like_an_array(turn):
     np.testing.assert_array_equal(page[part][again].grey(), expected[part][again])
 
 
+@pytest.mark.parametrize("mode", ["L", "P"])
 @pytest.mark.parametrize("shape", [(16_384, 30), (30, 16_384), (3, 16_000), (2000, 1700)])
-def test_page_of_any_shape_is_reduced_like_an_array(shape):
+def test_page_of_any_shape_is_reduced_like_an_array(shape, mode):
     values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    page = Page(Image.fromarray(values), lambda part: np.asarray(part, np.float32), Turn())
+    picture = Image.fromarray(values)
+    if mode == "P":
+        picture.putpalette(bytes(range(256)) * 3, "RGB")
+    page = Page(picture, lambda part: np.asarray(part, np.float32), Turn())
     height, width = (max(1, round(size * 96 / max(shape))) for size in shape)
     whole = Image.fromarray(values.astype(np.float32))
     expected = np.asarray(whole.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))
-    np.testing.assert_array_equal(page.reduced(height, width), expected)
+    np.testing.assert_allclose(page.reduced(height, width), expected, atol=2)
 
 
 def test_small_digit_on_a_large_photo_is_not_lost(digits, truth):
@@ -104,3 +110,20 @@ def test_small_digit_on_a_large_photo_is_not_lost(digits, truth):
         images.append(to_mnist_form(encoded(Image.fromarray(page), "JPEG"), MAX_PIXELS).image)
     labels = load(RELEASE, "mnist").classifier.classify(np.stack(images)).probabilities.argmax(axis=1)
     np.testing.assert_array_equal(labels, truth[:10])
+
+
+def test_photo_of_48_megapixels_is_read_and_only_what_is_decoded_is_limited(digits, truth):
+    from serving.models.repository import load
+    from serving.settings import RELEASE
+
+    page = Image.new("L", (8064, 6048), 215)
+    page.paste(Image.fromarray(215 - np.asarray(Image.fromarray(digits[0]).resize((1500, 1500))) // 2), (5000, 2000))
+    image = to_mnist_form(encoded(page, "JPEG"), MAX_PIXELS).image
+    assert load(RELEASE, "mnist").classifier.classify(image[None]).probabilities.argmax() == truth[0]
+    for content in (encoded(page, "JPEG", progressive=True), black_png(8064, 6048)):
+        with pytest.raises(InputTooLargeError, match="8064x6048 pixels"):
+            to_mnist_form(content, MAX_PIXELS)
+    reduced = encoded(page.resize((1024, 1536)), "JPEG")
+    to_mnist_form(reduced, 512 * 768)
+    with pytest.raises(InputTooLargeError, match="1024x1536 pixels: must be at most 393215 pixels"):
+        to_mnist_form(reduced, 512 * 768 - 1)

@@ -1,0 +1,42 @@
+"""Choose between several readings of one picture: the network says which one looks most like a digit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from serving.errors import DeadlineExceededError
+from serving.models.model import Model
+from serving.pictures.mnist_form import Digit
+
+
+def choose(model: Model, digits: Sequence[Digit], deadline: float = float("inf")) -> list[Digit]:
+    """Return each digit in its reading with the lowest novelty score. Most digits have one reading only.
+
+    Args:
+        deadline: in the time of ``time.monotonic``.
+
+    Raises:
+        DeadlineExceededError: the deadline passed before all were chosen.
+    """
+    with model:
+        return [_chosen(model, digit, deadline) if digit.others else digit for digit in digits]
+
+
+def count_readings(digits: Sequence[Digit]) -> int:
+    """Return the number of images that :func:`choose` gives to the network."""
+    return sum(1 + len(digit.others) for digit in digits if digit.others)
+
+
+def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
+    if time.monotonic() > deadline:
+        raise DeadlineExceededError
+    readings = np.stack([digit.image, *digit.others])
+    novelty = model.classifier.classify(readings).novelty
+    if digit.reason is None:
+        return Digit(readings[novelty.argmin()])
+    # Another reading must be a digit to outweigh the reason against the first one.
+    best = 1 + int(novelty[1:].argmin())
+    return Digit(readings[best]) if novelty[best] <= model.bundle.manifest.novelty.threshold else digit

@@ -1,0 +1,232 @@
+"""Remove what surrounds the digit on a page: ruled lines, boxes and frames, the desk at the edge, the table around.
+
+Each function returns the page as it would be without these surroundings, or None if it finds none. What a function
+takes for surroundings may still be a part of the digit. So its page is only another reading of the picture: the network
+says which reading looks most like a digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.pictures.ink import NOISE, OVERVIEW, Ink, border_of, middle, reduce
+from serving.pictures.morphology import grey_dilation, median_filter, opening_along
+from serving.pictures.page import Grey, Page
+from serving.pictures.pieces import SPECK, Piece, erase, find_pieces, split_specks
+
+# Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
+FINE = 192
+# A smaller page is too coarse to tell a line from a stroke.
+LEAST_SIDE = 40
+
+# The page has surroundings if its border has a step, or another shade than its middle, of so many grey levels and so
+# many times the usual step.
+STEP, STEPS_OF_NOISE = 10.0, 8.0
+# The digit itself looks like a box if its ink covers this share of at least two sides of its own box.
+COVERED = 0.8
+
+# A page with so many pieces of ink may show one digit whose thin strokes have faded in places.
+BROKEN = 3
+
+# Breadth of the broadest line, as a share of the page's longer side. The strokes of most digits are broader.
+LINE_BREADTH = 0.035
+# A line is straight over at least this share of the page. It reaches over at least the second share, or to the border.
+STRAIGHT, LINE_LENGTH = 0.2, 0.5
+# Breadth of a stroke or line that crosses a line, as a share of the page.
+CROSSING = 0.12
+# Height of the box around a line, as a share of the page's longer side, and how much it grows with the length of the
+# line, which may not be quite level.
+HIGHEST_LINE, TILT = 0.065, 0.1
+# A line has at least this share of the strongest contrast on the page, and so many grey levels.
+LINE_CONTRAST, LEAST_LINE = 0.05, 5.0
+
+# Ink that is so many times as strong as the line is a stroke.
+DARKER = 1.3
+
+# Grey levels between the means of two classes of pixels, such as paper and desk.
+LEAST_CLASSES = 30.0
+# The middle of the page, where the digit lies on paper: this share of each side is left out on both ends.
+MIDDLE = 0.2
+# A piece is at the border if it touches this share of one side, or the second share of two sides.
+FULL_SIDE, CORNER = 0.9, 0.25
+# Ink in a corner is left by a shadow if it has less than this share of the ink of the largest piece.
+CORNER_MASS = 0.35
+# What remains must cover at least this share of the page.
+LEAST_REST = 0.002
+# Pages with more pieces or more steps between ink and paper show no digit, and would take too long.
+MAX_PIECES, MAX_STEPS = 50, 5000
+# Pixels around a removed part that are removed too, because its edge is blurred.
+HALO = 5
+
+Mask = npt.NDArray[np.bool_]
+
+
+def other_pages(page: Grey | Page, pieces: Sequence[Piece]) -> Iterator[Grey]:
+    """Yield the page without its surroundings, once for each kind that is found. ``pieces`` are those of its ink.
+
+    Most pages have none. A quick look at the border and at the pieces tells, so such a page takes little time.
+    """
+    if min(page.shape) < LEAST_SIDE:
+        return
+    if len(pieces) >= BROKEN:
+        yield with_broad_strokes(reduce(page, 2 * FINE))
+    large, _ = split_specks(pieces)
+    if not (len(large) > 1 or _is_box(large) or _has_steps(reduce(page, OVERVIEW))):
+        return
+    fine = reduce(page, FINE)
+    for other in (without_lines(fine), on_sheet(fine)):
+        if other is not None:
+            yield other
+
+
+def _has_steps(page: Grey) -> bool:
+    """Return whether the shade of the border steps, as at a line or a desk, or differs from that of the middle."""
+    height, width = page.shape
+    edges = page[0], page[-1], page[:, 0], page[:, -1]
+    steps = np.sort(np.concatenate([np.abs(edge[2:] - edge[:-2]) for edge in edges]))
+    if steps[-1] > max(STEP, STEPS_OF_NOISE * middle(steps)):
+        return True
+    y, x = int(MIDDLE * height), int(MIDDLE * width)
+    inner = np.sort(page[y : height - y : 2, x : width - x : 2].ravel())
+    return abs(middle(inner) - middle(np.sort(border_of(page)))) > 2 * STEP
+
+
+def _is_box(pieces: Sequence[Piece]) -> bool:
+    """Return whether the largest piece covers two sides of its own box, as a box does. So does a straight 1."""
+    piece = max(pieces, key=attrgetter("mass"))
+    height, width = piece.bottom - piece.top, piece.right - piece.left
+    near_y, near_x = 1 + height // 16, 1 + width // 16
+    rows = (
+        [run for run in piece.runs if run[0] < piece.top + near_y],
+        [run for run in piece.runs if run[0] >= piece.bottom - near_y],
+    )
+    covered = [max((end - start for _, start, end in part), default=0) / width for part in rows]
+    left = {row for row, start, _ in piece.runs if start < piece.left + near_x}
+    right = {row for row, _, end in piece.runs if end >= piece.right - near_x}
+    covered += [len(side) / height for side in (left, right)]
+    return sum(share >= COVERED for share in covered) >= 2
+
+
+def without_corners(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
+    """Return the ink without small pieces in its corners, which the edge of a shadow leaves there. None: no such."""
+    height, width = ink.shape
+    most = max(piece.mass for piece in pieces)
+    corners = [
+        piece
+        for piece in pieces
+        if (piece.top == 0 or piece.bottom == height)
+        and (piece.left == 0 or piece.right == width)
+        and piece.mass < CORNER_MASS * most
+    ]
+    return erase(ink, corners) if corners else None
+
+
+def with_broad_strokes(page: Grey) -> Grey:
+    """Return the ink at half the size, each stroke some pixels broader. A hair-thin stroke would fade to pieces."""
+    ink = _standing_out(page)
+    return grey_dilation(ink, 4)[1::2, 1::2]
+
+
+def without_lines(page: Grey) -> Grey | None:
+    """Return the ink without long thin lines that are nearly level or upright: ruled and squared paper, boxes, axes."""
+    ink = _standing_out(page)
+    without_level = _without_level_lines(ink)
+    without_any = _without_level_lines(without_level.T).T
+    return None if np.array_equal(without_any, ink) else without_any
+
+
+def on_sheet(page: Grey) -> Grey | None:
+    """Return the page with paper in place of all that reaches its border, such as a desk, or surrounds other ink."""
+    smooth = median_filter(page)
+    bright = smooth > _two_classes(smooth)
+    if bright.all() or not bright.any() or float(page[bright].mean() - page[~bright].mean()) < LEAST_CLASSES:
+        return None
+    height, width = page.shape
+    y, x = int(MIDDLE * height), int(MIDDLE * width)
+    other = ~bright if bright[y : height - y, x : width - x].mean() > 0.5 else bright
+    if np.count_nonzero(other[:, 1:] != other[:, :-1]) > MAX_STEPS:
+        return None
+    inner, around = [], np.zeros(page.shape, bool)
+    for piece in find_pieces(other.astype(np.float32)):
+        if _is_at_border(piece, height, width):
+            _draw(around, piece)
+        else:
+            inner.append(piece)
+    for piece in _enclosing(inner):
+        _draw(around, piece)
+    kept = other & ~around
+    if not around.any() or kept.sum() < LEAST_REST * page.size:
+        return None
+    filled = (grey_dilation(around.astype(np.float32), HALO) > 0) & ~kept
+    return np.where(filled, np.float32(np.median(page[~other])), page)
+
+
+def _is_at_border(piece: Piece, height: int, width: int) -> bool:
+    """Return whether a piece fills a side of the page, or a corner. A digit that was cut off touches less of a side."""
+    level = [sum(end - start for row, start, end in piece.runs if row == at) / width for at in (0, height - 1)]
+    upright = [sum(start <= at < end for _, start, end in piece.runs) / height for at in (0, width - 1)]
+    return max(level + upright) >= FULL_SIDE or min(max(level), max(upright)) >= CORNER
+
+
+def _enclosing(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces inside whose box lie other pieces that are no specks."""
+    most = max((piece.mass for piece in pieces), default=0)
+    inner = [piece for piece in pieces if piece.mass >= SPECK * most]
+    if len(inner) > MAX_PIECES:
+        return []
+    return [outer for outer in inner if any(_is_inside(piece, outer) for piece in inner)]
+
+
+def _is_inside(piece: Piece, outer: Piece) -> bool:
+    return (
+        outer.top < piece.top and piece.bottom < outer.bottom and outer.left < piece.left and piece.right < outer.right
+    )
+
+
+def _standing_out(page: Grey) -> Grey:
+    """Return how much each pixel differs from the paper, towards the shade of the ink."""
+    relief = page - np.float32(np.median(page))
+    ink: Grey = relief if float((relief * np.abs(relief) * np.abs(relief)).sum()) > 0 else -relief
+    return np.maximum(ink, 0)
+
+
+def _without_level_lines(ink: Grey) -> Grey:
+    height, width = ink.shape
+    longest = max(height, width)
+    thick = opening_along(ink, 2 + round(LINE_BREADTH * longest), 0)
+    # A line that is not quite level moves to the next row after some pixels.
+    spread = -opening_along(thick - ink, 3, 0)
+    # It is interrupted where it crosses a stroke or another line.
+    bridged = -opening_along(-spread, max(3, round(CROSSING * width)), 1)
+    straight = opening_along(bridged, max(3, round(STRAIGHT * width)), 1)
+    level = max(LEAST_LINE, LINE_CONTRAST * float(ink.max()), NOISE * float(np.median(straight)))
+    lines = np.zeros(ink.shape, bool)
+    for piece in find_pieces(np.where(straight > level, straight, 0)):
+        long, high = piece.right - piece.left, piece.bottom - piece.top
+        is_cut = piece.left == 0 or piece.right == width
+        if (is_cut or long >= LINE_LENGTH * width) and high <= HIGHEST_LINE * longest + TILT * long:
+            _draw(lines, piece)
+    if not lines.any():
+        return ink
+    # Where a stroke crosses the line, the stroke is thicker or darker than the line and stays.
+    lines &= ink < DARKER * np.quantile(ink[lines], 0.9)
+    return np.where(lines, thick, ink)
+
+
+def _draw(mask: Mask, piece: Piece) -> None:
+    for row, start, end in piece.runs:
+        mask[row, start:end] = True
+
+
+def _two_classes(page: Grey) -> float:
+    """Return the shade that best separates two classes of pixels (Otsu)."""
+    counts = np.bincount(page.clip(0, 255).astype(np.uint8).ravel(), minlength=256).astype(float)
+    below = counts.cumsum()
+    sums = (counts * np.arange(256)).cumsum()
+    above = below[-1] - below
+    means = sums / np.maximum(below, 1), (sums[-1] - sums) / np.maximum(above, 1)
+    return float(np.argmax(below * above * (means[1] - means[0]) ** 2))

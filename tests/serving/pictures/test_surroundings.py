@@ -1,0 +1,124 @@
+"""What surrounds a digit on a page is removed, and the network chooses between the readings of a picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.pages import PAGES
+from serving.errors import DeadlineExceededError
+from serving.inference.readings import choose
+from serving.models.repository import load
+from serving.pictures import surroundings
+from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.pictures.process import RESPONSE, parse, respond
+from serving.settings import RELEASE
+from tests.support import picture
+
+MAX_PIXELS = 25_000_000
+# A picture of each kind, named after the kind and the digit. benchmarks/pages.py made them.
+PICTURES = sorted(Path(__file__).with_name("pages").iterdir())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load(RELEASE, "mnist")
+
+
+def read(model, *contents):
+    """Return the label and the reason for each picture file."""
+    digits = choose(model, [to_mnist_form(content, MAX_PIXELS) for content in contents])
+    images = np.stack([digit.image for digit in digits])
+    output = model.classifier.classify(images)
+    reasons = model.judge(images, output, {i: digit.reason for i, digit in enumerate(digits)})
+    return list(zip(output.probabilities.argmax(axis=1).tolist(), reasons, strict=True))
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=[path.stem for path in PICTURES])
+def test_picture_of_each_kind_is_read_and_accepted(model, path):
+    assert read(model, path.read_bytes()) == [(int(path.stem[-1]), None)]
+
+
+@pytest.mark.parametrize("kind", ["box of a form", "sheet on a table", "squared paper, lines of 40%"])
+def test_digits_in_their_surroundings_are_read(model, digits, truth, kind):
+    random = np.random.default_rng(0)
+    labels = [label for label, _ in read(model, *(PAGES[kind](digit, random) for digit in digits[:30]))]
+    assert (labels == truth[:30]).sum() >= 28
+
+
+def page_with(digit, **lines):
+    """Return white paper of 240x240 pixels with the digit, and with dark rectangles: top, left, bottom, right."""
+    page = np.full((240, 240), 255, np.uint8)
+    page[36:204, 36:204] = 255 - np.kron(digit, np.ones((6, 6), np.uint8))
+    for top, left, bottom, right in lines.values():
+        page[top:bottom, left:right] = 40
+    return page
+
+
+def test_only_a_page_with_surroundings_has_other_readings(digits):
+    for digit in digits[:50]:
+        assert to_mnist_form(picture(digit), MAX_PIXELS).others == ()
+    assert sum(len(to_mnist_form(picture(page_with(digit)), MAX_PIXELS).others) for digit in digits[:20]) <= 3
+    desk = page_with(digits[0], desk=(0, 0, 240, 20))
+    assert to_mnist_form(picture(desk), MAX_PIXELS).others
+
+
+def test_tilted_lines_are_removed(model, digits, truth):
+    """The page is turned by 2 degrees, as a hand holds a camera."""
+    pages = []
+    for digit in digits[:10]:
+        page = page_with(digit, **{str(y): (y, 0, y + 2, 240) for y in range(10, 240, 40)})
+        turned = Image.fromarray(page).rotate(2, Image.Resampling.BICUBIC, fillcolor=255)
+        pages.append(picture(np.asarray(turned.crop((12, 12, 228, 228)))))
+    assert ([label for label, _ in read(model, *pages)] == truth[:10]).sum() >= 9
+
+
+def test_two_digits_stay_several_if_one_reaches_the_border(model, digits):
+    crops = []
+    for a, b in zip(digits[:40], digits[40:80], strict=True):
+        page = 255 - np.kron(np.hstack([a, b]), np.ones((4, 4), np.uint8))
+        rows, columns = np.nonzero((page < 128).any(axis=1))[0], np.nonzero((page < 128).any(axis=0))[0]
+        crops.append(picture(page[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
+    first = [to_mnist_form(crop, MAX_PIXELS).reason for crop in crops]
+    chosen = [reason for _, reason in read(model, *crops)]
+    assert first.count("several") - chosen.count("several") <= 1
+
+
+def test_readings_cross_the_border_of_the_process(digits):
+    content = picture(page_with(digits[0], desk=(0, 0, 240, 20)))
+    response = respond(content, MAX_PIXELS)
+    kind, size = RESPONSE.unpack(response[: RESPONSE.size])
+    result = parse(kind, response[RESPONSE.size :])
+    expected = to_mnist_form(content, MAX_PIXELS)
+    assert size == 784 * (1 + len(expected.others))
+    assert result.reason == expected.reason
+    for found, wanted in zip([result.image, *result.others], [expected.image, *expected.others], strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_network_chooses_the_reading_that_is_a_digit(model, digits):
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    [chosen] = choose(model, [Digit(noise, None, (noise.T, digits[0]))])
+    np.testing.assert_array_equal(chosen.image, digits[0])
+    [chosen] = choose(model, [Digit(noise, "several", (digits[0],))])
+    assert chosen.reason is None
+    [chosen] = choose(model, [Digit(noise, "several", (noise.T,))])
+    assert chosen.reason == "several"
+
+
+def test_choice_ends_at_the_deadline(model, digits):
+    with pytest.raises(DeadlineExceededError):
+        choose(model, [Digit(digits[0], None, (digits[1],))], time.monotonic() - 1)
+
+
+def test_page_of_many_pieces_is_not_searched_for_boxes(monkeypatch):
+    """Each piece would be compared with each other piece."""
+    monkeypatch.setattr(surroundings, "_is_inside", None)
+    dots = np.full((192, 192), 255, np.uint8)
+    dots[20:172:5, 20:172:5] = dots[20:172:5, 21:172:5] = 0
+    dots[:, :12] = 0
+    to_mnist_form(picture(dots), MAX_PIXELS)

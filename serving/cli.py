@@ -40,6 +40,7 @@ PREDICT_EXAMPLES = """
 Examples:
   mnist-predict digit.png
   mnist-predict --json scans/*.png
+  mnist-predict --number meter.jpg
 """
 
 
@@ -133,6 +134,7 @@ def _warn_without_key(settings: Settings) -> None:
 
 @click.command(cls=Command, epilog=PREDICT_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--number", "as_number", is_flag=True, help="Read all lines of digits in each picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
     "--repository",
@@ -141,20 +143,23 @@ def _warn_without_key(settings: Settings) -> None:
 )
 @click.option("--model", default=Settings.model, show_default=True, help="Model to use. Its newest version is used.")
 @click.version_option(package_name="mnist-service")
-def predict(files: tuple[Path, ...], as_json: bool, repository: Path | None, model: str) -> None:
-    """Recognise the digit in each picture, without a server."""
+def predict(files: tuple[Path, ...], as_number: bool, as_json: bool, repository: Path | None, model: str) -> None:
+    """Recognise the digit in each picture, or with --number all digits, without a server."""
     from serving.models.repository import load
 
     try:
         loaded = load(repository or RELEASE, model)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
-    rows = _predictions(loaded, files)
+    rows = (_numbers if as_number else _predictions)(loaded, files)
     if as_json:
         response = {"model": {"name": loaded.name, "version": loaded.version}, "predictions": rows}
         print_output(json.dumps(response, indent=2))
         return
     width = max(len("file"), *(len(row["file"]) for row in rows))
+    if as_number:
+        _print_numbers(rows, width)
+        return
     print_output(f"{'file':{width}}  digit  confidence  accepted")
     for row in rows:
         print_output(f"{row['file']:{width}}  {row['label']:5}  {row['confidence']:10.2%}  {row['reason'] or 'yes'}")
@@ -188,3 +193,33 @@ def _predictions(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
         }
         for file, row, reason in zip(files, output.probabilities, reasons, strict=True)
     ]
+
+
+def _numbers(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the numbers in each picture: as /predict?mode=number does, and with the name of the file."""
+    import msgspec
+
+    from serving.inference.numbers import Reading
+    from serving.pictures.number_form import to_number_page
+
+    rows = []
+    for file in files:
+        try:
+            page = to_number_page(file.read_bytes(), Settings.max_pixels)
+        except (OSError, InputError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise click.ClickException(f"{file}: {reason}") from error
+        reading = Reading(model, [page])
+        output = model.classifier.classify(reading.images) if len(reading.images) else None
+        rows += [{"file": str(file)} | msgspec.to_builtins(number) for number in reading.predictions(output)]
+    return rows
+
+
+def _print_numbers(rows: Sequence[dict[str, Any]], width: int) -> None:
+    """Print a line for each line of digits, and one for each picture without any."""
+    lines = [(row["file"], line) for row in rows for line in row["lines"] or [row | {"confidence": 0.0}]]
+    number_width = max(len("number"), *(len(line["text"]) for _, line in lines))
+    print_output(f"{'file':{width}}  {'number':{number_width}}  confidence  accepted")
+    for file, line in lines:
+        text = f"{line['text']:{number_width}}  {line['confidence']:10.2%}"
+        print_output(f"{file:{width}}  {text}  {line['reason'] or 'yes'}")

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.decoder_process import DecoderProcess
 from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import Header, check_header, read_header
 from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.pictures.number_form import NumberPage, to_number_page
 from serving.settings import Settings
 
 # A picture with up to this many pixels, each counted once per scan, is decoded on the event loop. Decoding then takes
@@ -29,6 +31,8 @@ THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
 THREAD_DECODED_BYTES = 8_000_000
 THREAD_SCANNED_PIXELS = 16 << 20
+# The most candidates for digits in all pictures of one request. The network takes 0.3 s for them.
+MAX_REQUEST_CANDIDATES = 4096
 # Each pixel counts this many times if its decoder is slow. A decoder in Python takes up to 2 microseconds per pixel, a
 # complex lossless WebP up to 1.
 SLOWER = 32
@@ -65,6 +69,30 @@ class Decoder:
                 await self._process.decode(picture, deadline) if digit is None else digit
                 for picture, digit in zip(pictures, digits, strict=True)
             ]
+
+    async def read_numbers(self, pictures: Sequence[bytes], deadline: float) -> list[NumberPage]:
+        """Return the lines of digits in each picture file.
+
+        Raises: as :meth:`decode`; InputTooLargeError also if the pictures have too many candidates together.
+        """
+        pages: list[NumberPage] = []
+        candidates = 0
+        with self._threads.place():
+            headers = await self._threads.do(lambda: self._checked_headers(pictures, deadline))
+            for picture, header in zip(pictures, headers, strict=True):
+                _check_deadline(deadline)
+                if _is_large(picture, header):
+                    page = await self._process.read_numbers(picture, deadline)
+                else:
+                    page = await self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
+                pages.append(page)
+                candidates += len(page.images)
+                if candidates > MAX_REQUEST_CANDIDATES:
+                    raise InputTooLargeError(
+                        f"the pictures have more than {MAX_REQUEST_CANDIDATES} groups of strokes that may be digits; "
+                        "send fewer pictures in one request"
+                    )
+        return pages
 
     async def close(self) -> None:
         """End the process that decodes large pictures."""

@@ -20,7 +20,7 @@ from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
 from serving.errors import InputError, quoted
 from serving.inference.admission import PREDICT_ROUTE
-from serving.inference.numbers import NumberPrediction, Reading
+from serving.inference.numbers import DIGIT_MODE, MODES, NUMBER_MODE, NumberPrediction, Reading
 from serving.models.model import Model, Reasons
 from serving.telemetry.timing import Timing
 
@@ -28,9 +28,8 @@ from serving.telemetry.timing import Timing
 # than 0.2 ms, and other threads run between two pieces.
 ENCODE_PIECE, ENCODE_PIECE_OF_IMAGES = 64, 16
 
-# The values of the query parameters ``include`` and ``mode``.
+# The values of the query parameter ``include``.
 INCLUDES = ("image",)
-DIGIT_MODE, NUMBER_MODE = MODES = ("digit", "number")
 
 HINT = "to read all digits, send the picture to /predict?mode=number"
 

@@ -12,16 +12,22 @@ A file of a kilobyte can have millions of pixels, so the cost is estimated from 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.decoder_process import DecoderProcess
 from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import Header, check_header, read_header
 from serving.pictures.mnist_form import Digit, to_mnist_form
-from serving.pictures.number_form import NumberPage, to_number_page
+from serving.pictures.number_form import NumberPage, candidates_of, to_number_page
 from serving.settings import Settings
+
+T = TypeVar("T")
 
 # A picture with up to this many pixels, each counted once per scan, is decoded on the event loop. Decoding then takes
 # at most 15 ms and the later steps 10 ms, and usually both take far less than 1 ms.
@@ -75,24 +81,24 @@ class Decoder:
 
         Raises: as :meth:`decode`; InputTooLargeError also if the pictures have too many candidates together.
         """
-        pages: list[NumberPage] = []
-        candidates = 0
         with self._threads.place():
             headers = await self._threads.do(lambda: self._checked_headers(pictures, deadline))
-            for picture, header in zip(pictures, headers, strict=True):
-                _check_deadline(deadline)
-                if _is_large(picture, header):
-                    page = await self._process.read_numbers(picture, deadline)
-                else:
-                    page = await self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
-                pages.append(page)
-                candidates += len(page.images)
-                if candidates > MAX_REQUEST_CANDIDATES:
-                    raise InputTooLargeError(
-                        f"the pictures have more than {MAX_REQUEST_CANDIDATES} groups of strokes that may be digits; "
-                        "send fewer pictures in one request"
-                    )
-        return pages
+            return await _bounded(
+                self._process.read_numbers(picture, deadline)
+                if _is_large(picture, header)
+                else self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
+                for picture, header in _until(deadline, zip(pictures, headers, strict=True))
+            )
+
+    async def read_pages(self, pages: npt.NDArray[np.uint8], deadline: float) -> list[NumberPage]:
+        """Return the lines of digits in each page, uint8 ``[N, H, W]``.
+
+        Raises: as :meth:`read_numbers`.
+        """
+        with self._threads.place():
+            return await _bounded(
+                self._threads.do(partial(_candidates_of_bytes, page)) for page in _until(deadline, pages)
+            )
 
     async def close(self) -> None:
         """End the process that decodes large pictures."""
@@ -120,6 +126,36 @@ class Decoder:
                 "send fewer or smaller pictures"
             )
         return headers
+
+
+def _candidates_of_bytes(page: npt.NDArray[np.uint8]) -> NumberPage:
+    return candidates_of(page.astype(np.float32))
+
+
+async def _bounded(pages: Iterable[Awaitable[NumberPage]]) -> list[NumberPage]:
+    """Return the pages, one after another.
+
+    Raises:
+        InputTooLargeError: they have too many candidates together.
+    """
+    done: list[NumberPage] = []
+    candidates = 0
+    for page in pages:
+        done.append(await page)
+        candidates += len(done[-1].images)
+        if candidates > MAX_REQUEST_CANDIDATES:
+            raise InputTooLargeError(
+                f"the pictures have more than {MAX_REQUEST_CANDIDATES} groups of strokes that may be digits; "
+                "send fewer pictures in one request"
+            )
+    return done
+
+
+def _until(deadline: float, items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, and check the deadline before each."""
+    for item in items:
+        _check_deadline(deadline)
+        yield item
 
 
 def _check_deadline(deadline: float) -> None:

@@ -15,6 +15,9 @@ from serving.inference.path import Step, best_path
 from serving.models.model import Model
 from serving.pictures.number_form import Box, LineParts, NumberPage
 
+DIGIT_MODE, NUMBER_MODE = MODES = ("digit", "number")
+"""What a request may ask for: the digit in each picture, or all numbers."""
+
 # A gap between two digits is reported if it is at least this many heights of the line wide.
 WIDE_GAP = 0.75
 # A line is rejected if another way to divide it into digits is about as probable.

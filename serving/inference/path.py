@@ -23,12 +23,12 @@ from serving.pictures.number_form import Candidate, LineParts, Part
 ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
 ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
-# The weight of each property of a candidate, in the order of _properties().
-WEIGHTS = (-0.54, 1.39, -2.27, -0.32, -0.46, -3.65, -2.4, -0.45, -2.76, -0.2, -1.39, 0.61, 1.83, -1.3)
+# The weight of each property of a candidate, in the order of _scores().
+WEIGHTS = (-0.53, 1.82, -3.04, -0.47, -0.41, -4.09, -1.94, -0.95, -3.25, -0.38, -2.44, 0.68, 1.96)
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # The score of a mark is this, times its longer side plus a constant.
-MARK_WEIGHT, MARK_CONSTANT = -4.5, 0.2
+MARK_WEIGHT, MARK_CONSTANT = -6.2, 0.2
 
 
 Step = int | Part
@@ -114,5 +114,4 @@ def _shape(line: LineParts, candidate: Candidate, digit: int) -> Sequence[float]
         sum(line.gaps[i] > 0 for i in inside),
         sum(max(0.0, 0.15 - line.crossed[i]) / 0.15 for i in inside if line.gaps[i] == 0),
         len(inside),
-        max(0.0, candidate.width - 0.65),
     )

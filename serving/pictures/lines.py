@@ -20,6 +20,8 @@ TALL = 0.5
 SHARED = 0.35
 # The widest gap inside a line.
 WIDEST_GAP = 6.0
+# A piece at the edge of the page is a shadow if its ink is weaker than this share of the usual ink.
+SHADOW = 0.6
 # Lines whose digits have fewer pixels than this from top to bottom cannot be read.
 LEAST_HEIGHT = 6
 # The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
@@ -53,7 +55,7 @@ class Line(NamedTuple):
 
 def find_lines(ink: Ink) -> list[Line]:
     """Return the lines of digits on a page, from top to bottom."""
-    pieces = _without_frame(find_pieces(ink), ink.shape)
+    pieces = _without_shadows(_without_frame(find_pieces(ink), ink.shape), ink.shape)
     if not pieces:
         return []
     height = _usual_height(pieces)
@@ -72,12 +74,27 @@ def _size(piece: Piece) -> tuple[int, int]:
 def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
     def is_frame(piece: Piece) -> bool:
         height, width = _size(piece)
-        inked = sum(end - start for _, start, end in piece.runs)
         is_long = height >= FRAME_SIDE * shape[0] and width >= FRAME_SIDE * shape[1]
-        return is_long and inked <= FRAME_INK * height * width
+        return is_long and _pixels(piece) <= FRAME_INK * height * width
 
     rest = [piece for piece in pieces if not is_frame(piece)]
     return rest or list(pieces)
+
+
+def _without_shadows(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
+    """Return the pieces without the corners of shadows, in which the paper could not be estimated."""
+    inside, at_edge = [], []
+    for piece in pieces:
+        is_inside = piece.top > 0 and piece.bottom < shape[0] and piece.left > 0 and piece.right < shape[1]
+        (inside if is_inside else at_edge).append(piece)
+    if not inside or not at_edge:
+        return list(pieces)
+    usual = sum(piece.mass for piece in inside) / sum(map(_pixels, inside))
+    return [*inside, *(piece for piece in at_edge if piece.mass >= SHADOW * usual * _pixels(piece))]
+
+
+def _pixels(piece: Piece) -> int:
+    return sum(end - start for _, start, end in piece.runs)
 
 
 def _usual_height(pieces: Sequence[Piece]) -> float:

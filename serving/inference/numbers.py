@@ -13,15 +13,15 @@ from msgspec import UNSET, UnsetType
 from serving.contract import Images, ModelOutput, RejectionReason
 from serving.inference.path import Step, best_path
 from serving.models.model import Model
-from serving.pictures.number_form import Box, LineParts, NumberPage
+from serving.pictures.number_form import Box, LineParts, NumberPage, around
 
 DIGIT_MODE, NUMBER_MODE = MODES = ("digit", "number")
 """What a request may ask for: the digit in each picture, or all numbers."""
 
 # A gap between two digits is reported if it is at least this many heights of the line wide.
 WIDE_GAP = 0.75
-# A line is rejected if another way to divide it into digits is about as probable.
-LEAST_PROBABLE = 0.5
+# A line of a lower confidence is rejected.
+LEAST_CONFIDENCE = 0.5
 
 
 class NumberDigit(msgspec.Struct):
@@ -62,7 +62,7 @@ class NumberLine(msgspec.Struct):
     confidence: float
     """Probability that the line is divided rightly into digits and that all of them are right."""
     accepted: bool
-    """Whether all digits are accepted, and no other way to divide the line is about as probable."""
+    """Whether all digits are accepted, and the confidence is at least 0.5."""
     reason: RejectionReason | None
     """Why the line is not accepted; null if it is."""
     box: Box
@@ -135,9 +135,9 @@ class Reading:
         if self._with_images:
             for digit, image in zip(digits, images.tolist(), strict=True):
                 digit.image = image
-        is_clear = path.probability >= LEAST_PROBABLE
-        reason = next((digit.reason for digit in digits if digit.reason), None if is_clear else "no digit")
         confidence = path.probability * math.prod(digit.confidence for digit in digits)
+        reasons.append("no digit" if confidence < LEAST_CONFIDENCE else None)
+        reason = next(filter(None, reasons), None)
         text = "".join(digit.label for digit in digits)
         separators = _separators(parts, path.steps)
         return [NumberLine(text, confidence, reason is None, reason, around(boxes), digits, separators)]
@@ -163,12 +163,6 @@ def _separators(parts: LineParts, steps: Sequence[Step]) -> list[Separator]:
             separators.append(Separator("gap", count, box))
         before, count = digit, count + 1
     return separators
-
-
-def around(boxes: Sequence[Box]) -> Box:
-    """Return the box around several boxes."""
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _prediction(page: NumberPage, lines: list[NumberLine]) -> NumberPrediction:

@@ -9,15 +9,16 @@ conditional random field).
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from serving.contract import ModelOutput
-from serving.pictures.number_form import Candidate, LineParts, Part
+from serving.pictures.number_form import Candidate, LineParts, Part, around
 
 # The logarithm of width / height of MNIST's digits 0 to 9: mean and standard deviation in the training set.
 ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
@@ -29,6 +30,10 @@ WEIGHTS = (-0.53, 1.82, -3.04, -0.47, -0.41, -4.09, -1.94, -0.95, -3.25, -0.38, 
 LARGEST_MARK = 0.5
 # The score of a mark is this, times its longer side plus a constant.
 MARK_WEIGHT, MARK_CONSTANT = -6.2, 0.2
+# The score of a low mark that stands apart, with gaps of this width beside it: hardly any digit is so low. It may be
+# longer than other marks, as a minus is.
+ALONE_SCORE, ALONE = 1.5, 0.1
+ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
 
 
 Step = int | Part
@@ -56,12 +61,15 @@ def best_path(line: LineParts, output: ModelOutput, threshold: float) -> Path:
     arcs: list[list[tuple[int, float, Step | None]]] = [[] for _ in range(count + 1)]
     for index, candidate in enumerate(line.candidates):
         arcs[candidate.end].append((candidate.first, scores[index], index))
+    alone = dict(_marks_alone(line))
     for at, part in enumerate(line.parts):
         size = max(part.height, part.width)
         if not size:
             arcs[at + 1].append((at, 0.0, None))
-        elif size < LARGEST_MARK or not arcs[at + 1]:
+        elif (size < LARGEST_MARK or not arcs[at + 1]) and (at, at + 1) not in alone:
             arcs[at + 1].append((at, MARK_WEIGHT * (MARK_CONSTANT + size), part))
+    for (begin, end), mark in alone.items():
+        arcs[end].append((begin, ALONE_SCORE, mark))
     best, back = [0.0], [(0, cast("Step | None", None))]
     total = [0.0]  # The logarithm of the sum over all paths to each part.
     for end in range(1, count + 1):
@@ -77,6 +85,19 @@ def best_path(line: LineParts, output: ModelOutput, threshold: float) -> Path:
         if step is not None:
             steps.append(step)
     return Path(steps[::-1], math.exp(min(0.0, best[count] - total[count])))
+
+
+def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
+    """Yield the marks that stand apart: the first part and the part after the last one, and all parts as one."""
+    count = len(line.parts)
+    gaps = [math.inf, *line.gaps, math.inf]  # The gap before each part, and the one after the last.
+    edges = [i for i in range(count + 1) if gaps[i] > 0]
+    for begin, end in itertools.pairwise(edges):
+        parts = [part for part in line.parts[begin:end] if part.height]
+        height = max((part.height for part in parts), default=0.0)
+        width = sum(part.width for part in parts)
+        if parts and height < ALONE_HEIGHT and width < ALONE_WIDTH and min(gaps[begin], gaps[end]) >= ALONE:
+            yield (begin, end), Part(height, width, around([part.box for part in parts]))
 
 
 def _scores(line: LineParts, output: ModelOutput, threshold: float) -> list[float]:

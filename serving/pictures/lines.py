@@ -21,7 +21,7 @@ SHARED = 0.35
 # The widest gap inside a line.
 WIDEST_GAP = 6.0
 # A piece at the edge of the page is a shadow if its ink is weaker than this share of the usual ink.
-SHADOW = 0.6
+SHADOW = 0.75
 # Lines whose digits have fewer pixels than this from top to bottom cannot be read.
 LEAST_HEIGHT = 6
 # The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.

@@ -8,7 +8,7 @@ The network then judges the candidates, and ``serving/inference/numbers.py`` cho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ from serving.pictures.page import Grey, Page
 from serving.pictures.page_ink import find_page_ink
 
 # A line whose digits are higher is reduced to this height. MNIST's digits have 20 pixels.
-LINE_HEIGHT = 56
+LINE_HEIGHT = 40
 # Reduced ink that is weaker than this share of the strongest is the edge of a stroke.
 EDGE = 0.05
 # A candidate has at most this many parts. All other lengths are shares of the line's height.
@@ -46,6 +46,12 @@ MAX_RUNS = 30_000
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in the picture's own pixels; right and bottom are exclusive."""
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    """Return the box around several boxes."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 class Part(msgspec.Struct, array_like=True):

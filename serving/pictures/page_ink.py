@@ -36,6 +36,8 @@ PAPER_WINDOW = 0.33
 POLARITY_SIDE = 192
 # Share of the strongest pixels that are left out when the contrast of the ink is measured.
 GLARE = 0.002
+# Pixels from which the statistics of the page are taken.
+SAMPLE = 1 << 17
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 8
 
@@ -55,7 +57,7 @@ def find_page_ink(page: Grey | Page) -> tuple[Ink, float] | None:
         values = 255 - values
     window = max(3, round(PAPER_WINDOW * min(grey.shape)))
     ink = (_closing(values, window) - values).astype(np.float32)
-    ink -= np.median(ink[::2, ::2])  # Most of the page is paper, and grain makes the paper look like ink.
+    ink -= np.median(ink[:: _stride(ink)])  # Most of the page is paper, and grain makes the paper look like ink.
     most = _contrast(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
@@ -63,15 +65,22 @@ def find_page_ink(page: Grey | Page) -> tuple[Ink, float] | None:
     return without_rules(np.minimum(ink, most)), scale
 
 
+def _stride(values: Grey) -> int:
+    """Return the distance of the rows that are enough for a statistic of all values."""
+    return max(1, values.size // SAMPLE)
+
+
 def _contrast(ink: Ink) -> float:
     """Return the contrast of the ink without the few strongest pixels, which may be glare or dirt."""
-    some = ink[ink > LEAST_CONTRAST]
+    some = ink[:: _stride(ink)]
+    some = some[some > LEAST_CONTRAST]
     return min(strongest(ink), float(np.quantile(some, 1 - GLARE))) if len(some) else 0.0
 
 
 def _noise(grey: Grey) -> float:
     """Return the standard deviation of the grain: neighbours of the same shade differ by sqrt(2) times of it."""
-    steps = np.abs(grey[::2, 1:] - grey[::2, :-1])
+    some = grey[:: _stride(grey)]
+    steps = np.abs(some[:, 1:] - some[:, :-1])
     return DEVIATION * float(np.median(steps)) / 2**0.5
 
 

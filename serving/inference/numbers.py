@@ -136,8 +136,7 @@ class Reading:
             for digit, image in zip(digits, images.tolist(), strict=True):
                 digit.image = image
         confidence = path.probability * math.prod(digit.confidence for digit in digits)
-        reasons.append("no digit" if confidence < LEAST_CONFIDENCE else None)
-        reason = next(filter(None, reasons), None)
+        reason = next((reason for reason in reasons if reason), "no digit" if confidence < LEAST_CONFIDENCE else None)
         text = "".join(digit.label for digit in digits)
         separators = _separators(parts, path.steps)
         return [NumberLine(text, confidence, reason is None, reason, around(boxes), digits, separators)]

@@ -25,14 +25,14 @@ ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
 ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
 # The weight of each property of a candidate, in the order of _scores().
-WEIGHTS = (-0.53, 1.82, -3.04, -0.47, -0.41, -4.09, -1.94, -0.95, -3.25, -0.38, -2.44, 0.68, 1.96)
+WEIGHTS = (0.64, 1.59, -3.33, -0.41, -0.45, -3.94, -1.67, -0.68, -2.07, -0.02, -1.71, -0.39, 2.69, -0.73, -1.77)
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # The score of a mark is this, times its longer side plus a constant.
-MARK_WEIGHT, MARK_CONSTANT = -6.2, 0.2
+MARK_WEIGHT, MARK_CONSTANT = -4.3, 0.2
 # The score of a low mark that stands apart, with gaps of this width beside it: hardly any digit is so low. It may be
 # longer than other marks, as a minus is.
-ALONE_SCORE, ALONE = 1.5, 0.1
+ALONE_SCORE, ALONE = 3.0, 0.1
 ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
 
 
@@ -118,10 +118,21 @@ def _scores(line: LineParts, output: ModelOutput, threshold: float) -> list[floa
     return scores
 
 
+def _piece_width(line: LineParts, candidate: Candidate) -> float:
+    """Return the width of the ink between the gaps on both sides of a candidate."""
+    first, last = candidate.first, candidate.end - 1
+    while first > 0 and line.gaps[first - 1] == 0:
+        first -= 1
+    while last < len(line.gaps) and line.gaps[last] == 0:
+        last += 1
+    return sum(part.width for part in line.parts[first : last + 1])
+
+
 def _shape(line: LineParts, candidate: Candidate, digit: int) -> Sequence[float]:
     """Return how much a candidate differs from a whole digit, by its size and by the cuts beside and inside it."""
     first, end = candidate.first, candidate.end
-    beside = [line.crossed[i] for i in (first - 1, end - 1) if 0 <= i < len(line.crossed)]
+    beside = [i for i in (first - 1, end - 1) if 0 <= i < len(line.crossed)]
+    through_ink = sum(line.gaps[i] == 0 for i in beside)
     inside = range(first, end - 1)
     # A model with other labels than MNIST's has no usual shapes.
     mean, deviation = (ASPECT[digit], ASPECT_DEVIATION[digit]) if digit < len(ASPECT) else (0.0, math.inf)
@@ -130,9 +141,12 @@ def _shape(line: LineParts, candidate: Candidate, digit: int) -> Sequence[float]
         max(0.0, 0.85 - candidate.height),
         max(0.0, candidate.width - 0.9),
         min(9.0, differs * differs) / 9,
-        sum(beside),
+        sum(line.crossed[i] for i in beside),
         max((line.gaps[i] for i in inside), default=0.0),
         sum(line.gaps[i] > 0 for i in inside),
         sum(max(0.0, 0.15 - line.crossed[i]) / 0.15 for i in inside if line.gaps[i] == 0),
         len(inside),
+        through_ink,
+        # A narrow piece of ink is seldom two digits.
+        through_ink * max(0.0, 1.0 - _piece_width(line, candidate)),
     )

@@ -83,7 +83,8 @@ def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piec
 
 def _without_shadows(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
     """Return the pieces without the corners of shadows, in which the paper could not be estimated."""
-    inside, at_edge = [], []
+    inside: list[Piece] = []
+    at_edge: list[Piece] = []
     for piece in pieces:
         is_inside = piece.top > 0 and piece.bottom < shape[0] and piece.left > 0 and piece.right < shape[1]
         (inside if is_inside else at_edge).append(piece)

@@ -17,7 +17,6 @@ import struct
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from serving.contract import IMAGE_SIZE
@@ -49,7 +48,7 @@ def respond(content: bytes, max_pixels: int, *, as_numbers: bool = False) -> byt
     """Decode a picture file and return the response."""
     try:
         if as_numbers:
-            kind, result = PAGE, msgspec.msgpack.encode(to_number_page(content, max_pixels))
+            kind, result = PAGE, to_number_page(content, max_pixels).to_bytes()
         else:
             image, reason = to_mnist_form(content, max_pixels)
             kind, result = REASONS.index(reason), image.tobytes()
@@ -65,7 +64,7 @@ def parse(kind: int, result: bytes) -> Digit | NumberPage:
     if kind >= FIRST_ERROR:
         raise ERRORS[kind - FIRST_ERROR](result.decode())
     if kind == PAGE:
-        return msgspec.msgpack.decode(result, type=NumberPage)
+        return NumberPage.from_bytes(result)
     return Digit(np.frombuffer(result, np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE), REASONS[kind])
 
 

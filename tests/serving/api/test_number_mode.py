@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import numpy as np
 import pytest
 
 from serving.inference import decoder
 from serving.inference.decoder_process import DecoderProcess
-from serving.pictures.number_form import candidates_of
+from serving.pictures.number_form import NumberPage, candidates_of
 from tests.serving.pictures.numbers import page, written
 from tests.support import PIXELS, picture
 
@@ -102,7 +101,7 @@ def test_only_the_digits_count_as_predictions(client, pages):
 
 def test_candidates_survive_the_way_from_the_decoder_process(pages):
     found = candidates_of(pages[0].astype(np.float32))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=type(found)) == found
+    assert NumberPage.from_bytes(found.to_bytes()) == found
 
 
 @pytest.mark.parametrize("count", [2, 3, 6, 9, 12])

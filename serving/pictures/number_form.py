@@ -21,7 +21,7 @@ from serving.errors import InputTooLargeError
 from serving.pictures.cuts import Integers, Parts, cut
 from serving.pictures.decode import decode_grey
 from serving.pictures.header import read_header
-from serving.pictures.ink import Ink
+from serving.pictures.ink import Ink, pad_to
 from serving.pictures.lines import Line, find_lines
 from serving.pictures.mnist_form import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
 from serving.pictures.page import Grey, Page
@@ -185,7 +185,9 @@ class _Grouping:
     def __init__(self, line: Line, scale: float, size: tuple[int, int]) -> None:
         self._line, self._scale, self._size = line, scale, size
         self._factor = max(1.0, line.height / LINE_HEIGHT)
-        self._ink, self._height = _reduced(line.ink, self._factor), line.height / self._factor
+        # The filters need two pixels; a hairline may have one.
+        self._ink = pad_to(_reduced(line.ink, self._factor), LEAST_PIXELS)
+        self._height = line.height / self._factor
         # One pen wrote the line, so its strokes are measured once.
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
         self._cuts: Parts = cut(self._ink, self._height)

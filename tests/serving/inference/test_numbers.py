@@ -141,6 +141,14 @@ def test_texture_is_no_number(read, texture):
     assert found.reason in ("empty", "no digit")
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("height", [1, 30, 700])
+def test_thinnest_stroke_is_read_without_an_error(read, width, height):
+    drawn = np.full((800, 100), 255)
+    drawn[40 : 40 + height, 50 : 50 + width] = 0
+    assert read(drawn).text in ("", "1")
+
+
 def test_candidates_of_a_picture_are_limited(write, monkeypatch):
     monkeypatch.setattr(number_form, "MAX_CANDIDATES", 3)
     with pytest.raises(InputTooLargeError, match="more than 3 groups of strokes"):

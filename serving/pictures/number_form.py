@@ -214,7 +214,9 @@ class _Grouping:
                     continue
                 box = self._box(left, top, digit.shape)
                 self.result.candidates.append(Candidate(first, end, height, width, box))
-                yield centre_in_frame(shrink_to_box(widen_strokes(digit) if self._is_thin else digit))
+                # Shrinking may lose a line of one pixel, also beside broader strokes.
+                is_thin = self._is_thin or np.count_nonzero(digit) <= 2 * sum(digit.shape)
+                yield centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit))
 
     def _part(self, i: int) -> Part:
         if self._spans[i] is None:

@@ -149,6 +149,14 @@ def test_thinnest_stroke_is_read_without_an_error(read, width, height):
     assert read(drawn).text in ("", "1")
 
 
+def test_line_of_one_pixel_beside_a_broad_stroke_is_read_without_an_error(read):
+    drawn = np.full((100, 300), 255)
+    drawn[20:60, 20:40] = 0
+    drawn[40, 100:138] = 0
+    drawn[31:51, 119] = 0
+    assert read(drawn).lines
+
+
 def test_candidates_of_a_picture_are_limited(write, monkeypatch):
     monkeypatch.setattr(number_form, "MAX_CANDIDATES", 3)
     with pytest.raises(InputTooLargeError, match="more than 3 groups of strokes"):

@@ -38,6 +38,7 @@ Examples:
   mnist-predict --json scans/*.png
   find /archive -name '*.png' | mnist-predict - --output results.jsonl
   mnist-predict scans --output results.csv
+  mnist-predict --number meter.jpg
 """
 
 # Exit statuses: some pictures could not be read, and Ctrl-C.
@@ -139,6 +140,7 @@ def _warn_without_key(settings: Settings) -> None:
     type=click.Path(path_type=Path),
     help="Write the rows to this file: .csv, .jsonl or .parquet. The same command goes on after an interruption.",
 )
+@click.option("--number", "as_numbers", is_flag=True, help="Read all lines of digits in each picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
     "--repository",
@@ -159,7 +161,7 @@ def _warn_without_key(settings: Settings) -> None:
 @click.option("--ray-address", help="Address of the cluster of Ray.  [default: a cluster on this machine]")
 @click.version_option(package_name="mnist-service")
 def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | None, **given: Any) -> None:
-    """Recognise the digit in each picture, without a server.
+    """Recognise the digit in each picture, or with --number all digits, without a server.
 
     An input is a picture, a folder, a pattern such as 'scans/*.png', a list of names (LIST.txt, one per line), or - for
     standard input, which holds a picture or a list of names.

@@ -19,6 +19,7 @@ from serving.pictures.signatures import is_picture
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
 
+FORM = "multipart/form-data"
 HOW_TO_SEND = (
     "send a picture (image/png, image/jpeg, ...), several pictures (multipart/form-data), raw pixels "
     '(application/octet-stream, 784 bytes per image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
@@ -55,28 +56,61 @@ async def read_images(request: AnyRequest, timeout: object, model: Model) -> tup
     """
     context = context_of(request)
     settings, threads = context.service.settings, context.service.pipeline.threads
-    encoding = context.header(b"content-encoding") or "identity"
-    if encoding.lower() != "identity":
-        raise UnsupportedInputError(
-            f"Content-Encoding {quoted(encoding)}: not supported here; send the body uncompressed"
-        )
-    content_type = context.header(b"content-type") or ""
-    kind = content_type.partition(";")[0].strip().lower()
-    body = await read_body(request, settings.max_body)
-    context.check_admitted()
-    if not body:
-        raise InputError(f"the body is empty; {HOW_TO_SEND}")
-    if kind == "multipart/form-data":
-        read_form = functools.partial(files_in_form, body, content_type, settings.max_batch)
-        pictures = await threads.run_by_size(read_form, len(body))
-        return await decode_pictures(pictures, context, timeout, model)
-    if kind.startswith("image/") or (kind in UNSPECIFIC and is_picture(body)):
-        return await decode_pictures([body], context, timeout, model)
+    kind, body = await _read(request)
+    if _holds_pictures(kind, body):
+        return await decode_pictures(await pictures_in(context, kind, body), context, timeout, model)
     if kind == "application/octet-stream":
         return decode_raw_pixels(body, settings.max_batch), {}
     if kind == "application/json":
         return await threads.run_by_size(lambda: decode_json(body, settings.max_batch), len(body)), {}
     raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported; {HOW_TO_SEND}")
+
+
+async def read_pictures(request: AnyRequest) -> list[bytes]:
+    """Return the picture files in the body of ``request``: one, or those in a form.
+
+    Raises: as :func:`read_images`.
+    """
+    context = context_of(request)
+    kind, body = await _read(request)
+    if not _holds_pictures(kind, body):
+        raise UnsupportedInputError(
+            f"Content-Type {quoted(kind or 'missing')}: mode=number reads pictures only; send a picture (image/png, "
+            "image/jpeg, ...) or several pictures (multipart/form-data)"
+        )
+    pictures = await pictures_in(context, kind, body)
+    check_count(len(pictures), context.service.settings.max_batch)
+    return pictures
+
+
+def _holds_pictures(kind: str, body: bytes) -> bool:
+    return kind == FORM or kind.startswith("image/") or (kind in UNSPECIFIC and is_picture(body))
+
+
+async def _read(request: AnyRequest) -> tuple[str, bytes]:
+    """Return the media type of the body, without its parameters, and the body."""
+    context = context_of(request)
+    encoding = context.header(b"content-encoding") or "identity"
+    if encoding.lower() != "identity":
+        raise UnsupportedInputError(
+            f"Content-Encoding {quoted(encoding)}: not supported here; send the body uncompressed"
+        )
+    kind = (context.header(b"content-type") or "").partition(";")[0].strip().lower()
+    body = await read_body(request, context.service.settings.max_body)
+    context.check_admitted()
+    if not body:
+        raise InputError(f"the body is empty; {HOW_TO_SEND}")
+    return kind, body
+
+
+async def pictures_in(context: RequestContext, kind: str, body: bytes) -> list[bytes]:
+    """Return the picture files in a body: the files of a form, or the body itself."""
+    if kind != FORM:
+        return [body]
+    settings, threads = context.service.settings, context.service.pipeline.threads
+    content_type = context.header(b"content-type") or ""
+    read_form = functools.partial(files_in_form, body, content_type, settings.max_batch)
+    return await threads.run_by_size(read_form, len(body))
 
 
 async def decode_pictures(

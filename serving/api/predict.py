@@ -12,7 +12,7 @@ from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
-from serving.api.bodies import read_images
+from serving.api.bodies import read_images, read_pictures
 from serving.api.context import AnyRequest, Service, context_of, query_of
 from serving.api.handlers import prediction
 from serving.api.problems import documented
@@ -20,6 +20,7 @@ from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
 from serving.errors import InputError, quoted
 from serving.inference.admission import PREDICT_ROUTE
+from serving.inference.numbers import DIGIT_MODE, MODES, NUMBER_MODE, NumberPrediction, Reading
 from serving.models.model import Model, Reasons
 from serving.telemetry.timing import Timing
 
@@ -29,6 +30,8 @@ ENCODE_PIECE, ENCODE_PIECE_OF_IMAGES = 64, 16
 
 # The values of the query parameter ``include``.
 INCLUDES = ("image",)
+
+HINT = "to read all digits, send the picture to /predict?mode=number"
 
 
 class Prediction(msgspec.Struct):
@@ -48,6 +51,8 @@ class Prediction(msgspec.Struct):
     """Why the image is not accepted; null if it is."""
     image: list[list[int]] | UnsetType = UNSET
     """With ``include=image``: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."""
+    hint: str | UnsetType = UNSET
+    """With the reason ``several``: how to read all digits."""
 
 
 class ModelVersion(msgspec.Struct):
@@ -62,6 +67,13 @@ class Predictions(msgspec.Struct):
 
     model: ModelVersion
     predictions: list[Prediction]
+
+
+class NumberPredictions(msgspec.Struct):
+    """The response with ``mode=number``: the numbers in each picture, in the order of the pictures."""
+
+    model: ModelVersion
+    predictions: list[NumberPrediction]
 
 
 _encode_json = msgspec.json.Encoder().encode
@@ -98,6 +110,12 @@ class PredictOperation(Operation):
                 "query",
                 schema=Schema(type=OpenAPIType.STRING, enum=list(INCLUDES)),
                 description="With image, each prediction also has the 28x28 pixels of the model's input.",
+            ),
+            Parameter(
+                "mode",
+                "query",
+                schema=Schema(type=OpenAPIType.STRING, enum=list(MODES), default=DIGIT_MODE),
+                description="With number, the service reads all lines of digits in each picture.",
             ),
             Parameter(
                 "timeout",
@@ -146,7 +164,9 @@ def _binary(description: str) -> OpenAPIMediaType:
     summary="Recognise the digits in pictures or pixels",
     responses={
         200: ResponseSpec(
-            Predictions, description="A prediction for each image, in the order of the images.", generate_examples=False
+            Predictions | NumberPredictions,
+            description="A prediction for each image or picture, in their order.",
+            generate_examples=False,
         ),
         **documented(400, 401, 404, 413, 415, 429, 503, 504),
     },
@@ -161,9 +181,13 @@ async def predict(request: AnyRequest) -> ASGIApp:
     model = model_of(service, query)
     timeout = query.get("timeout")
     context.deadline(timeout)  # Raises InputError before the body is read.
-    include = query.get("include")
+    include, mode = query.get("include"), query.get("mode", DIGIT_MODE)
     if include not in (None, *INCLUDES):
         raise InputError(f"include {quoted(include)}: must be {' or '.join(INCLUDES)}")
+    if mode not in MODES:
+        raise InputError(f"mode {quoted(mode)}: must be {' or '.join(MODES)}")
+    if mode == NUMBER_MODE:
+        return await predict_numbers(request, model, timing, timeout, with_images=include == "image")
     images, reasons = await read_images(request, timeout, model)
     timing.end("decode")
     body = await service.pipeline.run(
@@ -172,6 +196,23 @@ async def predict(request: AnyRequest) -> ASGIApp:
         timing,
         context.deadline(timeout),
         lambda output: encode(model, images, reasons, output, with_images=include == "image"),
+    )
+    return Response(body, [(b"content-type", b"application/json"), timing.header()])
+
+
+async def predict_numbers(
+    request: AnyRequest, model: Model, timing: Timing, timeout: str | None, *, with_images: bool
+) -> ASGIApp:
+    """Respond with the numbers in each picture in the body."""
+    context = context_of(request)
+    pictures = await read_pictures(request)
+    pages = await context.service.decoder.read_numbers(pictures, context.deadline(timeout))
+    timing.end("decode")
+    body = await context.service.pipeline.read_numbers(
+        Reading(model, pages, with_images=with_images),
+        timing,
+        context.deadline(timeout),
+        lambda predictions: _encode_json(NumberPredictions(ModelVersion(model.name, model.version), predictions)),
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
@@ -195,7 +236,10 @@ def _encode_piece(
     """Return predictions as the inside of a JSON array."""
     digits = probabilities.argmax(axis=1).tolist()
     predictions = [
-        Prediction(digit, model.labels[digit], row[digit], row, reason is None, reason)
+        Prediction(
+            *(digit, model.labels[digit], row[digit], row, reason is None, reason),
+            hint=HINT if reason == "several" else UNSET,
+        )
         for digit, row, reason in zip(digits, probabilities.tolist(), rejections, strict=True)
     ]
     if images is not None:

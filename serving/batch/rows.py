@@ -94,12 +94,12 @@ class Table:
         return f"{'file':{self.width}}  digit  confidence  accepted"
 
     def encode(self, row: Row) -> bytes:
-        label, confidence = (row.label, _percent(row.confidence or 0)) if row.accepted else ("-", "-")
+        label, confidence = (row.label, percent(row.confidence or 0)) if row.accepted else ("-", "-")
         verdict = row.error or row.reason or "yes"
         return f"{printable(row.file):{self.width}}  {label:5}  {confidence:>10}  {printable(verdict)}\n".encode()
 
 
-def _percent(probability: float) -> str:
+def percent(probability: float) -> str:
     """Return a probability in percent. No probability is 100 %, so none is shown so."""
     return ">99.99%" if probability > 0.9999 else f"{probability:.2%}"
 

@@ -35,6 +35,7 @@ class Options:
     model: str
     output: Path | None
     as_json: bool
+    as_numbers: bool
     engine: str
     workers: int
     ray_address: str | None
@@ -47,6 +48,8 @@ class Options:
         """
         if self.ray_address and self.engine != "ray":
             raise SettingsError(f"--ray-address {self.ray_address}: needs --engine ray")
+        if self.as_numbers and (self.output or self.engine == "ray"):
+            raise SettingsError("--number: writes to standard output, in one process; leave out --output and --engine")
         if self.engine == "ray" and importlib.util.find_spec("ray") is None:
             raise SettingsError("--engine ray: needs Ray; install it with: pip install 'ray[data]'")
         if self.output is None:
@@ -92,6 +95,8 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
     with Progress(_progress_stream(options)) as progress:
         stdin: BinaryIO = sys.stdin.buffer if sys.stdin else io.BytesIO()  # None if it is closed
         inputs = Inputs(arguments, stdin, progress.found)
+        if options.as_numbers:
+            return _numbers_to_stdout(inputs, options, write)
         if options.output is None:
             return _to_stdout(inputs, options, write, progress)
         return _to_file(options.output, inputs, options, progress)
@@ -117,8 +122,7 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
         head = b'{"model": %b, "predictions": [\n' % model
         tail = b"\n]}\n"
     else:
-        names = [printable(shown(name)) for name in inputs.first_names(NAMES_FOR_WIDTH)]
-        form = Table(max(len("file"), *map(len, names)))
+        form = Table(_width_of_names(inputs))
         head, between, tail = f"{form.header()}\n".encode(), b"", b""
     outcome = Outcome(left_out=inputs.left_out)
     job = _job(options, version, form, inputs)
@@ -131,6 +135,23 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
     write(tail)
     outcome.rate = progress.rate
     return outcome
+
+
+def _numbers_to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None]) -> Outcome:
+    from serving.batch import numbers
+
+    outcome = Outcome(left_out=inputs.left_out)
+    found = numbers.Numbers(options.repository, options.model, inputs)
+    write_all = numbers.print_json if options.as_json else partial(numbers.print_table, width=_width_of_names(inputs))
+    for file, error in write_all(found, write=write):
+        outcome.unreadable += 1
+        outcome.complaint = outcome.complaint or f"{file}: {error}"
+    return outcome
+
+
+def _width_of_names(inputs: Inputs) -> int:
+    names = [printable(shown(name)) for name in inputs.first_names(NAMES_FOR_WIDTH)]
+    return max(len("file"), *map(len, names))
 
 
 def _job(options: Options, version: int, form: Form, inputs: Inputs) -> Job:

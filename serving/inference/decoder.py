@@ -12,15 +12,23 @@ A file of a kilobyte can have millions of pixels, so the cost is estimated from 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from serving.errors import DeadlineExceededError, InputError, InputTooLargeError
 from serving.inference.decoder_process import DecoderProcess
 from serving.inference.threads import INLINE_BYTES, ThreadPool
-from serving.pictures.header import Header, check_header, read_header
+from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
 from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.pictures.number_form import NUMBER_JPEG_SIDE, NumberPage, candidates_of, to_number_page
 from serving.settings import Settings
+
+T = TypeVar("T")
 
 # A picture with up to this many pixels, each counted once per scan, is decoded on the event loop. Decoding then takes
 # at most 15 ms and the later steps 10 ms, and usually both take far less than 1 ms.
@@ -30,6 +38,8 @@ THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
 THREAD_DECODED_BYTES = 8_000_000
 THREAD_SCANNED_PIXELS = 16 << 20
+# The most candidates for digits in all pictures of one request. The network takes 0.3 s for them.
+MAX_REQUEST_CANDIDATES = 4096
 # Each pixel counts this many times if its decoder is slow. A decoder in Python takes up to 2 microseconds per pixel, a
 # complex lossless WebP up to 1.
 SLOWER = 32
@@ -68,6 +78,35 @@ class Decoder:
                         digits[index] = await self._process.decode(picture, deadline)
             return [digit for digit in digits if digit is not None]
 
+    async def read_numbers(self, pictures: Sequence[bytes], deadline: float) -> list[NumberPage]:
+        """Return the lines of digits in each picture file.
+
+        Raises: as :meth:`decode`; InputTooLargeError also if the pictures have too many candidates together.
+        """
+        with self._threads.place():
+            headers = await self._threads.do(lambda: self._checked_headers(pictures, deadline, NUMBER_JPEG_SIDE))
+            return await _bounded(
+                self._read_number(index, pictures, headers[index], deadline)
+                for index in _until(deadline, range(len(pictures)))
+            )
+
+    async def _read_number(self, index: int, pictures: Sequence[bytes], header: Header, deadline: float) -> NumberPage:
+        picture = pictures[index]
+        with _numbered(index, pictures):
+            if _is_large(picture, header):
+                return await self._process.read_numbers(picture, deadline)
+            return await self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
+
+    async def read_pages(self, pages: npt.NDArray[np.uint8], deadline: float) -> list[NumberPage]:
+        """Return the lines of digits in each page, uint8 ``[N, H, W]``.
+
+        Raises: as :meth:`read_numbers`.
+        """
+        with self._threads.place():
+            return await _bounded(
+                self._threads.do(partial(_candidates_of_bytes, page)) for page in _until(deadline, pages)
+            )
+
     async def close(self) -> None:
         """End the process that decodes large pictures."""
         await self._process.close()
@@ -82,12 +121,12 @@ class Decoder:
                 digits.append(None if _is_large(picture, header) else to_mnist_form(picture, self._settings.max_pixels))
         return digits
 
-    def _checked_headers(self, pictures: Sequence[bytes], deadline: float) -> list[Header]:
+    def _checked_headers(self, pictures: Sequence[bytes], deadline: float, jpeg_side: int = JPEG_SIDE) -> list[Header]:
         headers, pixels, limit = [], 0, self._settings.max_request_pixels
         for index, picture in enumerate(pictures):
             _check_deadline(deadline)
             with _numbered(index, pictures):
-                header = read_header(picture)
+                header = read_header(picture, jpeg_side)
                 check_header(header, self._settings.max_pixels)
             headers.append(header)
             pixels += header.pixels
@@ -97,6 +136,36 @@ class Decoder:
                 "send fewer or smaller pictures"
             )
         return headers
+
+
+def _candidates_of_bytes(page: npt.NDArray[np.uint8]) -> NumberPage:
+    return candidates_of(page.astype(np.float32))
+
+
+async def _bounded(pages: Iterable[Awaitable[NumberPage]]) -> list[NumberPage]:
+    """Return the pages, one after another.
+
+    Raises:
+        InputTooLargeError: they have too many candidates together.
+    """
+    done: list[NumberPage] = []
+    candidates = 0
+    for page in pages:
+        done.append(await page)
+        candidates += len(done[-1].images)
+        if candidates > MAX_REQUEST_CANDIDATES:
+            raise InputTooLargeError(
+                f"the pictures have more than {MAX_REQUEST_CANDIDATES} groups of strokes that may be digits; "
+                "send fewer pictures in one request"
+            )
+    return done
+
+
+def _until(deadline: float, items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, and check the deadline before each."""
+    for item in items:
+        _check_deadline(deadline)
+        yield item
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import cast
 
 from serving.errors import DeadlineExceededError, InputTooLargeError, PictureError
 from serving.pictures.mnist_form import Digit
+from serving.pictures.number_form import NumberPage
 from serving.pictures.process import READY, REQUEST, RESPONSE, parse
 from serving.settings import PREFIX
 
@@ -36,26 +37,36 @@ class DecoderProcess:
     async def decode(self, content: bytes, deadline: float) -> Digit:
         """Return the digit in a picture file, as :func:`serving.pictures.mnist_form.to_mnist_form` does.
 
+        Raises: as :meth:`read_numbers`.
+        """
+        return cast("Digit", await self._decode(content, deadline, as_numbers=False))
+
+    async def read_numbers(self, content: bytes, deadline: float) -> NumberPage:
+        """Return the lines in a picture file, as :func:`serving.pictures.number_form.to_number_page` does.
+
         Raises:
             DeadlineExceededError: the deadline, in the time of ``time.monotonic``, has passed.
             PictureError: the picture is damaged, or it made the decoder crash.
             InputTooLargeError: a limit is exceeded.
         """
+        return cast("NumberPage", await self._decode(content, deadline, as_numbers=True))
+
+    async def _decode(self, content: bytes, deadline: float, *, as_numbers: bool) -> Digit | NumberPage:
         try:
             async with asyncio.timeout(deadline - time.monotonic()), self._turn:
                 if self._idle:
                     self._idle.cancel()
                 try:
-                    return parse(*await self._ask(content, deadline))
+                    return parse(*await self._ask(content, deadline, as_numbers=as_numbers))
                 finally:
                     self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
         except TimeoutError as error:
             raise DeadlineExceededError from error
 
-    async def _ask(self, content: bytes, deadline: float) -> tuple[int, bytes]:
+    async def _ask(self, content: bytes, deadline: float, *, as_numbers: bool) -> tuple[int, bytes]:
         process = await self._started()
         try:
-            return await _exchange(process, content, deadline)
+            return await _exchange(process, content, deadline, as_numbers=as_numbers)
         except BaseException:
             # The process has ended, or it may still send this response, which the next request would take for its own.
             self._kill()
@@ -112,7 +123,7 @@ async def _start(max_pixels: int) -> Process:
     return process
 
 
-async def _exchange(process: Process, content: bytes, deadline: float) -> tuple[int, bytes]:
+async def _exchange(process: Process, content: bytes, deadline: float, *, as_numbers: bool) -> tuple[int, bytes]:
     """Send a picture to the process and return the kind and the content of its response.
 
     Raises:
@@ -121,7 +132,7 @@ async def _exchange(process: Process, content: bytes, deadline: float) -> tuple[
     requests = cast("asyncio.StreamWriter", process.stdin)
     responses = cast("asyncio.StreamReader", process.stdout)
     try:
-        requests.write(REQUEST.pack(max(0.0, deadline - time.monotonic()), len(content)))
+        requests.write(REQUEST.pack(max(0.0, deadline - time.monotonic()), as_numbers, len(content)))
         requests.write(content)
         await requests.drain()
         kind, size = RESPONSE.unpack(await responses.readexactly(RESPONSE.size))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from serving.contract import Images, ModelOutput
 from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.batching import Batches
+from serving.inference.numbers import NumberPrediction, Reading
 from serving.inference.threads import ThreadPool
 from serving.models.model import Model
 from serving.telemetry.recorder import Recorder
@@ -33,6 +34,21 @@ class Pipeline:
         self._batches = Batches(recorder)
         self.threads = ThreadPool(max_large)
 
+    async def read_numbers(
+        self, reading: Reading, timing: Timing, deadline: float, encode: Callable[[list[NumberPrediction]], T]
+    ) -> T:
+        """Run the model of ``reading`` on its candidates and return ``encode(predictions)``, as :meth:`run` does."""
+        if not len(reading.images):
+            return encode(reading.predictions(None))
+        return await self.run(
+            reading.model,
+            reading.images,
+            timing,
+            deadline,
+            lambda output: encode(reading.predictions(output)),
+            reading.chosen,
+        )
+
     async def run(
         self,
         model: Model,
@@ -40,12 +56,14 @@ class Pipeline:
         timing: Timing,
         deadline: float,
         encode: Callable[[ModelOutput], T],
+        chosen: Sequence[int] | None = None,
     ) -> T:
         """Run ``model`` on uint8 ``images [N, 28, 28]`` and return ``encode(output)``.
 
         Args:
             timing: its stage ``decode`` has ended; the later stages are timed here.
             deadline: in the time of ``time.monotonic``; infinity for none.
+            chosen: the images that count as predictions, by their index; None: all. ``encode`` may fill it.
 
         Raises:
             DeadlineExceededError: the deadline passed before inference began.
@@ -54,9 +72,11 @@ class Pipeline:
         try:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
-                    return await self.threads.run(lambda: self._run_on_thread(model, images, timing, deadline, encode))
+                    return await self.threads.run(
+                        lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen)
+                    )
                 output = await self._batches.classify(model, images, timing, deadline)
-                return self._encode(model, images, timing, encode, output)
+                return self._encode(model, images, timing, encode, output, chosen)
         except (DeadlineExceededError, OverloadedError):
             raise
         except Exception:
@@ -64,7 +84,13 @@ class Pipeline:
             raise
 
     def _run_on_thread(
-        self, model: Model, images: Images, timing: Timing, deadline: float, encode: Callable[[ModelOutput], T]
+        self,
+        model: Model,
+        images: Images,
+        timing: Timing,
+        deadline: float,
+        encode: Callable[[ModelOutput], T],
+        chosen: Sequence[int] | None,
     ) -> T:
         timing.end("queue")
         if time.monotonic() > deadline:
@@ -72,12 +98,21 @@ class Pipeline:
         output = model.classifier.classify(images)
         timing.end("infer")
         self._recorder.ran(model, timing.seconds["infer"])
-        return self._encode(model, images, timing, encode, output)
+        return self._encode(model, images, timing, encode, output, chosen)
 
     def _encode(
-        self, model: Model, images: Images, timing: Timing, encode: Callable[[ModelOutput], T], output: ModelOutput
+        self,
+        model: Model,
+        images: Images,
+        timing: Timing,
+        encode: Callable[[ModelOutput], T],
+        output: ModelOutput,
+        chosen: Sequence[int] | None,
     ) -> T:
         encoded = encode(output)
         timing.end("encode")
-        self._recorder.predicted(model, images, output.probabilities, timing.seconds)
+        probabilities = output.probabilities
+        if chosen is not None:
+            images, probabilities = images[chosen], probabilities[chosen]
+        self._recorder.predicted(model, images, probabilities, timing.seconds)
         return encoded

@@ -29,22 +29,26 @@ from serving.pictures.page import PART_PIXELS, TURNS, Grey, Page, parts_of, upri
 BLACK, WHITE = 0, 255
 
 
-def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:
+def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> Grey | Page:
     """Decode a picture file to its brightness, ``[H, W]`` from 0 to 255: float32, or a Page if the picture is large.
 
     The picture is turned upright as its EXIF orientation says. Transparent parts get a background.
+
+    Args:
+        max_pixels: the largest number of pixels to decode.
+        jpeg_side: a JPEG is decoded at a share of its size if both sides keep at least this many pixels.
 
     Raises:
         InputTooLargeError: more than ``max_pixels`` pixels would be decoded, or a limit of ``header`` is exceeded.
         PictureError: the bytes are not a picture in one of ``FORMATS``, or they are damaged.
     """
-    header = read_header(content)
+    header = read_header(content, jpeg_side)
     check_header(header, max_pixels)
     try:
         with warnings.catch_warnings():
             # Pillow warns about unusual files even if it can read them.
             warnings.simplefilter("ignore")
-            picture = _open(content, header)
+            picture = _open(content, header, jpeg_side)
             picture.load()
             tone = _tone(picture)
             exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
@@ -60,7 +64,7 @@ def decode_grey(content: bytes, max_pixels: int) -> Grey | Page:
         raise PictureError(f"the picture is damaged: {error}") from error
 
 
-def _open(content: bytes, header: Header) -> Image.Image:
+def _open(content: bytes, header: Header, jpeg_side: int) -> Image.Image:
     file = io.BytesIO(without_metadata(content, header.format))
     if header.format == "JPEG":
         # Image.open() would also look for further pictures in the file.
@@ -72,7 +76,7 @@ def _open(content: bytes, header: Header) -> Image.Image:
             f"the picture is damaged: its header says {header.width}x{header.height} pixels, "
             f"but its content {picture.width}x{picture.height}"
         )
-    picture.draft("L", (JPEG_SIDE, JPEG_SIDE))
+    picture.draft("L", (jpeg_side, jpeg_side))
     return picture
 
 

@@ -83,8 +83,11 @@ class Header(NamedTuple):
         return -(-self.width // self.share) * -(-self.height // self.share)
 
 
-def read_header(content: bytes) -> Header:
+def read_header(content: bytes, jpeg_side: int = JPEG_SIDE) -> Header:
     """Return the header of a picture file.
+
+    Args:
+        jpeg_side: a JPEG is decoded at a share of its size if both sides keep at least this many pixels.
 
     Raises:
         PictureError: the bytes do not begin as a picture in one of ``FORMATS``.
@@ -96,7 +99,7 @@ def read_header(content: bytes) -> Header:
             except (IndexError, struct.error) as error:
                 raise PictureError("the picture is damaged: it ends within its header") from error
             if header is not None and min(header.width, header.height) > 0:
-                return header
+                return header if header.share == 1 else header._replace(share=_share(header, jpeg_side))
     raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}")
 
 
@@ -144,9 +147,12 @@ def _jpeg(content: bytes) -> Header | None:
         elif marker == JPEG_SCAN and (is_progressive or content[begin + 4] < len(components) // 3):
             return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), _scans(content, begin))
     # A JPEG in one scan is decoded block by block, so its full size is never in memory.
-    sides = min(width, height) // JPEG_SIDE
-    share = next((share for share in JPEG_SHARES if share <= sides), 1)
-    return Header("JPEG", width, height, bytes_per_pixel, share=share)
+    return Header("JPEG", width, height, bytes_per_pixel, share=max(JPEG_SHARES))
+
+
+def _share(header: Header, jpeg_side: int) -> int:
+    sides = min(header.width, header.height) // jpeg_side
+    return next((share for share in JPEG_SHARES if share <= sides), 1)
 
 
 def _scans(content: bytes, begin: int) -> int:

@@ -118,7 +118,7 @@ def widen_strokes(ink: Ink) -> Ink:
     """
     _, _, height, width = _bounds(ink)
     side = max(height, width)
-    missing = LEAST_STROKE * side / BOX - _stroke_width(ink)
+    missing = LEAST_STROKE * side / BOX - stroke_width(ink)
     if missing <= 0:
         return ink
     if side < WIDENING_SIDE:
@@ -128,7 +128,7 @@ def widen_strokes(ink: Ink) -> Ink:
     return grey_dilation(np.pad(ink, size), size)
 
 
-def _stroke_width(ink: Ink) -> float:
+def stroke_width(ink: Ink) -> float:
     """Estimate the mean width of the strokes, in pixels: their area divided by half the length of their edges."""
     line = np.pad(ink > 0.5 * strongest(ink), 1)
     steps = np.count_nonzero(line[1:] != line[:-1]) + np.count_nonzero(line[:, 1:] != line[:, :-1])

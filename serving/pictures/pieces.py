@@ -15,8 +15,10 @@ SPECK = 0.08
 # The gap between two digits is at least this share of their common height or width, whichever is smaller. The gaps
 # between the strokes of one digit, for instance of a 5, are narrower.
 GAP = 0.2
-# A part on one side of a gap counts as a digit only if it has at least this share of all the ink.
-DIGIT = 0.2
+# A row of pieces that is at least this many times as wide as high shows several digits, however close they stand.
+ROW = 1.8
+# A part on one side of a gap counts as a digit only if it has at least this share of the ink of the largest part.
+DIGIT = 0.25
 
 
 @dataclass(slots=True)
@@ -98,12 +100,16 @@ def count_digits(pieces: Sequence[Piece]) -> int:
         return 1
     height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
     width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
-    gap = GAP * min(height, width)
-    least = DIGIT * sum(piece.mass for piece in pieces)
+    # In a row every column without ink is a gap.
+    across = 1.0 if width >= ROW * height else GAP * min(height, width)
     return max(
-        sum(mass >= least for mass in _masses_between_gaps(pieces, start, end, gap))
-        for start, end in (("left", "right"), ("top", "bottom"))
+        _count_large(_masses_between_gaps(pieces, start, end, gap))
+        for start, end, gap in (("left", "right", across), ("top", "bottom", GAP * min(height, width)))
     )
+
+
+def _count_large(masses: Sequence[float]) -> int:
+    return sum(mass >= DIGIT * max(masses) for mass in masses)
 
 
 def _masses_between_gaps(pieces: Sequence[Piece], start: str, end: str, gap: float) -> list[float]:

@@ -23,14 +23,18 @@ from serving.contract import IMAGE_SIZE
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.header import MAX_DECODED_BYTES
 from serving.pictures.mnist_form import REASONS, Digit, to_mnist_form
+from serving.pictures.number_form import NumberPage, to_number_page
 
-# A request: the seconds that decoding may take and the size of the file, and then the file.
-REQUEST = struct.Struct("=dQ")
-# A response: its kind and the size of its content, and then the content: the readings of the picture, or a message.
+# A request: the seconds that decoding may take, whether to look for whole numbers and the size of the file, and then
+# the file.
+REQUEST = struct.Struct("=d?Q")
+# A response: its kind and the size of its content, and then the content: the readings of the picture, a page of
+# numbers, or a message.
 RESPONSE = struct.Struct("=BQ")
 # The first byte of the output says that the process is ready.
 READY = b"."
-# A kind is an index in REASONS, or that of an exception in ERRORS, counted from here.
+# A kind is an index in REASONS, the kind of a page of numbers, or the index of an exception in ERRORS plus FIRST_ERROR.
+PAGE = 99
 FIRST_ERROR = 100
 ERRORS = (InputError, PictureError, InputTooLargeError)
 
@@ -41,11 +45,14 @@ NICENESS = 10
 SPARE_SECONDS = 0.5
 
 
-def respond(content: bytes, max_pixels: int) -> bytes:
+def respond(content: bytes, max_pixels: int, *, as_numbers: bool = False) -> bytes:
     """Decode a picture file and return the response."""
     try:
-        image, reason, others = to_mnist_form(content, max_pixels)
-        kind, result = REASONS.index(reason), b"".join(reading.tobytes() for reading in (image, *others))
+        if as_numbers:
+            kind, result = PAGE, to_number_page(content, max_pixels).to_bytes()
+        else:
+            image, reason, others = to_mnist_form(content, max_pixels)
+            kind, result = REASONS.index(reason), b"".join(reading.tobytes() for reading in (image, *others))
     except InputError as error:
         kind, result = FIRST_ERROR + ERRORS.index(type(error)), str(error).encode()
     except MemoryError:
@@ -53,10 +60,12 @@ def respond(content: bytes, max_pixels: int) -> bytes:
     return RESPONSE.pack(kind, len(result)) + result
 
 
-def parse(kind: int, result: bytes) -> Digit:
-    """Return the digit in a response, or raise the exception in it."""
+def parse(kind: int, result: bytes) -> Digit | NumberPage:
+    """Return the digit or the page of numbers in a response, or raise the exception in it."""
     if kind >= FIRST_ERROR:
         raise ERRORS[kind - FIRST_ERROR](result.decode())
+    if kind == PAGE:
+        return NumberPage.from_bytes(result)
     image, *others = np.frombuffer(result, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
     return Digit(image, REASONS[kind], tuple(others))
 
@@ -69,11 +78,11 @@ def main() -> None:
     responses.write(READY)
     responses.flush()
     while head := requests.read(REQUEST.size):
-        seconds, size = REQUEST.unpack(head)
+        seconds, as_numbers, size = REQUEST.unpack(head)
         content = requests.read(size)
         # The kernel sends the signal, so it also ends a decoder that never returns to Python.
         signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
-        response = respond(content, max_pixels)
+        response = respond(content, max_pixels, as_numbers=as_numbers)
         signal.setitimer(signal.ITIMER_REAL, 0)
         responses.write(response)
         responses.flush()

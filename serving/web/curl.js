@@ -4,9 +4,9 @@ import { key } from "./service.js";
 
 const LINE_LENGTH = 60;
 
-// `png` is a Blob or null. If it is null, the command names the file digit.png.
-export async function curlCommand(png) {
-  const url = new URL("predict", location.href).href.replaceAll("'", "%27");
+// `png` is a Blob or null. If it is null, the command names the file digit.png. With `number`, it asks for whole numbers.
+export async function curlCommand(png, number = false) {
+  const url = new URL(number ? "predict?mode=number" : "predict", location.href).href.replaceAll("'", "%27");
   const auth = key.get() ? ` -H "authorization: Bearer $MNIST_KEY"` : "";
   const send = (file) => `curl --data-binary @${file} -H 'content-type: image/png'${auth} '${url}'`;
   if (!png) return send("digit.png");

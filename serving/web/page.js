@@ -1,5 +1,6 @@
 // Connects the parts of the page: which event of one part calls which other part.
 
+import { BoxView } from "./boxes.js";
 import { camera } from "./camera.js";
 import { CertificateView } from "./certificate.js";
 import { copyText, curlCommand } from "./curl.js";
@@ -10,7 +11,7 @@ import { inWords, PredictionView } from "./prediction.js";
 import { PredictionRequests } from "./requests.js";
 import { samples } from "./samples.js";
 import { key, ServiceError } from "./service.js";
-import { Sheet } from "./sheet.js";
+import { NUMBER_SIDE, Sheet } from "./sheet.js";
 import { showSheet } from "./sheet-view.js";
 
 // Milliseconds without a change before the prediction is announced and the curl command is updated.
@@ -19,7 +20,10 @@ const SETTLE = 600;
 const find = (selector) => document.querySelector(selector);
 const canvas = find("#sheet");
 const sheet = new Sheet();
-const requests = new PredictionRequests(() => sheet.png());
+const isNumber = () => find("#number").checked;
+const png = () => sheet.png(isNumber() ? NUMBER_SIDE : undefined);
+const requests = new PredictionRequests(png, isNumber);
+const boxView = new BoxView(find("#boxes"));
 const predictionView = new PredictionView(find("#prediction"));
 const certificateView = new CertificateView(find("#model"), (labels) => predictionView.setLabels(labels));
 const history = new History(find("#history"), (marks) => sheet.replace(marks));
@@ -71,18 +75,25 @@ camera(find("#camera"), find("#viewfinder"), showPicture, (message) => notify("d
 // Predictions
 
 const announcePrediction = debounced(() => { if (prediction) announce(inWords(prediction)); });
-const updateCurl = debounced(async () => { find("#curl").value = await curlCommand(await sheet.png()); });
+const updateCurl = debounced(async () => { find("#curl").value = await curlCommand(await png(), isNumber()); });
 
 sheet.addEventListener("discard", ({ detail }) => history.keep(detail, prediction));
 sheet.addEventListener("grow", () => requests.extend());
-sheet.addEventListener("replace", () => {
+sheet.addEventListener("replace", predictAnew);
+function predictAnew() {
   prediction = null;
+  boxView.clear();
   clearDrawingNotice();
   if (sheet.empty) {
     predictionView.clear();
     announce("The drawing area is empty.");
   }
   requests.replace();
+}
+find("#number").addEventListener("change", () => {
+  predictionView.clear();
+  predictAnew();
+  updateCurl();
 });
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
 for (const type of ["busy", "idle"]) {
@@ -101,6 +112,7 @@ requests.addEventListener("prediction", ({ detail }) => {
   prediction = detail;
   clearDrawingNotice();
   predictionView.show(prediction);
+  if (!sheet.empty) boxView.show(prediction, sheet.extent);
   announcePrediction();
   showCertificate(prediction.model);
 });
@@ -150,7 +162,7 @@ async function showCertificate(model) {
 
 find("#copy").addEventListener("click", async () => {
   find("#copied").textContent = "";
-  find("#curl").value = await curlCommand(await sheet.png());
+  find("#curl").value = await curlCommand(await png(), isNumber());
   try {
     await copyText(find("#curl"));
     find("#copied").textContent = "Copied.";

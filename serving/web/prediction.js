@@ -2,7 +2,7 @@
 
 const REJECTIONS = {
   empty: "Rejected: the picture is empty",
-  several: "Rejected: more than one digit",
+  several: "Rejected: more than one digit; switch on “Read whole numbers”",
   "no digit": "Rejected as not a digit",
 };
 const HINT = "Draw a digit. The prediction appears while you draw.";

@@ -10,6 +10,7 @@ const LONGEST_WAIT = 8_000;
 // over. "busy" and "idle" say whether requests are being sent.
 export class PredictionRequests extends EventTarget {
   #png;
+  #number;
   #changed = false; // whether the drawing has changed since the last request
   #running = false;
   #drawing = 0; // number of the current drawing; each prediction belongs to one drawing
@@ -17,10 +18,11 @@ export class PredictionRequests extends EventTarget {
   #locked = false; // true until the visitor enters a key that the service needs
   #wait = FIRST_WAIT;
 
-  // `png` returns the picture to send now, or null if there is none.
-  constructor(png) {
+  // `png` returns the picture to send now, or null if there is none. `number` returns whether it may show whole numbers.
+  constructor(png, number) {
     super();
     this.#png = png;
+    this.#number = number;
   }
 
   // The drawing has grown. A prediction for an earlier state of it is still worth showing.
@@ -56,13 +58,14 @@ export class PredictionRequests extends EventTarget {
   }
 
   async #send(drawing) {
+    const number = this.#number();
     const png = await this.#png();
     if (!png) {
       this.#succeeded();
       return;
     }
     try {
-      const prediction = await predict(png);
+      const prediction = await predict(png, number);
       this.#succeeded();
       if (drawing === this.#drawing) this.#emit("prediction", prediction);
     } catch (error) {

@@ -45,13 +45,26 @@ function failure({ status, headers }, { detail = "" }) {
   return new ServiceError("drawing", `The service rejected the request: ${detail || status}.`);
 }
 
-// Returns the prediction for a PNG, the model that made it, and the duration of each stage in milliseconds.
-export async function predict(png) {
+// Returns the prediction for a PNG, the model that made it, and the duration of each stage in milliseconds. With
+// `number`, the prediction has lines of digits.
+export async function predict(png, number = false) {
   const started = performance.now();
   const options = { method: "POST", headers: { "content-type": "image/png" }, body: png };
-  const { response, body } = await call("predict?include=image", options);
+  const { response, body } = await call(number ? "predict?mode=number" : "predict?include=image", options);
   const roundTrip = performance.now() - started;
-  return { ...body.predictions[0], model: body.model, times: { ...stages(response), roundTrip } };
+  const prediction = number ? summary(body.predictions[0]) : body.predictions[0];
+  return { ...prediction, model: body.model, times: { ...stages(response), roundTrip } };
+}
+
+// Adds what the page shows of every prediction: a label and a confidence.
+function summary(prediction) {
+  const { text, lines } = prediction;
+  return {
+    ...prediction,
+    label: text.replaceAll("\n", " "),
+    confidence: Math.min(1, ...lines.map(({ confidence }) => confidence)),
+    probabilities: [],
+  };
 }
 
 // Reads a header such as Server-Timing: decode;dur=0.31, queue;dur=0.01, infer;dur=0.09, encode;dur=0.02

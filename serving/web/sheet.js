@@ -6,6 +6,8 @@
 
 // Pixels of the longer side of the PNG. The model's input has 28, but the digit may cover a small part of the sheet.
 const PNG_SIDE = 224;
+// The same for a picture of whole numbers: each digit covers an even smaller part.
+export const NUMBER_SIDE = 800;
 
 export class Sheet extends EventTarget {
   marks = [];
@@ -13,6 +15,8 @@ export class Sheet extends EventTarget {
   #future = [];
   #stroke = null;
 
+  // The part of the sheet that the PNG shows.
+  get extent() { return extent(this.marks); }
   get empty() { return !this.marks.length; }
   get canUndo() { return this.#past.length > 0; }
   get canRedo() { return this.#future.length > 0; }
@@ -69,11 +73,11 @@ export class Sheet extends EventTarget {
 
   // Returns a PNG, or null if the sheet is empty. The PNG shows the sheet, black on white. If there is a picture with its
   // own background on the sheet, the PNG shows only the area of the picture, with the strokes over it.
-  async png() {
+  async png(side = PNG_SIDE) {
     if (this.empty) return null;
-    const { x, y, width, height } = extent(this.marks);
+    const { x, y, width, height } = this.extent;
     const canvas = document.createElement("canvas");
-    const scale = PNG_SIDE / Math.max(width, height);
+    const scale = side / Math.max(width, height);
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
     // The pixels are read right after drawing. Reading them from the memory of a graphics card would be slow.

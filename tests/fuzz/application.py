@@ -169,7 +169,9 @@ def check_body(path: str, found: Reply) -> None:
         assert json.loads(body)["status"] == found.status
     elif path == "/predict":
         for prediction in json.loads(body)["predictions"]:
-            assert len(prediction["probabilities"]) == 10
+            digits = [digit for line in prediction.get("lines", []) for digit in line["digits"]]
+            for digit in digits if "lines" in prediction else [prediction]:
+                assert len(digit["probabilities"]) == 10
             assert prediction["accepted"] is (prediction["reason"] is None)
     elif path.endswith("/infer"):
         length = int(found.headers.get(b"inference-header-content-length", len(body)))

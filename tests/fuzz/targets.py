@@ -28,6 +28,7 @@ KEY = b"authorization: Bearer secret\n"
 def pictures(content: bytes) -> None:
     """Send the input as it is. If it is a PNG, send it with the right checksums too."""
     reply(b"POST /predict\ncontent-type: image/png\n\n" + content, LONGEST)
+    reply(b"POST /predict?mode=number\ncontent-type: image/png\n\n" + content, LONGEST)
     if content.startswith(repair.PNG):
         reply(b"POST /predict\ncontent-type: image/png\n\n" + repair.png(content), LONGEST)
 

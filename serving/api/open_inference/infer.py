@@ -14,6 +14,7 @@ from serving.api.handlers import prediction
 from serving.api.open_inference import tensors
 from serving.api.open_inference.compression import NO_ENCODING, compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse, RequestOutput
+from serving.api.open_inference.numbers import infer_numbers
 from serving.api.open_inference.paths import model_of, operation_ids
 from serving.api.problems import ProtocolError, documented
 from serving.api.responses import Response
@@ -79,8 +80,12 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     encoding = (context.header(b"content-encoding") or "").strip().lower()
     size = len(body) if encoding in NO_ENCODING else service.settings.max_body
     asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, encoding, body), size)
-    outputs = tensors.requested_outputs(asked, model)
     deadline = context.deadline(asked.parameters and asked.parameters.timeout)
+    if tensors.is_number_request(asked):
+        parts = await infer_numbers(service, model, asked, images, timing, deadline)
+        content, headers = packed(context, *parts)
+        return Response(content, [*headers, timing.header()])
+    outputs = tensors.requested_outputs(asked, model)
     timing.end("decode")
     content, headers = await service.pipeline.run(
         model, images, timing, deadline, lambda output: encode(context, model, asked, outputs, output)
@@ -99,7 +104,11 @@ def encode(
     context: RequestContext, model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Return the body of the response and its headers."""
-    text, binary = tensors.encode(model, asked, outputs, output)
+    return packed(context, *tensors.encode(model, asked, outputs, output))
+
+
+def packed(context: RequestContext, text: bytes, binary: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Return the body of the response and its headers, for its JSON and the binary tensors that follow."""
     if binary:
         headers = [(b"content-type", BINARY_TYPE.encode()), (ASGI_JSON_LENGTH, b"%d" % len(text))]
     else:

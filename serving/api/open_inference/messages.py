@@ -26,6 +26,7 @@ class RequestParameters(msgspec.Struct):
 
     timeout: int | float | str | None = None
     binary_data_output: bool | None = None
+    mode: str | None = None
 
 
 class InputParameters(msgspec.Struct):

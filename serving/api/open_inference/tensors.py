@@ -29,8 +29,10 @@ from serving.api.open_inference.messages import (
 )
 from serving.contract import Floats, Images, ModelOutput
 from serving.errors import InputError, InputTooLargeError, quoted
+from serving.inference.numbers import MODES, NUMBER_MODE
 from serving.models.classifier import INPUTS
 from serving.models.model import Model
+from serving.pictures.header import MAX_SIDE
 
 # The only input of every model.
 INPUT = INPUTS[0]
@@ -53,14 +55,14 @@ NESTED = re.compile(rb"\[[ \t\r\n]*\[")
 _decode_request = msgspec.json.Decoder(InferRequest).decode
 _decode_outputs = msgspec.json.Decoder(list[RequestOutput]).decode
 _decode_numbers = msgspec.json.Decoder(list[int]).decode
-_encode_json = msgspec.json.Encoder().encode
+encode_json = msgspec.json.Encoder().encode
 
 
 # Decode
 
 
 def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferRequest, Images]:
-    """Return the request in ``body``, and its images as uint8 ``[N, 28, 28]``.
+    """Return the request in ``body``, and its images as uint8 ``[N, 28, 28]``, with mode number as ``[N, H, W]``.
 
     Args:
         json_length: the value of the header ``Inference-Header-Content-Length``, None if the whole body is JSON.
@@ -83,9 +85,12 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
                 f"{INPUT.name!r} with the shape [N, 28, 28]"
             ) from error
     tensor = asked.inputs[0]
-    check_tensor(tensor, max_batch)
+    as_numbers = is_number_request(asked)
+    check_tensor(tensor, max_batch, any_size=as_numbers)
     rest = body[size:]
-    values = binary_values(tensor, rest) if data is None else json_values(tensor, data, rest, max_batch)
+    values = (
+        binary_values(tensor, rest) if data is None else json_values(tensor, data, rest, max_batch, any_size=as_numbers)
+    )
     return asked, np.frombuffer(values, np.uint8).reshape(tensor.shape)
 
 
@@ -111,14 +116,29 @@ def raw_request(body: bytes) -> InferRequest:
     return InferRequest((tensor,), parameters=RequestParameters(binary_data_output=True))
 
 
-def check_tensor(tensor: RequestInput, max_batch: int) -> None:
-    """Check that the tensor is declared as uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images."""
+def is_number_request(asked: InferRequest) -> bool:
+    """Return whether the request asks for whole numbers, with its parameter ``mode``."""
+    mode = asked.parameters and asked.parameters.mode
+    if mode not in (None, *MODES):
+        raise InputError(f"parameter mode {quoted(mode)}: must be {' or '.join(MODES)}")
+    return mode == NUMBER_MODE
+
+
+def check_tensor(tensor: RequestInput, max_batch: int, *, any_size: bool = False) -> None:
+    """Check that the tensor is declared as uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images.
+
+    Args:
+        any_size: allow pages of any height and width, ``[N, H, W]``.
+    """
     name, shape = quoted(tensor.name), quoted(list(tensor.shape))
     if tensor.name != INPUT.name:
         raise InputError(f"input {name}: the model has exactly one input, {INPUT.name!r}")
     if tensor.datatype != DATATYPE:
         raise InputError(f"input {name}: datatype {quoted(tensor.datatype)}: must be {DATATYPE}")
-    if tensor.shape[1:] != INPUT.shape[1:] or tensor.shape[0] < 1:
+    if any_size:
+        if min(tensor.shape) < 1 or max(tensor.shape[1:]) > MAX_SIDE:
+            raise InputError(f"input {name}: shape {shape}: must be [N, H, W] with H and W from 1 to {MAX_SIDE}")
+    elif tensor.shape[1:] != INPUT.shape[1:] or tensor.shape[0] < 1:
         raise InputError(f"input {name}: shape {shape}: must be [N, 28, 28] with N at least 1")
     if tensor.shape[0] > max_batch:
         raise InputTooLargeError(f"input {name}: {tensor.shape[0]} images: must be at most {max_batch}")
@@ -142,14 +162,17 @@ def _binary_size(tensor: RequestInput) -> int | None:
     return tensor.parameters.binary_data_size if tensor.parameters else None
 
 
-def json_values(tensor: RequestInput, data: bytes, rest: bytes, max_batch: int) -> bytes:
+def json_values(tensor: RequestInput, data: bytes, rest: bytes, max_batch: int, *, any_size: bool = False) -> bytes:
     """Return the pixels of a tensor with JSON ``data``: nested like its shape, or flat in row-major order."""
     if rest:
         raise InputError(f"{len(rest)} bytes follow the JSON, but no input has a binary_data_size")
     if _binary_size(tensor) is not None:
         raise InputError(f"input {tensor.name!r}: must have either data or a binary_data_size, not both")
     expected = math.prod(tensor.shape)
-    if NESTED.match(data):
+    if any_size:
+        # Without the brackets inside, nested data is flat.
+        values = _flat_values(b"[%b]" % data.translate(None, b"[] \t\r\n"), expected + FLAT_PIECE_BYTES)
+    elif NESTED.match(data):
         values = pixels_of(data, DATA_PATH, max_batch)
     else:
         values = _flat_values(data, expected + FLAT_PIECE_BYTES)
@@ -200,7 +223,7 @@ def requested_outputs(asked: InferRequest, model: Model) -> list[RequestOutput]:
     known = {tensor.name: tensor for tensor in model.bundle.manifest.outputs}
     all_binary = bool(asked.parameters and asked.parameters.binary_data_output)
     outputs: dict[str, RequestOutput] = {}
-    for output in _named_outputs(asked) or [RequestOutput(name) for name in known]:
+    for output in named_outputs(asked) or [RequestOutput(name) for name in known]:
         name, given = output.name, output.parameters or OutputParameters()
         if name not in known:
             raise InputError(f"output {quoted(name)}: must be one of {', '.join(known)}")
@@ -216,7 +239,7 @@ def requested_outputs(asked: InferRequest, model: Model) -> list[RequestOutput]:
     return list(outputs.values())
 
 
-def _named_outputs(asked: InferRequest) -> list[RequestOutput]:
+def named_outputs(asked: InferRequest) -> list[RequestOutput]:
     """Return the outputs that the request names."""
     text = text_of(asked.outputs)
     if text is None:
@@ -243,13 +266,13 @@ def encode(model: Model, asked: InferRequest, outputs: list[RequestOutput], outp
         else:
             texts, shape, datatype = [], list(tensor.shape), "FP32"
         if parameters.binary_data:
-            content = b"".join(map(_with_length, texts)) if classes else tensor.astype("<f4", copy=False).tobytes()
+            content = b"".join(map(with_length, texts)) if classes else tensor.astype("<f4", copy=False).tobytes()
             binary.append(content)
             described.append(ResponseOutput(wanted.name, datatype, shape, {"binary_data_size": len(content)}))
         else:
             data = texts if classes else tensor.ravel().tolist()
             described.append(ResponseOutput(wanted.name, datatype, shape, data=data))
-    return _encode_json(
+    return encode_json(
         InferResponse(model.name, model.version, described, UNSET if asked.id is None else asked.id)
     ), b"".join(binary)
 
@@ -262,7 +285,7 @@ def classification(tensor: Floats, classes: int, labels: tuple[str, ...]) -> lis
     ]
 
 
-def _with_length(text: str) -> bytes:
+def with_length(text: str) -> bytes:
     """Return an element of a BYTES tensor: its length as four bytes, little-endian, then the text."""
     content = text.encode()
     return len(content).to_bytes(4, "little") + content

@@ -28,7 +28,7 @@ from tests.serving.web.page import (
     ("reason", "words"),
     [
         ("no digit", "Rejected as not a digit"),
-        ("several", "Rejected: more than one digit"),
+        ("several", "Rejected: more than one digit; switch on “Read whole numbers”"),
         ("empty", "Rejected: the picture is empty"),
         ("a reason that the page does not know", "Rejected as not a digit"),
     ],

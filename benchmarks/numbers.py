@@ -1,0 +1,225 @@
+"""Measure how many whole numbers are right: rows of 2 to 12 digits of MNIST's test set, drawn on pages.
+
+    python -m benchmarks.numbers [--rows 100] [--save FILE]
+
+A number is right if the text has exactly its digits, line by line. The gap is the distance of the boxes around the ink
+of neighbouring digits, in pixels of MNIST. Below 0 the boxes overlap. The digits keep their place in MNIST's frame
+from top to bottom.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from benchmarks.report import conditions
+from serving.inference.numbers import NumberPrediction, Reading
+from serving.models import repository
+from serving.models.model import Model
+from serving.pictures.number_form import to_number_page
+from serving.settings import RELEASE, Settings
+from training.data.digits import load
+
+Array = Any
+Random = np.random.Generator
+
+GAPS = (8, 2, 1, 0, -1, -2)
+MARGIN = 10
+VALIDATION = 5000
+
+
+def row_of(digits: list[Array], gap: int, random: Random, *, slant: float = 0.0, sizes: float = 0.0) -> Array:
+    """Return the ink of the digits side by side, 0 to 255, without a margin.
+
+    Args:
+        gap: pixels between the boxes around the ink.
+        slant: the largest lean of the whole row: columns per row.
+        sizes: the largest change of the size of each digit, as a share.
+    """
+    shear = random.uniform(-slant, slant)
+    drawn = [changed(digit, shear, 1 + random.uniform(-sizes, sizes)) for digit in digits]
+    height = max(len(ink) for ink in drawn)
+    page = np.zeros((height, sum(ink.shape[1] for ink in drawn) + (len(drawn) + 1) * max(gap, 0)), np.uint8)
+    at = 0
+    for ink in drawn:
+        columns = np.flatnonzero(ink.any(axis=0))
+        ink = ink[:, columns[0] : columns[-1] + 1]
+        top, at = (height - len(ink)) // 2, max(at, 0)
+        place = page[top : top + len(ink), at : at + ink.shape[1]]
+        np.maximum(place, ink, out=place)
+        at += ink.shape[1] + gap
+    return page[:, np.flatnonzero(page.any(axis=0))[0] : np.flatnonzero(page.any(axis=0))[-1] + 1]
+
+
+def changed(digit: Array, shear: float, size: float) -> Array:
+    """Return a digit of 28x28 with a lean and another size."""
+    if not shear and size == 1:
+        return digit
+    side = round(28 * size)
+    wide = round(side * (1 + abs(shear)))
+    # Columns of the digit for a column x and a row y of the result.
+    matrix = (1 / size, shear / size, 14 - (wide / 2 + shear * side / 2) / size, 0, 1 / size, 0)
+    picture = Image.fromarray(digit).transform((wide, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def page_of(ink: Array, scale: float) -> Array:
+    """Return a page with dark ink on white paper and a margin, brightness 0 to 255, ``scale`` times as large."""
+    page = np.pad(ink, MARGIN)
+    size = round(page.shape[1] * scale), round(page.shape[0] * scale)
+    return 255 - np.asarray(Image.fromarray(page).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+
+
+def ruled(page: Array, random: Random) -> Array:
+    """Rule the paper: lines of a quarter to a half of the ink's contrast, as far apart as the digits are high."""
+    page = page.copy()
+    pitch = max(8, round(len(page) * random.uniform(0.35, 0.6)))
+    thick = max(1, round(len(page) / 60))
+    shade = 255 * (1 - random.uniform(0.25, 0.5))
+    for top in range(int(random.integers(pitch)), len(page), pitch):
+        page[top : top + thick] = np.minimum(page[top : top + thick], shade)
+    return page
+
+
+def shadowed(page: Array, random: Random) -> Array:
+    """Light the paper from one side, with the edge of a shadow and grain."""
+    y, x = np.mgrid[0 : 1 : len(page) * 1j, 0 : 1 : page.shape[1] * 1j]
+    turn = random.uniform(0, 2 * np.pi)
+    light = 0.75 + 0.2 * (np.cos(turn) * (2 * x - 1) + np.sin(turn) * (2 * y - 1))
+    light = light * np.where(x + random.uniform(-1, 1) * y > random.uniform(0.3, 1), 1, 0.75)
+    return (60 + 0.7 * page) * light + random.normal(0, 4, page.shape)
+
+
+def tilted(page: Array, random: Random) -> Array:
+    """Turn the page by up to 8 degrees."""
+    picture = Image.fromarray(page).rotate(
+        random.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True, fillcolor=float(page[0, 0])
+    )
+    return np.asarray(picture)
+
+
+def encode(page: Array) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(page, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+Kind = Callable[[Array, Array, int, Random], tuple[bytes, str]]
+
+
+def kind(
+    scale: float,
+    slant: float = 0,
+    sizes: float = 0,
+    paper: Callable[[Array, Random], Array] | None = None,
+    lines: int = 1,
+) -> Kind:
+    """Return a function that draws a page with numbers and returns it with their text."""
+
+    def draw(images: Array, labels: Array, gap: int, random: Random) -> tuple[bytes, str]:
+        rows, texts = [], []
+        for _ in range(lines):
+            chosen = random.integers(0, len(images), random.integers(2, 13))
+            rows.append(row_of([images[i] for i in chosen], gap, random, slant=slant, sizes=sizes))
+            texts.append("".join(str(labels[i]) for i in chosen))
+        width = max(row.shape[1] for row in rows)
+        ink = np.concatenate([np.pad(row, [(0, 6), (0, width - row.shape[1])]) for row in rows])
+        page = page_of(ink, scale)
+        return encode(paper(page, random) if paper else page), "\n".join(texts)
+
+    return draw
+
+
+KINDS: dict[str, Kind] = {
+    "at MNIST's size": kind(1),
+    "4 times as large": kind(4),
+    "slanted": kind(3, slant=0.35),
+    "sizes differ by a quarter": kind(3, sizes=0.25),
+    "tilted": kind(3, paper=tilted),
+    "two lines": kind(3, lines=2),
+    "ruled paper": kind(4, paper=ruled),
+    "shadow and grain": kind(4, paper=shadowed),
+}
+
+
+def read(model: Model, picture: bytes) -> NumberPrediction:
+    """Return the numbers in a picture, as /predict?mode=number does."""
+    reading = Reading(model, [to_number_page(picture, Settings.max_pixels)])
+    return reading.predictions(model.classifier.classify(reading.images) if len(reading.images) else None)[0]
+
+
+def table(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
+    """Yield the share of pages whose numbers are all right, for each kind of page and each gap."""
+    yield f"\n| whole page right, of {rows} pages each | {' | '.join(f'gap {gap}' for gap in GAPS)} |"
+    yield f"|---|{'---:|' * len(GAPS)}"
+    shares: list[list[float]] = []
+    right_accepted = wrong_accepted = right = 0
+    for number, (name, draw) in enumerate(KINDS.items()):
+        shares.append([])
+        for gap in GAPS:
+            random = np.random.default_rng([number, gap + 10])
+            drawn = [draw(images, labels, gap, random) for _ in range(rows)]
+            found = [(read(model, picture), text) for picture, text in drawn]
+            shares[-1].append(float(np.mean([prediction.text == text for prediction, text in found])))
+            right += sum(prediction.text == text for prediction, text in found)
+            right_accepted += sum(prediction.text == text and prediction.accepted for prediction, text in found)
+            wrong_accepted += sum(prediction.text != text and prediction.accepted for prediction, text in found)
+        yield f"| {name} | {' | '.join(f'{share:.0%}' for share in shares[-1])} |"
+    yield f"| **mean** | {' | '.join(f'**{share:.1%}**' for share in np.mean(shares, axis=0))} |"
+    pages = rows * len(KINDS) * len(GAPS)
+    yield (
+        f"\n{right_accepted / max(right, 1):.1%} of the pages that are right are accepted; "
+        f"{wrong_accepted / pages:.1%} of all pages are accepted and wrong."
+    )
+
+
+def large_page(images: Array, labels: Array) -> bytes:
+    """Return a photo of 2 megapixels with four lines of five digits."""
+    random = np.random.default_rng(0)
+    rows = [row_of([images[i] for i in random.integers(0, len(images), 5)], 8, random) for _ in range(4)]
+    width = max(row.shape[1] for row in rows)
+    page = page_of(np.concatenate([np.pad(row, [(0, 14), (0, width - row.shape[1])]) for row in rows]), 1)
+    enlarged = np.asarray(Image.fromarray(page).resize((1632, 1224), Image.Resampling.BICUBIC))
+    return encode(shadowed(enlarged, random))
+
+
+@click.command()
+@click.option("--rows", default=100, show_default=True, help="Pages of each kind and gap.")
+@click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
+@click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
+@click.option("--validation", is_flag=True, help="Draw the last 5,000 training images, to choose a threshold.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too.")
+def main(rows: int, mnist: Path | None, folder: Path, validation: bool, save: Path | None) -> None:
+    """Measure how many whole numbers are right, and how long a large page takes."""
+    data = load("mnist", folder=mnist)
+    split = data.train if validation else data.test
+    images, labels = split.images.numpy()[-VALIDATION:], split.labels.numpy()[-VALIDATION:]
+    if not validation:
+        images, labels = split.images.numpy(), split.labels.numpy()
+    model = repository.load(folder, "mnist")
+    lines = [conditions("onnxruntime", "numpy", "pillow", also=f"model {model.name} version {model.version}")]
+    click.echo(lines[0])
+    for line in table(model, images, labels, rows):
+        click.echo(line)
+        lines.append(line)
+    page = large_page(images, labels)
+    seconds = []
+    for _ in range(10):
+        begin = time.process_time()
+        read(model, page)
+        seconds.append(time.process_time() - begin)
+    lines.append(f"\n20 digits on a page of 1632x1224 pixels: {1000 * min(seconds):.0f} ms of one core, at best of 10.")
+    click.echo(lines[-1])
+    if save:
+        save.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

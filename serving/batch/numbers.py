@@ -1,0 +1,92 @@
+"""Read all numbers in each picture, one after the other, and print them: mnist-predict --number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from serving.batch.inputs import MAX_FILE_BYTES, STDIN, Input, Inputs, shown
+from serving.batch.rows import percent, printable
+from serving.errors import InputError
+from serving.inference.numbers import NumberPrediction, Reading
+from serving.models import files
+from serving.models.model import Model
+from serving.models.repository import load
+from serving.pictures.number_form import NumberPage, to_number_page
+from serving.settings import Settings
+
+# The column with the numbers is at least this wide. A longer number moves the rest of its row.
+NUMBER_WIDTH = 12
+
+
+class Numbers:
+    """Reads the numbers in pictures with one model.
+
+    Raises:
+        BundleError: the model cannot be loaded or verified.
+    """
+
+    def __init__(self, repository: Path, model: str, inputs: Inputs) -> None:
+        self.model: Model = load(repository, model)
+        self._inputs = inputs
+
+    def __iter__(self) -> Iterator[tuple[Input, NumberPrediction | str]]:
+        """Yield each input with its numbers, or with the reason why it cannot be read."""
+        for each in self._inputs:
+            page = self._page(each)
+            yield each, page if isinstance(page, str) else self._read(page)
+
+    def _page(self, each: Input) -> NumberPage | str:
+        if each.error is not None:
+            return each.error
+        try:
+            content = self._inputs.picture if each.name == STDIN else None
+            if content is None:
+                content = files.read(Path(each.name), MAX_FILE_BYTES)
+            return to_number_page(content, Settings.max_pixels)
+        except OSError as error:
+            return error.strerror or str(error)
+        # A name with a zero byte is a ValueError.
+        except (InputError, ValueError) as error:
+            return str(error)
+        except MemoryError:
+            return "the picture takes too much memory"
+
+    def _read(self, page: NumberPage) -> NumberPrediction:
+        reading = Reading(self.model, [page])
+        output = self.model.classifier.classify(reading.images) if len(reading.images) else None
+        [prediction] = reading.predictions(output)
+        return prediction
+
+
+def print_json(numbers: Numbers, write: Callable[[bytes], None]) -> Iterator[tuple[str, str]]:
+    """Write JSON as /predict?mode=number does, with the name of each file. Yield each unreadable file and its error."""
+    model = {"name": numbers.model.name, "version": numbers.model.version}
+    write(b'{"model": %b, "predictions": [\n' % msgspec.json.encode(model))
+    between = b""
+    for each, result in numbers:
+        row = {"error": result} if isinstance(result, str) else msgspec.to_builtins(result)
+        write(between + msgspec.json.encode({"file": shown(each.name)} | row))
+        between = b",\n"
+        if isinstance(result, str):
+            yield shown(each.name), result
+    write(b"\n]}\n")
+
+
+def print_table(numbers: Numbers, width: int, write: Callable[[bytes], None]) -> Iterator[tuple[str, str]]:
+    """Write a row for each line of digits. Yield each unreadable file and its error."""
+    write(f"{'file':{width}}  {'number':{NUMBER_WIDTH}}  confidence  accepted\n".encode())
+    for each, result in numbers:
+        rows: Sequence[tuple[str, str, str]]
+        if isinstance(result, str):
+            rows = [("-", "-", result)]
+        else:
+            lines = [(line.text, percent(line.confidence), line.reason or "yes") for line in result.lines]
+            rows = lines or [("-", "-", result.reason or "yes")]
+        name = f"{printable(shown(each.name)):{width}}"
+        for text, confidence, verdict in rows:
+            write(f"{name}  {text:{NUMBER_WIDTH}}  {confidence:>10}  {printable(verdict)}\n".encode())
+        if isinstance(result, str):
+            yield shown(each.name), result

@@ -1,0 +1,172 @@
+"""Read the numbers in a picture: from the model's output for all candidates to lines of digits with their boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+
+from serving.contract import Images, ModelOutput, RejectionReason
+from serving.inference.path import Step, best_path
+from serving.models.model import Model
+from serving.pictures.number_form import Box, LineParts, NumberPage, around
+
+DIGIT_MODE, NUMBER_MODE = MODES = ("digit", "number")
+"""What a request may ask for: the digit in each picture, or all numbers."""
+
+# A gap between two digits is reported if it is at least this many heights of the line wide.
+WIDE_GAP = 0.75
+# A line of a lower confidence is rejected.
+LEAST_CONFIDENCE = 0.5
+
+
+class NumberDigit(msgspec.Struct):
+    """A digit of a line."""
+
+    digit: int
+    """Index of the most probable class. With the packaged model this is the digit."""
+    label: str
+    """Name of that class."""
+    confidence: float
+    """Probability of that class."""
+    probabilities: list[float]
+    """Probability of every class, in the order of the classes."""
+    accepted: bool
+    """Whether it seems to be one digit."""
+    reason: RejectionReason | None
+    """Why it is not accepted; null if it is."""
+    box: Box
+    """Left, top, right and bottom in the picture's own pixels."""
+    image: list[list[int]] | UnsetType = UNSET
+    """With ``include=image``: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."""
+
+
+class Separator(msgspec.Struct):
+    """What stands between digits: a wide gap, or a mark such as a dot, a comma or a minus."""
+
+    kind: Literal["gap", "mark"]
+    after: int
+    """Number of digits of the line before it."""
+    box: Box
+
+
+class NumberLine(msgspec.Struct):
+    """A line of digits, from left to right."""
+
+    text: str
+    """The labels of the digits. Separators are not part of it."""
+    confidence: float
+    """Probability that the line is divided rightly into digits and that all of them are right."""
+    accepted: bool
+    """Whether all digits are accepted, and the confidence is at least 0.5."""
+    reason: RejectionReason | None
+    """Why the line is not accepted; null if it is."""
+    box: Box
+    digits: list[NumberDigit]
+    separators: list[Separator]
+
+
+class NumberPrediction(msgspec.Struct):
+    """The numbers in one picture."""
+
+    text: str
+    """The texts of the lines, from top to bottom, with a line break between two lines."""
+    accepted: bool
+    """Whether the picture has a line, and all its lines are accepted."""
+    reason: RejectionReason | None
+    """Why the picture is not accepted; null if it is."""
+    width: int
+    """Width and height of the picture in pixels, turned upright. The boxes refer to them."""
+    height: int
+    lines: list[NumberLine]
+
+
+class Reading:
+    """The numbers in some pictures, as a model reads them.
+
+    Args:
+        pages: the pictures.
+        with_images: add to each digit the image that the model received.
+    """
+
+    def __init__(self, model: Model, pages: Sequence[NumberPage], *, with_images: bool = False) -> None:
+        self.model, self._pages, self._with_images = model, pages, with_images
+        self.images: Images = np.concatenate([page.images for page in pages])
+        """Uint8 ``[N, 28, 28]``: the images of all candidates."""
+        self.chosen: list[int] = []
+        """The images that are digits, by their index. Known after :meth:`predictions`."""
+
+    def predictions(self, output: ModelOutput | None) -> list[NumberPrediction]:
+        """Return the numbers in each picture.
+
+        Args:
+            output: the model output for ``images``; None if there are none.
+        """
+        predictions, begin = [], 0
+        for page in self._pages:
+            lines: list[NumberLine] = []
+            for parts in page.lines:
+                if output is not None and parts.candidates:
+                    lines += self._line(parts, output, begin)
+                begin += len(parts.candidates)
+            predictions.append(_prediction(page, lines))
+        return predictions
+
+    def _line(self, parts: LineParts, output: ModelOutput, begin: int) -> list[NumberLine]:
+        """Return the line if it has digits. ``begin``: the index of its first candidate among all images."""
+        own = output.slice(begin, begin + len(parts.candidates))
+        path = best_path(parts, own, self.model.bundle.manifest.novelty.threshold)
+        chosen = [step for step in path.steps if isinstance(step, int)]
+        if not chosen:
+            return []
+        images = self.images[[begin + index for index in chosen]]
+        self.chosen += [begin + index for index in chosen]
+        of_digits = ModelOutput(*(tensor[chosen] for tensor in own))
+        reasons = self.model.judge(images, of_digits, {})
+        boxes = [parts.candidates[index].box for index in chosen]
+        digits = [
+            self._digit(row, reason, box)
+            for row, reason, box in zip(of_digits.probabilities.tolist(), reasons, boxes, strict=True)
+        ]
+        if self._with_images:
+            for digit, image in zip(digits, images.tolist(), strict=True):
+                digit.image = image
+        confidence = path.probability * math.prod(digit.confidence for digit in digits)
+        reason = next((reason for reason in reasons if reason), "no digit" if confidence < LEAST_CONFIDENCE else None)
+        text = "".join(digit.label for digit in digits)
+        separators = _separators(parts, path.steps)
+        return [NumberLine(text, confidence, reason is None, reason, around(boxes), digits, separators)]
+
+    def _digit(self, row: list[float], reason: RejectionReason | None, box: Box) -> NumberDigit:
+        best = row.index(max(row))
+        return NumberDigit(best, self.model.labels[best], row[best], row, reason is None, reason, box)
+
+
+def _separators(parts: LineParts, steps: Sequence[Step]) -> list[Separator]:
+    """Return the marks of a line, and the wide gaps between its digits."""
+    separators: list[Separator] = []
+    count = 0
+    before = None
+    for step in steps:
+        if not isinstance(step, int):
+            separators.append(Separator("mark", count, step.box))
+            continue
+        digit = parts.candidates[step]
+        if before and max(parts.gaps[before.end - 1 : digit.first]) >= WIDE_GAP:
+            (_, top, left, bottom), (right, top_2, _, bottom_2) = before.box, digit.box
+            box = min(left, right), min(top, top_2), max(left, right), max(bottom, bottom_2)
+            separators.append(Separator("gap", count, box))
+        before, count = digit, count + 1
+    return separators
+
+
+def _prediction(page: NumberPage, lines: list[NumberLine]) -> NumberPrediction:
+    reason: RejectionReason | None = "empty" if page.is_empty else "no digit"
+    if lines:
+        reason = next((line.reason for line in lines if line.reason), None)
+    text = "\n".join(line.text for line in lines)
+    return NumberPrediction(text, reason is None, reason, page.width, page.height, lines)

@@ -1,0 +1,152 @@
+"""Choose the candidates that make up a line of digits: the best path from the first part of the line to its last.
+
+Each candidate gets a score: how sure the network is, and how much the candidate looks like one whole digit of this
+line. The best path is the sequence of neighbouring candidates, and of marks between them, with the highest sum. The
+weights were fitted on rows of digits that are drawn like those of ``benchmarks/numbers.py``, with the last 5,000
+training images of MNIST: they make the sum of a path the logarithm of its probability, except for a constant (a
+conditional random field).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from serving.contract import ModelOutput
+from serving.pictures.number_form import Candidate, LineParts, Part, around
+
+# The logarithm of width / height of MNIST's digits 0 to 9: mean and standard deviation in the training set.
+ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
+ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
+
+# The weight of each property of a candidate, in the order of _scores().
+WEIGHTS = (0.64, 1.59, -3.33, -0.41, -0.45, -3.94, -1.67, -0.68, -2.07, -0.02, -1.71, -0.39, 2.69, -0.73, -1.77)
+# A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
+LARGEST_MARK = 0.5
+# The score of a mark is this, times its longer side plus a constant.
+MARK_WEIGHT, MARK_CONSTANT = -4.3, 0.2
+# The score of a low mark that stands apart, with gaps of this width beside it: hardly any digit is so low. It may be
+# longer than other marks, as a minus is.
+ALONE_SCORE, ALONE = 3.0, 0.1
+ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
+
+
+Step = int | Part
+"""A digit, by its index among the candidates of the line, or a part that is a mark."""
+
+
+class Path(NamedTuple):
+    """The digits and marks of a line, from left to right."""
+
+    steps: list[Step]
+    probability: float
+    """Probability of this path among all paths through the line."""
+
+
+def best_path(line: LineParts, output: ModelOutput, threshold: float) -> Path:
+    """Return the best path through a line.
+
+    Args:
+        line: has at least one part.
+        output: the model output for the candidates of the line.
+        threshold: the novelty above which the model rejects an image.
+    """
+    count = len(line.parts)
+    scores = _scores(line, output, threshold)
+    arcs: list[list[tuple[int, float, Step | None]]] = [[] for _ in range(count + 1)]
+    for index, candidate in enumerate(line.candidates):
+        arcs[candidate.end].append((candidate.first, scores[index], index))
+    alone = dict(_marks_alone(line))
+    for at, part in enumerate(line.parts):
+        size = max(part.height, part.width)
+        if not size:
+            arcs[at + 1].append((at, 0.0, None))
+        elif (size < LARGEST_MARK or not arcs[at + 1]) and (at, at + 1) not in alone:
+            arcs[at + 1].append((at, MARK_WEIGHT * (MARK_CONSTANT + size), part))
+    for (begin, end), mark in alone.items():
+        arcs[end].append((begin, ALONE_SCORE, mark))
+    best, back = [0.0], [(0, cast("Step | None", None))]
+    total = [0.0]  # The logarithm of the sum over all paths to each part.
+    for end in range(1, count + 1):
+        ways = [(best[first] + score, first, step) for first, score, step in arcs[end]]
+        score, first, step = max(ways, key=itemgetter(0), default=(-math.inf, 0, None))
+        best.append(score)
+        back.append((first, step))
+        total.append(float(np.logaddexp.reduce([total[first] + score for first, score, _ in arcs[end]] or [-math.inf])))
+    steps: list[Step] = []
+    at = count
+    while at:
+        at, step = back[at]
+        if step is not None:
+            steps.append(step)
+    return Path(steps[::-1], math.exp(min(0.0, best[count] - total[count])))
+
+
+def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
+    """Yield the marks that stand apart: the first part and the part after the last one, and all parts as one."""
+    count = len(line.parts)
+    gaps = [math.inf, *line.gaps, math.inf]  # The gap before each part, and the one after the last.
+    edges = [i for i in range(count + 1) if gaps[i] > 0]
+    for begin, end in itertools.pairwise(edges):
+        parts = [part for part in line.parts[begin:end] if part.height]
+        height = max((part.height for part in parts), default=0.0)
+        width = sum(part.width for part in parts)
+        if parts and height < ALONE_HEIGHT and width < ALONE_WIDTH and min(gaps[begin], gaps[end]) >= ALONE:
+            yield (begin, end), Part(height, width, around([part.box for part in parts]))
+
+
+def _scores(line: LineParts, output: ModelOutput, threshold: float) -> list[float]:
+    if not line.candidates:
+        return []
+    digits = output.probabilities.argmax(axis=1).tolist()
+    sure = output.probabilities.max(axis=1).astype(np.float64)
+    novelty = output.novelty.astype(np.float64) / (threshold if threshold > 0 else 1.0)
+    by_network = [
+        np.log(np.maximum(sure, 1e-3)),
+        np.log(np.maximum(1 - sure, 1e-6)) / 10,
+        np.minimum(novelty, 4),
+        np.clip(novelty - 1, 0, 3),
+    ]
+    by_shape = [_shape(line, candidate, digit) for candidate, digit in zip(line.candidates, digits, strict=True)]
+    properties = np.column_stack([np.ones(len(digits)), *by_network, np.array(by_shape)])
+    scores: list[float] = (properties @ np.array(WEIGHTS)).tolist()
+    return scores
+
+
+def _piece_width(line: LineParts, candidate: Candidate) -> float:
+    """Return the width of the ink between the gaps on both sides of a candidate."""
+    first, last = candidate.first, candidate.end - 1
+    while first > 0 and line.gaps[first - 1] == 0:
+        first -= 1
+    while last < len(line.gaps) and line.gaps[last] == 0:
+        last += 1
+    return sum(part.width for part in line.parts[first : last + 1])
+
+
+def _shape(line: LineParts, candidate: Candidate, digit: int) -> Sequence[float]:
+    """Return how much a candidate differs from a whole digit, by its size and by the cuts beside and inside it."""
+    first, end = candidate.first, candidate.end
+    beside = [i for i in (first - 1, end - 1) if 0 <= i < len(line.crossed)]
+    through_ink = sum(line.gaps[i] == 0 for i in beside)
+    inside = range(first, end - 1)
+    # A model with other labels than MNIST's has no usual shapes.
+    mean, deviation = (ASPECT[digit], ASPECT_DEVIATION[digit]) if digit < len(ASPECT) else (0.0, math.inf)
+    differs = (math.log(candidate.width / candidate.height) - mean) / deviation
+    return (
+        max(0.0, 0.85 - candidate.height),
+        max(0.0, candidate.width - 0.9),
+        min(9.0, differs * differs) / 9,
+        sum(line.crossed[i] for i in beside),
+        max((line.gaps[i] for i in inside), default=0.0),
+        sum(line.gaps[i] > 0 for i in inside),
+        sum(max(0.0, 0.15 - line.crossed[i]) / 0.15 for i in inside if line.gaps[i] == 0),
+        len(inside),
+        through_ink,
+        # A narrow piece of ink is seldom two digits.
+        through_ink * max(0.0, 1.0 - _piece_width(line, candidate)),
+    )

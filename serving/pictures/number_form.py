@@ -1,0 +1,268 @@
+"""Turn a picture of numbers into candidates: every group of neighbouring parts of a line that may be one digit.
+
+    decode -> find the ink -> lines, upright -> parts -> candidates in MNIST's form
+
+The network then judges the candidates, and ``serving/inference/numbers.py`` chooses those that make up the line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from serving.contract import IMAGE_SIZE, Images
+from serving.errors import InputTooLargeError
+from serving.pictures.cuts import Integers, Parts, cut
+from serving.pictures.decode import decode_grey
+from serving.pictures.header import read_header
+from serving.pictures.ink import Ink, pad_to
+from serving.pictures.lines import Line, find_lines
+from serving.pictures.mnist_form import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
+from serving.pictures.page import Grey, Page
+from serving.pictures.page_ink import find_page_ink
+
+# A JPEG is decoded at a share of its size if both sides keep this many pixels: a page has many small digits.
+NUMBER_JPEG_SIDE = 2048
+# A line whose digits are higher is reduced to this height. MNIST's digits have 20 pixels.
+LINE_HEIGHT = 40
+# Reduced ink that is weaker than this share of the strongest is the edge of a stroke.
+EDGE = 0.05
+# A candidate has at most this many parts. All other lengths are shares of the line's height.
+MOST_PARTS = 8
+# The widest candidate of several parts. A 2 that is written alone may be twice as wide as high.
+WIDEST = 2.2
+# The widest gap inside a candidate. A digit of two pieces has a narrower one.
+WIDEST_GAP = 0.3
+# A digit's longer side has at least this length. A smaller part may be a dot, or a piece of a digit.
+LEAST_SIDE = 0.3
+# The shorter side of a candidate has at least this many pixels.
+LEAST_PIXELS = 2
+# The most candidates of a picture. A page of 200 digits that do not touch has about 600.
+MAX_CANDIDATES = 2048
+# The most horizontal runs of ink of a picture. A page of 200 digits has about 10,000. More is a texture.
+MAX_RUNS = 30_000
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in the picture's own pixels; right and bottom are exclusive."""
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    """Return the box around several boxes."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+class Part(NamedTuple):
+    """The smallest unit of which candidates are made: the ink between two neighbouring cuts."""
+
+    height: float
+    """Height and width of the ink, as a share of the line's height; 0 if there is no ink."""
+    width: float
+    box: Box
+
+
+class Candidate(NamedTuple):
+    """A group of neighbouring parts that may be one digit."""
+
+    first: int
+    """The first part."""
+    end: int
+    """The part after the last one."""
+    height: float
+    """Height and width of the ink, as a share of the line's height."""
+    width: float
+    box: Box
+
+
+class LineParts(NamedTuple):
+    """A line of a picture, from left to right. Cut ``i`` lies between part ``i`` and part ``i + 1``."""
+
+    parts: list[Part]
+    crossed: list[float]
+    """The ink that each cut crosses, as a share of the line's height."""
+    gaps: list[float]
+    """The width of the gap at each cut; 0 for a cut through ink."""
+    candidates: list[Candidate]
+
+
+@dataclass(slots=True)
+class NumberPage:
+    """The lines of a picture, and the images of all their candidates."""
+
+    width: int
+    height: int
+    """Size of the picture in its own pixels, upright."""
+    lines: list[LineParts]
+    pixels: bytes
+    """Uint8 ``[N, 28, 28]``: one image per candidate, line after line."""
+    is_empty: bool = False
+    """Whether there is no ink."""
+
+    @property
+    def images(self) -> Images:
+        """Uint8 ``[N, 28, 28]``."""
+        return np.frombuffer(self.pixels, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+
+    def to_bytes(self) -> bytes:
+        """Return the page as a line of JSON and the pixels after it."""
+        # The process that decodes large pictures has no msgspec, to start fast.
+        return json.dumps([self.width, self.height, self.lines, self.is_empty]).encode() + b"\n" + self.pixels
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> NumberPage:
+        """Return the page that :meth:`to_bytes` wrote."""
+        text, _, pixels = content.partition(b"\n")
+        width, height, lines, is_empty = json.loads(text)
+        return cls(width, height, [_line_of(*line) for line in lines], pixels, is_empty)
+
+
+def _line_of(parts: list[list[Any]], crossed: list[float], gaps: list[float], candidates: list[list[Any]]) -> LineParts:
+    """Return a line from its JSON, in which tuples are lists."""
+    return LineParts(
+        [Part(height, width, tuple(box)) for height, width, box in parts],
+        crossed,
+        gaps,
+        [Candidate(first, end, height, width, tuple(box)) for first, end, height, width, box in candidates],
+    )
+
+
+def to_number_page(content: bytes, max_pixels: int) -> NumberPage:
+    """Return the lines and candidates of a picture file.
+
+    Raises:
+        InputTooLargeError: the picture has more than ``max_pixels`` pixels, or more than ``MAX_CANDIDATES`` candidates.
+        PictureError: the bytes are not a picture in a known format, or they are damaged.
+    """
+    page = decode_grey(content, max_pixels, NUMBER_JPEG_SIDE)
+    header = read_header(content)
+    # A large JPEG is decoded at a half or less of its size.
+    return candidates_of(page, max(header.width, header.height) / max(page.shape))
+
+
+def candidates_of(page: Grey | Page, enlarged: float = 1.0) -> NumberPage:
+    """Return the lines and candidates of a page. The picture is ``enlarged`` times as large as the page."""
+    height, width = (math.ceil(side * enlarged - 0.5) for side in page.shape)
+    result = NumberPage(width, height, [], b"")
+    found = find_page_ink(page)
+    if found is None:
+        result.is_empty = True
+        return result
+    ink, scale = found
+    if _count_runs(ink) > MAX_RUNS:
+        return result
+    images: list[Images] = []
+    for line in find_lines(ink):
+        grouped = _Grouping(line, scale * enlarged, (width, height))
+        for image in grouped.candidates():
+            if len(images) == MAX_CANDIDATES:
+                raise InputTooLargeError(
+                    f"the picture has more than {MAX_CANDIDATES} groups of strokes that may be digits; "
+                    "send a part of the picture"
+                )
+            images.append(image)
+        result.lines.append(grouped.result)
+    result.pixels = b"".join(image.tobytes() for image in images)
+    return result
+
+
+def _count_runs(ink: Ink) -> int:
+    inked = ink > 0
+    return int(np.count_nonzero(inked[:, 1:] & ~inked[:, :-1]))
+
+
+class _Grouping:
+    """Groups the parts of a line.
+
+    Args:
+        scale: pixels of the picture per pixel of the line.
+        size: width and height of the picture.
+    """
+
+    def __init__(self, line: Line, scale: float, size: tuple[int, int]) -> None:
+        self._line, self._scale, self._size = line, scale, size
+        self._factor = max(1.0, line.height / LINE_HEIGHT)
+        # The filters need two pixels; a hairline may have one.
+        self._ink = pad_to(_reduced(line.ink, self._factor), LEAST_PIXELS)
+        self._height = line.height / self._factor
+        # One pen wrote the line, so its strokes are measured once.
+        self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
+        self._cuts: Parts = cut(self._ink, self._height)
+        count = len(self._cuts.crossed) + 1
+        self._spans = _spans(self._cuts.part_of, self._ink, count)
+        self.result = LineParts([self._part(i) for i in range(count)], self._cuts.crossed, self._cuts.gaps, [])
+
+    def candidates(self) -> Iterator[Images]:
+        """Add the candidates to the result, and yield the image of each."""
+        count = len(self._spans)
+        for first in range(count):
+            for end in range(first + 1, min(first + MOST_PARTS, count) + 1):
+                is_group = end > first + 1
+                if is_group and self._cuts.gaps[end - 2] > WIDEST_GAP:
+                    break
+                # A group without ink in its first or last part is the same as a smaller group.
+                if self._spans[first] is None or self._spans[end - 1] is None:
+                    continue
+                digit, left, top = self._ink_of(first, end)
+                height, width = (side / self._height for side in digit.shape)
+                if is_group and width > WIDEST:
+                    break
+                if max(height, width) < LEAST_SIDE or min(digit.shape) < LEAST_PIXELS:
+                    continue
+                box = self._box(left, top, digit.shape)
+                self.result.candidates.append(Candidate(first, end, height, width, box))
+                # Shrinking may lose a line of one pixel, also beside broader strokes.
+                is_thin = self._is_thin or np.count_nonzero(digit) <= 2 * sum(digit.shape)
+                yield centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit))
+
+    def _part(self, i: int) -> Part:
+        if self._spans[i] is None:
+            return Part(0, 0, (0, 0, 0, 0))
+        ink, left, top = self._ink_of(i, i + 1)
+        return Part(ink.shape[0] / self._height, ink.shape[1] / self._height, self._box(left, top, ink.shape))
+
+    def _ink_of(self, first: int, end: int) -> tuple[Ink, int, int]:
+        """Return the ink of the parts from ``first`` to before ``end``, and its left and top in the line."""
+        spans = [span for span in self._spans[first:end] if span]
+        begin, stop = min(span[0] for span in spans), max(span[1] for span in spans)
+        part_of = self._cuts.part_of[:, begin:stop]
+        ink = np.where((part_of >= first) & (part_of < end), self._ink[:, begin:stop], 0)
+        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+        top, left = int(rows[0]), int(columns[0])
+        return ink[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], begin + left, top
+
+    def _box(self, left: int, top: int, shape: tuple[int, ...]) -> Box:
+        """Return the box in the picture's own pixels of a box of the line."""
+        corners = (left, top, left + shape[1], top + shape[0])
+        box = self._line.box_on_page(*(self._factor * side for side in corners))
+        x, y, right, bottom = (side * self._scale for side in box)
+        width, height = self._size
+        return (
+            max(0, math.floor(x)),
+            max(0, math.floor(y)),
+            min(width, math.ceil(right)),
+            min(height, math.ceil(bottom)),
+        )
+
+
+def _reduced(ink: Ink, factor: float) -> Ink:
+    if factor == 1:
+        return ink
+    height, width = (max(1, round(side / factor)) for side in ink.shape)
+    small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX))
+    return np.where(small < EDGE * small.max(), 0, small)
+
+
+def _spans(part_of: Integers, ink: Ink, count: int) -> list[tuple[int, int] | None]:
+    """Return the first column and the end column of the ink of each part, or None if it has no ink."""
+    rows, columns = np.nonzero(ink)
+    parts = part_of[rows, columns]
+    begin, end = np.full(count, ink.shape[1]), np.zeros(count, int)
+    np.minimum.at(begin, parts, columns)
+    np.maximum.at(end, parts, columns + 1)
+    return [(a, b) if a < b else None for a, b in zip(begin.tolist(), end.tolist(), strict=True)]

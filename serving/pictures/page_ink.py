@@ -1,0 +1,121 @@
+"""Find the ink on a page with many digits, on paper that may be lit unevenly.
+
+``ink.py`` does the same for a single digit: it reduces the page to 96 pixels, which is too coarse for a line of digits.
+Here the page keeps up to 1024 pixels, so the filters work on bytes, which NumPy handles 16 or more at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.pictures.ink import (
+    DEVIATION,
+    EVEN_BORDER,
+    FAINT,
+    LEAST_CONTRAST,
+    NOISE,
+    NOISE_OF_EMPTY,
+    SAME_SHADE,
+    Ink,
+    border_of,
+    most_common_shade,
+    pad_to,
+    reduce,
+    strongest,
+)
+from serving.pictures.morphology import uniform_filter
+from serving.pictures.page import Grey, Page
+from serving.pictures.rules import without_rules
+
+# The page is reduced to this longer side. A digit should then still be about 16 pixels high.
+LONGEST = 1024
+# Side of the window that estimates the paper, as a share of the page's shorter side: broader than any stroke.
+PAPER_WINDOW = 0.33
+# Longer side of the page that decides whether the ink is darker or brighter than the paper.
+POLARITY_SIDE = 192
+# Share of the strongest pixels that are left out when the contrast of the ink is measured.
+GLARE = 0.002
+# Pixels from which the statistics of the page are taken.
+SAMPLE = 1 << 17
+# The filters need a page of at least this many pixels in each direction.
+LEAST_SIDE = 8
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def find_page_ink(page: Grey | Page) -> tuple[Ink, float] | None:
+    """Return the ink of a page of at most ``LONGEST`` pixels a side, and the scale, or None if the page is empty.
+
+    The scale is the number of the page's pixels per pixel of the ink.
+    """
+    scale = max(1.0, max(page.shape) / LONGEST)
+    grey = pad_to(reduce(page, LONGEST), LEAST_SIDE)
+    noise = _noise(grey)
+    values = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    if not _is_dark(grey):
+        values = 255 - values
+    window = max(3, round(PAPER_WINDOW * min(grey.shape)))
+    ink = (_closing(values, window) - values).astype(np.float32)
+    ink -= np.median(ink[:: _stride(ink)])  # Most of the page is paper, and grain makes the paper look like ink.
+    most = _contrast(ink)
+    if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
+        return None
+    ink[ink < max(FAINT * most, NOISE * noise)] = 0
+    return without_rules(np.minimum(ink, most)), scale
+
+
+def _stride(values: Grey) -> int:
+    """Return the distance of the rows that are enough for a statistic of all values."""
+    return max(1, values.size // SAMPLE)
+
+
+def _contrast(ink: Ink) -> float:
+    """Return the contrast of the ink without the few strongest pixels, which may be glare or dirt."""
+    some = ink[:: _stride(ink)]
+    some = some[some > LEAST_CONTRAST]
+    return min(strongest(ink), float(np.quantile(some, 1 - GLARE))) if len(some) else 0.0
+
+
+def _noise(grey: Grey) -> float:
+    """Return the standard deviation of the grain: neighbours of the same shade differ by sqrt(2) times of it."""
+    some = grey[:: _stride(grey)]
+    steps = np.abs(some[:, 1:] - some[:, :-1])
+    return DEVIATION * float(np.median(steps)) / 2**0.5
+
+
+def _is_dark(grey: Grey) -> bool:
+    """Return whether the ink is darker than the paper: the ink takes less of the page than the paper."""
+    small = reduce(grey, POLARITY_SIDE)
+    border = border_of(small)
+    relief = small - most_common_shade(border)
+    if float((np.abs(border - most_common_shade(border)) < SAME_SHADE).mean()) >= EVEN_BORDER:
+        return float((relief * np.abs(relief)).sum()) < 0
+    # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
+    relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
+    return float((relief**3).sum()) < 0
+
+
+def _closing(values: Bytes, size: int) -> Bytes:
+    """Dilate, then erode: dark parts narrower than ``size`` pixels take the shade around them."""
+    for extreme in (np.maximum, np.minimum):
+        for axis in (0, 1):
+            values = _extreme(extreme, values, size, axis)
+    return values
+
+
+def _extreme(extreme: np.ufunc, values: Bytes, size: int, axis: int) -> Bytes:
+    """Return the extreme of ``size`` neighbours along an axis. Windows of doubled size overlap until they cover it."""
+    before = size // 2 if extreme is np.maximum else size - 1 - size // 2
+    pad = [(0, 0), (0, 0)]
+    pad[axis] = (before, size - 1 - before)
+    values = np.pad(values, pad, mode="edge")
+    covered = 1
+    while covered < size:
+        step = min(covered, size - covered)
+        ahead = [slice(None), slice(None)]
+        behind = [slice(None), slice(None)]
+        ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
+        values = extreme(values[tuple(behind)], values[tuple(ahead)])
+        covered += step
+    return values

@@ -1,0 +1,96 @@
+"""Erase the lines of ruled or squared paper, and leave the strokes that cross them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.pictures.ink import Ink
+
+# The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits.
+STRIPS = 16
+IN_STRIP, IN_STRIPS = 0.75, 0.9
+# Rows of a rule per column, at most: photographed paper may be turned a little.
+SLOPES = np.linspace(-0.06, 0.06, 25)
+# Rows that are searched above and below a rule for the strokes that cross it. A rule is thinner.
+REACH = 12
+# Ink is part of a rule if it is at most this many times as thick as the rule's median, or one pixel thicker.
+THICKER = 1.6
+
+Mask = npt.NDArray[np.bool_]
+
+
+class _Rule(NamedTuple):
+    row: int
+    """Its row in the middle of the page."""
+    slope: float
+    """Rows per column."""
+
+
+def without_rules(ink: Ink) -> Ink:
+    """Return the ink without lines that run across the whole page, from side to side or from top to bottom."""
+    if min(ink.shape) < 2 * STRIPS:
+        return ink
+    across, down = _find_rules(ink > 0), _find_rules((ink > 0).T)
+    if not across and not down:
+        return ink
+    ink = ink.copy()
+    for page, rules in ((ink, across), (ink.T, down)):
+        for rule in rules:
+            _erase(page, rule)
+    return ink
+
+
+def _find_rules(mask: Mask) -> list[_Rule]:
+    """Return the rules that run from left to right."""
+    height, width = mask.shape
+    edges = np.linspace(0, width, STRIPS + 1).astype(int)
+    # A rule may lie on one row or the next in the course of a strip.
+    near = mask.copy()
+    near[1:] |= mask[:-1]
+    near[:-1] |= mask[1:]
+    covered = np.add.reduceat(near, edges[:-1], axis=1, dtype=np.int32) >= IN_STRIP * np.diff(edges)
+    if covered.any(axis=0).mean() < IN_STRIPS:
+        return []
+    centres = (edges[:-1] + edges[1:]) / 2 - width / 2
+    shares = []
+    for slope in SLOPES:
+        rows = np.arange(height)[:, None] + np.rint(slope * centres).astype(int)
+        inside = (rows >= 0) & (rows < height)
+        shares.append((covered[np.clip(rows, 0, height - 1), np.arange(STRIPS)] & inside).mean(axis=1))
+    share = np.array(shares)
+    # Neighbouring rows and slopes find the same rule: take the middle of them.
+    found = np.flatnonzero(share.max(axis=0) >= IN_STRIPS)
+    rules = []
+    for rows_of_rule in np.split(found, np.flatnonzero(np.diff(found) > 2) + 1) if len(found) else []:
+        some = share[:, rows_of_rule]
+        row, slope = (np.median(places) for places in np.nonzero((some == some.max()).T))
+        rules.append(_Rule(int(rows_of_rule[0] + row), float(SLOPES[int(slope)])))
+    return rules
+
+
+def _erase(page: Ink, rule: _Rule) -> None:
+    """Erase the ink of a rule from ``page`` where it is not thicker than the rule."""
+    height, width = page.shape
+    columns = np.arange(width)
+    middle = np.rint(rule.row + rule.slope * (columns - width / 2)).astype(int)
+    rows = middle + np.arange(-REACH, REACH + 1)[:, None]
+    inside = (rows >= 0) & (rows < height)
+    rows = np.clip(rows, 0, height - 1)
+    inked = (page[rows, columns] > 0) & inside
+    inked[REACH] |= inked[REACH - 1] | inked[REACH + 1]
+    up = np.logical_and.accumulate(inked[REACH::-1], axis=0)
+    down = np.logical_and.accumulate(inked[REACH:], axis=0)
+    thickness = up.sum(axis=0) + down.sum(axis=0) - 1
+    some = thickness[thickness > 0]
+    if not len(some):
+        return
+    usual = float(np.median(some))
+    if usual > REACH / 2:
+        return
+    thin = thickness <= max(THICKER * usual, usual + 1)
+    run = np.concatenate([up[:0:-1], down])
+    chosen = run & thin & inside
+    page[rows[chosen], np.broadcast_to(columns, rows.shape)[chosen]] = 0

@@ -1,0 +1,163 @@
+"""Whole numbers: lines, digits with boxes, marks and gaps, on clean and on difficult pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.errors import InputTooLargeError
+from serving.inference.numbers import Reading
+from serving.models import repository
+from serving.pictures import number_form
+from serving.pictures.number_form import candidates_of, to_number_page
+from serving.settings import RELEASE
+from tests.serving.pictures.numbers import MARGIN, page, written
+from tests.support import picture
+
+MAX_PIXELS = 25_000_000
+
+
+@pytest.fixture(scope="module")
+def read():
+    """Return a function that reads the numbers in a picture file, or in an array."""
+    model = repository.load(RELEASE, "mnist")
+
+    def read(content):
+        content = content if isinstance(content, bytes) else picture(np.clip(content, 0, 255).astype(np.uint8))
+        reading = Reading(model, [to_number_page(content, MAX_PIXELS)])
+        output = model.classifier.classify(reading.images) if len(reading.images) else None
+        [prediction] = reading.predictions(output)
+        return prediction
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def write(digits, truth):
+    return lambda text, **options: written(digits, truth, text, **options)
+
+
+@pytest.mark.parametrize("text", ["7", "42", "2026", "190654738201"])
+@pytest.mark.parametrize("scale", [1, 4])
+def test_number_of_any_length_is_read(read, write, text, scale):
+    found = read(page(write(text), scale=scale))
+    assert (found.text, found.accepted, found.reason) == (text, True, None)
+
+
+@pytest.mark.parametrize("gap", [2, 1, 0])
+def test_digits_that_are_close_or_touch_are_told_apart(read, write, gap):
+    assert read(page(write("2026378", gap=gap))).text == "2026378"
+
+
+def test_boxes_are_in_the_pixels_of_the_picture(read, write):
+    ink = write("28", gap=6)
+    [line] = read(page(ink, scale=4)).lines
+    columns = np.flatnonzero(ink.any(axis=0))
+    gap = int(np.flatnonzero(np.diff(columns) > 1)[0])
+    expected = [(columns[0], columns[gap] + 1), (columns[gap + 1], columns[-1] + 1)]
+    for digit, (left, right) in zip(line.digits, expected, strict=True):
+        found = np.array([digit.box[0], digit.box[2]]) / 4 - MARGIN
+        assert np.abs(found - (left, right)).max() <= 1
+    assert line.box[0] == line.digits[0].box[0]
+    assert line.box[2] == line.digits[1].box[2]
+
+
+def test_boxes_fit_a_large_photo_that_is_turned_by_its_camera(read, write):
+    drawn = page(write("378"), scale=24)
+    drawn = np.pad(drawn, [(1500, 1500), (2400, 100)], constant_values=255)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = read(picture(np.rot90(drawn), "JPEG", exif=exif))
+    assert (found.text, found.width, found.height) == ("378", drawn.shape[1], drawn.shape[0])
+    rows, columns = np.nonzero(drawn < 128)
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert np.abs(np.subtract(found.lines[0].box, edges)).max() <= 24
+
+
+def test_lines_are_read_from_top_to_bottom(read, write):
+    found = read(page(write("1234"), write("56"), write("789")))
+    assert found.text == "1234\n56\n789"
+    assert [line.text for line in found.lines] == ["1234", "56", "789"]
+
+
+@pytest.mark.parametrize("degrees", [-8, 7])
+def test_line_that_rises_or_falls_is_read(read, write, degrees):
+    drawn = Image.fromarray(page(write("20261735")))
+    assert read(np.asarray(drawn.rotate(degrees, expand=True, fillcolor=255))).text == "20261735"
+
+
+def test_separators_are_reported_and_not_read_as_digits(read, write):
+    [line] = read(page(write("3.14 28"))).lines
+    assert line.text == "31428"
+    assert [(separator.kind, separator.after) for separator in line.separators] == [("mark", 1), ("gap", 3)]
+
+
+def ruled(drawn):
+    drawn = drawn.copy()
+    drawn[5::50] = np.minimum(drawn[5::50], 140)
+    drawn[6::50] = np.minimum(drawn[6::50], 140)
+    return drawn
+
+
+def squared(drawn):
+    return np.minimum(ruled(drawn), ruled(drawn.T).T)
+
+
+def shadowed(drawn):
+    y, x = np.indices(drawn.shape)
+    light = np.where(x + y > 0.4 * drawn.shape[1], 0.95, 0.7) - 0.2 * x / drawn.shape[1]
+    return (60 + 0.7 * drawn) * light + np.random.default_rng(0).normal(0, 4, drawn.shape)
+
+
+@pytest.mark.parametrize("paper", [ruled, squared, shadowed, lambda drawn: 255 - drawn])
+def test_number_on_difficult_paper_is_read(read, write, paper):
+    assert read(paper(page(write("20261735")))).text == "20261735"
+
+
+def test_number_in_a_tight_crop_is_read(read, write):
+    assert read(page(write("2026"), margin=0)).text == "2026"
+
+
+def test_blank_page_is_empty(read):
+    found = read(np.full((300, 400), 200))
+    assert (found.text, found.accepted, found.reason, found.lines) == ("", False, "empty", [])
+
+
+@pytest.mark.parametrize(
+    "texture",
+    [
+        np.random.default_rng(0).integers(0, 256, (600, 700)),
+        np.indices((600, 700)).sum(axis=0) % 20 // 10 * 255,
+        255 - 255 * (np.indices((900, 900)) % 30 < 14).all(axis=0),
+        np.full((1, 1), 7),
+        np.random.default_rng(0).integers(0, 256, (1, 3000)),
+        np.random.default_rng(0).integers(0, 256, (3000, 2)),
+    ],
+)
+def test_texture_is_no_number(read, texture):
+    found = read(texture)
+    assert not found.accepted
+    assert found.reason in ("empty", "no digit")
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("height", [1, 30, 700])
+def test_thinnest_stroke_is_read_without_an_error(read, width, height):
+    drawn = np.full((800, 100), 255)
+    drawn[40 : 40 + height, 50 : 50 + width] = 0
+    assert read(drawn).text in ("", "1")
+
+
+def test_line_of_one_pixel_beside_a_broad_stroke_is_read_without_an_error(read):
+    drawn = np.full((100, 300), 255)
+    drawn[20:60, 20:40] = 0
+    drawn[40, 100:138] = 0
+    drawn[31:51, 119] = 0
+    assert read(drawn).lines
+
+
+def test_candidates_of_a_picture_are_limited(write, monkeypatch):
+    monkeypatch.setattr(number_form, "MAX_CANDIDATES", 3)
+    with pytest.raises(InputTooLargeError, match="more than 3 groups of strokes"):
+        candidates_of(page(write("2026378", gap=0)).astype(np.float32))

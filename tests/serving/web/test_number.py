@@ -1,0 +1,42 @@
+"""The switch on the page for whole numbers."""
+
+from __future__ import annotations
+
+from tests.serving.web.handwriting import FIVE, ONE, TWO, draw
+from tests.serving.web.page import copy_curl_command, expect, predicted_digit, screenshot, wait_for_prediction
+
+
+def side_by_side(*styles):
+    """Return the strokes of several digits in a row."""
+    width = 1 / len(styles)
+    return [stroke * [width, 0.4] + [i * width, 0.3] for i, style in enumerate(styles) for stroke in style]
+
+
+def boxes(page):
+    """Return left, top, right and bottom of each box as shares of the drawing area."""
+    sheet = page.locator("#sheet").bounding_box()
+    for item in page.locator("#boxes li").all():
+        box = item.bounding_box()
+        left, top = (box["x"] - sheet["x"]) / sheet["width"], (box["y"] - sheet["y"]) / sheet["height"]
+        yield left, top, left + box["width"] / sheet["width"], top + box["height"] / sheet["height"]
+
+
+def test_switch_reads_whole_numbers_and_shows_their_boxes(url, visit):
+    page = visit(url)
+    draw(page, side_by_side(TWO, ONE, FIVE))
+    wait_for_prediction(page)
+    expect(page.locator("#confidence")).to_have_text("Rejected: more than one digit; switch on “Read whole numbers”")
+    page.locator("#number").check()
+    expect(page.locator("#digit")).to_have_text("215")
+    wait_for_prediction(page)
+    expect(page.locator("#boxes li")).to_have_text(["2", "1", "5"])
+    for i, (left, top, right, bottom) in enumerate(boxes(page)):
+        assert i / 3 - 0.02 < left < right < (i + 1) / 3 + 0.02
+        assert 0.28 < top < bottom < 0.72
+    assert "predict?mode=number" in copy_curl_command(page)
+    screenshot(page, "number")
+    page.locator("#clear").click()
+    expect(page.locator("#boxes li")).to_have_count(0)
+    page.locator("#number").uncheck()
+    draw(page, FIVE)
+    assert predicted_digit(page) == "5"

@@ -107,6 +107,28 @@ def saved(picture: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def full_pages(images: np.ndarray) -> Named:
+    """Yield pages full of digits, strokes or frames: many pieces, and many groups that may be digits.
+
+    Args:
+        images: digits, uint8 ``[N, 28, 28]``.
+    """
+    for columns, lines in ((16, 8), (36, 36)):
+        tiles = np.resize(255 - images, (lines, columns, 28, 28))
+        yield f"{columns * lines} digits", saved(Image.fromarray(np.hstack(np.hstack(tiles))), "PNG")
+    random = np.random.default_rng(0)
+    for count, height in ((400, 20), (900, 30), (1500, 60)):
+        strokes = np.full((1000, 1000), 255, np.uint8)
+        for top, left in random.integers(0, (1000 - height, 990), (count, 2)):
+            strokes[top // (2 * height) * 2 * height :][:height, left : left + 3] = 0
+        yield f"{count} strokes of {height} pixels", saved(Image.fromarray(strokes), "PNG")
+    frames = np.full((1000, 1000), 255, np.uint8)
+    for inset in range(0, 480, 40):
+        frames[inset : 1000 - inset, inset : 1000 - inset] = 0
+        frames[inset + 4 : 996 - inset, inset + 4 : 996 - inset] = 255
+    yield "frames", saved(Image.fromarray(frames), "PNG")
+
+
 def many_scans() -> Named:
     """Yield progressive JPEG pictures that repeat their last scan thousands of times. Each one visits every block."""
     for side, count in ((SIDE, 3000), (2000, 3000), (SIDE, 300)):

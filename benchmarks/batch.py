@@ -6,9 +6,9 @@ The command is timed as a whole process, from its start to its end: it finds the
 writes results.csv. The stages are timed in this process, each alone, as the least CPU time of several rounds.
 
 "One process" is the CPU time of all stages for all pictures in this process. "Used" is this time divided by the time of
-the command and by the cores; other work on the machine makes it smaller. "Of CPU time" is it divided by the CPU time of
-the command: the rest is the start of the processes and what they say to each other. Both are medians of alternating
-rounds.
+the command and by the cores; other work on the machine makes it smaller. "Of CPU time" is "One process" divided by the
+CPU time of the command: the rest is the start of the processes and what they say to each other. Both are medians of
+alternating rounds.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m benchmarks.pictures [--repeat 20] [--save FILE]
 
-A time is the processor time on one thread, the minimum of the repetitions. The memory is the peak during one picture
+A time is the CPU time of one thread, the minimum of the repetitions. The memory is the peak during one picture
 minus the memory before it.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.training [--rounds 3] [--save benchmarks/results/training.md]
     python -m benchmarks.training --recipe speed [--seeds 30] [--save benchmarks/results/speed.md]
 
-The first table is what a person waits for: whole commands, from the command line to the result. The tutorial's program
+The first table has the times of whole commands, from the command line to the result. The tutorial's program
 is benchmarks/tutorial.py.
 
 The second table compares the loops alone. The tutorial loads its batches through a DataLoader, which opens, scales and

@@ -51,7 +51,7 @@ class Gate:
         accuracy = found["correct"] / found["images"]
         if accuracy < self.min_accuracy:
             raise GateError(
-                f"{run.folder} has a test accuracy of {accuracy:.2%}: must be at least {self.min_accuracy:.2%} "
+                f"{run.folder} has a test accuracy of {accuracy:.2%}: it must be at least {self.min_accuracy:.2%} "
                 f"(--min-accuracy). Train it longer, or lower the limit"
             )
         other = self._other(repository, name)
@@ -70,8 +70,8 @@ class Gate:
         )
         if accuracy < known - margin:
             raise GateError(
-                f"{run.folder} has a test accuracy of {accuracy:.2%}, and {label} has {known:.2%}: must be at least "
-                f"{known - margin:.2%} (--not-worse-than). Train a better network, or leave the option out"
+                f"{run.folder} has a test accuracy of {accuracy:.2%}, and {label} has {known:.2%}: the run must have "
+                f"at least {known - margin:.2%} (--not-worse-than). Train a better network, or leave the option out"
             )
 
     def _other(self, repository: Path, name: str) -> Manifest | None:

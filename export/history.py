@@ -18,7 +18,7 @@ def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
     The service loads the other version before it drops this one, so no request is lost.
 
     Raises:
-        BundleError: there is no such version, or no other version that can be verified would be left to serve.
+        BundleError: there is no such version, it is the only one, or the newest of the others cannot be verified.
     """
     known = versions(repository, name)
     if version not in known:
@@ -46,7 +46,7 @@ def newest(repository: Path, name: str) -> int:
 
 
 def next_version(repository: Path, name: str) -> int:
-    """Return the number of the next version. The number of a retired version is never used again."""
+    """Return the number of the next version. No later version gets the number of a retired one."""
     retired = [
         int(match[1])
         for path in (repository / name).glob(f"{RETIRED}*")

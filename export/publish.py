@@ -59,7 +59,7 @@ def publish(
     Raises:
         GateError: the run is not accurate enough.
         AlreadyPublishedError: the newest version was made from the same run.
-        ExportError: the name is no name of a model, or there is no higher version number.
+        ExportError: the name is not a valid model name, or there is no higher version number.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
@@ -67,7 +67,7 @@ def publish(
     """
     name = name or run.record["dataset"]["name"]
     if not disk.NAME.fullmatch(name):
-        raise ExportError(f"{name!r} is no name of a model: it {NAME_RULE}")
+        raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run))
     splits = load(run.record["dataset"]["name"], folder=data)

@@ -138,7 +138,7 @@ def _warn_without_key(settings: Settings) -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Write the rows to this file: .csv, .jsonl or .parquet. The same command goes on after an interruption.",
+    help="Write the rows to this file: .csv, .jsonl or .parquet. The same command continues after an interruption.",
 )
 @click.option("--number", "as_numbers", is_flag=True, help="Read all lines of digits in each picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
@@ -177,13 +177,13 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
     except (BundleError, ResultsError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        warn("Stopped." + (" The same command goes on from here." if options.output else ""))
+        warn("Stopped." + (" The same command continues from here." if options.output else ""))
         sys.exit(INTERRUPTED)
     if options.output:
         speed = f"{outcome.rate:,.0f} pictures per second" if outcome.rate else "all there already"
         print_output(f"{options.output}: {outcome.rows:,} rows, {speed}")
     if outcome.left_out:
-        warn(f"{outcome.left_out:,} other files in the folders are no pictures and were left out")
+        warn(f"left out {outcome.left_out:,} files in the folders, because their extensions are not those of pictures")
     if outcome.unreadable:
         several = f"{outcome.unreadable:,} pictures could not be read; the row of each has its error"
         warn(f"Error: {several if outcome.unreadable > 1 else outcome.complaint}")

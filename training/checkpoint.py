@@ -16,7 +16,8 @@ import click
 # Increase this number when the content of checkpoints changes, for instance if a setting is new or a weight renamed.
 FORMAT = 2
 
-# What file systems answer that cannot sync: some network shares, some mounts of object stores, and folders on others.
+# The error numbers of file systems that cannot sync: some network shares, some mounts of object stores, and folders on
+# others.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES}
 
 

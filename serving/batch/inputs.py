@@ -17,7 +17,7 @@ STDIN = "-"
 LIST_SUFFIX = ".txt"
 
 # Files with other endings in a folder are left out, because a folder of scans often holds notes and thumbnails too.
-# Formats that this program cannot read are in the list, so that nobody misses such a picture without a word.
+# Formats that this program cannot read are in the list, so that such a picture gets a row with an error.
 PICTURE_SUFFIXES = frozenset(
     {
         *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "pnm", "pbm", "pgm", "ppm"),

@@ -128,7 +128,7 @@ class Results:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise ResultsError(f"{self.path}: {error.strerror}; the same command goes on from here") from error
+            raise ResultsError(f"{self.path}: {error.strerror}; the same command continues from here") from error
 
     def _lock(self) -> None:
         try:

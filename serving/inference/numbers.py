@@ -60,7 +60,7 @@ class NumberLine(msgspec.Struct):
     text: str
     """The labels of the digits. Separators are not part of it."""
     confidence: float
-    """Probability that the line is divided rightly into digits and that all of them are right."""
+    """Probability that the line is divided into digits correctly and that all its digits are correct."""
     accepted: bool
     """Whether all digits are accepted, and the confidence is at least 0.5."""
     reason: RejectionReason | None

@@ -28,7 +28,7 @@ ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 WEIGHTS = (0.64, 1.59, -3.33, -0.41, -0.45, -3.94, -1.67, -0.68, -2.07, -0.02, -1.71, -0.39, 2.69, -0.73, -1.77)
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
-# The score of a mark is this, times its longer side plus a constant.
+# The score of a mark is MARK_WEIGHT * (MARK_CONSTANT + its longer side).
 MARK_WEIGHT, MARK_CONSTANT = -4.3, 0.2
 # The score of a low mark that stands apart, with gaps of this width beside it: hardly any digit is so low. It may be
 # longer than other marks, as a minus is.

@@ -104,7 +104,8 @@ class Classifier:
         """Compare this session, on this CPU, with the certified logits in the file ``path``, a ``golden.npz``.
 
         Return the largest difference of a logit. A label differs only where the certified logits of two labels are so
-        near that the tolerance allows it. For a float32 file that is hardly ever so, for an int8 file it may be.
+        near that the tolerance allows it. This almost never happens with a float32 file. It may happen with an int8
+        file.
 
         Raises:
             BundleError: the difference is larger than ``tolerance``, or an output has another shape or impossible

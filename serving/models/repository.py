@@ -43,7 +43,7 @@ def load(repository: Path, name: str, version: int | None = None) -> Model:
         BundleError: there is no such version, or it cannot be verified.
     """
     if not NAME.fullmatch(name):
-        raise BundleError(f"{name!r} is no name of a model: it {NAME_RULE}")
+        raise BundleError(f"{name!r} is not a valid model name: it {NAME_RULE}")
     try:
         known = disk.versions(repository / name)
     except OSError as error:

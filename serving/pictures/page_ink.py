@@ -78,7 +78,7 @@ def _contrast(ink: Ink) -> float:
 
 
 def _noise(grey: Grey) -> float:
-    """Return the standard deviation of the grain: neighbours of the same shade differ by sqrt(2) times of it."""
+    """Return the standard deviation of the grain: the difference of two neighbours deviates sqrt(2) times as much."""
     some = grey[:: _stride(grey)]
     steps = np.abs(some[:, 1:] - some[:, :-1])
     return DEVIATION * float(np.median(steps)) / 2**0.5

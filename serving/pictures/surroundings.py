@@ -112,7 +112,10 @@ def _is_box(pieces: Sequence[Piece]) -> bool:
 
 
 def without_corners(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
-    """Return the ink without small pieces in its corners, which the edge of a shadow leaves there. None: no such."""
+    """Return the ink without small pieces in its corners, which the edge of a shadow leaves there.
+
+    Return None if there are no such pieces.
+    """
     height, width = ink.shape
     most = max(piece.mass for piece in pieces)
     corners = [

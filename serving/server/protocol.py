@@ -259,7 +259,7 @@ class Protocol(HttpToolsProtocol):
     # Rejecting
 
     def _must_discard(self) -> bool:
-        """Return whether the new request is a prediction beyond the limit and alone on this connection."""
+        """Return whether the new request is a prediction beyond the limit, and no earlier response is due here."""
         admission = self._service.admission
         if not admission.is_busy or not self._has_responded() or self.parser.get_method() != b"POST":
             return False

@@ -1,4 +1,4 @@
-"""Series of the process itself and of its container: versions, start, processor time, memory, and kills for memory."""
+"""Series of the process itself and of its container: versions, start, CPU time, memory, and out-of-memory kills."""
 
 from __future__ import annotations
 

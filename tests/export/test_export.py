@@ -306,9 +306,9 @@ def test_every_false_statement_of_a_manifest_is_caught(copied, mnist, monkeypatc
 
 @pytest.mark.parametrize("name", ["../evil", "x/y", "a b", "ünï", ".hidden", ".", "..", "", "x\n", "x" * 129])
 def test_name_that_no_service_would_serve_is_rejected(trained, tmp_path, name):
-    with pytest.raises(ExportError, match="is no name of a model"):
+    with pytest.raises(ExportError, match="is not a valid model name"):
         publish(Run.read(trained), tmp_path / "models", name or ".")
-    with pytest.raises(BundleError, match="is no name of a model"):
+    with pytest.raises(BundleError, match="is not a valid model name"):
         repository.load(tmp_path, name)
     with pytest.raises(SettingsError, match=r"(?s)--model .*: must have 1 to 128 letters"):
         Settings(model=name)

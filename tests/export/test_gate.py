@@ -82,7 +82,7 @@ def test_served_version_is_the_newest_that_can_be_verified(tmp_path, models):
 def test_run_below_the_lowest_accuracy_is_not_published(tmp_path, models):
     run = dataclasses.replace(run_with(8_700), folder=tmp_path)
     Gate(min_accuracy=0.87).check(run, models, "mnist")
-    with pytest.raises(GateError, match=r"accuracy of 87.00%: must be at least 99.00% \(--min-accuracy\)"):
+    with pytest.raises(GateError, match=r"accuracy of 87.00%: it must be at least 99.00% \(--min-accuracy\)"):
         Gate(min_accuracy=0.99).check(run, models, "mnist")
 
 

@@ -101,7 +101,7 @@ def _train(
     progress.begin(total_steps, state.step)
     if state.extended and state.extended[-1]["step"] == state.step:
         progress.line(
-            f"epochs: {state.extended[-1]['epochs']} before, {config.epochs} now. The learning rate goes on at "
+            f"epochs: {state.extended[-1]['epochs']} before, {config.epochs} now. The learning rate continues at "
             f"{rate_at(config, state.step / total_steps):.2g}, as at this step of a run of {config.epochs} epochs"
         )
     state.network.train()

@@ -156,7 +156,7 @@ def test_disk_that_becomes_full_is_one_line_and_the_run_goes_on_later(whole, sca
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
-        with pytest.raises(ResultsError, match=f"{output}: File too large; the same command goes on from here"):
+        with pytest.raises(ResultsError, match=f"{output}: File too large; the same command continues from here"):
             predict(scans, output=output)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -250,7 +250,7 @@ def test_stopped_command_leaves_whole_rows_and_no_process(tmp_path, number):
     _, error = process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert error.splitlines()[-1] == "Stopped. The same command goes on from here."
+        assert error.splitlines()[-1] == "Stopped. The same command continues from here."
     assert "Traceback" not in error
     until(lambda: not group_exists(process.pid))
     with output.open(newline="") as file:

@@ -108,8 +108,11 @@ Client = Callable[[Target], Awaitable[None]]
 
 
 def is_fault(status: str) -> bool:
-    """Return whether a status means a fault of the service: a 5xx, except for "busy", "too late" and "disk full"."""
-    return status.startswith("5") and status not in ("503", "504", "507")
+    """Return whether a status means a fault of the service: a 5xx, except for those that say what is wrong.
+
+    These are "not implemented" and "version not supported", "busy", "too late" and "disk full".
+    """
+    return status.startswith("5") and status not in ("501", "505", "503", "504", "507")
 
 
 async def read_response(reader: asyncio.StreamReader) -> tuple[str, bytes, bool]:

@@ -35,7 +35,7 @@ class Options:
     model: str
     output: Path | None
     as_json: bool
-    as_numbers: bool
+    as_numbers: bool = False
     engine: str
     workers: int
     ray_address: str | None

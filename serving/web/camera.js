@@ -19,7 +19,7 @@ export function camera(button, dialog, onPicture, onError) {
     dialog.showModal();
   });
   dialog.querySelector(".take").addEventListener("click", () => {
-    // The dialog shows the square in the middle of the video, so that square is the picture.
+    // The dialog shows the square in the middle of the video.
     const side = Math.min(video.videoWidth, video.videoHeight);
     if (!side) return;
     const square = document.createElement("canvas");
@@ -29,7 +29,7 @@ export function camera(button, dialog, onPicture, onError) {
     onPicture({ picture: scaled(square, side, side) });
   });
   dialog.querySelector(".cancel").addEventListener("click", () => dialog.close());
-  // Escape closes the dialog too. The camera is switched off in every case.
+  // Escape closes the dialog too.
   dialog.addEventListener("close", () => {
     stream?.getTracks().forEach((track) => track.stop());
     video.srcObject = stream = null;

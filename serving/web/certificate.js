@@ -1,4 +1,4 @@
-// Shows which model made the prediction, and its certificate.
+// Shows the model and its certificate.
 
 import { certificate, certificatePath, key } from "./service.js";
 
@@ -15,7 +15,7 @@ export class CertificateView {
     this.#onLabels = onLabels;
   }
 
-  // Shows `model` {name, version}, or the default model. A certificate that is shown already is not fetched again.
+  // Shows `model` {name, version}, or the default model.
   async show(model) {
     if (model && this.#shown === `${model.name} ${model.version}`) return;
     const found = await certificate(model);
@@ -40,7 +40,7 @@ export class CertificateView {
     for (const place of document.querySelectorAll(`[data-model=${field}]`)) place.textContent = text;
   }
 
-  // A plain link sends no API key. If the service needs a key, link to a copy of the fetched certificate.
+  // A plain link sends no API key, so it then leads to a copy.
   #link(found) {
     const link = this.#root.querySelector("a");
     if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);

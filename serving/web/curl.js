@@ -4,7 +4,7 @@ import { key } from "./service.js";
 
 const LINE_LENGTH = 60;
 
-// `png` is a Blob or null. If it is null, the command names the file digit.png. With `number`, it asks for whole numbers.
+// `png` is a Blob; if it is null, the command names the file digit.png. With `number`, it asks for whole numbers.
 export async function curlCommand(png, number = false) {
   const url = new URL(number ? "predict?mode=number" : "predict", location.href).href.replaceAll("'", "%27");
   const auth = key.get() ? ` -H "authorization: Bearer $MNIST_KEY"` : "";
@@ -22,7 +22,7 @@ function base64(blob) {
   });
 }
 
-// Copies the content of a text area. Pages from plain http have no clipboard API, so they use the old command.
+// Copies the content of a text area. Pages from plain http have no clipboard API.
 export async function copyText(area) {
   try {
     await navigator.clipboard.writeText(area.value);

@@ -1,4 +1,4 @@
-// Shows the OpenAPI document as a page: every operation with its parameters, request bodies and responses.
+// Shows the OpenAPI document as a page, operation by operation.
 
 const place = document.querySelector("#operations");
 

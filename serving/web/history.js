@@ -1,4 +1,4 @@
-// Keeps the last few drawings. The visitor can restore each of them.
+// Keeps the last few drawings, to restore them.
 
 import { inWords } from "./prediction.js";
 import { thumbnail } from "./sheet-view.js";
@@ -15,7 +15,7 @@ export class History {
     this.#restore = restore;
   }
 
-  // Adds an entry for a drawing. If the drawing was restored from the list, the new entry replaces its old entry.
+  // Adds an entry for a drawing, in the place of its old entry if it was restored.
   // `prediction` is null if the drawing has none.
   keep(marks, prediction) {
     const others = this.#entries.filter((entry) => entry.marks[0] !== marks[0]);

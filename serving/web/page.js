@@ -121,14 +121,13 @@ requests.addEventListener("prediction", ({ detail }) => {
 
 const RETRIES = { unavailable: " The page keeps trying.", overloaded: " The page tries again in a moment." };
 
-// `kind` is the kind of a ServiceError. "drawing" is also used for pictures that cannot be opened or taken.
+// `kind` is that of a ServiceError, or "drawing" for a picture that cannot be opened.
 function notify(kind, message) {
   find("#notice").dataset.kind = kind;
   find("#notice").textContent = message;
   find("#key-form").hidden = kind !== "key";
 }
 
-// A notice about one drawing is out of date when another drawing replaces it.
 function clearDrawingNotice() {
   if (find("#notice").dataset.kind === "drawing") notify("", "");
 }
@@ -153,7 +152,7 @@ async function showCertificate(model) {
     await certificateView.show(model);
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    // Every other error appears again when the first drawing is sent.
+    // Other errors appear again with the first drawing.
     if (error.kind === "key") showError(error);
   }
 }

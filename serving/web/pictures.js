@@ -1,6 +1,6 @@
 // Reads pictures that the visitor chooses, drops or pastes.
 
-// Longest side in pixels. The model's input has 28, so more detail would be lost anyway.
+// Longest side in pixels. The model's input has 28.
 const LONGEST = 1024;
 
 // Returns a mark for the sheet. The Error that it throws has a message for the visitor.
@@ -30,7 +30,7 @@ export function scaled(source, width, height) {
   return canvas;
 }
 
-// Puts a background behind transparent pixels: white behind dark ink, black behind light ink, as the service does.
+// Puts white behind transparent dark ink, and black behind light ink, as the service does.
 function opaque(canvas) {
   const probe = document.createElement("canvas");
   probe.width = probe.height = 64;
@@ -49,8 +49,8 @@ function opaque(canvas) {
   return canvas;
 }
 
-// Calls `onFile` when a file is chosen with `input`, pasted, or dropped anywhere on the page, with the first file if there
-// are several. `target` has the class "dropping" while a file is dragged over the page.
+// Calls `onFile` with the first file that is chosen with `input`, pasted, or dropped on the page. `target` has the class
+// "dropping" while a file is dragged.
 export function pictureFiles(input, target, onFile) {
   const first = (transfer) => [...(transfer?.files ?? [])][0];
 

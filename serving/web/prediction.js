@@ -7,14 +7,14 @@ const REJECTIONS = {
 };
 const HINT = "Draw a digit. The prediction appears while you draw.";
 
-// Probabilities above 99.9 % are shown as 99.9 %, because no prediction is certain.
+// No prediction is certain, so 99.9 % is the most.
 const percent = (probability) =>
   probability < 0.0005 ? "0\u00a0%" : `${Math.min(99.9, 100 * probability).toFixed(1)}\u00a0%`;
 const inPercent = (confidence) => `${confidence > 0.9995 ? "over " : ""}${percent(confidence)} confidence`;
 const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
-// A reason that this page does not know gets the same words as "no digit".
+// An unknown reason gets the words of "no digit".
 const rejection = ({ reason }) => REJECTIONS[reason] ?? REJECTIONS["no digit"];
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;

@@ -6,8 +6,8 @@ import { predict, ready, ServiceError } from "./service.js";
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8_000;
 
-// Events: "prediction" carries a prediction, and "error" carries a ServiceError. "recovered" says that the last error is
-// over. "busy" and "idle" say whether requests are being sent.
+// Events: "prediction" carries a prediction, and "error" carries a ServiceError. "recovered" ends an error.
+// "busy" and "idle" say whether requests are sent.
 export class PredictionRequests extends EventTarget {
   #png;
   #number;
@@ -18,20 +18,20 @@ export class PredictionRequests extends EventTarget {
   #locked = false; // true until the visitor enters a key that the service needs
   #wait = FIRST_WAIT;
 
-  // `png` returns the picture to send now, or null if there is none. `number` returns whether it may show whole numbers.
+  // `png` returns the picture to send, or null. `number` returns whether it may show whole numbers.
   constructor(png, number) {
     super();
     this.#png = png;
     this.#number = number;
   }
 
-  // The drawing has grown. A prediction for an earlier state of it is still worth showing.
+  // The drawing has grown. Predictions for its earlier states are still shown.
   extend() {
     this.#changed = true;
     this.#run();
   }
 
-  // Another drawing has replaced the old one. Predictions for the old one are dropped.
+  // Another drawing has replaced the old one, whose predictions are dropped.
   replace() {
     this.#drawing++;
     this.extend();
@@ -80,7 +80,7 @@ export class PredictionRequests extends EventTarget {
     }
   }
 
-  // Waits until the service is ready. This does not reset the wait, because a ready service may still fail to predict.
+  // Waits until the service is ready. It may still fail to predict, so the wait is not reset.
   async #serviceReady() {
     do {
       await pause(this.#wait);
@@ -97,7 +97,7 @@ export class PredictionRequests extends EventTarget {
   #emit(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 }
 
-// Waits. Ends early when the device is connected to a network again.
+// Waits, but not longer than until the device is online again.
 function pause(milliseconds) {
   return new Promise((done) => {
     const timer = setTimeout(finish, milliseconds);

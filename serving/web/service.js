@@ -4,8 +4,8 @@ const KEY = "mnist-api-key";
 // Milliseconds to wait for a response.
 const TIMEOUT = 15_000;
 
-// Why a call failed. `kind` says what to do next. "unavailable" and "overloaded": wait and try again.
-// "key": ask for an API key. "drawing": the service cannot predict this drawing, but it may predict another one.
+// Why a call failed. `kind` says what to do next. "unavailable", "overloaded": try again later. "key": ask for an API
+// key. "drawing": try another drawing.
 export class ServiceError extends Error {
   constructor(kind, message, seconds = 0) {
     super(message);
@@ -45,8 +45,7 @@ function failure({ status, headers }, { detail = "" }) {
   return new ServiceError("drawing", `The service rejected the request: ${detail || status}.`);
 }
 
-// Returns the prediction for a PNG, the model that made it, and the duration of each stage in milliseconds. With
-// `number`, the prediction has lines of digits.
+// Returns the prediction for a PNG, its model, and the milliseconds of each stage. With `number` it has lines of digits.
 export async function predict(png, number = false) {
   const started = performance.now();
   const options = { method: "POST", headers: { "content-type": "image/png" }, body: png };
@@ -56,7 +55,7 @@ export async function predict(png, number = false) {
   return { ...prediction, model: body.model, times: { ...stages(response), roundTrip } };
 }
 
-// Adds what the page shows of every prediction: a label and a confidence.
+// Adds the label and the confidence that the page shows.
 function summary(prediction) {
   const { text, lines } = prediction;
   return {
@@ -67,7 +66,7 @@ function summary(prediction) {
   };
 }
 
-// Reads a header such as Server-Timing: decode;dur=0.31, queue;dur=0.01, infer;dur=0.09, encode;dur=0.02
+// Reads a header such as Server-Timing: decode;dur=0.31, queue;dur=0.01
 function stages(response) {
   const found = (response.headers.get("server-timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g);
   return Object.fromEntries([...found].map(([, name, duration]) => [name, Number(duration)]));

@@ -1,4 +1,4 @@
-// Shows the sheet on a canvas, at the resolution of the screen and in the colours of the light or dark scheme.
+// Shows the sheet on a canvas, at the screen's resolution and in the scheme's colours.
 
 import { draw } from "./sheet.js";
 

@@ -1,12 +1,12 @@
-// Holds the drawing as marks, not as pixels. Therefore it can be shown at any size, and every step can be undone.
+// Holds the drawing as marks, not as pixels, so that it has any size and every step can be undone.
 //
 // Coordinates run from 0 to 1 over the square sheet. A mark is a stroke {points: [[x, y], ...], width} or a picture
 // {picture: canvas, mask: true if its alpha channel is the ink}. A drawing is an array of marks. The array is never
 // changed in place.
 
-// Pixels of the longer side of the PNG. The model's input has 28, but the digit may cover a small part of the sheet.
+// Pixels of the longer side of the PNG. A digit may cover a small part of it.
 const PNG_SIDE = 224;
-// The same for a picture of whole numbers: each digit covers an even smaller part.
+// The same for whole numbers.
 export const NUMBER_SIDE = 800;
 
 export class Sheet extends EventTarget {
@@ -35,7 +35,7 @@ export class Sheet extends EventTarget {
 
   end() { this.#stroke = null; }
 
-  // Removes the current stroke. It came from a palm on the screen, or from a gesture that is meant for the system.
+  // Removes the current stroke, which comes from a palm or from a gesture for the system.
   cancel() {
     if (!this.#stroke) return;
     this.#stroke = null;
@@ -71,8 +71,8 @@ export class Sheet extends EventTarget {
   // "grow": the drawing has more ink than before. "replace": another drawing has taken its place.
   #changed(type) { this.dispatchEvent(new Event(type)); }
 
-  // Returns a PNG, or null if the sheet is empty. The PNG shows the sheet, black on white. If there is a picture with its
-  // own background on the sheet, the PNG shows only the area of the picture, with the strokes over it.
+  // Returns a PNG of the sheet, black on white, or null if it is empty. If a picture has its own background, the PNG
+  // shows only its area, with the strokes over it.
   async png(side = PNG_SIDE) {
     if (this.empty) return null;
     const { x, y, width, height } = this.extent;
@@ -80,7 +80,7 @@ export class Sheet extends EventTarget {
     const scale = side / Math.max(width, height);
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
-    // The pixels are read right after drawing. Reading them from the memory of a graphics card would be slow.
+    // The pixels are read at once, and reading them from a graphics card would be slow.
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, canvas.width, canvas.height);
@@ -106,8 +106,7 @@ export function draw(context, marks, side, ink) {
   }
 }
 
-// Draws quadratic curves between the midpoints of neighbouring points, with the points as control points. The line is
-// smooth, and its last half step is straight.
+// Draws a smooth line: curves from midpoint to midpoint, with the points as control points.
 function drawStroke(context, { points, width }, side) {
   const at = points.map(([x, y]) => [x * side, y * side]);
   context.lineWidth = width * side;
@@ -146,8 +145,7 @@ function box({ width, height }) {
   return { x: (1 - w) / 2, y: (1 - h) / 2, width: w, height: h };
 }
 
-// Returns the part of the sheet that is sent. A picture has its own background. The service would read a white frame
-// around it as part of the drawing.
+// Returns the part of the sheet that is sent. The service would read a white frame around a picture as ink.
 function extent([first]) {
   return first.picture && !first.mask ? box(first.picture) : { x: 0, y: 0, width: 1, height: 1 };
 }

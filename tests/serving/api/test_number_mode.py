@@ -11,7 +11,7 @@ from serving.inference import decoder
 from serving.inference.decoder_process import DecoderProcess
 from serving.pictures.number_form import NumberPage, candidates_of
 from tests.serving.pictures.numbers import page, written
-from tests.support import PIXELS, picture
+from tests.support import picture
 
 PNG = {"content-type": "image/png"}
 URL = "/predict?mode=number"
@@ -71,7 +71,7 @@ def test_large_picture_is_read_in_the_decoder_process(client, pages, monkeypatch
     ("url", "kind", "status", "words"),
     [
         ("/predict?mode=numbers", PNG, 400, "mode 'numbers': must be digit or number"),
-        (URL, PIXELS, 415, "mode=number reads pictures only"),
+        (URL, {"content-type": "text/plain"}, 415, "mode=number reads pictures only"),
         (URL, {"content-type": "application/json"}, 415, "mode=number reads pictures only"),
         (f"{URL}&timeout=0.001", PNG, 504, "deadline"),
     ],

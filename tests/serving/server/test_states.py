@@ -96,6 +96,9 @@ def test_connection_without_progress_ends(app):
         protocol.check(now + after - 1)
         assert not protocol.transport.closing
         protocol.check(now + after + 1)
+        if pieces and pieces[-1] == bytes(10):
+            assert protocol.transport.written.startswith(b"HTTP/1.1 408 ")
+            return protocol.transport.ended
         return protocol.transport.closing
 
     async def steps():

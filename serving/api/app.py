@@ -75,6 +75,8 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         ),
     )
     app.asgi_handler = observed(app.asgi_handler, service)
+    # Litestar would make the document for the first request that asks for it, which would block all others meanwhile.
+    app.openapi_schema.to_schema()
     return app
 
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from serving.errors import ModelUnavailableError
+from serving.inference.threads import lower_priority
 from serving.telemetry.recorder import Recorder
 
 # Seconds for which the application waits, at its end, for work that has begun.
@@ -25,7 +26,7 @@ log = logging.getLogger("serving")
 
 
 async def on_own_thread(work: Callable[[], T]) -> T:
-    """Do ``work`` on a thread of its own and return its result.
+    """Do ``work`` on a thread of its own, of low priority, and return its result.
 
     A hung network disk can stop a thread for ever. A thread of a pool would then be missing for other work, and the
     process would not end, because it waits for the threads of its pools.
@@ -42,6 +43,7 @@ async def on_own_thread(work: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(settle, set_outcome, outcome)
 
     def run() -> None:
+        lower_priority()
         try:
             result = context.run(work)
         except BaseException as error:

@@ -78,7 +78,17 @@ class Held:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.bytes = 0
+        self.leaving = 0
+        """Bytes of requests that have ended, which are still in memory for a moment."""
 
     def is_full(self) -> bool:
         """Return whether there are more bytes than the limit."""
+        return self.bytes + self.leaving > self._limit
+
+    def needs_room(self) -> bool:
+        """Return whether a request must end to make room: those that have ended do not make enough."""
         return self.bytes > self._limit
+
+    def left(self, size: int) -> None:
+        """Stop counting ``size`` bytes of requests that have ended."""
+        self.leaving -= size

@@ -34,7 +34,7 @@ class ThreadPool:
     """
 
     def __init__(self, limit: int) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, "large", initializer=_lower_priority)
+        self._threads = ThreadPoolExecutor(THREADS, "large", initializer=lower_priority)
         self._limit = limit
         self._requests = 0
 
@@ -75,7 +75,8 @@ class ThreadPool:
         return await self.run(work) if size > INLINE_BYTES else work()
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
+    """Let the event loop run before this thread."""
     # On Linux each thread has its own niceness. On other systems the niceness belongs to the whole process.
     with contextlib.suppress(OSError, AttributeError):
         if os.uname().sysname == "Linux":

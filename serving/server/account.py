@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from serving.inference.admission import Held
 
 # A connection may hold this many bytes without being charged, so that small requests are never rejected because other
 # connections hold many bytes.
 FREE_BYTES = 16_384
+# Seconds after which the bytes of a request that has ended are out of memory. Until then, the application may not have
+# noticed the end, and the event loop may read more from many other connections.
+LEAVING_SECONDS = 0.1
 
 
 class Account:
@@ -26,6 +31,14 @@ class Account:
         self._held.bytes += size - self.charged
         self.charged = size
         return grows and self._held.is_full()
+
+    def free(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Charge nothing, because the requests have ended. The sum counts their bytes until they are out of memory."""
+        size = self.charged
+        self.charge(0)
+        if size:
+            self._held.leaving += size
+            loop.call_later(LEAVING_SECONDS, self._held.left, size)
 
     def is_over(self) -> bool:
         """Return whether the sum is too large and this connection adds to it."""

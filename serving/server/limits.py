@@ -58,7 +58,7 @@ class LimitedProtocol(Protocol):
         size = self._held_bytes()
         if not self.account.charge(size):
             return
-        while self.account.is_over() and self.server_state.make_room_for_bytes():
+        while self._service.held.needs_room() and self.server_state.make_room_for_bytes():
             pass
         # A whole request gets its response soon, and then its bytes are free. How long
         # other bytes stay depends on the client.
@@ -116,7 +116,7 @@ class LimitedProtocol(Protocol):
             self._reject(rejection)
         else:
             self._abort(rejection.reason)
-        self.account.charge(0)
+        self.account.free(self.loop)
 
     def shutdown(self) -> None:
         """End the connection after the requests that have arrived. The server calls this when it stops."""

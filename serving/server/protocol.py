@@ -314,7 +314,7 @@ class Protocol(HttpToolsProtocol):
         self._queued, self._last_response = 0, b""
         self._intake.clear()
         self.pipeline.clear()
-        self.account.charge(0)
+        self.account.free(self.loop)
         if self._is_half_closed:
             self.transport.close()
             return

@@ -44,7 +44,7 @@ class Run:
             record = json.loads(_read(folder, "run.json"))
             known = msgspec.convert(record, RunRecord)
             network = build(known.config.model)
-        except (ValueError, RecursionError) as error:  # ConfigError and msgspec's errors are ValueErrors too.
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ConfigError is a ValueError too.
             raise ExportError(f"{path}: not the record of a run: {error}") from error
         if known.dataset.name not in DATASETS:
             raise ExportError(f"{path}: there is no data set {known.dataset.name!r}; train the run again")

@@ -190,7 +190,7 @@ class Results:
             [values] = csv.reader([record.decode()])
             row = dict(zip(CSV_COLUMNS, values, strict=True))
             return _Known(row["file"], row["error"] or None, row["model"] or None)
-        except (ValueError, csv.Error) as error:
+        except (ValueError, msgspec.MsgspecError, csv.Error) as error:
             raise self._foreign("it is not a file of mnist-predict") from error
 
 

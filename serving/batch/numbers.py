@@ -7,15 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from serving.batch.inputs import MAX_FILE_BYTES, STDIN, Input, Inputs, shown
+from serving.batch.decoding import decoded
+from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.rows import percent, printable
-from serving.errors import InputError
 from serving.inference.numbers import NumberPrediction, Reading
-from serving.models import files
 from serving.models.model import Model
 from serving.models.repository import load
 from serving.pictures.number_form import NumberPage, to_number_page
-from serving.settings import Settings
 
 # The column with the numbers is at least this wide. A longer number moves the rest of its row.
 NUMBER_WIDTH = 12
@@ -35,24 +33,8 @@ class Numbers:
     def __iter__(self) -> Iterator[tuple[Input, NumberPrediction | str]]:
         """Yield each input with its numbers, or with the reason why it cannot be read."""
         for each in self._inputs:
-            page = self._page(each)
+            page = decoded(each, self._inputs.picture, "", to_number_page)
             yield each, page if isinstance(page, str) else self._read(page)
-
-    def _page(self, each: Input) -> NumberPage | str:
-        if each.error is not None:
-            return each.error
-        try:
-            content = self._inputs.picture if each.name == STDIN else None
-            if content is None:
-                content = files.read(Path(each.name), MAX_FILE_BYTES)
-            return to_number_page(content, Settings.max_pixels)
-        except OSError as error:
-            return error.strerror or str(error)
-        # A name with a zero byte is a ValueError.
-        except (InputError, ValueError) as error:
-            return str(error)
-        except MemoryError:
-            return "the picture takes too much memory"
 
     def _read(self, page: NumberPage) -> NumberPrediction:
         reading = Reading(self.model, [page])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from serving.batch.inputs import MAX_FILE_BYTES, STDIN, Input, shown
+from serving.batch.decoding import decoded
+from serving.batch.inputs import Input, shown
 from serving.batch.job import Job
 from serving.batch.rows import Row, Rows
-from serving.errors import InputError
 from serving.inference.readings import choose
-from serving.models import files
 from serving.models.repository import load
 from serving.pictures.mnist_form import Digit, to_mnist_form
-from serving.settings import Settings
 
 
 class Predictor:
@@ -49,20 +46,7 @@ class Predictor:
 
     def decode(self, each: Input) -> Digit | str:
         """Return the digit in a picture, or the reason why there is none."""
-        if each.error is not None:
-            return each.error
-        try:
-            content = self._job.stdin if each.name == STDIN else None
-            if content is None:
-                content = files.read(Path(self._job.folder, each.name), MAX_FILE_BYTES)
-            return to_mnist_form(content, Settings.max_pixels)
-        except OSError as error:
-            return error.strerror or str(error)
-        # A name with a zero byte is a ValueError.
-        except (InputError, ValueError) as error:
-            return str(error)
-        except MemoryError:
-            return "the picture takes too much memory"
+        return decoded(each, self._job.stdin, self._job.folder, to_mnist_form)
 
     def infer(self, digits: Sequence[Digit]) -> Iterator[Row]:
         """Yield a row without a name for each digit."""

@@ -65,7 +65,8 @@ class TrainConfig:
 
     model: Annotated[
         str,
-        "Network to train: cnn, cnn-small, cnn-large, cnn-speed, cnn-5x5, cnn-7x7, or mlp (the tutorial's 784-28-10).",
+        "Network to train: cnn, cnn-small, cnn-light, cnn-large, cnn-speed, cnn-5x5, cnn-7x7, or mlp (the tutorial's "
+        "784-28-10).",
     ] = "cnn"
     dataset: Annotated[str, "Data set: mnist or fashion-mnist."] = "mnist"
     epochs: Annotated[int, "Number of passes over the training images."] = 8
@@ -123,6 +124,11 @@ class TrainConfig:
         "Folder with handwriting fonts. Their digits are added to the training images, and the novelty score learns "
         "to reject their letters. Without this flag the novelty score learns to reject printed letters only.",
     ] = ""
+    scripts: Annotated[
+        float,
+        "School scripts: how many digits to add per training image, drawn in the forms that are taught in several "
+        "countries, for example a 7 with a bar and a 1 with a long upstroke. 0 adds none.",
+    ] = 0.0
     ema: Annotated[
         float,
         "Decay per step of the moving average of the weights, from 0 to below 1. The run saves the averaged weights as "
@@ -160,6 +166,10 @@ class TrainConfig:
         self._check("teacher_cache", self.teacher_cache >= 0, "must be at least 0; 0 runs the teachers in each step")
         self._check("teacher_cache", self.teacher_cache == 0 or bool(self.teacher), "needs a teacher; add --teacher")
         self._check("fonts", not self.fonts or self.dataset == "mnist", "needs --dataset mnist; leave out --fonts")
+        self._check("scripts", 0 <= self.scripts <= 1, "must be from 0 to 1")
+        self._check(
+            "scripts", not self.scripts or self.dataset == "mnist", "needs --dataset mnist; leave out --scripts"
+        )
         self._check("ema", 0 <= self.ema < 1, "must be at least 0 and less than 1")
         self._check("validation", 0 <= self.validation <= 30_000, "must be from 0 to 30000")
         self._check("subset", self.subset >= 0, "must be at least 0; 0 uses all images")

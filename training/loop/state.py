@@ -18,7 +18,7 @@ from training.distill.ensemble import Ensemble
 from training.loop import distributed
 from training.loop.averaging import averaged_model
 from training.loop.errors import DivergedError, TrainingError
-from training.loop.extras import draw_font_digits, font_digests, load_teacher
+from training.loop.extras import draw_digits, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer
 from training.loop.resume import check_same_run, load_state
 from training.networks import Network, build
@@ -35,8 +35,8 @@ class State:
     teacher: Ensemble | None = None
     fonts: dict[Path, str] = field(default_factory=dict)
     """SHA-256 of each handwriting font."""
-    font_digits: Digits | None = None
-    """Digits drawn in the fonts. Each step adds some of them to its batch."""
+    drawn: list[tuple[Digits, float]] = field(default_factory=list)
+    """Drawn digits of each source, and how many of them each step adds per image of its batch."""
     step: int = 0
     """Number of steps since the beginning of the run."""
     epoch_loss: float = 0.0
@@ -64,7 +64,6 @@ class State:
         torch.default_generator.manual_seed(config.seed_for("weights"))
         network = build(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher, fonts = load_teacher(config), font_digests(config)
-        font_digits = draw_font_digits(config, fonts)
         return cls(
             config,
             network,
@@ -72,7 +71,7 @@ class State:
             build_optimizer(config, network),
             teacher.to(device) if teacher else None,
             fonts,
-            font_digits.to(device) if font_digits else None,
+            [(digits.to(device), share) for digits, share in draw_digits(config, fonts)],
         )
 
     @property

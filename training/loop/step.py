@@ -25,8 +25,6 @@ from training.networks import autocast, normalize
 # A larger batch is computed in parts of this size, whose gradients are added up. This bounds the memory. The step is
 # the same except for rounding, and for BatchNorm, which sees one part at a time.
 PART_SIZE = 4096
-# With handwriting fonts, a step adds this many of their digits per image of the batch.
-FONT_SHARE = 1 / 12
 
 
 def take_step(state: State, batch: Digits, rate: float) -> float:
@@ -59,8 +57,8 @@ class Inputs(NamedTuple):
     labels: Tensor
     soft_labels: Tensor | None
     """The teachers' log-probabilities ``[N, C]``, if there are teachers."""
-    font_digits: Digits | None
-    """More images with labels, for which there are no soft labels."""
+    drawn: Digits | None
+    """Drawn digits with labels, for which there are no soft labels."""
 
 
 def _inputs(state: State, batch: Digits) -> Inputs:
@@ -68,18 +66,18 @@ def _inputs(state: State, batch: Digits) -> Inputs:
     # Images from the teacher cache come with soft labels, and they are augmented already.
     augmented = batch.images if soft_labels is not None else _augment(config, batch.images)
     images = _restyle(config, augmented, batch.labels)
-    font_digits = _font_digits(state, len(batch))
+    drawn = _drawn_digits(state, len(batch))
     # The images are divided among the processes after the augmentation, so that each image changes as in one process.
     if soft_labels is not None:
         soft_labels = distributed.share(soft_labels)
     elif state.teacher:
         # The teachers may have been trained without style augmentation, so they get the images without it.
         soft_labels = state.teacher.soft_labels(config, distributed.share(augmented))
-    return Inputs(distributed.share(images), distributed.share(batch.labels), soft_labels, font_digits)
+    return Inputs(distributed.share(images), distributed.share(batch.labels), soft_labels, drawn)
 
 
 def _summed_loss(state: State, inputs: Inputs) -> Tensor:
-    config, extra = state.config, inputs.font_digits
+    config, extra = state.config, inputs.drawn
     images = torch.cat([inputs.images, extra.images]) if extra else inputs.images
     with autocast(config, images.device):
         outputs = state.parallel(normalize(images)).float()
@@ -114,12 +112,14 @@ def _restyle(config: TrainConfig, images: Tensor, labels: Tensor) -> Tensor:
     return restyle(images, labels, config.style, torch.default_generator) if config.style else images
 
 
-def _font_digits(state: State, batch_size: int) -> Digits | None:
-    """Return this process's part of random digits of fonts, after augmentation and style augmentation."""
-    count = round(FONT_SHARE * batch_size)
-    if not state.font_digits or not count:
+def _drawn_digits(state: State, batch_size: int) -> Digits | None:
+    """Return this process's part of random digits of each source, after augmentation and style augmentation."""
+    taken = []
+    for digits, share in state.drawn:
+        indices = torch.randint(len(digits), (round(share * batch_size),)).to(digits.labels.device)
+        taken.append(digits.take(indices))
+    if not sum(map(len, taken)):
         return None
-    indices = torch.randint(len(state.font_digits), (count,)).to(state.font_digits.labels.device)
-    chosen = state.font_digits.take(indices)
-    images = _restyle(state.config, _augment(state.config, chosen.images), chosen.labels)
-    return Digits(distributed.share(images), distributed.share(chosen.labels))
+    images, labels = torch.cat([part.images for part in taken]), torch.cat([part.labels for part in taken])
+    images = _restyle(state.config, _augment(state.config, images), labels)
+    return Digits(distributed.share(images), distributed.share(labels))

@@ -82,7 +82,7 @@ config = TrainConfig.of(model="cnn", augment=False)
 digits = load("mnist").test
 with distributed.processes("cpu"):
     state = State.new(config, torch.device("cpu"))
-    state.font_digits = digits.take(torch.arange(5000, 5200))
+    state.drawn = [(digits.take(torch.arange(5000, 5200)), 1 / 12)]
     # The last two sizes give one process fewer images than the other, and none.
     for size in (64, 63, 64, 63, 64, 63, 3, 1):
         chosen = torch.arange(state.step * 64, state.step * 64 + size)

@@ -99,7 +99,8 @@ class TrainConfig:
     style: Annotated[
         float,
         "Style augmentation: share of the images that each kind of change applies to. The kinds are another width, "
-        "another stroke width, a lower resolution and, for a 1, an upstroke or a wide bar. 0 turns it off.",
+        "another stroke width, a lower resolution, only black and white and, for a 1, an upstroke or a wide bar. "
+        "0 turns it off.",
     ] = 0.0
     teacher: Annotated[
         str,

@@ -25,6 +25,9 @@ COARSE_SIDE = (8, 16)  # pixels; the upper bound is excluded
 # Programs that enlarge small pictures often sharpen them. The contrast changes around this grey value.
 COARSE_CONTRAST = (1.0, 1.8)
 COARSE_GREY = 110.0
+# Black and white pictures have pixels of two values only. Pixels brighter than the level become ink.
+BITMAP_SIDE = (14, 29)  # pixels; the upper bound is excluded
+BITMAP_LEVEL = (60.0, 180.0)
 # Pixels brighter than this count as ink.
 INK = 100
 
@@ -32,8 +35,9 @@ INK = 100
 def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
     """Return the images, a random share of them in another style.
 
-    Each of :func:`width`, :func:`pen` and :func:`coarse` changes ``share`` of all images. :func:`bar` changes ``share``
-    of the ones, and :func:`upstroke` twice that. The draws are independent, so several changes can meet in one image.
+    Each of :func:`width`, :func:`pen` and :func:`coarse` changes ``share`` of all images, and :func:`bitmap` half of
+    that. :func:`bar` changes ``share`` of the ones, and :func:`upstroke` twice that. The draws are independent, so
+    several changes can meet in one image.
 
     Args:
         images: ``[N, 28, 28]`` in 0..255, background 0.
@@ -56,6 +60,7 @@ def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Gener
         (draw(share), width),
         (draw(share), pen),
         (draw(share), coarse),
+        (draw(share / 2), bitmap),
     ):
         if chosen.any():
             made = change(changed[chosen], generator)
@@ -133,6 +138,20 @@ def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     large = F.interpolate(small, images.shape[1:], mode="bicubic", align_corners=False).squeeze(1)
     contrast = _uniform(COARSE_CONTRAST, len(images), generator).to(images.device)[:, None, None]
     return (large - COARSE_GREY) * contrast + COARSE_GREY
+
+
+def bitmap(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Reduce the images to few pixels of two values, black and white, and enlarge them again.
+
+    All images of a call get the same number of pixels, as in :func:`coarse`.
+    """
+    side = int(torch.randint(*BITMAP_SIDE, (), generator=generator))
+    small = F.interpolate(images.unsqueeze(1), (side, side), mode="area")
+    level = _uniform(BITMAP_LEVEL, len(images), generator).to(images.device)[:, None, None, None]
+    # A thin line can lie below the level everywhere. The brightest pixels are ink in any case.
+    level = level.minimum(small.amax(dim=(2, 3), keepdim=True))
+    small = ((small >= level) & (small > 0)) * 255.0
+    return F.interpolate(small, images.shape[1:], mode="bicubic", align_corners=False).squeeze(1)
 
 
 def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator | None) -> Tensor:

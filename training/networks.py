@@ -6,7 +6,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     mlp         784-28-10 with ReLU, the tutorial's network             22,270
     cnn         four convolutions, 28 -> 14 -> 7 by two poolings        61,946
     cnn-small   five convolutions with few channels                      7,182
-    cnn-light   like cnn with fewer channels                            27,978
+    cnn-light   like cnn with fewer channels                            27,290
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
     cnn-5x5     five 5x5 convolutions without padding or pooling       308,090

@@ -184,12 +184,16 @@ def certificate(bundle: Bundle) -> str:
         f"{found.logits_difference:14.2g} {found.tolerance:10.0e}"
         for name, found in manifest.equivalence.items()
     ]
-    if manifest.novelty:
+    lines += [
+        "",
+        f"calibration temperature {manifest.temperature:.3f}, "
+        f"rejection threshold {manifest.novelty.threshold:.3f}: "
+        f"{manifest.novelty.false_rejections['test']:.2%} of the test digits are rejected as not a digit",
+    ]
+    if manifest.confidence:
         lines += [
-            "",
-            f"calibration temperature {manifest.temperature:.3f}, "
-            f"rejection threshold {manifest.novelty.threshold:.3f}: "
-            f"{manifest.novelty.false_rejections['test']:.2%} of the test digits are rejected",
+            f"lowest confidence {manifest.confidence.threshold:.3f}: "
+            f"{manifest.confidence.false_rejections['test']:.2%} of the test digits are below it"
         ]
     if manifest.microseconds:
         lines += ["", f"{'file':22} {'correct':>8} {'us per image':>12}"]

@@ -22,15 +22,16 @@ from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript
+from serving.contract import Floats
 from serving.models import bundle, disk
-from serving.models.bundle import Bundle, Manifest, RejectionThreshold
+from serving.models.bundle import Bundle, ConfidenceThreshold, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
 from training import checkpoint
 from training.data.digits import Splits, load
 from training.networks import parameter_count
-from training.trust.novelty import FALSE_REJECTIONS
+from training.trust.calibrate import Calibration
 
 GOLDEN_IMAGES_PER_CLASS = 4
 
@@ -107,7 +108,9 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
     graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])
     # The manifest repeats these numbers. They stand in the file too, whose digest is known.
-    facts = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
+    facts: dict[str, object] = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
+    if run.calibration.confidence is not None:
+        facts["confidence"] = run.calibration.confidence
     tell("writing TorchScript and ONNX")
     export_torchscript(graph, folder / bundle.TORCHSCRIPT)
     export_onnx(graph, folder / bundle.ONNX, labels, facts)
@@ -129,8 +132,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
     expected = torch_classify(graph)(images)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
-    false_rejections = {"validation": FALSE_REJECTIONS}
-    false_rejections["test"] = float((expected.novelty > run.calibration.threshold).mean())
+    novelty, confidence = thresholds(run.calibration, expected.novelty, expected.probabilities)
     golden = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(len(labels))])
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
@@ -149,10 +151,27 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},
         versions=_versions(run),
-        novelty=RejectionThreshold(run.calibration.threshold, false_rejections),
+        novelty=novelty,
+        confidence=confidence,
         temperature=run.calibration.temperature,
         **speed,
     )
+
+
+def thresholds(
+    calibration: Calibration, novelty: Floats, probabilities: Floats
+) -> tuple[RejectionThreshold, ConfidenceThreshold | None]:
+    """Return the thresholds of a manifest, from the calibration and the outputs for the test set."""
+    # Runs of version 0.1 have no confidence threshold, and their novelty threshold rejected 1 % by definition.
+    rejected = {"novelty": 0.01} | calibration.rejected
+    highest = RejectionThreshold(
+        calibration.threshold,
+        {"validation": rejected["novelty"], "test": float((novelty > calibration.threshold).mean())},
+    )
+    if calibration.confidence is None:
+        return highest, None
+    below = float((probabilities.max(axis=1) < calibration.confidence).mean())
+    return highest, ConfidenceThreshold(calibration.confidence, {"validation": rejected["confidence"], "test": below})
 
 
 def _versions(run: Run) -> dict[str, str]:

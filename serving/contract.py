@@ -14,8 +14,8 @@ Images = npt.NDArray[np.uint8]
 """``[N, 28, 28]`` with bright ink on a dark background, as in MNIST."""
 Floats = npt.NDArray[np.float32]
 
-RejectionReason = Literal["empty", "several", "no digit"]
-"""Why a prediction is not accepted: no ink, several digits, or something that is not a digit."""
+RejectionReason = Literal["empty", "several", "no digit", "unsure"]
+"""Why a prediction is not accepted: no ink, several digits, something that is not a digit, or low confidence."""
 
 
 class ModelOutput(NamedTuple):

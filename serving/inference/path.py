@@ -26,6 +26,8 @@ ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
 # The weight of each property of a candidate, in the order of _scores().
 WEIGHTS = (0.64, 1.59, -3.33, -0.41, -0.45, -3.94, -1.67, -0.68, -2.07, -0.02, -1.71, -0.39, 2.69, -0.73, -1.77)
+# The weights were fitted to novelty scores in this unit. One in a hundred digits had a higher score.
+NOVELTY_UNIT = 1.41
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # The score of a mark is MARK_WEIGHT * (MARK_CONSTANT + its longer side).
@@ -48,16 +50,15 @@ class Path(NamedTuple):
     """Probability of this path among all paths through the line."""
 
 
-def best_path(line: LineParts, output: ModelOutput, threshold: float) -> Path:
+def best_path(line: LineParts, output: ModelOutput) -> Path:
     """Return the best path through a line.
 
     Args:
         line: has at least one part.
         output: the model output for the candidates of the line.
-        threshold: the novelty above which the model rejects an image.
     """
     count = len(line.parts)
-    scores = _scores(line, output, threshold)
+    scores = _scores(line, output)
     arcs: list[list[tuple[int, float, Step | None]]] = [[] for _ in range(count + 1)]
     for index, candidate in enumerate(line.candidates):
         arcs[candidate.end].append((candidate.first, scores[index], index))
@@ -100,12 +101,12 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
             yield (begin, end), Part(height, width, around([part.box for part in parts]))
 
 
-def _scores(line: LineParts, output: ModelOutput, threshold: float) -> list[float]:
+def _scores(line: LineParts, output: ModelOutput) -> list[float]:
     if not line.candidates:
         return []
     digits = output.probabilities.argmax(axis=1).tolist()
     sure = output.probabilities.max(axis=1).astype(np.float64)
-    novelty = output.novelty.astype(np.float64) / (threshold if threshold > 0 else 1.0)
+    novelty = output.novelty.astype(np.float64) / NOVELTY_UNIT
     by_network = [
         np.log(np.maximum(sure, 1e-3)),
         np.log(np.maximum(1 - sure, 1e-6)) / 10,

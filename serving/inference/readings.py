@@ -34,9 +34,11 @@ def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
     if time.monotonic() > deadline:
         raise DeadlineExceededError
     readings = np.stack([digit.image, *digit.others])
-    novelty = model.classifier.classify(readings).novelty
+    output = model.classifier.classify(readings)
+    novelty = output.novelty
     if digit.reason is None:
         return Digit(readings[novelty.argmin()])
-    # Another reading must be a digit to outweigh the reason against the first one.
+    # Another reading must be accepted to outweigh the reason against the first one.
     best = 1 + int(novelty[1:].argmin())
-    return Digit(readings[best]) if novelty[best] <= model.bundle.manifest.novelty.threshold else digit
+    [rejection] = model.judge(readings[best : best + 1], output.slice(best, best + 1), {})
+    return digit if rejection else Digit(readings[best])

@@ -1,9 +1,8 @@
 // Shows a prediction: as a digit, as bars, and in words.
 
 const REJECTIONS = {
-  empty: "Rejected: the picture is empty",
-  several: "Rejected: more than one digit; switch on “Read whole numbers”",
-  "no digit": "Rejected as not a digit",
+  empty: "The picture is empty",
+  several: "More than one digit; switch on “Read whole numbers”",
 };
 const HINT = "Draw a digit. The prediction appears while you draw.";
 
@@ -15,7 +14,9 @@ const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
 // An unknown reason gets the words of "no digit".
-const rejection = ({ reason }) => REJECTIONS[reason] ?? REJECTIONS["no digit"];
+const rejection = ({ reason, label }) => reason === "unsure"
+  ? `Looks most like ${label}, but may be something else`
+  : REJECTIONS[reason] ?? "Seems to be no digit";
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 

@@ -8,8 +8,6 @@ the letters come from the fonts in matplotlib's package.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
+from training.augment.signs import drawn_sign, plot, print_fonts, printed_sign, words
 from training.networks import IMAGE_SIZE
 
 # Letters that can be mistaken for a digit are left out: B D I J O S Z b g i j l o q s z.
@@ -64,15 +63,8 @@ def outliers(digits: Tensor, count: int, seed: int, report: Callable[[float], No
 
 def letter(digits: ImageArray, random: Random) -> ImageArray:
     """Return a printed letter."""
-    font = _print_fonts() / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
+    font = print_fonts() / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
     return render_character(font, UNLIKE_DIGITS[random.integers(len(UNLIKE_DIGITS))], random)
-
-
-@cache
-def _print_fonts() -> Path:
-    import matplotlib  # takes 0.2 s, and most runs find their outliers in the cache
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 def scribble(digits: ImageArray, random: Random) -> ImageArray:
@@ -154,7 +146,10 @@ def noise(digits: ImageArray, random: Random) -> ImageArray:
 Maker = Callable[[ImageArray, Random], ImageArray]
 
 # outliers() repeats this list. The kinds that are hardest to tell from digits appear most often.
-KINDS: tuple[Maker, ...] = (letter, scribble, letter, shape, letter, spoiled, letter, noise, shape, shape)
+KINDS: tuple[Maker, ...] = (
+    *(letter, scribble, printed_sign, letter, drawn_sign, shape, letter, spoiled, plot, letter),
+    *(printed_sign, noise, shape, drawn_sign, shape, words),
+)
 
 
 def _smooth(random: Random, cells: int) -> npt.NDArray[np.float32]:

@@ -130,6 +130,7 @@ def _record(
         "calibration": {
             "temperature": calibration.temperature,
             "threshold": calibration.threshold,
+            "confidence": calibration.confidence,
             "sha256": digests["calibration"],
             "result": {name: calibration.applied(evaluation).summary() for name, evaluation in evaluations.items()},
         },

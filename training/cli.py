@@ -81,6 +81,11 @@ def config_options(command: Any) -> Any:
     is_flag=True,
     help="On a GPU, use only operations that give equal results in every run. On a CPU all of them do.",
 )
+@click.option(
+    "--graph/--no-graph",
+    default=True,
+    help="On a GPU, record a step as a CUDA graph and repeat it. Without it Python starts each kernel.",
+)
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def main(
@@ -93,6 +98,7 @@ def main(
     checkpoint_every: int,
     device: str,
     deterministic: bool,
+    graph: bool,
     **settings: Any,
 ) -> None:
     """Train a classifier of handwritten digits and write its run folder."""
@@ -148,6 +154,7 @@ def main(
                 resume=resume,
                 checkpoint_every=checkpoint_every,
                 device=device,
+                graph=graph,
                 progress=Progress(sys.stdout if is_speaker() else None),
                 plots=plots,
             )

@@ -82,9 +82,10 @@ def config_options(command: Any) -> Any:
     help="On a GPU, use only operations that give equal results in every run. On a CPU all of them do.",
 )
 @click.option(
-    "--graph/--no-graph",
-    default=True,
-    help="On a GPU, record a step as a CUDA graph and repeat it. Without it Python starts each kernel.",
+    "--no-graph",
+    is_flag=True,
+    help="On a GPU, let Python start each kernel of each step. Without this flag, a step is recorded as a CUDA graph "
+    "and repeated.",
 )
 @click.version_option(package_name="mnist-service")
 @click.pass_context
@@ -98,7 +99,7 @@ def main(
     checkpoint_every: int,
     device: str,
     deterministic: bool,
-    graph: bool,
+    no_graph: bool,
     **settings: Any,
 ) -> None:
     """Train a classifier of handwritten digits and write its run folder."""
@@ -154,7 +155,7 @@ def main(
                 resume=resume,
                 checkpoint_every=checkpoint_every,
                 device=device,
-                graph=graph,
+                graph=not no_graph,
                 progress=Progress(sys.stdout if is_speaker() else None),
                 plots=plots,
             )

@@ -77,11 +77,6 @@ class State:
         )
 
     @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return next(self.network.parameters()).device
-
-    @property
     def result(self) -> Network:
         """The network that the run saves as its result: the one with averaged weights, if the run averages them."""
         return cast(Network, self.averaged.module) if self.averaged else self.network

@@ -28,16 +28,16 @@ def take_step(state: State, parts: Iterable[Inputs], size: int) -> Tensor:
     Nothing here waits for the device, and the same operations run in every step. So a CUDA graph can record them.
     """
     state.optimizer.zero_grad()
-    total = torch.zeros((), dtype=torch.float64, device=state.device)
+    losses = []
     for inputs in parts:
         loss = _summed_loss(state, inputs) / size
         # The gradients of the processes are averaged afterwards. The factor makes the average a sum.
         (loss * distributed.count()).backward()
-        total += loss.detach()
+        losses.append(loss.detach())
     state.optimizer.step()
     if state.averaged:
         state.averaged.update()
-    return distributed.total(total)
+    return distributed.total(losses[0] if len(losses) == 1 else torch.stack(losses).sum(dtype=torch.float64))
 
 
 def _summed_loss(state: State, inputs: Inputs) -> Tensor:

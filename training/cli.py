@@ -81,6 +81,12 @@ def config_options(command: Any) -> Any:
     is_flag=True,
     help="On a GPU, use only operations that give equal results in every run. On a CPU all of them do.",
 )
+@click.option(
+    "--no-graph",
+    is_flag=True,
+    help="On a GPU, let Python start each kernel of each step. Without this flag, a step is recorded as a CUDA graph "
+    "and repeated.",
+)
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def main(
@@ -93,6 +99,7 @@ def main(
     checkpoint_every: int,
     device: str,
     deterministic: bool,
+    no_graph: bool,
     **settings: Any,
 ) -> None:
     """Train a classifier of handwritten digits and write its run folder."""
@@ -148,6 +155,7 @@ def main(
                 resume=resume,
                 checkpoint_every=checkpoint_every,
                 device=device,
+                graph=not no_graph,
                 progress=Progress(sys.stdout if is_speaker() else None),
                 plots=plots,
             )

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+# The precision that stands for the faster one on the machine of the run.
+AUTO = "auto"
+
 # How the tutorial trains: constant learning rate, no weight decay, no augmentation, no weight averaging.
 PLAIN: dict[str, Any] = {"schedule": "constant", "weight_decay": 0.0, "augment": 0.0, "ema": 0.0}
 
@@ -37,12 +40,12 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "label_smoothing": 0.1,
             "augment": 0.0,
             "ema": 0.0,
-            "precision": "bfloat16",
+            "precision": AUTO,
             "validation": 0,
         }
     },
     "best": {
-        "": {"epochs": 40, "precision": "bfloat16", "validation": 0},
+        "": {"epochs": 40, "precision": AUTO, "validation": 0},
         "mlp": {"epochs": 300, "augment": 0.5, "contrast": 1.0, "batch_size": 256, "precision": "float32"},
     },
 }
@@ -136,7 +139,9 @@ class TrainConfig:
         "its result. 0 turns averaging off.",
     ] = 0.998
     precision: Annotated[
-        str, "Precision of the arithmetic in a step: float32 or bfloat16. The weights are float32 in both cases."
+        str,
+        "Precision of the arithmetic in a step: float32, bfloat16, or auto (the one that is faster on this machine). "
+        "The weights are always float32.",
     ] = "float32"
     validation: Annotated[
         int,
@@ -150,7 +155,7 @@ class TrainConfig:
         check_name("dataset", self.dataset, ("mnist", "fashion-mnist"))
         check_name("optimizer", self.optimizer, OPTIMIZER_DEFAULTS)
         check_name("schedule", self.schedule, ("one-cycle", "constant"))
-        check_name("precision", self.precision, ("float32", "bfloat16"))
+        check_name("precision", self.precision, ("float32", "bfloat16", AUTO))
         infinity = float("inf")
         self._check("epochs", self.epochs >= 1, "must be at least 1")
         self._check("batch_size", self.batch_size >= 0, "must be at least 0; 0 takes all images in one step")

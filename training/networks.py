@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.config import TrainConfig, check_name
+from training.config import check_name
 
 IMAGE_SIZE = 28
 CLASSES = 10
@@ -40,9 +40,9 @@ def normalize(images: Tensor) -> Tensor:
     return (images.float() * (1 / (255 * DEVIATION)) - MEAN / DEVIATION).unsqueeze(1)
 
 
-def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which networks compute in the precision of ``config``."""
-    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which networks compute in ``precision``, float32 or bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 class Features(NamedTuple):

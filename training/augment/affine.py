@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,15 @@ DEFAULT_CONTRAST = 1.4
 MIDDLE_GREY = 127.5
 # The elastic change moves the knots of a grid of KNOTS x KNOTS points.
 KNOTS = 5
+
+
+class Changes(NamedTuple):
+    """The random changes of N images, on the CPU."""
+
+    draws: Tensor
+    """``[6, N]``: the rotation, the shear, the two scales and the two shifts of each image, in deviations."""
+    moves: Tensor | None
+    """``[N, 2, KNOTS, KNOTS]``: the shift of each knot in half-widths of the image; None without elastic changes."""
 
 
 def augment(
@@ -49,8 +60,36 @@ def augment(
     if not (strength or elastic):
         return images.float()
     count, size, _ = images.shape
-    # [6, N]: one row for each kind of change.
+    changes = draw_changes(count, size, generator, strength=strength, elastic=elastic)
+    return apply_changes(images, changes, contrast=contrast)
+
+
+def draw_changes(
+    count: int, size: int, generator: torch.Generator | None, *, strength: float, elastic: float
+) -> Changes:
+    """Draw the changes of ``count`` images of ``size`` pixels."""
     draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
+    if not elastic:
+        return Changes(draws, None)
+    moves = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-CUT_OFF, CUT_OFF)
+    return Changes(draws, moves * (elastic * 2 / size))
+
+
+def join_changes(parts: Sequence[Changes]) -> Changes:
+    """Return the changes of several batches as those of one batch, so that one call applies them all."""
+    if len(parts) == 1:
+        return parts[0]
+    moves = [part.moves for part in parts if part.moves is not None]
+    return Changes(torch.cat([part.draws for part in parts], dim=1), torch.cat(moves) if moves else None)
+
+
+def apply_changes(images: Tensor, changes: Changes, *, contrast: float) -> Tensor:
+    """Return the images ``[N, 28, 28]`` after their changes, as :func:`augment` does.
+
+    No image depends on the others, so the result is the same for any division into batches.
+    """
+    count, size, _ = images.shape
+    draws = changes.draws
     angle, shear = draws[0] * ROTATION_DEVIATION, draws[1] * SHEAR_DEVIATION
     scale_x, scale_y = torch.exp(draws[2:4] * LOG_SCALE_DEVIATION)
     # grid_sample measures positions in half-widths of the image.
@@ -63,15 +102,14 @@ def augment(
             torch.stack([sin * scale_x, (sin * shear + cos) * scale_y, shift_y], dim=1),
         ],
         dim=1,
-    ).to(images.device)
+    ).to(images.device, non_blocking=True)
     # [N, 2, size, size]. The values are those of F.affine_grid. Its matrix product would take a thirtieth of
     # the time of a training step of the cnn.
-    centres = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device)
+    centres = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device, non_blocking=True)
     from_x, from_y, shift = theta.view(count, 2, 1, 1, 3).unbind(dim=-1)
     positions = from_x * centres + (from_y * centres[:, None] + shift)
-    if elastic:
-        moves = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-CUT_OFF, CUT_OFF)
-        moves = (moves * (elastic * 2 / size)).to(images.device)
+    if changes.moves is not None:
+        moves = changes.moves.to(images.device, non_blocking=True)
         positions = positions + F.interpolate(moves, (size, size), mode="bilinear", align_corners=True)
     grid = positions.permute(0, 2, 3, 1)
     changed = F.grid_sample(images.float().unsqueeze(1), grid, align_corners=False).squeeze(1)

@@ -58,6 +58,6 @@ class Ensemble(nn.Module):
 
     def soft_labels(self, config: TrainConfig, images: Tensor) -> Tensor:
         """Return log-probabilities ``[N, 10]`` for images in 0..255 ``[N, 28, 28]``, in the precision of ``config``."""
-        with torch.no_grad(), autocast(config, images.device):
+        with torch.no_grad(), autocast(config.precision, images.device):
             outputs: Tensor = self(normalize(images))
         return outputs.float()

@@ -22,4 +22,4 @@ def batches(config: TrainConfig, images: Digits, size: int, epoch: int, first: i
     generator = torch.Generator().manual_seed(config.seed_for("order", epoch))
     order = torch.randperm(len(images), generator=generator)
     for indices in order[first * size :].split(max(1, IMAGES_AT_A_TIME // size) * size):
-        yield from images.take(indices.to(images.labels.device)).split(size)
+        yield from images.take(indices.to(images.labels.device, non_blocking=True)).split(size)

@@ -139,6 +139,7 @@ def _record(
         | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
         "threads": torch.get_num_threads(),
         "device": device.type,
+        "precision_reason": state.precision_reason or "it was set",
         "deterministic": is_deterministic(device),
         "processes": distributed.count(),
     }

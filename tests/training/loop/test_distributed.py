@@ -73,6 +73,7 @@ import torch
 torch.set_default_dtype(torch.float64)
 from training.data.digits import load
 from training.loop import distributed, step
+from training.loop.inputs import inputs_of_steps
 from training.loop.state import State
 from training.config import TrainConfig
 
@@ -86,7 +87,9 @@ with distributed.processes("cpu"):
     # The last two sizes give one process fewer images than the other, and none.
     for size in (64, 63, 64, 63, 64, 63, 3, 1):
         chosen = torch.arange(state.step * 64, state.step * 64 + size)
-        loss = step.take_step(state, digits.take(chosen), 0.01)
+        step.set_numbers(state, 0.01)
+        [(size, parts)] = inputs_of_steps(state, [digits.take(chosen)])
+        loss = step.take_step(state, parts, size).item()
         state.step += 1
     state.save(Path(sys.argv[1]))
     print(loss)

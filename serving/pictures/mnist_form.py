@@ -19,7 +19,7 @@ from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
-from serving.pictures.ink import Ink, border_of, find_ink, middle, resize, strongest
+from serving.pictures.ink import OVERVIEW, Ink, border_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
@@ -71,12 +71,13 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))
-    ink = find_ink(page)
+    overview = reduce(page, OVERVIEW)
+    ink = find_ink(page, overview)
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
-    inks = [without_corners(ink, pieces), *map(find_ink, other_pages(page, pieces))]
+    inks = [without_corners(ink, pieces), *map(find_ink, other_pages(page, overview, pieces))]
     others = map(digit_on, inks)
     return digit._replace(others=tuple(other.image for other in others if other.reason is None))
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, OVERVIEW, Ink, border_of, middle, reduce
+from serving.pictures.ink import NOISE, Ink, border_of, middle, reduce
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import SPECK, Piece, erase, find_pieces, split_specks
@@ -65,17 +65,21 @@ HALO = 5
 Mask = npt.NDArray[np.bool_]
 
 
-def other_pages(page: Grey | Page, pieces: Sequence[Piece]) -> Iterator[Grey]:
-    """Yield the page without its surroundings, once for each kind that is found. ``pieces`` are those of its ink.
+def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece]) -> Iterator[Grey]:
+    """Yield the page without its surroundings, once for each kind that is found.
 
     Most pages have none. A quick look at the border and at the pieces tells, so such a page takes little time.
+
+    Args:
+        overview: the page, reduced to ``OVERVIEW``.
+        pieces: the pieces of its ink.
     """
     if min(page.shape) < LEAST_SIDE:
         return
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
-    if not (len(large) > 1 or _is_box(large) or _has_steps(reduce(page, OVERVIEW))):
+    if not (len(large) > 1 or _is_box(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
     for other in (without_lines(fine), on_sheet(fine)):

@@ -38,6 +38,7 @@ from benchmarks.drawings import DRAWINGS, Array, Pictures, blank_pages, draw, en
 from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions
+from benchmarks.scenes import SCENES
 from serving.contract import ModelOutput
 from serving.inference.readings import choose
 from serving.models import repository
@@ -49,7 +50,7 @@ from training.augment.fonts import find_fonts
 MAX_PIXELS = 25_000_000
 # Drawing a photo of 48 megapixels takes a second.
 LARGE_PHOTOS = 20
-TABLES = ("drawings", "pages", "mnist-c", "other digits", "not digits")
+TABLES = ("drawings", "pages", "scenes", "mnist-c", "other digits", "not digits")
 # These letters look like digits when they are written by hand.
 LETTERS_LIKE_DIGITS = "BbDgGIiJjlOoqQSsZz"
 TRAINED_FONTS = Path(__file__).parent.parent / "training" / "augment" / "fonts.txt"
@@ -119,7 +120,7 @@ def row(name: str, measured: Measured, truth: Array) -> str:
 
 
 def drawn_digits(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
-    yield heading("MNIST's test digits, drawn as pictures")
+    yield heading("MNIST's digits, drawn as pictures")
     yield row("pixels, without the picture code", read.pixels(digits), truth)
     for name in DRAWINGS:
         yield row(name, read.pictures(draw(name, digits)), truth)
@@ -145,7 +146,7 @@ def mnist_c(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
 def pages(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
     """Yield the table of digits on generated pages. The last column is the least share that should be correct."""
     yield (
-        "\n| MNIST's test digits on pages as people photograph, scan and crop them | images | correct "
+        "\n| MNIST's digits on pages as people photograph, scan and crop them | images | correct "
         "| calibration error | accepted | goal |\n|---|---:|---:|---:|---:|---:|"
     )
     for name, draw_page in PAGES.items():
@@ -153,6 +154,13 @@ def pages(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
         random = np.random.default_rng(0)
         measured = read.pictures([draw_page(digit, random) for digit in digits[:count]])
         yield f"{row(name, measured, truth[:count])} {GOALS[name]:.0%} |"
+
+
+def scenes(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
+    yield heading("MNIST's digits in scenes")
+    for name, compose in SCENES.items():
+        random = np.random.default_rng(0)
+        yield row(name, read.pictures([compose(digit, random) for digit in digits]), truth)
 
 
 def other_digits(read: Reader, fonts: list[Path]) -> Iterator[str]:
@@ -276,6 +284,7 @@ def main(
     tables = {
         "drawings": drawn_digits(read, digits, truth),
         "pages": pages(read, digits, truth),
+        "scenes": scenes(read, digits, truth),
         "mnist-c": mnist_c(read, digits, truth),
         "other digits": other_digits(read, handwriting),
         "not digits": not_digits(read, handwriting, clothes, digits),

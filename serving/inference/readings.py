@@ -39,4 +39,6 @@ def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
         return Digit(readings[novelty.argmin()])
     # Another reading must be a digit to outweigh the reason against the first one.
     best = 1 + int(novelty[1:].argmin())
-    return Digit(readings[best]) if novelty[best] <= model.bundle.manifest.novelty.threshold else digit
+    if novelty[best] <= model.bundle.manifest.novelty.threshold:
+        return Digit(readings[best])
+    return Digit(readings[novelty.argmin()], digit.reason)

@@ -116,7 +116,7 @@ def is_flat(page: Grey) -> bool:
     """Return whether most pixels are the same as their four neighbours, so that the page has no noise."""
     level, upright = page[:, 1:] == page[:, :-1], page[1:] == page[:-1]
     same = level[1:-1, 1:] & level[1:-1, :-1] & upright[1:, 1:-1] & upright[:-1, 1:-1]
-    return 2 * np.count_nonzero(same) > page.size
+    return bool(2 * np.count_nonzero(same) > page.size)
 
 
 def noise_of(page: Grey, smooth: Grey) -> float:

@@ -80,16 +80,15 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
     digit = _digit_of(ink, pieces)
     others = list(_readings_without(ink, pieces))
     for other in map(find_ink, other_pages(page, overview, pieces)):
-        if other is None:
-            continue
-        pieces = find_pieces(other)
-        others += _digit_of(other, pieces), *_readings_without(other, pieces)
+        if other is not None:
+            its_pieces = find_pieces(other)
+            others += _digit_of(other, its_pieces), *_readings_without(other, its_pieces, at_border=False)
     return digit._replace(others=tuple(other.image for other in others if other.reason is None))
 
 
-def _readings_without(ink: Ink, pieces: Sequence[Piece]) -> Iterator[Digit]:
+def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
     """Yield the digit without the ink beside it or around it, if there is any."""
-    alone = without_neighbours(ink, pieces)
+    alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
         yield digit_on(alone)
 

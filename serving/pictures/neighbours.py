@@ -9,8 +9,9 @@ from operator import attrgetter
 from serving.pictures.ink import Ink
 from serving.pictures.pieces import DIGIT, GAP, Piece, erase
 
-# A piece in a corner is left by a shadow if it has less than this share of the ink of the largest piece.
-CORNER_MASS = 0.35
+# A piece in a corner, or at the border if the digit is inside, is left by a shadow if it has less than this share of
+# the digit's ink.
+EDGE_MASS = 0.35
 # A piece at the border is no digit if its ink is weaker than this share of the digit's, or if its strokes are so many
 # times as broad. One pen writes all digits of a page.
 WEAKER, BROADER = 0.75, 2.0
@@ -20,18 +21,26 @@ RING_INK = 0.4
 LARGEST = 8
 
 
-def without_neighbours(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
+def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Ink | None:
     """Return the ink of the digit alone, or None if nothing else is found.
 
     The digit is what a ring encloses, or else the largest piece that does not touch the border. What may be a second
     digit stays.
+
+    Args:
+        at_border: judge also what touches the border. Not if the border was changed before.
     """
     rings = rings_of(pieces)
     inner = [piece for piece in pieces if any(_encloses(ring, piece) for ring in rings)] if rings else list(pieces)
     height, width = ink.shape
     free = [p for p in inner if p.top > 0 and p.left > 0 and p.bottom < height and p.right < width]
     digit = max(free or inner, key=attrgetter("mass"))
-    kept = [piece for piece in inner if piece is digit or not _is_neighbour(piece, digit, height, width)]
+    kept = [
+        piece
+        for piece in inner
+        if piece is digit
+        or not (_is_apart(piece, digit) or (at_border and _is_left_at_border(piece, digit, ink, bool(free))))
+    ]
     if len(kept) == len(pieces):
         return None
     ids = {id(piece) for piece in kept}
@@ -59,16 +68,25 @@ def _encloses(ring: Piece, piece: Piece) -> bool:
     return left and right and above and below
 
 
-def _is_neighbour(piece: Piece, digit: Piece, height: int, width: int) -> bool:
+def _is_apart(piece: Piece, digit: Piece) -> bool:
+    """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
+    return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(_size(digit))
+
+
+def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) -> bool:
+    """Return whether a piece at the border is neither a part of the digit nor another digit.
+
+    Args:
+        is_inside: the digit does not touch the border.
+    """
+    height, width = ink.shape
     at_side = piece.left == 0 or piece.right == width
     at_end = piece.top == 0 or piece.bottom == height
-    if at_side and at_end and piece.mass < CORNER_MASS * digit.mass:
+    if not (at_side or at_end):
+        return False
+    if (is_inside or (at_side and at_end)) and piece.mass < EDGE_MASS * digit.mass:
         return True
-    if (at_side or at_end) and (
-        _strength(piece) < WEAKER * _strength(digit) or _breadth(piece) > BROADER * _breadth(digit)
-    ):
-        return True
-    return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(_size(digit))
+    return _strength(piece) < WEAKER * _strength(digit) or _breadth(piece) > BROADER * _breadth(digit)
 
 
 def _size(piece: Piece) -> tuple[int, int]:

@@ -41,4 +41,4 @@ def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
     # Another reading must be accepted to outweigh the reason against the first one.
     best = 1 + int(novelty[1:].argmin())
     [rejection] = model.judge(readings[best : best + 1], output.slice(best, best + 1), {})
-    return digit if rejection else Digit(readings[best])
+    return Digit(readings[novelty.argmin()], digit.reason) if rejection else Digit(readings[best])

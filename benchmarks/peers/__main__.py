@@ -78,7 +78,7 @@ def main(seconds: int, rounds: int, only: tuple[str, ...], append: bool, install
     lines = [
         service_conditions("wrk"),
         "",
-        f"Medians of {len(done)} rounds; {seconds} s for each measurement.",
+        f"Rounds: {len(done)}, each with {seconds} s for each server and number of connections.",
         "",
         *table(done, ALL),
         "",

@@ -87,7 +87,7 @@ bench: setup  ## run every benchmark; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.abuse
 	$(BIN)/python -m benchmarks.batch
 
-bench-peers: setup  ## measure the service beside FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton, in 15 minutes
+bench-peers: setup  ## measure the service beside FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton, in 10 minutes
 	$(BIN)/python -m benchmarks.peers --save benchmarks/results/peers.md
 
 examples: setup  ## run the examples; their plots go to runs/examples

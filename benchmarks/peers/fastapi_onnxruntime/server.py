@@ -1,4 +1,7 @@
-"""FastAPI and onnxruntime, as in most tutorials."""
+"""FastAPI and onnxruntime, as in most tutorials: `app` with an async handler, and `threaded` with a plain one.
+
+FastAPI runs a plain handler on a thread.
+"""
 
 import os
 
@@ -11,6 +14,7 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(os.environ["MODEL"], options)
 app = FastAPI()
+threaded = FastAPI()
 
 
 class Digits(BaseModel):
@@ -19,8 +23,8 @@ class Digits(BaseModel):
     images: list[list[list[int]]]
 
 
-@app.post("/predict")
-async def predict(digits: Digits):
+@threaded.post("/predict")
+def predict(digits: Digits):
     images = np.array(digits.images, dtype=np.uint8)
     [probabilities] = session.run(["probabilities"], {"images": images})
     return {
@@ -29,3 +33,8 @@ async def predict(digits: Digits):
             for row in probabilities
         ]
     }
+
+
+@app.post("/predict")
+async def predict_in_event_loop(digits: Digits):
+    return predict(digits)

@@ -131,6 +131,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
             speed["microseconds"] = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
             speed["correct"] = {file: count_correct(each.classify(images), truth) for file, each in classifiers.items()}
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
+    progress.clear()
     expected = reference.of_images(reference.outputs)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
     false_rejections = {"validation": FALSE_REJECTIONS}

@@ -113,7 +113,7 @@ def main(
     keep_freed_memory()
     progress = Progress(sys.stderr)
     context.call_on_close(progress.clear)
-    with progress.waiting("loading torch"), ending_at_once(), naming_what_is_missing("mnist-export"):
+    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-export"):
         from export.equivalence import EquivalenceError
         from export.gate import AlreadyPublishedError, Gate, GateError
         from export.publish import publish
@@ -124,7 +124,7 @@ def main(
         from training.data.sources import DataError
     try:
         if verify is not None:
-            with progress.waiting(f"verifying {verify}"):
+            with progress.waiting(f"verifying {verify}", only_live=True):
                 bundle = verify_bundle(verify, data)
             print_output(
                 f"{certificate(bundle)}\n\n{verify} matches its manifest and gives the certified results here too."

@@ -109,7 +109,7 @@ def main(
     plots = context.with_resource(PlotProcess())
     progress = Progress(sys.stdout if is_speaker() else None)
     context.call_on_close(progress.clear)
-    with progress.waiting("loading torch"), ending_at_once(), naming_what_is_missing("mnist-train"):
+    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-train"):
         from training.checkpoint import CheckpointError
         from training.config import check_name
         from training.data.digits import load

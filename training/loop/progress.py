@@ -78,8 +78,15 @@ class Progress:
         return report
 
     @contextmanager
-    def waiting(self, name: str) -> Iterator[None]:
-        """Show that the block runs, and for how long. It is for a stage that cannot say how much of it is done."""
+    def waiting(self, name: str, *, only_live: bool = False) -> Iterator[None]:
+        """Show that the block runs, and for how long. It is for a stage that cannot say how much of it is done.
+
+        Args:
+            only_live: show it on a terminal only, and print no line elsewhere.
+        """
+        if only_live and not self.live:
+            yield
+            return
         ended = threading.Event()
         clock = threading.Thread(target=self._show_seconds, args=(name, ended), daemon=True)
         clock.start()

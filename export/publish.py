@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import msgspec
 import numpy as np
 
 from export import triton
-from export.equivalence import check_int8, check_onnx, check_torchscript, count_correct, torch_classify
+from export.equivalence import Reference, check_int8, check_onnx, check_torchscript, count_correct
 from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
@@ -30,6 +29,7 @@ from serving.models.model import load_folder
 from serving.settings import NAME_RULE
 from training import checkpoint
 from training.data.digits import Splits, load
+from training.loop.progress import Progress
 from training.networks import parameter_count
 from training.trust.calibrate import Calibration
 
@@ -44,7 +44,7 @@ def publish(
     *,
     int8: bool = False,
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
@@ -55,7 +55,7 @@ def publish(
         data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
         gate: the accuracy that the run must have.
-        tell: called with a line of text before each step that takes seconds.
+        progress: shows each step that takes seconds.
 
     Raises:
         GateError: the run is not accurate enough.
@@ -75,7 +75,7 @@ def publish(
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
     with staging_folder(models) as staging:
-        manifest = _build(staging, run, splits, name, int8, tell)
+        manifest = _build(staging, run, splits, name, int8, progress or Progress(None))
         while True:
             version = next_version(repository, name)
             if version > disk.MAX_VERSION:
@@ -102,7 +102,7 @@ def publish(
             return bundle.read(models / str(version))
 
 
-def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: Callable[[str], None]) -> Manifest:
+def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progress: Progress) -> Manifest:
     """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
@@ -111,26 +111,31 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
     facts: dict[str, object] = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
     if run.calibration.confidence is not None:
         facts["confidence"] = run.calibration.confidence
-    tell("writing TorchScript and ONNX")
-    export_torchscript(graph, folder / bundle.TORCHSCRIPT)
-    export_onnx(graph, folder / bundle.ONNX, labels, facts)
-    tell(f"comparing both with the network on {len(images):,} test images")
-    equivalence = {
-        "onnx": check_onnx(folder / bundle.ONNX, graph, images, labels),
-        "torchscript": check_torchscript(folder / bundle.TORCHSCRIPT, graph, images, labels),
-    }
+    with progress.waiting("writing TorchScript"):
+        export_torchscript(graph, folder / bundle.TORCHSCRIPT)
+    with progress.waiting("writing ONNX"):
+        export_onnx(graph, folder / bundle.ONNX, labels, facts)
+    reference = Reference(graph, images, progress.stage("running the network on the test images"))
+    equivalence = {}
+    report = progress.stage("comparing the ONNX file with the network")
+    equivalence["onnx"] = check_onnx(folder / bundle.ONNX, reference, labels, report)
+    report = progress.stage("comparing the TorchScript file with the network")
+    equivalence["torchscript"] = check_torchscript(folder / bundle.TORCHSCRIPT, reference, labels, report)
     files = [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN]
     speed: dict[str, Any] = {}
     if int8:
         files.insert(1, bundle.INT8)
-        tell("quantizing to int8, and comparing that with the network")
-        export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
-        equivalence["int8"] = check_int8(folder / bundle.INT8, graph, images, truth, labels)
-        classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
-        speed["microseconds"] = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
-        speed["correct"] = {file: count_correct(each.classify, images, truth) for file, each in classifiers.items()}
+        with progress.waiting("quantizing to int8"):
+            export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
+        report = progress.stage("comparing the int8 file with the network")
+        equivalence["int8"] = check_int8(folder / bundle.INT8, reference, truth, labels, report)
+        with progress.waiting("measuring the speed of both ONNX files"):
+            classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
+            speed["microseconds"] = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
+            speed["correct"] = {file: count_correct(each.classify(images), truth) for file, each in classifiers.items()}
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
-    expected = torch_classify(graph)(images)
+    progress.clear()
+    expected = reference.of_images(reference.outputs)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
     novelty, confidence = thresholds(run.calibration, expected.novelty, expected.probabilities)
     golden = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(len(labels))])

@@ -108,12 +108,15 @@ def main(
         config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    from training.loop.progress import Progress
     from training.plot_process import PlotProcess
 
     sleep_while_waiting()
     # matplotlib is imported there while torch is imported here.
     plots = context.with_resource(PlotProcess())
-    with ending_at_once(), naming_what_is_missing("mnist-train"):
+    progress = Progress(sys.stdout if is_speaker() else None)
+    context.call_on_close(progress.clear)
+    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-train"):
         from training.checkpoint import CheckpointError
         from training.config import check_name
         from training.data.digits import load
@@ -122,7 +125,6 @@ def main(
         from training.loop import distributed
         from training.loop.errors import TrainingError
         from training.loop.folder import check_free, check_writable
-        from training.loop.progress import Progress
         from training.loop.resume import resumed_config
         from training.loop.train import train
         from training.memory import is_memory_error, keep_freed_memory
@@ -156,7 +158,7 @@ def main(
                 checkpoint_every=checkpoint_every,
                 device=device,
                 graph=not no_graph,
-                progress=Progress(sys.stdout if is_speaker() else None),
+                progress=progress,
                 plots=plots,
             )
     except (TrainingError, CheckpointError, DataError) as error:

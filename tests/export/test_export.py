@@ -23,6 +23,7 @@ from export.equivalence import (
     ContractError,
     LabelsError,
     NumbersError,
+    Reference,
     check_int8,
     check_onnx,
     check_torchscript,
@@ -183,17 +184,17 @@ def test_changed_bias_is_caught(graph, tmp_path, digits, scale, error, format):
     if format == "onnx":
         export_onnx(changed(graph, scale), path, LABELS)
         with pytest.raises(error):
-            check_onnx(path, graph, digits[:300], LABELS)
+            check_onnx(path, Reference(graph, digits[:300]), LABELS)
     else:
         export_torchscript(changed(graph, scale), path)
         with pytest.raises(error):
-            check_torchscript(path, graph, digits[:300], LABELS)
+            check_torchscript(path, Reference(graph, digits[:300]), LABELS)
 
 
 def test_swapped_labels_are_caught(graph, tmp_path, digits):
     export_onnx(graph, tmp_path / "model.onnx", ("1", "0", *LABELS[2:]))
     with pytest.raises(ContractError, match="its labels are"):
-        check_onnx(tmp_path / "model.onnx", graph, digits[:100], LABELS)
+        check_onnx(tmp_path / "model.onnx", Reference(graph, digits[:100]), LABELS)
 
 
 def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
@@ -203,7 +204,7 @@ def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save(model, path)
     with pytest.raises(ContractError, match="its inputs are"):
-        check_onnx(path, graph, digits[:100], LABELS)
+        check_onnx(path, Reference(graph, digits[:100]), LABELS)
 
 
 def test_fixed_batch_size_is_caught_in_torchscript(graph, trained, tmp_path, digits):
@@ -214,7 +215,7 @@ def test_fixed_batch_size_is_caught_in_torchscript(graph, trained, tmp_path, dig
     run = Run.read(trained)
     export_torchscript(Fixed(run.network, run.calibration), tmp_path / "model.pt")
     with pytest.raises(ContractError, match="three images"):
-        check_torchscript(tmp_path / "model.pt", graph, digits[:100], LABELS)
+        check_torchscript(tmp_path / "model.pt", Reference(graph, digits[:100]), LABELS)
 
 
 def test_another_output_name_is_caught(graph, tmp_path, digits):
@@ -227,7 +228,7 @@ def test_another_output_name_is_caught(graph, tmp_path, digits):
         node.output[:] = ["scores" if name == original else name for name in node.output]
     onnx.save(model, path)
     with pytest.raises(ContractError, match="its outputs are"):
-        check_onnx(path, graph, digits[:100], LABELS)
+        check_onnx(path, Reference(graph, digits[:100]), LABELS)
 
 
 @pytest.mark.parametrize("file", [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN])
@@ -485,7 +486,7 @@ def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digi
     assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
     assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
     for file, correct in manifest.correct.items():
-        assert count_correct(Classifier(tmp_path / "mnist" / "1" / file).classify, digits, truth) == correct
+        assert count_correct(Classifier(tmp_path / "mnist" / "1" / file).classify(digits), truth) == correct
     assert verify_bundle(tmp_path / "mnist" / "1").manifest == manifest
     # On another machine the other file may be faster. It can be served too.
     other = next(file for file in manifest.correct if file != manifest.serve)
@@ -512,4 +513,4 @@ def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(c
 def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):
     export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
     with pytest.raises(LabelsError, match="fewer in 10,000"):
-        check_int8(tmp_path / "model.onnx", graph, digits, truth, LABELS)
+        check_int8(tmp_path / "model.onnx", Reference(graph, digits), truth, LABELS)

@@ -42,7 +42,8 @@ def finish(
             divergence in the last step is found only here.
     """
     network = state.result
-    test = evaluate(network, splits.test.to(device))
+    with progress.waiting("testing"):
+        test = evaluate(network, splits.test.to(device))
     if not math.isfinite(test.loss):
         raise DivergedError(state.config, state.step)
     if not distributed.is_first():
@@ -63,8 +64,8 @@ def finish(
         "model": _write(output / "model.pt", {"model": state.config.model, "weights": _weights(network)}),
     }
     write_metrics(output, state.history)
-    progress.stage("drawing the plots")
-    plots.finish()
+    with progress.waiting("drawing the plots"):
+        plots.finish()
     record = _record(state, splits, evaluations, calibration, digests, device)
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     return test

@@ -88,14 +88,16 @@ def calibrate(
     held_out = splits.validation if len(splits.validation) else _last(splits.train, STAND_IN)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clean = _outputs(network, held_out.images, maps=bool(fonts))
+        report = stage("fitting the calibration temperature")
+        clean = _outputs(network, held_out.images, maps=bool(fonts), report=report)
         # On the clean images alone the network makes too few mistakes to fit the temperature.
         distorted = _outputs(network, distort(held_out.images, generator))
         temperature = fit_temperature(
             torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
         digits, others = cached_examples(splits.train, fonts, stage("drawing images that are not digits"))
-        outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts))
+        report = stage("running the network on them")
+        outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts), report=report)
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")
         novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
@@ -112,9 +114,12 @@ def _scores(novelty: Novelty, outputs: Outputs, labels: Tensor) -> Scores:
 
 
 @torch.inference_mode()
-def _outputs(network: Network, images: Tensor, *, maps: bool = False) -> Outputs:
+def _outputs(
+    network: Network, images: Tensor, *, maps: bool = False, report: Callable[[float], None] = lambda _: None
+) -> Outputs:
     features = []
-    for batch in images.cpu().split(BATCH):
+    for i, batch in enumerate(images.cpu().split(BATCH)):
+        report(i * BATCH / len(images))
         of_batch = network.features(normalize(batch))
         # The feature maps of all images take hundreds of megabytes, so they are kept only if the score needs them.
         features.append(of_batch if maps else of_batch._replace(maps=None))

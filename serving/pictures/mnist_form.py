@@ -11,6 +11,7 @@ what MNIST's scans of black ink did not contain: bright ink on dark paper, uneve
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -35,6 +36,8 @@ CENTRE = 14.5
 CENTRE_TOLERANCE = 0.75
 # Pixels by which the digit of such an image may be longer than BOX, because other programs round differently.
 BOX_TOLERANCE = 1
+# Digits side by side differ in length by at most this factor.
+ALIKE = 1.4
 # Strokes are widened to at least this many pixels of MNIST's box. The median stroke of MNIST is 2.5 pixels wide.
 LEAST_STROKE = 2.0
 # Before strokes are widened, ink whose longer side has fewer pixels than this is enlarged. Strokes can only grow by
@@ -78,6 +81,8 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
+    if digit.reason == "several" and _are_alike(split_specks(pieces)[0], ink.shape):
+        return digit
     others = list(_readings_without(ink, pieces))
     for other in map(find_ink, other_pages(page, overview, pieces)):
         if other is not None:
@@ -91,6 +96,24 @@ def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = Tr
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
         yield digit_on(alone)
+
+
+def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
+    """Return whether all pieces are about equally long, none touches the border, and no two boxes overlap.
+
+    Such pieces are several digits. What surrounds a digit is longer, reaches the border, or encloses the digit. Without
+    this rule a 1 beside another digit could be taken for a line on the paper.
+    """
+    lengths = [max(piece.bottom - piece.top, piece.right - piece.left) for piece in pieces]
+    if max(lengths) > ALIKE * min(lengths):
+        return False
+    height, width = shape
+    if any(not (p.top > 0 and p.left > 0 and p.bottom < height and p.right < width) for p in pieces):
+        return False
+    return not any(
+        a.left < b.right and b.left < a.right and a.top < b.bottom and b.top < a.bottom
+        for a, b in itertools.combinations(pieces, 2)
+    )
 
 
 def digit_on(ink: Ink | None) -> Digit:

@@ -122,9 +122,10 @@ def test_client_that_reads_slowly_gets_its_response():
             received += len(chunk)
             if time.monotonic() < deadline:
                 time.sleep(0.05)
-            elif received > 1_000_000:
+            elif received > 900_000:
                 break
-        assert received > 1_000_000
+        # The responses have about a million bytes. Their exact length depends on the probabilities.
+        assert received > 900_000
         assert metric(url, 'mnist_closed_connections_total{reason="write_timeout"}') == 0
 
 

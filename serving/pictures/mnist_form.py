@@ -36,8 +36,9 @@ CENTRE = 14.5
 CENTRE_TOLERANCE = 0.75
 # Pixels by which the digit of such an image may be longer than BOX, because other programs round differently.
 BOX_TOLERANCE = 1
-# Digits side by side differ in length by at most this factor.
-ALIKE = 1.4
+# Digits side by side differ in length by at most this factor. More pieces than this are not compared, which takes time
+# that grows with the square of their number.
+ALIKE, MOST_ALIKE = 1.4, 100
 # Strokes are widened to at least this many pixels of MNIST's box. The median stroke of MNIST is 2.5 pixels wide.
 LEAST_STROKE = 2.0
 # Before strokes are widened, ink whose longer side has fewer pixels than this is enlarged. Strokes can only grow by
@@ -105,7 +106,7 @@ def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     this rule a 1 beside another digit could be taken for a line on the paper.
     """
     lengths = [max(piece.bottom - piece.top, piece.right - piece.left) for piece in pieces]
-    if max(lengths) > ALIKE * min(lengths):
+    if len(pieces) > MOST_ALIKE or max(lengths) > ALIKE * min(lengths):
         return False
     height, width = shape
     if any(not (p.top > 0 and p.left > 0 and p.bottom < height and p.right < width) for p in pieces):

@@ -10,6 +10,7 @@ The checks run in this order: names and shapes, labels, numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def check_int8(path: Path, network: ServingGraph, images: Images, truth: Any, la
     classify, reference = _load_onnx(path, network, labels).classify, torch_classify(network)
     found = compare(path.name, classify, reference, images, tolerance=np.inf, allowed=len(images))
     correct, expected = count_correct(classify, images, truth), count_correct(reference, images, truth)
-    if correct < expected - INT8_ERRORS_PER_10_000 * len(images) / 10_000:
+    # A small test set is allowed one error.
+    if correct < expected - math.ceil(INT8_ERRORS_PER_10_000 * len(images) / 10_000):
         raise LabelsError(
             f"{path.name}: {correct} of {len(images)} images get the correct label, {expected} with the network; "
             f"{INT8_ERRORS_PER_10_000} fewer in 10,000 are allowed"

@@ -7,7 +7,7 @@ import importlib.metadata
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -22,17 +22,19 @@ from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript
+from serving.contract import Preparation, Several
 from serving.models import bundle, disk
 from serving.models.bundle import Bundle, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
 from training import checkpoint
-from training.data.digits import Splits, load
+from training.data.digits import Splits
 from training.networks import parameter_count
 from training.trust.novelty import FALSE_REJECTIONS
 
-GOLDEN_IMAGES_PER_CLASS = 4
+# Golden images of each class, and of all classes together. The service runs them whenever it loads the bundle.
+GOLDEN_IMAGES_PER_CLASS, MOST_GOLDEN_IMAGES = 4, 400
 
 
 def publish(
@@ -70,7 +72,7 @@ def publish(
         raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run))
-    splits = load(run.record["dataset"]["name"], folder=data)
+    splits = run.splits(data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
     with staging_folder(models) as staging:
@@ -131,7 +133,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
     false_rejections = {"validation": FALSE_REJECTIONS}
     false_rejections["test"] = float((expected.novelty > run.calibration.threshold).mean())
-    golden = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(len(labels))])
+    golden = golden_images(truth, len(labels))
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
     checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
@@ -143,7 +145,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
         inputs=INPUTS,
         outputs=outputs(len(labels)),
         parameters=parameter_count(run.network),
-        training={key: run.record[key] for key in ("config", "dataset", "seconds", "model_sha256")},
+        training=_training(run.record),
         # Losses and confidences with the calibration temperature applied, because the graph applies it too.
         result=run.record["calibration"]["result"],
         equivalence=equivalence,
@@ -151,8 +153,24 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
         versions=_versions(run),
         novelty=RejectionThreshold(run.calibration.threshold, false_rejections),
         temperature=run.calibration.temperature,
+        prepare=cast(Preparation, splits.prepare),
+        several=cast(Several, splits.several),
         **speed,
     )
+
+
+def golden_images(truth: Any, classes: int) -> Any:
+    """Return the indices of the golden images: the first few of each class, if there are not too many classes."""
+    chosen = [np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(classes)]
+    # In turns, so that the limit leaves out further images of each class before it leaves out a class.
+    in_turns = [each[i] for i in range(GOLDEN_IMAGES_PER_CLASS) for each in chosen if i < len(each)]
+    return np.array(sorted(in_turns[:MOST_GOLDEN_IMAGES], key=lambda index: (truth[index], index)))
+
+
+def _training(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the manifest holds of the run. The service shows it, so it has no path of anybody's data."""
+    found = {key: record[key] for key in ("config", "dataset", "seconds", "model_sha256")}
+    return found | {"config": record["config"] | {"dataset": record["dataset"]["name"]}}
 
 
 def _versions(run: Run) -> dict[str, str]:

@@ -35,7 +35,7 @@ def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
         raise DeadlineExceededError
     readings = np.stack([digit.image, *digit.others])
     novelty = model.classifier.classify(readings).novelty
-    if digit.reason is None:
+    if digit.reason is None or model.allows_several:
         return Digit(readings[novelty.argmin()])
     # Another reading must be a digit to outweigh the reason against the first one.
     best = 1 + int(novelty[1:].argmin())

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
 from serving.models import files
 from serving.settings import NAME_PATTERN
@@ -109,6 +110,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     novelty: RejectionThreshold
     temperature: Annotated[float, Meta(gt=0)]
     """Calibration temperature. The last layer already contains it."""
+    prepare: Preparation = SYMBOL
+    """How a picture comes to the 28x28 of the network: as a lone ``symbol``, or ``as-is``."""
+    several: Several = "rejected"
+    """What happens to a picture in several pieces: ``rejected``, or ``allowed`` where a symbol consists of them."""
     serve: str = ONNX
     """The ONNX file to serve. If there are two, this is the faster one by ``microseconds``."""
     correct: dict[str, int] = {}

@@ -45,20 +45,29 @@ HALF = IMAGE_SIZE // 2
 REPORT_EVERY = 250
 
 
-def outliers(digits: Tensor, count: int, seed: int, report: Callable[[float], None] = lambda _: None) -> Tensor:
+def outliers(
+    digits: Tensor,
+    count: int,
+    seed: int,
+    report: Callable[[float], None] = lambda _: None,
+    *,
+    with_letters: bool = True,
+) -> Tensor:
     """Return ``count`` images that are not digits, uint8 ``[count, 28, 28]``, in the proportions of KINDS.
 
     Args:
         digits: real digits, from which the spoiled ones are made, uint8 ``[N, 28, 28]``.
         report: called now and then with the share that is drawn, 0..1.
+        with_letters: whether letters may be among them. For other classes than digits they may not.
     """
     random = np.random.default_rng(seed)
     real = digits.cpu().numpy()
+    kinds = [kind for kind in KINDS if with_letters or kind is not letter]
     images = []
     for i in range(count):
         if i % REPORT_EVERY == 0:
             report(i / count)
-        images.append(KINDS[i % len(KINDS)](real, random))
+        images.append(kinds[i % len(kinds)](real, random))
     return torch.from_numpy(np.stack(images))
 
 

@@ -21,6 +21,7 @@ from training.loop.errors import DivergedError, TrainingError
 from training.loop.extras import draw_font_digits, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer
 from training.loop.resume import check_same_run, load_state
+from training.loop.start import start_from
 from training.networks import Network, build
 
 
@@ -37,6 +38,10 @@ class State:
     """SHA-256 of each handwriting font."""
     font_digits: Digits | None = None
     """Digits drawn in the fonts. Each step adds some of them to its batch."""
+    labels: tuple[str, ...] = tuple("0123456789")
+    """The names of the classes."""
+    start: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that the run began with, by the folder of their model."""
     step: int = 0
     """Number of steps since the beginning of the run."""
     epoch_loss: float = 0.0
@@ -54,16 +59,29 @@ class State:
         self.parallel = distributed.parallel(self.network)
 
     @classmethod
-    def new(cls, config: TrainConfig, device: torch.device) -> State:
-        """Return the state before the first step, with weights from the seed of the run.
+    def new(
+        cls,
+        config: TrainConfig,
+        device: torch.device,
+        labels: tuple[str, ...] = tuple("0123456789"),
+        *,
+        is_resumed: bool = False,
+    ) -> State:
+        """Return the state before the first step, with weights from the seed of the run, or from ``--from``.
+
+        Args:
+            labels: the names of the classes.
+            is_resumed: whether :meth:`load` will replace the weights, so that those of ``--from`` are not needed.
 
         Raises:
-            TrainingError: the teachers or the fonts of ``config`` are missing.
+            TrainingError: the teachers, the fonts or the first weights of ``config`` are missing or of another kind.
             CheckpointError: a teacher's weights are damaged.
         """
         torch.default_generator.manual_seed(config.seed_for("weights"))
-        network = build(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher, fonts = load_teacher(config), font_digests(config)
+        built = build(config.model, len(labels))
+        start = {} if is_resumed else start_from(config, built, labels)
+        network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher, fonts = load_teacher(config, len(labels)), font_digests(config)
         font_digits = draw_font_digits(config, fonts)
         return cls(
             config,
@@ -73,6 +91,8 @@ class State:
             teacher.to(device) if teacher else None,
             fonts,
             font_digits.to(device) if font_digits else None,
+            labels,
+            start,
         )
 
     @property
@@ -99,6 +119,8 @@ class State:
                 "optimizer": self.optimizer.state_dict(),
                 "teachers": self.teacher.digests if self.teacher else {},
                 "fonts": sorted(self.fonts.values()),
+                "labels": self.labels,
+                "start": self.start,
                 "random": torch.default_generator.get_state(),
                 "step": self.step,
                 "epoch_loss": self.epoch_loss,
@@ -125,7 +147,8 @@ class State:
         self.step = saved["step"]
         self.epoch_loss, self.epoch_seconds = saved["epoch_loss"], saved["epoch_seconds"]
         self.history = saved["history"]
-        # Checkpoints of version 0.1 have no such list.
+        # Checkpoints of version 0.1 have no such entries.
+        self.start = saved.get("start", {})
         self.extended = saved.get("extended", [])
         if self.config.epochs > saved["config"]["epochs"]:
             self.extended.append({"epochs": saved["config"]["epochs"], "step": self.step})
@@ -138,6 +161,10 @@ class State:
             raise TrainingError(
                 f"--teacher {self.config.teacher}: the run in {folder} had other teachers; "
                 "resume it with the same teachers, or name another --output."
+            )
+        if tuple(saved.get("labels", self.labels)) != self.labels:
+            raise TrainingError(
+                f"--dataset {self.config.dataset}: the run in {folder} had other classes; name another --output."
             )
         if sorted(self.fonts.values()) != saved["fonts"]:
             raise TrainingError(

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.augment.affine import augment
 from training.augment.style import restyle
 from training.config import TrainConfig
+from training.data.classes import digits_of
 from training.data.digits import Digits
 from training.loop import distributed
 from training.loop.optimizers import set_rate
@@ -67,7 +68,7 @@ def _inputs(state: State, batch: Digits) -> Inputs:
     config, soft_labels = state.config, batch.soft_labels
     # Images from the teacher cache come with soft labels, and they are augmented already.
     augmented = batch.images if soft_labels is not None else _augment(config, batch.images)
-    images = _restyle(config, augmented, batch.labels)
+    images = _restyle(config, augmented, digits_of(state.labels, batch.labels))
     font_digits = _font_digits(state, len(batch))
     # The images are divided among the processes after the augmentation, so that each image changes as in one process.
     if soft_labels is not None:
@@ -106,8 +107,15 @@ def _distillation_loss(logits: Tensor, soft_labels: Tensor, temperature: float) 
 
 
 def _augment(config: TrainConfig, images: Tensor) -> Tensor:
-    strengths = {"strength": config.augment, "elastic": config.elastic, "contrast": config.contrast}
-    return augment(images, torch.default_generator, **strengths)
+    return augment(
+        images,
+        torch.default_generator,
+        strength=config.augment,
+        rotation=config.rotate,
+        mirror=config.mirror,
+        elastic=config.elastic,
+        contrast=config.contrast,
+    )
 
 
 def _restyle(config: TrainConfig, images: Tensor, labels: Tensor) -> Tensor:

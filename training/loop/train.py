@@ -6,6 +6,7 @@ A run folder holds
     model.pt         the weights to use
     metrics.jsonl    one line per epoch
     calibration.pt   temperature and novelty score, for the export
+    data.npz  classes.png   the user's own pictures as the network saw them
     curves.png  confusion.png  mistakes.png  reliability.png    plots
     run.json         config, versions, digests of the data, result
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from training.checkpoint import write_atomically
 from training.config import TrainConfig
 from training.data.digits import Splits
 from training.distill.cache import TeacherCache
@@ -65,10 +67,12 @@ def train(
     """
     target, progress = torch.device(device), progress or Progress(None)
     check_free(output, resume=resume)
-    state = State.new(config, target)
+    state = State.new(config, target, splits.labels, is_resumed=(output / "last.pt").exists())
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
         check_free(output, resume=resume)
+        for name, content in splits.files.items() if distributed.is_first() else ():
+            write_atomically(output / name, content)
         return _train(state, splits, output, checkpoint_every, target, progress, plots)
 
 

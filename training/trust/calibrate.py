@@ -84,7 +84,9 @@ def calibrate(
         temperature = fit_temperature(
             torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
-        digits, others = cached_examples(splits.train, fonts, stage("drawing images that are not digits"))
+        digits, others = cached_examples(
+            splits.train, fonts, stage("drawing images that are not digits"), classes=splits.labels
+        )
         outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts))
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")

@@ -18,7 +18,7 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 # With fewer images than this the temperature stays nearer to 1. If a network makes no mistake on a few images, the best
 # temperature for them would be the lowest possible one.
-ENOUGH = 1000
+ENOUGH = 200
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -165,7 +165,7 @@ def main(
                         folder=data,
                         validation=config.validation,
                         subset=config.subset,
-                        report=progress.stage("reading the pictures"),
+                        stage=progress.stage,
                         tell=say_findings if is_speaker() else lambda _: None,
                     )
             test = train(

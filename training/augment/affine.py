@@ -10,6 +10,7 @@ from torch import Tensor
 
 # Standard deviations of the random changes. The draws are normal, not uniform: most images change little and a
 # few change much (the idea is from Byerly et al., arXiv:2001.09136).
+ROTATION_DEVIATION = math.radians(9)
 SHEAR_DEVIATION = 0.12
 LOG_SCALE_DEVIATION = 0.08
 SHIFT_DEVIATION = 0.9  # pixels
@@ -58,7 +59,7 @@ def augment(
     count, size, _ = images.shape
     # [6, N]: one row for each kind of change.
     draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
-    angle, shear = draws[0] * math.radians(rotation / CUT_OFF), draws[1] * SHEAR_DEVIATION
+    angle, shear = draws[0] * ROTATION_DEVIATION * (rotation / DEFAULT_ROTATION), draws[1] * SHEAR_DEVIATION
     scale_x, scale_y = torch.exp(draws[2:4] * LOG_SCALE_DEVIATION)
     # grid_sample measures positions in half-widths of the image.
     shift_x, shift_y = draws[4:6] * (SHIFT_DEVIATION * 2 / size)

@@ -10,9 +10,10 @@ ARG DEBIAN_RELEASE=trixie
 FROM python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE} AS builder
 # The date of every file in our layers: 1980-01-01, the first date that a zip archive can hold.
 ARG SOURCE_DATE_EPOCH=315532800
+# deploy/image/settle compiles the files. pip would compile them too: PIP_NO_COMPILE=1 means the opposite of its name.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
-    PIP_NO_COMPILE=1 \
+    PIP_COMPILE=0 \
     PIP_ROOT_USER_ACTION=ignore \
     PYTHONHASHSEED=0 \
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}

@@ -18,7 +18,7 @@ QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pic
     tests/training/test_networks.py tests/training/loop/test_progress.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-quick fuzz check check-lowest bench examples
+.PHONY: help setup run serve test test-quick fuzz check check-lowest bench bench-peers examples
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -86,6 +86,9 @@ bench: setup  ## run every benchmark; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.abuse
 	$(BIN)/python -m benchmarks.batch
+
+bench-peers: setup  ## measure the service beside FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton, in 10 minutes
+	$(BIN)/python -m benchmarks.peers --save benchmarks/results/peers.md
 
 examples: setup  ## run the examples; their plots go to runs/examples
 	@mkdir -p runs/examples

@@ -30,6 +30,8 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PACKAGED_MODEL = RELEASE / "mnist" / "1"
 CONNECTIONS = 8
+# The units of wrk's latencies.
+MILLISECONDS = {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}
 
 WRK_SCRIPT = """
 local file = io.open("{body}", "rb")
@@ -162,19 +164,49 @@ def example_requests(batch: int) -> dict[str, Request]:
     return requests
 
 
-def requests_per_second(port: int, request: Request, seconds: int) -> float:
-    """Return what wrk measures on core 1. Fail if a response is missing or its status is not 2xx."""
+@dataclass(frozen=True)
+class Load:
+    """What wrk measured."""
+
+    requests: int
+    per_second: float
+    p50: float
+    """Median latency in milliseconds."""
+    p99: float
+
+    @classmethod
+    def read(cls, report: str) -> Load:
+        """Return the figures of wrk's report.
+
+        Raises:
+            click.ClickException: a response is missing or its status is not 2xx.
+        """
+        if "Non-2xx" in report or "Socket errors" in report:
+            raise click.ClickException(f"some requests failed: {report}")
+
+        def found(pattern: str) -> re.Match[str]:
+            return re.search(pattern, report, re.MULTILINE)  # type: ignore[return-value]
+
+        latencies = [found(rf"^ +{percent}% +([\d.]+)(us|ms|s|m)$") for percent in (50, 99)]
+        p50, p99 = (float(match[1]) * MILLISECONDS[match[2]] for match in latencies)
+        requests, speed = found(r"(\d+) requests in")[1], found(r"^Requests/sec: +([\d.]+)")[1]
+        return cls(int(requests), float(speed), p50, p99)
+
+
+def send_load(port: int, request: Request, seconds: int, connections: int = CONNECTIONS) -> Load:
+    """Send the request from core 1 again and again, over some connections, and return what wrk measures."""
     url = f"http://127.0.0.1:{port}{request.path}"
     with tempfile.TemporaryDirectory() as folder:
         body, script = Path(folder) / "body", Path(folder) / "post.lua"
         body.write_bytes(request.body)
         headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in request.headers.items())
         script.write_text(WRK_SCRIPT.format(body=body, content_type=request.content_type, headers=headers))
-        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in report or "Socket errors" in report:
-        raise click.ClickException(f"{url}: some requests failed: {report}")
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", report)[1])  # type: ignore[index]
+        wrk = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+        return Load.read(subprocess.run([*wrk, url], capture_output=True, text=True, check=True).stdout)
+
+
+def requests_per_second(port: int, request: Request, seconds: int) -> float:
+    return send_load(port, request, seconds).per_second
 
 
 def service_conditions(load: str) -> str:

@@ -1,6 +1,6 @@
-"""Measure how many whole numbers are right: rows of 2 to 12 digits of MNIST's test set, drawn on pages.
+"""Measure how many whole numbers are right: rows of 2 to 12 digits of MNIST, drawn on pages.
 
-    python -m benchmarks.numbers [--rows 100] [--save FILE]
+    python -m benchmarks.numbers [--rows 100] [--digits validation] [--save FILE]
 
 A number is right if the text has exactly its digits, line by line. The gap is the distance of the boxes around the ink
 of neighbouring digits, in pixels of MNIST. Below 0 the boxes overlap. The digits keep their place in MNIST's frame
@@ -19,20 +19,19 @@ import click
 import numpy as np
 from PIL import Image
 
+from benchmarks.digits import choose_digits, load_digits
 from benchmarks.report import conditions
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.models import repository
 from serving.models.model import Model
 from serving.pictures.number_form import to_number_page
 from serving.settings import RELEASE, Settings
-from training.data.digits import load
 
 Array = Any
 Random = np.random.Generator
 
 GAPS = (8, 2, 1, 0, -1, -2)
 MARGIN = 10
-VALIDATION = 5000
 
 
 def row_of(digits: list[Array], gap: int, random: Random, *, slant: float = 0.0, sizes: float = 0.0) -> Array:
@@ -194,15 +193,11 @@ def large_page(images: Array, labels: Array) -> bytes:
 @click.option("--rows", default=100, show_default=True, help="Pages of each kind and gap.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
-@click.option("--validation", is_flag=True, help="Draw the last 5,000 training images, to choose a threshold.")
+@choose_digits
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too.")
-def main(rows: int, mnist: Path | None, folder: Path, validation: bool, save: Path | None) -> None:
+def main(rows: int, mnist: Path | None, folder: Path, digits_set: str, save: Path | None) -> None:
     """Measure how many whole numbers are right, and how long a large page takes."""
-    data = load("mnist", folder=mnist)
-    split = data.train if validation else data.test
-    images, labels = split.images.numpy()[-VALIDATION:], split.labels.numpy()[-VALIDATION:]
-    if not validation:
-        images, labels = split.images.numpy(), split.labels.numpy()
+    images, labels = load_digits(digits_set, mnist)
     model = repository.load(folder, "mnist")
     lines = [conditions("onnxruntime", "numpy", "pillow", also=f"model {model.name} version {model.version}")]
     click.echo(lines[0])

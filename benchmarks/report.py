@@ -17,7 +17,7 @@ def conditions(*packages: str, also: str = "") -> str:
     """Return the machine, the versions of the packages, the text ``also``, and on a second line the command."""
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
-    benchmark = sys.modules["__main__"].__spec__.name
+    benchmark = sys.modules["__main__"].__spec__.name.removesuffix(".__main__")
     return f"{machine}{also and f'; {also}'}\n`{shlex.join(['python', '-m', benchmark, *sys.argv[1:]])}`"
 
 

@@ -5,7 +5,8 @@
 
 Each picture takes the path of a picture sent to /predict: it is decoded, brought to 28x28 and classified. Rows named
 "pixels" and the rows of MNIST-C give 28x28 arrays to the classifier directly, without the picture code. Only the last
-column of MNIST-C uses the picture code. Only test images are used; every threshold was chosen on training images.
+column of MNIST-C uses the picture code. The results are those of test digits. With --digits validation, the same
+tables are made from training digits: rules and constants are chosen on them.
 
 --fonts: a folder with handwriting fonts (.ttf, .otf or .woff) that the model was not trained on. The results were
 measured with the npm packages @fontsource/architects-daughter, /caveat, /gloria-hallelujah, /handlee, /indie-flower,
@@ -32,10 +33,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.corruptions import CORRUPTIONS, corrupt
+from benchmarks.digits import choose_digits, load_digits
 from benchmarks.drawings import DRAWINGS, Array, Pictures, blank_pages, draw, encode, render, render_digits, scans
 from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions
+from benchmarks.scenes import SCENES
 from serving.contract import ModelOutput
 from serving.inference.readings import choose
 from serving.models import repository
@@ -43,12 +46,11 @@ from serving.pictures import ink, mnist_form, pieces
 from serving.pictures.mnist_form import Reason, to_mnist_form
 from serving.settings import RELEASE
 from training.augment.fonts import find_fonts
-from training.data.digits import load
 
 MAX_PIXELS = 25_000_000
 # Drawing a photo of 48 megapixels takes a second.
 LARGE_PHOTOS = 20
-TABLES = ("drawings", "pages", "mnist-c", "other digits", "not digits")
+TABLES = ("drawings", "pages", "scenes", "mnist-c", "other digits", "not digits")
 # These letters look like digits when they are written by hand.
 LETTERS_LIKE_DIGITS = "BbDgGIiJjlOoqQSsZz"
 TRAINED_FONTS = Path(__file__).parent.parent / "training" / "augment" / "fonts.txt"
@@ -62,7 +64,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "tell noise from ink": (ink, "DEVIATION", 0),
     "remove specks": (pieces, "SPECK", 0),
     "widen thin strokes": (mnist_form, "widen_strokes", lambda ink: ink),
-    "remove what surrounds the digit": (mnist_form, "other_pages", lambda page, pieces: ()),
+    "remove what surrounds the digit": (mnist_form, "other_pages", lambda page, overview, pieces: ()),
 }
 ABLATED = (
     *("as PNG", "28x28, dark on white, off centre", "420x420", "somewhere on 600x800", "hairline"),
@@ -118,7 +120,7 @@ def row(name: str, measured: Measured, truth: Array) -> str:
 
 
 def drawn_digits(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
-    yield heading("MNIST's test digits, drawn as pictures")
+    yield heading("MNIST's digits, drawn as pictures")
     yield row("pixels, without the picture code", read.pixels(digits), truth)
     for name in DRAWINGS:
         yield row(name, read.pictures(draw(name, digits)), truth)
@@ -144,7 +146,7 @@ def mnist_c(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
 def pages(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
     """Yield the table of digits on generated pages. The last column is the least share that should be correct."""
     yield (
-        "\n| MNIST's test digits on pages as people photograph, scan and crop them | images | correct "
+        "\n| MNIST's digits on pages as people photograph, scan and crop them | images | correct "
         "| calibration error | accepted | goal |\n|---|---:|---:|---:|---:|---:|"
     )
     for name, draw_page in PAGES.items():
@@ -152,6 +154,13 @@ def pages(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
         random = np.random.default_rng(0)
         measured = read.pictures([draw_page(digit, random) for digit in digits[:count]])
         yield f"{row(name, measured, truth[:count])} {GOALS[name]:.0%} |"
+
+
+def scenes(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
+    yield heading("MNIST's digits in scenes")
+    for name, compose in SCENES.items():
+        random = np.random.default_rng(0)
+        yield row(name, read.pictures([compose(digit, random) for digit in digits]), truth)
 
 
 def other_digits(read: Reader, fonts: list[Path]) -> Iterator[str]:
@@ -246,10 +255,11 @@ def fashion_images(folder: Path) -> Array:
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=10_000, show_default=True, help="Number of test images in each row, the first ones.")
+@click.option("--images", default=10_000, show_default=True, help="Number of digits in each row, the first ones.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--fashion", type=click.Path(path_type=Path, exists=True), help="Folder with Fashion-MNIST.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
+@choose_digits
 @click.option("--ablate", default=0, help="Switch off each step of the picture code in turn, on this many test images.")
 @click.option("--table", "chosen", multiple=True, type=click.Choice(TABLES), help="Print only this table; repeatable.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
@@ -260,6 +270,7 @@ def main(
     fonts: Path | None,
     fashion: Path | None,
     mnist: Path | None,
+    digits_set: str,
     ablate: int,
     chosen: tuple[str, ...],
     save: Path | None,
@@ -268,12 +279,12 @@ def main(
     handwriting = unseen_fonts(fonts) if fonts else []
     clothes = fashion_images(fashion)[:images] if fashion else None
     read = Reader(folder, model)
-    test = load("mnist", folder=mnist).test
-    digits, truth = test.images.numpy()[:images], test.labels.numpy()[:images]
+    digits, truth = (each[:images] for each in load_digits(digits_set, mnist))
     model_named = f"model {read.model.name} version {read.model.version}"
     tables = {
         "drawings": drawn_digits(read, digits, truth),
         "pages": pages(read, digits, truth),
+        "scenes": scenes(read, digits, truth),
         "mnist-c": mnist_c(read, digits, truth),
         "other digits": other_digits(read, handwriting),
         "not digits": not_digits(read, handwriting, clothes, digits),

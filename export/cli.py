@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -11,7 +12,8 @@ import click
 from serving.models.bundle import Bundle
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
-from training.memory import is_memory_error
+from training.loop.progress import Progress
+from training.memory import is_memory_error, keep_freed_memory
 from training.openmp import sleep_while_waiting
 
 EXAMPLES = """
@@ -76,7 +78,10 @@ Examples:
     "--rollback", is_flag=True, help="Export nothing. Retire the newest version, so the one before is served."
 )
 @click.version_option(package_name="mnist-service")
+@click.pass_context
 def main(
+    context: click.Context,
+    /,
     run: Path | None,
     repository: Path,
     name: str | None,
@@ -105,7 +110,10 @@ def main(
         take_back(repository, name or "mnist", retire)
         return
     sleep_while_waiting()
-    with ending_at_once(), naming_what_is_missing("mnist-export"):
+    keep_freed_memory()
+    progress = Progress(sys.stderr)
+    context.call_on_close(progress.clear)
+    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-export"):
         from export.equivalence import EquivalenceError
         from export.gate import AlreadyPublishedError, Gate, GateError
         from export.publish import publish
@@ -116,16 +124,15 @@ def main(
         from training.data.sources import DataError
     try:
         if verify is not None:
-            bundle = verify_bundle(verify, data)
+            with progress.waiting(f"verifying {verify}", only_live=True):
+                bundle = verify_bundle(verify, data)
             print_output(
                 f"{certificate(bundle)}\n\n{verify} matches its manifest and gives the certified results here too."
             )
             return
         assert run is not None  # noqa: S101 (checked above)
         gate = Gate(min_accuracy, not_worse_than)
-        bundle = publish(
-            Run.read(run), repository, name, data, int8=int8, gate=gate, tell=lambda text: click.echo(text, err=True)
-        )
+        bundle = publish(Run.read(run), repository, name, data, int8=int8, gate=gate, progress=progress)
     except AlreadyPublishedError as error:
         print_output(f"{certificate(error.bundle)}\n\nAlready published   {error}. Nothing was changed.")
         return
@@ -184,12 +191,16 @@ def certificate(bundle: Bundle) -> str:
         f"{found.logits_difference:14.2g} {found.tolerance:10.0e}"
         for name, found in manifest.equivalence.items()
     ]
-    if manifest.novelty:
+    lines += [
+        "",
+        f"calibration temperature {manifest.temperature:.3f}, "
+        f"rejection threshold {manifest.novelty.threshold:.3f}: "
+        f"{manifest.novelty.false_rejections['test']:.2%} of the test digits are rejected as not a digit",
+    ]
+    if manifest.confidence:
         lines += [
-            "",
-            f"calibration temperature {manifest.temperature:.3f}, "
-            f"rejection threshold {manifest.novelty.threshold:.3f}: "
-            f"{manifest.novelty.false_rejections['test']:.2%} of the test digits are rejected",
+            f"lowest confidence {manifest.confidence.threshold:.3f}: "
+            f"{manifest.confidence.false_rejections['test']:.2%} of the test digits are below it"
         ]
     if manifest.microseconds:
         lines += ["", f"{'file':22} {'correct':>8} {'us per image':>12}"]

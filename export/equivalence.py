@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from export.torchscript import load_torchscript
 from serving.contract import Images, ModelOutput
 from serving.models.bundle import Equivalence
 from serving.models.classifier import INPUTS, Classifier, outputs
+from training.loop.progress import Report, no_report
 
 # Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4
@@ -52,24 +54,49 @@ class NumbersError(EquivalenceError):
     """The numbers of the file differ from those of the network by more than the tolerance."""
 
 
-def check_onnx(path: Path, network: ServingGraph, images: Images, labels: Sequence[str]) -> Equivalence:
-    """Compare the ONNX file at ``path``, loaded as the service loads it, with the eager ``network``.
+class Reference:
+    """The eager network's outputs for all images of a comparison. They are computed once, for every format.
+
+    The images are hard cases, in batches of several sizes, and real images.
+
+    Args:
+        network: the graph that is exported.
+        images: real images, uint8 ``[N, 28, 28]``.
+        report: called now and then with the share that is computed, 0..1.
+    """
+
+    def __init__(self, network: ServingGraph, images: Images, report: Report = no_report) -> None:
+        hard = hard_cases(images)
+        self.images = images
+        self.batches = [*hard, *np.array_split(images, max(1, len(images) // COMPARISON_BATCH_SIZE))]
+        self.outputs = _run("the network", torch_classify(network), self.batches, report)
+        self._hard = len(hard)
+
+    def of_images(self, outputs: Sequence[ModelOutput]) -> ModelOutput:
+        """Return the outputs for ``images`` from those for all batches."""
+        return ModelOutput(*map(np.concatenate, zip(*outputs[self._hard :], strict=True)))
+
+
+def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report) -> Equivalence:
+    """Compare the ONNX file at ``path``, loaded as the service loads it, with the eager network.
 
     Args:
         path: the exported file.
-        network: the graph that was exported.
-        images: real images, uint8 ``[N, 28, 28]``.
+        reference: the outputs of the network.
         labels: the names of the classes, which the file must hold too.
+        report: called now and then with the share of the images that the file has classified, 0..1.
 
     Raises:
         EquivalenceError: the file is not equivalent; the class of the error tells in which way.
         BundleError: the file cannot be loaded.
     """
-    return compare(path.name, _load_onnx(path, network, labels).classify, torch_classify(network), images)
+    return compare(path.name, _run_onnx(path, reference, labels, report), reference)
 
 
-def check_int8(path: Path, network: ServingGraph, images: Images, truth: Any, labels: Sequence[str]) -> Equivalence:
-    """Compare the quantized file at ``path`` with the eager ``network`` by the number of correct labels.
+def check_int8(
+    path: Path, reference: Reference, truth: Any, labels: Sequence[str], report: Report = no_report
+) -> Equivalence:
+    """Compare the quantized file at ``path`` with the eager network by the number of correct labels.
 
     The file may make :data:`INT8_ERRORS_PER_10_000` more errors than the network. The certified tolerance is twice the
     largest difference of logits found here, because other CPUs round differently.
@@ -78,20 +105,22 @@ def check_int8(path: Path, network: ServingGraph, images: Images, truth: Any, la
         EquivalenceError: the file makes more errors than allowed, or its tensors are not as they should be.
         BundleError: the file cannot be loaded.
     """
-    classify, reference = _load_onnx(path, network, labels).classify, torch_classify(network)
-    found = compare(path.name, classify, reference, images, tolerance=np.inf, allowed=len(images))
-    correct, expected = count_correct(classify, images, truth), count_correct(reference, images, truth)
+    outputs, images = _run_onnx(path, reference, labels, report), len(reference.images)
+    found = compare(path.name, outputs, reference, tolerance=np.inf, allowed=images)
+    correct, expected = (count_correct(reference.of_images(each), truth) for each in (outputs, reference.outputs))
     # A small test set is allowed one error.
-    if correct < expected - math.ceil(INT8_ERRORS_PER_10_000 * len(images) / 10_000):
+    if correct < expected - math.ceil(INT8_ERRORS_PER_10_000 * images / 10_000):
         raise LabelsError(
-            f"{path.name}: {correct} of {len(images)} images get the correct label, {expected} with the network; "
+            f"{path.name}: {correct} of {images} images get the correct label, {expected} with the network; "
             f"{INT8_ERRORS_PER_10_000} fewer in 10,000 are allowed"
         )
     return msgspec.structs.replace(found, tolerance=2 * found.logits_difference)
 
 
-def check_torchscript(path: Path, network: ServingGraph, images: Images, labels: Sequence[str]) -> Equivalence:
-    """Load the TorchScript file at ``path`` and compare it with the eager ``network``.
+def check_torchscript(
+    path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report
+) -> Equivalence:
+    """Load the TorchScript file at ``path`` and compare it with the eager network.
 
     Raises:
         EquivalenceError: the file is not equivalent; the class of the error tells in which way.
@@ -99,17 +128,47 @@ def check_torchscript(path: Path, network: ServingGraph, images: Images, labels:
     module = load_torchscript(path)
     try:
         # Three is a batch size that the file was not traced with.
-        actual = module(torch.zeros(3, *images.shape[1:], dtype=torch.uint8))
+        actual = module(torch.zeros(3, *reference.images.shape[1:], dtype=torch.uint8))
     except RuntimeError as error:
         raise ContractError(f"{path.name}: fails on three images: {str(error).splitlines()[-1]}") from error
     tensors = [(str(tensor.dtype).removeprefix("torch."), (-1, *tensor.shape[1:]), len(tensor)) for tensor in actual]
     expected = [(tensor.dtype, tensor.shape, 3) for tensor in outputs(len(labels))]
     if tensors != expected:
         raise ContractError(f"{path.name}: three images give {tensors}, but should give {expected}")
-    return compare(path.name, torch_classify(module), torch_classify(network), images)
+    return compare(path.name, _run(path.name, torch_classify(module), reference.batches, report), reference)
 
 
-def _load_onnx(path: Path, network: ServingGraph, labels: Sequence[str]) -> Classifier:
+def _run_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report) -> list[ModelOutput]:
+    # The service gives each session one thread, so several batches run side by side.
+    classify = _load_onnx(path, labels).classify
+    return _run(path.name, classify, reference.batches, report, threads=torch.get_num_threads())
+
+
+def _run(
+    name: str, classify: Classify, batches: Sequence[Images], report: Report, threads: int = 1
+) -> list[ModelOutput]:
+    """Return the outputs of each batch.
+
+    Raises:
+        ContractError: a batch fails.
+    """
+
+    def run(batch: Images) -> ModelOutput:
+        try:
+            return classify(batch)
+        except Exception as error:
+            raise ContractError(f"{name}: fails on a batch of {len(batch)}: {str(error).splitlines()[0]}") from error
+
+    found: list[ModelOutput] = []
+    with ThreadPoolExecutor(threads) as pool:
+        # torch divides each batch among threads of its own.
+        for output in pool.map(run, batches) if threads > 1 else map(run, batches):
+            found.append(output)
+            report(len(found) / len(batches))
+    return found
+
+
+def _load_onnx(path: Path, labels: Sequence[str]) -> Classifier:
     """Load the ONNX file at ``path`` as the service does, and check its tensors and class names."""
     classifier = Classifier(path)
     for what, actual, expected in (
@@ -128,48 +187,38 @@ def torch_classify(module: nn.Module) -> Classify:
     @torch.inference_mode()
     def classify(images: Images) -> ModelOutput:
         # torch needs writable memory, but an array over the bytes of a file is read-only. So the images are copied.
-        return ModelOutput(*(output.numpy() for output in module(torch.from_numpy(np.array(images)))))
+        # The feature maps of thousands of images would take gigabytes, so they come in parts.
+        parts = (module(part) for part in torch.from_numpy(np.array(images)).split(COMPARISON_BATCH_SIZE))
+        return ModelOutput(*(torch.cat(outputs).numpy() for outputs in zip(*parts, strict=True)))
 
     return classify
 
 
-def count_correct(classify: Classify, images: Images, truth: Any) -> int:
-    """Return how many of ``images`` get their true label."""
-    return int((classify(images).logits.argmax(axis=1) == truth).sum())
+def count_correct(output: ModelOutput, truth: Any) -> int:
+    """Return how many images get their true label."""
+    return int((output.logits.argmax(axis=1) == truth).sum())
 
 
 def compare(
-    name: str,
-    exported: Classify,
-    reference: Classify,
-    images: Images,
-    *,
-    tolerance: float = TOLERANCE,
-    allowed: int = 0,
+    name: str, outputs: Sequence[ModelOutput], reference: Reference, *, tolerance: float = TOLERANCE, allowed: int = 0
 ) -> Equivalence:
-    """Compare two classifiers on hard cases, in batches of several sizes, and on all of ``images``.
+    """Compare the outputs of an exported file with those of the network.
 
     Args:
         name: the name of the exported file, for messages.
-        exported: runs the exported file.
-        reference: runs the network.
-        images: real images, uint8 ``[N, 28, 28]``.
+        outputs: what the file gives for each batch of the reference.
+        reference: the outputs of the network.
         tolerance: the largest difference that any number may have.
         allowed: how many images may get another label.
 
     Raises:
         LabelsError: too many labels differ.
         NumbersError: a number differs by more than the tolerance.
-        ContractError: a batch fails, or its output has another type or shape.
+        ContractError: an output has another type or shape.
     """
     labels_differing, compared = 0, 0
     largest = np.zeros(len(ModelOutput._fields))
-    for batch in [*hard_cases(images), *np.array_split(images, max(1, len(images) // COMPARISON_BATCH_SIZE))]:
-        try:
-            output = exported(batch)
-        except Exception as error:
-            raise ContractError(f"{name}: fails on a batch of {len(batch)}: {str(error).splitlines()[0]}") from error
-        actual, expected = output, reference(batch)
+    for batch, actual, expected in zip(reference.batches, outputs, reference.outputs, strict=True):
         if any(a.shape != e.shape or a.dtype != e.dtype for a, e in zip(actual, expected, strict=True)):
             raise ContractError(f"{name}: a batch of {len(batch)} gives shapes {[a.shape for a in actual]}")
         differing = (actual[0].argmax(1) != expected[0].argmax(1)) | (actual[1].argmax(1) != expected[1].argmax(1))

@@ -101,6 +101,7 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
         and manifest.result == run.record["calibration"]["result"]
         and (manifest.temperature, manifest.novelty.threshold)
         == (run.calibration.temperature, run.calibration.threshold)
+        and (manifest.confidence and manifest.confidence.threshold) == run.calibration.confidence
         and (bundle.INT8 in manifest.files) == int8
         and manifest.versions == versions
     )

@@ -31,6 +31,9 @@ class ServingGraph(nn.Module):
         with torch.no_grad():
             self.network.head.weight.div_(calibration.temperature)
             self.network.head.bias.div_(calibration.temperature)
+        for module in self.network.modules():
+            if isinstance(module, nn.Sequential):
+                pool_last(module)
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,3 +41,22 @@ class ServingGraph(nn.Module):
         features = self.network.features(normalize(images))
         logits = self.network.head(features.vector)
         return logits, logits.softmax(dim=1), self.novelty(features, logits)
+
+
+def pool_last(layers: nn.Sequential) -> None:
+    """Move each pooling behind the normalization and the ReLU that follow it.
+
+    Training is faster with the pooling first, because normalization and ReLU then see a quarter of the values. A served
+    network is faster with the pooling last: onnxruntime merges normalization and ReLU into the convolution, but only if
+    they come directly after it. The maximum of scaled values is the scaled maximum, unless a factor is negative. A
+    normalization with a negative factor therefore keeps its place.
+    """
+    for i in range(len(layers) - 2):
+        pool, norm, relu = layers[i], layers[i + 1], layers[i + 2]
+        if (
+            isinstance(pool, nn.MaxPool2d)
+            and isinstance(norm, nn.BatchNorm2d)
+            and isinstance(relu, nn.ReLU)
+            and bool((norm.weight >= 0).all())
+        ):
+            layers[i], layers[i + 1], layers[i + 2] = norm, relu, pool

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,14 @@ import msgspec
 import numpy as np
 
 from export import triton
-from export.equivalence import check_int8, check_onnx, check_torchscript, count_correct, torch_classify
+from export.equivalence import (
+    Reference,
+    check_int8,
+    check_onnx,
+    check_torchscript,
+    count_correct,
+    torch_classify,
+)
 from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
@@ -22,16 +28,17 @@ from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript
-from serving.contract import Preparation, Several
+from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
-from serving.models.bundle import Bundle, Manifest, RejectionThreshold
+from serving.models.bundle import Bundle, ConfidenceThreshold, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
 from training import checkpoint
 from training.data.digits import Splits
+from training.loop.progress import Progress
 from training.networks import parameter_count
-from training.trust.novelty import FALSE_REJECTIONS
+from training.trust.calibrate import Calibration
 
 # Golden images of each class, and of all classes together. The service runs them whenever it loads the bundle.
 GOLDEN_IMAGES_PER_CLASS, MOST_GOLDEN_IMAGES = 4, 400
@@ -45,7 +52,7 @@ def publish(
     *,
     int8: bool = False,
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
@@ -56,7 +63,7 @@ def publish(
         data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
         gate: the accuracy that the run must have.
-        tell: called with a line of text before each step that takes seconds.
+        progress: shows each step that takes seconds.
 
     Raises:
         GateError: the run is not accurate enough.
@@ -76,7 +83,7 @@ def publish(
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
     with staging_folder(models) as staging:
-        manifest = _build(staging, run, splits, name, int8, tell)
+        manifest = _build(staging, run, splits, name, int8, progress or Progress(None))
         while True:
             version = next_version(repository, name)
             if version > disk.MAX_VERSION:
@@ -103,40 +110,46 @@ def publish(
             return bundle.read(models / str(version))
 
 
-def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: Callable[[str], None]) -> Manifest:
+def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progress: Progress) -> Manifest:
     """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])
     # The manifest repeats these numbers. They stand in the file too, whose digest is known.
-    facts = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
-    tell("writing TorchScript and ONNX")
-    export_torchscript(graph, folder / bundle.TORCHSCRIPT)
-    export_onnx(graph, folder / bundle.ONNX, labels, facts)
-    tell(f"comparing both with the network on {len(images):,} test images")
-    equivalence = {
-        "onnx": check_onnx(folder / bundle.ONNX, graph, images, labels),
-        "torchscript": check_torchscript(folder / bundle.TORCHSCRIPT, graph, images, labels),
-    }
+    facts: dict[str, object] = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
+    if run.calibration.confidence is not None:
+        facts["confidence"] = run.calibration.confidence
+    with progress.waiting("writing TorchScript"):
+        export_torchscript(graph, folder / bundle.TORCHSCRIPT)
+    with progress.waiting("writing ONNX"):
+        export_onnx(graph, folder / bundle.ONNX, labels, facts)
+    reference = Reference(graph, images, progress.stage("running the network on the test images"))
+    equivalence = {}
+    report = progress.stage("comparing the ONNX file with the network")
+    equivalence["onnx"] = check_onnx(folder / bundle.ONNX, reference, labels, report)
+    report = progress.stage("comparing the TorchScript file with the network")
+    equivalence["torchscript"] = check_torchscript(folder / bundle.TORCHSCRIPT, reference, labels, report)
     files = [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN]
     speed: dict[str, Any] = {}
     if int8:
         files.insert(1, bundle.INT8)
-        tell("quantizing to int8, and comparing that with the network")
-        export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
-        equivalence["int8"] = check_int8(folder / bundle.INT8, graph, images, truth, labels)
-        classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
-        speed["microseconds"] = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
-        speed["correct"] = {file: count_correct(each.classify, images, truth) for file, each in classifiers.items()}
+        with progress.waiting("quantizing to int8"):
+            export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
+        report = progress.stage("comparing the int8 file with the network")
+        equivalence["int8"] = check_int8(folder / bundle.INT8, reference, truth, labels, report)
+        with progress.waiting("measuring the speed of both ONNX files"):
+            classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
+            speed["microseconds"] = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
+            speed["correct"] = {file: count_correct(each.classify(images), truth) for file, each in classifiers.items()}
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
-    expected = torch_classify(graph)(images)
+    progress.clear()
+    expected = reference.of_images(reference.outputs)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
-    false_rejections = {"validation": FALSE_REJECTIONS}
-    if splits.is_own and len(splits.validation):
-        # Of a few images, no share can be exactly the one that was aimed at.
-        of_validation = torch_classify(graph)(splits.validation.images.numpy()).novelty
-        false_rejections["validation"] = float((of_validation > run.calibration.threshold).mean())
-    false_rejections["test"] = float((expected.novelty > run.calibration.threshold).mean())
+    # Of a few images, no share can be exactly the one that was aimed at.
+    of_validation = (
+        torch_classify(graph)(splits.validation.images.numpy()) if splits.is_own and len(splits.validation) else None
+    )
+    novelty, confidence = thresholds(run.calibration, expected, of_validation)
     golden = golden_images(truth, len(labels))
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
@@ -155,7 +168,8 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, tell: 
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},
         versions=_versions(run),
-        novelty=RejectionThreshold(run.calibration.threshold, false_rejections),
+        novelty=novelty,
+        confidence=confidence,
         temperature=run.calibration.temperature,
         prepare=cast(Preparation, splits.prepare),
         several=cast(Several, splits.several),
@@ -175,6 +189,35 @@ def _training(record: dict[str, Any]) -> dict[str, Any]:
     """Return what the manifest holds of the run. The service shows it, so it has no path of anybody's data."""
     found = {key: record[key] for key in ("config", "dataset", "seconds", "model_sha256")}
     return found | {"config": record["config"] | {"dataset": record["dataset"]["name"]}}
+
+
+def thresholds(
+    calibration: Calibration, test: ModelOutput, validation: ModelOutput | None = None
+) -> tuple[RejectionThreshold, ConfidenceThreshold | None]:
+    """Return the thresholds of a manifest, with the shares of images that they reject.
+
+    Args:
+        test: the outputs for the test set.
+        validation: those for the validation set. If it is None, the calibration knows its shares.
+    """
+    # Runs of version 0.1 have no confidence threshold, and their novelty threshold rejected 1 % by definition.
+    of_validation = {"novelty": 0.01} | calibration.rejected
+    if validation is not None:
+        of_validation = _rejected(calibration, validation)
+    shares = {"validation": of_validation, "test": _rejected(calibration, test)}
+    highest = RejectionThreshold(calibration.threshold, {part: share["novelty"] for part, share in shares.items()})
+    if calibration.confidence is None:
+        return highest, None
+    of_confidence = {part: share["confidence"] for part, share in shares.items()}
+    return highest, ConfidenceThreshold(calibration.confidence, of_confidence)
+
+
+def _rejected(calibration: Calibration, output: ModelOutput) -> dict[str, float]:
+    """Return the share of images that each threshold rejects."""
+    found = {"novelty": float((output.novelty > calibration.threshold).mean())}
+    if calibration.confidence is not None:
+        found["confidence"] = float((output.probabilities.max(axis=1) < calibration.confidence).mean())
+    return found
 
 
 def _versions(run: Run) -> dict[str, str]:

@@ -116,6 +116,9 @@ def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
         yield Fact("temperature", manifest.temperature, float(metadata.get("temperature", manifest.temperature)))
         threshold = manifest.novelty.threshold
         yield Fact("novelty.threshold", threshold, float(metadata.get("threshold", threshold)))
+        lowest = manifest.confidence and str(manifest.confidence.threshold)
+        if "threshold" in metadata:
+            yield Fact("confidence.threshold", lowest, metadata.get("confidence"))
         opsets = {entry.domain: str(entry.version) for entry in model.opset_import}
         yield Fact("versions.opset", manifest.versions.get("opset"), opsets.get(""))
 
@@ -138,14 +141,14 @@ def _result_facts(folder: Path, manifest: Manifest, results: Results, splits: Sp
         if name == "int8":
             continue
         yield from _summary_facts(f"result.test, for {file},", results.test, _evaluation(output, splits.test))
-        yield _rejection_fact("test", manifest, output)
+        yield from _rejection_facts("test", manifest, output)
     if len(splits.validation):
         output = formats["onnx"][1](splits.validation.images.numpy())
         if results.validation is None:
             yield Fact("result.validation", None, "a validation set")
             return
         yield from _summary_facts("result.validation", results.validation, _evaluation(output, splits.validation))
-        yield _rejection_fact("validation", manifest, output)
+        yield from _rejection_facts("validation", manifest, output)
 
 
 def _equivalence_facts(name: str, manifest: Manifest, test: Digits) -> Iterator[Fact]:
@@ -167,9 +170,16 @@ def _summary_facts(what: str, said: Any, evaluation: Evaluation) -> Iterator[Fac
         yield Fact(f"{what} {name}", getattr(said, name), value, tolerances.get(name, 0.0))
 
 
-def _rejection_fact(part: str, manifest: Manifest, output: ModelOutput) -> Fact:
-    share = float((output.novelty > manifest.novelty.threshold).mean())
-    return Fact(f"novelty.false_rejections.{part}", manifest.novelty.false_rejections.get(part, -1.0), share, SHARE)
+def _rejection_facts(part: str, manifest: Manifest, output: ModelOutput) -> Iterator[Fact]:
+    above = float((output.novelty > manifest.novelty.threshold).mean())
+    said = manifest.novelty.false_rejections.get(part, -1.0)
+    # Of a few images, one is a larger share. It may lie on the threshold.
+    tolerance = max(SHARE, 1.5 / len(output.novelty))
+    yield Fact(f"novelty.false_rejections.{part}", said, above, tolerance)
+    if manifest.confidence:
+        below = float((output.probabilities.max(axis=1) < manifest.confidence.threshold).mean())
+        said = manifest.confidence.false_rejections.get(part, -1.0)
+        yield Fact(f"confidence.false_rejections.{part}", said, below, tolerance)
 
 
 def _evaluation(output: ModelOutput, digits: Digits) -> Evaluation:

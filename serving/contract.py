@@ -22,8 +22,8 @@ AS_IS: Preparation = "as-is"
 Several = Literal["rejected", "allowed"]
 """What happens to a picture in several pieces. Some symbols consist of several."""
 
-RejectionReason = Literal["empty", "several", "no digit"]
-"""Why a prediction is not accepted: no ink, several digits, or something that is not a digit."""
+RejectionReason = Literal["empty", "several", "no digit", "unsure"]
+"""Why a prediction is not accepted: no ink, several digits, something that is not a digit, or low confidence."""
 
 
 class ModelOutput(NamedTuple):

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from tests.support import ROOT, missing
+from tests.support import ROOT, missing, new_environment
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,7 @@ def test_wheel_contains_the_packaged_model_and_the_page(wheel):
 
 
 def test_base_install_predicts_and_serves_without_torch(wheel, tmp_path):
-    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
-    pip = [tmp_path / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    installed = subprocess.run([*pip, "-c", ROOT / "constraints.txt", wheel], capture_output=True, text=True)
+    installed = new_environment(tmp_path, "--constraint", ROOT / "constraints.txt", wheel)
     if installed.returncode and "No matching distribution" in installed.stderr:
         missing("a package index to install from")
     assert installed.returncode == 0, installed.stderr

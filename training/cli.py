@@ -90,6 +90,12 @@ def config_options(command: Any) -> Any:
     is_flag=True,
     help="On a GPU, use only operations that give equal results in every run. On a CPU all of them do.",
 )
+@click.option(
+    "--no-graph",
+    is_flag=True,
+    help="On a GPU, let Python start each kernel of each step. Without this flag, a step is recorded as a CUDA graph "
+    "and repeated.",
+)
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def main(
@@ -102,6 +108,7 @@ def main(
     checkpoint_every: int,
     device: str,
     deterministic: bool,
+    no_graph: bool,
     **settings: Any,
 ) -> None:
     """Train a classifier of handwritten digits, or of your own symbols, and write its run folder."""
@@ -115,12 +122,15 @@ def main(
         config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    from training.loop.progress import Progress
     from training.plot_process import PlotProcess
 
     sleep_while_waiting()
     # matplotlib is imported there while torch is imported here.
     plots = context.with_resource(PlotProcess())
-    with ending_at_once(), naming_what_is_missing("mnist-train"):
+    progress = Progress(sys.stdout if is_speaker() else None)
+    context.call_on_close(progress.clear)
+    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-train"):
         from training.checkpoint import CheckpointError
         from training.config import check_name
         from training.data.load import load_data
@@ -130,7 +140,6 @@ def main(
         from training.loop import distributed
         from training.loop.errors import TrainingError
         from training.loop.folder import check_free, check_writable
-        from training.loop.progress import Progress
         from training.loop.resume import resumed_config
         from training.loop.train import train
         from training.memory import is_memory_error, keep_freed_memory
@@ -155,7 +164,6 @@ def main(
             config = resumed_config(output / "last.pt", chosen)
         with distributed.processes(device) as device:
             with distributed.first_of_machine_first():
-                progress = Progress(sys.stdout if is_speaker() else None)
                 if (output / "last.pt").exists() and (output / saved.FILE).exists():
                     splits = saved.load(output / saved.FILE)
                 else:
@@ -175,6 +183,7 @@ def main(
                 resume=resume,
                 checkpoint_every=checkpoint_every,
                 device=device,
+                graph=not no_graph,
                 progress=progress,
                 plots=plots,
             )

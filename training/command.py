@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +26,20 @@ class Stopped(KeyboardInterrupt):
 
 class _Ending(click.Command):
     """What commands have in common: they end at a signal with one line, and need no working output."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Run as a program. The process ends at once, because Python takes up to a second to remove torch's objects."""
+        try:
+            return super().__call__(*arguments, **options)
+        except SystemExit as end:
+            # An output that nobody reads any longer is left to Python.
+            with suppress(OSError):
+                for stream in (sys.stdout, sys.stderr):
+                    if stream is not None:
+                        stream.flush()
+                if isinstance(end.code, int):
+                    os._exit(end.code)
+            raise
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         _open_standard_streams()

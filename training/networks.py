@@ -6,6 +6,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     mlp         784-28-10 with ReLU, the tutorial's network             22,270
     cnn         four convolutions, 28 -> 14 -> 7 by two poolings        61,946
     cnn-small   five convolutions with few channels                      7,182
+    cnn-light   like cnn with fewer channels                            27,290
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
     cnn-5x5     five 5x5 convolutions without padding or pooling       308,090
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.config import TrainConfig, check_name
+from training.config import check_name
 
 IMAGE_SIZE = 28
 CLASSES = 10  # of MNIST
@@ -39,9 +40,9 @@ def normalize(images: Tensor) -> Tensor:
     return (images.float() * (1 / (255 * DEVIATION)) - MEAN / DEVIATION).unsqueeze(1)
 
 
-def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which networks compute in the precision of ``config``."""
-    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which networks compute in ``precision``, float32 or bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 class Features(NamedTuple):
@@ -163,6 +164,7 @@ def _convolution(
 NETWORKS: dict[str, Callable[[int], Network]] = {
     "cnn": lambda classes: Cnn([16], [32], [64, 64], classes=classes),
     "cnn-small": lambda classes: Cnn([8], [12, 12], [16, 18], classes=classes),
+    "cnn-light": lambda classes: Cnn([16], [16], [32, 64], classes=classes),
     "cnn-large": lambda classes: Cnn([24], [48, 48], [96, 96], classes=classes),
     "cnn-speed": lambda classes: Cnn([16], [32], [64, 64], strided=True, classes=classes),
     "cnn-5x5": lambda classes: Unpooled(5, [16, 32, 48, 64, 80], classes=classes),

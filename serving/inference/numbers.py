@@ -129,7 +129,7 @@ class Reading:
     def _line(self, parts: LineParts, output: ModelOutput, begin: int) -> list[NumberLine]:
         """Return the line if it has digits. ``begin``: the index of its first candidate among all images."""
         own = output.slice(begin, begin + len(parts.candidates))
-        path = best_path(parts, own, self.model.bundle.manifest.novelty.threshold)
+        path = best_path(parts, own)
         chosen = [step for step in path.steps if isinstance(step, int)]
         if not chosen:
             return []
@@ -146,7 +146,7 @@ class Reading:
             for digit, image in zip(digits, images.tolist(), strict=True):
                 digit.image = image
         confidence = path.probability * math.prod(digit.confidence for digit in digits)
-        reason = next((reason for reason in reasons if reason), "no digit" if confidence < LEAST_CONFIDENCE else None)
+        reason = next((reason for reason in reasons if reason), "unsure" if confidence < LEAST_CONFIDENCE else None)
         text = "".join(digit.label for digit in digits)
         separators = _separators(parts, path.steps)
         return [NumberLine(text, confidence, reason is None, reason, around(boxes), digits, separators)]

@@ -2,9 +2,9 @@
 
 Each candidate gets a score: how sure the network is, and how much the candidate looks like one whole digit of this
 line. The best path is the sequence of neighbouring candidates, and of marks between them, with the highest sum. The
-weights were fitted on rows of digits that are drawn like those of ``benchmarks/numbers.py``, with the last 5,000
-training images of MNIST: they make the sum of a path the logarithm of its probability, except for a constant (a
-conditional random field).
+weights were fitted on rows of training digits that are drawn like those of ``benchmarks/numbers.py``: they make the sum
+of a path the logarithm of its probability, except for a constant (a conditional random field).
+``benchmarks/fit_path.py`` fits them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.contract import ModelOutput
 from serving.pictures.number_form import Candidate, LineParts, Part, around
@@ -24,8 +25,11 @@ from serving.pictures.number_form import Candidate, LineParts, Part, around
 ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
 ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
-# The weight of each property of a candidate, in the order of _scores().
+# The weight of each property of a candidate, in the order of properties_of().
 WEIGHTS = (0.64, 1.59, -3.33, -0.41, -0.45, -3.94, -1.67, -0.68, -2.07, -0.02, -1.71, -0.39, 2.69, -0.73, -1.77)
+# The weights were fitted to novelty scores in this unit. One in a hundred digits had a higher score.
+NOVELTY_UNIT = 1.41
+# The constants of marks were chosen by hand, except for MARK_WEIGHT, which is fitted.
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # The score of a mark is MARK_WEIGHT * (MARK_CONSTANT + its longer side).
@@ -48,16 +52,15 @@ class Path(NamedTuple):
     """Probability of this path among all paths through the line."""
 
 
-def best_path(line: LineParts, output: ModelOutput, threshold: float) -> Path:
+def best_path(line: LineParts, output: ModelOutput) -> Path:
     """Return the best path through a line.
 
     Args:
         line: has at least one part.
         output: the model output for the candidates of the line.
-        threshold: the novelty above which the model rejects an image.
     """
     count = len(line.parts)
-    scores = _scores(line, output, threshold)
+    scores = _scores(line, output)
     arcs: list[list[tuple[int, float, Step | None]]] = [[] for _ in range(count + 1)]
     for index, candidate in enumerate(line.candidates):
         arcs[candidate.end].append((candidate.first, scores[index], index))
@@ -100,12 +103,18 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
             yield (begin, end), Part(height, width, around([part.box for part in parts]))
 
 
-def _scores(line: LineParts, output: ModelOutput, threshold: float) -> list[float]:
+def _scores(line: LineParts, output: ModelOutput) -> list[float]:
     if not line.candidates:
         return []
+    scores: list[float] = (properties_of(line, output) @ np.array(WEIGHTS)).tolist()
+    return scores
+
+
+def properties_of(line: LineParts, output: ModelOutput) -> npt.NDArray[np.float64]:
+    """Return the properties of each candidate, ``[N, len(WEIGHTS)]``. There must be at least one candidate."""
     digits = output.probabilities.argmax(axis=1).tolist()
     sure = output.probabilities.max(axis=1).astype(np.float64)
-    novelty = output.novelty.astype(np.float64) / (threshold if threshold > 0 else 1.0)
+    novelty = output.novelty.astype(np.float64) / NOVELTY_UNIT
     by_network = [
         np.log(np.maximum(sure, 1e-3)),
         np.log(np.maximum(1 - sure, 1e-6)) / 10,
@@ -113,9 +122,7 @@ def _scores(line: LineParts, output: ModelOutput, threshold: float) -> list[floa
         np.clip(novelty - 1, 0, 3),
     ]
     by_shape = [_shape(line, candidate, digit) for candidate, digit in zip(line.candidates, digits, strict=True)]
-    properties = np.column_stack([np.ones(len(digits)), *by_network, np.array(by_shape)])
-    scores: list[float] = (properties @ np.array(WEIGHTS)).tolist()
-    return scores
+    return np.column_stack([np.ones(len(digits)), *by_network, np.array(by_shape)])
 
 
 def _piece_width(line: LineParts, candidate: Candidate) -> float:

@@ -34,9 +34,16 @@ def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
     if time.monotonic() > deadline:
         raise DeadlineExceededError
     readings = np.stack([digit.image, *digit.others])
-    novelty = model.classifier.classify(readings).novelty
+    output = model.classifier.classify(readings)
+    novelty = output.novelty
+    # Other readings leave something out. Of a symbol of several pieces, that may be a part of the symbol.
+    if model.allows_several or not model.digits:
+        [rejection] = model.judge(readings[:1], output.slice(0, 1), {0: digit.reason})
+        if rejection is None:
+            return Digit(digit.image)
     if digit.reason is None or model.allows_several:
         return Digit(readings[novelty.argmin()])
-    # Another reading must be a digit to outweigh the reason against the first one.
+    # Another reading must be accepted to outweigh the reason against the first one.
     best = 1 + int(novelty[1:].argmin())
-    return Digit(readings[best]) if novelty[best] <= model.bundle.manifest.novelty.threshold else digit
+    [rejection] = model.judge(readings[best : best + 1], output.slice(best, best + 1), {})
+    return Digit(readings[novelty.argmin()], digit.reason) if rejection else Digit(readings[best])

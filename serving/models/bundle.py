@@ -84,8 +84,17 @@ class RejectionThreshold(msgspec.Struct, frozen=True):
     threshold: Annotated[float, Meta(ge=-1e6, le=1e6)]
     """An image with a higher novelty score is rejected."""
     false_rejections: dict[str, float]
-    """Share of clean digits that are rejected. The keys are ``validation`` and ``test``. The threshold was chosen
-    on the validation set."""
+    """Share of clean digits that it rejects. The keys are ``validation`` and ``test``. The threshold was chosen on the
+    validation set."""
+
+
+class ConfidenceThreshold(msgspec.Struct, frozen=True):
+    """Which predictions are rejected as unsure."""
+
+    threshold: Annotated[float, Meta(ge=0, le=1)]
+    """A prediction with a lower confidence is rejected."""
+    false_rejections: dict[str, float]
+    """Share of clean digits below it. The keys are those of :class:`RejectionThreshold`."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +123,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """How a picture comes to the 28x28 of the network: as a lone ``symbol``, or ``as-is``."""
     several: Several = "rejected"
     """What happens to a picture in several pieces: ``rejected``, or ``allowed`` where a symbol consists of them."""
+    confidence: ConfidenceThreshold | None = None
+    """None: no prediction is rejected as unsure, as in bundles of version 0.1."""
     serve: str = ONNX
     """The ONNX file to serve. If there are two, this is the faster one by ``microseconds``."""
     correct: dict[str, int] = {}

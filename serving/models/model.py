@@ -60,6 +60,7 @@ class Model:
         self.allows_several = manifest.several == "allowed"
         self.precision = "int8" if manifest.serve == bundle.INT8 else "float32"
         self.batch_size = batch_size
+        self._least_confidence = manifest.confidence.threshold if manifest.confidence else 0.0
         self._requests = 0
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -72,7 +73,7 @@ class Model:
             output: the model output for these images.
             reasons: the reasons that decoding has already found.
         """
-        threshold = self.bundle.manifest.novelty.threshold
+        highest = self.bundle.manifest.novelty.threshold
         # Comparing bytes is several times as fast as NumPy's any() on a single image.
         pixels = images.tobytes()
         size = len(pixels) // len(images)
@@ -80,8 +81,11 @@ class Model:
         return [
             "empty"
             if pixels.startswith(blank, i * size)
-            else self._reason(reasons.get(i)) or ("no digit" if novelty > threshold else None)
-            for i, novelty in enumerate(output.novelty.tolist())
+            else self._reason(reasons.get(i))
+            or ("no digit" if novelty > highest else "unsure" if confidence < self._least_confidence else None)
+            for i, (novelty, confidence) in enumerate(
+                zip(output.novelty.tolist(), output.probabilities.max(axis=1).tolist(), strict=True)
+            )
         ]
 
     def _reason(self, found: RejectionReason | None) -> RejectionReason | None:

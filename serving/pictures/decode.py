@@ -109,12 +109,12 @@ def _deep_to_grey(part: Image.Image, scale: float) -> Grey:
 
 def _background(picture: Image.Image) -> int:
     """Return black or white, whichever contrasts more with the visible part of a transparent picture."""
-    visible = weight = 0.0
+    visible = weight = 0
     for part in parts_of(picture):
-        grey, opacity = (np.asarray(band, dtype=np.float32).ravel() for band in _grey_and_opacity(part))
-        visible += float(grey @ opacity)
-        weight += float(opacity.sum())
-    return WHITE if visible < weight * (BLACK + WHITE) / 2 or not weight else BLACK
+        grey, opacity = map(np.asarray, _grey_and_opacity(part))
+        visible += int(np.multiply(grey, opacity, dtype=np.uint16).sum())
+        weight += int(opacity.sum())
+    return WHITE if 2 * visible < weight * (BLACK + WHITE) or not weight else BLACK
 
 
 def _on_background(part: Image.Image, background: int) -> Grey:

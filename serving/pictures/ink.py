@@ -57,16 +57,19 @@ Ink = npt.NDArray[np.float32]
 """Float32 ``[H, W]``: the contrast to the paper in grey levels, 0 where there is only paper."""
 
 
-def find_ink(page: Grey | Page) -> Ink | None:
+def find_ink(page: Grey | Page, overview: Grey | None = None) -> Ink | None:
     """Return the ink of a page, or None if the page is empty.
 
     A page with more than ``OVERVIEW`` pixels a side is reduced first, and the result is a close-up of its ink.
+
+    Args:
+        overview: the page, reduced to ``OVERVIEW``, if it is known already.
     """
     longest = max(page.shape)
     if longest < ENLARGE_BELOW:
         # Such a picture shows too little paper to judge whether the light is even.
         return measure_ink(enlarge(reduce(page, longest)), even=True)
-    ink = measure_ink(reduce(page, OVERVIEW))
+    ink = measure_ink(reduce(page, OVERVIEW) if overview is None else overview)
     if ink is not None and longest > OVERVIEW:
         ink = measure_ink(reduce(crop_to_ink(page, ink), CLOSE_UP))
     return ink
@@ -88,10 +91,13 @@ def measure_ink(page: Grey, *, even: bool = False) -> Ink | None:
         ink = -ink
     if strongest(ink) < LEAST_CONTRAST:
         return None
-    smooth = median_filter(page)
-    if not even and is_uneven(ink, border - paper):
-        ink = measure_on_uneven_paper(page, smooth)
-    noise = noise_of(page, smooth)
+    noise = 0.0
+    uneven = not even and is_uneven(ink, border - paper)
+    if uneven or not is_flat(page):
+        smooth = median_filter(page)
+        noise = noise_of(page, smooth)
+        if uneven:
+            ink = measure_on_uneven_paper(page, smooth)
     most = strongest(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
@@ -104,6 +110,13 @@ def is_uneven(ink: Ink, border: Grey) -> bool:
         return True
     too_broad = round(TOO_BROAD * max(ink.shape))
     return float(grey_erosion(ink, too_broad).max()) > FAINT * strongest(ink)
+
+
+def is_flat(page: Grey) -> bool:
+    """Return whether most pixels are the same as their four neighbours, so that the page has no noise."""
+    level, upright = page[:, 1:] == page[:, :-1], page[1:] == page[:-1]
+    same = level[1:-1, 1:] & level[1:-1, :-1] & upright[1:, 1:-1] & upright[:-1, 1:-1]
+    return bool(2 * np.count_nonzero(same) > page.size)
 
 
 def noise_of(page: Grey, smooth: Grey) -> float:
@@ -129,7 +142,8 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
     # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
     # the edges of shadows than the digit.
     relief = (page - uniform_filter(page, window))[~margin_of(page.shape)]
-    sign = 1 if float((relief**3).sum()) > 0 else -1
+    # NumPy takes 30 times as long for relief**3.
+    sign = 1 if float((relief * relief * relief).sum()) > 0 else -1
     ink: Ink = sign * page - grey_opening(sign * smooth, window)
     return ink - np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
 
@@ -140,7 +154,8 @@ def without_slope(page: Grey, smooth: Grey) -> tuple[Grey, Grey]:
     At the border of a slope, the opening would leave a strip.
     """
     for axis in (0, 1):
-        shades = np.median(smooth, axis=1 - axis)
+        lines = np.sort(smooth if axis == 0 else np.ascontiguousarray(smooth.T), axis=1)
+        shades = (lines[:, (lines.shape[1] - 1) // 2] + lines[:, lines.shape[1] // 2]) / 2
         step = max(1, len(shades) // SLOPE_STEPS)
         slope = float(np.median(shades[step:] - shades[:-step])) / step
         light = (slope * np.arange(len(shades), dtype=np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))

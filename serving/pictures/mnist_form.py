@@ -11,7 +11,7 @@ what MNIST's scans of black ink did not contain: bright ink on dark paper, uneve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,11 +19,12 @@ from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
-from serving.pictures.ink import Ink, border_of, find_ink, middle, resize, strongest
+from serving.pictures.ink import OVERVIEW, Ink, border_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
+from serving.pictures.neighbours import rings_of, without_neighbours
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import other_pages, without_corners
+from serving.pictures.surroundings import other_pages
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -71,14 +72,25 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))
-    ink = find_ink(page)
+    overview = reduce(page, OVERVIEW)
+    ink = find_ink(page, overview)
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
-    inks = [without_corners(ink, pieces), *map(find_ink, other_pages(page, pieces))]
-    others = map(digit_on, inks)
+    others = list(_readings_without(ink, pieces))
+    for other in map(find_ink, other_pages(page, overview, pieces)):
+        if other is not None:
+            its_pieces = find_pieces(other)
+            others += _digit_of(other, its_pieces), *_readings_without(other, its_pieces, at_border=False)
     return digit._replace(others=tuple(other.image for other in others if other.reason is None))
+
+
+def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
+    """Yield the digit without the ink beside it or around it, if there is any."""
+    alone = without_neighbours(ink, pieces, at_border=at_border)
+    if alone is not None:
+        yield digit_on(alone)
 
 
 def digit_on(ink: Ink | None) -> Digit:
@@ -93,7 +105,8 @@ def _digit_of(ink: Ink, every: Sequence[Piece]) -> Digit:
     if specks:
         ink = erase(ink, specks)
     digit = shrink_to_box(widen_strokes(ink))
-    return Digit(centre_in_frame(digit), "several" if count_digits(pieces) > 1 else None)
+    is_several = count_digits(pieces) > 1 or bool(rings_of(pieces))
+    return Digit(centre_in_frame(digit), "several" if is_several else None)
 
 
 def _on_black(page: Grey) -> Ink:

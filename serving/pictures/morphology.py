@@ -41,7 +41,8 @@ def uniform_filter(x: Floats, size: int) -> Floats:
     """Replace each pixel by the mean over a ``size`` x ``size`` window."""
     before, after = size // 2, size - 1 - size // 2
     for _ in range(2):  # First along the columns, then, transposed, along the rows.
-        sums = np.pad(x, [(before + 1, after), (0, 0)], mode="edge").cumsum(axis=0, dtype=np.float64)
+        rows = np.arange(-before - 1, len(x) + after).clip(0, len(x) - 1)
+        sums = x[rows].cumsum(axis=0, dtype=np.float64)
         x = ((sums[size:] - sums[:-size]) / size).T
     return x.astype(np.float32)
 

@@ -123,5 +123,8 @@ class Page:
 def parts_of(picture: Image.Image) -> Iterator[Image.Image]:
     """Yield the picture in parts of some rows."""
     step = max(1, PART_PIXELS // picture.width)
+    if step >= picture.height:
+        yield picture
+        return
     for top in range(0, picture.height, step):
         yield picture.crop((0, top, picture.width, min(top + step, picture.height)))

@@ -69,11 +69,13 @@ def find_pieces(ink: Ink) -> list[Piece]:
 def _runs(ink: Ink) -> tuple[list[tuple[int, int, int]], list[float]]:
     """Return the horizontal runs of ink from top to bottom, each as row, start and end column, and their masses."""
     height, width = ink.shape
-    mask = np.zeros((height, width + 2), np.int8)
-    mask[:, 1:-1] = ink > 0
-    steps = np.diff(mask, axis=1)
-    rows, starts = np.nonzero(steps == 1)
-    ends = np.nonzero(steps == -1)[1]
+    # A column without ink ends each run at the end of its row. Then starts and ends alternate.
+    mask = np.zeros((height, width + 1), bool)
+    np.greater(ink, 0, out=mask[:, :-1])
+    flat = np.concatenate([[False], mask.ravel()])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    rows, starts = np.divmod(edges[::2], width + 1)
+    ends = edges[1::2] - rows * (width + 1)
     sums = np.concatenate([[0.0], np.cumsum(ink, dtype=np.float64)])
     masses = (sums[rows * width + ends] - sums[rows * width + starts]).tolist()
     return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)), masses

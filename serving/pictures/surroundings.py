@@ -13,10 +13,10 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, OVERVIEW, Ink, border_of, middle, reduce
+from serving.pictures.ink import NOISE, border_of, middle, reduce
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
-from serving.pictures.pieces import SPECK, Piece, erase, find_pieces, split_specks
+from serving.pictures.pieces import SPECK, Piece, find_pieces, split_specks
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -53,8 +53,6 @@ LEAST_CLASSES = 30.0
 MIDDLE = 0.2
 # A piece is at the border if it touches this share of one side, or the second share of two sides.
 FULL_SIDE, CORNER = 0.9, 0.25
-# Ink in a corner is left by a shadow if it has less than this share of the ink of the largest piece.
-CORNER_MASS = 0.35
 # What remains must cover at least this share of the page.
 LEAST_REST = 0.002
 # Pages with more pieces or more steps between ink and paper show no digit, and would take too long.
@@ -65,17 +63,21 @@ HALO = 5
 Mask = npt.NDArray[np.bool_]
 
 
-def other_pages(page: Grey | Page, pieces: Sequence[Piece]) -> Iterator[Grey]:
-    """Yield the page without its surroundings, once for each kind that is found. ``pieces`` are those of its ink.
+def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece]) -> Iterator[Grey]:
+    """Yield the page without its surroundings, once for each kind that is found.
 
     Most pages have none. A quick look at the border and at the pieces tells, so such a page takes little time.
+
+    Args:
+        overview: the page, reduced to ``OVERVIEW``.
+        pieces: the pieces of its ink.
     """
     if min(page.shape) < LEAST_SIDE:
         return
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
-    if not (len(large) > 1 or _is_box(large) or _has_steps(reduce(page, OVERVIEW))):
+    if not (len(large) > 1 or _is_box(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
     for other in (without_lines(fine), on_sheet(fine)):
@@ -109,23 +111,6 @@ def _is_box(pieces: Sequence[Piece]) -> bool:
     right = {row for row, _, end in piece.runs if end >= piece.right - near_x}
     covered += [len(side) / height for side in (left, right)]
     return sum(share >= COVERED for share in covered) >= 2
-
-
-def without_corners(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
-    """Return the ink without small pieces in its corners, which the edge of a shadow leaves there.
-
-    Return None if there are no such pieces.
-    """
-    height, width = ink.shape
-    most = max(piece.mass for piece in pieces)
-    corners = [
-        piece
-        for piece in pieces
-        if (piece.top == 0 or piece.bottom == height)
-        and (piece.left == 0 or piece.right == width)
-        and piece.mass < CORNER_MASS * most
-    ]
-    return erase(ink, corners) if corners else None
 
 
 def with_broad_strokes(page: Grey) -> Grey:

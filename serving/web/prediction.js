@@ -3,9 +3,9 @@
 const BARS = 10;
 let what = "digit"; // or "symbol", by the labels of the model
 const REJECTIONS = {
-  empty: () => "Rejected: the picture is empty",
-  several: () => `Rejected: more than one ${what}${what === "digit" ? "; switch on “Read whole numbers”" : ""}`,
-  "no digit": () => `Rejected as not a ${what}`,
+  empty: () => "The picture is empty",
+  several: () => `More than one ${what}${what === "digit" ? "; switch on “Read whole numbers”" : ""}`,
+  unsure: ({ label }) => `Looks most like ${label}, but may be something else`,
 };
 
 // No prediction is certain, so 99.9 % is the most.
@@ -16,7 +16,7 @@ const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
 // An unknown reason gets the words of "no digit".
-const rejection = ({ reason }) => (REJECTIONS[reason] ?? REJECTIONS["no digit"])();
+const rejection = (prediction) => REJECTIONS[prediction.reason]?.(prediction) ?? `Seems to be no ${what}`;
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 

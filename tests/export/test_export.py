@@ -23,6 +23,7 @@ from export.equivalence import (
     ContractError,
     LabelsError,
     NumbersError,
+    Reference,
     check_int8,
     check_onnx,
     check_torchscript,
@@ -123,6 +124,7 @@ def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
         "labels": "\n".join(LABELS),
         "temperature": str(manifest.temperature),
         "threshold": str(manifest.novelty.threshold),
+        "confidence": str(manifest.confidence.threshold),
     }
     assert b"/" not in b"".join(node.doc_string.encode() for node in model.graph.node)
     assert not any(node.metadata_props for node in model.graph.node)
@@ -182,17 +184,17 @@ def test_changed_bias_is_caught(graph, tmp_path, digits, scale, error, format):
     if format == "onnx":
         export_onnx(changed(graph, scale), path, LABELS)
         with pytest.raises(error):
-            check_onnx(path, graph, digits[:300], LABELS)
+            check_onnx(path, Reference(graph, digits[:300]), LABELS)
     else:
         export_torchscript(changed(graph, scale), path)
         with pytest.raises(error):
-            check_torchscript(path, graph, digits[:300], LABELS)
+            check_torchscript(path, Reference(graph, digits[:300]), LABELS)
 
 
 def test_swapped_labels_are_caught(graph, tmp_path, digits):
     export_onnx(graph, tmp_path / "model.onnx", ("1", "0", *LABELS[2:]))
     with pytest.raises(ContractError, match="its labels are"):
-        check_onnx(tmp_path / "model.onnx", graph, digits[:100], LABELS)
+        check_onnx(tmp_path / "model.onnx", Reference(graph, digits[:100]), LABELS)
 
 
 def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
@@ -202,7 +204,7 @@ def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save(model, path)
     with pytest.raises(ContractError, match="its inputs are"):
-        check_onnx(path, graph, digits[:100], LABELS)
+        check_onnx(path, Reference(graph, digits[:100]), LABELS)
 
 
 def test_fixed_batch_size_is_caught_in_torchscript(graph, trained, tmp_path, digits):
@@ -213,7 +215,7 @@ def test_fixed_batch_size_is_caught_in_torchscript(graph, trained, tmp_path, dig
     run = Run.read(trained)
     export_torchscript(Fixed(run.network, run.calibration), tmp_path / "model.pt")
     with pytest.raises(ContractError, match="three images"):
-        check_torchscript(tmp_path / "model.pt", graph, digits[:100], LABELS)
+        check_torchscript(tmp_path / "model.pt", Reference(graph, digits[:100]), LABELS)
 
 
 def test_another_output_name_is_caught(graph, tmp_path, digits):
@@ -226,7 +228,7 @@ def test_another_output_name_is_caught(graph, tmp_path, digits):
         node.output[:] = ["scores" if name == original else name for name in node.output]
     onnx.save(model, path)
     with pytest.raises(ContractError, match="its outputs are"):
-        check_onnx(path, graph, digits[:100], LABELS)
+        check_onnx(path, Reference(graph, digits[:100]), LABELS)
 
 
 @pytest.mark.parametrize("file", [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN])
@@ -259,6 +261,8 @@ FALSE = {
     "temperature": lambda value: value * 1.001,
     "novelty.threshold": lambda value: value + 0.001,
     "novelty.false_rejections.test": lambda share: share + 0.005,
+    "confidence.threshold": lambda value: value + 0.001,
+    "confidence.false_rejections.test": lambda share: share + 0.005,
     "result.test.correct": lambda count: count + 1,
     "result.test.accuracy": lambda share: share + 0.0001,
     "result.test.loss": lambda loss: loss - 0.001,
@@ -287,6 +291,8 @@ def test_every_false_statement_of_a_manifest_is_caught(copied, mnist, monkeypatc
     output = Classifier(copied / bundle.ONNX).classify(few.test.images.numpy())
     true["result"]["test"] = Evaluation(torch.from_numpy(output.logits), few.test.labels).summary()
     true["novelty"]["false_rejections"]["test"] = float((output.novelty > true["novelty"]["threshold"]).mean())
+    below = output.probabilities.max(axis=1) < true["confidence"]["threshold"]
+    true["confidence"]["false_rejections"]["test"] = float(below.mean())
     for found in true["equivalence"].values():
         found["images"] = 500 + sum(map(len, hard_cases(few.test.images.numpy())))
     path.write_text(json.dumps(true))
@@ -451,7 +457,7 @@ def test_torchscript_file_runs_without_this_project(published, digits):
 
 
 def test_temperature_and_novelty_are_in_the_graph(published, trained, digits):
-    """The graph divides logits by the run's temperature, and its novelty score rejects about 1 % of the digits."""
+    """The graph divides logits by the run's temperature, and its novelty score rejects about 0.5 % of the digits."""
     run = Run.read(trained)
     output = load_folder(published.folder).classifier.classify(digits)
     raw = run.network.eval()(normalize(torch.from_numpy(digits[:100].copy()))).detach().numpy()
@@ -460,7 +466,7 @@ def test_temperature_and_novelty_are_in_the_graph(published, trained, digits):
     assert published.manifest.novelty.threshold == run.calibration.threshold
     rejected = float((output.novelty > run.calibration.threshold).mean())
     assert published.manifest.novelty.false_rejections["test"] == pytest.approx(rejected, abs=1e-3)
-    assert 0.003 < rejected < 0.03
+    assert 0.001 < rejected < 0.03
 
 
 def test_changed_calibration_is_rejected(trained, tmp_path):
@@ -480,7 +486,7 @@ def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digi
     assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
     assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
     for file, correct in manifest.correct.items():
-        assert count_correct(Classifier(tmp_path / "mnist" / "1" / file).classify, digits, truth) == correct
+        assert count_correct(Classifier(tmp_path / "mnist" / "1" / file).classify(digits), truth) == correct
     assert verify_bundle(tmp_path / "mnist" / "1").manifest == manifest
     # On another machine the other file may be faster. It can be served too.
     other = next(file for file in manifest.correct if file != manifest.serve)
@@ -507,4 +513,4 @@ def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(c
 def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):
     export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
     with pytest.raises(LabelsError, match="fewer in 10,000"):
-        check_int8(tmp_path / "model.onnx", graph, digits, truth, LABELS)
+        check_int8(tmp_path / "model.onnx", Reference(graph, digits), truth, LABELS)

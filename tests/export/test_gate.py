@@ -93,7 +93,8 @@ def test_runs_of_different_data_are_not_compared(tmp_path, models):
 
 
 def test_equal_run_is_not_published_twice(models):
-    calibration = Calibration(MANIFEST.temperature, None, MANIFEST.novelty.threshold)  # type: ignore[arg-type]
+    lowest = MANIFEST.confidence.threshold
+    calibration = Calibration(MANIFEST.temperature, None, MANIFEST.novelty.threshold, lowest)  # type: ignore[arg-type]
     record = {"model_sha256": MANIFEST.training["model_sha256"], "calibration": {"result": MANIFEST.result}}
     run = dataclasses.replace(run_with(1, **record), calibration=calibration)
     with pytest.raises(AlreadyPublishedError, match="mnist/3 was made from the same run"):
@@ -103,6 +104,8 @@ def test_equal_run_is_not_published_twice(models):
     check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions | {"onnx": "99"})
     warmer = dataclasses.replace(run, calibration=dataclasses.replace(calibration, temperature=9.0))
     check_new(warmer, models, "mnist", int8=False, versions=MANIFEST.versions)
+    bolder = dataclasses.replace(run, calibration=dataclasses.replace(calibration, confidence=None))
+    check_new(bolder, models, "mnist", int8=False, versions=MANIFEST.versions)
     other = dataclasses.replace(run, record=copy.deepcopy(run.record) | {"model_sha256": "f" * 64})
     check_new(other, models, "mnist", int8=False, versions=MANIFEST.versions)
     path = models / "mnist" / "3" / bundle.MANIFEST

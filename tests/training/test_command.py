@@ -85,6 +85,16 @@ def test_command_works_with_closed_streams_and_prints_what_the_encoding_lacks():
     assert done.stdout.strip()
 
 
+def test_command_ends_at_once_with_all_that_it_printed():
+    """Python would first remove all objects, which takes a second after torch was imported."""
+    program = "import atexit, sys\natexit.register(print, 'removed objects')\n"
+    done = python(program + RUNNING.replace("os.kill(os.getpid(), number)", "sys.stdout.write('end')"), 0)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\nendwent on\n", "")
+    wrong = python(program + RUNNING, "x")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "Invalid value" in wrong.stderr
+
+
 def test_home_folder_may_be_written_with_a_tilde(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     assert Folder().convert("~/runs", None, None) == Path("/somewhere/runs")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,20 @@ DEFAULT_CONTRAST = 1.4
 MIDDLE_GREY = 127.5
 # The elastic change moves the knots of a grid of KNOTS x KNOTS points.
 KNOTS = 5
+# The axis of images ``[N, 28, 28]`` that each row of ``Changes.flips`` reverses: columns, then rows.
+FLIPPED_AXES = (2, 1)
+
+
+class Changes(NamedTuple):
+    """The random changes of N images, on the CPU."""
+
+    flips: Tensor | None
+    """Bool ``[2, N]``: whether each image is mirrored horizontally, and vertically; None if no image is."""
+    draws: Tensor | None
+    """``[6, N]``: the rotation, the shear, the two scales and the two shifts of each image, in deviations; None if the
+    images are not resampled."""
+    moves: Tensor | None
+    """``[N, 2, KNOTS, KNOTS]``: the shift of each knot in half-widths of the image; None without elastic changes."""
 
 
 def augment(
@@ -53,13 +69,63 @@ def augment(
     Returns:
         float32 ``[N, 28, 28]`` in 0..255.
     """
-    images = _mirrored(images, generator, mirror)
+    count, size, _ = images.shape
+    changes = draw_changes(count, size, generator, strength=strength, rotation=rotation, mirror=mirror, elastic=elastic)
+    return apply_changes(images, changes, contrast=contrast)
+
+
+def draw_changes(
+    count: int,
+    size: int,
+    generator: torch.Generator | None,
+    *,
+    strength: float,
+    rotation: float,
+    mirror: str,
+    elastic: float,
+) -> Changes:
+    """Draw the changes of ``count`` images of ``size`` pixels. The settings are those of :func:`augment`."""
+    flips = None
+    if mirror != "none":
+        flips = torch.rand(2, count, generator=generator) < 0.5
+        flips &= torch.tensor([[mirror in ("horizontal", "both")], [mirror in ("vertical", "both")]])
     if not (strength or elastic):
+        return Changes(flips, None, None)
+    draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
+    draws[0] *= rotation / DEFAULT_ROTATION
+    if not elastic:
+        return Changes(flips, draws, None)
+    moves = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-CUT_OFF, CUT_OFF)
+    return Changes(flips, draws, moves * (elastic * 2 / size))
+
+
+def join_changes(parts: Sequence[Changes]) -> Changes:
+    """Return the changes of several batches as those of one batch, so that one call applies them all."""
+    if len(parts) == 1:
+        return parts[0]
+    flips = [part.flips for part in parts if part.flips is not None]
+    draws = [part.draws for part in parts if part.draws is not None]
+    moves = [part.moves for part in parts if part.moves is not None]
+    return Changes(
+        torch.cat(flips, dim=1) if flips else None,
+        torch.cat(draws, dim=1) if draws else None,
+        torch.cat(moves) if moves else None,
+    )
+
+
+def apply_changes(images: Tensor, changes: Changes, *, contrast: float) -> Tensor:
+    """Return the images ``[N, 28, 28]`` after their changes, as :func:`augment` does.
+
+    No image depends on the others, so the result is the same for any division into batches.
+    """
+    if changes.flips is not None:
+        for is_flipped, axis in zip(changes.flips.to(images.device, non_blocking=True), FLIPPED_AXES, strict=True):
+            images = torch.where(is_flipped[:, None, None], images.flip(axis), images)
+    draws = changes.draws
+    if draws is None:
         return images.float()
     count, size, _ = images.shape
-    # [6, N]: one row for each kind of change.
-    draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
-    angle, shear = draws[0] * ROTATION_DEVIATION * (rotation / DEFAULT_ROTATION), draws[1] * SHEAR_DEVIATION
+    angle, shear = draws[0] * ROTATION_DEVIATION, draws[1] * SHEAR_DEVIATION
     scale_x, scale_y = torch.exp(draws[2:4] * LOG_SCALE_DEVIATION)
     # grid_sample measures positions in half-widths of the image.
     shift_x, shift_y = draws[4:6] * (SHIFT_DEVIATION * 2 / size)
@@ -71,24 +137,15 @@ def augment(
             torch.stack([sin * scale_x, (sin * shear + cos) * scale_y, shift_y], dim=1),
         ],
         dim=1,
-    ).to(images.device)
+    ).to(images.device, non_blocking=True)
     # [N, 2, size, size]. The values are those of F.affine_grid. Its matrix product would take a thirtieth of
     # the time of a training step of the cnn.
-    centres = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device)
+    centres = ((torch.arange(size) + 0.5) * 2 / size - 1).to(images.device, non_blocking=True)
     from_x, from_y, shift = theta.view(count, 2, 1, 1, 3).unbind(dim=-1)
     positions = from_x * centres + (from_y * centres[:, None] + shift)
-    if elastic:
-        moves = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-CUT_OFF, CUT_OFF)
-        moves = (moves * (elastic * 2 / size)).to(images.device)
+    if changes.moves is not None:
+        moves = changes.moves.to(images.device, non_blocking=True)
         positions = positions + F.interpolate(moves, (size, size), mode="bilinear", align_corners=True)
     grid = positions.permute(0, 2, 3, 1)
     changed = F.grid_sample(images.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
     return ((changed - MIDDLE_GREY) * contrast + MIDDLE_GREY).clamp_(0, 255)
-
-
-def _mirrored(images: Tensor, generator: torch.Generator | None, mirror: str) -> Tensor:
-    for name, axis in (("horizontal", 2), ("vertical", 1)):
-        if mirror in (name, "both"):
-            chosen = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-            images = torch.where(chosen[:, None, None], images.flip(axis), images)
-    return images

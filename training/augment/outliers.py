@@ -8,8 +8,6 @@ the letters come from the fonts in matplotlib's package.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
+from training.augment.signs import drawn_sign, plot, print_fonts, printed_sign, words
 from training.networks import IMAGE_SIZE
 
 # Letters that can be mistaken for a digit are left out: B D I J O S Z b g i j l o q s z.
@@ -51,18 +50,18 @@ def outliers(
     seed: int,
     report: Callable[[float], None] = lambda _: None,
     *,
-    with_letters: bool = True,
+    with_symbols: bool = True,
 ) -> Tensor:
     """Return ``count`` images that are not digits, uint8 ``[count, 28, 28]``, in the proportions of KINDS.
 
     Args:
         digits: real digits, from which the spoiled ones are made, uint8 ``[N, 28, 28]``.
         report: called now and then with the share that is drawn, 0..1.
-        with_letters: whether letters may be among them. For other classes than digits they may not.
+        with_symbols: whether SYMBOLS may be among them. A class that is no digit may be such a symbol.
     """
     random = np.random.default_rng(seed)
     real = digits.cpu().numpy()
-    kinds = [kind for kind in KINDS if with_letters or kind is not letter]
+    kinds = [kind for kind in KINDS if with_symbols or kind not in SYMBOLS]
     images = []
     for i in range(count):
         if i % REPORT_EVERY == 0:
@@ -73,15 +72,8 @@ def outliers(
 
 def letter(digits: ImageArray, random: Random) -> ImageArray:
     """Return a printed letter."""
-    font = _print_fonts() / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
+    font = print_fonts() / f"{PRINT_FONTS[random.integers(len(PRINT_FONTS))]}.ttf"
     return render_character(font, UNLIKE_DIGITS[random.integers(len(UNLIKE_DIGITS))], random)
-
-
-@cache
-def _print_fonts() -> Path:
-    import matplotlib  # takes 0.2 s, and most runs find their outliers in the cache
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 def scribble(digits: ImageArray, random: Random) -> ImageArray:
@@ -163,7 +155,12 @@ def noise(digits: ImageArray, random: Random) -> ImageArray:
 Maker = Callable[[ImageArray, Random], ImageArray]
 
 # outliers() repeats this list. The kinds that are hardest to tell from digits appear most often.
-KINDS: tuple[Maker, ...] = (letter, scribble, letter, shape, letter, spoiled, letter, noise, shape, shape)
+KINDS: tuple[Maker, ...] = (
+    *(letter, scribble, printed_sign, letter, drawn_sign, shape, letter, spoiled, plot, letter),
+    *(printed_sign, noise, shape, drawn_sign, shape, words),
+)
+# The kinds that have a meaning of their own.
+SYMBOLS: tuple[Maker, ...] = (letter, printed_sign, drawn_sign, words)
 
 
 def _smooth(random: Random, cells: int) -> npt.NDArray[np.float32]:

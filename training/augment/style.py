@@ -25,6 +25,9 @@ COARSE_SIDE = (8, 16)  # pixels; the upper bound is excluded
 # Programs that enlarge small pictures often sharpen them. The contrast changes around this grey value.
 COARSE_CONTRAST = (1.0, 1.8)
 COARSE_GREY = 110.0
+# Black and white pictures have pixels of two values only. Pixels brighter than the level become ink.
+BITMAP_SIDE = (14, 29)  # pixels; the upper bound is excluded
+BITMAP_LEVEL = (60.0, 180.0)
 # Pixels brighter than this count as ink.
 INK = 100
 
@@ -32,12 +35,14 @@ INK = 100
 def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
     """Return the images, a random share of them in another style.
 
-    Each of :func:`width`, :func:`pen` and :func:`coarse` changes ``share`` of all images. :func:`bar` changes ``share``
-    of the ones, and :func:`upstroke` twice that. The draws are independent, so several changes can meet in one image.
+    Each of :func:`width`, :func:`pen` and :func:`coarse` changes ``share`` of all images, and :func:`bitmap` half of
+    that. :func:`bar` changes ``share`` of the ones, and :func:`upstroke` twice that. The draws are independent, so
+    several changes can meet in one image.
 
     Args:
         images: ``[N, 28, 28]`` in 0..255, background 0.
-        labels: the digits, int64 ``[N]``.
+        labels: the digits, int64 ``[N]``. If the images are on a GPU, give labels on the CPU: which images change is
+            decided there, and labels on the GPU would have to be waited for.
         share: 0..1.
         generator: source of the random numbers, on the CPU.
 
@@ -47,26 +52,28 @@ def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Gener
     changed = images.float().clone()
 
     def draw(share: float) -> Tensor:
-        return (torch.rand(len(labels), generator=generator) < share).to(images.device)
+        return torch.rand(len(labels), generator=generator) < share
 
-    ones = labels == 1
+    ones = labels.cpu() == 1
     for chosen, change in (
         (draw(2 * share) & ones, upstroke),
         (draw(share) & ones, bar),
         (draw(share), width),
         (draw(share), pen),
         (draw(share), coarse),
+        (draw(share / 2), bitmap),
     ):
         if chosen.any():
-            made = change(changed[chosen], generator)
+            indices = chosen.nonzero().squeeze(1).to(images.device, non_blocking=True)
+            made = change(changed[indices], generator)
             # Stretch the ink to 255, because the service does so with every picture that it reads.
-            changed[chosen] = (made * (255 / made.amax(dim=(1, 2), keepdim=True).clamp(min=1))).clamp(0, 255)
+            changed[indices] = (made * (255 / made.amax(dim=(1, 2), keepdim=True).clamp(min=1))).clamp(0, 255)
     return changed
 
 
 def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw a line in each image from the top of the digit down to the left."""
-    count, size, _ = images.shape
+    size = images.shape[1]
     positions = torch.arange(size, device=images.device) + 0.5
     top = (images > INK).any(dim=2).int().argmax(dim=1)
     # The line begins in the middle of the first two rows of ink.
@@ -75,7 +82,7 @@ def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor
     x = ((head * positions).sum(dim=1) / head.sum(dim=1))[:, None, None]
     y = (top + 1.0)[:, None, None]
     angle, length, half_breadth = (
-        _uniform(bounds, count, generator).to(images.device)[:, None, None]
+        _uniform(bounds, images, generator)[:, None, None]
         for bounds in (UPSTROKE_ANGLE, UPSTROKE_LENGTH, UPSTROKE_HALF_BREADTH)
     )
     # The distance of each pixel from the nearest point of the line.
@@ -89,12 +96,12 @@ def bar(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Stretch each 1 to a bar about as wide as other digits are."""
     ink = (images > INK).any(dim=1).int()
     before = images.shape[2] - ink.argmax(dim=1) - ink.flip(1).argmax(dim=1)
-    return _widened(images, _uniform(BAR_WIDTH, len(images), generator).to(images.device) / before)
+    return _widened(images, _uniform(BAR_WIDTH, images, generator) / before)
 
 
 def width(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Make each digit narrower or wider."""
-    return _widened(images, torch.exp(_uniform(LOG_WIDTH_FACTOR, len(images), generator)).to(images.device))
+    return _widened(images, torch.exp(_uniform(LOG_WIDTH_FACTOR, images, generator)))
 
 
 def _widened(images: Tensor, factor: Tensor) -> Tensor:
@@ -117,7 +124,7 @@ def pen(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     thinner = -F.max_pool2d(-images, 3, stride=1, padding=1)
     broader = F.max_pool2d(images, 3, stride=1, padding=1)
     broadest = F.max_pool2d(images, 5, stride=1, padding=2)
-    growth = _uniform(STROKE_GROWTH, len(images), generator).to(images.device)[:, None, None, None]
+    growth = _uniform(STROKE_GROWTH, images, generator)[:, None, None, None]
     changed = images - growth.clamp(max=0) * (thinner - images)
     changed = changed + growth.clamp(0, 1) * (broader - images) + (growth - 1).clamp(min=0) * (broadest - broader)
     return changed.squeeze(1)
@@ -131,10 +138,25 @@ def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     side = int(torch.randint(*COARSE_SIDE, (), generator=generator))
     small = F.interpolate(images.unsqueeze(1), (side, side), mode="area")
     large = F.interpolate(small, images.shape[1:], mode="bicubic", align_corners=False).squeeze(1)
-    contrast = _uniform(COARSE_CONTRAST, len(images), generator).to(images.device)[:, None, None]
+    contrast = _uniform(COARSE_CONTRAST, images, generator)[:, None, None]
     return (large - COARSE_GREY) * contrast + COARSE_GREY
 
 
-def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator | None) -> Tensor:
+def bitmap(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Reduce the images to few pixels of two values, black and white, and enlarge them again.
+
+    All images of a call get the same number of pixels, as in :func:`coarse`.
+    """
+    side = int(torch.randint(*BITMAP_SIDE, (), generator=generator))
+    small = F.interpolate(images.unsqueeze(1), (side, side), mode="area")
+    level = _uniform(BITMAP_LEVEL, images, generator)[:, None, None, None]
+    # A thin line can lie below the level everywhere. The brightest pixels are ink in any case.
+    level = level.minimum(small.amax(dim=(2, 3), keepdim=True))
+    small = ((small >= level) & (small > 0)) * 255.0
+    return F.interpolate(small, images.shape[1:], mode="bicubic", align_corners=False).squeeze(1)
+
+
+def _uniform(bounds: tuple[float, float], images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return a random number for each image, on the device of the images."""
     low, high = bounds
-    return low + (high - low) * torch.rand(count, generator=generator)
+    return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device, non_blocking=True)

@@ -56,12 +56,12 @@ class Ensemble(nn.Module):
         return ensemble
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return log-probabilities ``[N, 10]`` for network input ``[N, 1, 28, 28]``."""
+        """Return log-probabilities ``[N, C]`` for network input ``[N, 1, 28, 28]``."""
         outputs = torch.stack([network(x).float().log_softmax(dim=1) for network in self.networks])
         return outputs.logsumexp(dim=0) - math.log(len(self.networks))
 
     def soft_labels(self, config: TrainConfig, images: Tensor) -> Tensor:
-        """Return log-probabilities ``[N, 10]`` for images in 0..255 ``[N, 28, 28]``, in the precision of ``config``."""
-        with torch.no_grad(), autocast(config, images.device):
+        """Return log-probabilities ``[N, C]`` for images in 0..255 ``[N, 28, 28]``, in the precision of ``config``."""
+        with torch.no_grad(), autocast(config.precision, images.device):
             outputs: Tensor = self(normalize(images))
         return outputs.float()

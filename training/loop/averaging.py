@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 
-def averaged_model(network: nn.Module, decay: float) -> AveragedModel | None:
-    """Return a copy of ``network`` that averages its weights and buffers, or None if ``decay`` is 0."""
-    return AveragedModel(network, multi_avg_fn=moving_average(decay), use_buffers=True) if decay else None
+class Average(AveragedModel):
+    """A copy of ``network`` that averages its weights and buffers. Nothing here waits for their device.
 
-
-def moving_average(decay: float) -> Any:
-    """Return the exponential moving average as a function for AveragedModel.
-
-    The decay after n updates is min(decay, (1 + n) / (10 + n)), so that the average forgets the first steps quickly.
+    Args:
+        decay: the highest decay per step.
     """
 
-    def average(averaged: Any, current: Any, count: Tensor) -> None:
-        n = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self._highest = decay
+        [device] = {parameter.device for parameter in network.parameters()}
+        # The kernels of a CUDA graph read the decay of each step from the same tensor. Elsewhere a number is faster.
+        self._decay: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0
+        pairs = list(zip(_values(self.module), _values(network), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._averaged, self._current = [pair[0] for pair in floats], [pair[1] for pair in floats]
+        self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    return average
+    def set_decay(self, step: int) -> None:
+        """Set the decay of step number ``step``. The first step takes the weights as they are."""
+        decay = decay_at(self._highest, step) if step else 0.0
+        if isinstance(self._decay, Tensor):
+            self._decay.fill_(decay)
+        else:
+            self._decay = decay
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the weights of the network."""
+        decay = self._decay
+        if isinstance(decay, Tensor):
+            # _foreach_lerp_ takes its weight as a number only.
+            moves = torch._foreach_sub(self._current, self._averaged)
+            torch._foreach_mul_(moves, 1 - decay)
+            torch._foreach_add_(self._averaged, moves)
+        else:
+            torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
+        for mean, value in self._integers:
+            mean.copy_(mean * decay + value * (1 - decay))
+        self.n_averaged += 1
+
+
+def decay_at(highest: float, updates: int) -> float:
+    """Return the decay after ``updates`` updates.
+
+    It begins low, so that the average forgets the first steps quickly.
+    """
+    return min(highest, (1 + updates) / (10 + updates))
+
+
+def _values(network: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]

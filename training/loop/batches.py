@@ -23,7 +23,7 @@ def batches(config: TrainConfig, images: Digits, size: int, epoch: int, first: i
     generator = torch.Generator().manual_seed(config.seed_for("order", epoch))
     order = balanced_order(images.labels.cpu(), config.balance, generator)
     for indices in order[first * size :].split(max(1, IMAGES_AT_A_TIME // size) * size):
-        yield from images.take(indices.to(images.labels.device)).split(size)
+        yield from images.take(indices.to(images.labels.device, non_blocking=True)).split(size)
 
 
 def balanced_order(labels: Tensor, balance: float, generator: torch.Generator) -> Tensor:
@@ -33,7 +33,7 @@ def balanced_order(labels: Tensor, balance: float, generator: torch.Generator) -
     rounding to the next whole number. With equal classes, or with a balance of 0, each image comes once.
 
     Args:
-        labels: int64 ``[N]``.
+        labels: int64 ``[N]``, on the CPU.
     """
     order = torch.randperm(len(labels), generator=generator)
     counts = labels.bincount()

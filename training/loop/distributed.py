@@ -77,13 +77,22 @@ def share(batch: Tensor) -> Tensor:
     return batch.tensor_split(count())[dist.get_rank()] if count() > 1 else batch
 
 
-def total(value: float, device: torch.device) -> float:
-    """Return the sum of a number over all processes."""
+def total(value: Tensor) -> Tensor:
+    """Return the sum of a number over all processes, on the device of the number."""
     if count() == 1:
         return value
-    summed = torch.tensor(value, dtype=torch.float32, device=device)
+    summed = value.float()
     dist.all_reduce(summed)
-    return summed.item()
+    return summed
+
+
+def from_first(value: str) -> str:
+    """Return the text that the first process gives."""
+    if count() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def agree(value: int, device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""What a run can learn from in addition to its training images: teachers, and digits of handwriting fonts."""
+"""What a run can learn from in addition to its training images: teachers, and drawn digits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 import torch
 
 from training.augment.fonts import FONT_SUFFIXES, find_fonts, render_characters
+from training.augment.scripts import draw_scripts
 from training.config import TrainConfig
 from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
 
-# Number of digits that are drawn in the fonts at the start of a run.
-FONT_DIGITS = 5000
+# Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts.
+FONT_DIGITS, SCRIPT_DIGITS = 5000, 10_000
+# With handwriting fonts, a step adds this many of their digits per image of the batch.
+FONT_SHARE = 1 / 12
 
 
 def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
@@ -55,10 +58,12 @@ def font_digests(config: TrainConfig) -> dict[Path, str]:
     return {font: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts}
 
 
-def draw_font_digits(config: TrainConfig, fonts: Iterable[Path]) -> Digits | None:
-    """Return :data:`FONT_DIGITS` digits drawn in the fonts, or None without fonts."""
-    fonts = list(fonts)
-    if not fonts:
-        return None
-    images = render_characters(fonts, string.digits, FONT_DIGITS, config.seed_for("written"))
-    return Digits(images, torch.arange(FONT_DIGITS) % len(string.digits))
+def draw_digits(config: TrainConfig, fonts: Iterable[Path]) -> list[tuple[Digits, float]]:
+    """Return drawn digits of each source, and how many of them a step adds per image of its batch."""
+    fonts, drawn = list(fonts), []
+    if fonts:
+        images = render_characters(fonts, string.digits, FONT_DIGITS, config.seed_for("written"))
+        drawn.append((Digits(images, torch.arange(FONT_DIGITS) % len(string.digits)), FONT_SHARE))
+    if config.scripts:
+        drawn.append((Digits(*draw_scripts(SCRIPT_DIGITS, config.seed_for("scripts"))), config.scripts))
+    return drawn

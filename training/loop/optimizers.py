@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.config import TrainConfig
@@ -24,15 +25,18 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    rate = config.learning_rate
+    [device] = {parameter.device for parameter in network.parameters()}
+    on_gpu = device.type == "cuda"
+    # The kernels of a CUDA graph read each learning rate from the same tensor. Elsewhere a number is faster.
+    rate = torch.tensor(config.learning_rate, device=device) if on_gpu else config.learning_rate
     # fused=True updates all tensors in one call. On two cores it shortens an epoch of the mlp by a sixth.
     match config.optimizer:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True)
+            return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=on_gpu)
         case "adam":
-            return torch.optim.Adam(groups, lr=rate, fused=True)
+            return torch.optim.Adam(groups, lr=rate, fused=True, capturable=on_gpu)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=rate)
+            return torch.optim.RMSprop(groups, lr=rate, capturable=on_gpu)
         case "adagrad":
             return torch.optim.Adagrad(groups, lr=rate, fused=True)
         case "momentum":
@@ -61,4 +65,18 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of the next step."""
     group: dict[str, Any]
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Continue with the saved state of an optimizer, which may come from another kind of device."""
+    saved = copy.copy(saved)
+    # Where the learning rate stands, and whether a graph can be recorded, depends on the device.
+    saved["param_groups"] = [
+        group | {key: own[key] for key in ("lr", "capturable") if key in own}
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(saved)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
@@ -20,6 +22,13 @@ SECONDS_BEFORE_ESTIMATE = 2.0
 SECONDS_BEFORE_LINE = 1.0
 BAR_WIDTH, SMALL_BAR_WIDTH = 24, 10
 CLEAR_LINE = "\r\x1b[2K"
+
+Report = Callable[[float], None]
+"""Takes the share of a stage that is done, 0..1."""
+
+
+def no_report(_: float) -> None:
+    """Take a share and do nothing."""
 
 
 class Progress:
@@ -53,8 +62,8 @@ class Progress:
         parts = [f"{_clock(left)} left"] if spent >= SECONDS_BEFORE_ESTIMATE else []
         self._draw(f"epoch {epoch}", step / self.total_steps, [*parts, f"loss {loss:.4f}", f"rate {rate:.2g}"])
 
-    def stage(self, name: str) -> Callable[[float], None]:
-        """Begin a stage after the last epoch, and return a function that reports the share of it that is done, 0..1."""
+    def stage(self, name: str) -> Report:
+        """Begin a stage whose share is known, and return a function that reports it."""
         started, told = time.monotonic(), False
 
         def report(share: float) -> None:
@@ -67,6 +76,37 @@ class Progress:
 
         report(0)
         return report
+
+    @contextmanager
+    def waiting(self, name: str, *, only_live: bool = False) -> Iterator[None]:
+        """Show that the block runs, and for how long. It is for a stage that cannot say how much of it is done.
+
+        Args:
+            only_live: show it on a terminal only, and print no line elsewhere.
+        """
+        if only_live and not self.live:
+            yield
+            return
+        ended = threading.Event()
+        clock = threading.Thread(target=self._show_seconds, args=(name, ended), daemon=True)
+        clock.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            clock.join()
+            self.clear()
+
+    def _show_seconds(self, name: str, ended: threading.Event) -> None:
+        started = time.monotonic()
+        if self.live:
+            self._print(f"{CLEAR_LINE}{name}"[: len(CLEAR_LINE) + _columns(self.stream) - 1], nl=False)
+        while not ended.wait(SECONDS_BEFORE_LINE):
+            if not self.live:
+                self.line(name)
+                return
+            line = f"{name}  {time.monotonic() - started:.0f} s"
+            self._print(CLEAR_LINE + line[: _columns(self.stream) - 1], nl=False)
 
     def _draw(self, name: str, share: float, parts: list[str]) -> None:
         """Draw the live line. A narrow terminal gets a smaller bar and fewer parts, the first ones."""
@@ -82,6 +122,11 @@ class Progress:
             if len(line) + len(part) + 2 <= columns:
                 line += f"  {part}"
         self._print(CLEAR_LINE + line[:columns], nl=False)
+
+    def clear(self) -> None:
+        """Remove the live line, so that other text can follow."""
+        if self.live:
+            self._print(CLEAR_LINE, nl=False)
 
     def line(self, text: str) -> None:
         """Print ``text`` as a line. On a terminal it replaces the live line."""

@@ -42,7 +42,8 @@ def finish(
             divergence in the last step is found only here.
     """
     network = state.result
-    test = evaluate(network, splits.test.to(device))
+    with progress.waiting("testing"):
+        test = evaluate(network, splits.test.to(device))
     if not math.isfinite(test.loss):
         raise DivergedError(state.config, state.step)
     if not distributed.is_first():
@@ -63,8 +64,8 @@ def finish(
         "model": _write(output / "model.pt", {"model": state.config.model, "weights": _weights(network)}),
     }
     write_metrics(output, state.history)
-    progress.stage("drawing the plots")
-    plots.finish()
+    with progress.waiting("drawing the plots"):
+        plots.finish()
     record = _record(state, splits, evaluations, calibration, digests, device)
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     return test
@@ -134,6 +135,7 @@ def _record(
         "calibration": {
             "temperature": calibration.temperature,
             "threshold": calibration.threshold,
+            "confidence": calibration.confidence,
             "sha256": digests["calibration"],
             "result": {name: calibration.applied(evaluation).summary() for name, evaluation in evaluations.items()},
         },
@@ -142,6 +144,7 @@ def _record(
         | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
         "threads": torch.get_num_threads(),
         "device": device.type,
+        "precision_reason": state.precision_reason or "it was set",
         "deterministic": is_deterministic(device),
         "processes": distributed.count(),
     }

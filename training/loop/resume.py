@@ -9,7 +9,7 @@ from typing import Any
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
-from training.config import TrainConfig, flag
+from training.config import AUTO, TrainConfig, flag
 from training.loop.errors import TrainingError
 
 # Teachers, fonts and first weights are known by their digests, so their folders may have moved.
@@ -28,6 +28,8 @@ def resumed_config(last: Path, chosen: Mapping[str, Any]) -> TrainConfig:
         CheckpointError: the checkpoint is damaged.
     """
     saved = load_state(last)["config"]
+    # The run has chosen its precision already.
+    chosen = {name: value for name, value in chosen.items() if (name, value) != ("precision", AUTO)}
     check_same_run(saved, chosen, last.parent)
     return TrainConfig(**{**saved, **chosen})
 

@@ -9,17 +9,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from training import checkpoint
 from training.config import TrainConfig
 from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
 from training.loop import distributed
-from training.loop.averaging import averaged_model
+from training.loop.averaging import Average
 from training.loop.errors import DivergedError, TrainingError
-from training.loop.extras import draw_font_digits, font_digests, load_teacher
-from training.loop.optimizers import build_optimizer
+from training.loop.extras import draw_digits, font_digests, load_teacher
+from training.loop.optimizers import build_optimizer, load_optimizer
 from training.loop.resume import check_same_run, load_state
 from training.loop.start import start_from
 from training.networks import Network, build
@@ -31,13 +30,13 @@ class State:
 
     config: TrainConfig
     network: Network
-    averaged: AveragedModel | None
+    averaged: Average | None
     optimizer: Optimizer
     teacher: Ensemble | None = None
     fonts: dict[Path, str] = field(default_factory=dict)
     """SHA-256 of each handwriting font."""
-    font_digits: Digits | None = None
-    """Digits drawn in the fonts. Each step adds some of them to its batch."""
+    drawn: list[tuple[Digits, float]] = field(default_factory=list)
+    """Drawn digits of each source, on the CPU, and how many of them each step adds per image of its batch."""
     labels: tuple[str, ...] = tuple("0123456789")
     """The names of the classes."""
     start: dict[str, str] = field(default_factory=dict)
@@ -52,6 +51,8 @@ class State:
     """The rows of metrics.jsonl, one for each finished epoch."""
     extended: list[dict[str, int]] = field(default_factory=list)
     """How often the run got more epochs than it began with: each time its ``epochs`` before, and the ``step`` then."""
+    precision_reason: str = ""
+    """Why the run has its precision; empty if it was set."""
     parallel: nn.Module = field(init=False)
     """The network for training. With several processes it averages the gradients of all."""
 
@@ -82,15 +83,14 @@ class State:
         start = {} if is_resumed else start_from(config, built, labels)
         network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher, fonts = load_teacher(config, len(labels)), font_digests(config)
-        font_digits = draw_font_digits(config, fonts)
         return cls(
             config,
             network,
-            averaged_model(network, config.ema),
+            Average(network, config.ema) if config.ema else None,
             build_optimizer(config, network),
             teacher.to(device) if teacher else None,
             fonts,
-            font_digits.to(device) if font_digits else None,
+            draw_digits(config, fonts),
             labels,
             start,
         )
@@ -106,7 +106,7 @@ class State:
         Raises:
             DivergedError: the weights are not finite. The old checkpoint stays.
         """
-        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+        if not torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()]).all():
             raise DivergedError(self.config, self.step, path)
         if not distributed.is_first():
             return
@@ -127,6 +127,7 @@ class State:
                 "epoch_seconds": self.epoch_seconds,
                 "history": self.history,
                 "extended": self.extended,
+                "precision_reason": self.precision_reason,
             },
         )
 
@@ -142,7 +143,7 @@ class State:
         self.network.load_state_dict(saved["network"])
         if self.averaged:
             self.averaged.load_state_dict(saved["averaged"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
         torch.default_generator.set_state(saved["random"])
         self.step = saved["step"]
         self.epoch_loss, self.epoch_seconds = saved["epoch_loss"], saved["epoch_seconds"]
@@ -150,6 +151,7 @@ class State:
         # Checkpoints of version 0.1 have no such entries.
         self.start = saved.get("start", {})
         self.extended = saved.get("extended", [])
+        self.precision_reason = saved.get("precision_reason", "")
         if self.config.epochs > saved["config"]["epochs"]:
             self.extended.append({"epochs": saved["config"]["epochs"], "step": self.step})
 

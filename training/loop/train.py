@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.checkpoint import write_atomically
-from training.config import TrainConfig
+from training.config import AUTO, TrainConfig
 from training.data.digits import Splits
 from training.distill.cache import TeacherCache
 from training.evaluate import Evaluation, evaluate
@@ -30,14 +31,19 @@ from training.loop import distributed
 from training.loop.batches import batches
 from training.loop.errors import DivergedError, TrainingError
 from training.loop.folder import check_free
+from training.loop.graph import plan_for, step_of
+from training.loop.inputs import inputs_of_steps
 from training.loop.lock import locked
+from training.loop.losses import Losses
 from training.loop.optimizers import rate_at
 from training.loop.progress import Progress, epoch_line
 from training.loop.record import finish, write_metrics
+from training.loop.resume import load_state
 from training.loop.state import State
-from training.loop.step import take_step
+from training.loop.step import set_numbers
 from training.networks import parameter_count
 from training.plot_process import PlotProcess
+from training.precision import Choice, choose_precision
 
 
 def train(
@@ -48,6 +54,7 @@ def train(
     resume: bool = False,
     checkpoint_every: int = 0,
     device: str = "cpu",
+    graph: bool = True,
     progress: Progress | None = None,
     plots: PlotProcess | None = None,
 ) -> Evaluation:
@@ -58,6 +65,7 @@ def train(
     Args:
         resume: continue from ``output/last.pt`` if it exists.
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
+        graph: whether the steps are a CUDA graph, if that is possible.
         plots: the process that draws the plots, if the caller has started one.
 
     Raises:
@@ -67,13 +75,28 @@ def train(
     """
     target, progress = torch.device(device), progress or Progress(None)
     check_free(output, resume=resume)
-    state = State.new(config, target, splits.labels, is_resumed=(output / "last.pt").exists())
+    last = output / "last.pt"
+    precision, reason = _precision(config, target, last, progress)
+    state = State.new(replace(config, precision=precision), target, splits.labels, is_resumed=last.exists())
+    state.precision_reason = reason
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
         check_free(output, resume=resume)
         for name, content in splits.files.items() if distributed.is_first() else ():
             write_atomically(output / name, content)
-        return _train(state, splits, output, checkpoint_every, target, progress, plots)
+        return _train(state, splits, output, checkpoint_every, target, graph, progress, plots)
+
+
+def _precision(config: TrainConfig, device: torch.device, last: Path, progress: Progress) -> Choice:
+    """Return the precision of a run and the reason for it. A run that is resumed keeps the one it began with."""
+    if config.precision != AUTO:
+        return Choice(config.precision, "")
+    if last.exists():
+        return Choice(load_state(last)["config"]["precision"], "")
+    # The processes may differ in speed, and all need the same precision.
+    choice = Choice(*(distributed.from_first(text) for text in choose_precision(config, device)))
+    progress.line(f"precision: {choice.precision}, because {choice.reason}")
+    return choice
 
 
 def _train(
@@ -82,6 +105,7 @@ def _train(
     output: Path,
     checkpoint_every: int,
     target: torch.device,
+    graph: bool,
     progress: Progress,
     plots: PlotProcess,
 ) -> Evaluation:
@@ -102,6 +126,10 @@ def _train(
         f"{config.model}: {parameter_count(state.network):,} parameters, {len(images):,} training images, "
         f"{len(validation):,} for validation, {target} with {torch.get_num_threads()} threads"
     )
+    plan = plan_for(target, batch_size, wanted=graph)
+    if plan.line:
+        progress.line(plan.line)
+    take, losses = step_of(state, batch_size, plan.graph), Losses(each=plan.reads_each_loss)
     progress.begin(total_steps, state.step)
     if state.extended and state.extended[-1]["step"] == state.step:
         progress.line(
@@ -113,16 +141,19 @@ def _train(
     while state.step < total_steps:
         epoch, first = divmod(state.step, steps_per_epoch)
         started = time.monotonic() - state.epoch_seconds
-        for batch in batches(config, cache[epoch] if cache else images, batch_size, epoch, first):
+        ahead = batches(config, cache[epoch] if cache else images, batch_size, epoch, first)
+        for size, parts in inputs_of_steps(state, ahead, plan.images_at_a_time):
             rate = rate_at(config, state.step / total_steps)
-            loss = take_step(state, batch, rate)
-            if not math.isfinite(loss):
-                raise DivergedError(config, state.step, last)
+            set_numbers(state, rate)
+            losses.add(take(parts, size), size)
             state.step += 1
-            state.epoch_loss += loss * len(batch)
-            progress.step(f"{epoch + 1}/{config.epochs}", state.step, loss, rate)
+            ends_epoch = state.step % steps_per_epoch == 0
             # The last step of an epoch is saved below, together with the epoch's row.
-            if checkpoint_every and state.step % checkpoint_every == 0 and state.step % steps_per_epoch:
+            saves = checkpoint_every and state.step % checkpoint_every == 0 and not ends_epoch
+            if losses.due or saves or ends_epoch:
+                loss = _read(losses, state, last)
+                progress.step(f"{epoch + 1}/{config.epochs}", state.step, loss, rate)
+            if saves:
                 state.epoch_seconds = time.monotonic() - started
                 state.save(last)
 
@@ -139,3 +170,17 @@ def _train(
         write_metrics(output, state.history)
         progress.line(epoch_line(row, config.epochs))
     return finish(state, splits, output, target, plots, progress)
+
+
+def _read(losses: Losses, state: State, last: Path) -> float:
+    """Add the losses of the latest steps to those of the epoch, and return the last one.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    latest = losses.read()
+    for step, (loss, images) in enumerate(latest, state.step - len(latest)):
+        if not math.isfinite(loss):
+            raise DivergedError(state.config, step, last)
+        state.epoch_loss += loss * images
+    return latest[-1][0]

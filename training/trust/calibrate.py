@@ -1,10 +1,10 @@
-"""Calibration of a finished network: the temperature, the novelty score and its rejection threshold."""
+"""Calibration of a finished network: the temperature, the novelty score and the thresholds of acceptance."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from training.data.digits import Digits, Splits
 from training.evaluate import BATCH, Evaluation
 from training.networks import Features, Network, normalize
+from training.trust.acceptance import Scores, fit_thresholds
 from training.trust.example_cache import cached_examples
-from training.trust.examples import distort
-from training.trust.novelty import Novelty, Outputs, fit_novelty, rejection_threshold
+from training.trust.examples import distort, styled
+from training.trust.novelty import Novelty, Outputs, fit_novelty
 from training.trust.temperature import fit_temperature
 
 # Number of training images that take the place of the validation set in a run without one.
@@ -31,6 +32,10 @@ class Calibration:
     novelty: Novelty
     threshold: float
     """An image with a higher novelty score is rejected as not a digit."""
+    confidence: float | None = None
+    """A prediction with a lower confidence is rejected as unsure. None in runs of version 0.1."""
+    rejected: dict[str, float] = field(default_factory=dict)
+    """Share of the validation images that each threshold rejects: ``novelty`` and ``confidence``."""
 
     def applied(self, evaluation: Evaluation) -> Evaluation:
         """Return ``evaluation`` with the logits of the exported network, divided by the temperature."""
@@ -41,6 +46,8 @@ class Calibration:
         return {
             "temperature": self.temperature,
             "threshold": self.threshold,
+            "confidence": self.confidence,
+            "rejected": self.rejected,
             "inputs": self.novelty.inputs,
             "maps": self.novelty.maps,
             "novelty": self.novelty.state_dict(),
@@ -51,7 +58,10 @@ class Calibration:
         """Return the calibration that :meth:`state` was called on."""
         novelty = Novelty(state["inputs"], state["maps"])
         novelty.load_state_dict(state["novelty"])
-        return cls(state["temperature"], novelty.eval(), state["threshold"])
+        return cls(
+            *(state["temperature"], novelty.eval(), state["threshold"]),
+            *(state.get("confidence"), state.get("rejected", {})),
+        )
 
 
 Stage = Callable[[str], Callable[[float], None]]
@@ -65,7 +75,7 @@ def _no_report(_: str) -> Callable[[float], None]:
 def calibrate(
     network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = (), stage: Stage = _no_report
 ) -> Calibration:
-    """Fit temperature, novelty score and rejection threshold on the CPU.
+    """Fit temperature, novelty score and the thresholds of acceptance on the CPU.
 
     The same network, data, fonts and seed give the same numbers.
 
@@ -78,27 +88,39 @@ def calibrate(
     held_out = splits.validation if len(splits.validation) else _last(splits.train, STAND_IN)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clean = _outputs(network, held_out.images, maps=bool(fonts))
+        report = stage("fitting the calibration temperature")
+        clean = _outputs(network, held_out.images, maps=bool(fonts), report=report)
         # On the clean images alone the network makes too few mistakes to fit the temperature.
         distorted = _outputs(network, distort(held_out.images, generator))
         temperature = fit_temperature(
             torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
-        digits, others = cached_examples(
-            splits.train, fonts, stage("drawing images that are not digits"), classes=splits.labels
-        )
-        outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts))
+        report = stage("drawing images that are not digits")
+        digits, others = cached_examples(splits.train, fonts, report, classes=splits.labels)
+        report = stage("running the network on them")
+        outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts), report=report)
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")
         novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
-        threshold = rejection_threshold(novelty, clean.scaled(temperature), BATCH)
-    return Calibration(temperature, novelty, threshold)
+        in_styles = _outputs(network, styled(held_out, generator, splits.labels), maps=bool(fonts))
+        scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
+        thresholds = fit_thresholds(*scores)
+    return Calibration(temperature, novelty, *thresholds, thresholds.false_rejections(scores[0]))
 
 
 @torch.inference_mode()
-def _outputs(network: Network, images: Tensor, *, maps: bool = False) -> Outputs:
+def _scores(novelty: Novelty, outputs: Outputs, labels: Tensor) -> Scores:
+    scores = torch.cat([novelty(*part) for part in outputs.split(BATCH)])
+    return Scores.of(outputs.logits.softmax(dim=1).numpy(), scores.numpy(), labels.cpu().numpy())
+
+
+@torch.inference_mode()
+def _outputs(
+    network: Network, images: Tensor, *, maps: bool = False, report: Callable[[float], None] = lambda _: None
+) -> Outputs:
     features = []
-    for batch in images.cpu().split(BATCH):
+    for i, batch in enumerate(images.cpu().split(BATCH)):
+        report(i * BATCH / len(images))
         of_batch = network.features(normalize(batch))
         # The feature maps of all images take hundreds of megabytes, so they are kept only if the score needs them.
         features.append(of_batch if maps else of_batch._replace(maps=None))

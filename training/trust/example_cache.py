@@ -18,10 +18,10 @@ from training.data.sources import default_cache
 from training.trust.examples import digits_and_outliers
 
 # Raise this number when digits_and_outliers() draws other images.
-FORMAT = 1
+FORMAT = 2
 # All runs on the same data use the same images.
 SEED = 0
-# Files that are kept, the newest first. A file for MNIST has 35 MB, or 80 MB with fonts.
+# Files that are kept, those of the last runs. A file for MNIST has 35 MB, or 80 MB with fonts.
 KEPT = 4
 
 
@@ -43,6 +43,8 @@ def cached_examples(
     path = folder / f"{_key(train, fonts, classes)}.pt"
     with contextlib.suppress(OSError, CheckpointError, KeyError):
         saved = checkpoint.load(path)
+        with contextlib.suppress(OSError):
+            path.touch()
         return saved["digits"], saved["others"]
     digits, others = digits_and_outliers(train, fonts, SEED, torch.Generator().manual_seed(SEED), report, classes)
     # The cache saves time only. If it cannot be written, the run goes on.

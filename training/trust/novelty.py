@@ -1,8 +1,8 @@
 """The novelty score, which tells images that are not digits from digits.
 
 The score is a small network on the features and logits of the finished network. It is fitted to separate digits
-from other images (see :mod:`training.trust.examples`). An image with a score above the rejection threshold is
-rejected as not a digit. No prediction changes.
+from other images (see :mod:`training.trust.examples`). An image with a score above the rejection threshold (see
+:mod:`training.trust.acceptance`) is rejected as not a digit. No prediction changes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from training.networks import Features, average_and_maximum
 
-# The rejection threshold is set so that this share of the validation images is rejected.
-FALSE_REJECTIONS = 0.01
 HIDDEN = 128
 # Scores are clamped to this size. For images unlike all that the score was fitted on, a larger score means nothing
 # more, and a large float32 has few decimals.
@@ -129,10 +127,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@torch.inference_mode()
-def rejection_threshold(novelty: Novelty, outputs: Outputs, batch_size: int) -> float:
-    """Return the score that a share of :data:`FALSE_REJECTIONS` of the given digits exceeds."""
-    scores = torch.cat([novelty(*part) for part in outputs.split(batch_size)])
-    return float(scores.quantile(1 - FALSE_REJECTIONS))

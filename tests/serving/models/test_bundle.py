@@ -48,6 +48,7 @@ def test_error_names_a_truncated_file(models, folder):
         ({"serve": bundle.INT8}, r"names model\.int8\.onnx as the file to serve"),
         ({"labels": 3}, "is not a valid manifest"),
         ({"novelty": None}, "is not a valid manifest"),
+        ({"confidence": {"threshold": 1.5, "false_rejections": {}}}, "is not a valid manifest"),
         ({"labels": ["a", "b"]}, "this service needs"),
         ({"name": "other"}, "was it renamed"),
         ({"version": 2}, "was it renamed"),

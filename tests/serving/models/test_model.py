@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
+import msgspec
 import numpy as np
 import pytest
 
 from serving.contract import ModelOutput
 from serving.models import repository
 from serving.models.classifier import IMAGES_PER_RUN
+from serving.models.model import Model
 from serving.settings import RELEASE
 
 
@@ -19,13 +22,25 @@ def model():
 
 
 def test_judge_gives_the_first_reason_that_holds(model):
-    threshold = model.bundle.manifest.novelty.threshold
-    images = np.zeros((5, 28, 28), np.uint8)
+    highest = model.bundle.manifest.novelty.threshold
+    lowest = np.float32(model.bundle.manifest.confidence.threshold)
+    images = np.zeros((7, 28, 28), np.uint8)
     images[1:, 14, 14] = 255
-    novelty = np.array([0, 0, threshold, threshold + 1, threshold + 1], np.float32)
-    output = ModelOutput(np.zeros((5, 10), np.float32), np.zeros((5, 10), np.float32), novelty)
-    reasons = model.judge(images, output, {0: "several", 1: None, 4: "several"})
-    assert reasons == ["empty", None, None, "no digit", "several"]
+    novelty = np.array([0, 0, highest, highest + 1, highest + 1, 0, 0], np.float32)
+    probabilities = np.zeros((7, 10), np.float32)
+    probabilities[:, 3] = [0, 1, lowest + 1e-6, 0, 1, lowest - 1e-6, 0]
+    output = ModelOutput(np.zeros((7, 10), np.float32), probabilities, novelty)
+    reasons = model.judge(images, output, {0: "several", 1: None, 4: "several", 6: "several"})
+    assert reasons == ["empty", None, None, "no digit", "several", "unsure", "several"]
+
+
+def test_model_of_an_older_bundle_is_never_unsure(model):
+    manifest = msgspec.structs.replace(model.bundle.manifest, confidence=None)
+    older = Model(dataclasses.replace(model.bundle, manifest=manifest), model.classifier, model.batch_size)
+    images = np.full((1, 28, 28), 255, np.uint8)
+    output = ModelOutput(*(np.zeros(shape, np.float32) for shape in ((1, 10), (1, 10), (1,))))
+    assert older.judge(images, output, {}) == [None]
+    assert model.judge(images, output, {}) == ["unsure"]
 
 
 def test_large_batch_gives_the_same_output_as_its_pieces(model):

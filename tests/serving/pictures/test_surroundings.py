@@ -20,7 +20,7 @@ from serving.settings import RELEASE
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000
-# A picture of each kind, named after the kind and the digit. benchmarks/pages.py made them.
+# A picture of each kind, named after the kind and the digit. benchmarks/pages.py and benchmarks/scenes.py made them.
 PICTURES = sorted(Path(__file__).with_name("pages").iterdir())
 
 

@@ -25,7 +25,7 @@ def test_switch_reads_whole_numbers_and_shows_their_boxes(url, visit):
     page = visit(url)
     draw(page, side_by_side(TWO, ONE, FIVE))
     wait_for_prediction(page)
-    expect(page.locator("#confidence")).to_have_text("Rejected: more than one digit; switch on “Read whole numbers”")
+    expect(page.locator("#confidence")).to_have_text("More than one digit; switch on “Read whole numbers”")
     page.locator("#number").check()
     expect(page.locator("#digit")).to_have_text("215")
     wait_for_prediction(page)

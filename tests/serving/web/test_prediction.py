@@ -28,10 +28,11 @@ from tests.serving.web.page import (
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("no digit", "Rejected as not a digit"),
-        ("several", "Rejected: more than one digit; switch on “Read whole numbers”"),
-        ("empty", "Rejected: the picture is empty"),
-        ("a reason that the page does not know", "Rejected as not a digit"),
+        ("no digit", "Seems to be no digit"),
+        ("unsure", "Looks most like 1, but may be something else"),
+        ("several", "More than one digit; switch on “Read whole numbers”"),
+        ("empty", "The picture is empty"),
+        ("a reason that the page does not know", "Seems to be no digit"),
     ],
 )
 def test_rejected_drawing_shows_the_reason_and_no_digit(url, visit, reason, words):

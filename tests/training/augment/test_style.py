@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.augment import style
-from training.augment.style import bar, coarse, pen, restyle, upstroke, width
+from training.augment.style import bar, bitmap, coarse, pen, restyle, upstroke, width
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,9 @@ def test_the_given_share_of_the_images_changes(digits, share):
     assert changed.min() >= 0
     assert changed.max() <= 255
     touched = (changed != before).any(dim=(1, 2)).float().mean().item()
-    # Three kinds of change are drawn independently for each image. The other two apply to ones only.
-    assert touched == pytest.approx(1 - (1 - share) ** 3, abs=0.07)
+    # Three kinds of change are drawn independently for each image, and one more for half as many. The other two apply
+    # to ones only.
+    assert touched == pytest.approx(1 - (1 - share) ** 3 * (1 - share / 2), abs=0.07)
     assert torch.equal(changed, restyle(digits.images, digits.labels, share, seeded()))
 
 
@@ -44,7 +45,7 @@ def test_brightest_ink_stays_at_full_value(digits):
 
 
 def test_only_ones_get_an_upstroke(digits, monkeypatch):
-    for name in ("bar", "width", "pen", "coarse"):
+    for name in ("bar", "width", "pen", "coarse", "bitmap"):
         monkeypatch.setattr(style, name, lambda images, _: images)
     changed = restyle(digits.images, digits.labels, 1, seeded())
     touched = (changed != digits.images).any(dim=(1, 2))
@@ -108,3 +109,20 @@ def test_coarse_images_have_less_detail_and_as_much_ink(digits, monkeypatch):
 
     assert (detail(changed) < 0.8 * detail(images)).float().mean() > 0.9
     assert changed.sum() == pytest.approx(images.sum().item(), rel=0.02)
+
+
+def test_bitmap_is_black_and_white(digits, monkeypatch):
+    monkeypatch.setattr(style, "BITMAP_SIDE", (28, 29))  # so that nothing is enlarged
+    assert bitmap(digits.images[:50].float(), seeded()).unique().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bitmap_keeps_the_ink_of_each_digit(digits, seed):
+    images = digits.images[:50].float()
+    changed = bitmap(images, seeded(seed)).clamp(0, 255)
+    assert changed.amax(dim=(1, 2)).min() > 200
+    assert ((changed - images).abs().mean(dim=(1, 2)) < 45).all()
+
+
+def test_bitmap_of_an_empty_image_is_empty():
+    assert not bitmap(torch.zeros(3, 28, 28), seeded()).any()

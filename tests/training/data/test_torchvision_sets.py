@@ -10,8 +10,8 @@ import pytest
 
 from training.data.load import load_data
 from training.data.sources import DataError
-from training.data.torchvision_sets import SETS, load_from_torchvision
 from training.data.torchvision_cpu import import_torchvision
+from training.data.torchvision_sets import SETS, load_from_torchvision
 
 COUNT = 30
 

@@ -73,6 +73,7 @@ import torch
 torch.set_default_dtype(torch.float64)
 from training.data.digits import load
 from training.loop import distributed, step
+from training.loop.inputs import inputs_of_steps
 from training.loop.state import State
 from training.config import TrainConfig
 
@@ -82,11 +83,13 @@ config = TrainConfig.of(model="cnn", augment=False)
 digits = load("mnist").test
 with distributed.processes("cpu"):
     state = State.new(config, torch.device("cpu"))
-    state.font_digits = digits.take(torch.arange(5000, 5200))
+    state.drawn = [(digits.take(torch.arange(5000, 5200)), 1 / 12)]
     # The last two sizes give one process fewer images than the other, and none.
     for size in (64, 63, 64, 63, 64, 63, 3, 1):
         chosen = torch.arange(state.step * 64, state.step * 64 + size)
-        loss = step.take_step(state, digits.take(chosen), 0.01)
+        step.set_numbers(state, 0.01)
+        [(size, parts)] = inputs_of_steps(state, [digits.take(chosen)])
+        loss = step.take_step(state, parts, size).item()
         state.step += 1
     state.save(Path(sys.argv[1]))
     print(loss)

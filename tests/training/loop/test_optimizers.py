@@ -113,7 +113,7 @@ def test_last_batch_of_an_epoch_may_be_smaller(small, tmp_path):
 def test_step_in_parts_has_the_same_loss(small, tmp_path, monkeypatch):
     config = TrainConfig.of(model="mlp", optimizer="gd", epochs=3)
     whole = steps_of(config, small, tmp_path / "whole").losses
-    monkeypatch.setattr("training.loop.step.PART_SIZE", 100)
+    monkeypatch.setattr("training.loop.inputs.PART_SIZE", 100)
     assert steps_of(config, small, tmp_path / "parts").losses == pytest.approx(whole, rel=1e-4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 
 import pytest
 
@@ -92,3 +93,21 @@ def test_stage_after_the_last_epoch_is_told_when_it_takes_long(monkeypatch):
     Progress(terminal).stage("fitting")(0.5)
     assert "fitting" in terminal.getvalue()
     assert " 50%" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("stream", "awaited"), [(Terminal, "loading torch  0 s"), (io.StringIO, "loading torch\n")])
+def test_stage_of_unknown_length_shows_its_seconds(monkeypatch, stream, awaited):
+    """On a terminal its name and its time are drawn, and removed at its end. Elsewhere it gets one line."""
+    monkeypatch.setattr("training.loop.progress.SECONDS_BEFORE_LINE", 0.001)
+    drawn, seen = stream(), threading.Event()
+    monkeypatch.setattr(drawn, "flush", lambda: awaited in drawn.getvalue() and seen.set())
+    with Progress(drawn).waiting("loading torch"):
+        assert seen.wait(10)
+    assert drawn.getvalue().endswith("\r\x1b[2K" if stream is Terminal else awaited)
+
+
+def test_stage_that_is_over_soon_gets_no_line():
+    stream = io.StringIO()
+    with Progress(stream).waiting("loading torch"):
+        pass
+    assert stream.getvalue() == ""

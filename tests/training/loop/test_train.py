@@ -16,7 +16,7 @@ from training import checkpoint
 from training.config import TrainConfig
 from training.data.digits import Digits
 from training.loop import step
-from training.loop.averaging import moving_average
+from training.loop.averaging import Average
 from training.loop.errors import DivergedError
 from training.loop.train import train
 
@@ -101,13 +101,19 @@ def test_result_without_averaging_is_the_last_weights(small, tmp_path):
 
 def test_average_forgets_its_first_steps_quickly():
     """The decay is min(d, (1 + n) / (10 + n)), written out here."""
-    average = moving_average(0.5)
-    mean, expected = [torch.zeros(1)], 0.0
-    for n, value in enumerate([1.0, 5.0, -3.0] * 5, start=1):
-        average(mean, [torch.tensor([value])], torch.tensor(n))
-        decay = min(0.5, (1 + n) / (10 + n))
+    network = torch.nn.Linear(1, 1, bias=False)
+    numbers, tensors = Average(network, 0.5), Average(network, 0.5)
+    tensors._decay = torch.zeros(())  # as on a GPU
+    expected = 0.0
+    for n, value in enumerate([7.0, 1.0, 5.0, -3.0] * 5):
+        torch.nn.init.constant_(network.weight, value)
+        decay = min(0.5, (1 + n) / (10 + n)) if n else 0
         expected = decay * expected + (1 - decay) * value
-    assert mean[0].item() == pytest.approx(expected, rel=1e-5)
+        for average in (numbers, tensors):
+            average.set_decay(n)
+            average.update()
+            assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert numbers.n_averaged == 20
 
 
 def test_test_set_does_not_influence_the_run(small, tmp_path):

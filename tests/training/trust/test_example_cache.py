@@ -64,3 +64,16 @@ def test_only_the_newest_files_are_kept(small, draws, tmp_path):
     assert len(list(tmp_path.glob("*.pt"))) == KEPT
     assert not (tmp_path / "0.pt").exists()
     assert (tmp_path / "note.txt").exists()
+
+
+def test_file_that_was_used_is_kept(small, draws, tmp_path):
+    """Runs on small parts of the data do not remove the images for the whole, which take longest to draw."""
+    cached_examples(small.train, folder=tmp_path)
+    [used] = tmp_path.iterdir()
+    os.utime(used, (0, 0))
+    for age in range(KEPT):
+        (tmp_path / f"{age}.pt").touch()
+        os.utime(tmp_path / f"{age}.pt", (age + 1, age + 1))
+    cached_examples(small.train, folder=tmp_path)
+    cached_examples(first(small.train, 100), folder=tmp_path)
+    assert used.exists()

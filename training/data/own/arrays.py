@@ -112,7 +112,7 @@ def _pixels(where: str, images: Array) -> Array:
         raise DataError(f"{where}: has the type {images.dtype}: must be numbers")
     low, high = float(images.min()), float(images.max())
     is_share = images.dtype.kind == "b" or (images.dtype.kind == "f" and high <= 1)
-    if not (0 <= low and high <= 255):  # Written so that NaN fails too.
+    if not (low >= 0 and high <= 255):  # Written so that NaN fails too.
         raise DataError(f"{where}: its pixels are from {low:g} to {high:g}: must be in 0..255, or floats in 0..1")
     if images.dtype == np.uint8:
         return images

@@ -11,8 +11,8 @@ from training.data.sources import DataError
 MIN_CLASSES, MAX_CLASSES, MAX_NAME = 2, 1000, 128
 # The folders of an explicit division, by the part that they hold.
 PARTS = {
-    **{name: "train" for name in ("train", "training")},
-    **{name: "validation" for name in ("val", "valid", "validation")},
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
     "test": "test",
 }
 

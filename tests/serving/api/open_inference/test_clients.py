@@ -18,7 +18,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.support import PIXELS, missing, service
+from tests.support import PIXELS, missing, new_environment, service
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +154,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2] == "binary"))
 def kserve(tmp_path_factory):
     """Return a Python with KServe's client. The client needs other versions of many packages than this project."""
     folder = tmp_path_factory.mktemp("kserve")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    installed = subprocess.run([*pip, "kserve==0.21.0"], capture_output=True, text=True)
+    installed = new_environment(folder, "kserve==0.21.0")
     if installed.returncode:
         missing(f"kserve from a package index: {installed.stderr.strip().splitlines()[-1]}")
     return folder / "bin" / "python"

@@ -1,0 +1,206 @@
+"""Measure whether "accepted" means right: right answers rejected, wrong ones accepted, and other pictures rejected.
+
+    python -m benchmarks.acceptance --fonts FOLDER [--images 300] [--save FILE] [--plot docs/acceptance.png]
+
+Each picture takes the path of a picture sent to /predict. All digits come from MNIST's test set, from scikit-learn's
+load_digits and from strokes and fonts; the thresholds of the model were fitted on validation digits, which are training
+images. --fonts: handwriting fonts that the model was not trained on, see benchmarks/robustness.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from benchmarks.drawings import DRAWINGS, Array, draw, render_digits, scans
+from benchmarks.others import GOALS, other_pictures
+from benchmarks.pages import PAGES, PHONE_48
+from benchmarks.polylines import draw_polylines
+from benchmarks.report import conditions, tell
+from benchmarks.robustness import MAX_PIXELS, unseen_fonts
+from serving.contract import RejectionReason
+from serving.inference.readings import choose
+from serving.models import repository
+from serving.models.model import Model
+from serving.pictures.mnist_form import to_mnist_form
+from serving.settings import RELEASE
+from training.data.digits import load
+
+# The most right answers that may be rejected, and the most wrong ones that may be accepted, as shares of all pictures.
+MOST_REJECTED_CLEAN, MOST_REJECTED, MOST_WRONG = 0.01, 0.04, 0.005
+# Confidences for the table that helps to choose one's own threshold.
+CONFIDENCES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+PIXELS, SCANS, POLYLINES, FONTS = "test set, pixels", "load_digits", "polylines", "digits of handwriting fonts"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model answers to some pictures of digits."""
+
+    confidence: Array
+    is_right: Array
+    reasons: list[RejectionReason | None]
+
+    @property
+    def accepted(self) -> Array:
+        return np.array([reason is None for reason in self.reasons])
+
+    def accepted_at(self, confidence: float) -> Array:
+        """Return which answers were accepted if ``confidence`` were the model's threshold."""
+        others = np.array([reason in (None, "unsure") for reason in self.reasons])
+        return others & (self.confidence >= confidence)
+
+    @classmethod
+    def of(cls, model: Model, images: Array, truth: Array, found: Mapping[int, RejectionReason | None]) -> Answers:
+        output = model.classifier.classify(images)
+        right = output.probabilities.argmax(axis=1) == truth
+        return cls(output.probabilities.max(axis=1), right, model.judge(images, output, found))
+
+    @classmethod
+    def to_pictures(cls, model: Model, pictures: Sequence[bytes], truth: Array) -> Answers:
+        """Return the answers to picture files."""
+        digits = choose(model, [to_mnist_form(picture, MAX_PIXELS) for picture in pictures])
+        found = {i: digit.reason for i, digit in enumerate(digits)}
+        return cls.of(model, np.stack([digit.image for digit in digits]), truth, found)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        return cls(
+            np.concatenate([part.confidence for part in parts]),
+            np.concatenate([part.is_right for part in parts]),
+            [reason for part in parts for reason in part.reasons],
+        )
+
+
+def digits(model: Model, fonts: Sequence[Path], count: int) -> Iterator[tuple[str, Answers]]:
+    """Yield the answers to each set of digits. ``count`` images of the test set are drawn in each way."""
+    test = load("mnist").test
+    images, truth = test.images.numpy(), test.labels.numpy()
+    yield PIXELS, Answers.of(model, images, truth, {})
+    yield SCANS, Answers.to_pictures(model, *scans())
+    yield POLYLINES, Answers.to_pictures(model, *draw_polylines())
+    if fonts:
+        yield FONTS, Answers.to_pictures(model, *render_digits(list(fonts)))
+    for name in DRAWINGS:
+        yield f"drawing: {name}", Answers.to_pictures(model, draw(name, images[:count]), truth[:count])
+    for name, page in PAGES.items():
+        if name != PHONE_48:  # Drawing one takes a second, and the network gets the same images from smaller photos.
+            random = np.random.default_rng(0)
+            pictures = [page(digit, random) for digit in images[:count]]
+            yield f"page: {name}", Answers.to_pictures(model, pictures, truth[:count])
+
+
+def row(name: str, answers: Answers, most: float) -> str:
+    right, accepted = answers.is_right, answers.accepted
+    unsure = np.array([reason == "unsure" for reason in answers.reasons])
+    return (
+        f"| {name} | {len(right)} | {(~right).mean():.2%} | {(~accepted)[right].mean():.1%} "
+        f"| {unsure[right].mean():.1%} | {most:.0%} | {(accepted & ~right).mean():.2%} |"
+    )
+
+
+def table_of_digits(sets: Mapping[str, Answers]) -> Iterator[str]:
+    yield (
+        "| digits | pictures | wrong | right answers rejected | of them unsure | goal: at most "
+        f"| wrong and accepted (goal: below {MOST_WRONG:.1%}) |\n|---|---:|---:|---:|---:|---:|---:|"
+    )
+    for name, answers in sets.items():
+        yield row(name, answers, MOST_REJECTED_CLEAN if name == PIXELS else MOST_REJECTED)
+    for group in ("drawing", "page"):
+        yield row(f"**all {group}s**", in_group(sets, group), MOST_REJECTED)
+
+
+def in_group(sets: Mapping[str, Answers], group: str) -> Answers:
+    return Answers.joined([answers for name, answers in sets.items() if name.startswith(group)])
+
+
+def table_of_others(model: Model, fonts: Sequence[Path], copies: int) -> Iterator[str]:
+    yield "\n| not digits | pictures | rejected | of them unsure | goal: at least |\n|---|---:|---:|---:|---:|"
+    for name, pictures in other_pictures(fonts, copies).items():
+        answers = Answers.to_pictures(model, pictures, np.zeros(len(pictures), int))
+        unsure = np.mean([reason == "unsure" for reason in answers.reasons])
+        goal = next((f"{share:.0%}" for kind, share in GOALS.items() if name.split(",")[0] == kind), "")
+        yield f"| {name} | {len(pictures)} | {1 - answers.accepted.mean():.1%} | {unsure:.1%} | {goal} |"
+
+
+def curves(sets: Mapping[str, Answers]) -> dict[str, Answers]:
+    """Return the sets of which the curve is shown."""
+    pages = in_group(sets, "page")
+    return {"MNIST's test set": sets[PIXELS], "load_digits": sets[SCANS], "generated pages": pages}
+
+
+def table_of_curves(sets: Mapping[str, Answers], model: Model) -> Iterator[str]:
+    own = model.bundle.manifest.confidence
+    names = list(curves(sets))
+    yield "\nRight answers kept, and wrong ones accepted as a share of all pictures, with another lowest confidence:\n"
+    yield f"| lowest confidence | {' | '.join(names)} |\n|---|{'---:|' * len(names)}"
+    for confidence in sorted({*CONFIDENCES, *([own.threshold] if own else [])}):
+        cells = []
+        for answers in curves(sets).values():
+            accepted = answers.accepted_at(confidence)
+            cells.append(f"{accepted[answers.is_right].mean():.2%}; {(accepted & ~answers.is_right).mean():.2%}")
+        mark = " (the model's own)" if own and confidence == own.threshold else ""
+        yield f"| {confidence:.4g}{mark} | {' | '.join(cells)} |"
+
+
+def plot_curves(sets: Mapping[str, Answers], model: Model, path: Path) -> None:
+    """Draw the share of right answers kept against the share of wrong answers accepted."""
+    import matplotlib.pyplot as plt
+
+    own = model.bundle.manifest.confidence
+    steps = np.concatenate([[0], 1 - np.geomspace(0.7, 1e-6, 300)])
+    figure, axes = plt.subplots(figsize=(7, 4.2), dpi=110)
+    for name, answers in curves(sets).items():
+        at = [answers.accepted_at(confidence) for confidence in steps]
+        wrong = [100 * float((accepted & ~answers.is_right).mean()) for accepted in at]
+        kept = [100 * float(accepted[answers.is_right].mean()) for accepted in at]
+        [line] = axes.plot(wrong, kept, label=name)
+        accepted = answers.accepted
+        here = 100 * (accepted & ~answers.is_right).mean(), 100 * accepted[answers.is_right].mean()
+        axes.plot(*here, "o", color=line.get_color())
+        for confidence in (0.5, 0.99):
+            i = int(np.searchsorted(steps, confidence))
+            axes.annotate(f"{confidence:g}", (wrong[i], kept[i]), (3, -9), textcoords="offset points", fontsize=8)
+    title = f"dots: the model's own threshold, {own.threshold:.3f}" if own else "dots: no threshold of confidence"
+    axes.set(xlabel="wrong answers accepted, % of all pictures", ylabel="right answers kept, %", ylim=(88, 100.2))
+    axes.set_title(f"The lowest confidence moves from 0 (right) to 1 (left); {title}", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+@click.command()
+@click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
+@click.option("--model", "name", default="mnist", show_default=True, help="Name of the model.")
+@click.option("--images", default=300, show_default=True, help="Number of test images that are drawn in each way.")
+@click.option("--copies", default=20, show_default=True, help="Number of drawings of each sign.")
+@click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the curve into this file.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+def main(
+    folder: Path, name: str, images: int, copies: int, fonts: Path | None, plot: Path | None, save: Path | None
+) -> None:
+    """Measure what the model accepts, and print tables."""
+    hand = unseen_fonts(fonts) if fonts else []
+    model = repository.load(folder, name)
+    sets = dict(digits(model, hand, images))
+    own = model.bundle.manifest.confidence
+    thresholds = (
+        f"model {model.name} version {model.version}: highest novelty {model.bundle.manifest.novelty.threshold:.4g}, "
+        f"lowest confidence {f'{own.threshold:.4g}' if own else 'none'}"
+    )
+    lines = [conditions("onnxruntime", "numpy", "pillow", "matplotlib", also=thresholds), "", *table_of_digits(sets)]
+    lines += [*table_of_others(model, hand, copies), *table_of_curves(sets, model)]
+    tell(lines, save)
+    if plot:
+        plot_curves(sets, model, plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Leave out pieces of ink beside the digit or around it: holes, a finger, the corners of a shadow, a circle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from operator import attrgetter
+
+from serving.pictures.ink import Ink
+from serving.pictures.pieces import DIGIT, GAP, Piece, erase
+
+# A piece in a corner, or at the border if the digit is inside, is left by a shadow if it has less than this share of
+# the digit's ink.
+EDGE_MASS = 0.35
+# A piece at the border is no digit if its ink is weaker than this share of the digit's, or if its strokes are so many
+# times as broad. One pen writes all digits of a page.
+WEAKER, BROADER = 0.75, 2.0
+# The ink of a circle or a frame covers at most this share of its box. What covers more is a sheet of paper.
+RING_INK = 0.4
+# Only so many pieces of a page are compared with each other.
+LARGEST = 8
+
+
+def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Ink | None:
+    """Return the ink of the digit alone, or None if nothing else is found.
+
+    The digit is what a ring encloses, or else the largest piece that does not touch the border. What may be a second
+    digit stays.
+
+    Args:
+        at_border: judge also what touches the border. Not if the border was changed before.
+    """
+    rings = rings_of(pieces)
+    inner = [piece for piece in pieces if any(_encloses(ring, piece) for ring in rings)] if rings else list(pieces)
+    height, width = ink.shape
+    free = [p for p in inner if p.top > 0 and p.left > 0 and p.bottom < height and p.right < width]
+    digit = max(free or inner, key=attrgetter("mass"))
+    kept = [
+        piece
+        for piece in inner
+        if piece is digit
+        or not (_is_apart(piece, digit) or (at_border and _is_left_at_border(piece, digit, ink, bool(free))))
+    ]
+    if len(kept) == len(pieces):
+        return None
+    ids = {id(piece) for piece in kept}
+    return erase(ink, [piece for piece in pieces if id(piece) not in ids])
+
+
+def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces that enclose another one, as a circle or a frame does."""
+    largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
+    thin = [piece for piece in largest if _area(piece) <= RING_INK * math.prod(_size(piece))]
+    return [ring for ring in thin if any(_encloses(ring, piece) for piece in largest if piece is not ring)]
+
+
+def _encloses(ring: Piece, piece: Piece) -> bool:
+    """Return whether the ring has ink on all four sides of the middle of the piece's box, outside the box."""
+    if not (
+        ring.top < piece.top and piece.bottom < ring.bottom and ring.left < piece.left and piece.right < ring.right
+    ):
+        return False
+    row, column = (piece.top + piece.bottom) // 2, (piece.left + piece.right) // 2
+    left = any(y == row and end <= piece.left for y, _, end in ring.runs)
+    right = any(y == row and start >= piece.right for y, start, _ in ring.runs)
+    above = any(y < piece.top and start <= column < end for y, start, end in ring.runs)
+    below = any(y >= piece.bottom and start <= column < end for y, start, end in ring.runs)
+    return left and right and above and below
+
+
+def _is_apart(piece: Piece, digit: Piece) -> bool:
+    """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
+    return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(_size(digit))
+
+
+def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) -> bool:
+    """Return whether a piece at the border is neither a part of the digit nor another digit.
+
+    Args:
+        is_inside: the digit does not touch the border.
+    """
+    height, width = ink.shape
+    at_side = piece.left == 0 or piece.right == width
+    at_end = piece.top == 0 or piece.bottom == height
+    if not (at_side or at_end):
+        return False
+    if (is_inside or (at_side and at_end)) and piece.mass < EDGE_MASS * digit.mass:
+        return True
+    return _strength(piece) < WEAKER * _strength(digit) or _breadth(piece) > BROADER * _breadth(digit)
+
+
+def _size(piece: Piece) -> tuple[int, int]:
+    return piece.bottom - piece.top, piece.right - piece.left
+
+
+def _area(piece: Piece) -> int:
+    return sum(end - start for _, start, end in piece.runs)
+
+
+def _strength(piece: Piece) -> float:
+    return piece.mass / _area(piece)
+
+
+def _breadth(piece: Piece) -> float:
+    """Return the area for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
+    return _area(piece) / max(_size(piece))
+
+
+def _distance(a: Piece, b: Piece) -> int:
+    """Return the distance of the boxes around two pieces."""
+    return max(a.left - b.right, b.left - a.right, a.top - b.bottom, b.top - a.bottom, 0)

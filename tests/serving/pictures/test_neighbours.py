@@ -1,0 +1,59 @@
+"""Ink beside the digit or around it is left out, and what may be a second digit stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from serving.pictures.neighbours import rings_of, without_neighbours
+from serving.pictures.pieces import find_pieces
+
+
+def page(**rectangles):
+    """Return ink of 80x80 pixels with rectangles: top, left, bottom, right, strength."""
+    ink = np.zeros((80, 80), np.float32)
+    for top, left, bottom, right, strength in rectangles.values():
+        ink[top:bottom, left:right] = strength
+    return ink
+
+
+DIGIT = (25, 36, 55, 42, 200)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param((30, 0, 50, 6, 90), id="weak ink at the border"),
+        pytest.param((20, 0, 60, 20, 200), id="broad ink at the border"),
+        pytest.param((0, 0, 8, 5, 200), id="corner of a shadow"),
+        pytest.param((60, 5, 65, 10, 200), id="small piece far away"),
+    ],
+)
+def test_ink_beside_the_digit_is_left_out(beside):
+    ink = page(beside=beside, digit=DIGIT)
+    np.testing.assert_array_equal(without_neighbours(ink, find_pieces(ink)), page(digit=DIGIT))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param((25, 0, 55, 6, 200), id="second digit at the border"),
+        pytest.param((25, 60, 55, 66, 200), id="second digit inside"),
+        pytest.param((20, 44, 23, 50, 200), id="part of the digit"),
+    ],
+)
+def test_what_may_belong_to_a_number_or_to_the_digit_stays(other):
+    ink = page(other=other, digit=DIGIT)
+    assert without_neighbours(ink, find_pieces(ink)) is None
+
+
+def framed(breadth):
+    outer = 20 - breadth, 20 - breadth, 60 + breadth, 60 + breadth
+    return page(frame=(*outer, 200), room=(20, 20, 60, 60, 0), digit=DIGIT)
+
+
+def test_frame_is_a_ring_but_a_sheet_is_not():
+    thin, sheet = framed(2), framed(18)
+    assert len(rings_of(find_pieces(thin))) == 1
+    np.testing.assert_array_equal(without_neighbours(thin, find_pieces(thin)), page(digit=DIGIT))
+    assert rings_of(find_pieces(sheet)) == []

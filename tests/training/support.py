@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import torch
 
@@ -52,3 +53,6 @@ class Stop:
 
     def stage(self, name):
         return lambda share: None
+
+    def waiting(self, name, **_):
+        return nullcontext()

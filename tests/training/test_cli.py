@@ -48,6 +48,7 @@ SETTINGS = {
     "distillation_temperature": 3.0,
     "teacher_cache": 1,
     "fonts": "",  # The fixture ``finished`` makes it.
+    "scripts": 0.25,
     "ema": 0.5,
     "precision": "bfloat16",
     "validation": 300,

@@ -16,8 +16,9 @@ from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
 
-# Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts.
-FONT_DIGITS, SCRIPT_DIGITS = 5000, 10_000
+# Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
+# there are no more than training images, so that a quick try stays quick.
+FONT_DIGITS, SCRIPT_DIGITS = 5000, 5000
 # With handwriting fonts, a step adds this many of their digits per image of the batch.
 FONT_SHARE = 1 / 12
 
@@ -65,5 +66,6 @@ def draw_digits(config: TrainConfig, fonts: Iterable[Path]) -> list[tuple[Digits
         images = render_characters(fonts, string.digits, FONT_DIGITS, config.seed_for("written"))
         drawn.append((Digits(images, torch.arange(FONT_DIGITS) % len(string.digits)), FONT_SHARE))
     if config.scripts:
-        drawn.append((Digits(*draw_scripts(SCRIPT_DIGITS, config.seed_for("scripts"))), config.scripts))
+        count = min(SCRIPT_DIGITS, config.subset or SCRIPT_DIGITS)
+        drawn.append((Digits(*draw_scripts(count, config.seed_for("scripts"))), config.scripts))
     return drawn

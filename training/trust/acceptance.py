@@ -69,8 +69,14 @@ def fit_thresholds(clean: Scores, styled: Scores) -> Thresholds:
     )
     # An image that the novelty score rejects counts once, so the confidence gets all that is left of each share.
     confidence = min(_lowest_confidence(scores, share, novelty) for scores, share in sets)
-    # As float32, like the outputs of the graph. Then a comparison gives the same result in every precision.
-    return Thresholds(float(np.float32(novelty)), float(np.float32(confidence)))
+    # As float32, like the outputs of the graph. Then a comparison gives the same result in every precision. Both are
+    # rounded to the side that rejects less.
+    single_novelty, single_confidence = np.float32(novelty), np.float32(confidence)
+    if float(single_novelty) < novelty:
+        single_novelty = np.nextafter(single_novelty, np.float32(np.inf))
+    if float(single_confidence) > confidence:
+        single_confidence = np.nextafter(single_confidence, np.float32(-np.inf))
+    return Thresholds(float(single_novelty), float(single_confidence))
 
 
 def _lowest_confidence(scores: Scores, share: float, novelty: float) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,10 @@ def manifest_text(change):
         (folder / bundle.MANIFEST).write_bytes(changed if isinstance(changed, bytes) else changed.encode())
 
     return damage
+
+
+def manifest_threshold(number):
+    return manifest_text(lambda text: re.sub('"threshold": [^,]+', f'"threshold": {number}', text, count=1))
 
 
 def manifest_members(**members):
@@ -140,12 +145,9 @@ MANIFEST = {
     "not an object": (manifest_text(lambda text: f"[{text}]"), "not a valid manifest"),
     "huge number": (manifest_text(lambda text: text.replace("61946", "9" * 5000)), "not a valid manifest"),
     "infinite number": (manifest_text(lambda text: text.replace("847.4", "1e999")), "not a finite number"),
-    "infinite threshold": (manifest_text(lambda text: text.replace("1.4098141193389893", "1e999")), "not a finite"),
-    "threshold that is no number": (
-        manifest_text(lambda text: text.replace("1.4098141193389893", "NaN")),
-        "not a finite number",
-    ),
-    "absurd threshold": (manifest_text(lambda text: text.replace("1.4098141193389893", "-1e300")), "valid manifest"),
+    "infinite threshold": (manifest_threshold("1e999"), "not a finite number"),
+    "threshold that is no number": (manifest_threshold("NaN"), "not a finite number"),
+    "absurd threshold": (manifest_threshold("-1e300"), "not a valid manifest"),
     "absurd tolerance": (manifest_text(lambda text: text.replace("0.0002", "1e30")), "not a valid manifest"),
     "negative tolerance": (manifest_text(lambda text: text.replace("0.0002", "-1")), "not a valid manifest"),
     "duplicate key": (manifest_text(lambda text: text.replace("{", '{"format": 1,', 1)), "'format' comes twice"),

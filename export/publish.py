@@ -6,13 +6,20 @@ import errno
 import importlib.metadata
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 
 from export import triton
-from export.equivalence import Reference, check_int8, check_onnx, check_torchscript, count_correct
+from export.equivalence import (
+    Reference,
+    check_int8,
+    check_onnx,
+    check_torchscript,
+    count_correct,
+    torch_classify,
+)
 from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
@@ -21,19 +28,20 @@ from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript
-from serving.contract import Floats
+from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
 from serving.models.bundle import Bundle, ConfidenceThreshold, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
 from training import checkpoint
-from training.data.digits import Splits, load
+from training.data.digits import Splits
 from training.loop.progress import Progress
 from training.networks import parameter_count
 from training.trust.calibrate import Calibration
 
-GOLDEN_IMAGES_PER_CLASS = 4
+# Golden images of each class, and of all classes together. The service runs them whenever it loads the bundle.
+GOLDEN_IMAGES_PER_CLASS, MOST_GOLDEN_IMAGES = 4, 400
 
 
 def publish(
@@ -71,7 +79,7 @@ def publish(
         raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run))
-    splits = load(run.record["dataset"]["name"], folder=data)
+    splits = run.splits(data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
     with staging_folder(models) as staging:
@@ -137,8 +145,12 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     progress.clear()
     expected = reference.of_images(reference.outputs)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
-    novelty, confidence = thresholds(run.calibration, expected.novelty, expected.probabilities)
-    golden = np.concatenate([np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(len(labels))])
+    # Of a few images, no share can be exactly the one that was aimed at.
+    of_validation = (
+        torch_classify(graph)(splits.validation.images.numpy()) if splits.is_own and len(splits.validation) else None
+    )
+    novelty, confidence = thresholds(run.calibration, expected, of_validation)
+    golden = golden_images(truth, len(labels))
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
     checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
@@ -150,7 +162,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
         inputs=INPUTS,
         outputs=outputs(len(labels)),
         parameters=parameter_count(run.network),
-        training={key: run.record[key] for key in ("config", "dataset", "seconds", "model_sha256")},
+        training=_training(run.record),
         # Losses and confidences with the calibration temperature applied, because the graph applies it too.
         result=run.record["calibration"]["result"],
         equivalence=equivalence,
@@ -159,24 +171,53 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
         novelty=novelty,
         confidence=confidence,
         temperature=run.calibration.temperature,
+        prepare=cast(Preparation, splits.prepare),
+        several=cast(Several, splits.several),
         **speed,
     )
 
 
+def golden_images(truth: Any, classes: int) -> Any:
+    """Return the indices of the golden images: the first few of each class, if there are not too many classes."""
+    chosen = [np.flatnonzero(truth == label)[:GOLDEN_IMAGES_PER_CLASS] for label in range(classes)]
+    # In turns, so that the limit leaves out further images of each class before it leaves out a class.
+    in_turns = [each[i] for i in range(GOLDEN_IMAGES_PER_CLASS) for each in chosen if i < len(each)]
+    return np.array(sorted(in_turns[:MOST_GOLDEN_IMAGES], key=lambda index: (truth[index], index)))
+
+
+def _training(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the manifest holds of the run. The service shows it, so it has no path of anybody's data."""
+    found = {key: record[key] for key in ("config", "dataset", "seconds", "model_sha256")}
+    return found | {"config": record["config"] | {"dataset": record["dataset"]["name"]}}
+
+
 def thresholds(
-    calibration: Calibration, novelty: Floats, probabilities: Floats
+    calibration: Calibration, test: ModelOutput, validation: ModelOutput | None = None
 ) -> tuple[RejectionThreshold, ConfidenceThreshold | None]:
-    """Return the thresholds of a manifest, from the calibration and the outputs for the test set."""
+    """Return the thresholds of a manifest, with the shares of images that they reject.
+
+    Args:
+        test: the outputs for the test set.
+        validation: those for the validation set. If it is None, the calibration knows its shares.
+    """
     # Runs of version 0.1 have no confidence threshold, and their novelty threshold rejected 1 % by definition.
-    rejected = {"novelty": 0.01} | calibration.rejected
-    highest = RejectionThreshold(
-        calibration.threshold,
-        {"validation": rejected["novelty"], "test": float((novelty > calibration.threshold).mean())},
-    )
+    of_validation = {"novelty": 0.01} | calibration.rejected
+    if validation is not None:
+        of_validation = _rejected(calibration, validation)
+    shares = {"validation": of_validation, "test": _rejected(calibration, test)}
+    highest = RejectionThreshold(calibration.threshold, {part: share["novelty"] for part, share in shares.items()})
     if calibration.confidence is None:
         return highest, None
-    below = float((probabilities.max(axis=1) < calibration.confidence).mean())
-    return highest, ConfidenceThreshold(calibration.confidence, {"validation": rejected["confidence"], "test": below})
+    of_confidence = {part: share["confidence"] for part, share in shares.items()}
+    return highest, ConfidenceThreshold(calibration.confidence, of_confidence)
+
+
+def _rejected(calibration: Calibration, output: ModelOutput) -> dict[str, float]:
+    """Return the share of images that each threshold rejects."""
+    found = {"novelty": float((output.novelty > calibration.threshold).mean())}
+    if calibration.confidence is not None:
+        found["confidence"] = float((output.probabilities.max(axis=1) < calibration.confidence).mean())
+    return found
 
 
 def _versions(run: Run) -> dict[str, str]:

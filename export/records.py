@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from serving.contract import SYMBOL, Preparation, Several
+
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -36,6 +38,7 @@ class Config(msgspec.Struct, frozen=True):
     epochs: Annotated[int, Meta(ge=1)]
     validation: Annotated[int, Meta(ge=0, le=30_000)]
     subset: Count
+    prepare: Preparation = SYMBOL
 
 
 class DataRecord(msgspec.Struct, frozen=True):
@@ -46,6 +49,10 @@ class DataRecord(msgspec.Struct, frozen=True):
     digests: dict[str, str]
     train_images: Count
     validation_images: Count
+    own: bool = False
+    """Whether these are the user's own pictures. Otherwise the name is that of a known data set."""
+    prepare: Preparation = SYMBOL
+    several: Several = "rejected"
 
 
 class Training(msgspec.Struct, frozen=True):

@@ -12,8 +12,12 @@ from typing import Any
 import msgspec
 
 from export.records import RunRecord
+from serving.contract import SYMBOL
 from training import checkpoint
-from training.data.datasets import DATASETS
+from training.config import KNOWN_DATASETS
+from training.data.digits import Splits
+from training.data.load import load_data
+from training.data.own import saved
 from training.networks import Network, build
 from training.trust.calibrate import Calibration
 
@@ -43,10 +47,10 @@ class Run:
         try:
             record = json.loads(_read(folder, "run.json"))
             known = msgspec.convert(record, RunRecord)
-            network = build(known.config.model)
+            network = build(known.config.model, len(known.dataset.labels))
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ConfigError is a ValueError too.
             raise ExportError(f"{path}: not the record of a run: {error}") from error
-        if known.dataset.name not in DATASETS:
+        if not known.dataset.own and known.dataset.name not in KNOWN_DATASETS:
             raise ExportError(f"{path}: there is no data set {known.dataset.name!r}; train the run again")
         for name, digest in (("model.pt", known.model_sha256), ("calibration.pt", known.calibration.sha256)):
             if hashlib.sha256(_read(folder, name)).hexdigest() != digest:
@@ -60,6 +64,25 @@ class Run:
             reason = str(error).splitlines()[0]
             raise ExportError(f"{folder}: its files do not belong to the network of run.json: {reason}") from error
         return cls(folder, record, network, calibration)
+
+    def splits(self, data: Path | None) -> Splits:
+        """Return the data set of the run. The user's own pictures are in the run folder.
+
+        Args:
+            data: folder with a known data set; see :func:`training.data.load.load_data`.
+
+        Raises:
+            DataError: it could not be found.
+            ExportError: it is not the one that the run was trained with.
+        """
+        said = self.record["dataset"]
+        if said.get("own"):
+            splits = saved.load(self.folder / saved.FILE)
+        else:
+            splits = load_data(said["name"], prepare=said.get("prepare", SYMBOL), folder=data)
+        if splits.digests != said["digests"] or list(splits.labels) != list(said["labels"]):
+            raise ExportError(f"{self.folder}: its data set {said['name']} has changed since; train the run again")
+        return splits
 
 
 def _read(folder: Path, name: str) -> bytes:

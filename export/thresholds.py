@@ -39,7 +39,7 @@ def refitted(manifest: Manifest, classifier: Classifier, data: Path | None = Non
     config = manifest.training["config"]
     splits = load(config["dataset"], folder=data, validation=config["validation"], subset=config["subset"])
     validation = splits.validation
-    in_styles = styled(validation, torch.Generator().manual_seed(SEED))
+    in_styles = styled(validation, torch.Generator().manual_seed(SEED), manifest.labels)
     clean, test = (_scores(classifier.classify(each.images.numpy()), each) for each in (validation, splits.test))
     fitted = fit_thresholds(clean, _scores(classifier.classify(in_styles.numpy()), validation))
     shares = {"validation": fitted.false_rejections(clean), "test": fitted.false_rejections(test)}

@@ -14,6 +14,14 @@ Images = npt.NDArray[np.uint8]
 """``[N, 28, 28]`` with bright ink on a dark background, as in MNIST."""
 Floats = npt.NDArray[np.float32]
 
+Preparation = Literal["symbol", "as-is"]
+"""How a picture becomes an image: find the ink and centre it as in MNIST, or scale the whole picture."""
+SYMBOL: Preparation = "symbol"
+AS_IS: Preparation = "as-is"
+
+Several = Literal["rejected", "allowed"]
+"""What happens to a picture in several pieces. Some symbols consist of several."""
+
 RejectionReason = Literal["empty", "several", "no digit", "unsure"]
 """Why a prediction is not accepted: no ink, several digits, something that is not a digit, or low confidence."""
 

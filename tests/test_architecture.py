@@ -13,6 +13,11 @@ from tests.support import ROOT
 
 PACKAGES = {"training": {"training"}, "serving": {"serving"}, "export": {"export", "training", "serving"}}
 
+# A network must learn from what the service will give it, so training prepares pictures with the code of the service.
+# One file of training does so, and it gets nothing else of the service.
+PREPARATION = "training/data/own/prepare.py"
+PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
+
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
 LAYERS = [{"cli"}, {"server"}, {"api", "batch"}, {"inference"}, {"models", "pictures", "telemetry"}]
 # The files of the lowest layer may import each other.
@@ -63,6 +68,11 @@ def allowed_parts(part):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_imports_only_the_packages_it_may(package):
     for path in files_of(package):
+        if path == ROOT / PREPARATION:
+            used = [name for name in imported(path) if name.startswith("serving")]
+            assert used
+            assert all(name.startswith(PREPARATION_IMPORTS) for name in used)
+            continue
         assert roots(path) & PACKAGES.keys() <= PACKAGES[package], path
 
 

@@ -13,8 +13,8 @@ import click
 from click.core import ParameterSource
 
 from training.command import (
-    Command,
     Folder,
+    Group,
     ending_at_once,
     is_speaker,
     leave,
@@ -22,7 +22,9 @@ from training.command import (
     print_output,
 )
 from training.config import ConfigError, TrainConfig, flag
+from training.data.own.cli import check, place_of, say_findings
 from training.openmp import sleep_while_waiting
+from training.origin import model_of
 
 EXAMPLES = """
 \b
@@ -31,6 +33,8 @@ Examples:
   mnist-train --model mlp --optimizer momentum --epochs 5 --output runs/momentum
   mnist-train --recipe speed
   mnist-train --output runs/cnn --resume
+  mnist-train check ./letters
+  mnist-train --dataset ./letters --recipe small-data --from packaged
 """
 
 
@@ -39,21 +43,26 @@ def config_options(command: Any) -> Any:
     hints = typing.get_type_hints(TrainConfig, include_extras=True)
     for field in reversed(fields(TrainConfig)):
         kind, text = typing.get_args(hints[field.name])
-        default = field.default
-        command = click.option(flag(field.name), default=default, type=kind, show_default=default != "", help=text)(
-            command
-        )
+        options = {"default": field.default, "type": kind, "show_default": field.default != "", "help": text}
+        command = click.option(flag(field.name), field.name, **options)(command)
     return command
 
 
-@click.command(cls=Command, context_settings={"show_default": True}, epilog=EXAMPLES)
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
+    context_settings={"show_default": True},
+    epilog=EXAMPLES,
+)
 @config_options
 @click.option(
     "--recipe",
     default="",
     show_default=False,
     help="Other defaults for the settings above: plain (trains like the tutorial), speed (99 % accuracy after one "
-    "short epoch), best (the settings of the accuracy benchmark for the chosen network).",
+    "short epoch), small-data (for a few pictures of each class), best (the settings of the accuracy benchmark for the "
+    "chosen network).",
 )
 @click.option("--output", type=Folder(), help="Run folder.  [default: runs/MODEL]")
 @click.option(
@@ -102,9 +111,14 @@ def main(
     no_graph: bool,
     **settings: Any,
 ) -> None:
-    """Train a classifier of handwritten digits and write its run folder."""
+    """Train a classifier of handwritten digits, or of your own symbols, and write its run folder."""
+    if context.invoked_subcommand:
+        return
+    settings["dataset"] = place_of(settings["dataset"])
     given = {name: value for name, value in settings.items() if _was_given(context, name)}
     try:
+        if settings["start"] and "model" not in given:
+            given["model"] = model_of(settings["start"])
         config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -119,7 +133,8 @@ def main(
     with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-train"):
         from training.checkpoint import CheckpointError
         from training.config import check_name
-        from training.data.digits import load
+        from training.data.load import load_data
+        from training.data.own import saved
         from training.data.sources import DataError
         from training.device import check_device, use_deterministic_operations
         from training.loop import distributed
@@ -149,7 +164,18 @@ def main(
             config = resumed_config(output / "last.pt", chosen)
         with distributed.processes(device) as device:
             with distributed.first_of_machine_first():
-                splits = load(config.dataset, folder=data, validation=config.validation, subset=config.subset)
+                if (output / "last.pt").exists() and (output / saved.FILE).exists():
+                    splits = saved.load(output / saved.FILE)
+                else:
+                    splits = load_data(
+                        config.dataset,
+                        prepare=config.prepare,
+                        folder=data,
+                        validation=config.validation,
+                        subset=config.subset,
+                        stage=progress.stage,
+                        tell=say_findings if is_speaker() else lambda _: None,
+                    )
             test = train(
                 config,
                 splits,
@@ -197,3 +223,6 @@ def _resume(resumed: bool) -> str:
     """Return this command line with --resume."""
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return shlex.join(command if resumed else [*command, "--resume"])
+
+
+main.add_command(check)

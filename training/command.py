@@ -24,8 +24,8 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
 
-class Command(click.Command):
-    """A command that ends at Ctrl-C and SIGTERM with one line, and works although its output is closed or odd."""
+class _Ending(click.Command):
+    """What commands have in common: they end at a signal with one line, and need no working output."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Run as a program. The process ends at once, because Python takes up to a second to remove torch's objects."""
@@ -71,6 +71,14 @@ class Command(click.Command):
             sys.exit(error.exit_code)
         except KeyboardInterrupt as error:
             _say_stopped(error)
+
+
+class Command(_Ending):
+    """A command that ends at Ctrl-C and SIGTERM with one line, and works although its output is closed or odd."""
+
+
+class Group(_Ending, click.Group):
+    """The same for a command that has commands of its own, and also does its work without one of them."""
 
 
 class Folder(click.Path):

@@ -1,8 +1,8 @@
 """The networks by name, and the scaling of their input.
 
-Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and returns logits ``[N, 10]``.
+Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and returns logits ``[N, C]`` for C classes.
 
-    name        layers                                              parameters
+    name        layers                                parameters with ten classes
     mlp         784-28-10 with ReLU, the tutorial's network             22,270
     cnn         four convolutions, 28 -> 14 -> 7 by two poolings        61,946
     cnn-small   five convolutions with few channels                      7,182
@@ -15,7 +15,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from training.config import check_name
 
 IMAGE_SIZE = 28
-CLASSES = 10
+CLASSES = 10  # of MNIST
 # Mean and standard deviation of the pixels of the 60,000 training images, in 0..1. The tutorial uses these values.
 MEAN = 0.1307
 DEVIATION = 0.3081
@@ -64,7 +64,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits ``[N, 10]`` of network input ``[N, 1, 28, 28]``."""
+        """Return the logits ``[N, C]`` of network input ``[N, 1, 28, 28]``."""
         logits: Tensor = self.head(self.features(x).vector)
         return logits
 
@@ -72,10 +72,10 @@ class Network(nn.Module):
 class Mlp(Network):
     """The tutorial's network: 784 pixels, 28 hidden units, 10 logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = CLASSES) -> None:
         super().__init__()
         self.hidden = nn.Linear(IMAGE_SIZE * IMAGE_SIZE, 28)
-        self.head = nn.Linear(28, CLASSES)
+        self.head = nn.Linear(28, classes)
 
     def features(self, x: Tensor) -> Features:
         return Features(self.hidden(x.flatten(1)).relu())
@@ -95,7 +95,7 @@ class Cnn(Network):
             little accuracy is lost.
     """
 
-    def __init__(self, *stages: Sequence[int], strided: bool = False) -> None:
+    def __init__(self, *stages: Sequence[int], strided: bool = False, classes: int = CLASSES) -> None:
         super().__init__()
         layers: list[list[nn.Module]] = []
         before = 1
@@ -110,7 +110,7 @@ class Cnn(Network):
                 before = channels
         self.first_stages = nn.Sequential(*(layer for stage in layers[:-1] for layer in stage))
         self.last_stage = nn.Sequential(*layers[-1])
-        self.head = nn.Linear(2 * before, CLASSES)
+        self.head = nn.Linear(2 * before, classes)
 
     def features(self, x: Tensor) -> Features:
         maps = self.first_stages(x)
@@ -129,7 +129,7 @@ class Unpooled(Network):
         channels: the output channels of each convolution.
     """
 
-    def __init__(self, kernel: int, channels: Sequence[int]) -> None:
+    def __init__(self, kernel: int, channels: Sequence[int], *, classes: int = CLASSES) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 1
@@ -138,7 +138,7 @@ class Unpooled(Network):
             before = after
         side = IMAGE_SIZE - len(channels) * (kernel - 1)
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(before * side * side, CLASSES)
+        self.head = nn.Linear(before * side * side, classes)
 
     def features(self, x: Tensor) -> Features:
         return Features(self.convolutions(x))
@@ -161,26 +161,35 @@ def _convolution(
     ]
 
 
-NETWORKS: dict[str, Callable[[], Network]] = {
-    "cnn": lambda: Cnn([16], [32], [64, 64]),
-    "cnn-small": lambda: Cnn([8], [12, 12], [16, 18]),
-    "cnn-light": lambda: Cnn([16], [16], [32, 64]),
-    "cnn-large": lambda: Cnn([24], [48, 48], [96, 96]),
-    "cnn-speed": lambda: Cnn([16], [32], [64, 64], strided=True),
-    "cnn-5x5": lambda: Unpooled(5, [16, 32, 48, 64, 80]),
-    "cnn-7x7": lambda: Unpooled(7, [24, 48, 72, 96]),
+NETWORKS: dict[str, Callable[[int], Network]] = {
+    "cnn": lambda classes: Cnn([16], [32], [64, 64], classes=classes),
+    "cnn-small": lambda classes: Cnn([8], [12, 12], [16, 18], classes=classes),
+    "cnn-light": lambda classes: Cnn([16], [16], [32, 64], classes=classes),
+    "cnn-large": lambda classes: Cnn([24], [48, 48], [96, 96], classes=classes),
+    "cnn-speed": lambda classes: Cnn([16], [32], [64, 64], strided=True, classes=classes),
+    "cnn-5x5": lambda classes: Unpooled(5, [16, 32, 48, 64, 80], classes=classes),
+    "cnn-7x7": lambda classes: Unpooled(7, [24, 48, 72, 96], classes=classes),
     "mlp": Mlp,
 }
 
 
-def build(name: str) -> Network:
-    """Return the network ``name`` with fresh weights from torch's default generator.
+def build(name: str, classes: int = CLASSES) -> Network:
+    """Return the network ``name`` for this many classes, with fresh weights from torch's default generator.
 
     Raises:
         ConfigError: there is no network of that name.
     """
     check_name("model", name, NETWORKS)
-    return NETWORKS[name]()
+    return NETWORKS[name](classes)
+
+
+def classes_of(weights: Mapping[str, Tensor]) -> int:
+    """Return the number of classes of a network by its weights.
+
+    Raises:
+        KeyError: they are not the weights of a network.
+    """
+    return len(weights["head.bias"])
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -120,7 +120,7 @@ async def decode_pictures(
     check_count(len(pictures), context.service.settings.max_batch)
     # The time counts from the arrival of the whole body, so the deadline is known only now.
     deadline = context.deadline(timeout)
-    digits = await context.service.decoder.decode(pictures, deadline)
+    digits = await context.service.decoder.decode(pictures, deadline, model.bundle.manifest.prepare)
     threads, size = context.service.pipeline.threads, PIXELS_PER_IMAGE * count_readings(digits)
     digits = await threads.run_by_size(lambda: choose(model, digits, deadline), size)
     return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}

@@ -20,7 +20,14 @@ from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
 from serving.errors import InputError, quoted
 from serving.inference.admission import PREDICT_ROUTE
-from serving.inference.numbers import DIGIT_MODE, MODES, NUMBER_MODE, NumberPrediction, Reading
+from serving.inference.numbers import (
+    DIGIT_MODE,
+    MODES,
+    NUMBER_MODE,
+    NumberPrediction,
+    Reading,
+    check_reads_numbers,
+)
 from serving.models.model import Model, Reasons
 from serving.telemetry.timing import Timing
 
@@ -34,13 +41,13 @@ INCLUDES = ("image",)
 HINT = "to read all digits, send the picture to /predict?mode=number"
 
 
-class Prediction(msgspec.Struct):
+class Prediction(msgspec.Struct, kw_only=True):
     """The prediction for one image."""
 
-    digit: int
-    """Index of the most probable class. With the packaged model this is the digit."""
+    digit: int | UnsetType = UNSET
+    """The digit. It is left out if the classes of the model are not digits."""
     label: str
-    """Name of that class."""
+    """Name of the most probable class."""
     confidence: float
     """Probability of that class."""
     probabilities: list[float]
@@ -187,6 +194,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     if mode not in MODES:
         raise InputError(f"mode {quoted(mode)}: must be {' or '.join(MODES)}")
     if mode == NUMBER_MODE:
+        check_reads_numbers(model)
         return await predict_numbers(request, model, timing, timeout, with_images=include == "image")
     images, reasons = await read_images(request, timeout, model)
     timing.end("decode")
@@ -234,13 +242,19 @@ def _encode_piece(
     model: Model, probabilities: Floats, rejections: Sequence[RejectionReason | None], images: Images | None
 ) -> bytes:
     """Return predictions as the inside of a JSON array."""
-    digits = probabilities.argmax(axis=1).tolist()
+    classes = probabilities.argmax(axis=1).tolist()
+    digits, hint = model.digits, HINT if model.reads_numbers else UNSET
     predictions = [
         Prediction(
-            *(digit, model.labels[digit], row[digit], row, reason is None, reason),
-            hint=HINT if reason == "several" else UNSET,
+            digit=digits[best] if digits else UNSET,
+            label=model.labels[best],
+            confidence=row[best],
+            probabilities=row,
+            accepted=reason is None,
+            reason=reason,
+            hint=hint if reason == "several" else UNSET,
         )
-        for digit, row, reason in zip(digits, probabilities.tolist(), rejections, strict=True)
+        for best, row, reason in zip(classes, probabilities.tolist(), rejections, strict=True)
     ]
     if images is not None:
         for prediction, image in zip(predictions, images.tolist(), strict=True):

@@ -10,6 +10,7 @@ import msgspec
 from serving.batch.decoding import decoded
 from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.rows import percent, printable
+from serving.errors import BundleError
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.models.model import Model
 from serving.models.repository import load
@@ -23,11 +24,13 @@ class Numbers:
     """Reads the numbers in pictures with one model.
 
     Raises:
-        BundleError: the model cannot be loaded or verified.
+        BundleError: the model cannot be loaded or verified, or it knows other classes than digits.
     """
 
     def __init__(self, repository: Path, model: str, inputs: Inputs) -> None:
         self.model: Model = load(repository, model)
+        if not self.model.reads_numbers:
+            raise BundleError(f"--number: the classes of {model} are not the ten digits; leave --number out")
         self._inputs = inputs
 
     def __iter__(self) -> Iterator[tuple[Input, NumberPrediction | str]]:

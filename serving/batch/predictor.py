@@ -12,7 +12,8 @@ from serving.batch.job import Job
 from serving.batch.rows import Row, Rows
 from serving.inference.readings import choose
 from serving.models.repository import load
-from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.pictures.mnist_form import Digit
+from serving.pictures.prepare import prepare
 
 
 class Predictor:
@@ -46,7 +47,10 @@ class Predictor:
 
     def decode(self, each: Input) -> Digit | str:
         """Return the digit in a picture, or the reason why there is none."""
-        return decoded(each, self._job.stdin, self._job.folder, to_mnist_form)
+        return decoded(each, self._job.stdin, self._job.folder, self._prepare)
+
+    def _prepare(self, content: bytes, max_pixels: int) -> Digit:
+        return prepare(content, self._model.bundle.manifest.prepare, max_pixels)
 
     def infer(self, digits: Sequence[Digit]) -> Iterator[Row]:
         """Yield a row without a name for each digit."""
@@ -61,7 +65,7 @@ class Predictor:
         ):
             yield Row(
                 file="",
-                digit=best,
+                digit=self._model.digit(best),
                 label=self._model.labels[best],
                 confidence=probabilities[best],
                 probabilities=probabilities,

@@ -15,7 +15,7 @@ class Row(msgspec.Struct):
 
     file: str
     digit: int | None = None
-    """Index of the most probable class. With the packaged model this is the digit."""
+    """The digit, if the classes of the model are digits."""
     label: str | None = None
     """Name of that class."""
     confidence: float | None = None

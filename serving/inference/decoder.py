@@ -20,12 +20,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from serving.contract import SYMBOL, Preparation
 from serving.errors import DeadlineExceededError, InputError, InputTooLargeError
 from serving.inference.decoder_process import DecoderProcess
 from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
-from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NUMBER_JPEG_SIDE, NumberPage, candidates_of, to_number_page
+from serving.pictures.prepare import prepare
 from serving.settings import Settings
 
 T = TypeVar("T")
@@ -53,12 +55,13 @@ class Decoder:
         self._threads = threads
         self._process = DecoderProcess(settings.max_pixels)
 
-    async def decode(self, pictures: Sequence[bytes], deadline: float) -> list[Digit]:
+    async def decode(self, pictures: Sequence[bytes], deadline: float, how: Preparation = SYMBOL) -> list[Digit]:
         """Return the digit in each picture file.
 
         Args:
             pictures: the contents of picture files.
             deadline: in the time of ``time.monotonic``.
+            how: how the model wants pictures to be prepared.
 
         Raises:
             InputTooLargeError: a picture exceeds a limit, or all together do.
@@ -69,13 +72,13 @@ class Decoder:
         if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
             [header] = self._checked_headers(pictures, deadline)
             if _cost(header) <= INLINE_PIXELS:
-                return [to_mnist_form(pictures[0], self._settings.max_pixels)]
+                return [prepare(pictures[0], how, self._settings.max_pixels)]
         with self._threads.place():
-            digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline))
+            digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline, how))
             for index, picture in enumerate(pictures):
                 if digits[index] is None:
                     with _numbered(index, pictures):
-                        digits[index] = await self._process.decode(picture, deadline)
+                        digits[index] = await self._process.decode(picture, deadline, how)
             return [digit for digit in digits if digit is not None]
 
     async def read_numbers(self, pictures: Sequence[bytes], deadline: float) -> list[NumberPage]:
@@ -111,14 +114,15 @@ class Decoder:
         """End the process that decodes large pictures."""
         await self._process.close()
 
-    def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float) -> list[Digit | None]:
+    def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float, how: Preparation) -> list[Digit | None]:
         """Return the digit in each picture, or None for a picture that belongs in the process."""
         digits: list[Digit | None] = []
         for index, header in enumerate(self._checked_headers(pictures, deadline)):
             _check_deadline(deadline)
             picture = pictures[index]
             with _numbered(index, pictures):
-                digits.append(None if _is_large(picture, header) else to_mnist_form(picture, self._settings.max_pixels))
+                is_large = _is_large(picture, header)
+                digits.append(None if is_large else prepare(picture, how, self._settings.max_pixels))
         return digits
 
     def _checked_headers(self, pictures: Sequence[bytes], deadline: float, jpeg_side: int = JPEG_SIDE) -> list[Header]:

@@ -12,10 +12,11 @@ import time
 from asyncio.subprocess import PIPE, Process
 from typing import cast
 
+from serving.contract import SYMBOL, Preparation
 from serving.errors import DeadlineExceededError, InputTooLargeError, PictureError
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage
-from serving.pictures.process import READY, REQUEST, RESPONSE, parse
+from serving.pictures.process import NUMBERS, READY, REQUEST, RESPONSE, TASKS, Task, parse
 from serving.settings import PREFIX
 
 # Seconds without a large picture after which the process ends and its memory is free.
@@ -34,12 +35,12 @@ class DecoderProcess:
         self._turn = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
 
-    async def decode(self, content: bytes, deadline: float) -> Digit:
-        """Return the digit in a picture file, as :func:`serving.pictures.mnist_form.to_mnist_form` does.
+    async def decode(self, content: bytes, deadline: float, how: Preparation = SYMBOL) -> Digit:
+        """Return the digit in a picture file, as :func:`serving.pictures.prepare.prepare` does.
 
         Raises: as :meth:`read_numbers`.
         """
-        return cast("Digit", await self._decode(content, deadline, as_numbers=False))
+        return cast("Digit", await self._decode(content, deadline, how))
 
     async def read_numbers(self, content: bytes, deadline: float) -> NumberPage:
         """Return the lines in a picture file, as :func:`serving.pictures.number_form.to_number_page` does.
@@ -49,24 +50,24 @@ class DecoderProcess:
             PictureError: the picture is damaged, or it made the decoder crash.
             InputTooLargeError: a limit is exceeded.
         """
-        return cast("NumberPage", await self._decode(content, deadline, as_numbers=True))
+        return cast("NumberPage", await self._decode(content, deadline, NUMBERS))
 
-    async def _decode(self, content: bytes, deadline: float, *, as_numbers: bool) -> Digit | NumberPage:
+    async def _decode(self, content: bytes, deadline: float, task: Task) -> Digit | NumberPage:
         try:
             async with asyncio.timeout(deadline - time.monotonic()), self._turn:
                 if self._idle:
                     self._idle.cancel()
                 try:
-                    return parse(*await self._ask(content, deadline, as_numbers=as_numbers))
+                    return parse(*await self._ask(content, deadline, task))
                 finally:
                     self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
         except TimeoutError as error:
             raise DeadlineExceededError from error
 
-    async def _ask(self, content: bytes, deadline: float, *, as_numbers: bool) -> tuple[int, bytes]:
+    async def _ask(self, content: bytes, deadline: float, task: Task) -> tuple[int, bytes]:
         process = await self._started()
         try:
-            return await _exchange(process, content, deadline, as_numbers=as_numbers)
+            return await _exchange(process, content, deadline, task)
         except BaseException:
             # The process has ended, or it may still send this response, which the next request would take for its own.
             self._kill()
@@ -123,7 +124,7 @@ async def _start(max_pixels: int) -> Process:
     return process
 
 
-async def _exchange(process: Process, content: bytes, deadline: float, *, as_numbers: bool) -> tuple[int, bytes]:
+async def _exchange(process: Process, content: bytes, deadline: float, task: Task) -> tuple[int, bytes]:
     """Send a picture to the process and return the kind and the content of its response.
 
     Raises:
@@ -132,7 +133,7 @@ async def _exchange(process: Process, content: bytes, deadline: float, *, as_num
     requests = cast("asyncio.StreamWriter", process.stdin)
     responses = cast("asyncio.StreamReader", process.stdout)
     try:
-        requests.write(REQUEST.pack(max(0.0, deadline - time.monotonic()), as_numbers, len(content)))
+        requests.write(REQUEST.pack(max(0.0, deadline - time.monotonic()), TASKS.index(task), len(content)))
         requests.write(content)
         await requests.drain()
         kind, size = RESPONSE.unpack(await responses.readexactly(RESPONSE.size))

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from serving.contract import Images, ModelOutput, RejectionReason
+from serving.errors import InputError, quoted
 from serving.inference.path import Step, best_path
 from serving.models.model import Model
 from serving.pictures.number_form import Box, LineParts, NumberPage, around
@@ -24,11 +25,20 @@ WIDE_GAP = 0.75
 LEAST_CONFIDENCE = 0.5
 
 
+def check_reads_numbers(model: Model) -> None:
+    """Check that ``model`` can read whole numbers.
+
+    Raises:
+        InputError: it does not know the ten digits.
+    """
+    if not model.reads_numbers:
+        raise InputError(f"mode number: the classes of {quoted(model.name)} are not the ten digits; leave mode out")
+
+
 class NumberDigit(msgspec.Struct):
     """A digit of a line."""
 
     digit: int
-    """Index of the most probable class. With the packaged model this is the digit."""
     label: str
     """Name of that class."""
     confidence: float

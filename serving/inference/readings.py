@@ -36,7 +36,12 @@ def _chosen(model: Model, digit: Digit, deadline: float) -> Digit:
     readings = np.stack([digit.image, *digit.others])
     output = model.classifier.classify(readings)
     novelty = output.novelty
-    if digit.reason is None:
+    # Other readings leave something out. Of a symbol of several pieces, that may be a part of the symbol.
+    if model.allows_several or not model.digits:
+        [rejection] = model.judge(readings[:1], output.slice(0, 1), {0: digit.reason})
+        if rejection is None:
+            return Digit(digit.image)
+    if digit.reason is None or model.allows_several:
         return Digit(readings[novelty.argmin()])
     # Another reading must be accepted to outweigh the reason against the first one.
     best = 1 + int(novelty[1:].argmin())

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
 from serving.models import files
 from serving.settings import NAME_PATTERN
@@ -118,6 +119,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     novelty: RejectionThreshold
     temperature: Annotated[float, Meta(gt=0)]
     """Calibration temperature. The last layer already contains it."""
+    prepare: Preparation = SYMBOL
+    """How a picture comes to the 28x28 of the network: as a lone ``symbol``, or ``as-is``."""
+    several: Several = "rejected"
+    """What happens to a picture in several pieces: ``rejected``, or ``allowed`` where a symbol consists of them."""
     confidence: ConfidenceThreshold | None = None
     """None: no prediction is rejected as unsure, as in bundles of version 0.1."""
     serve: str = ONNX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,12 @@ class Model:
     """The version number, as text because the API gives it as text."""
     labels: tuple[str, ...]
     """The names of the classes."""
+    digits: tuple[int, ...]
+    """The digit of each class; empty unless every class is a digit."""
+    reads_numbers: bool
+    """Whether the classes are the ten digits in their order, so that the model can read whole numbers."""
+    allows_several: bool
+    """Whether a picture in several pieces is accepted, because a symbol of this model consists of several."""
     precision: str
     """The arithmetic of the served file: ``float32`` or ``int8``."""
     batch_size: int
@@ -48,6 +55,9 @@ class Model:
         self.name = manifest.name
         self.version = str(manifest.version)
         self.labels = manifest.labels
+        self.digits = tuple(map(int, self.labels)) if set(self.labels) <= set(string.digits) else ()
+        self.reads_numbers = self.digits == tuple(range(10))
+        self.allows_several = manifest.several == "allowed"
         self.precision = "int8" if manifest.serve == bundle.INT8 else "float32"
         self.batch_size = batch_size
         self._least_confidence = manifest.confidence.threshold if manifest.confidence else 0.0
@@ -71,12 +81,20 @@ class Model:
         return [
             "empty"
             if pixels.startswith(blank, i * size)
-            else reasons.get(i)
+            else self._reason(reasons.get(i))
             or ("no digit" if novelty > highest else "unsure" if confidence < self._least_confidence else None)
             for i, (novelty, confidence) in enumerate(
                 zip(output.novelty.tolist(), output.probabilities.max(axis=1).tolist(), strict=True)
             )
         ]
+
+    def _reason(self, found: RejectionReason | None) -> RejectionReason | None:
+        """Return the reason that decoding has found, unless it is none for this model."""
+        return None if found == "several" and self.allows_several else found
+
+    def digit(self, best: int) -> int | None:
+        """Return the digit that a class stands for, or None if the classes are not digits."""
+        return self.digits[best] if self.digits else None
 
     def __enter__(self) -> None:
         with self._lock:

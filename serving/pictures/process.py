@@ -16,18 +16,24 @@ import signal
 import struct
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from serving.contract import IMAGE_SIZE
+from serving.contract import AS_IS, IMAGE_SIZE, SYMBOL
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.header import MAX_DECODED_BYTES
-from serving.pictures.mnist_form import REASONS, Digit, to_mnist_form
+from serving.pictures.mnist_form import REASONS, Digit
 from serving.pictures.number_form import NumberPage, to_number_page
+from serving.pictures.prepare import prepare
 
-# A request: the seconds that decoding may take, whether to look for whole numbers and the size of the file, and then
-# the file.
-REQUEST = struct.Struct("=d?Q")
+# What to do with a picture: prepare it in one of two ways, or look for whole numbers.
+Task = Literal["symbol", "as-is", "numbers"]
+NUMBERS: Task = "numbers"
+TASKS: tuple[Task, ...] = (SYMBOL, AS_IS, NUMBERS)
+# A request: the seconds that decoding may take, the index of the task in TASKS and the size of the file, and then the
+# file.
+REQUEST = struct.Struct("=dBQ")
 # A response: its kind and the size of its content, and then the content: the readings of the picture, a page of
 # numbers, or a message.
 RESPONSE = struct.Struct("=BQ")
@@ -45,13 +51,13 @@ NICENESS = 10
 SPARE_SECONDS = 0.5
 
 
-def respond(content: bytes, max_pixels: int, *, as_numbers: bool = False) -> bytes:
+def respond(content: bytes, max_pixels: int, task: Task = SYMBOL) -> bytes:
     """Decode a picture file and return the response."""
     try:
-        if as_numbers:
+        if task == "numbers":
             kind, result = PAGE, to_number_page(content, max_pixels).to_bytes()
         else:
-            image, reason, others = to_mnist_form(content, max_pixels)
+            image, reason, others = prepare(content, task, max_pixels)
             kind, result = REASONS.index(reason), b"".join(reading.tobytes() for reading in (image, *others))
     except InputError as error:
         kind, result = FIRST_ERROR + ERRORS.index(type(error)), str(error).encode()
@@ -78,11 +84,11 @@ def main() -> None:
     responses.write(READY)
     responses.flush()
     while head := requests.read(REQUEST.size):
-        seconds, as_numbers, size = REQUEST.unpack(head)
+        seconds, task, size = REQUEST.unpack(head)
         content = requests.read(size)
         # The kernel sends the signal, so it also ends a decoder that never returns to Python.
         signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
-        response = respond(content, max_pixels, as_numbers=as_numbers)
+        response = respond(content, max_pixels, TASKS[task])
         signal.setitimer(signal.ITIMER_REAL, 0)
         responses.write(response)
         responses.flush()

@@ -28,6 +28,8 @@ from serving.telemetry.totals import ModelTotals, totals_of
 MAX_NOTES = 64
 # Notes are counted at least this often, in seconds, so that a scrape of another worker includes them.
 COUNT_INTERVAL = 0.25
+# A model may have a thousand classes, each worker has its own series, and Prometheus keeps all of them.
+MAX_LABEL_SERIES, OTHER_LABELS = 100, "(other)"
 
 # Any other method counts as "other", so that a client cannot create series by making up methods.
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
@@ -187,7 +189,7 @@ class Recorder:
             last_prediction=metrics.last_prediction.labels(name, version),
             confidence=metrics.confidence.labels(name),
             ink=metrics.ink.labels(name),
-            predictions=[metrics.predictions.labels(name, label) for label in model.labels],
+            predictions=[metrics.predictions.labels(name, label) for label in series_labels(model.labels)],
         )
         return series
 
@@ -213,3 +215,8 @@ def _count_predictions(series: _ModelSeries, predictions: Sequence[_Prediction])
         series.predictions[label].inc(count)
     pixels = np.concatenate([prediction.images for prediction in predictions]).reshape(len(probabilities), -1)
     series.ink.observe_all(pixels.sum(axis=1, dtype=np.uint32) / (255 * IMAGE_SIZE**2))
+
+
+def series_labels(labels: Sequence[str]) -> list[str]:
+    """Return the label of the series that counts each class. The classes after the first ones share a series."""
+    return [label if i < MAX_LABEL_SERIES else OTHER_LABELS for i, label in enumerate(labels)]

@@ -1,4 +1,4 @@
-// Shows the OpenAPI document as a page, operation by operation.
+// Shows the OpenAPI document as a page.
 
 const place = document.querySelector("#operations");
 

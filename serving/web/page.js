@@ -1,4 +1,4 @@
-// Connects the parts of the page: which event of one part calls which other part.
+// Connects the parts of the page.
 
 import { BoxView } from "./boxes.js";
 import { camera } from "./camera.js";

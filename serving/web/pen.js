@@ -1,4 +1,4 @@
-// Moves the pen: with a mouse, a stylus or a finger, or with the keyboard.
+// Moves the pen.
 
 // A numeric keypad without Num Lock sends the diagonal keys.
 const STEPS = {

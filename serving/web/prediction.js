@@ -1,10 +1,12 @@
-// Shows a prediction: as a digit, as bars, and in words.
+// Shows a prediction.
 
+const BARS = 10;
+let what = "digit"; // or "symbol", by the labels of the model
 const REJECTIONS = {
-  empty: "The picture is empty",
-  several: "More than one digit; switch on “Read whole numbers”",
+  empty: () => "The picture is empty",
+  several: () => `More than one ${what}${what === "digit" ? "; switch on “Read whole numbers”" : ""}`,
+  unsure: ({ label }) => `Looks most like ${label}, but may be something else`,
 };
-const HINT = "Draw a digit. The prediction appears while you draw.";
 
 // No prediction is certain, so 99.9 % is the most.
 const percent = (probability) =>
@@ -14,9 +16,7 @@ const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
 // An unknown reason gets the words of "no digit".
-const rejection = ({ reason, label }) => reason === "unsure"
-  ? `Looks most like ${label}, but may be something else`
-  : REJECTIONS[reason] ?? "Seems to be no digit";
+const rejection = (prediction) => REJECTIONS[prediction.reason]?.(prediction) ?? `Seems to be no ${what}`;
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 
@@ -27,31 +27,34 @@ export class PredictionView {
   constructor(root) {
     this.#root = root;
     this.setLabels([..."0123456789"]);
-    this.clear();
   }
 
   #find(selector) { return this.#root.querySelector(selector); }
 
-  // Makes one bar for each label.
+  // Makes one bar for each label, or for the best ten.
   setLabels(labels) {
     if (labels.join() === this.#labels.join()) return;
     this.#labels = labels;
-    this.#find("#bars").replaceChildren(...labels.map((label) => {
+    what = labels.every((label) => /^\d$/.test(label)) ? "digit" : "symbol";
+    document.body.dataset.what = what;
+    document.title = document.querySelector("h1").textContent = `Draw a ${what}`;
+    this.#find("#bars").replaceChildren(...labels.slice(0, BARS).map(() => {
       const row = document.createElement("li");
-      for (const [name, text] of [["name", label], ["bar", ""], ["probability", ""]]) {
+      for (const name of ["name", "bar", "probability"]) {
         const part = document.createElement("span");
         part.className = name;
-        part.textContent = text;
         row.append(part);
       }
       return row;
     }));
+    if (this.#root.dataset.state === "empty") this.clear();
+    else this.#showBars([]);
   }
 
   clear() {
     this.#root.dataset.state = "empty";
     this.#find("#digit").textContent = "";
-    this.#find("#confidence").textContent = HINT;
+    this.#find("#confidence").textContent = `Draw a ${what}. The prediction appears while you draw.`;
     this.#showBars([]);
     this.#showModelInput();
     for (const name of ["#model-time", "#service-time", "#round-trip"]) this.#find(name).textContent = "–";
@@ -64,7 +67,8 @@ export class PredictionView {
     digit.textContent = accepted ? prediction.label : "?";
     digit.classList.toggle("long", digit.textContent.length > 2);
     this.#find("#confidence").textContent = accepted ? inPercent(prediction.confidence) : rejection(prediction);
-    this.#showBars(prediction.probabilities, accepted ? prediction.digit : -1);
+    const { probabilities } = prediction;
+    this.#showBars(probabilities, accepted ? probabilities.indexOf(Math.max(...probabilities)) : -1);
     this.#showModelInput(prediction.image);
     const { decode = 0, queue = 0, infer, encode = 0, roundTrip } = prediction.times;
     this.#find("#model-time").textContent = time(infer);
@@ -73,8 +77,12 @@ export class PredictionView {
   }
 
   #showBars(probabilities, best = -1) {
-    [...this.#find("#bars").children].forEach((row, index) => {
+    const shown = [...this.#labels.keys()];
+    if (shown.length > BARS) shown.sort((a, b) => (probabilities[b] ?? 0) - (probabilities[a] ?? 0));
+    [...this.#find("#bars").children].forEach((row, place) => {
+      const index = shown[place];
       const probability = probabilities[index];
+      row.querySelector(".name").textContent = this.#labels[index];
       row.querySelector(".bar").style.setProperty("--probability", probability ?? 0);
       row.querySelector(".probability").textContent = probability === undefined ? "" : percent(probability);
       row.classList.toggle("best", index === best);

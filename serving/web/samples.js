@@ -1,4 +1,4 @@
-// Offers ten digits from MNIST's training set. samples.png holds them side by side, with the ink as its alpha channel.
+// Offers ten digits from MNIST's training set. In samples.png the ink is the alpha channel.
 
 const SIZE = 28;
 

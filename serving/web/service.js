@@ -1,4 +1,4 @@
-// Calls the service: predictions, certificates, and whether it is ready.
+// Calls the service.
 
 const KEY = "mnist-api-key";
 // Milliseconds to wait for a response.

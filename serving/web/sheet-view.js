@@ -1,4 +1,4 @@
-// Shows the sheet on a canvas, at the screen's resolution and in the scheme's colours.
+// Shows the sheet on a canvas.
 
 import { draw } from "./sheet.js";
 

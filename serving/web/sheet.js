@@ -1,4 +1,4 @@
-// Holds the drawing as marks, not as pixels, so that it has any size and every step can be undone.
+// Holds the drawing as marks, so that it has any size and every step can be undone.
 //
 // Coordinates run from 0 to 1 over the square sheet. A mark is a stroke {points: [[x, y], ...], width} or a picture
 // {picture: canvas, mask: true if its alpha channel is the ink}. A drawing is an array of marks. The array is never

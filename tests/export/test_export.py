@@ -285,7 +285,7 @@ FALSE = {
 def test_every_false_statement_of_a_manifest_is_caught(copied, mnist, monkeypatch):
     """The manifest is checked on 500 images, because the whole test set takes a second for each statement."""
     few = replace(mnist, train=mnist.train.take(torch.arange(4096)), test=mnist.test.take(torch.arange(500)))
-    monkeypatch.setattr("export.verify.load", lambda *_, **__: few)
+    monkeypatch.setattr("export.verify.load_data", lambda *_, **__: few)
     path = copied / bundle.MANIFEST
     true = json.loads(path.read_text())
     output = Classifier(copied / bundle.ONNX).classify(few.test.images.numpy())

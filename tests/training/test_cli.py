@@ -19,7 +19,7 @@ import pytest
 
 from tests.support import BIN, font_file
 from training import checkpoint
-from training.config import TrainConfig
+from training.config import TrainConfig, flag
 
 COMMAND = BIN / "mnist-train"
 QUICK = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--validation", "64"]
@@ -28,6 +28,8 @@ QUICK = ["--model", "mlp", "--epochs", "2", "--subset", "256", "--validation", "
 SETTINGS = {
     "model": "mlp",
     "dataset": "mnist",
+    "prepare": "as-is",
+    "start": "",  # The fixture ``finished`` makes it.
     "epochs": 2,
     "optimizer": "momentum",
     "batch_size": 32,
@@ -36,6 +38,8 @@ SETTINGS = {
     "weight_decay": 0.125,
     "label_smoothing": 0.25,
     "augment": 0.75,
+    "rotate": 5.0,
+    "mirror": "vertical",
     "elastic": 0.5,
     "contrast": 1.25,
     "style": 0.25,
@@ -48,6 +52,7 @@ SETTINGS = {
     "ema": 0.5,
     "precision": "bfloat16",
     "validation": 300,
+    "balance": 0.25,
     "subset": 256,
     "seed": 3,
 }
@@ -56,7 +61,7 @@ SETTINGS = {
 def flags(settings):
     """Yield the settings as arguments of the command."""
     for name, value in settings.items():
-        yield from ["--" + name.replace("_", "-"), str(value)]
+        yield from [flag(name), str(value)]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +70,7 @@ def finished(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "empty").mkdir()
     assert run("mnist-train", *QUICK, "--output", folder / "teacher").returncode == 0
+    SETTINGS["start"] = str(folder / "teacher")
     SETTINGS["teacher"], SETTINGS["fonts"] = str(folder / "teacher"), str(folder / "fonts")
     (folder / "fonts").mkdir()
     shutil.copy(font_file("DejaVuSans"), folder / "fonts")
@@ -156,7 +162,7 @@ def test_help_names_every_setting_and_ends_with_an_example(run):
     assert done.returncode == 0
     words = done.stdout.split()
     for field in fields(TrainConfig):
-        assert any(word.startswith(f"--{field.name.replace('_', '-')}") for word in words), field.name
+        assert any(word.startswith(flag(field.name)) for word in words), field.name
         if field.default != "":
             assert f"[default: {field.default}]" in " ".join(words)
     assert "MNIST_DATA" in done.stdout

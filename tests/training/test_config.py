@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from training.config import OPTIMIZER_DEFAULTS, RECIPES, ConfigError, TrainConfig
+from training.config import OPTIMIZER_DEFAULTS, RECIPES, ConfigError, TrainConfig, flag
 from training.networks import NETWORKS
 
 
@@ -30,12 +30,16 @@ from training.networks import NETWORKS
         {"seed": -1},
         {"schedule": "cosine"},
         {"dataset": "letters"},
+        {"prepare": "photo"},
+        {"mirror": "left"},
+        {"rotate": 181},
+        {"balance": 1.5},
         {"optimizer": "lion"},
     ],
 )
 def test_value_out_of_bounds_is_rejected_with_its_flag(wrong):
     [(name, value)] = wrong.items()
-    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')} {value}: "):
+    with pytest.raises(ConfigError, match=f"^{flag(name)} {value}: "):
         TrainConfig(**wrong)
 
 

@@ -18,19 +18,26 @@ LOG_SCALE_DEVIATION = 0.08
 SHIFT_DEVIATION = 0.9  # pixels
 # Draws are cut off at this many deviations. Digits then stay in the frame, because MNIST has a margin of 4 pixels.
 CUT_OFF = 2
+# The largest rotation in degrees, which is CUT_OFF deviations.
+DEFAULT_ROTATION = 18.0
 # Resampling blurs images, and a convolutional network that is trained on blurred digits reads sharp ones worse. With
 # this contrast the images have about as many pixels of full ink and as many grey pixels as before.
 DEFAULT_CONTRAST = 1.4
 MIDDLE_GREY = 127.5
 # The elastic change moves the knots of a grid of KNOTS x KNOTS points.
 KNOTS = 5
+# The axis of images ``[N, 28, 28]`` that each row of ``Changes.flips`` reverses: columns, then rows.
+FLIPPED_AXES = (2, 1)
 
 
 class Changes(NamedTuple):
     """The random changes of N images, on the CPU."""
 
-    draws: Tensor
-    """``[6, N]``: the rotation, the shear, the two scales and the two shifts of each image, in deviations."""
+    flips: Tensor | None
+    """Bool ``[2, N]``: whether each image is mirrored horizontally, and vertically; None if no image is."""
+    draws: Tensor | None
+    """``[6, N]``: the rotation, the shear, the two scales and the two shifts of each image, in deviations; None if the
+    images are not resampled."""
     moves: Tensor | None
     """``[N, 2, KNOTS, KNOTS]``: the shift of each knot in half-widths of the image; None without elastic changes."""
 
@@ -40,6 +47,8 @@ def augment(
     generator: torch.Generator | None = None,
     *,
     strength: float = 1.0,
+    rotation: float = DEFAULT_ROTATION,
+    mirror: str = "none",
     elastic: float = 0.0,
     contrast: float = DEFAULT_CONTRAST,
 ) -> Tensor:
@@ -49,7 +58,10 @@ def augment(
         images: uint8 or float ``[N, 28, 28]`` in 0..255, background 0.
         generator: source of the random numbers. It is on the CPU, whatever the device of the images, so that a seed
             gives the same changes on every device.
-        strength: factor of all the deviations above; 0 is off.
+        strength: factor of all the deviations above and of the rotation; 0 is off.
+        rotation: the largest angle of the rotation in degrees.
+        mirror: ``none``, or how half of the images are mirrored: ``horizontal``, ``vertical``, or ``both``
+            independently.
         elastic: standard deviation in pixels by which the knots of a coarse grid move. Pixels between the knots move
             with them. 0 is off.
         contrast: factor of the contrast after resampling; 1 leaves the images blurred.
@@ -57,30 +69,48 @@ def augment(
     Returns:
         float32 ``[N, 28, 28]`` in 0..255.
     """
-    if not (strength or elastic):
-        return images.float()
     count, size, _ = images.shape
-    changes = draw_changes(count, size, generator, strength=strength, elastic=elastic)
+    changes = draw_changes(count, size, generator, strength=strength, rotation=rotation, mirror=mirror, elastic=elastic)
     return apply_changes(images, changes, contrast=contrast)
 
 
 def draw_changes(
-    count: int, size: int, generator: torch.Generator | None, *, strength: float, elastic: float
+    count: int,
+    size: int,
+    generator: torch.Generator | None,
+    *,
+    strength: float,
+    rotation: float,
+    mirror: str,
+    elastic: float,
 ) -> Changes:
-    """Draw the changes of ``count`` images of ``size`` pixels."""
+    """Draw the changes of ``count`` images of ``size`` pixels. The settings are those of :func:`augment`."""
+    flips = None
+    if mirror != "none":
+        flips = torch.rand(2, count, generator=generator) < 0.5
+        flips &= torch.tensor([[mirror in ("horizontal", "both")], [mirror in ("vertical", "both")]])
+    if not (strength or elastic):
+        return Changes(flips, None, None)
     draws = torch.randn(6, count, generator=generator).clamp_(-CUT_OFF, CUT_OFF) * strength
+    draws[0] *= rotation / DEFAULT_ROTATION
     if not elastic:
-        return Changes(draws, None)
+        return Changes(flips, draws, None)
     moves = torch.randn(count, 2, KNOTS, KNOTS, generator=generator).clamp_(-CUT_OFF, CUT_OFF)
-    return Changes(draws, moves * (elastic * 2 / size))
+    return Changes(flips, draws, moves * (elastic * 2 / size))
 
 
 def join_changes(parts: Sequence[Changes]) -> Changes:
     """Return the changes of several batches as those of one batch, so that one call applies them all."""
     if len(parts) == 1:
         return parts[0]
+    flips = [part.flips for part in parts if part.flips is not None]
+    draws = [part.draws for part in parts if part.draws is not None]
     moves = [part.moves for part in parts if part.moves is not None]
-    return Changes(torch.cat([part.draws for part in parts], dim=1), torch.cat(moves) if moves else None)
+    return Changes(
+        torch.cat(flips, dim=1) if flips else None,
+        torch.cat(draws, dim=1) if draws else None,
+        torch.cat(moves) if moves else None,
+    )
 
 
 def apply_changes(images: Tensor, changes: Changes, *, contrast: float) -> Tensor:
@@ -88,8 +118,13 @@ def apply_changes(images: Tensor, changes: Changes, *, contrast: float) -> Tenso
 
     No image depends on the others, so the result is the same for any division into batches.
     """
-    count, size, _ = images.shape
+    if changes.flips is not None:
+        for is_flipped, axis in zip(changes.flips.to(images.device, non_blocking=True), FLIPPED_AXES, strict=True):
+            images = torch.where(is_flipped[:, None, None], images.flip(axis), images)
     draws = changes.draws
+    if draws is None:
+        return images.float()
+    count, size, _ = images.shape
     angle, shear = draws[0] * ROTATION_DEVIATION, draws[1] * SHEAR_DEVIATION
     scale_x, scale_y = torch.exp(draws[2:4] * LOG_SCALE_DEVIATION)
     # grid_sample measures positions in half-widths of the image.

@@ -44,20 +44,29 @@ HALF = IMAGE_SIZE // 2
 REPORT_EVERY = 250
 
 
-def outliers(digits: Tensor, count: int, seed: int, report: Callable[[float], None] = lambda _: None) -> Tensor:
+def outliers(
+    digits: Tensor,
+    count: int,
+    seed: int,
+    report: Callable[[float], None] = lambda _: None,
+    *,
+    with_symbols: bool = True,
+) -> Tensor:
     """Return ``count`` images that are not digits, uint8 ``[count, 28, 28]``, in the proportions of KINDS.
 
     Args:
         digits: real digits, from which the spoiled ones are made, uint8 ``[N, 28, 28]``.
         report: called now and then with the share that is drawn, 0..1.
+        with_symbols: whether SYMBOLS may be among them. A class that is no digit may be such a symbol.
     """
     random = np.random.default_rng(seed)
     real = digits.cpu().numpy()
+    kinds = [kind for kind in KINDS if with_symbols or kind not in SYMBOLS]
     images = []
     for i in range(count):
         if i % REPORT_EVERY == 0:
             report(i / count)
-        images.append(KINDS[i % len(KINDS)](real, random))
+        images.append(kinds[i % len(kinds)](real, random))
     return torch.from_numpy(np.stack(images))
 
 
@@ -150,6 +159,8 @@ KINDS: tuple[Maker, ...] = (
     *(letter, scribble, printed_sign, letter, drawn_sign, shape, letter, spoiled, plot, letter),
     *(printed_sign, noise, shape, drawn_sign, shape, words),
 )
+# The kinds that have a meaning of their own.
+SYMBOLS: tuple[Maker, ...] = (letter, printed_sign, drawn_sign, words)
 
 
 def _smooth(random: Random, cells: int) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
@@ -62,15 +62,26 @@ class Splits:
     train: Digits
     validation: Digits
     test: Digits
+    prepare: str = "symbol"
+    """How the service must bring a picture to 28x28; see ``serving.pictures.prepare``."""
+    several: str = "rejected"
+    """What the service does with a picture in several pieces: ``rejected`` or ``allowed``."""
+    is_own: bool = False
+    """Whether these are the user's pictures. Then the run folder keeps them, because nobody else has them."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What a run writes into its folder before it begins, by name."""
 
 
-def load(name: str, *, folder: Path | None = None, validation: int = 0, subset: int = 0) -> Splits:
+def load(
+    name: str, *, folder: Path | None = None, validation: int = 0, subset: int = 0, prepare: str = "symbol"
+) -> Splits:
     """Return the data set ``name``, with ``validation`` images of its training set as the validation set.
 
     Args:
         folder: the folder to try first; see :func:`training.data.sources.fetch`.
         validation: size of the validation set. The same size gives the same images every time.
         subset: number of the other training images to keep; 0 keeps all.
+        prepare: how the service must bring pictures to 28x28. The images of the data set stay as they are.
 
     Raises:
         DataError: no source has the data set.
@@ -81,16 +92,23 @@ def load(name: str, *, folder: Path | None = None, validation: int = 0, subset: 
         Digits(_images(files[images]), _labels(files[labels]))
         for images, labels in zip(IMAGE_FILES, LABEL_FILES, strict=True)
     )
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    rest = order[validation:]
+    learnt, held_out = divided(train, validation, subset)
     return Splits(
         name=name,
         labels=dataset.labels,
         digests=dict(zip(FILES, dataset.digests, strict=True)),
-        train=train.take(rest[:subset] if subset else rest),
-        validation=train.take(order[:validation]),
+        train=learnt,
+        validation=held_out,
         test=test,
+        prepare=prepare,
     )
+
+
+def divided(train: Digits, validation: int, subset: int) -> tuple[Digits, Digits]:
+    """Return training images to learn from, at most ``subset`` if it is not 0, and ``validation`` others."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    rest = order[validation:]
+    return train.take(rest[:subset] if subset else rest), train.take(order[:validation])
 
 
 def _images(content: bytes) -> Tensor:

@@ -26,7 +26,7 @@ FOLDER = "teacher-cache"
 # Number of images that are augmented and given to the teachers at a time.
 CACHE_BATCH = 200
 # The settings that a cached epoch depends on.
-SETTINGS = ("augment", "elastic", "contrast", "precision")
+SETTINGS = ("augment", "rotate", "mirror", "elastic", "contrast", "precision")
 
 
 class TeacherCache:
@@ -70,10 +70,7 @@ class TeacherCache:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.folder.name}, epoch {number}".encode()))
         images, soft_labels = [], []
         for batch in self._digits.split(CACHE_BATCH):
-            changed = augment(
-                batch.images, generator, strength=config.augment, elastic=config.elastic, contrast=config.contrast
-            )
-            changed = changed.round().to(torch.uint8)
+            changed = augment(batch.images, generator, **config.augmentation()).round().to(torch.uint8)
             images.append(changed.cpu())
             soft_labels.append(self._teacher.soft_labels(config, changed).cpu())
         return {"images": torch.cat(images), "soft_labels": torch.cat(soft_labels)}

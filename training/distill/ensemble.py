@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training import checkpoint
 from training.config import TrainConfig
-from training.networks import autocast, build, normalize
+from training.networks import Network, autocast, build, classes_of, normalize
 
 
 class Ensemble(nn.Module):
@@ -23,11 +23,14 @@ class Ensemble(nn.Module):
 
     digests: dict[str, str]
     """SHA-256 of each network's ``model.pt``, by the run folder that it was loaded from."""
+    classes: list[int]
+    """The number of classes of each network, in the order of ``digests``."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.digests = {}
+        self.classes = []
 
     @classmethod
     def load(cls, folders: Sequence[Path]) -> Ensemble:
@@ -39,25 +42,26 @@ class Ensemble(nn.Module):
             CheckpointError: a folder's ``model.pt`` is damaged or is not a checkpoint of this version.
             OSError: a file could not be read.
         """
-        networks: dict[str, nn.Module] = {}
+        networks: dict[str, Network] = {}
         digests = {}
         for folder in folders:
             digests[str(folder)] = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
             saved = checkpoint.load(folder / "model.pt")
-            network = build(saved["model"])
+            network = build(saved["model"], classes_of(saved["weights"]))
             network.load_state_dict(saved["weights"])
             networks[digests[str(folder)]] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ensemble = cls([networks[digest] for digest in sorted(digests.values())]).eval().requires_grad_(False)
         ensemble.digests = digests
+        ensemble.classes = [networks[digest].head.out_features for digest in digests.values()]
         return ensemble
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return log-probabilities ``[N, 10]`` for network input ``[N, 1, 28, 28]``."""
+        """Return log-probabilities ``[N, C]`` for network input ``[N, 1, 28, 28]``."""
         outputs = torch.stack([network(x).float().log_softmax(dim=1) for network in self.networks])
         return outputs.logsumexp(dim=0) - math.log(len(self.networks))
 
     def soft_labels(self, config: TrainConfig, images: Tensor) -> Tensor:
-        """Return log-probabilities ``[N, 10]`` for images in 0..255 ``[N, 28, 28]``, in the precision of ``config``."""
+        """Return log-probabilities ``[N, C]`` for images in 0..255 ``[N, 28, 28]``, in the precision of ``config``."""
         with torch.no_grad(), autocast(config.precision, images.device):
             outputs: Tensor = self(normalize(images))
         return outputs.float()

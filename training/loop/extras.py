@@ -23,11 +23,11 @@ FONT_DIGITS, SCRIPT_DIGITS = 5000, 5000
 FONT_SHARE = 1 / 12
 
 
-def load_teacher(config: TrainConfig) -> Ensemble | None:
+def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
     """Return the ensemble of the networks in the run folders of ``--teacher``, or None without the flag.
 
     Raises:
-        TrainingError: a folder holds no finished run.
+        TrainingError: a folder holds no finished run, or one with another number of classes.
     """
     if not config.teacher:
         return None
@@ -35,7 +35,13 @@ def load_teacher(config: TrainConfig) -> Ensemble | None:
     for folder in folders:
         if not (folder / "model.pt").exists():
             raise TrainingError(f"--teacher {folder}: has no model.pt; name the run folders of finished runs.")
-    return Ensemble.load(folders)
+    teacher = Ensemble.load(folders)
+    for folder, found in zip(folders, teacher.classes, strict=True):
+        if found != classes:
+            raise TrainingError(
+                f"--teacher {folder}: has {found} classes, but the data set has {classes}; name other teachers."
+            )
+    return teacher
 
 
 def font_digests(config: TrainConfig) -> dict[Path, str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.augment.affine import apply_changes, augment, draw_changes, join_changes
 from training.augment.style import restyle
 from training.config import TrainConfig
+from training.data.classes import digits_of
 from training.data.digits import Digits
 from training.loop import distributed
 from training.loop.state import State
@@ -81,7 +82,8 @@ def _prepare(state: State, batches: Sequence[Digits], generators: Sequence[torch
     labels: Sequence[Tensor] = [batch.labels for batch in batches]
     if config.style:
         # One copy for all batches, because the process waits for the GPU at each copy to the CPU.
-        labels = torch.cat(list(labels)).cpu().split([len(batch) for batch in batches])
+        known = digits_of(state.labels, torch.cat(list(labels)).cpu())
+        labels = known.split([len(batch) for batch in batches])
     augmented = _augment_together(config, batches, generators)
     for batch, images, known, generator in zip(batches, augmented, labels, generators, strict=True):
         restyled = _restyle(config, images, known, generator)
@@ -99,15 +101,16 @@ def _augment_together(
 ) -> Sequence[Tensor]:
     """Return the augmented images of each batch. Each batch takes its random numbers from its own generator."""
     # Images from the teacher cache come with soft labels, and they are augmented already.
-    if batches[0].soft_labels is not None or not (config.augment or config.elastic):
-        return [batch.images.float() if batch.soft_labels is None else batch.images for batch in batches]
-    size = batches[0].images.shape[1]
+    if batches[0].soft_labels is not None:
+        return [batch.images for batch in batches]
+    size, settings = batches[0].images.shape[1], config.augmentation()
+    contrast = settings.pop("contrast")
     changes = [
-        draw_changes(len(batch), size, generator, strength=config.augment, elastic=config.elastic)
+        draw_changes(len(batch), size, generator, **settings)
         for batch, generator in zip(batches, generators, strict=True)
     ]
     images = torch.cat([batch.images for batch in batches]) if len(batches) > 1 else batches[0].images
-    changed = apply_changes(images, join_changes(changes), contrast=config.contrast)
+    changed = apply_changes(images, join_changes(changes), contrast=contrast)
     parts: Sequence[Tensor] = changed.split([len(batch) for batch in batches])
     return parts
 
@@ -125,12 +128,6 @@ def _drawn_digits(state: State, batch_size: int, generator: torch.Generator, dev
     if not sum(map(len, taken)):
         return None
     images, labels = torch.cat([part.images for part in taken]), torch.cat([part.labels for part in taken])
-    images = augment(
-        images.to(device, non_blocking=True),
-        generator,
-        strength=config.augment,
-        elastic=config.elastic,
-        contrast=config.contrast,
-    )
+    images = augment(images.to(device, non_blocking=True), generator, **config.augmentation())
     images = _restyle(config, images, labels, generator)
     return Digits(distributed.share(images), distributed.share(labels.to(device, non_blocking=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from training.checkpoint import CheckpointError
 from training.config import AUTO, TrainConfig, flag
 from training.loop.errors import TrainingError
 
-# Teachers and fonts are known by their digests, so their folders may have moved.
-KNOWN_BY_DIGEST = ("teacher", "fonts")
+# Teachers, fonts and first weights are known by their digests, so their folders may have moved.
+KNOWN_BY_DIGEST = ("teacher", "fonts", "start")
 
 
 def resumed_config(last: Path, chosen: Mapping[str, Any]) -> TrainConfig:
@@ -51,6 +52,8 @@ def check_same_run(saved: Mapping[str, Any], chosen: Mapping[str, Any], folder: 
     Raises:
         TrainingError: a setting differs. The message names every such setting.
     """
+    # The checkpoint of an older version has fewer settings.
+    saved = {field.name: field.default for field in fields(TrainConfig)} | dict(saved)
     changes = [
         f"{flag(name)} {saved[name]}, not {value}"
         for name, value in chosen.items()

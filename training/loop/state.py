@@ -20,6 +20,7 @@ from training.loop.errors import DivergedError, TrainingError
 from training.loop.extras import draw_digits, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer, load_optimizer
 from training.loop.resume import check_same_run, load_state
+from training.loop.start import start_from
 from training.networks import Network, build
 
 
@@ -36,6 +37,10 @@ class State:
     """SHA-256 of each handwriting font."""
     drawn: list[tuple[Digits, float]] = field(default_factory=list)
     """Drawn digits of each source, on the CPU, and how many of them each step adds per image of its batch."""
+    labels: tuple[str, ...] = tuple("0123456789")
+    """The names of the classes."""
+    start: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that the run began with, by the folder of their model."""
     step: int = 0
     """Number of steps since the beginning of the run."""
     epoch_loss: float = 0.0
@@ -55,16 +60,29 @@ class State:
         self.parallel = distributed.parallel(self.network)
 
     @classmethod
-    def new(cls, config: TrainConfig, device: torch.device) -> State:
-        """Return the state before the first step, with weights from the seed of the run.
+    def new(
+        cls,
+        config: TrainConfig,
+        device: torch.device,
+        labels: tuple[str, ...] = tuple("0123456789"),
+        *,
+        is_resumed: bool = False,
+    ) -> State:
+        """Return the state before the first step, with weights from the seed of the run, or from ``--from``.
+
+        Args:
+            labels: the names of the classes.
+            is_resumed: whether :meth:`load` will replace the weights, so that those of ``--from`` are not needed.
 
         Raises:
-            TrainingError: the teachers or the fonts of ``config`` are missing.
+            TrainingError: the teachers, the fonts or the first weights of ``config`` are missing or of another kind.
             CheckpointError: a teacher's weights are damaged.
         """
         torch.default_generator.manual_seed(config.seed_for("weights"))
-        network = build(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher, fonts = load_teacher(config), font_digests(config)
+        built = build(config.model, len(labels))
+        start = {} if is_resumed else start_from(config, built, labels)
+        network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher, fonts = load_teacher(config, len(labels)), font_digests(config)
         return cls(
             config,
             network,
@@ -73,6 +91,8 @@ class State:
             teacher.to(device) if teacher else None,
             fonts,
             draw_digits(config, fonts),
+            labels,
+            start,
         )
 
     @property
@@ -99,6 +119,8 @@ class State:
                 "optimizer": self.optimizer.state_dict(),
                 "teachers": self.teacher.digests if self.teacher else {},
                 "fonts": sorted(self.fonts.values()),
+                "labels": self.labels,
+                "start": self.start,
                 "random": torch.default_generator.get_state(),
                 "step": self.step,
                 "epoch_loss": self.epoch_loss,
@@ -126,7 +148,8 @@ class State:
         self.step = saved["step"]
         self.epoch_loss, self.epoch_seconds = saved["epoch_loss"], saved["epoch_seconds"]
         self.history = saved["history"]
-        # Checkpoints of version 0.1 have neither.
+        # Checkpoints of version 0.1 have no such entries.
+        self.start = saved.get("start", {})
         self.extended = saved.get("extended", [])
         self.precision_reason = saved.get("precision_reason", "")
         if self.config.epochs > saved["config"]["epochs"]:
@@ -140,6 +163,10 @@ class State:
             raise TrainingError(
                 f"--teacher {self.config.teacher}: the run in {folder} had other teachers; "
                 "resume it with the same teachers, or name another --output."
+            )
+        if tuple(saved.get("labels", self.labels)) != self.labels:
+            raise TrainingError(
+                f"--dataset {self.config.dataset}: the run in {folder} had other classes; name another --output."
             )
         if sorted(self.fonts.values()) != saved["fonts"]:
             raise TrainingError(

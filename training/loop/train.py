@@ -6,6 +6,7 @@ A run folder holds
     model.pt         the weights to use
     metrics.jsonl    one line per epoch
     calibration.pt   temperature and novelty score, for the export
+    data.npz  classes.png   the user's own pictures as the network saw them
     curves.png  confusion.png  mistakes.png  reliability.png    plots
     run.json         config, versions, digests of the data, result
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from training.checkpoint import write_atomically
 from training.config import AUTO, TrainConfig
 from training.data.digits import Splits
 from training.distill.cache import TeacherCache
@@ -73,12 +75,15 @@ def train(
     """
     target, progress = torch.device(device), progress or Progress(None)
     check_free(output, resume=resume)
-    precision, reason = _precision(config, target, output / "last.pt", progress)
-    state = State.new(replace(config, precision=precision), target)
+    last = output / "last.pt"
+    precision, reason = _precision(config, target, last, progress)
+    state = State.new(replace(config, precision=precision), target, splits.labels, is_resumed=last.exists())
     state.precision_reason = reason
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
         check_free(output, resume=resume)
+        for name, content in splits.files.items() if distributed.is_first() else ():
+            write_atomically(output / name, content)
         return _train(state, splits, output, checkpoint_every, target, graph, progress, plots)
 
 

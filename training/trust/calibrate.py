@@ -95,13 +95,14 @@ def calibrate(
         temperature = fit_temperature(
             torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
-        digits, others = cached_examples(splits.train, fonts, stage("drawing images that are not digits"))
+        report = stage("drawing images that are not digits")
+        digits, others = cached_examples(splits.train, fonts, report, classes=splits.labels)
         report = stage("running the network on them")
         outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts), report=report)
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")
         novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
-        in_styles = _outputs(network, styled(held_out, generator), maps=bool(fonts))
+        in_styles = _outputs(network, styled(held_out, generator, splits.labels), maps=bool(fonts))
         scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
         thresholds = fit_thresholds(*scores)
     return Calibration(temperature, novelty, *thresholds, thresholds.false_rejections(scores[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,21 +30,23 @@ def cached_examples(
     fonts: Sequence[Path] = (),
     report: Callable[[float], None] = lambda _: None,
     folder: Path | None = None,
+    classes: Sequence[str] = string.digits,
 ) -> tuple[Tensor, Tensor]:
     """Return the images of :func:`digits_and_outliers`, from the cache if they were drawn before.
 
     Args:
         report: called with the share that is drawn, 0..1.
+        classes: the names of the classes.
         folder: the cache; a folder beside the cached data sets if it is None.
     """
     folder = folder or default_cache() / "calibration"
-    path = folder / f"{_key(train, fonts)}.pt"
+    path = folder / f"{_key(train, fonts, classes)}.pt"
     with contextlib.suppress(OSError, CheckpointError, KeyError):
         saved = checkpoint.load(path)
         with contextlib.suppress(OSError):
             path.touch()
         return saved["digits"], saved["others"]
-    digits, others = digits_and_outliers(train, fonts, SEED, torch.Generator().manual_seed(SEED), report)
+    digits, others = digits_and_outliers(train, fonts, SEED, torch.Generator().manual_seed(SEED), report, classes)
     # The cache saves time only. If it cannot be written, the run goes on.
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +56,12 @@ def cached_examples(
     return digits, others
 
 
-def _key(train: Digits, fonts: Sequence[Path]) -> str:
+def _key(train: Digits, fonts: Sequence[Path], classes: Sequence[str]) -> str:
     digest = hashlib.sha256(f"{FORMAT} {torch.__version__}".encode())
     for tensor in (train.images, train.labels):
         digest.update(tensor.cpu().contiguous().numpy().data)
+    if tuple(classes) != tuple(string.digits):
+        digest.update("\n".join(classes).encode())
     for font in fonts:
         digest.update(hashlib.sha256(font.read_bytes()).digest())
     return digest.hexdigest()[:32]

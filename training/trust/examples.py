@@ -13,6 +13,7 @@ from training.augment.affine import augment
 from training.augment.fonts import render_characters
 from training.augment.outliers import outliers
 from training.augment.style import restyle
+from training.data.classes import are_digits, digits_of
 from training.data.digits import Digits
 
 # Number of images of each kind.
@@ -43,22 +44,27 @@ def digits_and_outliers(
     seed: int,
     generator: torch.Generator,
     report: Callable[[float], None] = lambda _: None,
+    classes: Sequence[str] = string.digits,
 ) -> tuple[Tensor, Tensor]:
     """Return images of digits and images that are not digits, both uint8 ``[N, 28, 28]`` on the CPU.
 
     Args:
         report: called now and then with the share of the outliers that is drawn, 0..1.
+        classes: the names of the classes. Unless all are digits, letters and signs are not taken for outliers.
     """
     train = train.to(torch.device("cpu"))
     clean = 2 * CLEAN_DIGITS if fonts else CLEAN_DIGITS
     chosen = train.take(torch.randperm(len(train), generator=generator)[: clean + DISTORTED_DIGITS])
     # A small training set is divided in the same proportion.
     count = round(len(chosen) * DISTORTED_DIGITS / (clean + DISTORTED_DIGITS))
-    distorted = _restyled(distort(chosen.images[:count], generator), chosen.labels[:count], STYLE_SHARE, generator)
+    distorted = _restyled(
+        distort(chosen.images[:count], generator), digits_of(classes, chosen.labels[:count]), STYLE_SHARE, generator
+    )
     digits = torch.cat([distorted, chosen.images[count:]])
 
     most = max(LEAST_MADE_UP, len(train))
-    others = outliers(train.images, min(OUTLIERS_BESIDE_FONTS if fonts else OUTLIERS, most), seed, report)
+    drawn_others = min(OUTLIERS_BESIDE_FONTS if fonts else OUTLIERS, most)
+    others = outliers(train.images, drawn_others, seed, report, with_symbols=are_digits(classes))
     if fonts:
         drawn = _bent(render_characters(fonts, string.digits, min(FONT_DIGITS, most), seed), generator)
         digits = torch.cat([digits, _restyled(drawn, _no_labels(drawn), STYLE_SHARE, generator)])
@@ -77,9 +83,14 @@ def distort(images: Tensor, generator: torch.Generator, elastic: float = 0.0) ->
     return augment(images.cpu(), generator, elastic=elastic).clamp(0, 255).round().to(torch.uint8)
 
 
-def styled(digits: Digits, generator: torch.Generator) -> Tensor:
-    """Return the images augmented, half of them also in other styles, uint8 ``[N, 28, 28]`` on the CPU."""
-    return _restyled(distort(digits.images, generator), digits.labels.cpu(), STYLE_SHARE_OF_VALIDATION, generator)
+def styled(digits: Digits, generator: torch.Generator, classes: Sequence[str] = string.digits) -> Tensor:
+    """Return the images augmented, half of them also in other styles, uint8 ``[N, 28, 28]`` on the CPU.
+
+    Args:
+        classes: the names of the classes.
+    """
+    labels = digits_of(classes, digits.labels.cpu())
+    return _restyled(distort(digits.images, generator), labels, STYLE_SHARE_OF_VALIDATION, generator)
 
 
 def _bent(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -16,6 +16,11 @@ SEARCH_STEPS = 30
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
+# With fewer images than this the temperature stays nearer to 1. If a network makes no mistake on a few images, the best
+# temperature for them would be the lowest possible one.
+ENOUGH = 200
+
+
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature that gives ``logits [N, C]`` the lowest cross-entropy, by golden-section search."""
 
@@ -37,4 +42,4 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
             low, a, loss_a = a, b, loss_b
             b = low + GOLDEN_RATIO * (high - low)
             loss_b = loss(b)
-    return temperature((low + high) / 2)
+    return temperature((low + high) / 2 * min(1, len(labels) / ENOUGH))

@@ -19,7 +19,7 @@ from serving.api.open_inference.messages import (
 from serving.api.open_inference.tensors import encode_json, named_outputs, with_length
 from serving.contract import Images
 from serving.errors import InputError, InputTooLargeError, quoted
-from serving.inference.numbers import NumberPrediction, Reading
+from serving.inference.numbers import NumberPrediction, Reading, check_reads_numbers
 from serving.models.model import Model
 from serving.telemetry.timing import Timing
 
@@ -40,6 +40,7 @@ async def infer_numbers(
         InputError: the request names another output.
         DeadlineExceededError: the deadline passed before inference began.
     """
+    check_reads_numbers(model)
     outputs = requested_outputs(asked)
     pixels, limit = pages.shape[1] * pages.shape[2], service.settings.max_pixels
     if pixels > limit:

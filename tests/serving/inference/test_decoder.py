@@ -77,7 +77,7 @@ def test_pictures_of_all_costs_come_back_in_order(digits):
 def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
     places = []
 
-    async def in_process(self, content, deadline):
+    async def in_process(self, content, deadline, how):
         places.append("process")
         return to_mnist_form(content, Settings.max_pixels)
 
@@ -127,12 +127,12 @@ def test_pixels_of_a_request_are_limited_in_sum():
 def test_deadline_is_checked_between_pictures(monkeypatch):
     decoded = []
 
-    def slow(picture, max_pixels):
+    def slow(picture, how, max_pixels):
         decoded.append(picture)
         time.sleep(0.2)
         return to_mnist_form(picture, max_pixels)
 
-    monkeypatch.setattr(decoder, "to_mnist_form", slow)
+    monkeypatch.setattr(decoder, "prepare", slow)
     with pytest.raises(DeadlineExceededError):
         decode([SMALL] * 100, seconds=0.3)
     assert len(decoded) < 10
@@ -296,10 +296,10 @@ def test_memory_of_the_process_is_limited():
 
 
 def test_lack_of_memory_is_reported_as_a_picture_that_is_too_large(monkeypatch):
-    def fail(content, max_pixels):
+    def fail(content, how, max_pixels):
         raise MemoryError
 
-    monkeypatch.setattr(process, "to_mnist_form", fail)
+    monkeypatch.setattr(process, "prepare", fail)
     response = process.respond(b"", 1)
     kind, _ = process.RESPONSE.unpack(response[: process.RESPONSE.size])
     with pytest.raises(InputTooLargeError, match="too much memory"):

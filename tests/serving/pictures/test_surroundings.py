@@ -110,6 +110,25 @@ def test_network_chooses_the_reading_that_is_a_digit(model, digits):
     assert chosen.reason == "several"
 
 
+def test_whole_picture_of_a_symbol_comes_first(model, digits, monkeypatch):
+    """A reading that leaves a piece out may lack a part of the symbol. A digit has no such parts."""
+    part, whole = digits[:2][model.classifier.classify(digits[:2]).novelty.argsort()]
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+
+    def chosen(first, reason=None):
+        [found] = choose(model, [Digit(first, reason, (part,))])
+        return found
+
+    np.testing.assert_array_equal(chosen(whole).image, part)
+    monkeypatch.setattr(model, "digits", ())
+    np.testing.assert_array_equal(chosen(whole).image, whole)
+    np.testing.assert_array_equal(chosen(noise).image, part)
+    np.testing.assert_array_equal(chosen(whole, "several").image, part)
+    monkeypatch.setattr(model, "allows_several", True)
+    np.testing.assert_array_equal(chosen(whole, "several").image, whole)
+    assert chosen(whole, "several").reason is None
+
+
 def test_choice_ends_at_the_deadline(model, digits):
     with pytest.raises(DeadlineExceededError):
         choose(model, [Digit(digits[0], None, (digits[1],))], time.monotonic() - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -155,3 +156,25 @@ def test_prediction_for_a_cleared_drawing_is_not_shown(url, visit):
     wait_for_prediction(page)
     assert shown.json_value() == []
     expect(page.locator("#digit")).to_be_empty()
+
+
+def test_page_shows_the_best_ten_of_other_classes(url, visit):
+    labels = [f"letter {chr(ord('A') + i)}" for i in range(26)]
+    probabilities = [0.0] * 24 + [0.25, 0.75]
+
+    def with_letters(route):
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"labels": labels})
+
+    page = visit(url)
+    page.route(re.compile(r"/certificate(\?|$)"), with_letters)
+    page.reload()
+    expect(page.locator("h1")).to_have_text("Draw a symbol")
+    change_prediction(page, label="letter Z", digit=None, probabilities=probabilities, accepted=True, reason=None)
+    names = page.locator("#bars .name").all_inner_texts()
+    assert names[:3] == ["letter Z", "letter Y", "letter A"]
+    assert len(names) == 10
+    assert page.locator("#bars .best .name").inner_text() == "letter Z"
+    assert page.locator("#digit").inner_text() == "letter Z"
+    for name in ("#samples", ".switch", ".watermark"):
+        expect(page.locator(name)).to_be_hidden()

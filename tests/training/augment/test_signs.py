@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import ImageFont
 
+from training.augment import outliers
 from training.augment.outliers import KINDS
 from training.augment.signs import SIGN_FONTS, drawn_sign, plot, print_fonts, printed_sign, words
 
@@ -28,3 +30,17 @@ def test_fonts_have_all_their_signs():
             font = ImageFont.truetype(str(print_fonts() / f"{name}.ttf"), 40)
             missing = bytes(font.getmask("\uffff"))
             assert [c for c in characters if bytes(font.getmask(c)) in (missing, b"")] == [], name
+
+
+def test_symbols_can_be_left_out(monkeypatch):
+    """A class of the user's own may be a letter or a sign."""
+    drawn = []
+
+    def named(kind):
+        return lambda *_: drawn.append(kind.__name__) or np.zeros((28, 28), np.uint8)
+
+    fakes = {kind: named(kind) for kind in KINDS}
+    for name in ("KINDS", "SYMBOLS"):
+        monkeypatch.setattr(outliers, name, tuple(fakes[kind] for kind in getattr(outliers, name)))
+    outliers.outliers(torch.zeros(1, 28, 28, dtype=torch.uint8), 32, 0, with_symbols=False)
+    assert {*drawn} == {"scribble", "shape", "spoiled", "plot", "noise"}

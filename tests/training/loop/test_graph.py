@@ -70,8 +70,8 @@ def as_on_gpu(monkeypatch):
     """Return a function that makes runs on the CPU use a plan, and tensors for the numbers that differ by step."""
     new = State.new.__func__
 
-    def with_tensors(cls, config, device):
-        state = new(cls, config, device)
+    def with_tensors(cls, config, *arguments, **options):
+        state = new(cls, config, *arguments, **options)
         for group in state.optimizer.param_groups:
             group["lr"] = torch.tensor(config.learning_rate)
         if state.averaged:
@@ -141,7 +141,7 @@ def test_resumed_run_of_recorded_steps_ends_with_the_same_weights(small, tmp_pat
 
 
 def test_inputs_do_not_depend_on_how_many_steps_are_prepared_at_a_time(small, teacher, fonts):
-    config = TrainConfig(**SETTINGS, teacher=str(teacher), fonts=fonts)
+    config = TrainConfig(**SETTINGS, rotate=5.0, mirror="both", teacher=str(teacher), fonts=fonts)
     state, batches = State.new(config, CPU), small.train.split(60)
 
     def tensors(at_a_time):

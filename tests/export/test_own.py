@@ -1,0 +1,163 @@
+"""Classes that are no digits, all the way: a folder is trained, certified and served, and all know its names."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from export.publish import golden_images, publish
+from export.run import ExportError, Run
+from export.verify import verify_bundle
+from serving.errors import BundleError
+from tests.support import application, picture
+from training.config import TrainConfig
+from training.data.load import load_data
+from training.data.own import saved
+from training.data.sources import DataError
+from training.loop.train import train
+
+NAMES = (*(f"class {number:02}" for number in range(11)), "=")
+
+
+def symbol(number, variant):
+    """A ring with a notch at the place of ``number``; for the last class, two bars."""
+    image = Image.new("L", (64, 64), 255)
+    draw = ImageDraw.Draw(image)
+    if number == 11:
+        draw.line((10, 20 + variant % 3, 54, 20), 0, 6)
+        draw.line((10, 44, 54, 44 - variant % 5), 0, 6)
+    else:
+        draw.arc((8, 8, 56, 56 - variant % 4), 30 * number + 40, 30 * number + 320 - variant % 7, 0, 6)
+    return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "my marks"
+    for number, name in enumerate(NAMES):
+        (folder / name).mkdir(parents=True)
+        for variant in range(30):
+            (folder / name / f"{variant}.png").write_bytes(picture(symbol(number, variant)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(pictures):
+    """A finished run on these pictures."""
+    folder = pictures.parent / "run"
+    settings = {"model": "mlp", "epochs": 40, "batch_size": 32, "dataset": str(pictures), "augment": 0.2}
+    config = TrainConfig.of(**settings)
+    splits = load_data(config.dataset, prepare=config.prepare, validation=config.validation)
+    assert train(config, splits, folder).accuracy > 0.8
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(finished):
+    return publish(Run.read(finished), finished.parent / "models", int8=True)
+
+
+@pytest.fixture(scope="module")
+def served(published):
+    with application(repository=published.folder.parent.parent, model="my-marks") as client:
+        yield client
+
+
+def test_manifest_has_the_classes_and_how_to_prepare_pictures(published, pictures):
+    manifest = published.manifest
+    assert (manifest.name, manifest.labels) == ("my-marks", tuple(sorted(NAMES)))
+    assert (manifest.prepare, manifest.several) == ("symbol", "allowed")
+    assert str(pictures.parent) not in (published.folder / "manifest.json").read_text()
+
+
+def test_bundle_is_verified_with_the_pictures_or_the_run(published, finished, pictures):
+    for data in (pictures, finished):
+        assert verify_bundle(published.folder, data).manifest == published.manifest
+    with pytest.raises(DataError, match="name its folder, or that of the run, with --data"):
+        verify_bundle(published.folder)
+
+
+def test_bundle_is_not_verified_with_other_pictures(published, pictures, tmp_path):
+    for name in NAMES[:3]:
+        (tmp_path / name).mkdir()
+        for variant in range(12):
+            (tmp_path / name / f"{variant}.png").write_bytes((pictures / name / f"{variant}.png").read_bytes())
+    with pytest.raises(BundleError, match="its manifest says labels"):
+        verify_bundle(published.folder, tmp_path)
+
+
+def test_changed_data_of_a_run_is_not_exported(finished, tmp_path):
+    for path in finished.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    splits = saved.load(tmp_path / "data.npz")
+    splits.test.labels[0] = (splits.test.labels[0] + 1) % 12
+    (tmp_path / "data.npz").write_bytes(saved.to_bytes(splits))
+    with pytest.raises(ExportError, match="has changed since"):
+        publish(Run.read(tmp_path), tmp_path / "models")
+
+
+def test_prediction_has_a_name_and_no_digit(served):
+    for number in (0, 7, 11):
+        response = served.post("/predict", content=picture(symbol(number, 3)), headers={"content-type": "image/png"})
+        [prediction] = response.json()["predictions"]
+        assert prediction["label"] == NAMES[number]
+        assert "digit" not in prediction
+        assert len(prediction["probabilities"]) == 12
+        assert prediction["reason"] != "several", "the class = consists of two pieces"
+
+
+def test_whole_numbers_need_the_ten_digits(served):
+    response = served.post("/predict?mode=number", content=picture(symbol(1, 1)), headers={"content-type": "image/png"})
+    assert response.status_code == 400
+    assert response.json()["detail"] == "mode number: the classes of 'my-marks' are not the ten digits; leave mode out"
+
+
+def test_protocol_and_metrics_name_the_classes(served):
+    data = [0] * 784
+    asked = {
+        "inputs": [{"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": data}],
+        "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
+    }
+    [output] = served.post("/v2/models/my-marks/infer", json=asked).json()["outputs"]
+    assert all(text.split(":")[2] in NAMES for text in output["data"])
+    assert 'mnist_predictions_total{label="class 03",model="my-marks"}' in served.get("/metrics").text
+
+
+def test_picture_as_it_is(published, pictures, tmp_path):
+    """A manifest that says as-is is obeyed: a small mark in a corner stays small and in its corner."""
+    from tests.serving.models.bundles import change_manifest
+
+    other = tmp_path / "models" / "my-marks" / "1"
+    other.mkdir(parents=True)
+    for path in published.folder.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    change_manifest(other, prepare="as-is")
+    page = np.zeros((280, 280), np.uint8)
+    page[10:30, 20:40] = 255
+    with application(repository=tmp_path / "models", model="my-marks") as client:
+        response = client.post("/predict?include=image", content=picture(page), headers={"content-type": "image/png"})
+        large = client.post(
+            "/predict?include=image",
+            content=picture(np.kron(page, np.ones((4, 4), np.uint8))),
+            headers={"content-type": "image/png"},
+        )
+    for each in (response, large):
+        image = np.array(each.json()["predictions"][0]["image"])
+        assert image[1:3, 2:4].min() == 255
+        assert image.sum() == 4 * 255
+
+
+def test_golden_images_have_a_bound():
+    truth = np.arange(5000) % 1000
+    chosen = golden_images(truth, 1000)
+    assert len(chosen) == len(set(truth[chosen])) == 400
+    assert len(golden_images(truth % 10, 10)) == 40
+
+
+def test_run_of_a_folder_says_that_the_data_is_own(finished):
+    record = json.loads((finished / "run.json").read_text())
+    assert record["dataset"]["own"] is True
+    assert (finished / "classes.png").exists()

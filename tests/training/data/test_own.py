@@ -1,0 +1,253 @@
+"""The user's own data: every layout, what is left out, the split, and one-line errors that name the file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import struct
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from serving.pictures.prepare import prepare
+from training.data.load import load_data
+from training.data.own import saved
+from training.data.own.arrays import from_arrays
+from training.data.own.check import check, demand_trainable, findings, report_lines
+from training.data.own.layouts import find
+from training.data.own.load import inspect, load_own, model_name
+from training.data.own.prepare import prepare_all
+from training.data.own.sheet import to_png
+from training.data.own.split import parts_of
+from training.data.sources import DataError
+
+CLASSES = ("circle", "cross", "é")
+
+
+def mark(kind, number, side=40):
+    """A picture of a circle, a cross or a stroke, dark on white. Each number gives another one."""
+    image = Image.new("L", (side, side + number % 5), 255)
+    draw = ImageDraw.Draw(image)
+    a, b = 5 + number % 7, side - 6 - number % 3
+    if kind == "circle":
+        draw.ellipse((a, 6, b, b - number % 9), outline=0, width=3)
+    elif kind == "cross":
+        draw.line((a, 6, b, b), 0, 3)
+        draw.line((a, b, b - number % 9, 6), 0, 3)
+    else:
+        draw.line((a, 6, a + number % 11, b), 0, 4)
+    return image
+
+
+def folders(place, count=12, names=CLASSES):
+    for label in names:
+        (place / label).mkdir(parents=True)
+        for number in range(count):
+            mark(label, number).save(place / label / f"{number}.png")
+    return place
+
+
+def table(place):
+    place.mkdir()
+    with (place / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "group"])
+        for label in CLASSES:
+            for number in range(12):
+                mark(label, number).save(place / f"{label} {number}.png")
+                writer.writerow([f"{label} {number}.png", label, f"writer {number}"])
+    return place
+
+
+def archive(place):
+    place.mkdir()
+    np.savez(place / "any.npz", images=arrays(), labels=np.repeat(CLASSES, 12))
+    return place
+
+
+def arrays():
+    return np.stack([np.asarray(mark(label, n).resize((32, 32))) for label in CLASSES for n in range(12)])
+
+
+def idx(place):
+    place.mkdir()
+    images = arrays()
+    head = struct.pack(">I3I", 0x803, *images.shape)
+    (place / "marks-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + images.tobytes()))
+    labels = np.repeat(np.arange(3, dtype=np.uint8), 12)
+    (place / "marks-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(labels)) + labels.tobytes())
+    (place / "classes.txt").write_text("\n".join(CLASSES) + "\n", "utf-8")
+    return place
+
+
+@pytest.mark.parametrize("layout", [folders, table, archive, idx])
+def test_every_layout_gives_the_same_classes_by_name(layout, tmp_path):
+    splits = load_data(str(layout(tmp_path / "marks")), prepare="symbol", validation=1)
+    assert (splits.name, splits.labels, splits.is_own) == ("marks", CLASSES, True)
+    parts = splits.train, splits.validation, splits.test
+    # Some marks look the same at 28x28. The other copies are left out.
+    assert 25 < sum(map(len, parts)) <= 36
+    assert all(len(part) and part.images.shape[1:] == (28, 28) for part in (splits.train, splits.test))
+
+
+def test_folders_named_train_and_test_divide_the_data(tmp_path):
+    for part, numbers in (("train", range(8)), ("test", range(8, 11))):
+        for label in CLASSES:
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in numbers:
+                mark(label, number).save(tmp_path / part / label / f"{number}.png")
+    splits = load_own(tmp_path, "symbol")
+    assert splits.labels == CLASSES
+    assert len(splits.test) == 9
+    assert len(splits.validation) == 0
+
+
+def test_network_learns_from_what_the_service_prepares(tmp_path):
+    place = folders(tmp_path / "marks")
+    for how in ("symbol", "as-is"):
+        for each in prepare_all(find(place)[:5], how):
+            content = (place / each.sample.name).read_bytes()
+            np.testing.assert_array_equal(each.image, prepare(content, how).image)
+
+
+def test_picture_stays_on_its_side_when_the_folder_grows(tmp_path):
+    place = folders(tmp_path / "marks", 6)
+    before = sides(place)
+    for label in CLASSES:
+        for number in range(6, 12):
+            mark(label, number).save(place / label / f"{number}.png")
+    assert before.items() <= sides(place).items()
+    assert set(sides(place).values()) == {"train", "validation", "test"}
+
+
+def sides(place):
+    found = prepare_all(find(place), "symbol")
+    return {each.sample.name: part for each, part in zip(found, parts_of(found, with_validation=True), strict=True)}
+
+
+def test_writer_stays_on_one_side(tmp_path):
+    found = prepare_all(find(table(tmp_path / "marks")), "symbol")
+    by_writer = {}
+    for each, part in zip(found, parts_of(found, with_validation=True), strict=True):
+        by_writer.setdefault(each.sample.group, set()).add(part)
+    assert len(by_writer) == 12
+    assert all(len(parts) == 1 for parts in by_writer.values())
+
+
+def test_check_finds_what_is_wrong_with_pictures(tmp_path):
+    place = folders(tmp_path / "marks", 12)
+    mark("circle", 0).save(place / "circle" / "copy.bmp")
+    mark("circle", 1).save(place / "cross" / "wrong.png")
+    Image.new("L", (30, 30), 255).save(place / "é" / "blank.png")
+    (place / "é" / "broken.png").write_bytes((place / "é" / "0.png").read_bytes()[:60])
+    (place / "é" / "notes.txt").write_text("not a picture")
+    (place / ".hidden").mkdir()
+    found = inspect(place, "symbol", with_validation=True)
+    names = [each.sample.name for each in found.unreadable + found.empty]
+    assert names == ["é/broken.png", "é/blank.png"]
+    assert {each.sample.name for each, _ in found.repeated} & {"circle/copy.bmp", "circle/0.png"}
+    [disputed] = found.disputed
+    assert {"circle/1.png", "cross/wrong.png"} <= {each.sample.name for each in disputed}
+    assert not any(each.sample.name in ("circle/1.png", "cross/wrong.png") for each in found.kept)
+    text = "\n".join(report_lines(found))
+    for word in ("unreadable", "empty", "disputed", "repeated", "few pictures"):
+        assert word in text
+    with pytest.raises(DataError, match=r"é/broken\.png: .*damaged.*; repair or remove it$"):
+        demand_trainable(found, place)
+
+
+def test_symbol_of_several_pieces_is_allowed(tmp_path):
+    place = folders(tmp_path / "marks")
+    (place / "colon").mkdir()
+    for number in range(12):
+        image = Image.new("L", (40, 60), 255)
+        for top in (8 + number % 5, 40):
+            ImageDraw.Draw(image).ellipse((14, top, 24 + number % 4, top + 10 + number % 3), fill=0)
+        image.save(place / "colon" / f"{number}.png")
+    splits = load_own(place, "symbol")
+    assert splits.several == "allowed"
+    assert load_own(folders(tmp_path / "others"), "symbol").several == "rejected"
+
+
+def test_uneven_classes_get_advice():
+    class_sizes = {"a": 30, "b": 2}
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (32, 28, 28), dtype=np.uint8)
+    labels = np.repeat(list(class_sizes), list(class_sizes.values()))
+    found = check(prepare_all(from_arrays("x", images, labels), "as-is"), "x")
+    assert any("--balance 1" in line for line in findings(found))
+    assert Counter(each.sample.label for each in found.kept) == class_sizes
+
+
+def test_contact_sheet_has_a_row_for_each_class(tmp_path):
+    found = inspect(folders(tmp_path / "marks"), "symbol", with_validation=True)
+    (tmp_path / "sheet.png").write_bytes(to_png(found))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 3 * 56
+        assert sheet.width > 8 * 56
+
+
+def test_run_folder_keeps_the_images(tmp_path):
+    splits = load_own(folders(tmp_path / "marks"), "as-is", validation=1)
+    (tmp_path / "data.npz").write_bytes(splits.files["data.npz"])
+    again = saved.load(tmp_path / "data.npz")
+    assert (again.digests, again.labels, again.prepare) == (splits.digests, CLASSES, "as-is")
+    (tmp_path / "data.npz").write_bytes(splits.files["data.npz"][:500])
+    with pytest.raises(DataError, match=r"data\.npz: cannot be read"):
+        saved.load(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("letters", "letters"), ("Meine Schrift!", "Meine-Schrift"), ("あ", "own")]
+)
+def test_data_set_gives_its_model_a_valid_name(name, model, tmp_path):
+    (tmp_path / name).mkdir()
+    assert model_name(tmp_path / name) == model
+
+
+def rewritten(name, text):
+    def change(place):
+        (table(place) / name).write_text(text)
+
+    return change
+
+
+def with_array(**changed):
+    def change(place):
+        place.mkdir()
+        images = changed.pop("images", arrays())
+        np.savez(place / "x.npz", images=images, **{"labels": np.repeat(CLASSES, 12)} | changed)
+
+    return change
+
+
+WRONG = {
+    "nothing there": (lambda place: None, "does not exist"),
+    "empty folder": (lambda place: place.mkdir(), "holds no pictures in folders"),
+    "one class": (lambda place: folders(place, 3, ("circle",)), r"has 1 class \(circle\): must have 2 to 1000"),
+    "a table without labels": (rewritten("labels.csv", "path,class\n"), "must name the columns path and label"),
+    "a missing picture": (rewritten("labels.csv", "path,label\nx.png,a\n"), "line 2: there is no file"),
+    "a path that leaves the folder": (rewritten("labels.csv", "path,label\n../x.png,a\n"), "line 2: .*must be below"),
+    "an empty class": (rewritten("labels.csv", "path,label\ncircle 0.png,\n"), "line 2: the class name ''"),
+    "two classes": (rewritten("labels.csv", "path,label\né 0.png,a\né 0.png,b\n"), "keep one of the lines"),
+    "a row with too few cells": (rewritten("labels.csv", "path,label\ncircle 0.png\n"), "line 2: has 1 columns"),
+    "an unknown split": (rewritten("labels.csv", "path,label,split\né 0.png,a,dev\n"), "must be train, validation"),
+    "a long class name": (rewritten("labels.csv", f"path,label\né 0.png,{'x' * 200}\n"), "1 to 128 characters"),
+    "pixels over 255": (with_array(images=arrays() * 2.0), "must be in 0..255"),
+    "a number missing": (with_array(labels=np.arange(3)), "36 texts or whole numbers"),
+    "labels that are floats": (with_array(labels=np.zeros(36)), "36 texts or whole numbers"),
+    "objects": (with_array(labels=np.array([None] * 36)), "not a readable .npz file"),
+    "flat images": (with_array(images=np.zeros((36, 784), np.uint8)), r"must be \[N, H, W\]"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_data_is_one_line_with_the_file_and_the_rule(case, tmp_path):
+    change, message = WRONG[case]
+    change(tmp_path / "marks")
+    with pytest.raises(DataError, match=message) as error:
+        load_own(tmp_path / "marks", "symbol")
+    assert "\n" not in str(error.value)
+    assert "marks" in str(error.value) or "x.npz" in str(error.value)

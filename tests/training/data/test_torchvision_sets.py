@@ -1,0 +1,100 @@
+"""Data sets that torchvision reads: its files in a folder give the images upright and the classes by name."""
+
+from __future__ import annotations
+
+import bz2
+import struct
+
+import numpy as np
+import pytest
+
+from training.data.load import load_data
+from training.data.sources import DataError
+from training.data.torchvision_cpu import import_torchvision
+from training.data.torchvision_sets import SETS, load_from_torchvision
+
+COUNT = 30
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def sevens():
+    """Images of a 7, each shifted a little."""
+    images = np.zeros((COUNT, 28, 28), np.uint8)
+    for i, image in enumerate(images):
+        image[6, 6 : 20 - i % 3] = image[7, 6 : 20 - i % 3] = 255
+        image[6:24, 18 - i % 3] = image[6:24, 19 - i % 3] = 255
+    return images
+
+
+def write_idx(path, array, kind=0x8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(head + array.tobytes())
+
+
+def place_files(name, root):
+    """Write small files in torchvision's layout. The labels are the first, the last and others of the data set."""
+    known = SETS[name]
+    labels = np.arange(COUNT) % len(known.labels)
+    raw = root / known.torchvision / "raw"
+    for part, idx_part in (("train", "train"), ("test", "t10k")):
+        if name == "kmnist":
+            write_idx(raw / f"{idx_part}-images-idx3-ubyte", sevens())
+            write_idx(raw / f"{idx_part}-labels-idx1-ubyte", labels.astype(np.uint8))
+        elif name == "qmnist":
+            write_idx(raw / f"qmnist-{part}-images-idx3-ubyte", sevens())
+            full = np.zeros((COUNT, 8), ">i4")
+            full[:, 0] = labels
+            write_idx(raw / f"qmnist-{part}-labels-idx2-int", full, 0xC)
+        elif name == "usps":
+            lines = [f"{label + 1} " + " ".join(f"{i + 1}:{v}" for i, v in enumerate(usps())) for label in labels]
+            (root / f"usps{'' if part == 'train' else '.t'}.bz2").write_bytes(bz2.compress("\n".join(lines).encode()))
+        else:
+            split = known.options["split"]
+            write_idx(raw / f"emnist-{split}-{part}-images-idx3-ubyte", sevens().transpose(0, 2, 1).copy())
+            write_idx(raw / f"emnist-{split}-{part}-labels-idx1-ubyte", (labels + known.first).astype(np.uint8))
+    return labels
+
+
+def usps():
+    image = np.full((16, 16), -1.0)
+    image[2, 3:12] = image[3, 3:12] = image[2:14, 11] = image[2:14, 12] = 1.0
+    return image.ravel()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_files_in_torchvisions_layout_are_read(name, tmp_path, monkeypatch):
+    labels = place_files(name, tmp_path)
+    monkeypatch.setattr(import_torchvision().datasets.usps, "download_url", lambda *_, **__: None)
+    splits = load_data(name, prepare="symbol", folder=tmp_path, validation=5)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (25, 5, 30)
+    assert splits.labels == SETS[name].labels
+    assert splits.test.labels.tolist() == labels.tolist()
+    # A 7 has its ink at the top and at the right.
+    image = splits.test.images[0].float()
+    assert image[:14].sum() > image[14:].sum()
+    assert image[14:, 14:].sum() > 2 * image[14:, :14].sum()
+    again = load_from_torchvision(name, "symbol", folder=tmp_path)  # from the cache
+    assert again.digests == splits.digests
+    assert again.test.images.equal(splits.test.images)
+
+
+def test_names_of_the_classes_are_those_of_torchvision():
+    datasets = import_torchvision().datasets
+    assert list(SETS["kmnist"].labels) == datasets.KMNIST.classes
+    assert ["N/A", *SETS["emnist-letters"].labels] == datasets.EMNIST.classes_split_dict["letters"]
+    assert list(SETS["emnist-balanced"].labels) == datasets.EMNIST.classes_split_dict["balanced"]
+    assert len(SETS["emnist-balanced"].labels) == 47
+
+
+def test_data_set_that_is_nowhere_is_one_line(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(import_torchvision().datasets.mnist, "download_and_extract_archive", offline)
+    with pytest.raises(DataError, match=r"^kmnist: .*put its files there by hand.*--data$"):
+        load_data("kmnist", prepare="symbol", folder=tmp_path)

@@ -1,0 +1,59 @@
+"""--from: the weights of a run or of a published version, and the classes that keep theirs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tests.training.support import FAST, first
+from training.config import ConfigError, TrainConfig
+from training.evaluate import evaluate
+from training.loop.errors import TrainingError
+from training.loop.start import read, start_from
+from training.loop.train import train
+from training.networks import build, normalize
+from training.origin import model_of, origin
+
+PACKAGED = origin("packaged")
+
+
+def test_published_weights_give_the_certified_network(mnist):
+    """The network is the certified one in evaluation, and in training it starts from the same accuracy."""
+    start = read(str(PACKAGED))
+    assert (start.model, start.labels) == ("cnn", tuple("0123456789"))
+    test = first(mnist.test, 1000)
+    assert evaluate(start.network, test).correct >= 995
+    with torch.no_grad():
+        predictions = start.network.train()(normalize(test.images)).argmax(dim=1)
+    assert (predictions == test.labels).float().mean() > 0.98
+
+
+def test_class_of_the_same_name_keeps_its_weights():
+    network, labels = build("cnn", 3), ("7", "A", "1")
+    before = network.head.weight.detach().clone()
+    digests = start_from(TrainConfig(start="packaged"), network, labels)
+    old = read("packaged").network.head.weight
+    assert torch.equal(network.head.weight[0], old[7])
+    assert torch.equal(network.head.weight[2], old[1])
+    assert torch.equal(network.head.weight[1], before[1])
+    assert list(digests) == ["packaged"]
+
+
+def test_run_starts_from_the_weights_of_a_run(small, teacher, tmp_path, no_plots):
+    config = TrainConfig(**FAST | {"epochs": 1, "learning_rate": 1e-9}, start=str(teacher))
+    test = train(config, small, tmp_path)
+    assert test.accuracy > 0.5  # One epoch from random weights, with this learning rate, would give about 0.1.
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["start"] == {str(teacher): json.loads((teacher / "run.json").read_text())["model_sha256"]}
+
+
+def test_wrong_start_is_one_line(teacher, tmp_path):
+    assert (model_of("packaged"), model_of(str(teacher))) == ("cnn", "mlp")
+    with pytest.raises(ConfigError, match=r"^--from \S+: there is no trained model; name a finished run folder"):
+        model_of(str(tmp_path))
+    with pytest.raises(TrainingError, match=r"^--from \S+: .*; name a finished run folder"):
+        start_from(TrainConfig(start=str(tmp_path)), build("cnn"), "01")
+    with pytest.raises(TrainingError, match="is a mlp, not a cnn"):
+        start_from(TrainConfig(start=str(teacher)), build("cnn"), tuple("0123456789"))

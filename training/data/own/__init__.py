@@ -1,0 +1,1 @@
+"""Your own data: a folder of pictures, a table, arrays or IDX files, from the disk to images in memory."""

@@ -1,0 +1,181 @@
+"""Samples from arrays: an .npz file, pairs of IDX files, and images that another program has loaded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.data.own.samples import Sample, class_name
+from training.data.sources import DataError
+
+Array = npt.NDArray[Any]
+
+# The arrays of an .npz file: images, labels and groups of each part. The last two rows are the file of Keras.
+NPZ_KEYS = (
+    ("images", "labels", "groups", ""),
+    ("train_images", "train_labels", "train_groups", "train"),
+    ("validation_images", "validation_labels", "validation_groups", "validation"),
+    ("test_images", "test_labels", "test_groups", "test"),
+    ("x_train", "y_train", "", "train"),
+    ("x_test", "y_test", "", "test"),
+)
+# Names of classes by label, one a line, beside IDX files.
+CLASSES = "classes.txt"
+IDX_IMAGES = re.compile(r"(.*)images[.-]idx3-ubyte(\.gz)?", re.IGNORECASE)
+MAX_SIDE, MAX_ARRAY_BYTES = 4096, 4_000_000_000
+
+
+def from_npz(path: Path) -> list[Sample]:
+    """Return the samples of an .npz file with ``images``, ``labels`` and, if you like, ``groups`` and ``names``.
+
+    ``names`` are the classes by label. Without them a label is its own name.
+
+    Raises:
+        DataError: an array is missing or breaks a rule.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise DataError(
+            f"{path}: is not a readable .npz file: {str(error)[:200]}; write it with numpy.savez"
+        ) from error
+    names = [str(name) for name in found["names"].ravel()] if "names" in found else None
+    samples: list[Sample] = []
+    for images, labels, groups, part in NPZ_KEYS:
+        if images not in found and labels not in found:
+            continue
+        if images not in found or labels not in found:
+            raise DataError(f"{path}: has only one of {images} and {labels}; it must have both")
+        where = f"{path.name}:{images}"
+        samples += from_arrays(where, found[images], found[labels], names, found.get(groups), part)
+    if not samples:
+        raise DataError(f"{path}: must have the arrays images and labels, but has {', '.join(found) or 'none'}")
+    return samples
+
+
+def from_arrays(
+    where: str,
+    images: Array,
+    labels: Array,
+    names: Sequence[str] | None = None,
+    groups: Array | None = None,
+    part: str = "",
+) -> list[Sample]:
+    """Return a sample for each image, in their order.
+
+    Args:
+        where: the name of the array, for messages.
+        images: ``[N, H, W]`` grey, ``[N, H, W, 1]`` grey or ``[N, H, W, 3]`` colour; whole numbers in 0..255, or
+            floats in 0..1.
+        labels: ``[N]``, texts or whole numbers.
+
+    Raises:
+        DataError: an array breaks a rule.
+    """
+    pixels = _pixels(where, images)
+    if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iuU":
+        raise DataError(
+            f"{where}: its labels have the shape {list(labels.shape)} and the type {labels.dtype}: must be "
+            f"{len(images)} texts or whole numbers, one for each image"
+        )
+    if groups is not None and groups.shape != labels.shape:
+        raise DataError(f"{where}: has {len(groups)} groups: must have one for each of the {len(labels)} images")
+    samples = []
+    for i, label in enumerate(labels.tolist()):
+        place = f"{where}[{i}]"
+        if names is not None and isinstance(label, int):
+            if not 0 <= label < len(names):
+                raise DataError(f"{place}: has the label {label}: must be from 0 to {len(names) - 1}, as names has")
+            label = names[label]
+        group = "" if groups is None else str(groups[i])
+        samples.append(Sample(place, class_name(str(label), place), partial(_as_file, pixels[i]), group, part))
+    return samples
+
+
+def _pixels(where: str, images: Array) -> Array:
+    """Return the images as uint8."""
+    colours = images.shape[3] if images.ndim == 4 else 1
+    if images.ndim not in (3, 4) or colours not in (1, 3) or 0 in images.shape or max(images.shape[1:]) > MAX_SIDE:
+        raise DataError(f"{where}: has the shape {list(images.shape)}: must be [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
+    if images.dtype.kind not in "biuf":
+        raise DataError(f"{where}: has the type {images.dtype}: must be numbers")
+    low, high = float(images.min()), float(images.max())
+    is_share = images.dtype.kind == "b" or (images.dtype.kind == "f" and high <= 1)
+    if not (low >= 0 and high <= 255):  # Written so that NaN fails too.
+        raise DataError(f"{where}: its pixels are from {low:g} to {high:g}: must be in 0..255, or floats in 0..1")
+    if images.dtype == np.uint8:
+        return images
+    return np.rint(images.astype(np.float32) * (255 if is_share else 1)).astype(np.uint8)
+
+
+def _as_file(image: Array) -> bytes:
+    """Return an image as the bytes of a PNM file, so that it takes the way of every other picture."""
+    height, width = image.shape[:2]
+    kind = 6 if image.ndim == 3 and image.shape[2] == 3 else 5
+    return b"P%d %d %d 255\n" % (kind, width, height) + image.tobytes()
+
+
+def idx_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Return the IDX files of images in ``folder``, each with its file of labels."""
+    pairs = []
+    for images in sorted(folder.iterdir()):
+        found = IDX_IMAGES.fullmatch(images.name)
+        if not found or not images.is_file():
+            continue
+        pattern = re.compile(re.escape(found[1]) + r"labels[.-]idx1-ubyte(\.gz)?", re.IGNORECASE)
+        labels = [path for path in sorted(folder.iterdir()) if pattern.fullmatch(path.name)]
+        if not labels:
+            raise DataError(f"{images}: has no file of labels beside it; add {found[1]}labels-idx1-ubyte")
+        pairs.append((images, labels[0]))
+    return pairs
+
+
+def from_idx(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> list[Sample]:
+    """Return the samples of pairs of IDX files. A name with ``test`` or ``t10k`` is the test set, one of several.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    classes = folder / CLASSES
+    names = classes.read_text("utf-8-sig").splitlines() if classes.is_file() else None
+    is_divided = len({_is_test(images) for images, _ in pairs}) > 1
+    samples: list[Sample] = []
+    for images, labels in pairs:
+        part = "" if not is_divided else "test" if _is_test(images) else "train"
+        samples += from_arrays(images.name, read_idx(images, 3), read_idx(labels, 1), names, part=part)
+    return samples
+
+
+def _is_test(images: Path) -> bool:
+    return bool(re.search("test|t10k", images.name.lower()))
+
+
+def read_idx(path: Path, dimensions: int) -> Array:
+    """Return the content of an IDX file of bytes.
+
+    Raises:
+        DataError: it is damaged, or it is not such a file.
+    """
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_ARRAY_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    head = 4 + 4 * dimensions
+    shape = np.frombuffer(content[4:head], ">u4").tolist()
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(shape) != dimensions:
+        raise DataError(f"{path}: is not an IDX file of bytes with {dimensions} dimension(s)")
+    if int(np.prod(shape, dtype=object)) != len(content) - head:
+        raise DataError(f"{path}: its header says {shape}, but it has {len(content) - head} bytes; it is cut short")
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)

@@ -1,0 +1,176 @@
+"""Check a data set: what is in it, what is left out of the training and why, and what to do about it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from training.data.own.prepare import Prepared
+from training.data.own.samples import class_names
+from training.data.own.split import TEST, TRAIN, VALIDATION, parts_of
+from training.data.sources import DataError
+
+# A class with fewer training pictures gets a piece of advice.
+FEW = 10
+# Classes that differ in size by more than this factor get one too.
+UNEVEN = 10
+# If this share of a class comes out as several pieces, its symbol consists of several pieces, like a colon.
+OF_PIECES = 0.1
+# How many names a finding shows.
+SHOWN = 5
+
+
+@dataclass
+class Check:
+    """What was found in a data set."""
+
+    labels: tuple[str, ...]
+    kept: list[Prepared]
+    """The samples to learn and to test with."""
+    parts: list[str]
+    """The part of each of them."""
+    unreadable: list[Prepared] = field(default_factory=list)
+    empty: list[Prepared] = field(default_factory=list)
+    repeated: list[tuple[Prepared, Prepared]] = field(default_factory=list)
+    """Samples that look the same as another of the same class, each with the one that is kept."""
+    across: int = 0
+    """How many of these would have been on another side of the split than the one that is kept."""
+    disputed: list[list[Prepared]] = field(default_factory=list)
+    """Samples that look the same but have different classes. None of them is kept."""
+    several: dict[str, int] = field(default_factory=dict)
+    """Kept samples in several pieces, by class."""
+
+    def count(self, part: str) -> Counter[str]:
+        """Return the number of kept samples of a part by class."""
+        return Counter(each.sample.label for each, its in zip(self.kept, self.parts, strict=True) if its == part)
+
+    @property
+    def allows_several(self) -> bool:
+        """Whether a class has a symbol of several pieces, so that the service must accept such pictures."""
+        total = Counter(each.sample.label for each in self.kept)
+        return any(count >= OF_PIECES * total[label] for label, count in self.several.items())
+
+
+def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True) -> Check:
+    """Return what was found, with what to learn from. Nothing is wrong with a sample that is kept.
+
+    Raises:
+        DataError: there are too few or too many classes.
+    """
+    result = Check(class_names([each.sample for each in found], where), [], [])
+    parts = parts_of(found, with_validation=with_validation)
+    looks: dict[bytes, list[tuple[Prepared, str]]] = defaultdict(list)
+    for each, part in zip(found, parts, strict=True):
+        if each.image is None:
+            result.unreadable.append(each)
+        elif each.is_empty:
+            result.empty.append(each)
+        else:
+            looks[each.image.tobytes()].append((each, part))
+    for same in looks.values():
+        if len({each.sample.label for each, _ in same}) > 1:
+            result.disputed.append([each for each, _ in same])
+            continue
+        # A picture that is also in the test set must not be learnt.
+        same.sort(key=lambda pair: (TEST, VALIDATION, TRAIN).index(pair[1]))
+        (first, part), *others = same
+        result.kept.append(first)
+        result.parts.append(part)
+        result.repeated += [(each, first) for each, _ in others]
+        result.across += sum(its != part for _, its in others)
+    result.several = dict(Counter(each.sample.label for each in result.kept if each.is_several))
+    return result
+
+
+def demand_trainable(result: Check, where: object) -> None:
+    """Check that a network can be trained and tested.
+
+    Raises:
+        DataError: a picture cannot be read, a class has nothing to learn from, or there is nothing to test with.
+    """
+    if result.unreadable:
+        first, more = result.unreadable[0], len(result.unreadable) - 1
+        raise DataError(
+            f"{where}/{first.sample.name}: {first.error}; repair or remove "
+            + (f"this and {more} more (mnist-train check lists them)" if more else "it")
+        )
+    learnt = result.count(TRAIN)
+    if missing := [label for label in result.labels if not learnt[label]]:
+        raise DataError(
+            f"{where}: no picture to learn from in {_names(missing)}; add pictures to it, or remove it "
+            "(mnist-train check says what was left out)"
+        )
+    if not result.count(TEST):
+        raise DataError(f"{where}: no picture is left for the test set; add pictures, or make a folder test")
+
+
+def report_lines(result: Check, *, with_validation: bool = True) -> list[str]:
+    """Return the findings as lines of text: a table of the classes, what is left out, and advice."""
+    counts = {part: result.count(part) for part in (TRAIN, VALIDATION, TEST)}
+    width = max(5, *map(len, result.labels))
+    lines = [f"{'class':{width}}  {'train':>7} {'valid.':>7} {'test':>7}"]
+    lines += [
+        f"{label:{width}}  " + " ".join(f"{counts[part][label]:7}" for part in (TRAIN, VALIDATION, TEST))
+        for label in result.labels
+    ]
+    sums = " ".join(f"{counts[part].total():7}" for part in (TRAIN, VALIDATION, TEST))
+    return [*lines, f"{'all':{width}}  {sums}", *findings(result)]
+
+
+def findings(result: Check) -> list[str]:
+    """Return what is wrong or odd, one line each, with the way out."""
+    lines = []
+
+    def say(what: str, which: Sequence[str], advice: str) -> None:
+        if which:
+            lines.append(f"{len(which)} {what}: {_names(which)}. {advice}")
+
+    say("unreadable", [f"{each.sample.name} ({each.error})" for each in result.unreadable], "Repair or remove them.")
+    say(
+        "empty, left out",
+        [each.sample.name for each in result.empty],
+        "No ink was found. For photos and textures, use --prepare as-is.",
+    )
+    say(
+        "disputed, left out",
+        [" = ".join(f"{each.sample.name} ({each.sample.label})" for each in same) for same in result.disputed],
+        "They look the same at 28x28 and have different classes. Keep one of each.",
+    )
+    say(
+        "repeated, left out",
+        [f"{each.sample.name} = {first.sample.name}" for each, first in result.repeated],
+        f"They look the same at 28x28. {result.across} were on two sides of the split; the test set keeps them."
+        if result.across
+        else "They look the same at 28x28.",
+    )
+    total = Counter(each.sample.label for each in result.kept)
+    of_pieces = {label: count for label, count in result.several.items() if count >= OF_PIECES * total[label]}
+    say(
+        "classes of several pieces",
+        [f"{label} ({count} of {total[label]})" for label, count in of_pieces.items()],
+        "The service will accept pictures in several pieces. If each should show one piece, look at the contact sheet.",
+    )
+    if not of_pieces and result.several:
+        count = sum(result.several.values())
+        lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
+    learnt, tested = result.count(TRAIN), result.count(TEST)
+    few = [label for label in result.labels if learnt[label] < FEW]
+    say("classes with few pictures", few, f"Give each {FEW} or more to learn from, and use --recipe small-data.")
+    say(
+        "classes without a test picture",
+        [label for label in result.labels if not tested[label]],
+        "Their accuracy is unknown. Add pictures.",
+    )
+    if learnt and max(learnt.values()) > UNEVEN * max(1, min(learnt[label] for label in result.labels)):
+        most = max(learnt.values())
+        lines.append(
+            f"uneven classes: from {min(learnt[label] for label in result.labels)} to {most} pictures. "
+            "--balance 1 shows each class equally often."
+        )
+    return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

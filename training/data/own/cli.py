@@ -1,0 +1,90 @@
+"""The command ``mnist-train check``, and what ``mnist-train`` says about the user's own data."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from training.command import ending_at_once, naming_what_is_missing, print_output
+from training.config import KNOWN_DATASETS, is_place
+
+if TYPE_CHECKING:
+    from training.data.own.check import Check
+
+# With fewer training pictures than this, --recipe small-data is advised.
+SMALL = 5000
+
+EXAMPLES = """
+\b
+Examples:
+  mnist-train check ./letters
+  mnist-train check ./letters --prepare as-is --sheet letters.png
+"""
+
+
+def place_of(dataset: str) -> str:
+    """Return a data set's name as it is, and the path of a folder or file as an absolute path."""
+    if dataset in KNOWN_DATASETS or not (is_place(dataset) or Path(dataset).exists()):
+        return dataset
+    return str(Path(dataset).expanduser().absolute())
+
+
+@click.command("check", epilog=EXAMPLES)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--prepare",
+    type=click.Choice(["symbol", "as-is"]),
+    default="symbol",
+    show_default=True,
+    help="How a picture comes to 28x28, as for mnist-train.",
+)
+@click.option(
+    "--validation/--no-validation",
+    "with_validation",
+    default=True,
+    help="Whether a validation set is taken out.  [default: --validation]",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG with each class as the network will see it.  [default: NAME-classes.png]",
+)
+def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None) -> None:
+    """Look at your own data before you train: what is in FOLDER, what will be left out, and what to do about it.
+
+    The exit status is 1 if no network can be trained with it.
+    """
+    with ending_at_once(), naming_what_is_missing("mnist-train check"):
+        from training.checkpoint import write_atomically
+        from training.data.own.check import demand_trainable, report_lines
+        from training.data.own.load import inspect, model_name
+        from training.data.own.sheet import to_png
+        from training.data.sources import DataError
+    folder = folder.expanduser()
+    sheet = sheet or Path(f"{model_name(folder)}-classes.png")
+    try:
+        found = inspect(folder, prepare, with_validation=with_validation)
+        write_atomically(sheet, to_png(found))
+        print_output("\n".join(report_lines(found)))
+        print_output(f"\nContact sheet  {sheet}")
+        demand_trainable(found, folder)
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
+    given = str(folder) if is_place(str(folder)) else f"./{folder}"
+    command = ["mnist-train", "--dataset", given]
+    command += ["--prepare", prepare] if prepare != "symbol" else []
+    command += ["--recipe", "small-data"] if found.parts.count("train") < SMALL else []
+    print_output(f"Next           {shlex.join(command)}")
+
+
+def say_findings(found: Check) -> None:
+    """Print what is wrong or odd in the user's data to standard error."""
+    from training.data.own.check import findings
+
+    for line in findings(found):
+        click.echo(line, err=True)

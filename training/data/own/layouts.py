@@ -1,0 +1,133 @@
+"""Find the samples of a data set on the disk. Each layout has a function that lists its samples; none is decoded yet.
+
+letters/A/1.png  letters/B/x.jpg            a folder for each class (ImageFolder of torchvision)
+letters/train/A/1.png  letters/test/A/9.png the same, divided by hand
+letters/labels.csv                          path,label and, if you like, group and split
+letters.npz, or a folder with it            images and labels
+letters/train-images-idx3-ubyte  ...        pairs of IDX files, also .gz, of any count
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from training.data.own import arrays
+from training.data.own.samples import PARTS, Sample, class_name, part_name
+from training.data.sources import DataError
+
+TABLE = "labels.csv"
+# Files that systems and people put beside pictures. They are passed over.
+OTHER_NAMES = {"thumbs.db", "desktop.ini"}
+OTHER_SUFFIXES = {".txt", ".md", ".csv", ".json", ".xml", ".html", ".yaml", ".yml", ".py"}
+MAX_FILE_BYTES = 100_000_000
+HOW_TO = (
+    "a data set is a folder with a folder for each class, or with labels.csv, or with IDX files, or it is an .npz file"
+)
+
+
+def find(place: Path) -> list[Sample]:
+    """Return the samples of the data set at ``place``, sorted by name.
+
+    Raises:
+        DataError: it is not a data set, or a part of it breaks a rule. The message names the file and the way out.
+    """
+    try:
+        if place.is_file():
+            if place.suffix.lower() != ".npz":
+                raise DataError(f"{place}: is a file; {HOW_TO}")
+            return arrays.from_npz(place)
+        if not place.is_dir():
+            raise DataError(f"{place}: does not exist; {HOW_TO}")
+        if (place / TABLE).is_file():
+            return sorted(_from_table(place), key=lambda sample: sample.name)
+        if archives := sorted(place.glob("*.npz")):
+            if len(archives) > 1:
+                raise DataError(f"{place}: has {len(archives)} .npz files; name one of them")
+            return arrays.from_npz(archives[0])
+        if pairs := arrays.idx_pairs(place):
+            return arrays.from_idx(place, pairs)
+        samples = sorted(_from_folders(place), key=lambda sample: sample.name)
+    except OSError as error:
+        raise DataError(f"{error.filename or place}: cannot be read: {error.strerror or error}") from error
+    if not samples:
+        raise DataError(f"{place}: holds no pictures in folders; {HOW_TO}")
+    return samples
+
+
+def _from_folders(place: Path) -> Iterator[Sample]:
+    folders = _folders(place)
+    names = {folder.name.lower() for folder in folders}
+    # A class may be called "test" too, but hardly all the classes have such names.
+    is_divided = bool(names) and names <= PARTS.keys() and "train" in {PARTS[name] for name in names}
+    for folder in folders:
+        for of_class in _folders(folder) if is_divided else [folder]:
+            label = class_name(of_class.name, str(of_class))
+            part = PARTS[folder.name.lower()] if is_divided else ""
+            for path in _pictures(of_class):
+                yield Sample(path.relative_to(place).as_posix(), label, partial(read, path), part=part)
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            other = name.startswith(".") or name.lower() in OTHER_NAMES or Path(name).suffix.lower() in OTHER_SUFFIXES
+            if not other:
+                yield Path(parent, name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _from_table(place: Path) -> Iterator[Sample]:
+    table = place / TABLE
+    try:
+        rows = list(csv.reader(table.read_text("utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: is not a table in UTF-8: {error}; save it as CSV in UTF-8") from error
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    if not {"path", "label"} <= set(header):
+        raise DataError(f"{table}: its first line must name the columns path and label, for example path,label,group")
+    labels: dict[str, str] = {}
+    for number, cells in enumerate(rows[1:], 2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"{table} line {number}"
+        if len(cells) != len(header):
+            raise DataError(f"{where}: has {len(cells)} columns: must have {len(header)}, as the first line says")
+        row = dict(zip(header, cells, strict=True))
+        name = row["path"].strip()
+        path = Path(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise DataError(f"{where}: the path {name[:80]!r} must be below {place}, and relative to it")
+        if not (place / path).is_file():
+            raise DataError(f"{where}: there is no file {place / path}; correct the path, or remove the line")
+        label = class_name(row["label"], where)
+        if labels.setdefault(name, label) != label:
+            raise DataError(f"{where}: {name} is {label!r} here and {labels[name]!r} before; keep one of the lines")
+        part = part_name(row.get("split", ""), where)
+        yield Sample(path.as_posix(), label, partial(read, place / path), row.get("group", "").strip(), part)
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a picture file.
+
+    Raises:
+        OSError: it cannot be read, or it is too large.
+    """
+    if not path.is_file():
+        raise OSError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"it has more than {MAX_FILE_BYTES} bytes")
+    return content

@@ -1,0 +1,90 @@
+"""From a data set on the disk to images in memory: find, prepare, check, divide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.data.digits import Digits, Splits
+from training.data.own.check import Check, check, demand_trainable
+from training.data.own.layouts import find
+from training.data.own.prepare import Stage, no_stage, prepare_all
+from training.data.own.saved import FILE, digest_of, to_bytes
+from training.data.own.sheet import to_png
+from training.data.own.split import TEST, TRAIN, VALIDATION
+
+SHEET = "classes.png"
+# The order in which ``subset`` takes training images.
+SUBSET_SEED = 20_200
+
+
+def inspect(place: Path, how: str, *, with_validation: bool, stage: Stage = no_stage) -> Check:
+    """Return what is in the data set at ``place``.
+
+    Raises:
+        DataError: it is not a data set, or it has too few or too many classes.
+    """
+    return check(prepare_all(find(place), how, stage("reading the pictures")), place, with_validation=with_validation)
+
+
+def load_own(
+    place: Path,
+    how: str,
+    *,
+    validation: int = 0,
+    subset: int = 0,
+    stage: Stage = no_stage,
+    tell: Callable[[Check], None] = lambda _: None,
+) -> Splits:
+    """Return the data set at ``place``.
+
+    Args:
+        how: ``symbol`` or ``as-is``.
+        validation: 0 means no validation set. Any other number means the usual share.
+        subset: number of training images to keep; 0 keeps all.
+        stage: begins the stages that take long.
+        tell: called with what was found, before it is known whether that is enough to train.
+
+    Raises:
+        DataError: it is not a data set, or no network can be trained with it.
+    """
+    found = inspect(place, how, with_validation=validation > 0, stage=stage)
+    tell(found)
+    demand_trainable(found, place)
+    train = _part(found, TRAIN)
+    if subset:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SUBSET_SEED))
+        train = train.take(order[:subset])
+    splits = Splits(
+        name=model_name(place),
+        labels=found.labels,
+        digests={},
+        train=train,
+        validation=_part(found, VALIDATION),
+        test=_part(found, TEST),
+        prepare=how,
+        several="allowed" if found.allows_several else "rejected",
+        is_own=True,
+    )
+    splits.digests["pictures"] = digest_of(splits)
+    return replace(splits, files={FILE: to_bytes(splits), SHEET: to_png(found)})
+
+
+def model_name(place: Path) -> str:
+    """Return the name of the data set, which is also the default name of its models: that of its folder or file."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.absolute().stem if place.is_file() else place.absolute().name)
+    return name.strip("._-")[:128] or "own"
+
+
+def _part(found: Check, part: str) -> Digits:
+    index = {label: i for i, label in enumerate(found.labels)}
+    chosen = [each for each, its in zip(found.kept, found.parts, strict=True) if its == part]
+    images = [each.image for each in chosen if each.image is not None]
+    pixels = np.stack(images) if images else np.zeros((0, 28, 28), np.uint8)
+    labels = torch.tensor([index[each.sample.label] for each in chosen], dtype=torch.int64)
+    return Digits(torch.from_numpy(pixels), labels)

@@ -1,0 +1,42 @@
+"""Divide samples into training, validation and test set, so that a sample stays where it is when the set grows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from training.data.own.prepare import Prepared
+
+# The shares of the two sets that nothing is learnt from.
+TEST_SHARE = VALIDATION_SHARE = 0.15
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+def parts_of(found: Sequence[Prepared], *, with_validation: bool) -> list[str]:
+    """Return the part of each sample: ``train``, ``validation`` or ``test``.
+
+    A part that the data set does not name is taken from the rest. The hash of a sample's group decides, or that of its
+    content if it has no group, so other samples have no influence.
+
+    Args:
+        with_validation: whether there is a validation set; otherwise its samples are for training.
+    """
+    named = {each.sample.part for each in found}
+    return [_part_of(each, named, with_validation) for each in found]
+
+
+def _part_of(found: Prepared, named: set[str], with_validation: bool) -> str:
+    part = found.sample.part or TRAIN
+    if part == TRAIN:
+        place = _place(found)
+        if place < TEST_SHARE and TEST not in named:
+            part = TEST
+        elif TEST_SHARE <= place < TEST_SHARE + VALIDATION_SHARE and VALIDATION not in named:
+            part = VALIDATION
+    return TRAIN if part == VALIDATION and not with_validation else part
+
+
+def _place(found: Prepared) -> float:
+    """Return where a sample stands between 0 and 1. Groups, and contents, are evenly spread."""
+    text = f"group {found.sample.group}" if found.sample.group else found.digest
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -1,0 +1,143 @@
+"""Data sets that torchvision downloads, checks and reads: kmnist, emnist-letters, emnist-balanced, qmnist, usps."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.checkpoint import write_atomically
+from training.data.digits import Digits, Splits, divided
+from training.data.own.arrays import from_arrays
+from training.data.own.prepare import Stage, code_digest, no_stage, prepare_all
+from training.data.sources import DataError, default_cache
+from training.data.torchvision_cpu import import_torchvision
+
+# EMNIST writes these letters alike as small and as capital letters, and has one class for both.
+MERGED = set("cijklmopsuvwxyz")
+
+
+@dataclass(frozen=True)
+class TorchvisionSet:
+    """A data set of torchvision."""
+
+    torchvision: str
+    """Name of its class in ``torchvision.datasets``."""
+    labels: tuple[str, ...]
+    """Name of each class, in the order of torchvision's numbers."""
+    options: dict[str, Any]
+    first: int = 0
+    """The number of the first class."""
+    is_turned: bool = False
+    """Whether rows and columns of its images are swapped."""
+
+
+DIGITS = tuple(string.digits)
+SETS = {
+    "kmnist": TorchvisionSet("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"), {}),
+    "emnist-letters": TorchvisionSet("EMNIST", tuple(string.ascii_lowercase), {"split": "letters"}, 1, True),
+    "emnist-balanced": TorchvisionSet(
+        "EMNIST",
+        tuple(sorted(set(string.digits + string.ascii_letters) - MERGED)),
+        {"split": "balanced"},
+        is_turned=True,
+    ),
+    "qmnist": TorchvisionSet("QMNIST", DIGITS, {}),
+    "usps": TorchvisionSet("USPS", DIGITS, {}),
+}
+
+
+def load_from_torchvision(
+    name: str,
+    prepare: str,
+    *,
+    folder: Path | None = None,
+    validation: int = 0,
+    subset: int = 0,
+    stage: Stage = no_stage,
+) -> Splits:
+    """Return the data set ``name``, its images brought to 28x28 as the service brings pictures.
+
+    Args:
+        folder: the folder that torchvision calls root, with its files in torchvision's layout. Missing files are
+            downloaded into it. Without it, they are kept in the cache.
+
+    Raises:
+        DataError: the data set is not there and cannot be downloaded, or it is damaged.
+    """
+    known, root = SETS[name], folder or default_cache() / name
+    raw = {train: _read(name, known, root, train) for train in (True, False)}
+    digests = {
+        f"{'train' if train else 'test'}-{what}": hashlib.sha256(array.tobytes()).hexdigest()
+        for train, arrays in raw.items()
+        for what, array in zip(("images", "labels"), arrays, strict=True)
+    }
+    click.echo(f"{name}: loaded with torchvision from {root}", err=True)
+    whole = {train: _prepared(name, *arrays, known.labels, prepare, stage) for train, arrays in raw.items()}
+    learnt, held_out = divided(whole[True], validation, subset)
+    return Splits(name, known.labels, digests, learnt, held_out, whole[False], prepare=prepare)
+
+
+def _read(name: str, known: TorchvisionSet, root: Path, train: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """Return images ``[N, H, W]`` and classes ``[N]`` from 0."""
+    make = getattr(import_torchvision().datasets, known.torchvision)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        found = make(root, train=train, download=True, **known.options)
+    # torchvision raises many kinds of errors for missing, damaged and unreachable files.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{name}: torchvision cannot load it into {root}: {reason[:200]}; put its files there by hand in "
+            f"torchvision's layout ({known.torchvision}), or name a folder that has them with --data"
+        ) from error
+    images, classes = np.asarray(found.data, np.uint8), np.asarray(found.targets, np.int64)
+    # QMNIST has eight numbers for each image, the class first.
+    classes = (classes[:, 0] if classes.ndim == 2 else classes) - known.first
+    if len(classes) and not 0 <= classes.min() <= classes.max() < len(known.labels):
+        raise DataError(f"{name}: the labels in {root} are not those of the data set; remove the files")
+    return (images.transpose(0, 2, 1) if known.is_turned else images), classes
+
+
+def _prepared(
+    name: str,
+    images: npt.NDArray[np.uint8],
+    classes: npt.NDArray[Any],
+    labels: Sequence[str],
+    prepare: str,
+    stage: Stage,
+) -> Digits:
+    """Return the images in 28x28, from the cache if they were prepared before. An image without ink stays black."""
+    digest = hashlib.sha256(f"{code_digest()} {prepare} {images.shape}".encode() + np.ascontiguousarray(images).data)
+    path = default_cache() / "prepared" / f"{name}-{digest.hexdigest()[:32]}.npy"
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        samples = from_arrays(name, images, classes, labels)
+        pixels = np.stack([_image(each.image) for each in prepare_all(samples, prepare, stage(f"preparing {name}"))])
+        _keep(path, pixels)
+    return Digits(torch.from_numpy(pixels), torch.from_numpy(classes))
+
+
+def _image(image: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
+    assert image is not None  # noqa: S101 (an array can always be read)
+    return image
+
+
+def _keep(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write the images into the cache. If that fails, they are prepared again the next time."""
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())

@@ -1,0 +1,38 @@
+"""The model that ``--from`` names. This module imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from training.config import ConfigError
+
+PACKAGED = "packaged"
+MANIFEST, RECORD = "manifest.json", "run.json"
+WAY_OUT = "name a finished run folder, a published version such as models/mnist/1, or `packaged`"
+
+
+def origin(place: str) -> Path:
+    """Return the folder that ``--from`` names."""
+    if place != PACKAGED:
+        return Path(place).expanduser()
+    # The packaged model lies in the package of the service, which is found without an import.
+    found = importlib.util.find_spec("serving")
+    [package] = (found and found.submodule_search_locations) or [""]
+    return Path(package) / "release" / "mnist" / "1"
+
+
+def model_of(place: str) -> str:
+    """Return the name of the network that ``--from`` names.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    folder = origin(place)
+    try:
+        is_published = (folder / MANIFEST).exists()
+        record = json.loads((folder / (MANIFEST if is_published else RECORD)).read_bytes())
+        return str((record["training"] if is_published else record)["config"]["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--from {place}: there is no trained model; {WAY_OUT}") from error

@@ -19,6 +19,8 @@ GAP = 0.2
 ROW = 1.8
 # A part on one side of a gap counts as a digit only if it has at least this share of the ink of the largest part.
 DIGIT = 0.25
+# A text has several lines with at least this many parts side by side. The pieces of one digit are not in such lines.
+LINE = 3
 
 
 @dataclass(slots=True)
@@ -97,31 +99,39 @@ def erase(ink: Ink, pieces: Iterable[Piece]) -> Ink:
 
 
 def count_digits(pieces: Sequence[Piece]) -> int:
-    """Return the number of digits side by side or above each other: parts of similar mass with a gap between them."""
+    """Return the number of digits side by side, above each other or in lines: parts of similar mass between gaps."""
     if len(pieces) == 1:
         return 1
     height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
     width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
+    gap = GAP * min(height, width)
     # In a row every column without ink is a gap.
-    across = 1.0 if width >= ROW * height else GAP * min(height, width)
-    return max(
-        _count_large(_masses_between_gaps(pieces, start, end, gap))
-        for start, end, gap in (("left", "right", across), ("top", "bottom", GAP * min(height, width)))
-    )
+    side_by_side = _count_large(_between_gaps(pieces, "left", "right", 1.0 if width >= ROW * height else gap))
+    above_each_other = _count_large(_between_gaps(pieces, "top", "bottom", gap))
+    return max(side_by_side, above_each_other, _count_in_lines(pieces))
 
 
-def _count_large(masses: Sequence[float]) -> int:
+def _count_in_lines(pieces: Sequence[Piece]) -> int:
+    """Return the number of parts in the lines of a text, 0 if the pieces are not in lines."""
+    lines = _between_gaps(pieces, "top", "bottom", 1.0)
+    counts = [_count_large(_between_gaps(line, "left", "right", 1.0)) for line in lines]
+    in_text = [count for count in counts if count >= LINE]
+    return sum(in_text) if len(in_text) > 1 else 0
+
+
+def _count_large(groups: Sequence[Sequence[Piece]]) -> int:
+    masses = [sum(piece.mass for piece in group) for group in groups]
     return sum(mass >= DIGIT * max(masses) for mass in masses)
 
 
-def _masses_between_gaps(pieces: Sequence[Piece], start: str, end: str, gap: float) -> list[float]:
-    """Join pieces along one axis if the gap between them is narrower than ``gap``. Return the masses of the groups."""
-    masses: list[float] = []
+def _between_gaps(pieces: Sequence[Piece], start: str, end: str, gap: float) -> list[list[Piece]]:
+    """Return the pieces in groups along one axis, between which the gap is at least ``gap``."""
+    groups: list[list[Piece]] = []
     reached = -gap
     for piece in sorted(pieces, key=attrgetter(start)):
-        if masses and getattr(piece, start) - reached < gap:
-            masses[-1] += piece.mass
+        if groups and getattr(piece, start) - reached < gap:
+            groups[-1].append(piece)
         else:
-            masses.append(piece.mass)
+            groups.append([piece])
         reached = max(reached, getattr(piece, end))
-    return masses
+    return groups

@@ -18,9 +18,11 @@ from training.data.digits import Digits
 
 # Number of images of each kind.
 CLEAN_DIGITS, DISTORTED_DIGITS, OUTLIERS = 16_000, 8_000, 20_000
-# With handwriting fonts there are twice as many clean digits and fewer outliers. This many letters and digits of the
-# fonts are added. The digits of the fonts count as digits, so that the score cannot recognize letters by the font.
-OUTLIERS_BESIDE_FONTS, FONT_LETTERS, FONT_DIGITS = 16_000, 40_000, 10_000
+# With handwriting fonts there are twice as many clean digits and more outliers. This many letters and signs and this
+# many digits of the fonts are added. The digits count as digits, so that the score cannot tell letters by the font.
+OUTLIERS_BESIDE_FONTS, FONT_LETTERS, FONT_DIGITS = 32_000, 40_000, 10_000
+# Signs that every Latin font has, and that nobody writes as a digit.
+FONT_SIGNS = "#$%&*+<=>?@[]^{}~"
 # Share of the distorted digits, the font digits and the outliers that get style augmentation. A digit in another
 # style is still a digit, and a letter is still a letter. With fonts the outliers have the second share.
 STYLE_SHARE, STYLE_SHARE_OF_LETTERS = 0.25, 0.1
@@ -68,7 +70,7 @@ def digits_and_outliers(
     if fonts:
         drawn = _bent(render_characters(fonts, string.digits, min(FONT_DIGITS, most), seed), generator)
         digits = torch.cat([digits, _restyled(drawn, _no_labels(drawn), STYLE_SHARE, generator)])
-        letters = render_characters(fonts, string.ascii_letters, min(FONT_LETTERS, most), seed)
+        letters = render_characters(fonts, string.ascii_letters + FONT_SIGNS, min(FONT_LETTERS, most), seed)
         others = torch.cat([others, letters])
         others = others[torch.randperm(len(others), generator=generator)]
     others = _bent(others, generator)

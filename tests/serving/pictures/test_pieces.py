@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from serving.pictures.mnist_form import to_mnist_form
@@ -52,3 +53,22 @@ def test_two_digits_apart_are_several(digits, axis):
 def test_one_digit_is_not_several(digits):
     reasons = [to_mnist_form(picture(large(digit)), MAX_PIXELS).reason for digit in digits[:300]]
     assert reasons.count("several") <= 2
+
+
+@pytest.mark.parametrize("lines", [["reads a fox", "brown", "model"], ["one two", "three four", "five six", "seven"]])
+@pytest.mark.parametrize("size", [16, 40])
+def test_lines_of_text_are_several(lines, size):
+    font = ImageFont.load_default(size)
+    page = Image.new("L", (12 * size, 8 * size), 255)
+    ImageDraw.Draw(page).multiline_text((size, size), "\n".join(lines), 0, font)
+    assert to_mnist_form(picture(np.asarray(page)), MAX_PIXELS).reason == "several"
+
+
+def test_a_digit_in_pieces_is_not_several():
+    dashes = np.full((120, 90), 255, np.uint8)
+    for top in (10, 100):  # the bars of a Z-shaped 2, drawn with a pen that skips
+        for left in (10, 34, 58):
+            dashes[top : top + 8, left : left + 20] = 0
+    for step in range(90):
+        dashes[14 + step : 20 + step, 70 - round(step * 0.6) : 78 - round(step * 0.6)] = 0
+    assert to_mnist_form(picture(dashes), MAX_PIXELS).reason is None

@@ -111,7 +111,7 @@ def test_digits_and_outliers_are_images_in_the_stated_numbers(small, monkeypatch
     assert sum(image.numpy().tobytes() in unchanged for image in digits) >= 100
 
 
-def test_fonts_add_digits_and_letters(small, monkeypatch):
+def test_fonts_add_digits_letters_and_signs(small, monkeypatch):
     monkeypatch.setattr(examples, "FONT_DIGITS", 100)
     drawn = []
     render = examples.render_characters
@@ -122,5 +122,6 @@ def test_fonts_add_digits_and_letters(small, monkeypatch):
 
     monkeypatch.setattr(examples, "render_characters", kept)
     digits, others = digits_and_outliers(small.train, [font_file("cmr10")], 0, torch.Generator().manual_seed(0))
-    assert drawn == [(string.digits, 100), (string.ascii_letters, 256)], "at most as many as there are digits"
+    characters = string.ascii_letters + examples.FONT_SIGNS
+    assert drawn == [(string.digits, 100), (characters, 256)], "at most as many as there are digits"
     assert (len(digits), len(others)) == (256 + 100, 256 + 256)

@@ -8,9 +8,9 @@ import socket
 
 import uvicorn
 
-from serving.api.context import Service
 from serving.server.connections import Connections
 from serving.server.limits import LimitedProtocol
+from serving.service.service import Service
 
 # Connections accepted in one turn of the event loop. The rest is accepted in the next turn, by this or another worker.
 ACCEPTS = 64

@@ -96,8 +96,8 @@ class OverloadedError(ServiceError):
 class DeadlineExceededError(ServiceError):
     """The deadline of the request passed before inference began. It is the client's, or it follows --work-timeout."""
 
-    def __init__(self) -> None:
-        super().__init__("the deadline of this request passed before inference began")
+    def __init__(self, text: str = "the deadline of this request passed before inference began") -> None:
+        super().__init__(text)
 
 
 def quoted(value: object) -> str:

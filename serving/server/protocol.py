@@ -4,7 +4,7 @@ This is the only file that imports uvicorn's internals. The class in limits.py e
 the limits of time and memory. The states of a connection are in states.py.
 
 Nearly every request passes through the states within one call of data_received. A pipelined request arrives before the
-previous response is sent: the state changes from RESPONDING to HEAD, uvicorn queues it, and further bytes wait unparsed.
+previous response is sent: the state changes from RESPONDING to HEAD, uvicorn queues it, and later bytes wait unparsed.
 """
 
 from __future__ import annotations

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from serving.server.connections import Connections
 from serving.server.limits import LimitedProtocol
 from serving.service.service import Service
+
+if TYPE_CHECKING:
+    from serving.grpc.server import GrpcServer
 
 # Connections accepted in one turn of the event loop. The rest is accepted in the next turn, by this or another worker.
 ACCEPTS = 64
@@ -36,6 +40,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state: Connections = Connections()
         self._accepting: set[asyncio.Task[object]] = set()
+        self._grpc: GrpcServer | None = None
+        service: Service = config.app.state.service  # type: ignore[union-attr]
+        if service.settings.grpc_port >= 0:
+            from serving.grpc.server import GrpcServer
+
+            self._grpc = GrpcServer(service)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and accept connections from ``sockets``."""
@@ -46,17 +56,20 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             listener.setblocking(False)
             self._listen(listener)
+        if self._grpc:
+            await self._grpc.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept the last connections, respond to every request that has arrived, and stop."""
         loop = asyncio.get_running_loop()
+        ending = [loop.create_task(self._grpc.stop())] if self._grpc else []
         for listener in sockets or []:
             loop.remove_reader(listener)
             self._accept(listener, LAST_ACCEPTS)
             listener.close()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         await asyncio.sleep(LAST_LOOK)
-        await super().shutdown(sockets=sockets)
+        await asyncio.gather(*ending, super().shutdown(sockets=sockets))
         self.server_state.stop()
 
     def _listen(self, listener: socket.socket) -> None:

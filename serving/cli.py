@@ -102,8 +102,8 @@ def _serve_here(settings: Settings) -> None:
     app = create_app(settings)
     listener = address.listen(settings.host, settings.port)
     _warn_without_key(settings)
-    _announce(settings, address.url(settings.host, listener), run.description(app))
-    run.run(settings, listener, app)
+    announce = partial(_announce, settings, address.url(settings.host, listener), run.description(app))
+    run.run(settings, listener, app, announce)
 
 
 def _serve_with_workers(settings: Settings) -> None:

@@ -43,12 +43,21 @@ class Inference(NamedTuple):
 async def model_infer(call: Call, message: bytes, timing: Timing) -> bytes:
     """Return the response with the outputs that the request names, or with all outputs if it names none."""
     service = call.service
-    asked = await service.pipeline.threads.run_by_size(lambda: decode(call, message), len(message))
+    if len(message) <= INLINE_BYTES or wire.is_raw(message):
+        asked = decode(call, message)
+    else:
+        asked = await service.pipeline.threads.run(lambda: decode_typed(call, message))
     deadline = call.deadline(asked.parameters.get("timeout"))
     run = infer_numbers if asked.is_number else infer
     return await run(
         service, asked.model, asked.images, asked.outputs, timing, deadline, lambda found: encode(asked, found)
     )
+
+
+def decode_typed(call: Call, message: bytes) -> Inference:
+    """Return the decoded request of a large message whose pixels are not raw contents."""
+    wire.check(message)
+    return decode(call, message)
 
 
 def decode(call: Call, message: bytes) -> Inference:
@@ -59,8 +68,6 @@ def decode(call: Call, message: bytes) -> Inference:
         InputTooLargeError: the input has too many images.
         InputError: the message is not a request, or its input has another name, data type or shape.
     """
-    if len(message) > INLINE_BYTES:
-        wire.check(message)
     request = parsed("ModelInfer", message)
     model = call.service.repository.get(request.model_name, request.model_version or None)
     if len(request.id) > MAX_ID:

@@ -32,6 +32,7 @@ class GrpcServer:
         self._service = service
         self._stack = AsyncExitStack()
         self._server: Any = None
+        self.port = service.settings.grpc_port
 
     async def start(self) -> None:
         """Start to serve.
@@ -51,7 +52,7 @@ class GrpcServer:
         server.add_generic_rpc_handlers((handlers,))
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
-            server.add_insecure_port(f"{address}:{settings.grpc_port}")
+            self.port = server.add_insecure_port(f"{address}:{settings.grpc_port}")
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC: {error}") from error
         await server.start()

@@ -1,4 +1,4 @@
-"""Check the encoded form of a large request before it is parsed.
+"""Look at the encoded form of a large request before it is parsed.
 
 Parsed, an empty part of a message takes thirty times its encoded size. A request of 8 MB could so take 240 MB. In a
 real request nearly all bytes are pixels, and these take little more memory than they have bytes.
@@ -9,13 +9,23 @@ from __future__ import annotations
 from serving.errors import InputError
 
 # Bytes that everything except the pixels of a request may take.
-MAX_OTHERS = 16_384
+MAX_OTHERS = 8192
 
-# The fields that lead to pixels, by their numbers: raw_input_contents, and inputs with contents with uint_contents.
+# The fields that lead to pixels, by their numbers.
 Fields = dict[int, "Fields | None"]
-PIXELS: Fields = {7: None, 5: {5: {4: None}}}
+RAW: Fields = {7: None}  # raw_input_contents
+TYPED: Fields = {5: {5: {4: None}}}  # inputs, their contents, their uint_contents
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+def is_raw(message: bytes) -> bool:
+    """Return whether nearly all of an encoded ModelInferRequest is raw contents. Parsing only copies these.
+
+    Raises:
+        InputError: it is not a message of protobuf.
+    """
+    return _others(message, 0, len(message), RAW, MAX_OTHERS) <= MAX_OTHERS
 
 
 def check(message: bytes) -> None:
@@ -24,8 +34,7 @@ def check(message: bytes) -> None:
     Raises:
         InputError: it is not, or it is not a message of protobuf.
     """
-    others = _others(message, 0, len(message), PIXELS, MAX_OTHERS)
-    if others > MAX_OTHERS:
+    if _others(message, 0, len(message), RAW | TYPED, MAX_OTHERS) > MAX_OTHERS:
         raise InputError(f"over {MAX_OTHERS} bytes of the request are not pixels: leave out what is not needed")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -40,6 +41,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state: Connections = Connections()
         self._accepting: set[asyncio.Task[object]] = set()
+        self.announce: Callable[[], None] = lambda: None
+        """Called when the server accepts connections."""
         self._grpc: GrpcServer | None = None
         service: Service = config.app.state.service  # type: ignore[union-attr]
         if service.settings.grpc_port >= 0:
@@ -58,6 +61,7 @@ class Server(uvicorn.Server):
             self._listen(listener)
         if self._grpc:
             await self._grpc.start()
+        self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept the last connections, respond to every request that has arrived, and stop."""

@@ -63,6 +63,10 @@ class Calls:
         behaviours["ModelInfer"] = self._infer
         return {name: grpc.stream_unary_rpc_method_handler(self._observed(name, do)) for name, do in behaviours.items()}
 
+    def stop(self) -> None:
+        """Give the calls that wait for their messages a last second."""
+        self._receiving.stop()
+
     def _simple(self, name: str, method: Method) -> Behaviour:
         async def respond(call: GrpcCall) -> bytes:
             message = await self._receiving.message(call.context)

@@ -18,6 +18,8 @@ PATIENCE = 1.0
 # Calls may wait for their messages up to this many times the number of predictions in flight. So many wait only for a
 # moment: beyond the number of predictions in flight, each new call ends one that has waited longer than PATIENCE.
 MOST = 4
+# Seconds that a call may wait for its message while the service stops.
+LAST_SECONDS = 1.0
 
 
 class Receiving:
@@ -57,6 +59,13 @@ class Receiving:
             raise InputError("the call has no message")
         content: bytes = message
         return content
+
+    def stop(self) -> None:
+        """Let no call wait longer than ``LAST_SECONDS`` from now on, because the service stops."""
+        self._seconds = min(self._seconds, LAST_SECONDS)
+        end = asyncio.get_running_loop().time() + self._seconds
+        for timeout in self._waiting:
+            timeout.reschedule(end)
 
     def _end_longest(self, now: float) -> bool:
         """End the call that has waited longest if it has waited too long, and return whether it has."""

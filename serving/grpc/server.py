@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -30,7 +29,8 @@ class GrpcServer:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._stack = AsyncExitStack()
+        self._calls = Calls(service)
+        self._health = health.Health(service)
         self._server: Any = None
         self.port = service.settings.grpc_port
 
@@ -42,25 +42,22 @@ class GrpcServer:
         """
         settings = self._service.settings
         self._server = server = grpc.aio.server(options=options(settings), maximum_concurrent_rpcs=MAX_CALLS)
-        handlers = grpc.method_handlers_generic_handler(SERVICE, Calls(self._service).handlers())
-        watched = health.Health(self._service)
-        health_pb2_grpc.add_HealthServicer_to_server(watched, server)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._calls.handlers()),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for module in (health_pb2, reflection_pb2):
             POOL.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
         reflection.enable_server_reflection((SERVICE, health.NAME, reflection.SERVICE_NAME), server, POOL)
-        # gRPC looks for a method in the order of these calls, last added first.
-        server.add_generic_rpc_handlers((handlers,))
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             self.port = server.add_insecure_port(f"{address}:{settings.grpc_port}")
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC: {error}") from error
         await server.start()
-        await self._stack.enter_async_context(watched.kept_up())
 
     async def stop(self) -> None:
         """Accept no further call. Return when the calls in flight have ended, or after ``settings.grace`` seconds."""
-        await self._stack.aclose()
+        self._health.stop()
+        self._calls.stop()
         await self._server.stop(self._service.settings.grace)
 
 

@@ -52,6 +52,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and accept connections from ``sockets``."""
+        if self._grpc:
+            await self._grpc.start()
         # Without sockets, uvicorn starts the application and nothing else.
         await super().startup(sockets=[])
         service: Service = self.config.loaded_app.state.service
@@ -59,8 +61,6 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             listener.setblocking(False)
             self._listen(listener)
-        if self._grpc:
-            await self._grpc.start()
         self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -73,7 +73,11 @@ class Server(uvicorn.Server):
             listener.close()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         await asyncio.sleep(LAST_LOOK)
-        await asyncio.gather(*ending, super().shutdown(sockets=sockets))
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        # uvicorn then ends the application, with the process that decodes pictures, which calls of gRPC may use.
+        await asyncio.gather(*ending)
+        await super().shutdown(sockets=sockets)
         self.server_state.stop()
 
     def _listen(self, listener: socket.socket) -> None:

@@ -27,7 +27,7 @@ async def door(**settings):
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield Client(channel), service
+            yield Client(channel, server), service
     finally:
         await server.stop()
 
@@ -35,8 +35,8 @@ async def door(**settings):
 class Client:
     """Calls methods by name. The fields of the request are keyword arguments."""
 
-    def __init__(self, channel):
-        self.channel = channel
+    def __init__(self, channel, server=None):
+        self.channel, self.server = channel, server
 
     def call(self, method, metadata=None, timeout=30, **fields):
         """Return the call. For grpc.aio it must be awaited, for a channel without asyncio it is the response."""

@@ -132,3 +132,18 @@ def test_without_the_port_nothing_of_grpc_is_loaded():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"grpc", "google", "grpc_health", "grpc_reflection"} & set(done.stdout.split())
+
+
+def test_stop_ends_watches_and_calls_that_never_send_their_message():
+    async def test():
+        async with door(request_timeout=600) as (client, _):
+            watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == SERVING
+            call = client.channel.stream_unary(f"/{SERVICE}/ModelInfer")()
+            await call.wait_for_connection()
+            await client.call("ServerLive")
+            await client.server.stop()
+            assert await watch.code() is grpc.StatusCode.UNAVAILABLE
+            assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    asyncio.run(asyncio.wait_for(test(), 15))

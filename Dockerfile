@@ -24,8 +24,10 @@ COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
 # The dependencies are in a separate layer, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
+# Optional parts of the service, separated by spaces: grpc.
+ARG EXTRAS=
 COPY pyproject.toml ./
-RUN ./requirements > serving.txt \
+RUN ./requirements ${EXTRAS} > serving.txt \
     && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement serving.txt \
     && mkdir /layer && mv /opt /layer \
     && ./settle /layer
@@ -85,7 +87,7 @@ ENV MNIST_HOST=0.0.0.0 \
     MNIST_PORT=8000 \
     MNIST_REPOSITORY=/models
 USER 10001:10001
-EXPOSE 8000
+EXPOSE 8000 8001
 # -S skips site-packages, so that Python starts in about 10 ms.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-ISc", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ['MNIST_PORT'])), 2); s.sendall(b'GET /v2/health/ready HTTP/1.0\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(64))"]

@@ -209,6 +209,46 @@ def requests_per_second(port: int, request: Request, seconds: int) -> float:
     return send_load(port, request, seconds).per_second
 
 
+def grpc_requests(batch: int) -> dict[str, bytes]:
+    """Return an encoded request for each form of gRPC, by the name of the form, with the same images over HTTP."""
+    from serving.grpc.messages import REQUESTS
+
+    images = np.resize(golden_digits()[0], (batch, 28, 28))
+    tensor = {"name": "images", "datatype": "UINT8", "shape": images.shape}
+    forms = {
+        "gRPC, raw contents": {"inputs": [tensor], "raw_input_contents": [images.tobytes()]},
+        "gRPC, typed contents": {"inputs": [tensor | {"contents": {"uint_contents": images.ravel()}}]},
+    }
+    encode = REQUESTS["ModelInfer"]
+    return {name: encode(model_name="mnist", **fields).SerializeToString() for name, fields in forms.items()}
+
+
+def grpc_per_second(port: int, grpc_port: int, message: bytes, seconds: int, connections: int = CONNECTIONS) -> float:
+    """Send an encoded request from core 1 again and again, with one call at a time on each connection.
+
+    Args:
+        port: the port of HTTP, whose metrics show whether a call failed. h2load does not read the status of gRPC.
+
+    Raises:
+        click.ClickException: a call failed.
+    """
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    with tempfile.NamedTemporaryFile() as body:
+        # A message follows a byte that says whether it is compressed, and its length.
+        body.write(b"\0" + len(message).to_bytes(4, "big") + message)
+        body.flush()
+        headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        load = ["taskset", "-c", "1", "h2load", f"-c{connections}", "-m1", f"-D{seconds}", "-d", body.name, *headers]
+        url = f"http://127.0.0.1:{grpc_port}{path}"
+        report = subprocess.run([*load, url], capture_output=True, text=True, check=True).stdout
+    metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    statuses = set(re.findall(rf'mnist_http_requests_total{{method="POST",route="{path}",status="(\d+)"}}', metrics))
+    # h2load cancels the last calls (499).
+    if not {"200"} <= statuses <= {"200", "499"}:
+        raise click.ClickException(f"some calls failed, with the statuses {statuses}: {report}")
+    return float(re.search(r"([\d.]+) req/s", report)[1])  # type: ignore[index]
+
+
 def service_conditions(load: str) -> str:
     """Return the conditions of a measurement of the service; ``load`` names what sends the requests."""
     return conditions("litestar", "uvicorn", "onnxruntime", "numpy", also=f"server on core 0, {load} on core 1")

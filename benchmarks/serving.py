@@ -3,7 +3,7 @@
     python -m benchmarks.serving [--seconds 3] [--save benchmarks/results/serving.md]
     python -m benchmarks.serving --against FOLDER
 
-Needs wrk and taskset (Debian: wrk, util-linux) and two cores. Both servers run on core 0 at the same time, and wrk on
+Needs wrk, h2load and taskset (Debian: wrk, nghttp2-client, util-linux) and two cores. Both servers run on core 0 at the same time, and wrk on
 core 1 sends requests to one of them at a time. The rounds alternate between the servers, so that other work on the
 machine slows both of them.
 """
@@ -72,6 +72,7 @@ def compare_with_bare_function(name: str, repository: Path, seconds: int, rounds
                 rows.append(row)
                 click.echo(row, err=True)
         memory = service.memory()
+    rows += grpc_rows(repository, seconds, rounds, batches)
     return [
         f"**{name}**: ready {statistics.median(start):.2f} s after the start of the process; "
         f"{memory:.0f} MB of memory after the measurements.",
@@ -81,6 +82,25 @@ def compare_with_bare_function(name: str, repository: Path, seconds: int, rounds
         "|---|---|---|---|---|---|",
         *rows,
     ]
+
+
+def grpc_rows(repository: Path, seconds: int, rounds: int, batches: list[int]) -> list[str]:
+    """Return a row for each form of gRPC and batch size, each compared with the binary form over HTTP."""
+    rows = []
+    grpc_port = free_port()
+    with run_service("--repository", repository, "--grpc-port", grpc_port) as service:
+        for batch in batches:
+            binary = example_requests(batch)["Open Inference binary"]
+            for form, message in grpc_requests(batch).items():
+                speeds, ratios = [], []
+                for _ in range(rounds):
+                    speeds.append(grpc_per_second(service.port, grpc_port, message, seconds))
+                    ratios.append(speeds[-1] / requests_per_second(service.port, binary, seconds))
+                speed = statistics.median(speeds)
+                share = f"{statistics.median(ratios):.0%} of Open Inference binary over HTTP"
+                rows.append(f"| {form} | {batch} | {speed:.0f} | {speed * batch:.0f} | | {share} |")
+                click.echo(rows[-1], err=True)
+    return rows
 
 
 def compare_with_checkout(other: Path, seconds: int, rounds: int, batches: list[int]) -> list[str]:
@@ -197,9 +217,11 @@ def main(
     save: Path | None,
 ) -> None:
     """Measure the service and print tables."""
-    for tool in ("wrk", "taskset", *(["py-spy"] if profiled else [])):
+    for tool in ("wrk", "h2load", "taskset", *(["py-spy"] if profiled else [])):
         if not shutil.which(tool):
-            raise click.ClickException(f"{tool} is missing: apt-get install wrk util-linux; pip install py-spy")
+            raise click.ClickException(
+                f"{tool} is missing: apt-get install wrk nghttp2-client util-linux; pip install py-spy"
+            )
     lines = [service_conditions(f"wrk with {CONNECTIONS} connections")]
     if against:
         lines += ["", *compare_with_checkout(against, seconds, rounds, list(batches))]

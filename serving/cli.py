@@ -86,7 +86,7 @@ def serve(**given: Any) -> None:
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
     try:
-        settings = handover.lasting(Settings(**given))
+        settings = address.reserve_grpc(handover.lasting(Settings(**given)))
         logs.configure(settings.log_level, settings.log_format)
         (_serve_here if settings.workers == 1 else _serve_with_workers)(settings)
     except SettingsError as error:
@@ -102,8 +102,8 @@ def _serve_here(settings: Settings) -> None:
     app = create_app(settings)
     listener = address.listen(settings.host, settings.port)
     _warn_without_key(settings)
-    _announce(address.url(settings.host, listener), run.description(app))
-    run.run(settings, listener, app)
+    announce = partial(_announce, settings, address.url(settings.host, listener), run.description(app))
+    run.run(settings, listener, app, announce)
 
 
 def _serve_with_workers(settings: Settings) -> None:
@@ -113,12 +113,14 @@ def _serve_with_workers(settings: Settings) -> None:
 
     listener = address.listen(settings.host, settings.port)
     _warn_without_key(settings)
-    asyncio.run(Supervisor(settings, listener, partial(_announce, address.url(settings.host, listener))).run())
+    announce = partial(_announce, settings, address.url(settings.host, listener))
+    asyncio.run(Supervisor(settings, listener, announce).run())
 
 
-def _announce(url: str, description: str) -> None:
+def _announce(settings: Settings, url: str, description: str) -> None:
+    grpc = f"grpc://{address.name(settings.host, settings.grpc_port)}\n" if settings.grpc_port >= 0 else ""
     try:
-        print_output(f"{description}\n{url}  (stop with Ctrl-C)")
+        print_output(f"{description}\n{grpc}{url}  (stop with Ctrl-C)")
     except OSError as error:
         abandon_output()
         warn(f"WARNING: cannot write to standard output ({error.strerror}): the service runs on {url}")

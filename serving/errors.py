@@ -1,4 +1,6 @@
-"""Every exception that the service raises on purpose. api/problems.py maps them to HTTP responses.
+"""Every exception that the service raises on purpose.
+
+api/problems.py maps them to HTTP responses, grpc/status.py to status codes of gRPC.
 
 ServiceError
 ├── SettingsError              a setting breaks its rule
@@ -12,6 +14,8 @@ ServiceError
 │   ├── PictureError           the bytes are not a picture that can be read
 │   ├── InputTooLargeError     the input is larger than a limit
 │   └── UnsupportedInputError  the input has a format that the service cannot read
+├── NoKeyError                 the request has no valid API key
+├── ForbiddenError             nobody may do this, because the operator has not allowed it
 ├── MisdirectedError           the request is for a host name that this service does not have
 ├── OverloadedError            too many other requests are in flight
 └── DeadlineExceededError      the deadline of the request passed before inference began
@@ -70,6 +74,14 @@ class UnsupportedInputError(InputError):
     """The input has a format that the service cannot read."""
 
 
+class NoKeyError(ServiceError):
+    """The request has no valid API key."""
+
+
+class ForbiddenError(ServiceError):
+    """Nobody may do this, because the operator has not allowed it; the message names the setting that allows it."""
+
+
 class MisdirectedError(ServiceError):
     """The request is for a host name that this service does not have."""
 
@@ -84,8 +96,8 @@ class OverloadedError(ServiceError):
 class DeadlineExceededError(ServiceError):
     """The deadline of the request passed before inference began. It is the client's, or it follows --work-timeout."""
 
-    def __init__(self) -> None:
-        super().__init__("the deadline of this request passed before inference began")
+    def __init__(self, text: str = "the deadline of this request passed before inference began") -> None:
+        super().__init__(text)
 
 
 def quoted(value: object) -> str:

@@ -49,6 +49,7 @@ class Settings:
 
     host: Annotated[str, "Address to listen on; 0.0.0.0 means every address of this machine."] = "127.0.0.1"
     port: Annotated[int, "Port to listen on; 0 means any free port."] = 8000
+    grpc_port: Annotated[int, "Port for gRPC, in addition; 0 means any free port; -1 means no gRPC."] = -1
     repository: Annotated[Path, "Model repository: the folder that holds `<name>/<version>/`."] = RELEASE
     model: Annotated[str, "Default model of /predict. Its newest version is used."] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
@@ -117,6 +118,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._check("port", 0 <= self.port < 65536, "must be between 0 and 65535")
+        self._check("grpc_port", -1 <= self.grpc_port < 65536, "must be between 0 and 65535, or -1 for no gRPC")
         for name in (
             *("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive"),
             *("max_batch", "max_head", "max_body", "max_held", "max_pixels", "max_request_pixels"),

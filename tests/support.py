@@ -63,6 +63,16 @@ def application(**settings: Any) -> Iterator[Any]:
 @contextlib.contextmanager
 def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run ``mnist-serve`` as a process on a free port. Yield its address and the process."""
+    with started(*arguments, **options) as (addresses, process):
+        yield addresses["http"], process
+
+
+@contextlib.contextmanager
+def started(*arguments: object, **options: Any) -> Iterator[tuple[dict[str, str], subprocess.Popen[str]]]:
+    """Run ``mnist-serve`` as a process on free ports. Yield its addresses by scheme, and the process.
+
+    The address over HTTP is a URL. The address over gRPC, which there is with ``--grpc-port 0``, is a host and a port.
+    """
     line = [BIN / "mnist-serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     assert process.stdout is not None
@@ -71,7 +81,8 @@ def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subproces
         for text in process.stdout:
             output += text
             if text.startswith("http://"):
-                yield text.split()[0], process
+                grpc = output.partition("grpc://")[2].partition("\n")[0]
+                yield {"http": text.split()[0], "grpc": grpc}, process
                 return
         pytest.fail(f"mnist-serve ended with {process.wait()}: {output}{process.stderr and process.stderr.read()}")
     finally:

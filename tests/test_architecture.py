@@ -19,11 +19,15 @@ PREPARATION = "training/data/own/prepare.py"
 PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
-LAYERS = [{"cli"}, {"server"}, {"api", "batch"}, {"inference"}, {"models", "pictures", "telemetry"}]
+LAYERS = [
+    *({"cli"}, {"server"}, {"api", "batch", "grpc"}, {"open_inference"}, {"service"}, {"inference"}),
+    {"models", "pictures", "telemetry"},
+]
 # The files of the lowest layer may import each other.
 LOWEST = {"settings", "contract", "errors"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
 WEB_LIBRARIES = {"litestar", "uvicorn"}
+GRPC_LIBRARIES = {"grpc", "grpc_health", "grpc_reflection", "google"}
 MAX_LINES = 350
 
 
@@ -94,6 +98,8 @@ def test_file_of_serving_imports_only_from_its_own_part_and_the_layers_below():
 def test_layers_forbid_what_they_should():
     """Check the rules of this file on examples."""
     assert "api" not in allowed_parts("inference")
+    assert "api" not in allowed_parts("grpc")
+    assert "grpc" not in allowed_parts("api")
     assert not {"models", "pictures"} & allowed_parts("telemetry")
     assert not {"models", "telemetry"} & allowed_parts("pictures")
     assert "pictures" not in allowed_parts("models")
@@ -106,6 +112,12 @@ def test_nothing_below_api_imports_a_web_library():
     for path in files_of("serving"):
         if part_of(path) not in above:
             assert not roots(path) & WEB_LIBRARIES, path
+
+
+def test_only_the_folder_grpc_imports_the_libraries_of_grpc():
+    for path in files_of("serving"):
+        if part_of(path) != "grpc":
+            assert not roots(path) & GRPC_LIBRARIES, path
 
 
 def test_only_the_protocol_imports_the_internals_of_uvicorn():

@@ -16,9 +16,6 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from serving.api import certificate, open_inference, operations, page, predict, problems
-from serving.api.auth import LOOK_INTERVAL, Keys
-from serving.api.background import attempt, on_own_thread, repeated
-from serving.api.context import Service
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
@@ -26,6 +23,9 @@ from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
+from serving.service.background import attempt, on_own_thread, repeated
+from serving.service.keys import LOOK_INTERVAL, Keys
+from serving.service.service import Service
 from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 
@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         state=State({"service": service}),
         lifespan=[follow_repository, follow_keys, count_notes, end_decoder, drain_on_sigterm],
         request_max_body_size=settings.max_body,
-        cors_config=service.cors,
+        cors_config=cors_config(settings.cors_origins),
         # Litestar would configure the logging of the whole process. Only the command may do that.
         logging_config=None,
         exception_handlers=problems.HANDLERS,
@@ -102,7 +102,6 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         Held(settings.max_held),
         pipeline,
         Decoder(settings, pipeline.threads),
-        cors_config(settings.cors_origins),
     )
     service.scan()
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from litestar.config.cors import CORSConfig
 
 EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"]
 
 
+@lru_cache(maxsize=8)
 def cors_config(origins: str) -> CORSConfig | None:
     """Return Litestar's configuration for the setting ``cors_origins``; None if no other page may call the service."""
     names = [origin.strip() for origin in origins.split(",") if origin.strip()]

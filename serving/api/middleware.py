@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import logging
-import random
-import re
 import time
-from collections.abc import Iterable
 from typing import cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from serving.api.context import SCOPE_KEY, RequestContext, Service
-from serving.api.cors import cors_headers, is_foreign_preflight
+from serving.api.context import SCOPE_KEY, RequestContext
+from serving.api.cors import cors_config, cors_headers, is_foreign_preflight
 from serving.api.page import PAGES
 from serving.api.problems import RETRY_STATUSES, not_found, problem, problem_of, with_head
 from serving.api.responses import Response
 from serving.api.targets import MAX_PATH, Hosts, is_canonical
 from serving.errors import MisdirectedError, OverloadedError
 from serving.inference.admission import limited_route
+from serving.service.call import Headers, identify
+from serving.service.service import Service
 from serving.telemetry.logs import request_fields
 
 log = logging.getLogger("serving.access")
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-# version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
-TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 # For responses that hold data: a browser must not treat them as a page or a script.
 DATA_SECURITY = [
@@ -47,8 +42,6 @@ PAGE_SECURITY = [
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 ]
 
-Headers = Iterable[tuple[bytes, bytes]]
-
 
 def observed(app: ASGIApp, service: Service) -> ASGIApp:
     """Return ``app`` wrapped so that every request is identified, timed and counted.
@@ -56,7 +49,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
     Litestar's own middleware would miss errors of the router, such as 404.
     """
     recorder, access_log = service.recorder, service.settings.access_log
-    hosts = Hosts(service.settings)
+    hosts, cors = Hosts(service.settings), cors_config(service.settings.cors_origins)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
@@ -94,7 +87,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
             else:
                 hosts.check(scope["headers"])
-                if is_foreign_preflight(service.cors, scope["method"], scope["headers"]):
+                if is_foreign_preflight(cors, scope["method"], scope["headers"]):
                     # Litestar would respond with plain text instead of a problem document.
                     detail = "this origin may not call the service; the operator can allow it with --cors-origins"
                     await problem(scope["path"], 403, detail)(scope, receive, send_with_headers)
@@ -139,7 +132,8 @@ def too_many_in_flight(service: Service, path: str, headers: Headers) -> Respons
 
 def with_cors(service: Service, response: Response, headers: Headers) -> Response:
     """Return ``response`` with the CORS headers that the application would add for a request with ``headers``."""
-    return Response(response.body, [*response.headers, *cors_headers(service.cors, headers)], response.status)
+    cors = cors_config(service.settings.cors_origins)
+    return Response(response.body, [*response.headers, *cors_headers(cors, headers)], response.status)
 
 
 def overloaded(service: Service, scope: HTTPScope) -> Response:
@@ -168,19 +162,3 @@ def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
 def log_access(method: str, path: str, status: int, **more: object) -> None:
     """Write the line of the access log for one request."""
     log.info("request", extra={"fields": {"method": method, "path": path[:MAX_PATH], "status": status, **more}})
-
-
-def identify(headers: Headers) -> tuple[dict[str, str], bytes]:
-    """Return the log fields of a request and its id: from ``X-Request-ID``, else from ``traceparent``, else new."""
-    request_id, trace = b"", b""
-    for name, value in headers:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            request_id = value
-        elif name == b"traceparent" and (match := TRACEPARENT.fullmatch(value)):
-            trace = match[1]
-    # An id must be unique, not secret. Random bytes from the system would take a tenth of the model's time.
-    request_id = request_id or trace or b"%016x" % random.getrandbits(64)
-    fields = {"request_id": request_id.decode()}
-    if trace:
-        fields["trace_id"] = trace.decode()
-    return fields, request_id

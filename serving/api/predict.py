@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.bodies import read_images, read_pictures
-from serving.api.context import AnyRequest, Service, context_of, query_of
+from serving.api.context import AnyRequest, context_of, query_of
 from serving.api.handlers import prediction
 from serving.api.problems import documented
 from serving.api.responses import Response
@@ -29,6 +29,7 @@ from serving.inference.numbers import (
     check_reads_numbers,
 )
 from serving.models.model import Model, Reasons
+from serving.service.service import Service
 from serving.telemetry.timing import Timing
 
 # A large batch is encoded in pieces of this many predictions, or of this many with their images. Each piece takes less

@@ -17,11 +17,13 @@ from serving.api.context import AnyRequest, context_of
 from serving.api.responses import Response
 from serving.errors import (
     DeadlineExceededError,
+    ForbiddenError,
     InputError,
     InputTooLargeError,
     MisdirectedError,
     ModelNotFoundError,
     ModelUnavailableError,
+    NoKeyError,
     OverloadedError,
     ServiceError,
     UnsupportedInputError,
@@ -31,6 +33,8 @@ PROBLEM_TYPE = "application/problem+json"
 
 STATUSES: dict[type[ServiceError], int] = {
     InputError: 400,
+    NoKeyError: 401,
+    ForbiddenError: 403,
     ModelNotFoundError: 404,
     InputTooLargeError: 413,
     UnsupportedInputError: 415,
@@ -43,6 +47,9 @@ STATUSES: dict[type[ServiceError], int] = {
 
 # The client may send the same request again after a second.
 RETRY_STATUSES = (429, 503)
+
+# The headers of the responses with these statuses.
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, **{status: {"Retry-After": "1"} for status in RETRY_STATUSES}}
 
 # A longer detail is cut, because it may repeat what the client has sent.
 MAX_DETAIL = 2000
@@ -84,7 +91,7 @@ def problem(path: str, status: int, detail: str, headers: dict[str, str] | None 
 def problem_of(error: ServiceError, path: str) -> Response:
     """Return the error response for an exception of the service."""
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    return problem(path, status, str(error), {"Retry-After": "1"} if status in RETRY_STATUSES else None)
+    return problem(path, status, str(error), HEADERS.get(status))
 
 
 def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:

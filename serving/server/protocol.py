@@ -3,9 +3,8 @@
 This is the only file that imports uvicorn's internals. The class in limits.py extends the class in this file: it adds
 the limits of time and memory. The states of a connection are in states.py.
 
-Nearly every request arrives whole. It passes through the states within one call of data_received. A pipelined request
-arrives before the response to the previous request is sent. The state then changes from RESPONDING to HEAD, and uvicorn
-queues the request. Bytes that arrive after that are parsed when the responses are sent.
+Nearly every request passes through the states within one call of data_received. A pipelined request arrives before the
+previous response is sent: the state changes from RESPONDING to HEAD, uvicorn queues it, and later bytes wait unparsed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.api.context import SCOPE_KEY, RequestContext, Service
+from serving.api.context import SCOPE_KEY, RequestContext
 from serving.api.middleware import context_in, overloaded
 from serving.server.account import FREE_BYTES, Account
 from serving.server.connections import Connections
@@ -27,6 +26,7 @@ from serving.server.intake import PIECE, EndedError, Intake
 from serving.server.rejection import RejectedError, incomplete, malformed
 from serving.server.stand_ins import Discarded, Outgoing
 from serving.server.states import PARTIAL, State
+from serving.service.service import Service
 
 # Seconds of parsing after which this connection lets the event loop serve other connections.
 TURN = 0.01

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from serving.api.context import Service
 from serving.api.middleware import rejected
 from serving.errors import quoted
+from serving.service.service import Service
 from serving.settings import Settings
 
 

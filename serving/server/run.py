@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 import uvicorn
 from litestar import Litestar
@@ -24,9 +25,10 @@ SWITCH_INTERVAL = 0.0005
 EXTRA_SECONDS = 2
 
 
-def run(settings: Settings, listener: socket.socket, app: Litestar) -> None:
-    """Serve in this process until SIGTERM or SIGINT."""
+def run(settings: Settings, listener: socket.socket, app: Litestar, announce: Callable[[], None]) -> None:
+    """Serve in this process until SIGTERM or SIGINT. Call ``announce`` when every port accepts connections."""
     server = make_server(settings, app)
+    server.announce = announce
     tune()
     # uvicorn finishes the requests in flight and then raises the signal again, for this handler.
     for number in (signal.SIGTERM, signal.SIGINT):

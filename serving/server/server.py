@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from serving.api.context import Service
 from serving.server.connections import Connections
 from serving.server.limits import LimitedProtocol
+from serving.service.service import Service
+
+if TYPE_CHECKING:
+    from serving.grpc.server import GrpcServer
 
 # Connections accepted in one turn of the event loop. The rest is accepted in the next turn, by this or another worker.
 ACCEPTS = 64
@@ -36,9 +41,19 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state: Connections = Connections()
         self._accepting: set[asyncio.Task[object]] = set()
+        self.announce: Callable[[], None] = lambda: None
+        """Called when the server accepts connections."""
+        self._grpc: GrpcServer | None = None
+        service: Service = config.app.state.service  # type: ignore[union-attr]
+        if service.settings.grpc_port >= 0:
+            from serving.grpc.server import GrpcServer
+
+            self._grpc = GrpcServer(service)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and accept connections from ``sockets``."""
+        if self._grpc:
+            await self._grpc.start()
         # Without sockets, uvicorn starts the application and nothing else.
         await super().startup(sockets=[])
         service: Service = self.config.loaded_app.state.service
@@ -46,16 +61,22 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             listener.setblocking(False)
             self._listen(listener)
+        self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept the last connections, respond to every request that has arrived, and stop."""
         loop = asyncio.get_running_loop()
+        ending = [loop.create_task(self._grpc.stop())] if self._grpc else []
         for listener in sockets or []:
             loop.remove_reader(listener)
             self._accept(listener, LAST_ACCEPTS)
             listener.close()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         await asyncio.sleep(LAST_LOOK)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        # uvicorn then ends the application, with the process that decodes pictures, which calls of gRPC may use.
+        await asyncio.gather(*ending)
         await super().shutdown(sockets=sockets)
         self.server_state.stop()
 

@@ -22,12 +22,12 @@ from typing import Any
 import uvicorn
 
 from serving.api.app import create_app
-from serving.api.context import Service
-from serving.api.peers import ModelChange, Peers
 from serving.errors import ModelNotFoundError, ModelUnavailableError, ServiceError, SettingsError
 from serving.server import handover
 from serving.server.channel import Channel, line
 from serving.server.run import EXTRA_SECONDS, description, exit_soon, make_server, tune
+from serving.service.peers import ModelChange, Peers
+from serving.service.service import Service
 from serving.telemetry import logs
 from serving.telemetry.samples import Snapshot, empty
 

@@ -46,7 +46,8 @@ def test_files_of_the_image_are_readable_for_every_user_after_a_clone_with_umask
 def test_env_example_explains_every_variable_and_shows_its_default():
     example = (ROOT / ".env.example").read_text()
     shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + (DEPLOY / "compose.keys.yml").read_text()))
+    overrides = "".join((DEPLOY / name).read_text() for name in ("compose.keys.yml", "compose.grpc.yml"))
+    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + overrides))
     assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "every variable must have a default"
     assert shown == used
     for name in shown:

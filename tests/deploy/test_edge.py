@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from serving.api.page import read_files
-from tests.support import ROOT, application, missing, service, until
+from tests.support import ROOT, application, missing, service, started, until
 
 # The routes that the load balancer closes.
 CLOSED = ["/metrics", "/v2/repository/models/mnist/load", "/v2/repository/models/mnist/unload"]
@@ -45,8 +45,11 @@ def spellings(path: str) -> list[str]:
 class Edge:
     """HAProxy with some replicas."""
 
-    def __init__(self, address: tuple[str, int], replicas: list[subprocess.Popen[str]]) -> None:
+    def __init__(
+        self, address: tuple[str, int], replicas: list[subprocess.Popen[str]], grpc: tuple[str, int] = ("", 0)
+    ) -> None:
         self.address = address
+        self.grpc = "{}:{}".format(*grpc)
         self.url = f"http://{address[0]}:{address[1]}"
         self.replicas = replicas
 
@@ -65,8 +68,12 @@ class Edge:
 
 
 @contextlib.contextmanager
-def edge(replicas: int, folder: Path, *others: int, **settings: str) -> Iterator[Edge]:
-    """Run HAProxy with this number of replicas and with servers at other ports, when all of them are ready."""
+def edge(replicas: int, folder: Path, *others: int, grpc: int | None = None, **settings: str) -> Iterator[Edge]:
+    """Run HAProxy with this number of replicas and with servers at other ports, when all of them are ready.
+
+    Args:
+        grpc: the port for gRPC of the only server; None: without gRPC.
+    """
     haproxy = shutil.which("haproxy") or missing("haproxy (Debian: haproxy)")
     with contextlib.ExitStack() as stack:
         processes = []
@@ -75,36 +82,57 @@ def edge(replicas: int, folder: Path, *others: int, **settings: str) -> Iterator
             processes.append(stack.enter_context(subprocess.Popen(line, stdout=subprocess.PIPE, text=True)))
             stack.callback(processes[-1].kill)
         ports = [*(int(process.stdout.readline()) for process in processes), *others]
-        public, monitoring = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
-        file = folder / "haproxy.cfg"
+        public, monitoring, over_grpc = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3))
+        file, grpc_file = folder / "haproxy.cfg", folder / "grpc.cfg"
         file.write_text(configuration(ports, public, monitoring))
         line = [haproxy, "-db", "-f", str(file)]
-        inherited = [public.fileno(), monitoring.fileno()]
+        if grpc is not None:
+            grpc_file.write_text(grpc_configuration(grpc, ports[0], over_grpc))
+            line += ["-f", str(grpc_file)]
+        inherited = [public.fileno(), monitoring.fileno(), over_grpc.fileno()]
         environment = os.environ | {"MNIST_MAX_BODY": "8000000", "MNIST_MAX_CLIENT_CONNECTIONS": "20", **settings}
         log = stack.enter_context((folder / "log").open("w"))
         process = subprocess.Popen(line, stdout=log, stderr=log, pass_fds=inherited, env=environment)
         stack.callback(process.wait)
         stack.callback(process.kill)
         metrics = "http://{}:{}/metrics".format(*monitoring.getsockname())
-        up = re.compile(r'haproxy_server_status\{proxy="replicas",server="\w+",state="UP"\} 1')
+        up = re.compile(r'haproxy_server_status\{proxy="\w*replicas",server="\w+",state="UP"\} 1')
+        count = len(ports) * (1 if grpc is None else 2)
         try:
-            until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == len(ports))
+            until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == count)
             assert process.poll() is None
-            yield Edge(public.getsockname(), processes)
+            yield Edge(public.getsockname(), processes, over_grpc.getsockname())
         finally:
             print((folder / "log").read_text())
 
 
 def configuration(ports: list[int], public: socket.socket, monitoring: socket.socket) -> str:
     """Return the configuration, with servers at these ports in place of those that HAProxy finds by DNS."""
-    text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
-    for pattern, new in [
+    return changed(
+        "haproxy.cfg",
         (r"(?ms)^resolvers engine$.*?(?=^\w)", ""),
         (r" resolvers engine init-addr none", ""),
         (r"(?m)^ +server-template .*$", "\n".join(f"    server replica{port} 127.0.0.1:{port}" for port in ports)),
         (r"bind :8000\b", f"bind fd@{public.fileno()}"),
         (r"bind :8404\b", f"bind fd@{monitoring.fileno()}"),
-    ]:
+    )
+
+
+def grpc_configuration(port: int, health: int, public: socket.socket) -> str:
+    """Return the configuration for gRPC, with a server at this port, whose health is that of the port ``health``."""
+    return changed(
+        "grpc.cfg",
+        (r" resolvers engine init-addr none", ""),
+        (r"server-template replica 1-32 serving:8001", f"server replica 127.0.0.1:{port}"),
+        (r"check port 8000\b", f"check port {health}"),
+        (r"bind :8001\b", f"bind fd@{public.fileno()}"),
+    )
+
+
+def changed(name: str, *changes: tuple[str, str]) -> str:
+    """Return a file of the configuration with each pattern replaced, which must be there once."""
+    text = (ROOT / "deploy" / "haproxy" / name).read_text()
+    for pattern, new in changes:
         text, replaced = re.subn(pattern, new, text)
         assert replaced == 1, pattern
     return text
@@ -221,6 +249,40 @@ def test_body_over_the_limit_gets_a_problem(shared):
     status, response = shared.send(request("/predict", method="POST", headers="Content-Length: 8000001\r\n"))
     assert status == 413
     assert is_problem(status, response)
+
+
+# gRPC.
+
+
+def test_grpc_passes_except_for_administration(tmp_path):
+    pytest.importorskip("grpc") if "CI" not in os.environ else None
+    import grpc
+
+    from serving.grpc.messages import METHODS, SERVICE
+    from tests.serving.grpc.door import Client, infer_request, random_images
+
+    closed = {"RepositoryModelLoad", "RepositoryModelUnload"}
+    with started("--grpc-port", 0, "--admin-keys", "key") as (addresses, _):
+        ports = [int(address.rpartition(":")[2]) for address in (addresses["http"], addresses["grpc"])]
+        with edge(0, tmp_path, ports[0], grpc=ports[1]) as lb, grpc.insecure_channel(lb.grpc) as channel:
+            client = Client(channel)
+            # Larger than HAProxy's buffer.
+            assert client.call("ModelInfer", **infer_request(random_images(100))).raw_output_contents
+            for method in METHODS:
+                with pytest.raises(grpc.RpcError) if method in closed else contextlib.nullcontext() as raised:
+                    fields = infer_request(random_images(1)) if method == "ModelInfer" else {}
+                    fields |= {"name": "mnist"} if method in ("ModelMetadata", "ModelConfig") else {}
+                    client.call(method, metadata=[("x-api-key", "key")], **fields)
+                if raised:
+                    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                    assert "belongs to a single replica" in raised.value.details()
+            for path in (*spellings(f"/{SERVICE}/RepositoryModelUnload"), "/grpc.health.v1.Health/Watch"):
+                if path.isascii() and path.startswith("/"):
+                    with pytest.raises(grpc.RpcError) as raised:
+                        channel.unary_unary(path)(b"")
+                    assert raised.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL), path
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
+            assert client.call("ModelReady", name="mnist").ready
 
 
 # Identity.

@@ -13,14 +13,15 @@ from serving.api.context import AnyRequest, RequestContext, context_of, read_bod
 from serving.api.handlers import prediction
 from serving.api.open_inference import tensors
 from serving.api.open_inference.compression import NO_ENCODING, compress, decompress
-from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse, RequestOutput
-from serving.api.open_inference.numbers import infer_numbers
+from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
 from serving.api.open_inference.paths import model_of, operation_ids
 from serving.api.problems import ProtocolError, documented
 from serving.api.responses import Response
-from serving.contract import Images, ModelOutput
+from serving.contract import Images
 from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
 from serving.models.model import Model
+from serving.open_inference.infer import infer, infer_numbers
+from serving.open_inference.messages import OutputTensor
 from serving.telemetry.timing import Timing
 
 BINARY_TYPE = "application/octet-stream"
@@ -81,14 +82,10 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     size = len(body) if encoding in NO_ENCODING else service.settings.max_body
     asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, encoding, body), size)
     deadline = context.deadline(asked.parameters and asked.parameters.timeout)
-    if tensors.is_number_request(asked):
-        parts = await infer_numbers(service, model, asked, images, timing, deadline)
-        content, headers = packed(context, *parts)
-        return Response(content, [*headers, timing.header()])
-    outputs = tensors.requested_outputs(asked, model)
-    timing.end("decode")
-    content, headers = await service.pipeline.run(
-        model, images, timing, deadline, lambda output: encode(context, model, asked, outputs, output)
+    run = infer_numbers if tensors.is_number_request(asked) else infer
+    outputs = tensors.named_outputs(asked)
+    content, headers = await run(
+        service, model, images, outputs, timing, deadline, lambda found: encode(context, model, asked, found)
     )
     return Response(content, [*headers, timing.header()])
 
@@ -101,14 +98,10 @@ def decode(context: RequestContext, encoding: str, body: bytes) -> tuple[InferRe
 
 
 def encode(
-    context: RequestContext, model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput
+    context: RequestContext, model: Model, asked: InferRequest, found: list[OutputTensor]
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Return the body of the response and its headers."""
-    return packed(context, *tensors.encode(model, asked, outputs, output))
-
-
-def packed(context: RequestContext, text: bytes, binary: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Return the body of the response and its headers, for its JSON and the binary tensors that follow."""
+    text, binary = tensors.encode(model, asked, found)
     if binary:
         headers = [(b"content-type", BINARY_TYPE.encode()), (ASGI_JSON_LENGTH, b"%d" % len(text))]
     else:

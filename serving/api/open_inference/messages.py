@@ -7,15 +7,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from serving.open_inference.messages import MAX_ID
+
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 """Header with the number of bytes of JSON at the start of a body. Binary tensors follow the JSON."""
-
-DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-"""The protocol's names of the data types that a manifest can name."""
-
-# Characters of a request's id, which comes back in the response. Without a limit, a few kilobytes of gzip would make a
-# response of megabytes, and compressing it would keep the event loop busy.
-MAX_ID = 1024
 
 # In a request, null means the same as an absent member. Members that the protocol or this service do not define are
 # skipped without being stored, so that their number and size cost no memory.
@@ -35,13 +30,6 @@ class InputParameters(msgspec.Struct):
     binary_data_size: int | None = None
 
 
-class OutputParameters(msgspec.Struct):
-    """The parameters of an output that this service knows."""
-
-    binary_data: bool | None = None
-    classification: int | None = None
-
-
 class RequestInput(msgspec.Struct):
     """An input tensor of a request. ``data`` is absent if the values follow the JSON in binary form."""
 
@@ -50,13 +38,6 @@ class RequestInput(msgspec.Struct):
     datatype: str
     parameters: InputParameters | None = None
     data: msgspec.Raw | UnsetType = UNSET
-
-
-class RequestOutput(msgspec.Struct):
-    """An output that the client requests."""
-
-    name: str
-    parameters: OutputParameters | None = None
 
 
 class InferRequest(msgspec.Struct):
@@ -93,32 +74,6 @@ class InferResponse(msgspec.Struct):
     id: str | UnsetType = UNSET
 
 
-class ServerMetadata(msgspec.Struct):
-    """Name and version of the server, and the extensions of the protocol that it supports."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(msgspec.Struct):
-    """An input or output of a model. An axis of -1 has any length."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(msgspec.Struct):
-    """Loaded versions, inputs and outputs of a model."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
 class ModelReady(msgspec.Struct):
     """Whether a model can infer."""
 
@@ -136,12 +91,3 @@ class LoadRequest(msgspec.Struct):
     """A request to load a model. With Triton's parameters ``config`` and ``file:<path>``, it brings its own model."""
 
     parameters: dict[str, Any] | None = None
-
-
-class IndexEntry(msgspec.Struct):
-    """A model version in the repository."""
-
-    name: str
-    version: str
-    state: str
-    reason: str

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import msgspec
 from litestar import get, post
 
-from serving.api.background import on_own_thread
 from serving.api.context import AnyRequest, context_of, read_body
 from serving.api.json_images import JSON_ERRORS
-from serving.api.open_inference.messages import (
-    DATATYPES,
-    IndexEntry,
-    IndexRequest,
-    LoadRequest,
-    ModelMetadata,
-    ModelReady,
-    ServerMetadata,
-    TensorMetadata,
-)
+from serving.api.open_inference.messages import IndexRequest, LoadRequest, ModelReady
 from serving.api.open_inference.paths import model_of, model_paths, operation_ids
-from serving.api.open_inference.statistics import model_statistics
 from serving.api.problems import ProtocolError, documented
-from serving.errors import InputError, ModelNotFoundError, ModelUnavailableError, quoted
-from serving.models.bundle import Tensor
-
-EXTENSIONS = [
-    *("binary_tensor_data", "raw_request", "classification", "model_repository"),
-    *("model_configuration", "statistics"),
-]
-# Triton's name for an ONNX model that onnxruntime runs.
-PLATFORM = "onnx_onnxv1"
+from serving.errors import InputError
+from serving.open_inference import models
+from serving.open_inference.messages import IndexEntry, ModelMetadata, ServerMetadata
+from serving.service.background import on_own_thread
 
 MODEL_ERRORS = documented(404, 503, form=ProtocolError)
 STATISTICS_ERRORS = documented(401, 404, 503, form=ProtocolError)
@@ -58,13 +41,7 @@ async def live() -> dict[str, bool]:
 )
 async def ready(request: AnyRequest) -> dict[str, bool]:
     """Respond to a readiness probe: 200 if the default model is loaded and the service is not about to stop."""
-    service = context_of(request).service
-    if service.draining:
-        raise ModelUnavailableError("the service is about to stop")
-    try:
-        service.repository.get(service.settings.model)
-    except ModelNotFoundError as error:
-        raise ModelUnavailableError(str(error)) from error
+    models.check_ready(context_of(request).service)
     return {"ready": True}
 
 
@@ -81,7 +58,7 @@ async def model_ready(request: AnyRequest) -> ModelReady:
 
 @get("/v2", operation_id="serverMetadata", summary="Name, version and extensions of the server", tags=["metadata"])
 async def server_metadata() -> ServerMetadata:
-    return ServerMetadata("mnist-service", importlib.metadata.version("mnist-service"), EXTENSIONS)
+    return models.server_metadata()
 
 
 @get(
@@ -89,15 +66,7 @@ async def server_metadata() -> ServerMetadata:
     tags=["metadata"], responses=MODEL_ERRORS,
 )  # fmt: skip
 async def model_metadata(request: AnyRequest) -> ModelMetadata:
-    model = model_of(request)
-    manifest = model.bundle.manifest
-    return ModelMetadata(
-        model.name,
-        context_of(request).service.repository.versions(model.name),
-        PLATFORM,
-        [_tensor_metadata(tensor) for tensor in manifest.inputs],
-        [_tensor_metadata(tensor) for tensor in manifest.outputs],
-    )
+    return models.model_metadata(context_of(request).service, model_of(request))
 
 
 @get(
@@ -106,18 +75,7 @@ async def model_metadata(request: AnyRequest) -> ModelMetadata:
 )  # fmt: skip
 async def model_configuration(request: AnyRequest) -> dict[str, Any]:
     """Return the configuration of a model in Triton's format."""
-    model = model_of(request)
-    manifest = model.bundle.manifest
-    return {
-        "name": model.name,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
-        "max_batch_size": context_of(request).service.settings.max_batch,
-        "input": [_tensor_configuration(tensor) for tensor in manifest.inputs],
-        "output": [_tensor_configuration(tensor) for tensor in manifest.outputs],
-        "default_model_filename": manifest.serve,
-        "parameters": {"precision": {"string_value": model.precision}},
-    }
+    return models.model_configuration(context_of(request).service, model_of(request))
 
 
 @get(
@@ -130,32 +88,9 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
 async def statistics(request: AnyRequest) -> dict[str, Any]:
     """Return the statistics of all models, of one model, or of one version: sums of all workers since the start."""
     context = context_of(request)
-    service = context.service
-    service.keys.check_prediction(context)
-    name, version = request.path_params.get("name"), request.path_params.get("version")
-    if name is not None:
-        service.repository.get(name, version)  # Raises the error if there is no such model.
-    snapshots = await service.peers.snapshots()
-    totals = await service.report(lambda: service.recorder.totals(snapshots))
-    return {
-        "model_stats": [
-            model_statistics(model, totals[model.name, model.version])
-            for model in service.repository.models()
-            if name in (None, model.name) and version in (None, model.version)
-        ]
-    }
-
-
-def _tensor_metadata(tensor: Tensor) -> TensorMetadata:
-    return TensorMetadata(tensor.name, DATATYPES[tensor.dtype], list(tensor.shape))
-
-
-def _tensor_configuration(tensor: Tensor) -> dict[str, Any]:
-    # Triton leaves out the first axis, the batch axis, because max_batch_size describes it. An output with one number
-    # per image has no other axis, but Triton wants at least one.
-    dims = list(tensor.shape[1:])
-    form: dict[str, Any] = {"dims": dims} if dims else {"dims": [1], "reshape": {"shape": []}}
-    return {"name": tensor.name, "data_type": f"TYPE_{DATATYPES[tensor.dtype]}"} | form
+    context.service.keys.check_prediction(context)
+    parameters = request.path_params
+    return await models.statistics(context.service, parameters.get("name"), parameters.get("version"))
 
 
 # The model repository
@@ -178,11 +113,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
         only_ready = msgspec.json.decode(body, type=IndexRequest).ready if body.strip() else False
     except JSON_ERRORS as error:
         raise InputError(f'the body must be empty, {{}} or {{"ready": true}}: {error}') from error
-    return [
-        IndexEntry(entry.name, entry.version, entry.state, entry.reason)
-        for entry in context.service.repository.index()
-        if entry.state == "READY" or not only_ready
-    ]
+    return models.repository_index(context.service, only_ready=bool(only_ready))
 
 
 @post(
@@ -212,12 +143,7 @@ def check_load(body: bytes) -> None:
         request = msgspec.json.decode(body, type=LoadRequest | None) if body.strip() else None
     except JSON_ERRORS as error:
         raise InputError(f"the body must be empty or a JSON object such as {{}}: {error}") from error
-    for name, value in ((request and request.parameters) or {}).items():
-        if value is not None and (name in ("config", "files") or name.startswith("file:")):
-            raise InputError(
-                f"parameter {quoted(name)}: not supported, because a model is loaded as it is in the repository; "
-                "publish a new version there, and send the request without this parameter"
-            )
+    models.check_load_parameters((request and request.parameters) or {})
 
 
 @post(

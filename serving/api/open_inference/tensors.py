@@ -1,4 +1,4 @@
-"""Tensors of the protocol: decode the input tensor to images, and encode the model's output to output tensors.
+"""Bodies of requests and responses: decode the images of a request, and encode the output tensors of a response.
 
 In a body the tensors are JSON lists, or they follow the JSON as bytes.
 """
@@ -15,28 +15,20 @@ from msgspec import UNSET
 
 from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
 from serving.api.open_inference.messages import (
-    DATATYPES,
     JSON_LENGTH_HEADER,
     InferRequest,
     InferResponse,
     InputParameters,
-    OutputParameters,
     RequestInput,
-    RequestOutput,
     RequestParameters,
     ResponseOutput,
     text_of,
 )
-from serving.contract import Floats, Images, ModelOutput
-from serving.errors import InputError, InputTooLargeError, quoted
-from serving.inference.numbers import MODES, NUMBER_MODE
-from serving.models.classifier import INPUTS
+from serving.contract import Images
+from serving.errors import InputError, quoted
 from serving.models.model import Model
-from serving.pictures.header import MAX_SIDE
-
-# The only input of every model.
-INPUT = INPUTS[0]
-DATATYPE = DATATYPES[INPUT.dtype]
+from serving.open_inference.messages import OutputTensor, RequestOutput
+from serving.open_inference.tensors import DATATYPE, INPUT, check_input, is_number_mode
 
 # A flat list of numbers is decoded in pieces of about this many bytes.
 FLAT_PIECE_BYTES = 1 << 16
@@ -86,7 +78,7 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
             ) from error
     tensor = asked.inputs[0]
     as_numbers = is_number_request(asked)
-    check_tensor(tensor, max_batch, any_size=as_numbers)
+    check_input(tensor.name, tensor.datatype, tensor.shape, max_batch, any_size=as_numbers)
     rest = body[size:]
     values = (
         binary_values(tensor, rest) if data is None else json_values(tensor, data, rest, max_batch, any_size=as_numbers)
@@ -118,30 +110,7 @@ def raw_request(body: bytes) -> InferRequest:
 
 def is_number_request(asked: InferRequest) -> bool:
     """Return whether the request asks for whole numbers, with its parameter ``mode``."""
-    mode = asked.parameters and asked.parameters.mode
-    if mode not in (None, *MODES):
-        raise InputError(f"parameter mode {quoted(mode)}: must be {' or '.join(MODES)}")
-    return mode == NUMBER_MODE
-
-
-def check_tensor(tensor: RequestInput, max_batch: int, *, any_size: bool = False) -> None:
-    """Check that the tensor is declared as uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images.
-
-    Args:
-        any_size: allow pages of any height and width, ``[N, H, W]``.
-    """
-    name, shape = quoted(tensor.name), quoted(list(tensor.shape))
-    if tensor.name != INPUT.name:
-        raise InputError(f"input {name}: the model has exactly one input, {INPUT.name!r}")
-    if tensor.datatype != DATATYPE:
-        raise InputError(f"input {name}: datatype {quoted(tensor.datatype)}: must be {DATATYPE}")
-    if any_size:
-        if min(tensor.shape) < 1 or max(tensor.shape[1:]) > MAX_SIDE:
-            raise InputError(f"input {name}: shape {shape}: must be [N, H, W] with H and W from 1 to {MAX_SIDE}")
-    elif tensor.shape[1:] != INPUT.shape[1:] or tensor.shape[0] < 1:
-        raise InputError(f"input {name}: shape {shape}: must be [N, 28, 28] with N at least 1")
-    if tensor.shape[0] > max_batch:
-        raise InputTooLargeError(f"input {name}: {tensor.shape[0]} images: must be at most {max_batch}")
+    return is_number_mode(asked.parameters and asked.parameters.mode)
 
 
 def binary_values(tensor: RequestInput, rest: bytes) -> bytes:
@@ -214,31 +183,6 @@ def _pieces(text: bytes) -> Iterator[bytes]:
 # Encode
 
 
-def requested_outputs(asked: InferRequest, model: Model) -> list[RequestOutput]:
-    """Return the outputs that the response must have, each with its parameter ``binary_data``.
-
-    Raises:
-        InputError: the model has no such output, or its ``classification`` is not a number of classes.
-    """
-    known = {tensor.name: tensor for tensor in model.bundle.manifest.outputs}
-    all_binary = bool(asked.parameters and asked.parameters.binary_data_output)
-    outputs: dict[str, RequestOutput] = {}
-    for output in named_outputs(asked) or [RequestOutput(name) for name in known]:
-        name, given = output.name, output.parameters or OutputParameters()
-        if name not in known:
-            raise InputError(f"output {quoted(name)}: must be one of {', '.join(known)}")
-        if name in outputs:
-            raise InputError(f"output {name!r}: is named twice; name each output once")
-        classes = given.classification or 0
-        if classes < 0:
-            raise InputError(f"output {name!r}: classification {classes}: must be a number of classes")
-        if classes and len(known[name].shape) == 1:
-            raise InputError(f"output {name!r}: has one number per image and no classes; omit classification")
-        binary = all_binary if given.binary_data is None else given.binary_data
-        outputs[name] = RequestOutput(name, OutputParameters(binary, classes))
-    return list(outputs.values())
-
-
 def named_outputs(asked: InferRequest) -> list[RequestOutput]:
     """Return the outputs that the request names."""
     text = text_of(asked.outputs)
@@ -252,40 +196,18 @@ def named_outputs(asked: InferRequest) -> list[RequestOutput]:
         raise InputError(f"the outputs cannot be used: {str(error).replace('`$', '`$.outputs')}") from error
 
 
-def encode(model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput) -> tuple[bytes, bytes]:
+def encode(model: Model, asked: InferRequest, tensors: list[OutputTensor]) -> tuple[bytes, bytes]:
     """Return the JSON of the response, and the binary tensors that follow it."""
-    values: dict[str, Floats] = output._asdict()
+    all_binary = bool(asked.parameters and asked.parameters.binary_data_output)
     described, binary = [], []
-    for wanted in outputs:
-        tensor = values[wanted.name]
-        parameters = wanted.parameters or OutputParameters()
-        classes = parameters.classification
-        if classes:
-            texts = classification(tensor, min(classes, len(model.labels)), model.labels)
-            shape, datatype = [len(tensor), len(texts) // len(tensor)], "BYTES"
+    for tensor in tensors:
+        output = ResponseOutput(tensor.asked.name, tensor.datatype, tensor.shape)
+        is_binary = tensor.asked.parameters and tensor.asked.parameters.binary_data
+        if all_binary if is_binary is None else is_binary:
+            binary.append(tensor.to_bytes())
+            output.parameters = {"binary_data_size": len(binary[-1])}
         else:
-            texts, shape, datatype = [], list(tensor.shape), "FP32"
-        if parameters.binary_data:
-            content = b"".join(map(with_length, texts)) if classes else tensor.astype("<f4", copy=False).tobytes()
-            binary.append(content)
-            described.append(ResponseOutput(wanted.name, datatype, shape, {"binary_data_size": len(content)}))
-        else:
-            data = texts if classes else tensor.ravel().tolist()
-            described.append(ResponseOutput(wanted.name, datatype, shape, data=data))
-    return encode_json(
-        InferResponse(model.name, model.version, described, UNSET if asked.id is None else asked.id)
-    ), b"".join(binary)
-
-
-def classification(tensor: Floats, classes: int, labels: tuple[str, ...]) -> list[str]:
-    """Return ``value:index:label`` of the highest ``classes`` values of each row, highest first, row after row."""
-    order = np.argsort(-tensor, axis=1, kind="stable")[:, :classes]
-    return [
-        f"{values[index]!s}:{index}:{labels[index]}" for values, row in zip(tensor, order, strict=True) for index in row
-    ]
-
-
-def with_length(text: str) -> bytes:
-    """Return an element of a BYTES tensor: its length as four bytes, little-endian, then the text."""
-    content = text.encode()
-    return len(content).to_bytes(4, "little") + content
+            output.data = tensor.values if isinstance(tensor.values, list) else tensor.values.ravel().tolist()
+        described.append(output)
+    response = InferResponse(model.name, model.version, described, UNSET if asked.id is None else asked.id)
+    return encode_json(response), b"".join(binary)

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from litestar.exceptions import NotAuthorizedException
 
-from serving.api.auth import Keys
-from serving.errors import SettingsError
+from serving.errors import NoKeyError, SettingsError
+from serving.service.keys import Keys
 from serving.settings import Settings
 from tests.support import PIXELS, application, service, until
 
@@ -319,7 +318,7 @@ def test_one_right_key_is_enough(headers):
 )
 def test_wrong_keys_are_rejected(headers):
     for check in checks(predict_keys="right", admin_keys="right"):
-        with pytest.raises(NotAuthorizedException):
+        with pytest.raises(NoKeyError):
             check(context_with(headers))
 
 

@@ -1,9 +1,13 @@
-"""Real clients of the inference protocol: Triton's, KServe's, and perf_analyzer. None of them is adapted."""
+"""Real clients of the inference protocol, over HTTP and gRPC: Triton's, KServe's, and perf_analyzer.
+
+None of them is adapted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import re
 import shutil
@@ -18,13 +22,18 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.support import PIXELS, missing, new_environment, service
+from tests.support import PIXELS, missing, new_environment, service, started
 
 
 @pytest.fixture(scope="module")
-def url():
-    with service("--admin-keys", "key") as (url, _):
-        yield url
+def addresses():
+    with started("--admin-keys", "key", "--grpc-port", 0) as (addresses, _):
+        yield addresses
+
+
+@pytest.fixture(scope="module")
+def url(addresses):
+    return addresses["http"]
 
 
 @pytest.fixture(scope="module")
@@ -129,24 +138,113 @@ def test_triton_asyncio_client_sends_concurrent_requests(url, digits, expected):
     np.testing.assert_allclose(asyncio.run(infer()), expected, atol=1e-5)
 
 
+TRITON_GRPC_PROGRAM = """
+import asyncio, json, sys
+import numpy as np
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+address, images = sys.argv[1], np.load(sys.argv[2])
+
+def tensor(images, module=triton):
+    tensor = module.InferInput("images", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images)
+    return [tensor]
+
+with triton.InferenceServerClient(address) as client:
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("mnist", "1") and not client.is_model_ready("letters")
+    assert "statistics" in client.get_server_metadata(as_json=True)["extensions"]
+    assert client.get_model_metadata("mnist", as_json=True)["inputs"][0]["shape"] == ["-1", "28", "28"]
+    assert client.get_model_config("mnist").config.max_batch_size > 0
+    output = triton.InferRequestedOutput("probabilities")
+    result = client.infer("mnist", tensor(images), outputs=[output], request_id="7", client_timeout=30, timeout=10**7)
+    assert result.get_response().id == "7"
+    output = triton.InferRequestedOutput("probabilities", class_count=2)
+    classes = client.infer("mnist", tensor(images[:5]), outputs=[output]).as_numpy("probabilities")
+    assert classes.shape == (5, 2) and classes[0][0].count(b":") == 2
+    text = client.infer("mnist", tensor(np.full((1, 60, 90), 255, np.uint8)), parameters={"mode": "number"})
+    assert text.as_numpy("text").tolist() == [b""]
+    compressed = client.infer("mnist", tensor(images), compression_algorithm="gzip")
+    assert (compressed.as_numpy("probabilities") == result.as_numpy("probabilities")).all()
+    assert client.get_inference_statistics("mnist", as_json=True)["model_stats"][0]["name"] == "mnist"
+    assert client.get_model_repository_index(as_json=True)["models"][0]["state"] == "READY"
+    try:
+        client.unload_model("mnist")
+        raise SystemExit("unloaded without a key")
+    except InferenceServerException as error:
+        assert error.status() == "StatusCode.UNAUTHENTICATED" and "API key" in error.message()
+    client.load_model("mnist", headers={"x-api-key": "key"})
+
+async def infer():
+    async with triton_aio.InferenceServerClient(address) as client:
+        assert await client.is_server_ready()
+        tensors = [tensor(images[i : i + 10], triton_aio) for i in range(0, len(images), 10)]
+        results = await asyncio.gather(*(client.infer("mnist", tensor) for tensor in tensors))
+        return np.concatenate([result.as_numpy("probabilities") for result in results])
+
+answers = [result.as_numpy("probabilities"), asyncio.run(infer())]
+print(json.dumps([answer.tolist() for answer in answers]))
+"""
+
+
+@pytest.fixture(scope="module")
+def triton_grpc(tmp_path_factory):
+    """Return the environment for a Python with the older grpcio and protobuf that Triton's client needs."""
+    folder = tmp_path_factory.mktemp("triton")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-compile",
+    ]
+    installed = subprocess.run([*pip, "--target", folder, "grpcio<1.68", "protobuf<7"], capture_output=True, text=True)
+    if installed.returncode:
+        missing(f"grpcio<1.68 and protobuf<7 from a package index: {installed.stderr.strip().splitlines()[-1]}")
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+def test_triton_grpc_clients_get_the_probabilities_of_predict(triton_grpc, addresses, digits, expected, tmp_path):
+    np.save(tmp_path / "images.npy", digits[:70])
+    command = [sys.executable, "-c", TRITON_GRPC_PROGRAM, addresses["grpc"], tmp_path / "images.npy"]
+    done = subprocess.run(command, env=triton_grpc, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    at_once, concurrent = np.array(json.loads(done.stdout), np.float32)
+    np.testing.assert_array_equal(at_once, expected)
+    np.testing.assert_allclose(concurrent, expected, atol=1e-5)
+
+
 KSERVE_PROGRAM = """
 import asyncio, json, sys
 import numpy as np
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-async def main(url, binary):
+async def main(url, binary, grpc):
     images = np.load(sys.argv[3])
     tensor = InferInput("images", list(images.shape), "UINT8")
     tensor.set_data_from_numpy(images, binary_data=binary)
-    client = InferenceRESTClient(RESTConfig(protocol="v2"))
-    assert await client.is_server_live(url)
-    assert await client.is_server_ready(url)
-    assert await client.is_model_ready(url, "mnist")
-    response = await client.infer(url, InferRequest(model_name="mnist", infer_inputs=[tensor]), model_name="mnist")
+    request = InferRequest(model_name="mnist", infer_inputs=[tensor])
+    if grpc:
+        client = InferenceGRPCClient(url)
+        assert await client.is_server_live()
+        assert await client.is_server_ready()
+        assert await client.is_model_ready("mnist")
+        response = await client.infer(request)
+    else:
+        client = InferenceRESTClient(RESTConfig(protocol="v2"))
+        assert await client.is_server_live(url)
+        assert await client.is_server_ready(url)
+        assert await client.is_model_ready(url, "mnist")
+        response = await client.infer(url, request, model_name="mnist")
     outputs = {output.name: output.as_numpy().tolist() for output in response.outputs}
     print(json.dumps(outputs["probabilities"]))
 
-asyncio.run(main(sys.argv[1], sys.argv[2] == "binary"))
+asyncio.run(main(sys.argv[1], "binary" in sys.argv[2], "grpc" in sys.argv[2]))
 """
 
 
@@ -160,10 +258,11 @@ def kserve(tmp_path_factory):
     return folder / "bin" / "python"
 
 
-@pytest.mark.parametrize("form", ["json", "binary"])
-def test_kserve_client_gets_the_probabilities_of_predict(kserve, url, digits, expected, tmp_path, form):
+@pytest.mark.parametrize("form", ["json", "binary", "grpc binary", "grpc typed"])
+def test_kserve_client_gets_the_probabilities_of_predict(kserve, addresses, digits, expected, tmp_path, form):
     np.save(tmp_path / "images.npy", digits[:70])
-    command = [kserve, "-c", KSERVE_PROGRAM, url, form, tmp_path / "images.npy"]
+    address = addresses["grpc" if "grpc" in form else "http"]
+    command = [kserve, "-c", KSERVE_PROGRAM, address, form, tmp_path / "images.npy"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.array(json.loads(done.stdout.splitlines()[-1]), np.float32), expected)
@@ -212,12 +311,13 @@ def trixie_libraries(folder):
     "options",
     [
         ["-b", "8"],
+        ["-i", "grpc", "-b", "8"],
         ["--input-tensor-format", "json", "--output-tensor-format", "json"],
         ["--async", "--concurrency-range", "4", "-b", "2", "--input-data", "zero"],
     ],
-    ids=["binary", "json", "async"],
+    ids=["binary", "grpc", "json", "async"],
 )
-def test_perf_analyzer_counts_the_same_inferences_as_the_service(perf_analyzer, url, options):
+def test_perf_analyzer_counts_the_same_inferences_as_the_service(perf_analyzer, addresses, url, options):
     batch = int(options[options.index("-b") + 1]) if "-b" in options else 1
     statistics = triton.InferenceServerClient(url.removeprefix("http://"))
 
@@ -225,7 +325,8 @@ def test_perf_analyzer_counts_the_same_inferences_as_the_service(perf_analyzer, 
         return statistics.get_inference_statistics("mnist")["model_stats"][0]["inference_count"]
 
     before = counted()
-    command = [*perf_analyzer, "-m", "mnist", "-u", url.removeprefix("http://"), "--request-count", "100", *options]
+    address = addresses["grpc"] if "grpc" in options else url.removeprefix("http://")
+    command = [*perf_analyzer, "-m", "mnist", "-u", address, "--request-count", "100", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert counted() >= before + 100 * batch

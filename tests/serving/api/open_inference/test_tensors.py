@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from serving.api.open_inference.messages import MAX_ID
 from serving.api.open_inference.tensors import FLAT_PIECE_BYTES, decode
 from serving.errors import InputError
+from serving.open_inference.messages import MAX_ID
 
 ROW = [0] * 28
 IMAGE = [ROW] * 28

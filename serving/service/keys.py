@@ -8,22 +8,17 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
-from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
-
-from serving.errors import SettingsError
+from serving.errors import ForbiddenError, NoKeyError, SettingsError
 from serving.settings import Settings, flag
-
-if TYPE_CHECKING:
-    from serving.api.context import RequestContext
 
 # Seconds between two looks at the key files.
 LOOK_INTERVAL = 1.0
-# Keys that one request may offer. A proxy may add one of its own to the client's.
+# Keys that one call may offer. A proxy may add one of its own to the client's.
 MAX_OFFERED = 4
 
 _LINE_BREAK = re.compile(r"[\r\n]")
@@ -32,6 +27,13 @@ _COMMA_OR_LINE_BREAK = re.compile(r"[,\r\n]")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 
 log = logging.getLogger("serving")
+
+
+class Caller(Protocol):
+    """The part of a call that this file reads."""
+
+    @property
+    def raw_headers(self) -> Iterable[tuple[bytes, bytes]]: ...
 
 
 class Version(NamedTuple):
@@ -133,25 +135,25 @@ class Keys:
         prediction = self._given["predict_keys"] | files.get("predict_keys", frozenset())
         self.prediction = prediction | self.admin if prediction else prediction
 
-    def check_prediction(self, context: RequestContext) -> None:
-        """Check that the request may predict. Everybody may if no prediction key is configured.
+    def check_prediction(self, call: Caller) -> None:
+        """Check that the call may predict. Everybody may if no prediction key is configured.
 
         Raises:
-            NotAuthorizedException: the request has none of the keys.
+            NoKeyError: the call has none of the keys.
         """
         if self.prediction:
-            _check(context, self.prediction)
+            _check(call, self.prediction)
 
-    def check_admin(self, context: RequestContext) -> None:
-        """Check that the request may load and unload models. Nobody may if no admin key is configured.
+    def check_admin(self, call: Caller) -> None:
+        """Check that the call may load and unload models. Nobody may if no admin key is configured.
 
         Raises:
-            PermissionDeniedException: no admin key is configured.
-            NotAuthorizedException: the request has none of the keys.
+            ForbiddenError: no admin key is configured.
+            NoKeyError: the call has none of the keys.
         """
         if not self.admin:
-            raise PermissionDeniedException("administration is off: start the service with an admin key (--admin-keys)")
-        _check(context, self.admin)
+            raise ForbiddenError("administration is off: start the service with an admin key (--admin-keys)")
+        _check(call, self.admin)
 
 
 def digests_in(text: str, separator: re.Pattern[str]) -> frozenset[bytes]:
@@ -168,19 +170,16 @@ def _given_keys(settings: Settings, name: str) -> frozenset[bytes]:
     return digests
 
 
-def _check(context: RequestContext, keys: frozenset[bytes]) -> None:
+def _check(call: Caller, keys: frozenset[bytes]) -> None:
     # Compare with every key, each in constant time, so that the time taken reveals nothing about a key.
-    offered = [_digest(key) for _, key in zip(range(MAX_OFFERED), _offered(context), strict=False)]
+    offered = [_digest(key) for _, key in zip(range(MAX_OFFERED), _offered(call), strict=False)]
     if not sum(hmac.compare_digest(digest, key) for digest in offered for key in keys):
-        raise NotAuthorizedException(
-            "send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        raise NoKeyError("send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
 
 
-def _offered(context: RequestContext) -> Iterator[bytes]:
-    """Yield the keys that a request offers. One right key is enough, because a proxy may add a key of its own."""
-    for name, value in context.raw_headers:
+def _offered(call: Caller) -> Iterator[bytes]:
+    """Yield the keys that a call offers. One right key is enough, because a proxy may add a key of its own."""
+    for name, value in call.raw_headers:
         if name == b"x-api-key":
             yield value.strip()
         elif name == b"authorization":

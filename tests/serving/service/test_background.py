@@ -13,8 +13,8 @@ import time
 import httpx
 import pytest
 
-from serving.api import background
 from serving.models import disk
+from serving.service import background
 from serving.settings import RELEASE
 from serving.telemetry.recorder import Recorder
 from tests.serving.models import graphs

@@ -1,0 +1,145 @@
+"""One call: identify, receive, run its method, time and count it, and turn an exception into a status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from serving.errors import InputTooLargeError, OverloadedError, ServiceError
+from serving.grpc.infer import model_infer
+from serving.grpc.messages import SERVICE, parsed
+from serving.grpc.methods import METHODS, Method
+from serving.grpc.receiving import Receiving
+from serving.grpc.status import HTTP_STATUSES, code_of, detail_of
+from serving.inference.threads import INLINE_BYTES
+from serving.service.call import Call, identify
+from serving.service.service import Service
+from serving.telemetry.logs import request_fields
+from serving.telemetry.timing import Timing
+
+log = logging.getLogger("serving")
+access_log = logging.getLogger("serving.access")
+
+# The largest message of all methods except ModelInfer.
+MAX_SMALL = 65_536
+
+Behaviour = Callable[["GrpcCall"], Awaitable[bytes]]
+
+
+@dataclass(slots=True, eq=False)
+class GrpcCall(Call):
+    """A call over gRPC."""
+
+    context: Any = None
+    """The context of grpc.aio."""
+
+    def deadline(self, timeout: object = None) -> float:
+        """Return the same as for other calls, or the deadline of gRPC if that is earlier."""
+        deadline = Call.deadline(self, timeout)
+        remaining = self.context.time_remaining()
+        return deadline if remaining is None else min(deadline, time.monotonic() + remaining)
+
+
+class Calls:
+    """The methods of the protocol, for one worker."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._receiving = Receiving(service.settings.max_concurrency, service.settings.request_timeout)
+
+    def handlers(self) -> dict[str, Any]:
+        """Return the handler of each method for gRPC.
+
+        To gRPC, each method takes a stream of requests. A client that sends a single request sends the same bytes. With
+        a stream, the service reads the message itself, after it has checked the key, and no longer than it wants to.
+        """
+        behaviours = {name: self._simple(name, method) for name, method in METHODS.items()}
+        behaviours["ModelInfer"] = self._infer
+        return {name: grpc.stream_unary_rpc_method_handler(self._observed(name, do)) for name, do in behaviours.items()}
+
+    def stop(self) -> None:
+        """Give the calls that wait for their messages a last second."""
+        self._receiving.stop()
+
+    def _simple(self, name: str, method: Method) -> Behaviour:
+        async def respond(call: GrpcCall) -> bytes:
+            message = await self._receiving.message(call.context)
+            if len(message) > MAX_SMALL:
+                raise InputTooLargeError(f"the message has {len(message)} bytes: must have at most {MAX_SMALL}")
+            response = await method(call, parsed(name, message))
+            content: bytes = response.SerializeToString()
+            return content
+
+        return respond
+
+    async def _infer(self, call: GrpcCall) -> bytes:
+        self._service.keys.check_prediction(call)
+        message = await self._receiving.message(call.context)
+        timing = Timing()
+        call.arrival, call.size = time.monotonic(), len(message)
+        call.enter()
+        call.check_admitted()
+        held = self._service.held
+        charged = call.size if call.size > INLINE_BYTES else 0
+        held.bytes += charged
+        try:
+            if charged and held.is_full():
+                raise OverloadedError
+            content = await model_infer(call, message, timing)
+        finally:
+            held.bytes -= charged
+        name, value = timing.header()
+        call.context.set_trailing_metadata((*call.context.trailing_metadata(), (name.decode(), value.decode())))
+        return content
+
+    def _observed(self, name: str, behaviour: Behaviour) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """Return the function for gRPC that calls ``behaviour``, and identifies, times, counts and logs the call."""
+        service, recorder = self._service, self._service.recorder
+        path = f"/{SERVICE}/{name}"
+
+        async def respond(_: Any, context: Any) -> bytes:
+            started = time.perf_counter()
+            call = GrpcCall(service, [_header(*item) for item in context.invocation_metadata()], context=context)
+            fields, request_id = identify(call.raw_headers)
+            context.set_trailing_metadata((("x-request-id", request_id.decode()),))
+            token = request_fields.set(fields)
+            recorder.in_flight += 1
+            code = grpc.StatusCode.OK
+            try:
+                return await behaviour(call)
+            except asyncio.CancelledError:
+                # gRPC cancels the call at its deadline, and when the client does not want the response any more.
+                is_late = context.time_remaining() == 0
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+                raise
+            except ServiceError as error:
+                code = code_of(error)
+                await context.abort(code, detail_of(error))
+                raise  # abort() raises its own exception.
+            except Exception as error:
+                code = grpc.StatusCode.INTERNAL
+                log.error("%s failed", path, exc_info=error)
+                await context.abort(code, "the service failed on this request; its log gives the reason")
+                raise
+            finally:
+                call.finished()
+                recorder.in_flight -= 1
+                seconds = time.perf_counter() - started
+                recorder.request(path, "POST", HTTP_STATUSES[code], seconds)
+                if service.settings.access_log:
+                    milliseconds = round(seconds * 1000, 3)
+                    more = {"method": "gRPC", "path": path, "status": code.name, "milliseconds": milliseconds}
+                    access_log.info("request", extra={"fields": more})
+                request_fields.reset(token)
+
+        return respond
+
+
+def _header(name: str, value: str | bytes) -> tuple[bytes, bytes]:
+    return name.encode(), value if isinstance(value, bytes) else value.encode()

@@ -1,0 +1,52 @@
+"""The messages of inference.proto, made from its description in inference.binpb.
+
+The Python files that protoc can write work with few versions of protobuf. The description works with every version.
+The messages have a descriptor pool of their own, because Triton's client has messages of the same names, and a process
+may use both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+
+from serving.errors import InputError
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+def _pool() -> Any:
+    pool = DescriptorPool()
+    content = Path(__file__).with_name("inference.binpb").read_bytes()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(content).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+POOL = _pool()
+METHODS: tuple[str, ...] = tuple(method.name for method in POOL.FindServiceByName(SERVICE).methods)
+REQUESTS: dict[str, Any] = {
+    method.name: message_factory.GetMessageClass(method.input_type)
+    for method in POOL.FindServiceByName(SERVICE).methods
+}
+"""The class of the request of each method, by the method's name."""
+RESPONSES: dict[str, Any] = {
+    method.name: message_factory.GetMessageClass(method.output_type)
+    for method in POOL.FindServiceByName(SERVICE).methods
+}
+
+
+def parsed(method: str, content: bytes) -> Any:
+    """Return the request of a method.
+
+    Raises:
+        InputError: ``content`` is not a message of its class.
+    """
+    try:
+        return REQUESTS[method].FromString(content)
+    except DecodeError as error:
+        raise InputError(f"the message is not a {REQUESTS[method].DESCRIPTOR.name}: {error}") from error

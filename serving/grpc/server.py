@@ -1,0 +1,80 @@
+"""The gRPC server of one worker. It runs on the event loop of the HTTP server and shares its Service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from serving.errors import AddressError
+from serving.grpc import health
+from serving.grpc.calls import Calls
+from serving.grpc.messages import POOL, SERVICE
+from serving.service.service import Service
+from serving.settings import Settings
+
+# Calls in flight on one connection. A client that has more waits with them.
+MAX_STREAMS = 128
+# Calls in flight in one worker, predictions and all others. Further ones are rejected.
+MAX_CALLS = 1024
+# A client may send a ping this often, in milliseconds, also between calls. By default gRPC ends a connection on which
+# pings come more often than every five minutes.
+PING_INTERVAL = 10_000
+
+
+class GrpcServer:
+    """Serves the methods of the protocol, health and reflection on ``settings.grpc_port``."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._calls = Calls(service)
+        self._health = health.Health(service)
+        self._server: Any = None
+        self.port = service.settings.grpc_port
+
+    async def start(self) -> None:
+        """Start to serve.
+
+        Raises:
+            AddressError: the port cannot be used.
+        """
+        settings = self._service.settings
+        self._server = server = grpc.aio.server(options=options(settings), maximum_concurrent_rpcs=MAX_CALLS)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._calls.handlers()),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for module in (health_pb2, reflection_pb2):
+            POOL.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+        reflection.enable_server_reflection((SERVICE, health.NAME, reflection.SERVICE_NAME), server, POOL)
+        address = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            self.port = server.add_insecure_port(f"{address}:{settings.grpc_port}")
+        except RuntimeError as error:
+            raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC: {error}") from error
+        await server.start()
+
+    async def stop(self) -> None:
+        """Accept no further call. Return when the calls in flight have ended, or after ``settings.grace`` seconds."""
+        self._health.stop()
+        self._calls.stop()
+        await self._server.stop(self._service.settings.grace)
+
+
+def options(settings: Settings) -> list[tuple[str, int]]:
+    """Return gRPC's options for the limits of the settings."""
+    return [
+        # All workers listen on the same port, and the kernel divides the connections among them.
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.max_body),
+        ("grpc.max_metadata_size", settings.max_head),
+        ("grpc.absolute_max_metadata_size", settings.max_head),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_connection_idle_ms", settings.keep_alive * 1000),
+        # Find out whether a silent client is still there.
+        ("grpc.keepalive_time_ms", settings.keep_alive * 1000),
+        ("grpc.keepalive_timeout_ms", settings.write_timeout * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL),
+    ]

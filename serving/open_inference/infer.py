@@ -1,0 +1,76 @@
+"""Inference: from the images and the requested outputs of a request to the output tensors of its response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from serving.contract import Images
+from serving.errors import InputTooLargeError
+from serving.inference.numbers import Reading, check_reads_numbers
+from serving.models.model import Model
+from serving.open_inference import numbers, tensors
+from serving.open_inference.messages import OutputTensor, RequestOutput
+from serving.service.service import Service
+from serving.telemetry.timing import Timing
+
+T = TypeVar("T")
+
+Encode = Callable[[list[OutputTensor]], T]
+"""Makes the response from its output tensors."""
+
+
+async def infer(
+    service: Service,
+    model: Model,
+    images: Images,
+    outputs: Sequence[RequestOutput],
+    timing: Timing,
+    deadline: float,
+    encode: Encode[T],
+) -> T:
+    """Run ``model`` on uint8 ``images [N, 28, 28]`` and return ``encode(tensors)``.
+
+    Args:
+        outputs: the outputs that the request names.
+        deadline: in the time of ``time.monotonic``.
+
+    Raises:
+        InputError: the request names another output.
+        DeadlineExceededError: the deadline passed before inference began.
+        OverloadedError: the request is large, and there are too many large requests.
+    """
+    asked = tensors.checked_outputs(outputs, model)
+    timing.end("decode")
+    return await service.pipeline.run(
+        model, images, timing, deadline, lambda output: encode(tensors.output_tensors(model, asked, output))
+    )
+
+
+async def infer_numbers(
+    service: Service,
+    model: Model,
+    pages: Images,
+    outputs: Sequence[RequestOutput],
+    timing: Timing,
+    deadline: float,
+    encode: Encode[T],
+) -> T:
+    """Read the numbers in uint8 ``pages [N, H, W]`` and return ``encode(tensors)``.
+
+    Raises: as :func:`infer`.
+        InputTooLargeError: the pages have too many pixels or too many candidates for digits.
+    """
+    check_reads_numbers(model)
+    asked = numbers.checked_outputs(outputs)
+    pixels, limit = pages.shape[1] * pages.shape[2], service.settings.max_pixels
+    if pixels > limit:
+        raise InputTooLargeError(f"a page has {pixels} pixels: must be at most {limit}; send smaller pages")
+    read = await service.decoder.read_pages(pages, deadline)
+    timing.end("decode")
+    return await service.pipeline.read_numbers(
+        Reading(model, read),
+        timing,
+        deadline,
+        lambda predictions: encode(numbers.output_tensors(asked, predictions)),
+    )

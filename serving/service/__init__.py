@@ -1,0 +1,1 @@
+"""The parts that all requests share, over HTTP and over gRPC."""

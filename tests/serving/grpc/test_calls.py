@@ -287,6 +287,18 @@ async def _code(call):
     return await call.code()
 
 
+def test_compressed_message_counts_with_its_full_size_and_leaves_no_line_in_the_log(caplog):
+    async def test(client, service):
+        stub = client.channel.unary_unary(INFER)
+        await fails(stub(bytes(9_000_000), compression=grpc.Compression.Gzip), CODES.RESOURCE_EXHAUSTED)
+        images = infer_request(BLANK)
+        request = REQUESTS["ModelInfer"](**images).SerializeToString()
+        await stub(request, compression=grpc.Compression.Gzip)
+
+    run(test)
+    assert caplog.records == []
+
+
 def test_cancelled_call_frees_its_place():
     async def test(client, service):
         call = client.channel.stream_unary(INFER)()

@@ -51,7 +51,7 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._receiving = Receiving(service.settings.max_concurrency, service.settings.request_timeout)
+        self._receiving = Receiving(service.admission.max_large, service.settings.request_timeout)
 
     def handlers(self) -> dict[str, Any]:
         """Return the handler of each method for gRPC.

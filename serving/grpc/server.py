@@ -76,6 +76,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", settings.max_head),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", settings.request_timeout * 1000),
         ("grpc.max_connection_idle_ms", settings.keep_alive * 1000),
         # Find out whether a silent client is still there.
         ("grpc.keepalive_time_ms", settings.keep_alive * 1000),

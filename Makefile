@@ -9,7 +9,8 @@ RUN ?= runs/cnn
 MODELS ?= models
 LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
     --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
-    --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py
+    --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
+    --ignore tests/serving/grpc/test_proto.py
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
 QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \
@@ -72,7 +73,7 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	$(PYTHON) -m venv $(LOWEST_VENV)
 	$(PYTHON) .ci/lowest > $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export]' httpx pytest pytest-xdist scikit-image scikit-learn
+	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export,grpc]' httpx pytest pytest-xdist scikit-image scikit-learn
 	@touch $@
 
 # The quick tests. Left out are those that train networks, and those that need a browser or other large tools.

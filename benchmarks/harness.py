@@ -241,12 +241,24 @@ def grpc_per_second(port: int, grpc_port: int, message: bytes, seconds: int, con
         load = ["taskset", "-c", "1", "h2load", f"-c{connections}", "-m1", f"-D{seconds}", "-d", body.name, *headers]
         url = f"http://127.0.0.1:{grpc_port}{path}"
         report = subprocess.run([*load, url], capture_output=True, text=True, check=True).stdout
-    metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    metrics = read_metrics(port)
     statuses = set(re.findall(rf'mnist_http_requests_total{{method="POST",route="{path}",status="(\d+)"}}', metrics))
     # h2load cancels the last calls (499).
     if not {"200"} <= statuses <= {"200", "499"}:
         raise click.ClickException(f"some calls failed, with the statuses {statuses}: {report}")
     return float(re.search(r"([\d.]+) req/s", report)[1])  # type: ignore[index]
+
+
+def read_metrics(port: int) -> str:
+    content: bytes = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read()
+    return content.decode()
+
+
+def wait_until_idle(port: int) -> None:
+    """Wait until the service has finished the requests whose responses the load generator did not wait for."""
+    # The only request in flight is the one that reads the metrics.
+    while "mnist_http_requests_in_flight 1.0" not in read_metrics(port):
+        time.sleep(0.01)
 
 
 def service_conditions(load: str) -> str:

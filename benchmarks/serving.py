@@ -3,9 +3,9 @@
     python -m benchmarks.serving [--seconds 3] [--save benchmarks/results/serving.md]
     python -m benchmarks.serving --against FOLDER
 
-Needs wrk, h2load and taskset (Debian: wrk, nghttp2-client, util-linux) and two cores. Both servers run on core 0 at the same time, and wrk on
-core 1 sends requests to one of them at a time. The rounds alternate between the servers, so that other work on the
-machine slows both of them.
+Needs wrk, h2load and taskset (Debian: wrk, nghttp2-client, util-linux) and two cores. Both servers run on core 0 at the
+same time, and wrk on core 1 sends requests to one of them at a time; h2load does so over gRPC. The rounds alternate
+between the servers, so that other work on the machine slows both of them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from benchmarks.harness import (
     Request,
     example_requests,
     free_port,
+    grpc_per_second,
+    grpc_requests,
     requests_per_second,
     run_server,
     run_service,
     service_conditions,
+    wait_until_idle,
 )
 from benchmarks.report import tell
 
@@ -95,7 +98,9 @@ def grpc_rows(repository: Path, seconds: int, rounds: int, batches: list[int]) -
                 speeds, ratios = [], []
                 for _ in range(rounds):
                     speeds.append(grpc_per_second(service.port, grpc_port, message, seconds))
+                    wait_until_idle(service.port)
                     ratios.append(speeds[-1] / requests_per_second(service.port, binary, seconds))
+                    wait_until_idle(service.port)
                 speed = statistics.median(speeds)
                 share = f"{statistics.median(ratios):.0%} of Open Inference binary over HTTP"
                 rows.append(f"| {form} | {batch} | {speed:.0f} | {speed * batch:.0f} | | {share} |")
@@ -219,9 +224,8 @@ def main(
     """Measure the service and print tables."""
     for tool in ("wrk", "h2load", "taskset", *(["py-spy"] if profiled else [])):
         if not shutil.which(tool):
-            raise click.ClickException(
-                f"{tool} is missing: apt-get install wrk nghttp2-client util-linux; pip install py-spy"
-            )
+            needed = "apt-get install wrk nghttp2-client util-linux; pip install py-spy"
+            raise click.ClickException(f"{tool} is missing: {needed}")
     lines = [service_conditions(f"wrk with {CONNECTIONS} connections")]
     if against:
         lines += ["", *compare_with_checkout(against, seconds, rounds, list(batches))]

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.accuracy import ROWS
 from docs.tables import TABLE, TABLES, table
 from serving.settings import described, variable
-from tests.support import BIN, ROOT, service
+from tests.support import BIN, ROOT, started
 
 README = (ROOT / "README.md").read_text()
 PAGES = {
@@ -28,6 +28,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", ALL, re.DOTALL)
 CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 ADDRESS = "127.0.0.1:8000"
+GRPC_ADDRESS = "127.0.0.1:8001"
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -141,9 +142,14 @@ def test_readme_shows_a_prediction_before_any_server_of_your_own():
 
 
 @pytest.fixture(scope="module")
-def url():
-    with service("--admin-keys", "KEY") as (url, _):
-        yield url
+def addresses():
+    with started("--admin-keys", "KEY", "--grpc-port", 0) as (addresses, _):
+        yield addresses
+
+
+@pytest.fixture(scope="module")
+def url(addresses):
+    return addresses["http"]
 
 
 @pytest.mark.parametrize("line", CURL)
@@ -183,8 +189,9 @@ def test_every_route_is_described(url):
 
 
 @pytest.mark.parametrize("program", PYTHON)
-def test_python_blocks_run(url, program):
-    program = program.replace(ADDRESS, url.removeprefix("http://"))
+def test_python_blocks_run(addresses, program):
+    program = program.replace(ADDRESS, addresses["http"].removeprefix("http://"))
+    program = program.replace(GRPC_ADDRESS, addresses["grpc"])
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -10,19 +10,21 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support import BIN, ROOT, missing
 
 
-def test_service_opens_no_connection(tmp_path):
+@pytest.mark.parametrize("options", [[], ["--grpc-port", "0"]], ids=["", "grpc"])
+def test_service_opens_no_connection(tmp_path, options):
     strace = shutil.which("strace") or missing("strace")
     trace = tmp_path / "trace"
     command = [strace, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-e", "signal=none", "-o", trace]
     home = tmp_path / "home"
     home.mkdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [*command, BIN / "mnist-serve", "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment
+        [*command, BIN / "mnist-serve", "--port", "0", *options], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:
         for line in process.stdout:
@@ -35,6 +37,8 @@ def test_service_opens_no_connection(tmp_path):
             assert httpx.get(url + path).status_code == 200
         picture = (ROOT / "tests" / "seven.png").read_bytes()
         assert httpx.post(f"{url}/predict", content=picture, headers={"content-type": "image/png"}).status_code == 200
+        [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert ("cygrpc" in Path(f"/proc/{child}/maps").read_text()) == bool(options), "is gRPC loaded?"
     finally:
         # strace ends when the traced process ends.
         [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

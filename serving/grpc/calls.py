@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -51,7 +51,7 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._receiving = Receiving(service.settings.max_concurrency, service.settings.request_timeout)
+        self._receiving = Receiving(service.admission.max_large, service.settings.request_timeout)
 
     def handlers(self) -> dict[str, Any]:
         """Return the handler of each method for gRPC.
@@ -120,13 +120,11 @@ class Calls:
                 raise
             except ServiceError as error:
                 code = code_of(error)
-                await context.abort(code, detail_of(error))
-                raise  # abort() raises its own exception.
+                return await _abort(context, code, detail_of(error))
             except Exception as error:
                 code = grpc.StatusCode.INTERNAL
                 log.error("%s failed", path, exc_info=error)
-                await context.abort(code, "the service failed on this request; its log gives the reason")
-                raise
+                return await _abort(context, code, "the service failed on this request; its log gives the reason")
             finally:
                 call.finished()
                 recorder.in_flight -= 1
@@ -139,6 +137,16 @@ class Calls:
                 request_fields.reset(token)
 
         return respond
+
+
+async def _abort(context: Any, code: grpc.StatusCode, detail: str) -> NoReturn:
+    """End a call with a status. This raises an exception that gRPC knows."""
+    try:
+        await context.abort(code, detail)
+    except grpc.aio.InternalError as error:
+        # The call has ended already: the client has disconnected, or gRPC has rejected its message as too large.
+        raise asyncio.CancelledError from error
+    raise AssertionError("abort() always raises an exception")
 
 
 def _header(name: str, value: str | bytes) -> tuple[bytes, bytes]:

@@ -13,10 +13,9 @@ import grpc
 
 from serving.errors import DeadlineExceededError, InputError, OverloadedError
 
-# A call that has waited this many seconds for its message may end if others wait too.
+# A call that has waited this many seconds for its message may end if too many others wait too.
 PATIENCE = 1.0
-# Calls may wait for their messages up to this many times the number of predictions in flight. So many wait only for a
-# moment: beyond the number of predictions in flight, each new call ends one that has waited longer than PATIENCE.
+# This many times the limit of calls may wait at once, those beyond the limit for PATIENCE only.
 MOST = 4
 # Seconds that a call may wait for its message while the service stops.
 LAST_SECONDS = 1.0
@@ -26,7 +25,7 @@ class Receiving:
     """The calls of one worker that wait for their messages.
 
     Args:
-        limit: the number of predictions in flight.
+        limit: the calls that may wait for long. Beyond it, each new call ends the one that has waited longest.
         seconds: the time that a client may take to send a message.
     """
 
@@ -44,10 +43,11 @@ class Receiving:
             InputError: the client has sent no message, or one over the limit. gRPC tells the client which.
         """
         now, count = asyncio.get_running_loop().time(), len(self._waiting)
-        if count >= self._limit and not self._end_longest(now) and count >= MOST * self._limit:
+        has_place = count < self._limit or self._end_longest(now)
+        if not has_place and count >= MOST * self._limit:
             raise OverloadedError
         try:
-            async with asyncio.timeout(self._seconds) as timeout:
+            async with asyncio.timeout(self._seconds if has_place else PATIENCE) as timeout:
                 self._waiting[timeout] = now
                 try:
                     message = await context.read()
@@ -65,7 +65,7 @@ class Receiving:
         self._seconds = min(self._seconds, LAST_SECONDS)
         end = asyncio.get_running_loop().time() + self._seconds
         for timeout in self._waiting:
-            timeout.reschedule(end)
+            timeout.reschedule(min(end, timeout.when() or end))
 
     def _end_longest(self, now: float) -> bool:
         """End the call that has waited longest if it has waited too long, and return whether it has."""

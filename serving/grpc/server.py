@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import grpc
@@ -22,6 +23,8 @@ MAX_CALLS = 1024
 # A client may send a ping this often, in milliseconds, also between calls. By default gRPC ends a connection on which
 # pings come more often than every five minutes.
 PING_INTERVAL = 10_000
+# Bytes of a call that may arrive before the service reads its message.
+RECEIVE_BYTES = 131_072
 
 
 class GrpcServer:
@@ -41,6 +44,8 @@ class GrpcServer:
             AddressError: the port cannot be used.
         """
         settings = self._service.settings
+        # It logs every call whose client disconnects at an unlucky moment, so a client could fill the disk.
+        logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
         self._server = server = grpc.aio.server(options=options(settings), maximum_concurrent_rpcs=MAX_CALLS)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._calls.handlers()),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -71,10 +76,17 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", settings.max_head),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", settings.request_timeout * 1000),
         ("grpc.max_connection_idle_ms", settings.keep_alive * 1000),
         # Find out whether a silent client is still there.
         ("grpc.keepalive_time_ms", settings.keep_alive * 1000),
         ("grpc.keepalive_timeout_ms", settings.write_timeout * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL),
+        # Receive a batch of 64 images in few pieces, and do not measure the network with pings: this saves a tenth of
+        # the CPU time of such a call.
+        ("grpc.http2.max_frame_size", RECEIVE_BYTES),
+        ("grpc.http2.lookahead_bytes", RECEIVE_BYTES),
+        ("grpc.experimental.tcp_read_chunk_size", RECEIVE_BYTES // 2),
+        ("grpc.http2.bdp_probe", 0),
     ]

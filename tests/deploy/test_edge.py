@@ -255,11 +255,10 @@ def test_body_over_the_limit_gets_a_problem(shared):
 
 
 def test_grpc_passes_except_for_administration(tmp_path):
-    pytest.importorskip("grpc") if "CI" not in os.environ else None
+    from tests.serving.grpc.door import Client, infer_request, random_images  # isort: skip (skips without gRPC)
     import grpc
 
     from serving.grpc.messages import METHODS, SERVICE
-    from tests.serving.grpc.door import Client, infer_request, random_images
 
     closed = {"RepositoryModelLoad", "RepositoryModelUnload"}
     with started("--grpc-port", 0, "--admin-keys", "key") as (addresses, _):

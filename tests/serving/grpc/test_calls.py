@@ -272,19 +272,16 @@ def test_large_messages_count_as_held_bytes():
     run(test, max_held=60_000)
 
 
-def test_clients_that_never_send_their_message_do_not_keep_others_out():
+def test_compressed_message_counts_with_its_full_size_and_leaves_no_line_in_the_log(caplog):
     async def test(client, service):
-        stuck = [client.channel.stream_unary(INFER)() for _ in range(8)]
-        # One place is for calls that wait, four for those that have just begun.
-        assert sum([await asyncio.wait_for(_code(call), 20) is CODES.RESOURCE_EXHAUSTED for call in stuck[4:]]) > 0
-        await asyncio.wait([asyncio.ensure_future(_code(call)) for call in stuck])
-        await client.call("ModelInfer", **infer_request(BLANK))
+        stub = client.channel.unary_unary(INFER)
+        await fails(stub(bytes(9_000_000), compression=grpc.Compression.Gzip), CODES.RESOURCE_EXHAUSTED)
+        images = infer_request(BLANK)
+        request = REQUESTS["ModelInfer"](**images).SerializeToString()
+        await stub(request, compression=grpc.Compression.Gzip)
 
-    run(test, max_concurrency=1, request_timeout=1)
-
-
-async def _code(call):
-    return await call.code()
+    run(test)
+    assert caplog.records == []
 
 
 def test_cancelled_call_frees_its_place():

@@ -21,7 +21,7 @@ PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
 LAYERS = [{"cli"}, {"server"}, {"api", "batch"}, {"inference"}, {"models", "pictures", "telemetry"}]
 # The files of the lowest layer may import each other.
-LOWEST = {"settings", "contract", "errors"}
+LOWEST = {"settings", "contract", "errors", "file_version", "tls"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
 WEB_LIBRARIES = {"litestar", "uvicorn"}
 MAX_LINES = 350

@@ -11,11 +11,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 
 from serving.errors import SettingsError
+from serving.file_version import FileVersion
 from serving.settings import Settings, flag
 
 if TYPE_CHECKING:
@@ -34,15 +35,6 @@ _COMMENT = re.compile(r"(?:^|\s)#.*")
 log = logging.getLogger("serving")
 
 
-class Version(NamedTuple):
-    """The version of a file. While it stays the same, the file is not read again."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-
-
 @dataclass
 class KeyFile:
     """A file with one key per line, and the digests of its keys."""
@@ -51,7 +43,7 @@ class KeyFile:
     option: str
     """The setting that names the file, for messages."""
     digests: frozenset[bytes] = frozenset()
-    version: Version | None = None
+    version: FileVersion | None = None
     """None if the file is a pipe, which can be read only once."""
     problem: str = ""
     """Why the file could not be read again."""
@@ -73,7 +65,7 @@ class KeyFile:
             raise SettingsError(f"{self.option} {self.path}: holds no key; write one key per line")
         self.digests = digests
         if stat.S_ISREG(status.st_mode):
-            self.version = _version(status)
+            self.version = FileVersion.of(status)
             if status.st_mode & stat.S_IROTH:
                 log.warning("%s %s: every user of this machine can read this file", self.option, self.path)
 
@@ -86,7 +78,7 @@ class KeyFile:
             return
         problem = ""
         try:
-            if _version(self.path.stat()) != self.version:
+            if FileVersion.of(self.path.stat()) != self.version:
                 self.read()
                 log.info("%s %s: read %d keys again", self.option, self.path, len(self.digests))
         except (OSError, SettingsError) as error:
@@ -191,7 +183,3 @@ def _offered(context: RequestContext) -> Iterator[bytes]:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def _version(status: os.stat_result) -> Version:
-    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

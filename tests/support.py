@@ -26,6 +26,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PIXELS = {"content-type": "application/octet-stream"}
 
 
+# What the line of mnist-serve with its addresses begins with.
+ADDRESSES = ("http://", "https://", "unix:")
+
+
 def missing(what: str) -> NoReturn:
     """Skip the test because ``what`` is missing on this machine. In CI the test fails instead."""
     if os.environ.get("CI"):
@@ -62,7 +66,7 @@ def application(**settings: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run ``mnist-serve`` as a process on a free port. Yield its address and the process."""
+    """Run ``mnist-serve`` as a process on a free port. Yield its first address and the process."""
     line = [BIN / "mnist-serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     assert process.stdout is not None
@@ -70,7 +74,7 @@ def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subproces
         output = ""
         for text in process.stdout:
             output += text
-            if text.startswith("http://"):
+            if text.startswith(ADDRESSES):
                 yield text.split()[0], process
                 return
         pytest.fail(f"mnist-serve ended with {process.wait()}: {output}{process.stderr and process.stderr.read()}")

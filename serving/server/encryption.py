@@ -50,6 +50,8 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         self._failed = failed
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._arrived = memoryview(b"")
+        """What OpenSSL has not got yet. Its own buffer never shrinks, so it gets one record at a time."""
         self._unsent: deque[memoryview] = deque()
         """What is not encrypted yet."""
         self._unsent_bytes = 0
@@ -71,7 +73,7 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
     def data_received(self, data: bytes) -> None:
         if self._is_ready and self._end is End.CLOSE:
             return
-        self._incoming.write(data)
+        self._arrived = memoryview(bytes(self._arrived) + data if self._arrived else data)
         if self._is_ready or self._shake_hands():
             self._read()
 
@@ -96,7 +98,7 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unsent.clear()
-        self._unsent_bytes = 0
+        self._unsent_bytes, self._arrived = 0, memoryview(b"")
         protocol = self._protocol
         protocol.connection_lost(exc)
         # Without this reference, the memory is free at once and not only after a garbage collection.
@@ -151,6 +153,9 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self._unsent_bytes + self._transport.get_write_buffer_size()
 
+    def get_read_buffer_size(self) -> int:
+        return len(self._arrived) + self._incoming.pending
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "sslcontext":
             return self._context
@@ -160,18 +165,26 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
 
     def _shake_hands(self) -> bool:
         """Continue the handshake, and return whether it is complete."""
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return False
-        except ssl.SSLError as error:
-            self._fail(error)
-            return False
-        self._is_ready = True
+        while not self._is_ready:
+            try:
+                self._tls.do_handshake()
+                self._is_ready = True
+            except ssl.SSLWantReadError:
+                if not self._feed():
+                    break
+            except ssl.SSLError as error:
+                self._fail(error)
+                return False
         self._flush()
-        self._send()
-        return True
+        if self._is_ready:
+            self._send()
+        return self._is_ready
+
+    def _feed(self) -> bool:
+        """Give OpenSSL the next bytes that have arrived, and return whether there were any."""
+        size = self._incoming.write(self._arrived[:RECORD])
+        self._arrived = self._arrived[RECORD:]
+        return size > 0
 
     def _read(self) -> None:
         """Decrypt what has arrived, and give it to the HTTP protocol."""
@@ -179,6 +192,8 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             try:
                 data = self._tls.read(RECORD)
             except ssl.SSLWantReadError:
+                if self._feed():
+                    continue
                 break
             except ssl.SSLZeroReturnError:
                 data = b""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from serving.errors import SettingsError
 from serving.settings import Settings
@@ -39,8 +44,8 @@ def test_file_that_cannot_be_used_is_named_with_the_reason(authority, tmp_path):
     other, _ = authority.issue("other")
     nothing, text, encrypted = tmp_path / "nothing", tmp_path / "text", tmp_path / "encrypted"
     text.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    command = ["openssl", "pkey", "-aes128", "-passout", "pass:x", "-in", str(key), "-out", str(encrypted)]
-    subprocess.run(command, check=True, capture_output=True)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
+    encrypted.write_bytes(load_pem_private_key(key.read_bytes(), None).private_bytes(*form))
     for files, message in [
         ((nothing, key), f"--tls-cert {nothing}: cannot be read: .*No such file"),
         ((tmp_path, key), f"--tls-cert {tmp_path}: cannot be read: .*directory"),

@@ -13,6 +13,7 @@ from tests.deploy.tools import DEPLOY, run, tool
 from tests.support import BIN, ROOT, application, missing
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
+OVERRIDES = "".join(path.read_text() for path in sorted(DEPLOY.glob("compose.*.yml")))
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "mnist-service.json"
 
 
@@ -46,8 +47,8 @@ def test_files_of_the_image_are_readable_for_every_user_after_a_clone_with_umask
 def test_env_example_explains_every_variable_and_shows_its_default():
     example = (ROOT / ".env.example").read_text()
     shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + (DEPLOY / "compose.keys.yml").read_text()))
-    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "every variable must have a default"
+    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + OVERRIDES))
+    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE + OVERRIDES)) <= used.keys(), "every variable must have a default"
     assert shown == used
     for name in shown:
         above = example[: example.index(f"\n{name}=")].rstrip("\n").rsplit("\n\n", 1)[-1]

@@ -141,14 +141,40 @@ def test_readme_shows_a_prediction_before_any_server_of_your_own():
 
 
 @pytest.fixture(scope="module")
-def url():
-    with service("--admin-keys", "KEY") as (url, _):
+def uds(tmp_path_factory):
+    return tmp_path_factory.mktemp("socket") / "socket"
+
+
+@pytest.fixture(scope="module")
+def url(uds):
+    with service("--admin-keys", "KEY", "--uds", uds) as (url, _):
         yield url
 
 
+@pytest.fixture(scope="module")
+def here(url, uds, authority):
+    """Return a text with the addresses and files of the documentation replaced by those of running services."""
+    with service(*authority.flags()) as (https, _):
+        port = https.rpartition(":")[2]
+        replaced = {
+            f"http://{ADDRESS}": url,
+            ADDRESS: url.removeprefix("http://"),
+            "localhost:8443": f"localhost:{port}",
+            "tls/ca.crt": str(authority.file),
+            "/tmp/digits.sock": str(uds),
+        }
+
+        def here(text):
+            for shown, real in replaced.items():
+                text = text.replace(shown, real)
+            return text
+
+        yield here
+
+
 @pytest.mark.parametrize("line", CURL)
-def test_curl_lines_run(url, line):
-    line = line.replace(f"http://{ADDRESS}", url)
+def test_curl_lines_run(here, line):
+    line = here(line)
     line = re.sub(r"\bcurl\b", "curl --silent --show-error --fail-with-body", line, count=1)
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -183,9 +209,8 @@ def test_every_route_is_described(url):
 
 
 @pytest.mark.parametrize("program", PYTHON)
-def test_python_blocks_run(url, program):
-    program = program.replace(ADDRESS, url.removeprefix("http://"))
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+def test_python_blocks_run(here, program):
+    done = subprocess.run([sys.executable, "-c", here(program)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

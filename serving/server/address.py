@@ -17,6 +17,8 @@ from serving.settings import NO_PORT, Settings, is_loopback
 
 # Connections that the kernel holds until a worker accepts them.
 BACKLOG = 2048
+# The highest descriptor of the standard streams.
+LAST_STREAM = 2
 # Seconds to wait for an answer from another process at a Unix socket.
 PROBE_SECONDS = 1.0
 
@@ -124,7 +126,8 @@ def _descriptors(text: str) -> list[int]:
 
 def _inherited(number: int, scheme: str) -> Listener:
     try:
-        listener = socket.socket(fileno=number)
+        # The standard streams of a worker are others.
+        listener = socket.socket(fileno=number if number > LAST_STREAM else os.dup(number))
     except (OSError, ValueError) as error:
         raise AddressError(f"--fd {number}: is not an inherited socket: {_reason(error)}") from error
     listener.set_inheritable(False)

@@ -12,7 +12,8 @@ import subprocess
 import httpx
 import pytest
 
-from serving.errors import AddressError
+from serving.api.targets import Hosts
+from serving.errors import AddressError, MisdirectedError
 from serving.server import address, systemd
 from serving.settings import Settings
 from tests.serving.server.clients import predict
@@ -56,10 +57,10 @@ def test_unix_socket_beside_the_port_allows_every_host_name_and_the_port_does_no
         assert predict(client).status_code == 200
         assert httpx.get(f"{url}/v2", headers={"host": "digits.example.org"}).status_code == 421
         assert httpx.get(f"{url}/v2").status_code == 200
-    with service("--uds", path, "--allowed-hosts", "digits.example.org") as _:
-        for host, status in ("digits.example.org", 200), ("other.example.org", 421):
-            with over(path, host) as client:
-                assert client.get("/v2").status_code == status
+    hosts = Hosts(Settings(allowed_hosts="digits.example.org"))
+    hosts.check([(b"host", b"digits.example.org")], (str(path), None))
+    with pytest.raises(MisdirectedError):
+        hosts.check([(b"host", b"other.example.org")], (str(path), None))
 
 
 def test_abandoned_socket_is_replaced_and_nothing_else(tmp_path):
@@ -98,20 +99,21 @@ def test_socket_that_another_process_has_put_there_is_not_removed(tmp_path):
 # Inherited sockets
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_service_on_inherited_sockets_survives_its_replacement(tmp_path, workers):
+def test_service_on_inherited_sockets_survives_its_replacement(tmp_path):
     """The sockets stay open between two services, so a client waits and does not fail."""
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(str(tmp_path / "socket"))
     unix.listen()
     with socket.create_server(("127.0.0.1", 0)) as port, unix:
         descriptors = (port.fileno(), unix.fileno())
-        line = [BIN / "mnist-serve", "--fd", ",".join(map(str, descriptors)), "--workers", str(workers)]
+        line = [BIN / "mnist-serve", "--fd", ",".join(map(str, descriptors)), "--workers"]
         url = f"http://127.0.0.1:{port.getsockname()[1]}"
-        for _ in range(2):
+        for workers in "1", "2":
             with socket.create_connection(port.getsockname(), timeout=60) as early:
                 early.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
-                with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, pass_fds=descriptors) as process:
+                with subprocess.Popen(
+                    [*line, workers], stdout=subprocess.PIPE, text=True, pass_fds=descriptors
+                ) as process:
                     announced = next(text for text in process.stdout if text.startswith(ADDRESSES))
                     assert announced.startswith(f"{url} and unix:{tmp_path / 'socket'} ")
                     assert early.recv(65536).startswith(b"HTTP/1.1 200")

@@ -204,14 +204,28 @@ def test_new_certificate_is_used_by_every_worker_and_breaks_no_connection(author
             assert read_response(stream)[0] == 200
 
 
-def test_certificate_from_a_pipe_reaches_the_workers(authority):
+def test_workers_get_a_key_from_a_pipe_and_lose_no_request_at_sigterm(authority):
     """As with --tls-key <(command): the file can be read only once, and only by the first process."""
     certificate, key = authority.issue("piped")
-    with key.open("rb") as stdin:
-        flags = ["--tls-cert", certificate, "--tls-key", "/dev/stdin", "--workers", 2]
-        with service(*flags, stdin=stdin) as (url, _), connect(url, authority.trusted()) as connection:
-            connection.sendall(HEAD + DIGIT)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    flags = ["--tls-cert", certificate, "--tls-key", "/dev/stdin", "--workers", 2, "--drain", 1]
+    with key.open("rb") as stdin, service(*flags, stdin=stdin) as (url, process):
+        statuses, stop, context = [], threading.Event(), authority.trusted()
+
+        def send_predictions():
+            with httpx.Client(base_url=url, timeout=30, verify=context) as client:
+                while not stop.is_set():
+                    statuses.append(predict(client).status_code)
+
+        with ThreadPoolExecutor(3) as pool:
+            clients = [pool.submit(send_predictions) for _ in range(3)]
+            until(lambda: len(statuses) > 50)
+            process.send_signal(signal.SIGTERM)
+            until(lambda: httpx.get(f"{url}/v2/health/ready", verify=context).status_code == 503)
+            stop.set()
+            for future in clients:
+                future.result()
+        assert process.wait(timeout=30) == 0
+        assert set(statuses) == {200}
 
 
 # The connection
@@ -293,44 +307,19 @@ def test_unread_responses_count_although_they_are_encrypted(authority):
             assert predict(client).status_code == 200
 
 
-def test_handshakes_that_never_come_make_room_for_others(authority):
-    flags = [*authority.flags(), "--max-connections", 5, "--request-timeout", 2]
+def test_connection_counts_before_its_handshake(authority):
+    flags = [*authority.flags(), "--max-connections", 3, "--request-timeout", 2]
     with service(*flags) as (url, _), contextlib.ExitStack() as stack:
-        silent = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)), timeout=30)) for _ in range(5)
-        ]
-        with httpx.Client(base_url=url, verify=authority.trusted(), timeout=30) as client:
+        context = authority.trusted()
+        address = ("127.0.0.1", port_of(url))
+        silent = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(3)]
+        # Those that wait longest make room for others.
+        with httpx.Client(base_url=url, verify=context, timeout=30) as client:
             until(lambda: client.get("/v2/health/live").status_code == 200)
         for each in silent:
             with contextlib.suppress(ConnectionError):
                 assert each.recv(1) == b""
-
-
-def test_rejected_connection_gets_503_after_its_handshake(authority):
-    with service(*authority.flags(), "--max-connections", 3) as (url, _), contextlib.ExitStack() as stack:
-        context = authority.trusted()
         for _ in range(3):
             stack.enter_context(connect(url, context)).sendall(HEAD)
-        with httpx.Client(base_url=url, verify=context) as client:
-            assert client.get("/v2/health/live").status_code == 503
-
-
-def test_sigterm_under_load_loses_no_request(authority):
-    with service(*authority.flags(), "--workers", 2, "--drain", 1) as (url, process):
-        statuses, stop, context = [], threading.Event(), authority.trusted()
-
-        def send_predictions():
-            with httpx.Client(base_url=url, timeout=30, verify=context) as client:
-                while not stop.is_set():
-                    statuses.append(predict(client).status_code)
-
-        with ThreadPoolExecutor(3) as pool:
-            clients = [pool.submit(send_predictions) for _ in range(3)]
-            until(lambda: len(statuses) > 50)
-            process.send_signal(signal.SIGTERM)
-            until(lambda: httpx.get(f"{url}/v2/health/ready", verify=context).status_code == 503)
-            stop.set()
-            for future in clients:
-                future.result()
-        assert process.wait(timeout=30) == 0
-        assert set(statuses) == {200}
+        # A client reads the response only after its handshake.
+        assert httpx.get(f"{url}/v2/health/live", verify=context).status_code == 503

@@ -73,7 +73,8 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	$(PYTHON) -m venv $(LOWEST_VENV)
 	$(PYTHON) .ci/lowest > $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export,grpc]' httpx pytest pytest-xdist scikit-image scikit-learn
+	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export,grpc]' httpx pytest pytest-xdist scikit-image scikit-learn \
+	    trustme
 	@touch $@
 
 # The quick tests. Left out are those that train networks, and those that need a browser or other large tools.

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from serving.errors import AddressError, BundleError, ResultsError, SettingsError, WorkerError
-from serving.server import address
+from serving.server import address, systemd
+from serving.server.address import Listener
 from serving.server.streams import Command, abandon_output, print_output, warn, write_output
 from serving.settings import (
+    NO_PORT,
     RELEASE,
     Settings,
     described,
     flag,
-    is_loopback,
     is_service_link,
     service_link_warning,
     variable,
@@ -29,6 +31,7 @@ SERVE_EXAMPLES = """
 Examples:
   mnist-serve
   mnist-serve --repository models --host 0.0.0.0 --port 8080
+  mnist-serve --tls-cert tls.crt --tls-key tls.key
 """
 
 PREDICT_EXAMPLES = """
@@ -86,53 +89,64 @@ def serve(**given: Any) -> None:
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
     try:
+        if (given["uds"] or given["fd"]) and not (_is_given("host") or _is_given("port")):
+            given["port"] = NO_PORT
         settings = address.reserve_grpc(handover.lasting(Settings(**given)))
         logs.configure(settings.log_level, settings.log_format)
-        (_serve_here if settings.workers == 1 else _serve_with_workers)(settings)
+        with address.listening(settings) as listeners:
+            serve_it = _serve_here if settings.workers == 1 else _serve_with_workers
+            serve_it(address.settled(settings, listeners), listeners)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     except (BundleError, AddressError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _serve_here(settings: Settings) -> None:
+def _is_given(name: str) -> bool:
+    """Return whether a flag or a variable has set this setting."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _serve_here(settings: Settings, listeners: list[Listener]) -> None:
     from serving.api.app import create_app
     from serving.server import run
 
     app = create_app(settings)
-    listener = address.listen(settings.host, settings.port)
-    _warn_without_key(settings)
-    announce = partial(_announce, settings, address.url(settings.host, listener), run.description(app))
-    run.run(settings, listener, app, announce)
+    server = run.make_server(settings, app)
+    _warn_without_key(settings, listeners)
+    server.announce = partial(_announce, settings, listeners, run.description(app))
+    run.run(server, [listener.socket for listener in listeners])
 
 
-def _serve_with_workers(settings: Settings) -> None:
+def _serve_with_workers(settings: Settings, listeners: list[Listener]) -> None:
     import asyncio
 
     from serving.server.supervisor import Supervisor
 
-    listener = address.listen(settings.host, settings.port)
-    _warn_without_key(settings)
-    announce = partial(_announce, settings, address.url(settings.host, listener))
-    asyncio.run(Supervisor(settings, listener, announce).run())
+    _warn_without_key(settings, listeners)
+    sockets = [listener.socket for listener in listeners]
+    asyncio.run(Supervisor(settings, sockets, partial(_announce, settings, listeners)).run())
 
 
-def _announce(settings: Settings, url: str, description: str) -> None:
-    grpc = f"grpc://{address.name(settings.host, settings.grpc_port)}\n" if settings.grpc_port >= 0 else ""
+def _announce(settings: Settings, listeners: list[Listener], description: str) -> None:
+    scheme = "grpcs" if settings.tls_cert else "grpc"
+    grpc = f"{scheme}://{address.name(settings.host, settings.grpc_port)}\n" if settings.grpc_port >= 0 else ""
+    addresses = " and ".join(listener.address for listener in listeners)
     try:
-        print_output(f"{description}\n{grpc}{url}  (stop with Ctrl-C)")
+        print_output(f"{description}\n{grpc}{addresses}  (stop with Ctrl-C)")
     except OSError as error:
         abandon_output()
-        warn(f"WARNING: cannot write to standard output ({error.strerror}): the service runs on {url}")
+        warn(f"WARNING: cannot write to standard output ({error.strerror}): the service runs on {addresses}")
+    systemd.report_ready()
 
 
-def _warn_without_key(settings: Settings) -> None:
-    if settings.predict_keys or settings.predict_keys_file or is_loopback(settings.host):
-        return
-    warn(
-        f"WARNING: anyone who reaches {settings.host} can use this service, because it has no prediction key. "
-        "Set --predict-keys-file, or make sure that only the right people can reach it."
-    )
+def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
+    hosts = [listener.public_host for listener in listeners if listener.public_host]
+    if hosts and not (settings.predict_keys or settings.predict_keys_file or settings.tls_client_ca):
+        warn(
+            f"WARNING: anyone who reaches {hosts[0]} can use this service, because it has no prediction key. "
+            "Set --predict-keys-file, or make sure that only the right people can reach it."
+        )
 
 
 @click.command(cls=Command, epilog=PREDICT_EXAMPLES)

@@ -27,6 +27,13 @@ RELEASE = Path(__file__).parent / "release"
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 NAME_RULE = "must have 1 to 128 letters, digits, dots, hyphens or underscores, and begin with a letter or a digit"
 
+NO_PORT = -1
+"""The value of ``port`` for a service that listens on no port of its own."""
+
+FD_PATTERN = r"|systemd|\d{1,9}(,\d{1,9})*"
+FD_RULE = "must be numbers of descriptors, separated by commas, such as 3, or systemd"
+TLS_RULE = "needs a port, because connections over a Unix socket are not encrypted"
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 
@@ -48,8 +55,22 @@ class Settings:
     """
 
     host: Annotated[str, "Address to listen on; 0.0.0.0 means every address of this machine."] = "127.0.0.1"
-    port: Annotated[int, "Port to listen on; 0 means any free port."] = 8000
+    port: Annotated[
+        int, "Port to listen on; 0 means any free port. -1 means no port, the default with --uds or --fd."
+    ] = 8000
     grpc_port: Annotated[int, "Port for gRPC, in addition; 0 means any free port; -1 means no gRPC."] = -1
+    uds: Annotated[str, "Unix socket to listen on, as a path; beside the port only if you also set --port."] = ""
+    fd: Annotated[
+        str,
+        "Descriptors of inherited sockets to listen on, separated by commas; `systemd` means those of its socket unit.",
+    ] = ""
+    tls_cert: Annotated[
+        str, "File with the certificate for HTTPS in PEM, followed by its issuers. It is read again when it changes."
+    ] = ""
+    tls_key: Annotated[str, "File with the key of the certificate. Without it, the key is in --tls-cert."] = ""
+    tls_client_ca: Annotated[
+        str, "File with the issuers of client certificates. With it, a client must have a certificate (mTLS)."
+    ] = ""
     repository: Annotated[Path, "Model repository: the folder that holds `<name>/<version>/`."] = RELEASE
     model: Annotated[str, "Default model of /predict. Its newest version is used."] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
@@ -117,8 +138,13 @@ class Settings:
     log_format: Annotated[str, "Format of the log lines: json or text."] = "json"
 
     def __post_init__(self) -> None:
-        self._check("port", 0 <= self.port < 65536, "must be between 0 and 65535")
+        self._check("port", NO_PORT <= self.port < 65536, "must be between 0 and 65535, or -1 for no port")
+        self._check("port", self.port != NO_PORT or self.uds or self.fd, "needs --uds or --fd to listen on")
         self._check("grpc_port", -1 <= self.grpc_port < 65536, "must be between 0 and 65535, or -1 for no gRPC")
+        self._check("fd", re.fullmatch(FD_PATTERN, self.fd) is not None, FD_RULE)
+        for name in ("tls_key", "tls_client_ca"):
+            self._check(name, self.tls_cert or not getattr(self, name), "needs --tls-cert")
+        self._check("tls_cert", not self.tls_cert or self.port != NO_PORT or self.fd, TLS_RULE)
         for name in (
             *("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive"),
             *("max_batch", "max_head", "max_body", "max_held", "max_pixels", "max_request_pixels"),
@@ -137,7 +163,7 @@ class Settings:
         self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
         self._check("log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}")
 
-    def _check(self, name: str, holds: bool, rule: str) -> None:
+    def _check(self, name: str, holds: object, rule: str) -> None:
         if not holds:
             raise SettingsError(f"{flag(name)} {getattr(self, name)}: {rule}")
 

@@ -55,3 +55,11 @@ def client():
     """A client of the service with its default settings."""
     with application() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A certificate authority, whose certificates and keys are files."""
+    from tests.authority import Authority
+
+    return Authority(tmp_path_factory.mktemp("authority"))

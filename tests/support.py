@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # The content type of raw pixels.
 PIXELS = {"content-type": "application/octet-stream"}
+
+
+# What the line of mnist-serve with its addresses begins with.
+ADDRESSES = ("http://", "https://", "unix:")
 
 
 def missing(what: str) -> NoReturn:
@@ -62,16 +67,17 @@ def application(**settings: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def service(*arguments: object, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run ``mnist-serve`` as a process on a free port. Yield its address and the process."""
+    """Run ``mnist-serve`` as a process on a free port. Yield its first address and the process."""
     with started(*arguments, **options) as (addresses, process):
         yield addresses["http"], process
 
 
 @contextlib.contextmanager
 def started(*arguments: object, **options: Any) -> Iterator[tuple[dict[str, str], subprocess.Popen[str]]]:
-    """Run ``mnist-serve`` as a process on free ports. Yield its addresses by scheme, and the process.
+    """Run ``mnist-serve`` as a process on free ports. Yield its addresses by protocol, and the process.
 
-    The address over HTTP is a URL. The address over gRPC, which there is with ``--grpc-port 0``, is a host and a port.
+    The first address over HTTP is a URL. The address over gRPC, which there is with ``--grpc-port 0``, is a host and a
+    port.
     """
     line = [BIN / "mnist-serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
@@ -80,9 +86,9 @@ def started(*arguments: object, **options: Any) -> Iterator[tuple[dict[str, str]
         output = ""
         for text in process.stdout:
             output += text
-            if text.startswith("http://"):
-                grpc = output.partition("grpc://")[2].partition("\n")[0]
-                yield {"http": text.split()[0], "grpc": grpc}, process
+            if text.startswith(ADDRESSES):
+                grpc = re.search(r"^grpcs?://(\S+)", output, re.MULTILINE)
+                yield {"http": text.split()[0], "grpc": grpc[1] if grpc else ""}, process
                 return
         pytest.fail(f"mnist-serve ended with {process.wait()}: {output}{process.stderr and process.stderr.read()}")
     finally:

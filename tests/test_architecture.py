@@ -24,7 +24,7 @@ LAYERS = [
     {"models", "pictures", "telemetry"},
 ]
 # The files of the lowest layer may import each other.
-LOWEST = {"settings", "contract", "errors"}
+LOWEST = {"settings", "contract", "errors", "file_version", "tls"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
 WEB_LIBRARIES = {"litestar", "uvicorn"}
 GRPC_LIBRARIES = {"grpc", "grpc_health", "grpc_reflection", "google"}

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.accuracy import ROWS
 from docs.tables import TABLE, TABLES, table
 from serving.settings import described, variable
-from tests.support import BIN, ROOT, started
+from tests.support import BIN, ROOT, service, started
 
 README = (ROOT / "README.md").read_text()
 PAGES = {
@@ -142,8 +142,13 @@ def test_readme_shows_a_prediction_before_any_server_of_your_own():
 
 
 @pytest.fixture(scope="module")
-def addresses():
-    with started("--admin-keys", "KEY", "--grpc-port", 0) as (addresses, _):
+def uds(tmp_path_factory):
+    return tmp_path_factory.mktemp("socket") / "socket"
+
+
+@pytest.fixture(scope="module")
+def addresses(uds):
+    with started("--admin-keys", "KEY", "--grpc-port", 0, "--uds", uds) as (addresses, _):
         yield addresses
 
 
@@ -152,9 +157,31 @@ def url(addresses):
     return addresses["http"]
 
 
+@pytest.fixture(scope="module")
+def here(url, addresses, uds, authority):
+    """Return a text with the addresses and files of the documentation replaced by those of running services."""
+    with service(*authority.flags()) as (https, _):
+        port = https.rpartition(":")[2]
+        replaced = {
+            f"http://{ADDRESS}": url,
+            ADDRESS: url.removeprefix("http://"),
+            GRPC_ADDRESS: addresses["grpc"],
+            "localhost:8443": f"localhost:{port}",
+            "tls/ca.crt": str(authority.file),
+            "/tmp/digits.sock": str(uds),
+        }
+
+        def here(text):
+            for shown, real in replaced.items():
+                text = text.replace(shown, real)
+            return text
+
+        yield here
+
+
 @pytest.mark.parametrize("line", CURL)
-def test_curl_lines_run(url, line):
-    line = line.replace(f"http://{ADDRESS}", url)
+def test_curl_lines_run(here, line):
+    line = here(line)
     line = re.sub(r"\bcurl\b", "curl --silent --show-error --fail-with-body", line, count=1)
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -189,10 +216,8 @@ def test_every_route_is_described(url):
 
 
 @pytest.mark.parametrize("program", PYTHON)
-def test_python_blocks_run(addresses, program):
-    program = program.replace(ADDRESS, addresses["http"].removeprefix("http://"))
-    program = program.replace(GRPC_ADDRESS, addresses["grpc"])
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+def test_python_blocks_run(here, program):
+    done = subprocess.run([sys.executable, "-c", here(program)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

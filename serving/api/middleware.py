@@ -86,7 +86,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             if context.is_rejected:
                 await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
             else:
-                hosts.check(scope["headers"])
+                hosts.check(scope["headers"], scope["server"])
                 if is_foreign_preflight(cors, scope["method"], scope["headers"]):
                     # Litestar would respond with plain text instead of a problem document.
                     detail = "this origin may not call the service; the operator can allow it with --cors-origins"

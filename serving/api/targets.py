@@ -40,11 +40,12 @@ class Hosts:
     service on this machine, but it sends the page's host name, which this service does not have.
 
     Without the setting ``allowed_hosts``, a service on a loopback address allows the names of loopback, and any other
-    service allows every name.
+    service allows every name. So does a Unix socket, which no browser can reach.
     """
 
     def __init__(self, settings: Settings) -> None:
         names = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
+        self._are_given = bool(names)
         self._allowed: re.Pattern[bytes] | None = None
         if "*" in names or not (names or is_loopback(settings.host)):
             return
@@ -53,13 +54,16 @@ class Hosts:
         alternatives = "|".join([*_LOOPBACK, *map(_alternative, names)])
         self._allowed = re.compile(f"(?:{alternatives}){_PORT}".encode(), re.IGNORECASE)
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check(self, headers: Iterable[tuple[bytes, bytes]], server: tuple[str, int | None] | None) -> None:
         """Check every ``Host`` header. HTTP/1.0 allows a request without one.
+
+        Args:
+            server: the address and the port that the client has connected to. A Unix socket has no port.
 
         Raises:
             MisdirectedError: the service does not have this name.
         """
-        if self._allowed is None:
+        if self._allowed is None or not (self._are_given or (server and server[1])):
             return
         for name, value in headers:
             if name == b"host" and not self._allowed.fullmatch(value):

@@ -15,6 +15,7 @@ from serving.grpc.calls import Calls
 from serving.grpc.messages import POOL, SERVICE
 from serving.service.service import Service
 from serving.settings import Settings
+from serving.tls import Credentials, Pem
 
 # Calls in flight on one connection. A client that has more waits with them.
 MAX_STREAMS = 128
@@ -28,10 +29,14 @@ RECEIVE_BYTES = 131_072
 
 
 class GrpcServer:
-    """Serves the methods of the protocol, health and reflection on ``settings.grpc_port``."""
+    """Serves the methods of the protocol, health and reflection on ``settings.grpc_port``.
 
-    def __init__(self, service: Service) -> None:
+    With ``credentials``, the connections are encrypted.
+    """
+
+    def __init__(self, service: Service, credentials: Credentials | None = None) -> None:
         self._service = service
+        self._credentials = credentials
         self._calls = Calls(service)
         self._health = health.Health(service)
         self._server: Any = None
@@ -54,7 +59,11 @@ class GrpcServer:
         reflection.enable_server_reflection((SERVICE, health.NAME, reflection.SERVICE_NAME), server, POOL)
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
-            self.port = server.add_insecure_port(f"{address}:{settings.grpc_port}")
+            target = f"{address}:{settings.grpc_port}"
+            if self._credentials:
+                self.port = server.add_secure_port(target, encryption(self._credentials))
+            else:
+                self.port = server.add_insecure_port(target)
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC: {error}") from error
         await server.start()
@@ -64,6 +73,29 @@ class GrpcServer:
         self._health.stop()
         self._calls.stop()
         await self._server.stop(self._service.settings.grace)
+
+
+def encryption(credentials: Credentials) -> Any:
+    """Return the same credentials for gRPC. Each handshake uses the newest contents of the files."""
+
+    class Handshakes:
+        def __init__(self) -> None:
+            self.used: Pem | None = None
+
+        def configuration(self) -> Any:
+            """Return what has changed since the last handshake, None if nothing has."""
+            pem = credentials.pem
+            if pem is self.used:
+                return None
+            self.used = pem
+            return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.client_ca or None)
+
+    handshakes = Handshakes()
+    return grpc.dynamic_ssl_server_credentials(
+        handshakes.configuration(),
+        handshakes.configuration,
+        require_client_authentication=bool(credentials.pem.client_ca),
+    )
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:

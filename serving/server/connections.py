@@ -44,7 +44,7 @@ class Connections(ServerState):
         super().__init__()
         self._recorder: Recorder | None = None
         self._sweep: asyncio.TimerHandle | None = None
-        self._ended: Counter[str] = Counter()
+        self._ended: Counter[tuple[str, str]] = Counter()
         self._idle = _Longest(lambda connection: True)
         self._holders = _Longest(lambda connection: connection.account.charged > 0)
 
@@ -85,15 +85,16 @@ class Connections(ServerState):
 
     # Reasons
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, detail: str = "") -> None:
         """Count that the server closed a connection. It is logged at the next check, with one line per reason."""
         if self._recorder:
             self._recorder.closed(reason)
-        self._ended[reason] += 1
+        self._ended[reason, detail] += 1
 
     def _log(self) -> None:
-        for reason, count in self._ended.items():
-            log.warning("closed connections", extra={"fields": {"reason": reason, "count": count}})
+        for (reason, detail), count in self._ended.items():
+            fields = {"reason": reason, "count": count, **({"detail": detail} if detail else {})}
+            log.warning("closed connections", extra={"fields": fields})
         self._ended.clear()
 
 

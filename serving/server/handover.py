@@ -13,24 +13,26 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from serving import tls
 from serving.settings import Settings, described
 
-KEY_FILES = ("predict_keys_file", "admin_keys_file")
-# Key files of this process only, for example /dev/fd/63 and /dev/stdin.
+# The settings that name a file with keys or certificates.
+FILES = ("predict_keys_file", "admin_keys_file", *tls.FILES)
+# Files of this process only, for example /dev/fd/63 and /dev/stdin.
 OWN_FILE = re.compile(r"/(dev|proc)/")
 # The path of an inherited descriptor.
 DESCRIPTOR = re.compile(r"/dev/fd/(\d+)")
-# Largest number of bytes that are read from a key file.
+# Largest number of bytes that are read from such a file.
 MAX_KEYS = 1 << 20
 
 
 def lasting(settings: Settings) -> Settings:
     """Return ``settings`` that are still valid in a process that starts later, in any working directory.
 
-    A key file that can be read only once, such as a pipe, becomes a file in memory.
+    A file that can be read only once, such as a pipe, becomes a file in memory.
     """
     changes: dict[str, Any] = {}
-    for name in KEY_FILES:
+    for name in FILES:
         file = getattr(settings, name)
         if file:
             changes[name] = _lasting_file(file)
@@ -66,8 +68,8 @@ def _file_in_memory(content: bytes) -> int:
 
 
 def descriptors(settings: Settings) -> list[int]:
-    """Return the descriptors that a worker must inherit: the descriptors of the key files in memory."""
-    return [int(found[1]) for name in KEY_FILES if (found := DESCRIPTOR.fullmatch(getattr(settings, name)))]
+    """Return the descriptors that a worker must inherit: the descriptors of the files in memory."""
+    return [int(found[1]) for name in FILES if (found := DESCRIPTOR.fullmatch(getattr(settings, name)))]
 
 
 def written(settings: Settings, unloaded: Collection[str]) -> bytes:

@@ -56,11 +56,9 @@ class Protocol(HttpToolsProtocol):
         self._state = State.IDLE
         self._since = self.loop.time()
         """When the wait of the current state began; 0 if the request began in the piece that is being parsed."""
-        self._queued = 0
-        """Bytes of the requests whose responses are due."""
+        self._queued = 0  # bytes of the requests whose responses are due
         self._dropped = 0
-        self._last_response = b""
-        """The rejection that is sent after the responses that are due."""
+        self._last_response = b""  # the rejection that is sent after the responses that are due
         self._is_stopping = False
         self._is_half_closed = False
         self._is_postponed = False
@@ -74,6 +72,7 @@ class Protocol(HttpToolsProtocol):
         self.url, self.headers = b"/", []
         self.flow = Flow(transport)
         self._outgoing = Outgoing(transport, self._close)
+        self._undecrypted_bytes = getattr(transport, "get_read_buffer_size", int)  # 0 without encryption
         transport.set_write_buffer_limits(FREE_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -299,7 +298,8 @@ class Protocol(HttpToolsProtocol):
 
     def _held_bytes(self) -> int:
         received = self._intake.received if self._state in (State.HEAD, State.BODY) else 0
-        return received + self._queued + len(self._intake.rest) + self.transport.get_write_buffer_size()
+        unread = self._undecrypted_bytes() + self.transport.get_write_buffer_size()
+        return received + self._queued + len(self._intake.rest) + unread
 
     def _close(self) -> None:
         """End the connection. Its last response is written."""

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 
 import uvicorn
 from litestar import Litestar
@@ -17,6 +16,7 @@ from serving.server.limits import LimitedProtocol
 from serving.server.memory import settle
 from serving.server.server import Server
 from serving.settings import Settings
+from serving.tls import Credentials
 
 # Seconds until a thread hands the interpreter lock to the event loop. Python's default is 5 ms, the time of ten
 # predictions for a single image.
@@ -25,15 +25,13 @@ SWITCH_INTERVAL = 0.0005
 EXTRA_SECONDS = 2
 
 
-def run(settings: Settings, listener: socket.socket, app: Litestar, announce: Callable[[], None]) -> None:
-    """Serve in this process until SIGTERM or SIGINT. Call ``announce`` when every port accepts connections."""
-    server = make_server(settings, app)
-    server.announce = announce
+def run(server: Server, listeners: list[socket.socket]) -> None:
+    """Serve in this process until SIGTERM or SIGINT."""
     tune()
     # uvicorn finishes the requests in flight and then raises the signal again, for this handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, exit_soon)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
 
 
 def exit_soon(*_: object) -> None:
@@ -45,8 +43,12 @@ def exit_soon(*_: object) -> None:
 
 
 def make_server(settings: Settings, app: Litestar) -> Server:
-    """Return the server of one process."""
-    return Server(configuration(settings, app))
+    """Return the server of one process.
+
+    Raises:
+        SettingsError: the certificate cannot be used.
+    """
+    return Server(configuration(settings, app), Credentials.of(settings))
 
 
 def configuration(settings: Settings, app: Litestar) -> uvicorn.Config:

@@ -6,13 +6,20 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from serving.server.connections import Connections
+from serving.server.encryption import Encrypted
 from serving.server.limits import LimitedProtocol
+from serving.service.background import on_own_thread, repeated
+from serving.service.keys import LOOK_INTERVAL
 from serving.service.service import Service
+from serving.telemetry.recorder import Recorder
+from serving.tls import Credentials
 
 if TYPE_CHECKING:
     from serving.grpc.server import GrpcServer
@@ -24,6 +31,8 @@ LAST_ACCEPTS = 8192
 # The kernel buffers this many bytes of unread responses for each connection. By default it buffers megabytes, which
 # count as memory of the container and hide from the service that the client does not read.
 SEND_BUFFER = 131_072
+# The same for what arrives encrypted, because it counts only after it is decrypted.
+ENCRYPTED_RECEIVE_BUFFER = 65_536
 # Seconds without accepting if the process has no file descriptor left.
 PAUSE = 0.5
 # Seconds at shutdown in which the connections that were just accepted read what has arrived.
@@ -31,14 +40,16 @@ LAST_LOOK = 0.05
 
 
 class Server(uvicorn.Server):
-    """Serves connections from sockets that listen already.
+    """Serves connections from sockets that listen already. With ``credentials``, those over TCP are encrypted.
 
     uvloop would accept only one connection in each turn of its loop. Other connections would wait in the kernel, where
     no limit counts them: they would not be rejected, would delay every probe, and would be reset at shutdown.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, credentials: Credentials | None = None) -> None:
         super().__init__(config)
+        self._credentials = credentials
+        self._background = contextlib.AsyncExitStack()
         self.server_state: Connections = Connections()
         self._accepting: set[asyncio.Task[object]] = set()
         self.announce: Callable[[], None] = lambda: None
@@ -48,7 +59,7 @@ class Server(uvicorn.Server):
         if service.settings.grpc_port >= 0:
             from serving.grpc.server import GrpcServer
 
-            self._grpc = GrpcServer(service)
+            self._grpc = GrpcServer(service, credentials)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and accept connections from ``sockets``."""
@@ -58,6 +69,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets=[])
         service: Service = self.config.loaded_app.state.service
         self.server_state.start(service.recorder)
+        if self._credentials:
+            await self._background.enter_async_context(follow(self._credentials, service.recorder))
         for listener in sockets or []:
             listener.setblocking(False)
             self._listen(listener)
@@ -79,6 +92,7 @@ class Server(uvicorn.Server):
         await asyncio.gather(*ending)
         await super().shutdown(sockets=sockets)
         self.server_state.stop()
+        await self._background.aclose()
 
     def _listen(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0:
@@ -107,7 +121,23 @@ class Server(uvicorn.Server):
     async def _connect(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+            protocol: Callable[[], asyncio.Protocol] = self._protocol
+            if self._credentials and connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ENCRYPTED_RECEIVE_BUFFER)
+                protocol = partial(self._encrypted, self._credentials)
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
+
+    def _encrypted(self, credentials: Credentials) -> asyncio.Protocol:
+        return Encrypted(self._protocol(), credentials.context, partial(self.server_state.ended, "tls"))
+
+
+def follow(credentials: Credentials, recorder: Recorder) -> AbstractAsyncContextManager[None]:
+    """Read the certificate again whenever it changes, inside the ``async with`` statement."""
+
+    async def look() -> None:
+        await on_own_thread(credentials.look)
+
+    return repeated("tls", LOOK_INTERVAL, look, recorder)

@@ -56,15 +56,15 @@ class Worker:
 
 
 class Supervisor:
-    """Runs ``settings.workers`` workers that share one listening socket.
+    """Runs ``settings.workers`` workers that share the listening sockets.
 
     Args:
         announce: called with the description of the model when the first worker is ready.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, listeners: list[socket.socket], announce: Callable[[str], None]) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._announce = announce
         self._announced = asyncio.Event()
         self._workers: list[Worker] = []
@@ -143,7 +143,7 @@ class Supervisor:
     async def _start(self) -> Worker:
         ours, theirs = socket.socketpair()
         with theirs:
-            inherited = (theirs.fileno(), self._listener.fileno())
+            inherited = [end.fileno() for end in (theirs, *self._listeners)]
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "serving.server.worker", *map(str, inherited)),
                 stdin=PIPE,

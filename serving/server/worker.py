@@ -1,6 +1,6 @@
 """One of several workers: a process that serves, and follows the messages of the supervisor.
 
-The supervisor starts ``python -m serving.server.worker CHANNEL LISTENER`` with two inherited sockets, and writes the
+The supervisor starts ``python -m serving.server.worker CHANNEL LISTENER...`` with inherited sockets, and writes the
 settings to standard input.
 """
 
@@ -41,8 +41,8 @@ log = logging.getLogger("serving")
 
 def main() -> None:
     """Serve until the supervisor sends ``stop``, or until the supervisor has ended."""
-    channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
-    for inherited in (channel, listener):
+    channel, *listeners = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    for inherited in (channel, *listeners):
         inherited.set_inheritable(False)
     settings, unloaded = handover.read()
     logs.configure(settings.log_level, settings.log_format)
@@ -63,15 +63,15 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         text = "" if settings.model in unloaded else description(app)
-        runner.run(_serve(server, app.state.service, text, channel, listener))
+        runner.run(_serve(server, app.state.service, text, channel, listeners))
         exit_soon()
 
 
 async def _serve(
-    server: uvicorn.Server, service: Service, text: str, channel: socket.socket, listener: socket.socket
+    server: uvicorn.Server, service: Service, text: str, channel: socket.socket, listeners: list[socket.socket]
 ) -> None:
     supervised = Supervised(service, await Channel.over(channel))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving = asyncio.create_task(server.serve(sockets=listeners))
     while not (server.started or serving.done()):
         await asyncio.sleep(0.01)
     following = asyncio.create_task(supervised.follow())

@@ -11,9 +11,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from serving.errors import ForbiddenError, NoKeyError, SettingsError
+from serving.file_version import FileVersion
 from serving.settings import Settings, flag
 
 # Seconds between two looks at the key files.
@@ -36,15 +37,6 @@ class Caller(Protocol):
     def raw_headers(self) -> Iterable[tuple[bytes, bytes]]: ...
 
 
-class Version(NamedTuple):
-    """The version of a file. While it stays the same, the file is not read again."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-
-
 @dataclass
 class KeyFile:
     """A file with one key per line, and the digests of its keys."""
@@ -53,7 +45,7 @@ class KeyFile:
     option: str
     """The setting that names the file, for messages."""
     digests: frozenset[bytes] = frozenset()
-    version: Version | None = None
+    version: FileVersion | None = None
     """None if the file is a pipe, which can be read only once."""
     problem: str = ""
     """Why the file could not be read again."""
@@ -75,7 +67,7 @@ class KeyFile:
             raise SettingsError(f"{self.option} {self.path}: holds no key; write one key per line")
         self.digests = digests
         if stat.S_ISREG(status.st_mode):
-            self.version = _version(status)
+            self.version = FileVersion.of(status)
             if status.st_mode & stat.S_IROTH:
                 log.warning("%s %s: every user of this machine can read this file", self.option, self.path)
 
@@ -88,7 +80,7 @@ class KeyFile:
             return
         problem = ""
         try:
-            if _version(self.path.stat()) != self.version:
+            if FileVersion.of(self.path.stat()) != self.version:
                 self.read()
                 log.info("%s %s: read %d keys again", self.option, self.path, len(self.digests))
         except (OSError, SettingsError) as error:
@@ -190,7 +182,3 @@ def _offered(call: Caller) -> Iterator[bytes]:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def _version(status: os.stat_result) -> Version:
-    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

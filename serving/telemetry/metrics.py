@@ -28,7 +28,7 @@ CONFIDENCE_BUCKETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995
 # Why the server closes a connection or rejects a request before it reaches the application.
 CLOSE_REASONS = (
     *("malformed", "incomplete", "head_too_large", "body_too_large"),
-    *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes"),
+    *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes", "tls"),
 )
 INK_BUCKETS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
 

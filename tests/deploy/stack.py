@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import threading
 import time
@@ -121,7 +122,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def constant_load(url: str) -> Iterator[Counter[Any]]:
+def constant_load(url: str, verify: ssl.SSLContext | bool = True) -> Iterator[Counter[Any]]:
     """Send predictions without pause from four clients, two of which open a new connection for each request.
 
     Yields a counter of status codes, errors and model versions.
@@ -131,7 +132,8 @@ def constant_load(url: str) -> Iterator[Counter[Any]]:
     def ask(kept: httpx.Client | None) -> None:
         while not stop.is_set():
             try:
-                response = (kept or httpx).post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
+                with contextlib.nullcontext(kept) if kept else httpx.Client(verify=verify) as client:
+                    response = client.post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
                 counts[response.status_code] += 1
                 if response.status_code == 200:
                     counts["version", response.json()["model"]["version"]] += 1
@@ -139,7 +141,7 @@ def constant_load(url: str) -> Iterator[Counter[Any]]:
                 counts[repr(error)] += 1
 
     with contextlib.ExitStack() as clients:
-        kept = [clients.enter_context(httpx.Client()) for _ in range(2)]
+        kept = [clients.enter_context(httpx.Client(verify=verify)) for _ in range(2)]
         threads = [threading.Thread(target=ask, args=[client]) for client in (*kept, None, None)]
         for thread in threads:
             thread.start()

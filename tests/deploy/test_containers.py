@@ -125,6 +125,32 @@ def test_roll_replaces_code_and_settings_and_loses_no_request(stack, url, engine
     assert outcomes(counts) == {200}
 
 
+def test_https_of_the_load_balancer_and_a_roll_over_it_lose_no_request(stack, url, engine, authority, tmp_path):
+    for file, name in zip(authority.issue("stack"), ("tls.crt", "tls.key"), strict=True):
+        shutil.copy(file, tmp_path / name)
+        (tmp_path / name).chmod(0o644)
+    tmp_path.chmod(0o755)
+    override = {"COMPOSE_FILE": "docker-compose.yml:deploy/compose.tls.yml"}
+    settings = stack.settings | override | {"MNIST_TLS_FOLDER": str(tmp_path), "MNIST_TLS_PORT": "0"}
+    only_haproxy = ("up", "--detach", "--no-deps", "--no-build", "haproxy")
+    before, context = stack.replicas(), authority.trusted()
+    try:
+        engine.run(*stack.command, *only_haproxy, env=settings)
+        https = f"https://{engine.run(*stack.command, 'port', 'haproxy', 8443, env=settings)}"
+        until(lambda: httpx.get(f"{https}/v2/health/ready", verify=context).status_code == 200)
+        assert httpx.get(stack.address("haproxy", 8000)).status_code == 308
+        with constant_load(https, context) as counts:
+            engine.run(ROOT / "deploy" / "roll", env=settings)
+            # A new certificate needs a reload.
+            stack.compose("kill", "-s", "SIGUSR2", "haproxy")
+            seen = counts.total()
+            until(lambda: counts.total() > seen + 100)
+    finally:
+        stack.compose(*only_haproxy)
+    assert not set(before) & set(stack.healthy())
+    assert outcomes(counts) == {200}
+
+
 def test_roll_that_is_interrupted_keeps_the_old_replicas(stack, url, engine):
     before = stack.replicas()
     environment = engine.environment | stack.settings

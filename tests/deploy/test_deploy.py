@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 
 import pytest
 import yaml
 
 from serving.settings import Settings, described, variable
 from tests.deploy.tools import DEPLOY, run, tool
-from tests.support import BIN, ROOT, application, missing
+from tests.support import BIN, ROOT, application, missing, service
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
+OVERRIDES = "".join(path.read_text() for path in sorted(DEPLOY.glob("compose.*.yml")))
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "mnist-service.json"
 
 
@@ -40,15 +43,26 @@ def test_files_of_the_image_are_readable_for_every_user_after_a_clone_with_umask
         assert each.stat().st_mode & 0o777 == mode, each
 
 
+def test_health_check_of_the_image_works_with_and_without_tls(authority, tmp_path):
+    [program] = re.findall(r'HEALTHCHECK .*\n +CMD \["python", "-ISc", (".*")\]', (ROOT / "Dockerfile").read_text())
+    certificate, key = map(str, authority.issue("image"))
+    tls = {"MNIST_TLS_CERT": certificate, "MNIST_TLS_KEY": key}
+    uds = {"MNIST_UDS": str(tmp_path / "socket")}
+    for variables in {}, tls, {**tls, **uds, "MNIST_TLS_CLIENT_CA": str(authority.file)}:
+        with service(env=os.environ | variables) as (url, _):
+            check = {**variables, "MNIST_PORT": url.rpartition(":")[2]}
+            assert run(sys.executable, "-ISc", json.loads(program), env=check).returncode == 0
+    assert run(sys.executable, "-ISc", json.loads(program), env=check).returncode != 0
+
+
 # Compose.
 
 
 def test_env_example_explains_every_variable_and_shows_its_default():
     example = (ROOT / ".env.example").read_text()
     shown = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    overrides = "".join((DEPLOY / name).read_text() for name in ("compose.keys.yml", "compose.grpc.yml"))
-    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + overrides))
-    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) <= used.keys(), "every variable must have a default"
+    used = dict(re.findall(r"\$\{([A-Z_]+):?-(.*?)\}", COMPOSE + OVERRIDES))
+    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE + OVERRIDES)) <= used.keys(), "every variable must have a default"
     assert shown == used
     for name in shown:
         above = example[: example.index(f"\n{name}=")].rstrip("\n").rsplit("\n\n", 1)[-1]

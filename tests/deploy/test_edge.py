@@ -46,11 +46,16 @@ class Edge:
     """HAProxy with some replicas."""
 
     def __init__(
-        self, address: tuple[str, int], replicas: list[subprocess.Popen[str]], grpc: tuple[str, int] = ("", 0)
+        self,
+        address: tuple[str, int],
+        encrypted: tuple[str, int],
+        replicas: list[subprocess.Popen[str]],
+        grpc: tuple[str, int],
     ) -> None:
         self.address = address
         self.grpc = "{}:{}".format(*grpc)
         self.url = f"http://{address[0]}:{address[1]}"
+        self.https = f"https://localhost:{encrypted[1]}"
         self.replicas = replicas
 
     def send(self, request: bytes) -> tuple[int, str]:
@@ -82,15 +87,19 @@ def edge(replicas: int, folder: Path, *others: int, grpc: int | None = None, **s
             processes.append(stack.enter_context(subprocess.Popen(line, stdout=subprocess.PIPE, text=True)))
             stack.callback(processes[-1].kill)
         ports = [*(int(process.stdout.readline()) for process in processes), *others]
-        public, monitoring, over_grpc = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3))
+        sockets = {port: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for port in (8000, 8443, 8404)}
+        public, encrypted, monitoring = sockets.values()
+        over_grpc = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         file, grpc_file = folder / "haproxy.cfg", folder / "grpc.cfg"
-        file.write_text(configuration(ports, public, monitoring))
+        file.write_text(configuration(ports, sockets, folder))
         line = [haproxy, "-db", "-f", str(file)]
         if grpc is not None:
             grpc_file.write_text(grpc_configuration(grpc, ports[0], over_grpc))
             line += ["-f", str(grpc_file)]
-        inherited = [public.fileno(), monitoring.fileno(), over_grpc.fileno()]
-        environment = os.environ | {"MNIST_MAX_BODY": "8000000", "MNIST_MAX_CLIENT_CONNECTIONS": "20", **settings}
+        inherited = [each.fileno() for each in (*sockets.values(), over_grpc)]
+        defaults = {"MNIST_MAX_BODY": "8000000", "MNIST_MAX_CLIENT_CONNECTIONS": "20"}
+        defaults["MNIST_TLS_PORT"] = str(encrypted.getsockname()[1])
+        environment = os.environ | defaults | settings
         log = stack.enter_context((folder / "log").open("w"))
         process = subprocess.Popen(line, stdout=log, stderr=log, pass_fds=inherited, env=environment)
         stack.callback(process.wait)
@@ -101,21 +110,28 @@ def edge(replicas: int, folder: Path, *others: int, grpc: int | None = None, **s
         try:
             until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == count)
             assert process.poll() is None
-            yield Edge(public.getsockname(), processes, over_grpc.getsockname())
+            yield Edge(public.getsockname(), encrypted.getsockname(), processes, over_grpc.getsockname())
         finally:
             print((folder / "log").read_text())
 
 
-def configuration(ports: list[int], public: socket.socket, monitoring: socket.socket) -> str:
-    """Return the configuration, with servers at these ports in place of those that HAProxy finds by DNS."""
-    return changed(
+def configuration(ports: list[int], sockets: dict[int, socket.socket], folder: Path) -> str:
+    """Return the configuration, with servers at these ports in place of those that HAProxy finds by DNS.
+
+    Args:
+        sockets: the socket to use in place of each port.
+        folder: the folder with certificates.
+    """
+    text = changed(
         "haproxy.cfg",
         (r"(?ms)^resolvers engine$.*?(?=^\w)", ""),
         (r" resolvers engine init-addr none", ""),
         (r"(?m)^ +server-template .*$", "\n".join(f"    server replica{port} 127.0.0.1:{port}" for port in ports)),
-        (r"bind :8000\b", f"bind fd@{public.fileno()}"),
-        (r"bind :8404\b", f"bind fd@{monitoring.fileno()}"),
     )
+    for port, listener in sockets.items():
+        assert re.search(rf"bind :{port}\b", text)
+        text = re.sub(rf"bind :{port}\b", f"bind fd@{listener.fileno()}", text)
+    return text.replace("/tls/", f"{folder}/")
 
 
 def grpc_configuration(port: int, health: int, public: socket.socket) -> str:

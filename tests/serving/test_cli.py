@@ -57,7 +57,7 @@ def test_predict_explains_a_mistake_in_one_line(run, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"port": 65536}, "--port 65536: must be between 0 and 65535"),
+        ({"port": 65536}, "--port 65536: must be between 0 and 65535, or -1 for no port"),
         ({"max_batch": 0}, "--max-batch 0: must be at least 1"),
         ({"versions": -1}, "--versions -1: must be at least 0; 0 means all versions"),
         ({"poll": float("nan")}, "--poll nan: must be at least 0 and finite; 0 means no scans"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import training
-from tests.support import picture
+from tests.support import ROOT, picture
 from tests.training.support import FAST, equal, rows, timeless, weights
 from training.config import ConfigError, TrainConfig
 from training.data.load import load_data
@@ -141,3 +143,14 @@ def test_report_escapes_the_names_of_classes(tmp_path):
 def test_way_to_prepare_pictures_is_checked(folder):
     with pytest.raises(ConfigError, match="--prepare photo: unknown name"):
         training.check(folder, "photo")
+
+
+def test_python_and_the_command_load_the_data_with_the_same_settings():
+    """A setting that only one of them passes on would be ignored by the other without a word."""
+    given = []
+    for name in ("cli.py", "python/running.py"):
+        tree = ast.parse((ROOT / "training" / name).read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        [call] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "load_data"]
+        given.append({keyword.arg for keyword in call.keywords})
+    assert given[0] == given[1]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.python.needs import needing_torch
+
 if TYPE_CHECKING:
     from serving.models.bundle import Manifest
 
@@ -88,10 +90,11 @@ def publish(
         DataError: the test images could not be found.
         OSError: a file could not be written.
     """
-    from export.gate import AlreadyPublishedError, Gate
-    from export.publishing import publish as publish_run
-    from export.run import Run
-    from training.loop.progress import Progress
+    with needing_torch("export.publish"):
+        from export.gate import AlreadyPublishedError, Gate
+        from export.publishing import publish as publish_run
+        from export.run import Run
+        from training.loop.progress import Progress
 
     place = source or os.environ.get("MNIST_DATA")
     shown = Progress(sys.stdout if progress else None)

@@ -50,8 +50,12 @@ def _is_picture(given: Any) -> bool:
 
 
 def _is_array(given: Any) -> bool:
-    """Return whether this is an array of NumPy or of another library, such as a tensor of torch."""
-    return hasattr(given, "__array__") and not isinstance(given, Image.Image)
+    """Return whether this is an array of NumPy or of another library, such as a tensor of torch.
+
+    An array of paths, or a column of a table, is a list of pictures.
+    """
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    return hasattr(given, "__array__") and not (kind in "OUT" and getattr(given, "ndim", 0) == 1)
 
 
 def _of_one(given: Any, name: str, how: Preparation, *, is_alone: bool) -> Iterator[Named]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -154,3 +157,19 @@ def test_python_and_the_command_load_the_data_with_the_same_settings():
         [call] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "load_data"]
         given.append({keyword.arg for keyword in call.keywords})
     assert given[0] == given[1]
+
+
+@pytest.mark.parametrize(
+    "call", ["training.train({}, 'mnist')", "training.check('.')", "export.publish('runs/cnn', 'models')"]
+)
+def test_missing_package_is_named_with_the_way_out(call, tmp_path):
+    program = f"import sys; sys.modules['torch'] = None; import export, training; {call}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )  # fmt: skip
+    function = call.partition("(")[0]
+    assert done.stderr.splitlines()[-1].startswith(
+        f"ModuleNotFoundError: {function} needs torch, which is not installed"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.python.needs import needing_torch
 from training.python.results import Plot, as_table
 
 PARTS = ("train", "validation", "test")
@@ -52,10 +53,11 @@ def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validat
         DataError: it is not a data set.
         ConfigError: there is no such way to prepare pictures.
     """
-    from training.config import check_name
-    from training.data.own.check import findings, report_lines
-    from training.data.own.load import inspect, model_name
-    from training.data.own.sheet import to_png
+    with needing_torch("training.check"):
+        from training.config import check_name
+        from training.data.own.check import findings, report_lines
+        from training.data.own.load import inspect, model_name
+        from training.data.own.sheet import to_png
 
     check_name("prepare", prepare, ("symbol", "as-is"))
     place = Path(data).expanduser()

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
 from training.openmp import sleep_while_waiting
 from training.origin import model_of
+from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
 ARRAYS_FILE = "arrays.npz"
@@ -69,15 +70,16 @@ def train(
         folder = Path(output or Path("runs") / settings.model).expanduser()
         # torch reads this variable when it is imported.
         sleep_while_waiting()
-        from training.data.load import load_data
-        from training.data.own import saved
-        from training.data.own.cli import say_findings
-        from training.device import check_device
-        from training.loop.folder import check_free, check_writable
-        from training.loop.progress import Progress
-        from training.loop.resume import resumed_config
-        from training.loop.train import train as run
-        from training.networks import NETWORKS
+        with needing_torch("training.train"):
+            from training.data.load import load_data
+            from training.data.own import saved
+            from training.data.own.cli import say_findings
+            from training.device import check_device
+            from training.loop.folder import check_free, check_writable
+            from training.loop.progress import Progress
+            from training.loop.resume import resumed_config
+            from training.loop.train import train as run
+            from training.networks import NETWORKS
 
         check_name("model", settings.model, NETWORKS)
         check_device(device)

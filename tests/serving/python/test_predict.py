@@ -102,6 +102,12 @@ def test_folder_pattern_and_list_stand_for_their_pictures(model, tmp_path):
     assert names(model.predict([tmp_path / "list.txt", tmp_path / "c"])) == ["b.png", "a.png", "d.png"]
 
 
+def test_array_of_paths_is_a_list_of_pictures(model):
+    for paths in (np.array([str(SEVEN)] * 2), np.array([SEVEN, SEVEN], dtype=object)):
+        found = model.predict(paths)
+        assert (found.labels, [each.name for each in found]) == (["7", "7"], [str(SEVEN)] * 2)
+
+
 def test_turned_photo_is_set_upright(model, page, seven):
     """Phones write the direction into the file, and a PIL image keeps it there."""
     exif = Image.Exif()
@@ -125,6 +131,7 @@ def test_turned_photo_is_set_upright(model, page, seven):
         (np.full((28, 28), 256), InputError, "from 256 to 256: must be in 0..255, or floats in 0..1"),
         (np.full((28, 28), -0.5), InputError, "from -0.5 to -0.5"),
         (np.full((28, 28), np.nan), InputError, "from nan to nan"),
+        (np.array(["nowhere.png"]), PictureError, r"nowhere\.png: No such file"),
         (np.full((28, 28), "7"), InputError, "has the type <U1: must be"),
         (np.zeros(784, np.uint8), InputError, r"has the shape \[784\]: must be \[28, 28\]"),
         ([np.zeros((4, 28), np.uint8), np.zeros((1, 2, 3, 4, 5), np.uint8)], InputError, "image 1: has the shape"),

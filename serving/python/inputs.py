@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,20 @@ from serving.pictures.prepare import prepare
 WHAT = "must be a path, the bytes of a picture file, a PIL image, or an array"
 SHAPES = "must be [28, 28] or [N, 28, 28] for images in MNIST's form, or [H, W], [H, W, 3] or [N, H, W, 3] for pictures"
 
+
+class SupportsArray(Protocol):
+    """An array of NumPy, a tensor of torch, or anything else that NumPy takes for an array."""
+
+    def __array__(self, *arguments: Any, **options: Any) -> Any: ...
+
+
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | SupportsArray
+Pictures = Picture | Iterable[Picture]
 Array = npt.NDArray[Any]
 Named = tuple[str, Digit]
 
 
-def digits_in(pictures: Any, how: Preparation) -> Iterator[Named]:
+def digits_in(pictures: Pictures, how: Preparation) -> Iterator[Named]:
     """Yield each picture in the form of the network, with its name.
 
     Args:
@@ -45,7 +54,7 @@ def digits_in(pictures: Any, how: Preparation) -> Iterator[Named]:
         yield from _of_one(each, f"image {i}", how, is_alone=False)
 
 
-def _is_picture(given: Any) -> bool:
+def _is_picture(given: Any) -> TypeGuard[Picture]:
     return isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or _is_array(given)
 
 

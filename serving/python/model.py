@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
 from serving.batch.inputs import CHUNK
 from serving.inference.recognition import recognise
 from serving.models.bundle import Manifest
 from serving.models.model import Model
 from serving.python import html
-from serving.python.inputs import digits_in
+from serving.python.inputs import Pictures, digits_in
 from serving.python.predictions import Prediction, Predictions
 
 
@@ -44,7 +43,7 @@ class LoadedModel:
         accuracy: float | None = self.manifest.result.get("test", {}).get("accuracy")
         return accuracy
 
-    def predict(self, pictures: Any) -> Predictions:
+    def predict(self, pictures: Pictures) -> Predictions:
         """Return a prediction for each picture, in their order.
 
         Args:

@@ -16,6 +16,7 @@ from tests.support import ROOT, picture
 from tests.training.support import FAST, equal, rows, timeless, weights
 from training.config import ConfigError, TrainConfig
 from training.data.load import load_data
+from training.data.sources import DataError
 from training.loop.errors import TrainingError
 from training.loop.train import train as train_loop
 from training.python.running import _settings
@@ -70,6 +71,33 @@ def test_arrays_are_a_data_set_and_the_run_can_be_resumed(arrays, tmp_path, caps
     assert timeless(longer.history)[:1] == timeless(run.history)[:1]
     assert len(longer.history) == 3
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"labels": None}, ConfigError, "data 'labels': must hold numbers or texts only"),
+        ({"images": [np.zeros((2, 3)), np.zeros((4, 5))]}, ConfigError, "data 'images': is no array"),
+        ({"labels": ["a", "b"]}, DataError, r"labels have the shape \[2\]"),
+        ({"labels": ["a"] * 90}, DataError, "has 1 class"),
+        ({"images": np.full((90, 5, 5), -1)}, DataError, "pixels are from -1 to -1: must be in 0..255"),
+        ({"pictures": np.zeros(3)}, DataError, "must have the arrays images and labels"),
+    ],
+)
+def test_array_that_cannot_be_used_is_named(arrays, tmp_path, changes, error, message):
+    data = changes if "pictures" in changes else arrays | changes
+    with pytest.raises(error, match=message) as raised:
+        training.train(FAST, data, tmp_path / "run", progress=False)
+    assert "tmp" not in str(raised.value).replace(str(tmp_path), "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_column_of_a_table_holds_labels(arrays, tmp_path):
+    column = np.array(arrays["labels"].tolist(), dtype=object)
+    run = training.train(
+        FAST, {"images": arrays["images"] / 255, "labels": column}, tmp_path / "run", progress=False
+    )  # fmt: skip
+    assert run.labels == ("-", "/", "|")
 
 
 def test_folder_of_another_run_is_kept(folder, tmp_path):

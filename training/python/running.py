@@ -74,6 +74,7 @@ def train(
             from training.data.load import load_data
             from training.data.own import saved
             from training.data.own.cli import say_findings
+            from training.data.sources import DataError
             from training.device import check_device
             from training.loop.folder import check_free, check_writable
             from training.loop.progress import Progress
@@ -97,15 +98,19 @@ def train(
             splits = saved.load(folder / saved.FILE)
         else:
             place = source or os.environ.get("MNIST_DATA")
-            splits = load_data(
-                settings.dataset,
-                prepare=settings.prepare,
-                folder=Path(place).expanduser() if place else None,
-                validation=settings.validation,
-                subset=settings.subset,
-                stage=shown.stage,
-                tell=say_findings if progress else lambda _: None,
-            )
+            try:
+                splits = load_data(
+                    settings.dataset,
+                    prepare=settings.prepare,
+                    folder=Path(place).expanduser() if place else None,
+                    validation=settings.validation,
+                    subset=settings.subset,
+                    stage=shown.stage,
+                    tell=say_findings if progress else lambda _: None,
+                )
+            except DataError as error:
+                # The file of the arrays is nothing that the caller knows.
+                raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
         run(
             settings,
             splits,
@@ -165,9 +170,25 @@ def _place(data: str | os.PathLike[str]) -> str:
 
 
 def _saved(arrays: Mapping[str, Any], folder: Path) -> Path:
-    """Write arrays into a file that the training reads like any data set."""
+    """Write arrays into a file that the training reads like any data set.
+
+    Raises:
+        ConfigError: a value is no array.
+    """
     import numpy as np
 
+    found = {}
+    for name, value in arrays.items():
+        try:
+            array = np.asarray(value)
+            # A column of a table holds its texts as objects.
+            found[name] = np.asarray(array.tolist()) if array.dtype == object else array
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"data {name!r}: is no array: {error}; put pictures of several sizes into a folder"
+            ) from error
+        if found[name].dtype == object:
+            raise ConfigError(f"data {name!r}: must hold numbers or texts only")
     path = folder / ARRAYS_FILE
-    np.savez(path, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    np.savez(path, **found)  # type: ignore[arg-type]
     return path

@@ -9,7 +9,7 @@ import click
 from litestar.testing import TestClient
 from matplotlib.figure import Figure
 
-from export.publish import publish
+from export.publishing import publish
 from export.run import Run
 from serving.api.app import create_app
 from serving.settings import Settings

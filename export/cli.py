@@ -116,7 +116,7 @@ def main(
     with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-export"):
         from export.equivalence import EquivalenceError
         from export.gate import AlreadyPublishedError, Gate, GateError
-        from export.publish import publish
+        from export.publishing import publish
         from export.run import ExportError, Run
         from export.verify import verify_bundle
         from serving.errors import BundleError
@@ -195,12 +195,12 @@ def certificate(bundle: Bundle) -> str:
         "",
         f"calibration temperature {manifest.temperature:.3f}, "
         f"rejection threshold {manifest.novelty.threshold:.3f}: "
-        f"{manifest.novelty.false_rejections['test']:.2%} of the test digits are rejected as not a digit",
+        f"{manifest.novelty.false_rejections['test']:.2%} of the test images are rejected as something else",
     ]
     if manifest.confidence:
         lines += [
             f"lowest confidence {manifest.confidence.threshold:.3f}: "
-            f"{manifest.confidence.false_rejections['test']:.2%} of the test digits are below it"
+            f"{manifest.confidence.false_rejections['test']:.2%} of the test images are below it"
         ]
     if manifest.microseconds:
         lines += ["", f"{'file':22} {'correct':>8} {'us per image':>12}"]

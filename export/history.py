@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from serving.errors import BundleError
-from serving.models.repository import load, versions
+from serving.models.repository import load, published, versions
 
 # Serving reads only folders whose names are numbers. Triton and KServe ignore this name too.
 RETIRED = ".retired-"
@@ -41,7 +41,9 @@ def newest(repository: Path, name: str) -> int:
     """
     known = versions(repository, name)
     if not known:
-        raise BundleError(f"{repository} holds no model {name!r}; publish one with mnist-export")
+        others = published(repository)
+        way_out = f"it holds {', '.join(others)}; choose with --name" if others else "publish one with mnist-export"
+        raise BundleError(f"{repository} holds no model {name!r}; {way_out}")
     return known[-1]
 
 

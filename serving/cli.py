@@ -177,7 +177,7 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
 @click.option("--ray-address", help="Address of the cluster of Ray.  [default: a cluster on this machine]")
 @click.version_option(package_name="mnist-service")
 def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | None, **given: Any) -> None:
-    """Recognise the digit in each picture, or with --number all digits, without a server.
+    """Recognise the digit or symbol in each picture, or with --number all digits, without a server.
 
     An input is a picture, a folder, a pattern such as 'scans/*.png', a list of names (LIST.txt, one per line), or - for
     standard input, which holds a picture or a list of names.

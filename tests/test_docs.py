@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ import pytest
 from benchmarks.accuracy import ROWS
 from docs.tables import TABLE, TABLES, table
 from serving.settings import described, variable
-from tests.support import BIN, ROOT, service, started
+from tests.support import BIN, ROOT, missing, service, started
 
 README = (ROOT / "README.md").read_text()
 PAGES = {
@@ -25,6 +26,7 @@ LINKING = {**PAGES, **{path: path.read_text() for path in (ROOT / "CHANGELOG.md"
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.DOTALL))
 CURL = sorted({line for line in SHELL.splitlines() if line.startswith("curl ") or "| curl " in line})
 PYTHON = re.findall(r"```python\n(.*?)```", ALL, re.DOTALL)
+NODE = [block for block in re.findall(r"```js\n(.*?)```", ALL, re.DOTALL) if "node:" in block]
 CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 ADDRESS = "127.0.0.1:8000"
@@ -219,6 +221,15 @@ def test_every_route_is_described(url):
 def test_python_blocks_run(here, program):
     done = subprocess.run([sys.executable, "-c", here(program)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("program", NODE)
+def test_node_blocks_run(url, program, tmp_path):
+    node = shutil.which("node") or missing("Node.js")
+    (tmp_path / "program.mjs").write_text(program.replace(f"http://{ADDRESS}", url))
+    done = subprocess.run([node, tmp_path / "program.mjs"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"7 0\.99\d+ accepted\n", done.stdout), done.stdout
 
 
 def test_predict_lines_run(tmp_path):

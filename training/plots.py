@@ -26,6 +26,8 @@ MISTAKES_PER_ROW = 8
 # above each image needs the latter.
 GAP, TEXT_GAP = 16, 22
 DOTS_PER_INCH = 110
+# Classes that a confusion matrix shows, and characters that it shows of a name. There is less space above a mistake.
+MOST_CLASSES, NAME_LENGTH, SHORT_NAME_LENGTH = 30, 16, 10
 
 
 def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
@@ -66,10 +68,18 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
 def plot_confusion(path: Path, confusion: Integers, labels: Sequence[str]) -> None:
     """Draw the confusion matrix. Only wrong predictions are coloured, so that they stand out.
 
+    Of many classes it shows those with the most wrong predictions.
+
     Args:
         confusion: ``[C, C]``, a row for each true class, a column for each predicted class.
     """
+    title = f"Confusion matrix of the test set: {int(np.trace(confusion)):,} of {int(confusion.sum()):,} correct"
     mistakes = confusion - np.diag(np.diag(confusion))
+    if len(labels) > MOST_CLASSES:
+        title += f"\nThe {MOST_CLASSES} of {len(labels):,} classes with the most mistakes"
+        worst = np.sort((-mistakes.sum(axis=0) - mistakes.sum(axis=1)).argsort(kind="stable")[:MOST_CLASSES])
+        confusion, mistakes = (counts[np.ix_(worst, worst)] for counts in (confusion, mistakes))
+        labels = [labels[index] for index in worst]
     figure = _figure(7, 6.5)
     axes = figure.subplots()
     most = max(1, int(mistakes.max()))
@@ -79,14 +89,13 @@ def plot_confusion(path: Path, confusion: Integers, labels: Sequence[str]) -> No
             if count:
                 color = "white" if mistakes[row, column] > 0.6 * most else "black"
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=color)
-    positions = range(len(labels))
-    axes.set_xticks(positions, labels, rotation=45 if max(map(len, labels)) > 2 else 0)
-    axes.set_yticks(positions, labels)
-    axes.set(
-        xlabel="predicted label",
-        ylabel="true label",
-        title=f"Confusion matrix of the test set: {int(np.trace(confusion)):,} of {int(confusion.sum()):,} correct",
+    names = [_short(label, NAME_LENGTH) for label in labels]
+    turned: dict[str, Any] = (
+        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 2 else {}
     )
+    axes.set_xticks(range(len(names)), names, parse_math=False, **turned)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set(xlabel="predicted label", ylabel="true label", title=title)
     _save(figure, path)
 
 
@@ -149,11 +158,16 @@ def plot_mistakes(
         top, left = number // MISTAKES_PER_ROW * height + TEXT_GAP, number % MISTAKES_PER_ROW * width
         box = (left, left + image.shape[1], top + image.shape[0], top)
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, extent=box)
-        text = f"true: {labels[label]}\npredicted: {labels[row.argmax()]}\nconfidence: {row.max():.0%}"
-        axes.text(left + image.shape[1] / 2, top - 2, text, fontsize=8, ha="center", va="bottom")
+        names = [_short(labels[index], SHORT_NAME_LENGTH) for index in (label, row.argmax())]
+        text = f"true: {names[0]}\npredicted: {names[1]}\nconfidence: {row.max():.0%}"
+        axes.text(left + image.shape[1] / 2, top - 2, text, fontsize=8, ha="center", va="bottom", parse_math=False)
     # imshow() sets the limits to the last image.
     axes.set(xlim=(-GAP / 2, MISTAKES_PER_ROW * width - GAP / 2), ylim=(rows * height, 0))
     _save(figure, path)
+
+
+def _short(label: str, length: int) -> str:
+    return label if len(label) <= length else f"{label[: length - 1]}…"
 
 
 def _figure(width: float, height: float) -> Figure:

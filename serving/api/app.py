@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         openapi_config=OpenAPIConfig(
             title="Digit service",
             version=importlib.metadata.version("mnist-service"),
-            summary="Recognises handwritten digits",
+            summary="Recognises handwritten digits, or the symbols of your own model",
             path="/schema",
             render_plugins=[SchemaDocument(path=["/", "/openapi.json"])],
         ),

@@ -54,7 +54,7 @@ class Prediction(msgspec.Struct, kw_only=True):
     probabilities: list[float]
     """Probability of every class, in the order of the classes."""
     accepted: bool
-    """Whether the image seems to be one digit. If not, do not rely on the other fields."""
+    """Whether the image seems to be one digit or symbol. If not, do not rely on the other fields."""
     reason: RejectionReason | None
     """Why the image is not accepted; null if it is."""
     image: list[list[int]] | UnsetType = UNSET
@@ -146,8 +146,8 @@ class PredictOperation(Operation):
         self.request_body = RequestBody(
             required=True,
             content={
-                "image/png": _binary("A picture of a digit."),
-                "image/jpeg": _binary("A picture of a digit."),
+                "image/png": _binary("A picture of a digit or symbol."),
+                "image/jpeg": _binary("A picture of a digit or symbol."),
                 "multipart/form-data": OpenAPIMediaType(
                     Schema(type=OpenAPIType.OBJECT, properties={"files": files}, required=["files"])
                 ),
@@ -169,7 +169,7 @@ def _binary(description: str) -> OpenAPIMediaType:
     PREDICT_ROUTE,
     operation_id="predict",
     operation_class=PredictOperation,
-    summary="Recognise the digits in pictures or pixels",
+    summary="Recognise the digits or symbols in pictures or pixels",
     responses={
         200: ResponseSpec(
             Predictions | NumberPredictions,

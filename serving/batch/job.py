@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from serving.batch.rows import Form
-from serving.models import disk
+from serving.models import disk, files
+
+# As in serving/models/bundle.py, whose import would load numpy into the process of the command.
+MANIFEST, MAX_MANIFEST_BYTES = "manifest.json", 1_000_000
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,21 @@ class Job:
     """The folder that the names of pictures start from: another machine works in another folder."""
     stdin: bytes | None = None
     """The content of standard input, if it is a picture."""
+
+
+class _Classes(msgspec.Struct):
+    """The part of a manifest that the head of a table needs."""
+
+    labels: tuple[str, ...] = ()
+
+
+def labels_of(repository: Path, model: str, version: int) -> tuple[str, ...]:
+    """Return the classes of a version, or nothing if its manifest cannot be read: loading it says why."""
+    try:
+        content = files.read(repository / model / str(version) / MANIFEST, MAX_MANIFEST_BYTES)
+        return msgspec.json.decode(content, type=_Classes).labels
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+        return ()
 
 
 def newest_version(repository: Path, model: str) -> int:

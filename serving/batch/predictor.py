@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from serving.batch.decoding import decoded
 from serving.batch.inputs import Input, shown
 from serving.batch.job import Job
 from serving.batch.rows import Row, Rows
-from serving.inference.readings import choose
+from serving.inference.recognition import recognise
 from serving.models.repository import load
 from serving.pictures.mnist_form import Digit
 from serving.pictures.prepare import prepare
@@ -54,21 +52,13 @@ class Predictor:
 
     def infer(self, digits: Sequence[Digit]) -> Iterator[Row]:
         """Yield a row without a name for each digit."""
-        if not digits:
-            return
-        digits = choose(self._model, digits)
-        images = np.stack([digit.image for digit in digits])
-        output = self._model.classifier.classify(images)
-        reasons = self._model.judge(images, output, {i: digit.reason for i, digit in enumerate(digits)})
-        for probabilities, best, reason in zip(
-            output.probabilities.tolist(), output.probabilities.argmax(axis=1).tolist(), reasons, strict=True
-        ):
+        for found in recognise(self._model, digits):
             yield Row(
                 file="",
-                digit=self._model.digit(best),
-                label=self._model.labels[best],
-                confidence=probabilities[best],
-                probabilities=probabilities,
-                accepted=reason is None,
-                reason=reason,
+                digit=self._model.digit(found.best),
+                label=self._model.labels[found.best],
+                confidence=found.probabilities[found.best],
+                probabilities=found.probabilities,
+                accepted=found.reason is None,
+                reason=found.reason,
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -23,7 +25,7 @@ class Row(msgspec.Struct):
     probabilities: list[float] | None = None
     """Probability of every class."""
     accepted: bool = False
-    """Whether the picture seems to show one digit. If not, do not rely on the fields above."""
+    """Whether the picture seems to show one digit or symbol. If not, do not rely on the fields above."""
     reason: str | None = None
     """Why the picture is not accepted."""
     error: str | None = None
@@ -52,6 +54,8 @@ _encode_json = msgspec.json.Encoder().encode
 
 # Probabilities are left out: a column for each class would make the file four times as large.
 CSV_COLUMNS = ("file", "digit", "label", "confidence", "accepted", "reason", "error", "model")
+# A longer label moves the rest of its row.
+MOST_LABEL_WIDTH = 32
 CSV_HEADER = ",".join(CSV_COLUMNS).encode() + b"\n"
 
 
@@ -89,14 +93,26 @@ class Table:
 
     width: int
     """Characters of the column with the names."""
+    title: str = "digit"
+    """Title of the column with the labels."""
+    label_width: int = 5
+    """Characters of that column."""
+
+    @classmethod
+    def of(cls, width: int, labels: Sequence[str]) -> Table:
+        """Return the table of a model with these classes."""
+        are_digits = set(labels) <= set(string.digits)
+        longest = max((len(printable(label)) for label in labels), default=0)
+        return cls(width, "digit" if are_digits else "label", min(max(5, longest), MOST_LABEL_WIDTH))
 
     def header(self) -> str:
-        return f"{'file':{self.width}}  digit  confidence  accepted"
+        return f"{'file':{self.width}}  {self.title:{self.label_width}}  confidence  accepted"
 
     def encode(self, row: Row) -> bytes:
-        label, confidence = (row.label, percent(row.confidence or 0)) if row.accepted else ("-", "-")
+        label, confidence = (printable(row.label or ""), percent(row.confidence or 0)) if row.accepted else ("-", "-")
         verdict = row.error or row.reason or "yes"
-        return f"{printable(row.file):{self.width}}  {label:5}  {confidence:>10}  {printable(verdict)}\n".encode()
+        name = f"{printable(row.file):{self.width}}  {label:{self.label_width}}"
+        return f"{name}  {confidence:>10}  {printable(verdict)}\n".encode()
 
 
 def percent(probability: float) -> str:

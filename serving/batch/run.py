@@ -17,7 +17,7 @@ import msgspec
 
 from serving.batch import local
 from serving.batch.inputs import Input, Inputs, shown
-from serving.batch.job import Job, newest_version
+from serving.batch.job import Job, labels_of, newest_version
 from serving.batch.progress import Progress
 from serving.batch.results import SUFFIXES, Results
 from serving.batch.rows import Form, Json, Rows, Table, printable
@@ -122,7 +122,7 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
         head = b'{"model": %b, "predictions": [\n' % model
         tail = b"\n]}\n"
     else:
-        form = Table(_width_of_names(inputs))
+        form = Table.of(_width_of_names(inputs), labels_of(options.repository, options.model, version))
         head, between, tail = f"{form.header()}\n".encode(), b"", b""
     outcome = Outcome(left_out=inputs.left_out)
     job = _job(options, version, form, inputs)

@@ -18,6 +18,9 @@ from serving.settings import NAME_RULE
 
 log = logging.getLogger("serving")
 
+# How many models a message names.
+SHOWN = 5
+
 
 class Change(NamedTuple):
     """What a scan did with one version."""
@@ -32,6 +35,14 @@ def versions(repository: Path, name: str) -> list[int]:
     """Return the version numbers of the model ``name`` on disk in ascending order."""
     try:
         return disk.versions(repository / name)
+    except OSError:
+        return []
+
+
+def published(repository: Path) -> list[str]:
+    """Return the names of the models that have a version on disk."""
+    try:
+        return sorted(name for name in disk.names(repository) if versions(repository, name))
     except OSError:
         return []
 
@@ -51,7 +62,11 @@ def load(repository: Path, name: str, version: int | None = None) -> Model:
             raise BundleError(f"{repository / name} cannot be read: {error.strerror}") from error
         known = []
     if not known:
-        raise BundleError(f"{repository} holds no model {name!r}; publish one with mnist-export")
+        others = published(repository)
+        way_out = (
+            f"it holds {', '.join(others[:SHOWN])}; choose with --model" if others else "publish one with mnist-export"
+        )
+        raise BundleError(f"{repository} holds no model {name!r}; {way_out}")
     if version is not None and version not in known:
         raise BundleError(f"{repository / name} has no version {version}; choose one of {', '.join(map(str, known))}")
     version = version or known[-1]

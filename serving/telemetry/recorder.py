@@ -28,7 +28,8 @@ from serving.telemetry.totals import ModelTotals, totals_of
 MAX_NOTES = 64
 # Notes are counted at least this often, in seconds, so that a scrape of another worker includes them.
 COUNT_INTERVAL = 0.25
-# A model may have a thousand classes, each worker has its own series, and Prometheus keeps all of them.
+# A model may have a thousand classes, and its next version a thousand others. Each worker has its own series, and
+# Prometheus keeps all of them. So this bound holds for all versions of a model together.
 MAX_LABEL_SERIES, OTHER_LABELS = 100, "(other)"
 
 # Any other method counts as "other", so that a client cannot create series by making up methods.
@@ -87,6 +88,8 @@ class Recorder:
         self._predictions: deque[tuple[RecordedModel, _Prediction]] = deque()
         self._request_series: dict[tuple[str, str, int], tuple[Counter, BatchHistogram]] = {}
         self._model_series: WeakKeyDictionary[RecordedModel, _ModelSeries] = WeakKeyDictionary()
+        # By the name of the model: the classes that have a series of their own.
+        self._counted_labels: defaultdict[str, set[str]] = defaultdict(set)
 
     # Noting
 
@@ -189,7 +192,10 @@ class Recorder:
             last_prediction=metrics.last_prediction.labels(name, version),
             confidence=metrics.confidence.labels(name),
             ink=metrics.ink.labels(name),
-            predictions=[metrics.predictions.labels(name, label) for label in series_labels(model.labels)],
+            predictions=[
+                metrics.predictions.labels(name, label)
+                for label in series_labels(model.labels, self._counted_labels[name])
+            ],
         )
         return series
 
@@ -217,6 +223,12 @@ def _count_predictions(series: _ModelSeries, predictions: Sequence[_Prediction])
     series.ink.observe_all(pixels.sum(axis=1, dtype=np.uint32) / (255 * IMAGE_SIZE**2))
 
 
-def series_labels(labels: Sequence[str]) -> list[str]:
-    """Return the label of the series that counts each class. The classes after the first ones share a series."""
-    return [label if i < MAX_LABEL_SERIES else OTHER_LABELS for i, label in enumerate(labels)]
+def series_labels(labels: Sequence[str], counted: set[str]) -> list[str]:
+    """Return the label of the series that counts each class. The classes after the first ones share a series.
+
+    Args:
+        counted: the classes that have a series already, to which this adds those that get one.
+    """
+    free = MAX_LABEL_SERIES - len(counted)
+    counted.update([label for label in labels if label not in counted][: max(0, free)])
+    return [label if label in counted else OTHER_LABELS for label in labels]

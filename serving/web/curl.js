@@ -4,12 +4,12 @@ import { key } from "./service.js";
 
 const LINE_LENGTH = 60;
 
-// `png` is a Blob; if it is null, the command names the file digit.png. With `number`, it asks for whole numbers.
+// `png` is a Blob; if it is null, the command names the file picture.png. With `number`, it asks for whole numbers.
 export async function curlCommand(png, number = false) {
   const url = new URL(number ? "predict?mode=number" : "predict", location.href).href.replaceAll("'", "%27");
   const auth = key.get() ? ` -H "authorization: Bearer $MNIST_KEY"` : "";
   const send = (file) => `curl --data-binary @${file} -H 'content-type: image/png'${auth} '${url}'`;
-  if (!png) return send("digit.png");
+  if (!png) return send("picture.png");
   const lines = (await base64(png)).match(new RegExp(`.{1,${LINE_LENGTH}}`, "g"));
   return [`base64 --decode <<'PNG' | ${send("-")}`, ...lines, "PNG"].join("\n");
 }

@@ -33,11 +33,13 @@ export class PredictionView {
 
   // Makes one bar for each label, or for the best ten.
   setLabels(labels) {
-    if (labels.join() === this.#labels.join()) return;
+    if (labels.join("\n") === this.#labels.join("\n")) return;
     this.#labels = labels;
+    const before = what;
     what = labels.every((label) => /^\d$/.test(label)) ? "digit" : "symbol";
     document.body.dataset.what = what;
     document.title = document.querySelector("h1").textContent = `Draw a ${what}`;
+    for (const part of document.querySelectorAll("[aria-label]")) part.ariaLabel = part.ariaLabel.replace(before, what);
     this.#find("#bars").replaceChildren(...labels.slice(0, BARS).map(() => {
       const row = document.createElement("li");
       for (const name of ["name", "bar", "probability"]) {

@@ -133,6 +133,34 @@ def test_every_query_of_the_dashboard_is_valid(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_dashboard_shows_the_labels_of_digits_and_letters_side_by_side(tmp_path):
+    promtool = tool("promtool", "Debian: prometheus")
+    [panel] = [panel for panel in panels() if panel["title"] == "Predicted labels"]
+    [target] = panel["targets"]
+    query = target["expr"].replace("$__rate_interval", "1m").replace('job=~"$job",namespace=~"$namespace"', "")
+    assert "{{model}} {{label}}" in target["legendFormat"]
+    # Of 26 letters the first ten are predicted twice as often. The digit 7 is as frequent as the digit 1.
+    rates = {("letters", chr(ord("A") + i)): 20 if i < 10 else 10 for i in range(26)}
+    rates |= {("mnist", "1"): 30, ("mnist", "7"): 30}
+    series = [
+        {"series": f'mnist_predictions_total{{model="{model}",label="{label}"}}', "values": f"0+{rate}x9"}
+        for (model, label), rate in rates.items()
+    ]
+    expected = [
+        {
+            "labels": f'{{model="{model}",label="{label}"}}',
+            "value": round(rate / (360 if model == "letters" else 60), 3),
+        }
+        for (model, label), rate in rates.items()
+        if rate > 10
+    ]
+    case = {"expr": f"round({query}, 0.001)", "eval_time": "2m", "exp_samples": expected}
+    test = {"interval": "15s", "input_series": series, "promql_expr_test": [case]}
+    (tmp_path / "test.yml").write_text(json.dumps({"tests": [test]}))
+    done = run(promtool, "test", "rules", tmp_path / "test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_grafana_finds_the_dashboard_and_its_data_source():
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]

@@ -18,7 +18,7 @@ import onnx
 import pytest
 import torch
 
-import export.publish
+import export.publishing
 from export.equivalence import (
     ContractError,
     LabelsError,
@@ -33,7 +33,7 @@ from export.equivalence import (
 from export.gate import AlreadyPublishedError
 from export.graph import ServingGraph
 from export.onnx import export_onnx
-from export.publish import publish
+from export.publishing import publish
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript, load_torchscript
@@ -154,13 +154,13 @@ def test_exports_at_the_same_time_get_different_versions(trained, tmp_path, run)
 
 
 def test_equal_exports_at_the_same_time_publish_one_version(trained, published, tmp_path, monkeypatch):
-    build = export.publish._build
+    build = export.publishing._build
 
     def build_while_another_publishes(*arguments):
         shutil.copytree(published.folder, tmp_path / "mnist" / "1")
         return build(*arguments)
 
-    monkeypatch.setattr(export.publish, "_build", build_while_another_publishes)
+    monkeypatch.setattr(export.publishing, "_build", build_while_another_publishes)
     with pytest.raises(AlreadyPublishedError, match="mnist/1 was made from the same run"):
         publish(Run.read(trained), tmp_path)
     assert [path.name for path in (tmp_path / "mnist").iterdir()] == ["1"]
@@ -328,7 +328,7 @@ def test_wrong_name_is_an_error_before_anything_is_loaded(trained, tmp_path, run
 
 
 def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.publish._build", lambda *_: None)
+    monkeypatch.setattr("export.publishing._build", lambda *_: None)
     (tmp_path / "mnist" / "999999999999999999").mkdir(parents=True)
     with pytest.raises(ExportError, match="has version 999999999999999999, the highest"):
         publish(Run.read(trained), tmp_path)
@@ -368,7 +368,7 @@ def test_files_of_a_bundle_have_one_mode(trained, tmp_path, umask):
 
 
 def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.publish.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
+    monkeypatch.setattr("export.publishing.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
     with pytest.raises(NumbersError):
         publish(Run.read(trained), tmp_path)
     assert list((tmp_path / "mnist").iterdir()) == []

@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from export.gate import AlreadyPublishedError, Gate, GateError, check_new
-from export.history import next_version, retire
+from export.history import newest, next_version, retire
 from export.run import ExportError, Run
 from serving.errors import BundleError
 from serving.models import bundle
@@ -51,6 +51,14 @@ def run_with(correct, **record):
     }
     network = build("mlp")
     return Run("runs/new", values, network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))  # type: ignore[arg-type]
+
+
+def test_command_that_takes_back_names_the_models_there_are(tmp_path):
+    repository_with(tmp_path, 1)
+    with pytest.raises(BundleError, match="holds no model 'letters'; it holds mnist; choose with --name"):
+        newest(tmp_path, "letters")
+    with pytest.raises(BundleError, match="publish one with mnist-export"):
+        newest(tmp_path / "nowhere", "letters")
 
 
 # The packaged model has 9,969 of 10,000 correct. By chance, 20 errors more or less are common.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from export.publish import golden_images, publish
+import export
+import serving
+import training
+from export.gate import GateError
+from export.publishing import golden_images, publish
 from export.run import ExportError, Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
 from tests.support import application, picture
-from training.config import TrainConfig
-from training.data.load import load_data
 from training.data.own import saved
 from training.data.sources import DataError
-from training.loop.train import train
 
 NAMES = (*(f"class {number:02}" for number in range(11)), "=")
 
@@ -48,16 +51,14 @@ def pictures(tmp_path_factory):
 def finished(pictures):
     """A finished run on these pictures."""
     folder = pictures.parent / "run"
-    settings = {"model": "mlp", "epochs": 40, "batch_size": 32, "dataset": str(pictures), "augment": 0.2}
-    config = TrainConfig.of(**settings)
-    splits = load_data(config.dataset, prepare=config.prepare, validation=config.validation)
-    assert train(config, splits, folder).accuracy > 0.8
+    settings = {"model": "mlp", "epochs": 40, "batch_size": 32, "augment": 0.2}
+    assert training.train(settings, pictures, folder, progress=False).accuracy > 0.8
     return folder
 
 
 @pytest.fixture(scope="module")
 def published(finished):
-    return publish(Run.read(finished), finished.parent / "models", int8=True)
+    return export.publish(finished, finished.parent / "models", int8=True, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,51 @@ def test_run_of_a_folder_says_that_the_data_is_own(finished):
     record = json.loads((finished / "run.json").read_text())
     assert record["dataset"]["own"] is True
     assert (finished / "classes.png").exists()
+
+
+# The Python interface.
+
+
+def test_run_in_python_has_the_record_the_plots_and_the_path(finished):
+    run = training.TrainingRun.read(finished)
+    assert run.labels == tuple(sorted(NAMES))
+    assert run.accuracy == json.loads((finished / "run.json").read_text())["result"]["test"]["accuracy"]
+    assert (run.settings["epochs"], len(run.history)) == (40, 40)
+    assert set(run.plots) == {"curves", "confusion", "mistakes", "reliability", "classes"}
+    assert run.plots["confusion"]._repr_png_() == (finished / "confusion.png").read_bytes()
+    assert os.fspath(run) == str(finished)
+    assert repr(run) == f"<TrainingRun {finished}: mlp on my-marks, {run.accuracy:.2%} of the test set>"
+    assert f"({run.test['correct']} of {run.test['images']})" in run._repr_html_()
+
+
+def test_run_is_published_once(published, finished):
+    again = export.publish(training.TrainingRun.read(finished), finished.parent / "models", int8=True, progress=False)
+    assert (published.is_new, again.is_new) == (True, False)
+    assert (again.folder, again.manifest) == (published.folder, published.manifest)
+
+
+def test_published_model_shows_its_certificate(published):
+    assert repr(published).startswith("my-marks version 1: mlp")
+    shown = published._repr_html_()
+    assert published.manifest.files["model.onnx"].sha256 in shown
+    assert all(name in shown for name in ("onnx", "torchscript", "int8"))
+
+
+def test_published_model_predicts_in_python_what_the_service_predicts(published, served, pictures):
+    model = serving.load(published)
+    assert model.labels == tuple(sorted(NAMES))
+    found = model.predict(pictures / NAMES[3])
+    assert len(found) == 30
+    assert found.labels.count(NAMES[3]) > 24
+    assert found[0].digit is None
+    content = Path(found[0].name).read_bytes()
+    response = served.post("/predict", content=content, headers={"content-type": "image/png"})
+    [expected] = response.json()["predictions"]
+    assert (found[0].label, found[0].reason) == (expected["label"], expected["reason"])
+    np.testing.assert_allclose(found.probabilities[0], expected["probabilities"], atol=1e-5)
+
+
+def test_run_that_is_not_accurate_enough_is_not_published(finished, tmp_path):
+    with pytest.raises(GateError, match="must be at least 101"):
+        export.publish(finished, tmp_path, name="marks", min_accuracy=1.01, progress=False)
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ import pytest
 
 from serving.errors import SettingsError
 from serving.settings import Settings
+from tests.serving.models.bundles import publish
 from tests.support import BIN, ROOT, service, until
 
 SEVEN = ROOT / "tests" / "seven.png"
@@ -35,6 +36,16 @@ def test_predict_prints_json(run):
     assert prediction["file"] == str(SEVEN)
     assert prediction["digit"] == 7
     assert len(prediction["probabilities"]) == 10
+
+
+def test_command_names_the_models_of_a_repository_without_the_default_model(run, tmp_path):
+    """Who has trained letters has no model mnist, and forgets --model."""
+    publish(tmp_path, 1, "letters")
+    publish(tmp_path, 1, "tick-marks")
+    for command in (["mnist-predict", SEVEN], ["mnist-serve", "--port", "0"]):
+        done = run(*command, "--repository", tmp_path)
+        assert done.returncode == 1
+        assert "holds no model 'mnist'; it holds letters, tick-marks; choose with --model" in done.stderr
 
 
 def test_predict_explains_a_mistake_in_one_line(run, tmp_path):

@@ -21,6 +21,7 @@ from serving.batch.results import Results
 from serving.batch.rows import CSV_COLUMNS, JsonLines, Row, Table
 from serving.errors import BundleError, ResultsError, SettingsError
 from serving.settings import RELEASE
+from tests.serving.models.bundles import publish
 from tests.support import BIN, ROOT, picture, until
 
 SEVEN = ROOT / "tests" / "seven.png"
@@ -192,6 +193,19 @@ def test_table_shows_no_digit_that_is_not_accepted_and_never_100_percent():
         (Row("b\n\x1b[2Jpng", error="it is gone"), r"b\n\x1b[2Jpng  -               -  it is gone"),
     ):
         assert table.encode(row).decode() == line + "\n"
+
+
+def test_table_has_a_column_as_wide_as_the_names_of_the_classes(scans, tmp_path):
+    names = (*(f"class {number}" for number in range(9)), "evil\x1b[2J")
+    publish(tmp_path, 1, "letters", labels=names)
+    _, printed = predict(scans / "000.png", scans / "001.png", repository=tmp_path, model="letters")
+    head, *rows = printed.splitlines()
+    assert head.split() == ["file", "label", "confidence", "accepted"]
+    assert all(row.index("%") == head.index("confidence") + 9 for row in rows)
+    assert "class 0" in rows[0]
+    assert Table.of(7, names).encode(Row("a.png", None, names[-1], 0.5, [], accepted=True)).isascii()
+    assert Table.of(7, ["x" * 128]).header() == Table.of(7, ["y" * 40]).header()
+    assert Table.of(7, ["3", "7"]) == Table.of(7, ()) == Table(7)
 
 
 def test_json_is_one_document(scans):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.telemetry.recorder import MAX_NOTES, Recorder
+from serving.telemetry.recorder import MAX_LABEL_SERIES, MAX_NOTES, OTHER_LABELS, Recorder
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals
 
@@ -65,6 +65,26 @@ def test_prediction_is_counted_by_label_confidence_and_ink():
     assert value(recorder, "mnist_predictions_total", model="mnist", label="2") == 1
     assert value(recorder, "mnist_confidence_ratio_sum", model="mnist") == 12
     assert value(recorder, "mnist_ink_ratio_sum", model="mnist") == pytest.approx(12 * 0.2)
+
+
+def test_classes_beyond_the_first_hundred_of_all_versions_share_one_series():
+    recorder = Recorder()
+    for version in range(3):
+        labels = tuple(f"{version}-{number}" for number in range(60))
+        predict(recorder, Named("letters", str(version), labels), 10)
+    predict(recorder, Named("digits"), 10)
+    families = text_string_to_metric_families(recorder.text().decode())
+    counted = {
+        (sample.labels["model"], sample.labels["label"]): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "mnist_predictions_total"
+    }
+    assert len(counted) == MAX_LABEL_SERIES + 1 + 10
+    assert counted["letters", "1-9"] == 1
+    assert ("letters", "2-0") not in counted
+    assert counted["letters", OTHER_LABELS] == 10
+    assert counted["digits", "9"] == 1
 
 
 def test_unknown_methods_share_one_series():

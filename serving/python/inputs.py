@@ -1,0 +1,150 @@
+"""The pictures that a call of predict() is given: paths, bytes, PIL images and arrays."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from serving.batch.decoding import decoded
+from serving.batch.inputs import Inputs, shown
+from serving.contract import IMAGE_SIZE, Preparation
+from serving.errors import InputError, PictureError
+from serving.pictures.mnist_form import Digit
+from serving.pictures.prepare import prepare
+
+WHAT = "must be a path, the bytes of a picture file, a PIL image, or an array"
+SHAPES = "must be [28, 28] or [N, 28, 28] for images in MNIST's form, or [H, W], [H, W, 3] or [N, H, W, 3] for pictures"
+
+
+class SupportsArray(Protocol):
+    """An array of NumPy, a tensor of torch, or anything else that NumPy takes for an array."""
+
+    def __array__(self, *arguments: Any, **options: Any) -> Any: ...
+
+
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | SupportsArray
+Pictures = Picture | Iterable[Picture]
+Array = npt.NDArray[Any]
+Named = tuple[str, Digit]
+
+
+def digits_in(pictures: Pictures, how: Preparation) -> Iterator[Named]:
+    """Yield each picture in the form of the network, with its name.
+
+    Args:
+        pictures: one picture, or an iterable of pictures.
+        how: how the model wants pictures to be prepared.
+
+    Raises:
+        InputError: a picture cannot be read. The message names it.
+    """
+    if _is_picture(pictures):
+        yield from _of_one(pictures, "image", how, is_alone=True)
+        return
+    if not isinstance(pictures, Iterable):
+        raise InputError(f"pictures: got {type(pictures).__name__}: {WHAT}, or several of them")
+    for i, each in enumerate(pictures):
+        yield from _of_one(each, f"image {i}", how, is_alone=False)
+
+
+def _is_picture(given: Any) -> TypeGuard[Picture]:
+    return isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or _is_array(given)
+
+
+def _is_array(given: Any) -> bool:
+    """Return whether this is an array of NumPy or of another library, such as a tensor of torch.
+
+    An array of paths, or a column of a table, is a list of pictures.
+    """
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    return hasattr(given, "__array__") and not (kind in "OUT" and getattr(given, "ndim", 0) == 1)
+
+
+def _of_one(given: Any, name: str, how: Preparation, *, is_alone: bool) -> Iterator[Named]:
+    if isinstance(given, str | os.PathLike):
+        yield from _of_path(os.fsdecode(given), how)
+    elif isinstance(given, bytes | bytearray | memoryview):
+        yield name, _prepared(bytes(given), name, how)
+    elif isinstance(given, Image.Image):
+        place = shown(os.fsdecode(getattr(given, "filename", "") or name))
+        try:
+            content = _png_of(given)
+        except Exception as error:  # Pillow reads the file only now, and raises almost any exception on damaged data
+            raise PictureError(f"{place}: the picture is damaged: {error}") from error
+        yield place, _prepared(content, place, how)
+    elif _is_array(given):
+        yield from _of_array(np.asarray(given), name, how, is_alone=is_alone)
+    else:
+        raise InputError(f"{name}: got {type(given).__name__}: {WHAT}")
+
+
+def _of_path(path: str, how: Preparation) -> Iterator[Named]:
+    """Yield the picture at a path; for a folder, a pattern or a list of names all of its pictures."""
+    for each in Inputs([os.path.expanduser(path)], io.BytesIO()):  # noqa: PTH111 (Path changes names such as ./a.png)
+        digit = decoded(each, None, "", partial(_prepare, how=how))
+        if isinstance(digit, str):
+            raise PictureError(f"{shown(each.name)}: {digit}")
+        yield shown(each.name), digit
+
+
+def _of_array(array: Array, name: str, how: Preparation, *, is_alone: bool) -> Iterator[Named]:
+    """Yield the image or picture in an array, or all of them."""
+    square = (IMAGE_SIZE, IMAGE_SIZE)
+    # torch has the colours before the rows.
+    if array.ndim == 4 and array.shape[1:] == (1, *square):
+        array = array[:, 0]
+    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[1:] != square and array.shape[2] in (1, 3, 4))
+    stack = array[np.newaxis] if is_one else array
+    if stack.ndim == 4 and stack.shape[3] == 1:
+        stack = stack[..., 0]
+    is_colour = stack.ndim == 4 and stack.shape[3] in (3, 4)
+    if not (stack.ndim == 3 or is_colour) or 0 in stack.shape[1:]:
+        raise InputError(f"{name}: has the shape {list(array.shape)}: {SHAPES}")
+    for i, pixels in enumerate(_as_bytes(stack, name)):
+        each = name if is_one else f"image {i}" if is_alone else f"{name}[{i}]"
+        yield (
+            each,
+            (Digit(pixels) if pixels.shape == square else _prepared(_png_of(Image.fromarray(pixels)), each, how)),
+        )
+
+
+def _as_bytes(array: Array, name: str) -> npt.NDArray[np.uint8]:
+    """Return values in 0..255. Floats that are all at most 1 are shares of 255, as in the arrays of a data set."""
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name}: has the type {array.dtype}: must be whole numbers in 0..255, or floats in 0..1")
+    if array.dtype == np.uint8 or not array.size:
+        return np.ascontiguousarray(array, np.uint8)
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 255):  # Written so that NaN fails too.
+        raise InputError(f"{name}: its values are from {low:g} to {high:g}: must be in 0..255, or floats in 0..1")
+    is_share = array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1)
+    return np.rint(array.astype(np.float32) * (255 if is_share else 1)).astype(np.uint8)
+
+
+def _png_of(picture: Image.Image) -> bytes:
+    """Return a picture as a file, so that it goes the same way as a picture that is sent to the service."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
+        deep = upright.mode.startswith("I")
+        upright = upright.convert("I" if deep else "RGBA" if upright.has_transparency_data else "RGB")
+    buffer = io.BytesIO()
+    upright.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _prepared(content: bytes, name: str, how: Preparation) -> Digit:
+    try:
+        return prepare(content, how)
+    except InputError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _prepare(content: bytes, max_pixels: int, how: Preparation) -> Digit:
+    return prepare(content, how, max_pixels)

@@ -1,0 +1,116 @@
+"""Predictions in Python, and how they look in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+
+from serving.batch.rows import percent, printable
+from serving.contract import Floats, Images, RejectionReason
+from serving.python import html
+
+# Rows that a table shows, and classes that a prediction shows.
+MOST_ROWS, BEST = 30, 5
+PICTURE_SIDE, THUMBNAIL_SIDE = 112, 42
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Prediction:
+    """The prediction for one picture. Its fields have the names and the meaning that they have in ``POST /predict``."""
+
+    name: str
+    """The path of the picture, or its place among the given ones, for example ``image 3``."""
+    label: str
+    """Name of the most probable class."""
+    digit: int | None
+    """The digit, if the classes of the model are digits."""
+    confidence: float
+    """Probability of that class."""
+    reason: RejectionReason | None
+    """Why the prediction is not accepted, or None if it is."""
+    probabilities: dict[str, float]
+    """Probability of every class by its name."""
+    image: Images = field(metadata={"shape": (28, 28)})
+    """The input of the model: uint8 ``[28, 28]``, bright ink on black."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether to rely on the prediction."""
+        return self.reason is None
+
+    def best(self, count: int = BEST) -> list[tuple[str, float]]:
+        """Return the most probable classes with their probabilities, the best first."""
+        return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
+
+    def __repr__(self) -> str:
+        verdict = "accepted" if self.accepted else f"rejected: {self.reason}"
+        return f"<Prediction {self.label!r} with {percent(self.confidence)} confidence, {verdict}>"
+
+    def _repr_html_(self) -> str:
+        bars = [
+            (html.text(label), html.bar(share), percent(share) if share >= 5e-5 else "0%")
+            for label, share in self.best()
+        ]
+        head = f"<b>{html.text(self.label)}</b> {percent(self.confidence)}"
+        if self.reason:
+            head += f", rejected: {html.text(self.reason)}"
+        title = f"{head}<br>{html.text(printable(self.name))}"
+        return html.table((), [(html.picture(self.image, PICTURE_SIDE), f"{title}{html.table((), bars)}")])
+
+
+class Predictions(Sequence[Prediction]):
+    """The predictions for several pictures, in their order. It behaves like a list that does not change."""
+
+    def __init__(self, predictions: Iterable[Prediction]) -> None:
+        self._all = tuple(predictions)
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of the most probable class of each picture."""
+        return [each.label for each in self._all]
+
+    @property
+    def probabilities(self) -> Floats:
+        """The probabilities as float32 ``[N, C]``, with the classes in the order of the model."""
+        return np.array([list(each.probabilities.values()) for each in self._all], np.float32)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        return Predictions(self._all[index]) if isinstance(index, slice) else self._all[index]
+
+    def _left(self) -> str:
+        left = len(self) - MOST_ROWS
+        return f"… and {left:,} more" if left > 0 else ""
+
+    def __repr__(self) -> str:
+        shown = self._all[:MOST_ROWS]
+        names = [printable(each.name) for each in shown]
+        name_width, label_width = max([4, *map(len, names)]), max([5, *(len(each.label) for each in shown)])
+        lines = [f"{'name':{name_width}}  {'label':{label_width}}  confidence  accepted"]
+        lines += [
+            f"{name:{name_width}}  {each.label:{label_width}}  {percent(each.confidence):>10}  {each.reason or 'yes'}"
+            for name, each in zip(names, shown, strict=True)
+        ]
+        return "\n".join([*lines, *filter(None, [self._left()])])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                html.picture(each.image, THUMBNAIL_SIDE),
+                f"<b>{html.text(each.label)}</b>",
+                percent(each.confidence),
+                html.text(each.reason or "yes"),
+                html.text(printable(each.name)),
+            )
+            for each in self._all[:MOST_ROWS]
+        ]
+        return html.table(("image", "label", "confidence", "accepted", "name"), rows) + self._left()

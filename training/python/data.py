@@ -1,0 +1,72 @@
+"""Look at a data set from Python before training, as ``mnist-train check`` does."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.python.needs import needing_torch
+from training.python.results import Plot, as_table
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, repr=False)
+class DataReport:
+    """What is in a data set."""
+
+    name: str
+    counts: dict[str, dict[str, int]]
+    """The number of pictures of each class by part: ``train``, ``validation`` and ``test``."""
+    findings: tuple[str, ...]
+    """What is wrong or odd, and what to do about it."""
+    sheet: Plot
+    """Each class as the network will see it."""
+    text: str
+    """All of this as text."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self.counts)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        rows = [(label, *(found[part] for part in PARTS)) for label, found in self.counts.items()]
+        advice = "".join(f"<li>{html.escape(line)}</li>" for line in self.findings)
+        return as_table(rows, ("class", *PARTS)) + (f"<ul>{advice}</ul>" if advice else "")
+
+
+def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validation: bool = True) -> DataReport:
+    """Return what is in a data set of your own: its classes, what will be left out, and advice. Nothing is written.
+
+    Args:
+        data: the path of a folder or an ``.npz`` file.
+        prepare: how a picture comes to 28x28: ``symbol`` or ``as-is``.
+        with_validation: whether a validation set is taken out.
+
+    Raises:
+        DataError: it is not a data set.
+        ConfigError: there is no such way to prepare pictures.
+    """
+    with needing_torch("training.check"):
+        from training.config import check_name
+        from training.data.own.check import findings, report_lines
+        from training.data.own.load import inspect, model_name
+        from training.data.own.sheet import to_png
+
+    check_name("prepare", prepare, ("symbol", "as-is"))
+    place = Path(data).expanduser()
+    found = inspect(place, prepare, with_validation=with_validation)
+    by_part = {part: found.count(part) for part in PARTS}
+    return DataReport(
+        name=model_name(place),
+        counts={label: {part: by_part[part][label] for part in PARTS} for label in found.labels},
+        findings=tuple(findings(found)),
+        sheet=Plot("classes", to_png(found)),
+        text="\n".join(report_lines(found)),
+    )

@@ -1,0 +1,194 @@
+"""Train from Python, as ``mnist-train`` does."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
+from training.openmp import sleep_while_waiting
+from training.origin import model_of
+from training.python.needs import needing_torch
+from training.python.results import TrainingRun
+
+ARRAYS_FILE = "arrays.npz"
+# Which values a setting of each type takes, and the words for them. NumPy has numbers of its own.
+KINDS: dict[Any, tuple[type, str]] = {
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a text"),
+}
+
+Data = str | os.PathLike[str] | Mapping[str, Any]
+
+
+def train(
+    config: TrainConfig | Mapping[str, Any] | None = None,
+    data: Data | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    checkpoint_every: int = 0,
+    device: str = "cpu",
+    source: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> TrainingRun:
+    """Train a network and return its run. The same settings give the same weights as ``mnist-train``.
+
+    Args:
+        config: the settings that differ from the defaults, for example ``{"recipe": "small-data", "epochs": 40}``. The
+            names are those of :class:`TrainConfig`, and ``recipe``. A TrainConfig is taken as it is.
+        data: the name of a known data set, the path of your own, or its arrays by name, for example ``{"images": x,
+            "labels": y}`` with the names of an ``.npz`` file. Without it, the data set of ``config``.
+        output: the run folder; the default is ``runs/MODEL``.
+        resume: continue from the last checkpoint in the run folder, if there is one, with the settings of that run.
+        checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        source: folder with the files of a known data set; the default is the variable ``MNIST_DATA``.
+        progress: print a line for each epoch.
+
+    Raises:
+        ConfigError: a setting breaks its rule.
+        DataError: there is no such data set, or it cannot be used.
+        TrainingError: the run cannot begin, or the loss is no longer finite.
+        CheckpointError: the checkpoint to resume from is damaged.
+        OSError: a file could not be written.
+    """
+    with ExitStack() as stack:
+        is_arrays = isinstance(data, Mapping)
+        if isinstance(data, Mapping):
+            data = _saved(data, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        settings, chosen = _settings(config, None if data is None else _place(data))
+        folder = Path(output or Path("runs") / settings.model).expanduser()
+        # torch reads this variable when it is imported.
+        sleep_while_waiting()
+        with needing_torch("training.train"):
+            from training.data.load import load_data
+            from training.data.own import saved
+            from training.data.own.cli import say_findings
+            from training.data.sources import DataError
+            from training.device import check_device
+            from training.loop.folder import check_free, check_writable
+            from training.loop.progress import Progress
+            from training.loop.resume import resumed_config
+            from training.loop.train import train as run
+            from training.networks import NETWORKS
+
+        check_name("model", settings.model, NETWORKS)
+        check_device(device)
+        check_free(folder, resume=resume)
+        check_writable(folder)
+        shown = Progress(sys.stdout if progress else None)
+        stack.callback(shown.clear)
+        is_resumed = (folder / "last.pt").exists()
+        if is_resumed:
+            if is_arrays:
+                # Their file is another one each time. The run folder has the images.
+                del chosen["dataset"]
+            settings = resumed_config(folder / "last.pt", chosen)
+        if is_resumed and (folder / saved.FILE).exists():
+            splits = saved.load(folder / saved.FILE)
+        else:
+            place = source or os.environ.get("MNIST_DATA")
+            try:
+                splits = load_data(
+                    settings.dataset,
+                    prepare=settings.prepare,
+                    folder=Path(place).expanduser() if place else None,
+                    validation=settings.validation,
+                    subset=settings.subset,
+                    stage=shown.stage,
+                    tell=say_findings if progress else lambda _: None,
+                )
+            except DataError as error:
+                # The file of the arrays is nothing that the caller knows.
+                raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
+        run(
+            settings,
+            splits,
+            folder,
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            device=device,
+            progress=shown,
+        )
+    return TrainingRun.read(folder)
+
+
+def _settings(
+    config: TrainConfig | Mapping[str, Any] | None, dataset: str | None
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the config of a run, and the settings that were chosen, for a run that is resumed.
+
+    Raises:
+        ConfigError: a setting is unknown or breaks its rule.
+    """
+    if isinstance(config, TrainConfig):
+        config = config if dataset is None else replace(config, dataset=dataset)
+        return config, config.asdict()
+    given = {name: _checked(name, value) for name, value in (config or {}).items()}
+    if "dataset" in given:
+        given["dataset"] = _place(given["dataset"])
+    if dataset is not None:
+        given["dataset"] = dataset
+    if given.get("start") and "model" not in given:
+        given["model"] = model_of(given["start"])
+    return TrainConfig.of(**given), TrainConfig.chosen(**given)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of a setting in the type that it must have."""
+    kinds: dict[str, Any] = {**get_type_hints(TrainConfig), "recipe": str}
+    if name not in kinds:
+        similar = difflib.get_close_matches(name, kinds, n=1)
+        hint = f"did you mean {similar[0]}? " if similar else ""
+        raise ConfigError(f"config {name!r}: unknown setting; {hint}choose from {', '.join(kinds)}")
+    kind = kinds[name]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, KINDS[kind][0]) or isinstance(value, bool):
+        raise ConfigError(f"config {name} = {value!r:.60}: must be {KINDS[kind][1]}")
+    return kind(value)
+
+
+def _place(data: str | os.PathLike[str]) -> str:
+    """Return the name of a known data set as it is, and anything else as an absolute path."""
+    if isinstance(data, str) and data in KNOWN_DATASETS:
+        return data
+    place = Path(data).expanduser().absolute()
+    if not place.exists():
+        raise ConfigError(f"data {os.fspath(data)}: does not exist; name a folder, or {', '.join(KNOWN_DATASETS)}")
+    return str(place)
+
+
+def _saved(arrays: Mapping[str, Any], folder: Path) -> Path:
+    """Write arrays into a file that the training reads like any data set.
+
+    Raises:
+        ConfigError: a value is no array.
+    """
+    import numpy as np
+
+    found = {}
+    for name, value in arrays.items():
+        try:
+            array = np.asarray(value)
+            # A column of a table holds its texts as objects.
+            found[name] = np.asarray(array.tolist()) if array.dtype == object else array
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"data {name!r}: is no array: {error}; put pictures of several sizes into a folder"
+            ) from error
+        if found[name].dtype == object:
+            raise ConfigError(f"data {name!r}: must hold numbers or texts only")
+    path = folder / ARRAYS_FILE
+    np.savez(path, **found)  # type: ignore[arg-type]
+    return path

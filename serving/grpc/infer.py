@@ -127,8 +127,9 @@ def typed_pixels(tensor: Any) -> bytes:
 
 
 def values_of(parameters: Any) -> dict[str, Any]:
-    """Return the values of parameters by name."""
-    return {name: getattr(value, value.WhichOneof("parameter_choice") or "") for name, value in parameters.items()}
+    """Return the values of parameters by name; a parameter without a value counts as absent."""
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice}
 
 
 def requested_output(output: Any) -> RequestOutput:

@@ -54,15 +54,13 @@ class Protocol(HttpToolsProtocol):
         self._intake = Intake(self, self._service.settings)
         self.account = Account(self._service.held)
         self._state = State.IDLE
-        self._since = self.loop.time()
-        """When the wait of the current state began; 0 if the request began in the piece that is being parsed."""
+        self._since = self.loop.time()  # when the wait of the state began; 0 if the request began in this very piece
         self._queued = 0  # bytes of the requests whose responses are due
         self._dropped = 0
         self._last_response = b""  # the rejection that is sent after the responses that are due
-        self._is_stopping = False
-        self._is_half_closed = False
-        self._is_postponed = False
-        """Whether the next request waits until the client has read the last response."""
+        self._is_stopping = self._is_half_closed = False
+        self._is_postponed = False  # the next request waits until the client has read the last response
+        self._running: Any = Discarded()  # the request that the application works on; uvicorn's cycle is the newest one
         self._is_pausing = False  # after a rejected prediction
 
     # The transport
@@ -77,11 +75,12 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.account.charge(0)
+        self._running.disconnected = True
         super().connection_lost(exc)
         # Without these references, the memory is free at once and not only after a garbage collection.
         self.pipeline.clear()
         self._since = 0.0
-        self.cycle = self._outgoing = self._intake = None  # type: ignore[assignment]
+        self.cycle = self._outgoing = self._intake = self._running = None  # type: ignore[assignment]
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether the connection stays open for responses: the client has closed only its own side."""
@@ -217,7 +216,7 @@ class Protocol(HttpToolsProtocol):
         cast("dict[str, RequestContext]", cycle.scope)[SCOPE_KEY] = context
         if context.is_complete:
             context.arrived(cycle.scope["method"], cycle.scope["path"], len(cycle.body))
-        cycle.transport = cast("asyncio.Transport", self._outgoing)
+        cycle.transport, self._running = cast("asyncio.Transport", self._outgoing), cycle
         if self._is_stopping and not self.pipeline:
             cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)

@@ -180,6 +180,11 @@ def test_request_that_cannot_be_used_gets_a_code_and_a_reason(client, fields, co
     assert text in raised.value.details()
 
 
+def test_unknown_parameters_and_parameters_without_a_value_are_ignored(client):
+    parameters = {"mode": {}, "timeout": {}, "other": {"double_param": 0.5}}
+    assert client.call("ModelInfer", **infer_request(BLANK, parameters=parameters)).outputs
+
+
 @pytest.mark.parametrize("message", [b"\x0f", b"\x0a\xff", b"\x3a\xff\xff\xff\xff", b"\x0b" * 20_000, bytes(5000)])
 def test_bytes_that_are_no_message_are_rejected(client, message):
     with pytest.raises(grpc.RpcError) as raised:

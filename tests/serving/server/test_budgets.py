@@ -229,3 +229,15 @@ def test_requests_in_the_accept_queue_are_answered_after_sigterm(workers):
                     statuses.append(read_response(stream)[0])
         assert set(statuses) <= {200, 429}
         assert process.wait(timeout=30) == 0
+
+
+def test_client_that_resets_its_connection_with_pipelined_requests_causes_no_error():
+    with service() as (url, process):
+        for _ in range(50):
+            connection = connect(url)
+            connection.sendall((HEAD + DIGIT) * 3)
+            reset(connection)
+        until(lambda: metric(url, "mnist_http_requests_in_flight") == 1)
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+    assert '"level":"error"' not in log, log

@@ -21,6 +21,7 @@ from serving.settings import (
     Settings,
     described,
     flag,
+    is_loopback,
     is_service_link,
     service_link_warning,
     variable,
@@ -142,6 +143,8 @@ def _announce(settings: Settings, listeners: list[Listener], description: str) -
 
 def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
     hosts = [listener.public_host for listener in listeners if listener.public_host]
+    if settings.grpc_port >= 0 and not is_loopback(settings.host):
+        hosts.append(settings.host)
     if hosts and not (settings.predict_keys or settings.predict_keys_file or settings.tls_client_ca):
         warn(
             f"WARNING: anyone who reaches {hosts[0]} can use this service, because it has no prediction key. "

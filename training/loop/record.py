@@ -23,6 +23,7 @@ from training.loop.progress import Progress
 from training.loop.state import State
 from training.networks import Network, parameter_count
 from training.plot_process import PlotProcess
+from training.source import host, revision
 from training.trust.calibrate import Calibration, calibrate
 
 # How many of the worst mistakes are drawn.
@@ -147,4 +148,6 @@ def _record(
         "precision_reason": state.precision_reason or "it was set",
         "deterministic": is_deterministic(device),
         "processes": distributed.count(),
+        "revision": revision(),
+        "host": host(),
     }

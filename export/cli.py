@@ -6,10 +6,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from serving.models.bundle import Bundle
+from export.oci_cli import pull, push
+from serving.models.bundle import ONNX, Bundle
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
 from training.loop.progress import Progress
@@ -24,11 +26,28 @@ Examples:
   mnist-export runs/cnn --repository models --not-worse-than served
   mnist-export runs/cnn --repository models --sign private.pem
   mnist-export --verify models/mnist/1 --trust public.pem
+  mnist-export push models/mnist/1 oci://registry.example.org/digits/mnist:1
+  mnist-export pull oci://registry.example.org/digits/mnist:1 --repository models
   mnist-export --rollback --repository models
 """
 
 
-@click.command(cls=Command, epilog=EXAMPLES)
+class ExportCommand(Command):
+    """The command, which has two more commands: push and pull. Any other first word is a run folder."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        given = arguments[0] if arguments else options.get("args")
+        words = sys.argv[1:] if given is None else list(given)
+        if words and words[0] in COMMANDS:
+            options |= {"args": words[1:], "prog_name": f"mnist-export {words[0]}"}
+            return COMMANDS[words[0]].main(**options)
+        return super().main(*arguments, **options)
+
+
+COMMANDS = {"push": push, "pull": pull}
+
+
+@click.command(cls=ExportCommand, epilog=EXAMPLES)
 @click.argument("run", required=False, type=Folder())
 @click.option(
     "--repository",
@@ -80,6 +99,11 @@ Examples:
     help="With --verify: who must have signed the bundle, as for mnist-serve.",
 )
 @click.option(
+    "--track",
+    type=click.Choice(["mlflow"]),
+    help="Also register the published version in MLflow, under the run that mnist-train --track mlflow made.",
+)
+@click.option(
     "--min-accuracy",
     type=click.FloatRange(0, 1),
     default=0.0,
@@ -115,6 +139,7 @@ def main(
     certificate: Path | None,
     sign_password: str | None,
     trust: str,
+    track: str | None,
     min_accuracy: float,
     not_worse_than: str | None,
     retire: int | None,
@@ -157,6 +182,8 @@ def main(
         from serving.models.trust import Trust
         from training.checkpoint import CheckpointError
         from training.data.sources import DataError
+        from training.track.mlflow import register, run_of
+        from training.track.tracking import TrackingError
     try:
         if verify is not None:
             with progress.waiting(f"verifying {verify}", only_live=True):
@@ -167,6 +194,8 @@ def main(
             )
             return
         assert run is not None  # noqa: S101 (checked above)
+        if track:
+            run_of(run)  # Otherwise nothing could be registered.
         gate, signer = Gate(min_accuracy, not_worse_than), Signer(sign, certificate, sign_password) if sign else None
         try:
             bundle = publish(
@@ -184,7 +213,7 @@ def main(
         raise click.ClickException(f"not published: {error}") from error
     except EquivalenceError as error:
         raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
-    except (BundleError, CheckpointError, DataError, ExportError) as error:
+    except (BundleError, CheckpointError, DataError, ExportError, TrackingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         where = error.filename or repository
@@ -194,9 +223,18 @@ def main(
             raise
         raise click.ClickException(f"not published: not enough memory: {str(error).splitlines()[0]:.200}") from error
     model = [] if bundle.manifest.name == "mnist" else ["--model", bundle.manifest.name]
+    registered = ""
+    if track:
+        tags = {"version": str(bundle.manifest.version), "sha256": bundle.manifest.files[ONNX].sha256}
+        try:
+            number = register(run, bundle.folder, bundle.manifest.name, tags)
+            registered = f"Registered  {bundle.manifest.name} version {number} in MLflow\n"
+        except TrackingError as error:
+            click.echo(f"WARNING: {error}: the version is published, but not registered", err=True)
     print_output(
         f"{table(bundle)}\n\n"
         f"Published   {bundle.folder}\n"
+        f"{registered}"
         f"Next        {shlex.join(['mnist-serve', '--repository', str(repository), *model])}"
     )
 

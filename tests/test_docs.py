@@ -27,16 +27,19 @@ CURL = sorted({line for line in SHELL.splitlines() if line.startswith("curl ") o
 PYTHON = re.findall(r"```python\n(.*?)```", ALL, re.DOTALL)
 CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+# Commands that have commands of their own.
+PARTS = {"mnist-export": ["push", "pull"], "mnist-train": ["check", "compare"]}
 ADDRESS = "127.0.0.1:8000"
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
 def flags(run):
-    """The flags of each command."""
+    """The flags of each command, and of its own commands."""
     found = {}
     for command in SCRIPTS:
-        found[command] = set(re.findall(r"--[a-z0-9-]+", run(command, "--help").stdout))
+        parts = [[], *([part] for part in PARTS.get(command, []))]
+        found[command] = set(re.findall(r"--[a-z0-9-]+", "".join(run(command, *p, "--help").stdout for p in parts)))
     return found
 
 

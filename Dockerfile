@@ -24,8 +24,10 @@ COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
 # The dependencies are in a separate layer, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
+# An extra of pyproject.toml to install as well, such as sign.
+ARG SERVING_EXTRAS=
 COPY pyproject.toml ./
-RUN ./requirements > serving.txt \
+RUN ./requirements ${SERVING_EXTRAS:+"$SERVING_EXTRAS"} > serving.txt \
     && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement serving.txt \
     && mkdir /layer && mv /opt /layer \
     && ./settle /layer

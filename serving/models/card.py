@@ -185,7 +185,7 @@ def _classes(manifest: Manifest) -> Iterator[Block]:
             mistakes[i, i] = each.correct
         indices = range(len(labels))
         rows = [[labels[i], *(str(mistakes.get((i, j), "") or "") for j in indices)] for i in indices]
-        yield Table(["", *labels], rows)
+        yield Table(["class", *labels], rows)
     elif mistakes:
         yield Paragraph("The most frequent mistakes:")
         known = [(i, j, count) for (i, j), count in mistakes.items() if max(i, j) < len(labels)]
@@ -253,7 +253,7 @@ def _origin(manifest: Manifest) -> Iterator[Block]:
         for step in ("training", "export")
         if isinstance(made := manifest.provenance.get(step), dict) and made.get("revision")
     }
-    yield Table(["", "version"], [[name, value] for name, value in (revisions | manifest.versions).items()])
+    yield Table(["made with", "version"], [[name, value] for name, value in (revisions | manifest.versions).items()])
     digests = _part(manifest, "dataset").get("digests")
     digests = digests if isinstance(digests, dict) else {}
     files = {name: file.sha256 for name, file in manifest.files.items()}

@@ -117,15 +117,15 @@ def _html(block: Block) -> str:
         case Items(items):
             return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
         case Code(text):
-            return f"<pre><code>{html.escape(text)}</code></pre>"
+            # The keyboard must be able to scroll wide lines and tables.
+            return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>'
         case Table(header):
-            head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-            tags = ['<td class="number">' if numeric else "<td>" for numeric in block.numeric]
-            body = "\n".join(f"<tr>{_cells(tags, row)}</tr>" for row in block.shown)
-            # The keyboard must be able to scroll a wide table.
+            marks = [' class="number"' if numeric else "" for numeric in block.numeric]
+            head = _cells("th", [f' scope="col"{mark}' for mark in marks], header)
+            body = "\n".join(f"<tr>{_cells('td', marks, row)}</tr>" for row in block.shown)
             table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
             return f'<div class="wide" tabindex="0">{table}</div>'
 
 
-def _cells(tags: Sequence[str], row: Sequence[str]) -> str:
-    return "".join(f"{tag}{html.escape(cell)}</td>" for tag, cell in zip(tags, row, strict=True))
+def _cells(tag: str, marks: Sequence[str], row: Sequence[str]) -> str:
+    return "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for mark, cell in zip(marks, row, strict=True))

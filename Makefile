@@ -9,7 +9,8 @@ RUN ?= runs/cnn
 MODELS ?= models
 LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
     --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
-    --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py
+    --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
+    --ignore tests/serving/models/test_trust.py --ignore tests/export/test_card.py --ignore tests/export/test_oci.py
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
 QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \
@@ -75,7 +76,7 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export]' httpx pytest pytest-xdist scikit-image scikit-learn
 	@touch $@
 
-# The quick tests. Left out are those that train networks, and those that need a browser or other large tools.
+# The quick tests. Left out are those that train networks, and those that need a browser, other extras or large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
 check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest versions that pyproject.toml allows
 	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS) $(LOWEST_TESTS)

@@ -8,6 +8,7 @@ if there is somebody to trust.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from serving.models import disk, files
 from serving.models.bundle import MAX_BUNDLE_BYTES, SIGNATURE
 
 SIGSTORE = "sigstore:"
+DIFFERENCES = re.compile(r"Hash mismatch for '[^']+'|(?:Extra|Missing) files[^:]*: [^\"'\]]+")
 # A signature has 6 kB, and a certificate has 2 kB.
 MAX_SIGNATURE_BYTES = MAX_KEY_BYTES = 1_000_000
 
@@ -118,6 +120,9 @@ def reason_of(error: Exception) -> str:
     """Return the reason in an exception of model-signing, as one line."""
     if isinstance(error, AttributeError):
         return "it is not a key on an elliptic curve"
+    # Which files differ is what helps. Their digests, as Python writes bytes, would fill the line.
+    if differences := DIFFERENCES.findall(str(error)):
+        return f"{'; '.join(differences):.300}"
     # The exception for a wrong signature has no text.
     lines = str(error).splitlines() or [f"the signature is not valid ({type(error).__name__})"]
     return f"{lines[0]:.300}".strip()

@@ -17,7 +17,8 @@ from serving.models import disk, files
 from serving.models.bundle import MAX_BUNDLE_BYTES, SIGNATURE
 
 SIGSTORE = "sigstore:"
-DIFFERENCES = re.compile(r"Hash mismatch for '[^']+'|(?:Extra|Missing) files[^:]*: [^\"'\]]+")
+# A message of model-signing is a list as Python writes it, so a quote may follow a backslash.
+DIFFERENCES = re.compile(r"Hash mismatch for \\?'[^'\\]+|(?:Extra|Missing) files[^:]*: [^\"'\\\]]+")
 # A signature has 6 kB, and a certificate has 2 kB.
 MAX_SIGNATURE_BYTES = MAX_KEY_BYTES = 1_000_000
 
@@ -122,7 +123,7 @@ def reason_of(error: Exception) -> str:
         return "it is not a key on an elliptic curve"
     # Which files differ is what helps. Their digests, as Python writes bytes, would fill the line.
     if differences := DIFFERENCES.findall(str(error)):
-        return f"{'; '.join(differences):.300}"
+        return re.sub(r"[\\']", "", "; ".join(differences))[:300]
     # The exception for a wrong signature has no text.
     lines = str(error).splitlines() or [f"the signature is not valid ({type(error).__name__})"]
     return f"{lines[0]:.300}".strip()

@@ -109,7 +109,7 @@ def test_bundle_of_another_key_is_rejected_by_both(signed, tmp_path):
 
 def test_file_of_git_is_an_added_file_too(models, keys):
     (models / "mnist" / "1" / ".gitignore").write_text("*")
-    with pytest.raises(BundleError, match=r"signed: Extra files found in model '1': \.gitignore$"):
+    with pytest.raises(BundleError, match=r"signed: Extra files found in model 1: \.gitignore$"):
         Trust(str(keys[1])).check(models / "mnist" / "1")
 
 
@@ -117,7 +117,7 @@ def test_reason_names_the_files_that_differ(models, keys):
     folder = models / "mnist" / "1"
     flip(folder / "golden.npz")
     flip(folder / "model.onnx")
-    with pytest.raises(BundleError, match=r"signed: Hash mismatch for 'golden.npz'; Hash mismatch for 'model.onnx'$"):
+    with pytest.raises(BundleError, match=r"signed: Hash mismatch for golden\.npz; Hash mismatch for model\.onnx$"):
         Trust(str(keys[1])).check(folder)
 
 

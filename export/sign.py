@@ -12,6 +12,10 @@ from serving.models.trust import MISSING, reason_of
 from training import checkpoint
 
 SIGSTORE = "sigstore"
+KEY_RULE = (
+    "must be a file with a private key in PEM on the curve P-256, P-384 or P-521, with --sign-password if it is "
+    "encrypted, or the word sigstore"
+)
 
 
 class Signer:
@@ -38,10 +42,8 @@ class Signer:
         try:
             self._config: Any = _configured(config, key, certificate, password)
         except Exception as error:  # cryptography has an exception for each kind of malformed file.
-            raise ExportError(
-                f"--sign {key}: {reason_of(error)}: must be a file with a private key in PEM on the curve P-256, P-384 "
-                "or P-521, with --sign-password if it is encrypted, or the word sigstore"
-            ) from error
+            rule = "Sigstore needs a network" if key == SIGSTORE else KEY_RULE
+            raise ExportError(f"--sign {key}: {reason_of(error)}: {rule}") from error
 
     def __call__(self, folder: Path) -> None:
         """Write the signature of all files in ``folder``. One that is there is replaced.

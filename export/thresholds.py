@@ -61,6 +61,8 @@ def _scores(output: ModelOutput, digits: Digits) -> Scores:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data set, as for mnist-train.")
 def main(folder: Path, data: Path | None) -> None:
     """Fit the thresholds of acceptance of BUNDLE again, and write them into its manifest."""
+    if (folder / bundle.SIGNATURE).exists():
+        raise click.ClickException(f"{folder} is signed: fit an unsigned copy of it, and sign that")
     found = load_folder(folder).bundle
     model = onnx.load(folder / bundle.ONNX)
     if any(entry.key == "threshold" for entry in model.metadata_props):

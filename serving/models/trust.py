@@ -48,7 +48,8 @@ class Trust:
             except SettingsError:
                 raise
             except Exception as error:  # cryptography has an exception for each kind of malformed file.
-                raise SettingsError(f"--trust {name}: {reason_of(error)}: {RULE}") from error
+                rule = "Sigstore needs a network" if name.startswith(SIGSTORE) else RULE
+                raise SettingsError(f"--trust {name}: {reason_of(error)}: {rule}") from error
 
     @classmethod
     def of(cls, setting: str) -> Trust | None:

@@ -6,10 +6,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from serving.models.bundle import Bundle
+from export.oci_cli import pull, push
+from serving.models.bundle import ONNX, Bundle
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
 from training.loop.progress import Progress
@@ -22,12 +24,30 @@ Examples:
   mnist-export runs/cnn --repository models
   mnist-export runs/cnn --repository models --int8
   mnist-export runs/cnn --repository models --not-worse-than served
-  mnist-export --verify models/mnist/1
+  mnist-export runs/cnn --repository models --sign private.pem
+  mnist-export --verify models/mnist/1 --trust public.pem
+  mnist-export push models/mnist/1 oci://registry.example.org/digits/mnist:1
+  mnist-export pull oci://registry.example.org/digits/mnist:1 --repository models
   mnist-export --rollback --repository models
 """
 
 
-@click.command(cls=Command, epilog=EXAMPLES)
+class ExportCommand(Command):
+    """The command, which has two more commands: push and pull. Any other first word is a run folder."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        given = arguments[0] if arguments else options.get("args")
+        words = sys.argv[1:] if given is None else list(given)
+        if words and words[0] in COMMANDS:
+            options |= {"args": words[1:], "prog_name": f"mnist-export {words[0]}"}
+            return COMMANDS[words[0]].main(**options)
+        return super().main(*arguments, **options)
+
+
+COMMANDS = {"push": push, "pull": pull}
+
+
+@click.command(cls=ExportCommand, epilog=EXAMPLES)
 @click.argument("run", required=False, type=Folder())
 @click.option(
     "--repository",
@@ -55,6 +75,33 @@ Examples:
     metavar="BUNDLE",
     help="Export nothing. Verify the published BUNDLE again: digests, tensors, golden images, and every figure of the "
     "manifest that can be computed.",
+)
+@click.option(
+    "--sign",
+    metavar="KEY",
+    help="Sign the bundle with the private key in this PEM file, or with Sigstore if the value is `sigstore`. Needs "
+    "the extra sign.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificate of the key of --sign, and after it in the same file those that lead to a trusted one.",
+)
+@click.option(
+    "--sign-password",
+    envvar="MNIST_SIGN_PASSWORD",
+    show_envvar=True,
+    help="Password of the key of --sign. Prefer the variable: other users of this machine can read a command line.",
+)
+@click.option(
+    "--trust",
+    default="",
+    help="With --verify: who must have signed the bundle, as for mnist-serve.",
+)
+@click.option(
+    "--track",
+    type=click.Choice(["mlflow"]),
+    help="Also register the published version in MLflow, under the run that mnist-train --track mlflow made.",
 )
 @click.option(
     "--min-accuracy",
@@ -88,6 +135,11 @@ def main(
     data: Path | None,
     int8: bool,
     verify: Path | None,
+    sign: str | None,
+    certificate: Path | None,
+    sign_password: str | None,
+    trust: str,
+    track: str | None,
     min_accuracy: float,
     not_worse_than: str | None,
     retire: int | None,
@@ -104,6 +156,12 @@ def main(
         )
     if not_worse_than not in (None, "served") and not (not_worse_than or "").isdecimal():
         raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
+    if run is None and sign is not None:
+        raise click.UsageError(f"--sign {sign}: signs a new bundle; name the run to export")
+    if certificate is not None and sign in (None, "sigstore"):
+        raise click.UsageError(f"--certificate {certificate}: belongs to a key; name it with --sign")
+    if trust and verify is None:
+        raise click.UsageError(f"--trust {trust}: belongs to --verify")
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise click.UsageError(f"--name {name}: {NAME_RULE}")
     if rollback or retire is not None:
@@ -118,29 +176,44 @@ def main(
         from export.gate import AlreadyPublishedError, Gate, GateError
         from export.publishing import publish
         from export.run import ExportError, Run
+        from export.sign import Signer
         from export.verify import verify_bundle
-        from serving.errors import BundleError
+        from serving.errors import BundleError, SettingsError
+        from serving.models.trust import Trust
         from training.checkpoint import CheckpointError
         from training.data.sources import DataError
+        from training.track.mlflow import register, run_of
+        from training.track.tracking import TrackingError
     try:
         if verify is not None:
             with progress.waiting(f"verifying {verify}", only_live=True):
-                bundle = verify_bundle(verify, data)
+                bundle = verify_bundle(verify, data, Trust.of(trust))
+            signed = f" It is what {trust} signed." if trust else ""
             print_output(
-                f"{certificate(bundle)}\n\n{verify} matches its manifest and gives the certified results here too."
+                f"{table(bundle)}\n\n{verify} matches its manifest and gives the certified results here too.{signed}"
             )
             return
         assert run is not None  # noqa: S101 (checked above)
-        gate = Gate(min_accuracy, not_worse_than)
-        bundle = publish(Run.read(run), repository, name, data, int8=int8, gate=gate, progress=progress)
-    except AlreadyPublishedError as error:
-        print_output(f"{certificate(error.bundle)}\n\nAlready published   {error}. Nothing was changed.")
-        return
+        if track:
+            run_of(run)  # Otherwise nothing could be registered.
+        gate, signer = Gate(min_accuracy, not_worse_than), Signer(sign, certificate, sign_password) if sign else None
+        try:
+            bundle = publish(
+                Run.read(run), repository, name, data, int8=int8, gate=gate, sign=signer, progress=progress
+            )
+        except AlreadyPublishedError as error:
+            if signer:
+                signer(error.bundle.folder)
+            done = f"It is signed with {sign} now." if signer else "Nothing was changed."
+            print_output(f"{table(error.bundle)}\n\nAlready published   {error}. {done}")
+            return
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
     except GateError as error:
         raise click.ClickException(f"not published: {error}") from error
     except EquivalenceError as error:
         raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
-    except (BundleError, CheckpointError, DataError, ExportError) as error:
+    except (BundleError, CheckpointError, DataError, ExportError, TrackingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         where = error.filename or repository
@@ -150,9 +223,18 @@ def main(
             raise
         raise click.ClickException(f"not published: not enough memory: {str(error).splitlines()[0]:.200}") from error
     model = [] if bundle.manifest.name == "mnist" else ["--model", bundle.manifest.name]
+    registered = ""
+    if track:
+        tags = {"version": str(bundle.manifest.version), "sha256": bundle.manifest.files[ONNX].sha256}
+        try:
+            number = register(run, bundle.folder, bundle.manifest.name, tags)
+            registered = f"Registered  {bundle.manifest.name} version {number} in MLflow\n"
+        except TrackingError as error:
+            click.echo(f"WARNING: {error}: the version is published, but not registered", err=True)
     print_output(
-        f"{certificate(bundle)}\n\n"
+        f"{table(bundle)}\n\n"
         f"Published   {bundle.folder}\n"
+        f"{registered}"
         f"Next        {shlex.join(['mnist-serve', '--repository', str(repository), *model])}"
     )
 
@@ -174,7 +256,7 @@ def take_back(repository: Path, name: str, version: int | None) -> None:
     )
 
 
-def certificate(bundle: Bundle) -> str:
+def table(bundle: Bundle) -> str:
     """Return the manifest as text with tables."""
     manifest = bundle.manifest
     config, test = manifest.training["config"], manifest.result["test"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import numpy as np
 
-from export import triton
+from export import describe, triton
 from export.equivalence import (
     Reference,
     check_int8,
@@ -24,6 +25,7 @@ from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
 from export.onnx import OPSET, export_onnx
+from export.provenance import provenance
 from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
 from export.staging import staging_folder
@@ -52,6 +54,7 @@ def publish(
     *,
     int8: bool = False,
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
+    sign: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
@@ -63,12 +66,13 @@ def publish(
         data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
         gate: the accuracy that the run must have.
+        sign: signs a folder, such as an :class:`export.sign.Signer`.
         progress: shows each step that takes seconds.
 
     Raises:
         GateError: the run is not accurate enough.
         AlreadyPublishedError: the newest version was made from the same run.
-        ExportError: the name is not a valid model name, or there is no higher version number.
+        ExportError: the name is not a valid model name, there is no higher version number, or nothing can be signed.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
@@ -90,9 +94,9 @@ def publish(
                 raise ExportError(f"{models} has version {version - 1}, the highest that is possible; remove it")
             # Another export of the same run may have been faster.
             check_new(run, repository, name, int8=int8, versions=manifest.versions)
-            manifest = msgspec.structs.replace(manifest, version=version)
-            text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-            checkpoint.write_atomically(staging / bundle.MANIFEST, text + b"\n")
+            manifest = describe.write(staging, msgspec.structs.replace(manifest, version=version))
+            if sign:
+                sign(staging)
             # Load and run the bundle as the service will, before anybody can see it.
             load_folder(staging)
             # A user may have changed the file, for example the number of instances.
@@ -154,7 +158,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
     checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
-    return Manifest(
+    manifest = Manifest(
         format=bundle.FORMAT,
         name=name,
         version=1,
@@ -173,8 +177,11 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
         temperature=run.calibration.temperature,
         prepare=cast(Preparation, splits.prepare),
         several=cast(Several, splits.several),
+        provenance=provenance(run.record),
         **speed,
     )
+    with progress.waiting("measuring the bundle"):
+        return describe.describe(folder, manifest, splits)
 
 
 def golden_images(truth: Any, classes: int) -> Any:

@@ -30,10 +30,10 @@ class PublishedModel(os.PathLike[str]):
         return os.fspath(self.folder)
 
     def __repr__(self) -> str:
-        from export.cli import certificate
+        from export.cli import table
         from serving.models.bundle import Bundle
 
-        return certificate(Bundle(self.folder, self.manifest))
+        return table(Bundle(self.folder, self.manifest))
 
     def _repr_html_(self) -> str:
         from training.python.results import as_table

@@ -3,7 +3,8 @@
     python -m export.thresholds BUNDLE [--data FOLDER]
 
 Only the two thresholds in the manifest change, and their shares of rejected digits. The bundle keeps its version, its
-files and their digests. A bundle whose ONNX file holds its thresholds is left alone: calibrate its run again with
+model files and their digests. The results of the old thresholds are removed; ``python -m export.describe`` measures
+them again. A bundle whose ONNX file holds its thresholds is left alone: calibrate its run again with
 ``mnist-train --output RUN --resume``, and export it.
 """
 
@@ -17,12 +18,12 @@ import numpy as np
 import onnx
 import torch
 
+from export import describe
 from serving.contract import ModelOutput
 from serving.models import bundle
 from serving.models.bundle import ConfidenceThreshold, Manifest, RejectionThreshold
 from serving.models.classifier import Classifier
 from serving.models.model import load_folder
-from training import checkpoint
 from training.data.digits import Digits, load
 from training.trust.acceptance import Scores, fit_thresholds
 from training.trust.examples import styled
@@ -60,6 +61,8 @@ def _scores(output: ModelOutput, digits: Digits) -> Scores:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data set, as for mnist-train.")
 def main(folder: Path, data: Path | None) -> None:
     """Fit the thresholds of acceptance of BUNDLE again, and write them into its manifest."""
+    if (folder / bundle.SIGNATURE).exists():
+        raise click.ClickException(f"{folder} is signed: fit an unsigned copy of it, and sign that")
     found = load_folder(folder).bundle
     model = onnx.load(folder / bundle.ONNX)
     if any(entry.key == "threshold" for entry in model.metadata_props):
@@ -69,8 +72,7 @@ def main(folder: Path, data: Path | None) -> None:
     if not found.manifest.training["config"]["validation"]:
         raise click.ClickException(f"{folder} was trained without a validation set, on which thresholds are fitted")
     manifest = refitted(found.manifest, Classifier(folder / found.manifest.serve), data)
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    checkpoint.write_atomically(folder / bundle.MANIFEST, text + b"\n")
+    describe.write(folder, msgspec.structs.replace(manifest, sets={}))
     load_folder(folder)
     assert manifest.confidence is not None  # noqa: S101 (it was fitted)
     click.echo(

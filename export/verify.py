@@ -7,6 +7,7 @@ uses.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import onnx
 import torch
 
 from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
+from export.measure import measure
 from export.records import Results, Training
 from export.torchscript import load_torchscript
 from serving.contract import ModelOutput
@@ -23,6 +25,7 @@ from serving.models import bundle
 from serving.models.bundle import Bundle, Manifest
 from serving.models.classifier import Classifier
 from serving.models.model import load_folder
+from serving.models.trust import Trust
 from training.config import KNOWN_DATASETS, ConfigError
 from training.data.digits import Digits, Splits
 from training.data.load import load_data
@@ -50,18 +53,19 @@ class Fact(NamedTuple):
         return bool(abs(self.certified - self.found) <= self.tolerance)
 
 
-def verify_bundle(folder: Path, data: Path | None = None) -> Bundle:
+def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = None) -> Bundle:
     """Check a published bundle: digests, tensors, golden images, and what its manifest says. Return the bundle.
 
     Args:
         folder: the folder of one version.
         data: folder with the data set; see :func:`training.data.sources.fetch`.
+        trust: who must have signed it.
 
     Raises:
         BundleError: a check failed.
         DataError: the test images could not be found.
     """
-    found = load_folder(folder).bundle
+    found = load_folder(folder, trust).bundle
     manifest = found.manifest
     try:
         training = msgspec.convert(manifest.training, Training)
@@ -74,7 +78,9 @@ def verify_bundle(folder: Path, data: Path | None = None) -> Bundle:
     splits = _splits(training, data)
     facts = [Fact("parameters", manifest.parameters, parameter_count(network))]
     facts += [*_data_facts(manifest, training, splits), *_file_facts(folder, manifest)]
-    for fact in [*facts, *_result_facts(folder, manifest, results, splits)]:
+    # The results take seconds, so a wrong fact before them is found first.
+    computed = chain(_result_facts(folder, manifest, results, splits), _measured_facts(folder, manifest, splits))
+    for fact in chain(facts, computed):
         if not fact.holds:
             raise BundleError(f"{folder}: its manifest says {fact.what} {fact.certified}, but found {fact.found}")
     return found
@@ -149,6 +155,22 @@ def _result_facts(folder: Path, manifest: Manifest, results: Results, splits: Sp
             return
         yield from _summary_facts("result.validation", results.validation, _evaluation(output, splits.validation))
         yield from _rejection_facts("validation", manifest, output)
+
+
+def _measured_facts(folder: Path, manifest: Manifest, splits: Splits) -> Iterator[Fact]:
+    """Yield the results by set and by class. Bundles of version 0.1 have none."""
+    if not manifest.sets:
+        return
+    found = measure(load_folder(folder), splits, with_latency=False)
+    yield Fact("sets", set(manifest.sets), set(found.sets))
+    for name, said in manifest.sets.items():
+        there = found.sets[name]
+        yield Fact(f"sets.{name}.images", said.images, there.images)
+        for count in ("correct", "accepted", "accepted_correct"):
+            tolerance = max(1.5, SHARE * said.images)
+            yield Fact(f"sets.{name}.{count}", getattr(said, count), getattr(there, count), tolerance)
+    yield Fact("classes", manifest.classes, found.classes)
+    yield Fact("mistakes", manifest.mistakes, found.mistakes)
 
 
 def _equivalence_facts(name: str, manifest: Manifest, test: Digits) -> Iterator[Fact]:

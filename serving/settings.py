@@ -75,6 +75,11 @@ class Settings:
     model: Annotated[str, "Default model of /predict. Its newest version is used."] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
+    trust: Annotated[
+        str,
+        "Serve only versions that one of these has signed: files with public keys or certificates, or "
+        "sigstore:IDENTITY@ISSUER, separated by commas. Needs the extra sign.",
+    ] = ""
     workers: Annotated[int, "Worker processes; the number of CPU cores is a good choice."] = 1
     max_concurrency: Annotated[
         int,
@@ -157,7 +162,7 @@ class Settings:
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
         self._check("model", re.fullmatch(NAME_PATTERN, self.model) is not None, NAME_RULE)
-        for name in ("predict_keys", "admin_keys", "allowed_hosts", "cors_origins"):
+        for name in ("predict_keys", "admin_keys", "allowed_hosts", "cors_origins", "trust"):
             text = getattr(self, name)
             self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
         self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)

@@ -159,12 +159,12 @@ def test_file_has_at_most_350_lines(package):
         ("serving.python", {"torch", "training", "export", "litestar", "matplotlib"}),
         ("training", {"torch", "torchvision", "matplotlib", "numpy", "click", "serving"}),
         ("export", {"torch", "onnx", "onnxruntime", "numpy", "training", "serving"}),
-        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib"}),
+        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib", "model_signing", "cryptography"}),
         ("serving.cli", {"torch", "litestar", "onnxruntime", "numpy", "asyncio"}),
         ("serving.server.supervisor", {"litestar", "uvicorn", "onnxruntime", "numpy", "prometheus_client"}),
         ("serving.pictures.process", {"torch", "litestar", "onnxruntime", "msgspec", "asyncio"}),
-        ("training.cli", {"torch", "torchvision", "matplotlib", "numpy"}),
-        ("export.cli", {"torch", "onnx", "onnxruntime"}),
+        ("training.cli", {"torch", "torchvision", "matplotlib", "numpy", "mlflow", "tensorboard"}),
+        ("export.cli", {"torch", "onnx", "onnxruntime", "oras", "requests", "mlflow", "model_signing"}),
     ],
 )
 def test_import_does_not_load_heavy_packages(module, unwanted):

@@ -29,6 +29,8 @@ PYTHON = re.findall(r"```python\n(.*?)```", ALL, re.DOTALL)
 NODE = [block for block in re.findall(r"```js\n(.*?)```", ALL, re.DOTALL) if "node:" in block]
 CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+# Commands that have commands of their own.
+PARTS = {"mnist-export": ["push", "pull"], "mnist-train": ["check", "compare"]}
 ADDRESS = "127.0.0.1:8000"
 GRPC_ADDRESS = "127.0.0.1:8001"
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -36,10 +38,11 @@ TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re
 
 @pytest.fixture(scope="module")
 def flags(run):
-    """The flags of each command."""
+    """The flags of each command, and of its own commands."""
     found = {}
     for command in SCRIPTS:
-        found[command] = set(re.findall(r"--[a-z0-9-]+", run(command, "--help").stdout))
+        parts = [[], *([part] for part in PARTS.get(command, []))]
+        found[command] = set(re.findall(r"--[a-z0-9-]+", "".join(run(command, *p, "--help").stdout for p in parts)))
     return found
 
 
@@ -83,7 +86,7 @@ def test_every_flag_in_the_text_exists(flags):
 
 
 def test_every_variable_in_the_text_exists():
-    known = {variable(name) for name, _, _ in described()} | {"MNIST_DATA"}
+    known = {variable(name) for name, _, _ in described()} | {"MNIST_DATA", "MNIST_SIGN_PASSWORD"}
     known |= set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bMNIST_[A-Z_]+", ALL)) <= known
 

@@ -21,6 +21,7 @@ from training.command import (
     naming_what_is_missing,
     print_output,
 )
+from training.compare import compare
 from training.config import ConfigError, TrainConfig, flag
 from training.data.own.cli import check, place_of, say_findings
 from training.openmp import sleep_while_waiting
@@ -33,6 +34,7 @@ Examples:
   mnist-train --model mlp --optimizer momentum --epochs 5 --output runs/momentum
   mnist-train --recipe speed
   mnist-train --output runs/cnn --resume
+  mnist-train compare runs/cnn runs/mlp
   mnist-train check ./letters
   mnist-train --dataset ./letters --recipe small-data --from packaged
 """
@@ -96,6 +98,13 @@ def config_options(command: Any) -> Any:
     help="On a GPU, let Python start each kernel of each step. Without this flag, a step is recorded as a CUDA graph "
     "and repeated.",
 )
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow"]),
+    help="Also show the run in TensorBoard (from the folder `tensorboard` of the run folder) or in MLflow (on the "
+    "server that MLFLOW_TRACKING_URI names). Needs the extra of the same name.",
+)
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def main(
@@ -109,6 +118,7 @@ def main(
     device: str,
     deterministic: bool,
     no_graph: bool,
+    track: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Train a classifier of handwritten digits, or of your own symbols, and write its run folder."""
@@ -145,6 +155,7 @@ def main(
         from training.memory import is_memory_error, keep_freed_memory
         from training.networks import NETWORKS
         from training.no_compiler import leave_out_compiler
+        from training.track.tracking import TrackingError, tracked
 
     leave_out_compiler()
     output = output or Path("runs") / config.model
@@ -176,18 +187,20 @@ def main(
                         stage=progress.stage,
                         tell=say_findings if is_speaker() else lambda _: None,
                     )
-            test = train(
-                config,
-                splits,
-                output,
-                resume=resume,
-                checkpoint_every=checkpoint_every,
-                device=device,
-                graph=not no_graph,
-                progress=progress,
-                plots=plots,
-            )
-    except (TrainingError, CheckpointError, DataError) as error:
+            with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
+                test = train(
+                    config,
+                    splits,
+                    output,
+                    resume=resume,
+                    checkpoint_every=checkpoint_every,
+                    device=device,
+                    graph=not no_graph,
+                    progress=progress,
+                    plots=plots,
+                    tracking=tracking,
+                )
+    except (TrainingError, CheckpointError, DataError, TrackingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(
@@ -226,3 +239,4 @@ def _resume(resumed: bool) -> str:
 
 
 main.add_command(check)
+main.add_command(compare)

@@ -6,7 +6,7 @@ A process of its own draws them (see :mod:`training.plot_process`), so this modu
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,29 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     for axes in (losses, errors):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def plot_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Draw the training loss and the validation error of each epoch of several runs.
+
+    Args:
+        runs: the rows of ``metrics.jsonl`` by the name of the run.
+    """
+    figure = _figure(11, 4.5)
+    losses, errors = figure.subplots(1, 2)
+    for name, rows in runs.items():
+        losses.plot([row["epoch"] for row in rows], [row["train_loss"] for row in rows], "o-", label=name)
+        known = [row for row in rows if "validation_accuracy" in row]
+        percent = [100 * (1 - row["validation_accuracy"]) for row in known]
+        errors.plot([row["epoch"] for row in known], percent, "o-", label=name)
+    losses.set(xlabel="epoch", ylabel="mean loss per image", title="Training loss")
+    errors.set(xlabel="epoch", ylabel="wrong predictions (%)", title="Validation error")
+    for axes in (losses, errors):
+        axes.set_yscale("symlog" if axes is errors else "log")
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    losses.legend(fontsize=8)
     _save(figure, path)
 
 

@@ -15,7 +15,7 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import certificate, open_inference, operations, page, predict, problems
+from serving.api import card, certificate, open_inference, operations, page, predict, problems
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
@@ -23,6 +23,7 @@ from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
+from serving.models.trust import Trust
 from serving.service.background import attempt, on_own_thread, repeated
 from serving.service.keys import LOOK_INTERVAL, Keys
 from serving.service.service import Service
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         route_handlers=[
             predict.predict,
             certificate.certificate,
+            card.card,
             operations.metrics,
             *open_inference.HANDLERS,
             page.handler(page.read_files()),
@@ -87,9 +89,10 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         BundleError, SettingsError: as :func:`create_app`.
     """
     recorder = Recorder()
-    repository = Repository(settings.repository, settings.versions, unloaded)
+    trust = Trust.of(settings.trust)
+    repository = Repository(settings.repository, settings.versions, unloaded, trust)
     if not os.path.isdir(settings.repository):  # noqa: PTH112 (Path.is_dir raises an error without permission)
-        load(settings.repository, settings.model)  # Raises the error that says what is wrong.
+        load(settings.repository, settings.model, trust=trust)  # Raises the error that says what is wrong.
     admission = Admission(settings.max_concurrency)
     # A small body may be a large request too, for instance if it is compressed.
     pipeline = Pipeline(recorder, admission.max_large)
@@ -108,7 +111,7 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
         if settings.model not in unloaded:
-            load(settings.repository, settings.model)  # Raises the error that says what is wrong.
+            load(settings.repository, settings.model, trust=trust)  # Raises the error that says what is wrong.
             raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
     return service
 

@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp
 
+from serving.api.card import card_path
 from serving.api.context import AnyRequest, context_of, query_of
 from serving.api.predict import model_of, model_parameters
 from serving.api.problems import documented
@@ -39,10 +40,12 @@ class CertificateOperation(Operation):
 async def certificate(request: AnyRequest) -> ASGIApp:
     """Respond with what the model was trained on, its results, and how each exported format compared with the network.
 
-    The query chooses the model as for ``/predict``. If predictions need a key, this route needs the same key.
+    The query chooses the model as for ``/predict``. The header ``Link`` names the model card. If predictions need a
+    key, this route needs the same key.
     """
     context = context_of(request)
     context.service.keys.check_prediction(context)
     model = model_of(context.service, query_of(request))
     # The file on disk may have changed since the model was loaded and verified.
-    return Response(msgspec.json.encode(model.bundle.manifest), [(b"content-type", b"application/json")])
+    headers = [(b"content-type", b"application/json"), (b"link", f'<{card_path(model)}>; rel="describedby"'.encode())]
+    return Response(msgspec.json.encode(model.bundle.manifest), headers)

@@ -9,6 +9,7 @@ from typing import cast
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from serving.api.card import CARD_ROUTE
 from serving.api.context import SCOPE_KEY, RequestContext
 from serving.api.cors import cors_config, cors_headers, is_foreign_preflight
 from serving.api.page import PAGES
@@ -42,6 +43,9 @@ PAGE_SECURITY = [
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 ]
 
+# The routes whose responses are pages.
+PAGE_ROUTES = {*PAGES, CARD_ROUTE}
+
 
 def observed(app: ASGIApp, service: Service) -> ASGIApp:
     """Return ``app`` wrapped so that every request is identified, timed and counted.
@@ -72,7 +76,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 # While the service drains, the client must send its next request on another connection. This one ends.
                 # It also ends if the response does not wait for the rest of the request.
                 closing = [(b"connection", b"close")] if service.draining or not context.is_complete else []
-                security = PAGE_SECURITY if inner.get("path_template") in PAGES else DATA_SECURITY
+                security = PAGE_SECURITY if inner.get("path_template") in PAGE_ROUTES else DATA_SECURITY
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *security, *closing]
                 if scope["method"] == "OPTIONS":
                     message["headers"] = [_with_head(*header) for header in message["headers"]]

@@ -5,6 +5,9 @@
                                   model.torchscript.pt
                                   model.int8.onnx       if it was exported with --int8
                                   golden.npz            digits, and the logits of the eager network for them
+                                  provenance.intoto.json  how the bundle was made
+                                  README.md             the model card
+                                  model.sig             signature of all other files, if it was exported with --sign
 
 The package ``export`` writes bundles. This module reads them.
 """
@@ -24,6 +27,7 @@ from msgspec import Meta
 from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
 from serving.models import files
+from serving.models.results import ClassResult, Count, Latency, Mistake, SetResult
 from serving.settings import NAME_PATTERN
 
 MANIFEST = "manifest.json"
@@ -31,19 +35,20 @@ ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
 TORCHSCRIPT = "model.torchscript.pt"
 GOLDEN = "golden.npz"
+CARD = "README.md"
+PROVENANCE = "provenance.intoto.json"
+SIGNATURE = "model.sig"
 
 # Raise this number when the meaning of a manifest changes.
 FORMAT = 1
 
-# The packaged manifest has 3 kB, and all files of its bundle together have 1 MB.
+# The packaged manifest has 8 kB, and all files of its bundle together have 1 MB.
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_BUNDLE_BYTES = 1_000_000_000
 # A response has one probability per label and image, and the metrics have one series per label.
 MAX_LABELS, MAX_LABEL_LENGTH = 1000, 128
 # Levels of lists and objects. The packaged manifest has five.
 MAX_DEPTH = 50
-
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -131,6 +136,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Test images with the correct label by ONNX file, if there are two files."""
     microseconds: dict[str, float] = {}
     """Time per image by ONNX file, measured at the export, if there are two files."""
+    sets: dict[str, SetResult] = {}
+    """Results by set of images. The first set is the test set."""
+    classes: tuple[ClassResult, ...] = ()
+    """Results on the test set by class, in the order of the labels."""
+    mistakes: tuple[Mistake, ...] = ()
+    """Which classes are taken for which on the test set, the most frequent first."""
+    latency: Latency | None = None
+    provenance: dict[str, Any] = {}
+    """Where the bundle comes from: revisions of the source, hosts, seed, digests of teachers and fonts."""
 
 
 @dataclass(frozen=True)

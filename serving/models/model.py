@@ -13,6 +13,7 @@ from serving.models import bundle
 from serving.models.bundle import Bundle
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.memory_limit import memory_limit
+from serving.models.trust import Trust
 
 # The longest time, in seconds, for which one batch may block the event loop.
 BATCH_SECONDS = 0.0005
@@ -112,14 +113,18 @@ class Model:
             return self._idle.wait_for(lambda: self._requests == 0, seconds)
 
 
-def load_folder(folder: Path) -> Model:
+def load_folder(folder: Path, trust: Trust | None = None) -> Model:
     """Load the bundle in ``folder`` and verify it on this CPU.
 
+    Args:
+        trust: who must have signed it; None accepts a bundle that nobody signed.
+
     Raises:
-        BundleError: the bundle is incomplete or altered, or its outputs differ from the certified ones.
+        BundleError: the bundle is incomplete or altered, nobody trusted signed it, or its outputs differ from the
+            certified ones.
     """
     try:
-        return _load(folder)
+        return _load(folder, trust)
     except BundleError:
         raise
     except Exception as error:
@@ -129,8 +134,10 @@ def load_folder(folder: Path) -> Model:
         raise BundleError(f"{folder} cannot be loaded: {reason}") from error
 
 
-def _load(folder: Path) -> Model:
+def _load(folder: Path, trust: Trust | None) -> Model:
     found = bundle.read(folder)
+    if trust:
+        trust.check(folder)
     file = found.manifest.serve
     with memory_limit(LOAD_BYTES + LOAD_FACTOR * found.manifest.files[file].bytes):
         classifier = Classifier(folder / file)

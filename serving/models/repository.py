@@ -14,6 +14,7 @@ from serving.models import disk
 from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
 from serving.models.state import UNKNOWN, Entry, ModelState, public
+from serving.models.trust import Trust
 from serving.settings import NAME_RULE
 
 log = logging.getLogger("serving")
@@ -47,8 +48,11 @@ def published(repository: Path) -> list[str]:
         return []
 
 
-def load(repository: Path, name: str, version: int | None = None) -> Model:
+def load(repository: Path, name: str, version: int | None = None, trust: Trust | None = None) -> Model:
     """Load one version of a model, by default the newest, and verify it on this CPU.
+
+    Args:
+        trust: who must have signed it; see :func:`serving.models.model.load_folder`.
 
     Raises:
         BundleError: there is no such version, or it cannot be verified.
@@ -70,7 +74,7 @@ def load(repository: Path, name: str, version: int | None = None) -> Model:
     if version is not None and version not in known:
         raise BundleError(f"{repository / name} has no version {version}; choose one of {', '.join(map(str, known))}")
     version = version or known[-1]
-    model = load_folder(repository / name / str(version))
+    model = load_folder(repository / name / str(version), trust)
     if (model.name, model.version) != (name, str(version)):
         raise BundleError(f"{model.bundle.folder} holds {model.name} version {model.version}: was it renamed?")
     return model
@@ -88,10 +92,12 @@ class Repository:
         folder: the repository on disk.
         keep: number of versions to load per model, the newest first; 0 loads all.
         unloaded: the names of the models that are unloaded at the start.
+        trust: who must have signed a version; None loads those that nobody signed too.
     """
 
-    def __init__(self, folder: Path, keep: int, unloaded: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, keep: int, unloaded: Iterable[str] = (), trust: Trust | None = None) -> None:
         self.folder = folder
+        self._trust = trust
         self._keep = keep
         self._unloaded = set(unloaded)
         self._scanning = threading.Lock()
@@ -251,7 +257,7 @@ class Repository:
             return loaded, None
         self._fingerprints[key] = fingerprint
         try:
-            model = load(self.folder, name, int(version))
+            model = load(self.folder, name, int(version), self._trust)
         except BundleError as error:
             if isinstance(error.__cause__, OSError):
                 # The cause may go away although the files stay the same: an unreachable disk, or rights that a server

@@ -38,6 +38,9 @@ def lasting(settings: Settings) -> Settings:
             changes[name] = _lasting_file(file)
     if not settings.repository.is_absolute():
         changes["repository"] = settings.repository.absolute()
+    # Only a file of this name can be meant: sigstore:IDENTITY is none.
+    trusted = [name.strip() for name in settings.trust.split(",")]
+    changes["trust"] = ",".join(_lasting_file(name) if Path(name).exists() else name for name in trusted if name)
     return replace(settings, **changes)
 
 

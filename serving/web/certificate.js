@@ -1,6 +1,6 @@
-// Shows the model and its certificate.
+// Shows the model, and links its card and its certificate.
 
-import { certificate, certificatePath, key } from "./service.js";
+import { card, cardPath, certificate, certificatePath, key } from "./service.js";
 
 const number = (value) => value.toLocaleString("en");
 const labels = (count) => `${count || "no"} ${count === 1 ? "label differs" : "labels differ"}`;
@@ -32,7 +32,7 @@ export class CertificateView {
     this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${config.epochs} epochs` : "not stated");
     this.#set("equivalence", `compared with the trained network on ${number(onnx.images)} images: ${labels(onnx.labels_differing)}`);
     this.#set("digest", found.files["model.onnx"].sha256);
-    this.#link(found);
+    await this.#link(found);
     this.#root.hidden = false;
   }
 
@@ -40,12 +40,22 @@ export class CertificateView {
     for (const place of document.querySelectorAll(`[data-model=${field}]`)) place.textContent = text;
   }
 
-  // A plain link sends no API key, so it then leads to a copy.
-  #link(found) {
-    const link = this.#root.querySelector("a");
+  // A plain link sends no API key, so the links then lead to copies.
+  async #link(found) {
+    if (!key.get()) {
+      this.#lead("card", cardPath(found));
+      this.#lead("certificate", certificatePath(found));
+      return;
+    }
+    this.#lead("certificate", copy(JSON.stringify(found, null, 2), "application/json"));
+    this.#lead("card", copy(await card(found), "text/html"));
+  }
+
+  #lead(name, href) {
+    const link = this.#root.querySelector(`[data-link=${name}]`);
     if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);
-    link.href = key.get()
-      ? URL.createObjectURL(new Blob([JSON.stringify(found, null, 2)], { type: "application/json" }))
-      : certificatePath(found);
+    link.href = href;
   }
 }
+
+const copy = (text, type) => URL.createObjectURL(new Blob([text], { type }));

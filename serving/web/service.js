@@ -75,6 +75,16 @@ function stages(response) {
 export const certificatePath = ({ name, version }) =>
   `certificate?${new URLSearchParams({ model: name, version })}`;
 
+export const cardPath = ({ name, version }) => `models/${name}/card?${new URLSearchParams({ version })}`;
+
+// Returns the model card as a page for a link of its own: with an API key, and with addresses that work there.
+export async function card(model) {
+  const headers = { authorization: `Bearer ${key.get()}` };
+  const response = await fetch(cardPath(model), { headers, signal: AbortSignal.timeout(TIMEOUT) });
+  if (!response.ok) throw failure(response, {});
+  return (await response.text()).replaceAll('"../../', `"${new URL(".", document.baseURI)}`);
+}
+
 // Returns the certificate of a model {name, version}, or of the default model.
 export async function certificate(model) {
   return (await call(model ? certificatePath(model) : "certificate")).body;

@@ -13,6 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -32,6 +33,7 @@ from export.equivalence import (
 )
 from export.gate import AlreadyPublishedError
 from export.graph import ServingGraph
+from export.measure import measure
 from export.onnx import export_onnx
 from export.publishing import publish
 from export.run import ExportError, Run
@@ -91,6 +93,8 @@ def test_command_publishes_and_prints_the_certificate(trained, tmp_path, run):
         assert f"{described.bytes}  {described.sha256}" in done.stdout
         assert len(content) == described.bytes
     assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1", "config.pbtxt"]
+    card = (models / "mnist" / "1" / "README.md").read_text()
+    assert f"| {result['accuracy']:.2%} |" in card
 
     again = run("mnist-export", trained, "--repository", models)
     assert again.returncode == 0
@@ -272,6 +276,8 @@ FALSE = {
     "equivalence.onnx.images": lambda count: count + 1,
     "equivalence.torchscript.labels_differing": lambda count: count + 1,
     "equivalence.torchscript.tolerance": lambda value: value * 10,
+    "sets.noise.accepted": lambda count: count + 5,
+    "classes": lambda classes: [],
     "training.config.model": lambda _: "cnn",
     "training.config.epochs": lambda _: "many",
     "training.dataset.name": lambda _: "letters",
@@ -295,6 +301,8 @@ def test_every_false_statement_of_a_manifest_is_caught(copied, mnist, monkeypatc
     true["confidence"]["false_rejections"]["test"] = float(below.mean())
     for found in true["equivalence"].values():
         found["images"] = 500 + sum(map(len, hard_cases(few.test.images.numpy())))
+    path.write_text(json.dumps(true))
+    true |= msgspec.to_builtins(measure(load_folder(copied), few, with_latency=False)._asdict())
     path.write_text(json.dumps(true))
     verify_bundle(copied)
     for statement, change in FALSE.items():

@@ -23,6 +23,8 @@ from training.loop.progress import Progress
 from training.loop.state import State
 from training.networks import Network, parameter_count
 from training.plot_process import PlotProcess
+from training.source import host, revision
+from training.track.tracking import Tracking
 from training.trust.calibrate import Calibration, calibrate
 
 # How many of the worst mistakes are drawn.
@@ -30,7 +32,13 @@ MISTAKES = 32
 
 
 def finish(
-    state: State, splits: Splits, output: Path, device: torch.device, plots: PlotProcess, progress: Progress
+    state: State,
+    splits: Splits,
+    output: Path,
+    device: torch.device,
+    plots: PlotProcess,
+    progress: Progress,
+    tracking: Tracking | None = None,
 ) -> Evaluation:
     """Evaluate on the test set, write the files of the finished run, and return the evaluation.
 
@@ -68,6 +76,8 @@ def finish(
         plots.finish()
     record = _record(state, splits, evaluations, calibration, digests, device)
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    if tracking:
+        tracking.finish(record, output)
     return test
 
 
@@ -147,4 +157,6 @@ def _record(
         "precision_reason": state.precision_reason or "it was set",
         "deterministic": is_deterministic(device),
         "processes": distributed.count(),
+        "revision": revision(),
+        "host": host(),
     }

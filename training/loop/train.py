@@ -44,6 +44,7 @@ from training.loop.step import set_numbers
 from training.networks import parameter_count
 from training.plot_process import PlotProcess
 from training.precision import Choice, choose_precision
+from training.track.tracking import Tracking
 
 
 def train(
@@ -57,6 +58,7 @@ def train(
     graph: bool = True,
     progress: Progress | None = None,
     plots: PlotProcess | None = None,
+    tracking: Tracking | None = None,
 ) -> Evaluation:
     """Train a network, write the run folder ``output``, and return the evaluation on the test set.
 
@@ -67,6 +69,7 @@ def train(
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
         graph: whether the steps are a CUDA graph, if that is possible.
         plots: the process that draws the plots, if the caller has started one.
+        tracking: shows the run elsewhere while it trains.
 
     Raises:
         TrainingError: the folder holds another run, another process trains there, or the loss is no longer finite.
@@ -84,7 +87,7 @@ def train(
         check_free(output, resume=resume)
         for name, content in splits.files.items() if distributed.is_first() else ():
             write_atomically(output / name, content)
-        return _train(state, splits, output, checkpoint_every, target, graph, progress, plots)
+        return _train(state, splits, output, checkpoint_every, target, graph, progress, plots, tracking)
 
 
 def _precision(config: TrainConfig, device: torch.device, last: Path, progress: Progress) -> Choice:
@@ -108,6 +111,7 @@ def _train(
     graph: bool,
     progress: Progress,
     plots: PlotProcess,
+    tracking: Tracking | None,
 ) -> Evaluation:
     config, last = state.config, output / "last.pt"
     if last.exists():
@@ -168,8 +172,10 @@ def _train(
         state.epoch_loss = state.epoch_seconds = 0.0
         state.save(last)
         write_metrics(output, state.history)
+        if tracking:
+            tracking.epoch(row)
         progress.line(epoch_line(row, config.epochs))
-    return finish(state, splits, output, target, plots, progress)
+    return finish(state, splits, output, target, plots, progress, tracking)
 
 
 def _read(losses: Losses, state: State, last: Path) -> float:

@@ -21,6 +21,7 @@ def server():
 
 GET_PATHS = [
     *("/", "/docs", "/style.css", "/icon.png", "/certificate", "/schema", "/schema/openapi.json"),
+    "/models/mnist/card",
     *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/mnist", "/v2/models/mnist/versions/1"),
     *("/v2/models/mnist/ready", "/v2/models/mnist/config", "/v2/models/mnist/versions/1/config"),
     *("/nowhere", "/v2/nowhere", "/v2/models/x", "/certificate?model=x"),

@@ -295,11 +295,11 @@ def test_any_exception_of_a_library_rejects_the_version(models, repo, monkeypatc
     publish(models, 1, name="other")
     original = repository.load_folder
 
-    def fail(path):
+    def fail(path, trust):
         if "other" in str(path):
             change_golden(path, images=None)
             monkeypatch.setattr(golden.zipfile, "ZipFile", lambda _: 1 / 0)
-        return original(path)
+        return original(path, trust)
 
     monkeypatch.setattr(repository, "load_folder", fail)
     assert Change("rejected", "other", "1") in repo.scan()

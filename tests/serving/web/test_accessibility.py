@@ -122,7 +122,7 @@ def test_every_state_passes_the_audit(url, visit, axe, width, scheme):
     draw(page, FIVE)
     assert predicted_digit(page) == "5"
     expect(page.locator("#curl")).to_have_value(re.compile("base64"))
-    expect(page.locator("#model a")).to_be_visible()
+    expect(page.locator("#model a").first).to_be_visible()
     check("accepted")
     change_prediction(page, accepted=False, reason="no digit")
     check("rejected")
@@ -134,3 +134,5 @@ def test_every_state_passes_the_audit(url, visit, axe, width, scheme):
     page.goto(f"{url}/docs")
     expect(page.get_by_role("heading", name="POST /predict")).to_be_visible()
     check("docs")
+    page.goto(f"{url}/models/mnist/card")
+    check("card")

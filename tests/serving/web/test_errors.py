@@ -89,10 +89,16 @@ def test_page_asks_for_a_key_and_keeps_it(visit):
         assert predicted_digit(page) == "2"
         expect(form).to_be_hidden()
 
-        # The service would reject a plain link to the certificate, because a link sends no key.
+        # The service would reject a plain link to the certificate or the card, because a link sends no key.
         with page.expect_popup() as popup:
-            page.locator("#model a").click()
+            page.locator("#model").get_by_role("link", name="certificate").click()
         assert json.loads(popup.value.inner_text("body"))["name"] == "mnist"
+        link = page.locator("#model").get_by_role("link", name="card")
+        expect(link).to_have_attribute("href", re.compile("^blob:"))
+        with page.expect_popup() as popup:
+            link.click()
+        expect(popup.value.get_by_role("heading", level=1)).to_have_text("Model card of mnist version 1")
+        assert popup.value.locator("main").evaluate("element => getComputedStyle(element).maxWidth") != "none"
         # The curl command reads the key from a variable and does not contain it.
         command = copy_curl_command(page)
         assert "secret" not in command

@@ -82,8 +82,11 @@ def test_page_shows_the_model_and_links_its_certificate(url, visit):
     for text in (f"mnist, version {manifest['version']}", accuracy, manifest["files"]["model.onnx"]["sha256"]):
         expect(model).to_contain_text(text)
     expect(page.locator("header")).to_contain_text(accuracy)
-    link = model.get_by_role("link")
+    link = model.get_by_role("link", name="certificate")
     assert httpx.get(f"{url}/{link.get_attribute('href')}").json() == manifest
+    with page.expect_popup() as popup:
+        model.get_by_role("link", name="card").click()
+    expect(popup.value.get_by_role("heading", level=1)).to_have_text("Model card of mnist version 1")
 
 
 def test_curl_command_gives_the_same_probabilities_in_every_shell(url, visit):

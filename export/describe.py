@@ -1,0 +1,81 @@
+"""Describe a bundle: measure it, and write its provenance, its model card and its manifest.
+
+    python -m export.describe BUNDLE [--data FOLDER]
+
+does so for a published bundle of an older version. Its other files stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from export.measure import measure
+from export.provenance import statement
+from serving.errors import BundleError
+from serving.models import bundle, card
+from serving.models.bundle import Manifest
+from serving.models.model import load_folder
+from training import checkpoint
+from training.data.digits import Splits
+from training.data.load import load_data
+
+
+def describe(folder: Path, manifest: Manifest, splits: Splits) -> Manifest:
+    """Measure the bundle in ``folder``, write its other files, and return its manifest. ``write`` makes it final.
+
+    Args:
+        manifest: lists the model files and the golden images only.
+    """
+    write(folder, manifest)
+    results = measure(load_folder(folder), splits)
+    return msgspec.structs.replace(manifest, **results._asdict())
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the provenance, the card and the manifest, in this order: each certifies those before it."""
+    made = {name: file for name, file in manifest.files.items() if name not in (bundle.PROVENANCE, bundle.CARD)}
+    manifest = msgspec.structs.replace(manifest, files=made)
+    checkpoint.write_atomically(folder / bundle.PROVENANCE, statement(manifest))
+    manifest = _with(manifest, folder, bundle.PROVENANCE)
+    checkpoint.write_atomically(folder / bundle.CARD, card.to_readme(manifest).encode())
+    manifest = _with(manifest, folder, bundle.CARD)
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    checkpoint.write_atomically(folder / bundle.MANIFEST, text + b"\n")
+    return manifest
+
+
+def _with(manifest: Manifest, folder: Path, name: str) -> Manifest:
+    return msgspec.structs.replace(manifest, files=manifest.files | {name: bundle.describe(folder / name)})
+
+
+@click.command()
+@click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data set, as for mnist-train.")
+def main(folder: Path, data: Path | None) -> None:
+    """Measure the published BUNDLE and write its model card. Its model files stay as they are."""
+    if (folder / bundle.SIGNATURE).exists():
+        raise click.ClickException(f"{folder} is signed: describe an unsigned copy of it, and sign that")
+    try:
+        manifest = load_folder(folder).bundle.manifest
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    config, said = manifest.training["config"], manifest.training["dataset"]
+    if said.get("own"):
+        raise click.ClickException(f"{folder} was trained on somebody's own data: export its run again instead")
+    splits = load_data(
+        said["name"],
+        prepare=manifest.prepare,
+        folder=data,
+        validation=config["validation"],
+        subset=config["subset"],
+    )
+    write(folder, describe(folder, manifest, splits))
+    load_folder(folder)
+    click.echo(f"{folder / bundle.CARD}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Measure a bundle on the test set, and on test images drawn, written or damaged in other ways. The card shows it.
+
+Every image takes the path of the service: its picture code, its ONNX file, and its judgement. Nothing is chosen by
+these results.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from export.quantize import microseconds_per_image
+from serving.contract import SYMBOL, Images, ModelOutput
+from serving.models.model import Model, Reasons
+from serving.models.results import ClassResult, Latency, Mistake, SetResult
+from serving.pictures.prepare import prepare
+from training.data.digits import Digits, Splits
+from training.evaluate import Evaluation
+from training.source import cpu
+from training.trust.examples import styled
+
+SEED = 0
+# The first test images. With more of them the export would take longer than the conversion of the files.
+SUBSET = 500
+# The manifest lists at most this many kinds of mistakes.
+MOST_MISTAKES = 1000
+
+Tensor = torch.Tensor
+Corruption = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Results(NamedTuple):
+    """What the manifest gets."""
+
+    sets: dict[str, SetResult]
+    classes: tuple[ClassResult, ...]
+    mistakes: tuple[Mistake, ...]
+    latency: Latency | None
+
+
+def measure(model: Model, splits: Splits, *, with_latency: bool = True) -> Results:
+    """Return the results of a loaded bundle on every set."""
+    test = splits.test
+    output = model.classifier.classify(test.images.numpy())
+    sets = {"test": _result("the test set, as 28x28 pixels", model, test.images.numpy(), test.labels, output, {})}
+    some = Digits(test.images[:SUBSET], test.labels[:SUBSET])
+    for name, what, images, reasons in _variants(some, splits, model):
+        sets[name] = _result(what, model, images, some.labels, model.classifier.classify(images), reasons)
+    confusion = Evaluation(torch.from_numpy(output.logits), test.labels).confusion
+    return Results(sets, *_by_class(confusion), _latency(model, test.images.numpy()) if with_latency else None)
+
+
+def _result(
+    what: str, model: Model, images: Images, labels: Tensor, output: ModelOutput, reasons: Reasons
+) -> SetResult:
+    evaluation = Evaluation(torch.from_numpy(output.logits), labels)
+    right = (evaluation.predictions == labels).tolist()
+    judged = model.judge(images, output, reasons)
+    return SetResult(
+        what=what,
+        images=len(right),
+        correct=sum(right),
+        accepted=judged.count(None),
+        accepted_correct=sum(hit for hit, reason in zip(right, judged, strict=True) if reason is None),
+        reasons=dict(Counter(reason for reason in judged if reason is not None)),
+        calibration_error=evaluation.calibration_error(),
+    )
+
+
+def _variants(some: Digits, splits: Splits, model: Model) -> Iterator[tuple[str, str, Images, Reasons]]:
+    """Yield the name, the description and the images of each other set, and why the picture code rejects some."""
+    count = f"{len(some):,} test images"
+    pictures = [prepare(_picture(image), model.bundle.manifest.prepare) for image in some.images.numpy()]
+    reasons = {i: picture.reason for i, picture in enumerate(pictures) if picture.reason is not None}
+    yield "pictures", f"{count} as PNG pictures, dark on white", np.stack([each.image for each in pictures]), reasons
+    if splits.prepare == SYMBOL:
+        drawn = styled(some, torch.Generator().manual_seed(SEED), splits.labels)
+        yield "other hands", f"{count}, bent and in other styles of writing", drawn.numpy(), {}
+    for name, (what, corrupt) in CORRUPTIONS.items():
+        damaged = corrupt(some.images[:, None].float(), torch.Generator().manual_seed(SEED))
+        pixels = damaged[:, 0].clamp(0, 255).round().to(torch.uint8)
+        yield name, f"{count} {what}, as 28x28 pixels", pixels.numpy(), {}
+
+
+def _picture(image: Images) -> bytes:
+    """Return a test image as a PNG: five times as large, dark, somewhere on a white sheet."""
+    large = Image.fromarray(255 - image).resize((140, 140), Image.Resampling.BICUBIC)
+    sheet = Image.new("L", (200, 240), 255)
+    sheet.paste(large, (35, 60))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _noisy(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images + 50 * torch.randn(images.shape, generator=generator)
+
+
+def _blurred(images: Tensor, _: torch.Generator) -> Tensor:
+    return F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1), 3, 1, 1)
+
+
+def _faint(images: Tensor, _: torch.Generator) -> Tensor:
+    return 0.4 * images
+
+
+def _turned(images: Tensor, generator: torch.Generator) -> Tensor:
+    angles = torch.deg2rad(50 * torch.rand(len(images), generator=generator) - 25)
+    cos, sin = angles.cos(), angles.sin()
+    maps = torch.stack([torch.stack([cos, -sin, 0 * cos], 1), torch.stack([sin, cos, 0 * cos], 1)], 1)
+    return F.grid_sample(images, F.affine_grid(maps, list(images.shape), align_corners=False), align_corners=False)
+
+
+def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    padded = F.pad(images, (4, 4, 4, 4))
+    places = torch.randint(0, 9, (len(images), 2), generator=generator).tolist()
+    size = images.shape[-1]
+    return torch.stack([each[:, y : y + size, x : x + size] for each, (y, x) in zip(padded, places, strict=True)])
+
+
+def _struck(images: Tensor, generator: torch.Generator) -> Tensor:
+    rows = torch.randint(8, 20, (len(images),), generator=generator)
+    struck = images.clone()
+    struck[torch.arange(len(images)), 0, rows] = 255
+    return struck
+
+
+CORRUPTIONS: dict[str, tuple[str, Corruption]] = {
+    "noise": ("with noise", _noisy),
+    "blur": ("blurred", _blurred),
+    "faint": ("with ink of 40 % brightness", _faint),
+    "turned": ("turned by up to 25 degrees", _turned),
+    "shifted": ("shifted by up to 4 pixels", _shifted),
+    "struck through": ("struck through with a line", _struck),
+}
+
+
+def _by_class(confusion: Tensor) -> tuple[tuple[ClassResult, ...], tuple[Mistake, ...]]:
+    """Return the results by class and the mistakes, the most frequent first."""
+    rows = confusion.tolist()
+    predicted = confusion.sum(0).tolist()
+    classes = tuple(ClassResult(sum(row), row[i], predicted[i]) for i, row in enumerate(rows))
+    mistakes = [Mistake(i, j, row[j]) for i, row in enumerate(rows) for j in range(len(row)) if i != j and row[j]]
+    mistakes.sort(key=lambda mistake: -mistake.images)
+    return classes, tuple(mistakes[:MOST_MISTAKES])
+
+
+def _latency(model: Model, images: Images) -> Latency:
+    alone: Any = microseconds_per_image(model.classifier, images)
+    return Latency(round(alone, 1), round(model.classifier.seconds_per_image() * 1e6, 1), cpu())

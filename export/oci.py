@@ -1,0 +1,223 @@
+"""Push a published bundle to an OCI registry, and pull one from there, with the package oras."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export import oci_image, triton
+from export.oci_image import Blob, Image
+from export.staging import staging_folder
+from serving.errors import BundleError
+from serving.models import bundle
+from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
+from serving.models.model import load_folder
+from serving.models.trust import Trust
+from serving.settings import is_loopback
+from training.checkpoint import write_atomically
+
+REFERENCE = re.compile(
+    r"oci://(?P<registry>[A-Za-z0-9.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)/(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+RULE = "must be like oci://registry.example.org/digits/mnist:1, with small letters"
+MAX_MANIFEST_BYTES = 4_000_000
+
+
+class RegistryError(Exception):
+    """A registry cannot be reached, or it rejects or lacks something. The message gives the reason."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The place of an image: a registry, a name there, and a tag or a digest."""
+
+    registry: str
+    name: str
+    version: str
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Return the reference in ``oci://registry/name:tag``.
+
+        Raises:
+            RegistryError: it has another form.
+        """
+        match = REFERENCE.fullmatch(text)
+        if not match:
+            raise RegistryError(f"{text}: {RULE}")
+        return cls(match["registry"], match["name"], match["digest"] or match["tag"] or "latest")
+
+
+class Remote:
+    """A name in a registry.
+
+    Args:
+        plain: use HTTP and not HTTPS. On this machine HTTP is usual.
+
+    Raises:
+        RegistryError: the package oras is missing.
+    """
+
+    def __init__(self, place: Reference, *, plain: bool = False) -> None:
+        try:
+            from oras.container import Container
+            from oras.provider import Registry
+        except ImportError as error:
+            raise RegistryError(
+                f"{place.registry}: needs the package oras; install it with: pip install 'mnist-service[oci]'"
+            ) from error
+        host = place.registry.rpartition(":")[0] or place.registry
+        self._place, self._client = place, Registry(insecure=plain or is_loopback(host.strip("[]")))
+        # oras would take a registry without a dot for a part of the name.
+        self._container = Container(place.name)
+        self._container.registry = place.registry
+        with self._explained():
+            # One try, because oras tries for half a minute to reach a registry that is not there.
+            self._client.session.get(f"{self._client.prefix}://{place.registry}/v2/", timeout=10)
+            # The credentials are those of docker, podman and skopeo: ~/.docker/config.json.
+            self._client.auth.load_configs(self._container)
+
+    def push(self, image: Image, version: str) -> bool:
+        """Upload an image under a tag or its digest. Return whether the registry lists it as a referrer by itself."""
+        for blob in image.blobs:
+            with self._explained(), tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "blob"
+                file.write_bytes(blob.content)
+                self._check(self._client.upload_blob(str(file), self._container, blob.descriptor))
+        return "OCI-Subject" in self._put(image.manifest, version).headers
+
+    def attach(self, subject: Image, kind: str, name: str, content: bytes) -> None:
+        """Upload a file about an image, as its referrer."""
+        added = oci_image.referrer(subject.manifest, kind, name, content)
+        if self.push(added, added.manifest.digest):
+            return
+        # Registries of before 2024 keep no list of referrers, so the specification names a tag for it.
+        tag = subject.manifest.digest.replace(":", "-")
+        found = self._get(f"manifests/{tag}", oci_image.INDEX_TYPE, missing=b"{}")
+        self._put(oci_image.index_of(json.loads(found), added, kind), tag)
+
+    def manifest(self, version: str) -> tuple[dict[str, Any], str]:
+        """Return the manifest of an image, and its digest."""
+        content = self._get(f"manifests/{version}", f"{oci_image.MANIFEST_TYPE}, {oci_image.INDEX_TYPE}")
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if version.startswith("sha256:") and digest != version:
+            raise RegistryError(f"{self._place.registry}: sent a manifest with the digest {digest}, not {version}")
+        try:
+            found = json.loads(content)
+            return dict(found), digest
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RegistryError(f"{self._place.registry}: sent a manifest that is not JSON: {error}") from error
+
+    def blob(self, descriptor: dict[str, Any]) -> bytes:
+        """Return a blob, whose digest is checked."""
+        digest, size = str(descriptor.get("digest")), descriptor.get("size")
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest) or not isinstance(size, int) or size > MAX_BUNDLE_BYTES:
+            raise RegistryError(f"{self._place.registry}: names a blob {digest:.80} of {size} bytes")
+        content = self._get(f"blobs/{digest}", "*/*", limit=size)
+        if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+            raise RegistryError(f"{self._place.registry}: sent other bytes than those of {digest}")
+        return content
+
+    def _put(self, manifest: Blob, version: str) -> Any:
+        with self._explained():
+            url = f"{self._url}/manifests/{version}"
+            headers = {"Content-Type": manifest.media_type}
+            return self._check(self._client.do_request(url, "PUT", data=manifest.content, headers=headers))
+
+    def _get(self, path: str, accept: str, *, limit: int = MAX_MANIFEST_BYTES, missing: bytes | None = None) -> bytes:
+        with self._explained():
+            found = self._client.do_request(f"{self._url}/{path}", headers={"Accept": accept}, stream=True)
+            with found:
+                if missing is not None and found.status_code == 404:
+                    return missing
+                self._check(found)
+                content = bytearray()
+                for piece in found.iter_content(1 << 16):
+                    content += piece
+                    if len(content) > limit:
+                        raise RegistryError(f"{self._place.registry}: {path} has more than {limit} bytes")
+                return bytes(content)
+
+    @property
+    def _url(self) -> str:
+        return f"{self._client.prefix}://{self._place.registry}/v2/{self._place.name}"
+
+    def _check(self, response: Any) -> Any:
+        if response.status_code not in (200, 201, 202):
+            reason = " ".join(response.text.split())[:200]
+            raise RegistryError(f"{self._place.registry}/{self._place.name}: status {response.status_code}: {reason}")
+        return response
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RegistryError:
+            raise
+        except Exception as error:  # requests, urllib3 and oras have exceptions without a common base.
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise RegistryError(f"{self._place.registry}: cannot be used: {reason:.300}") from error
+
+
+def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: bool = False) -> str:
+    """Upload the bundle in ``folder`` and what belongs to it. Return the digest of the image.
+
+    Its signature and its SBOM also become referrers of the image, where other tools look for them.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        RegistryError: the registry did not take it.
+        OSError: the SBOM cannot be read.
+    """
+    found = bundle.read(folder)
+    image = oci_image.image_of(found)
+    bill = sbom.read_bytes() if sbom else None
+    remote = Remote(place, plain=plain)
+    remote.push(image, place.version)
+    if (folder / bundle.SIGNATURE).exists():
+        content = (folder / bundle.SIGNATURE).read_bytes()
+        remote.attach(image, oci_image.SIGNATURE_TYPE, bundle.SIGNATURE, content)
+    if bill is not None:
+        remote.attach(image, oci_image.SBOM_TYPE, "sbom.cdx.json", bill)
+    return image.manifest.digest
+
+
+def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plain: bool = False) -> tuple[Bundle, str]:
+    """Download a bundle, check it, and publish it under its own version. Return it, and the digest of the image.
+
+    Raises:
+        BundleError: the image holds no bundle, nobody trusted signed it, or the repository has another such version.
+        RegistryError: the registry did not give it.
+    """
+    remote = Remote(place, plain=plain)
+    manifest, digest = remote.manifest(place.version)
+    layers = manifest.get("layers")
+    if not isinstance(layers, list) or not layers or not isinstance(layers[-1], dict):
+        raise BundleError(f"oci://{place.registry}/{place.name}: is no image with layers")
+    # Those before it belong to a base image.
+    layer = remote.blob(layers[-1])
+    repository.mkdir(parents=True, exist_ok=True)
+    with staging_folder(repository) as staging:
+        name, version = oci_image.unpack(layer, staging)
+        found = load_folder(staging, trust).bundle.manifest
+        if (found.name, found.version) != (name, version):
+            raise BundleError(f"the image holds {found.name} version {found.version} as {name} version {version}")
+        target = repository / name / str(version)
+        if target.exists():
+            if bundle.read(target).manifest != found:
+                raise BundleError(f"{target} is another bundle already; name another --repository")
+            return bundle.read(target), digest
+        target.parent.mkdir(exist_ok=True)
+        if not (target.parent / triton.CONFIG).exists():
+            config = triton.configuration(name, found.inputs, found.outputs)
+            write_atomically(target.parent / triton.CONFIG, config.encode())
+        staging.rename(target)
+    return bundle.read(target), digest

@@ -1,0 +1,99 @@
+"""How a bundle was made: a part of its manifest, and the same as an in-toto statement with SLSA's predicate.
+
+https://slsa.dev/spec/v1.0/provenance describes the statement. The signature of the bundle covers it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from typing import Any
+
+import msgspec
+
+from serving.models.bundle import Manifest
+from training.source import DISTRIBUTION, host, revision
+
+STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
+BUILD_TYPE = f"urn:{DISTRIBUTION}:train-and-export:1"
+# PyPI's packages among the versions of a manifest.
+PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript")
+
+
+def provenance(record: dict[str, Any]) -> dict[str, Any]:
+    """Return where a bundle comes from that this process makes of the run with this ``run.json``.
+
+    The service shows it, so it has no paths: a teacher is named by the digest of its weights.
+    """
+    return {
+        "training": {"revision": record.get("revision", ""), "host": record.get("host", {})},
+        "export": {
+            "revision": revision(),
+            "host": host(),
+            "version": importlib.metadata.version(DISTRIBUTION),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+        "seed": record["config"].get("seed"),
+        "teachers": sorted(record.get("teachers", {}).values()),
+        "fonts": record.get("fonts", {}),
+        "start": sorted(record.get("start", {}).values()),
+    }
+
+
+def statement(manifest: Manifest) -> bytes:
+    """Return the statement about the files that the manifest lists, as JSON."""
+    said = manifest.provenance
+    exported = said.get("export", {})
+    finished = {"finishedOn": exported["time"].replace("+00:00", "Z")} if "time" in exported else {}
+    content = {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": {"sha256": file.sha256}} for name, file in manifest.files.items()],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"name": manifest.name, "config": manifest.training.get("config", {})},
+                "internalParameters": {"versions": manifest.versions} | _hosts(said),
+                "resolvedDependencies": _dependencies(manifest),
+            },
+            "runDetails": {
+                "builder": {"id": f"urn:{DISTRIBUTION}:mnist-export", "version": _builder(exported)},
+                "metadata": finished,
+                "byproducts": [{"name": "model.pt", "digest": {"sha256": manifest.training["model_sha256"]}}],
+            },
+        },
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return the data, the other models, the fonts, the source and the packages that the bundle was made of."""
+    said = manifest.provenance
+    named = {
+        "data": manifest.training.get("dataset", {}).get("digests", {}),
+        "font": said.get("fonts", {}),
+        "teacher": {str(i): digest for i, digest in enumerate(said.get("teachers", []))},
+        "first weights": {str(i): digest for i, digest in enumerate(said.get("start", []))},
+    }
+    found: list[dict[str, Any]] = [
+        {"name": f"{kind} {name}", "digest": {"sha256": digest}}
+        for kind, digests in named.items()
+        for name, digest in digests.items()
+    ]
+    for step in ("training", "export"):
+        commit, _, changed = str(said.get(step, {}).get("revision", "")).partition("-")
+        if commit:
+            notes = {"annotations": {"changed": True}} if changed else {}
+            found.append({"name": f"source of the {step}", "digest": {"gitCommit": commit}, **notes})
+    packages = {name: manifest.versions[name] for name in PACKAGES if name in manifest.versions}
+    return found + [{"uri": f"pkg:pypi/{name}@{version}"} for name, version in packages.items()]
+
+
+def _hosts(said: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"host of the {step}": said[step]["host"] for step in ("training", "export") if said.get(step, {}).get("host")
+    }
+
+
+def _builder(exported: dict[str, Any]) -> dict[str, str]:
+    return {DISTRIBUTION: exported["version"]} if "version" in exported else {}

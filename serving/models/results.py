@@ -1,0 +1,56 @@
+"""What a manifest says about a model beyond its totals: results by set of images and by class, and the time it takes.
+
+Bundles of older versions say none of this.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class SetResult(msgspec.Struct, frozen=True):
+    """The results on one set of images. Each image is judged as the service judges it."""
+
+    what: str
+    """How the images were made."""
+    images: Count
+    correct: Count
+    accepted: Count
+    accepted_correct: Count
+    """Images that are accepted and have the right label."""
+    reasons: dict[str, Count]
+    """How many images are rejected, by reason."""
+    calibration_error: float
+    """Expected calibration error, 0..1."""
+
+
+class ClassResult(msgspec.Struct, frozen=True):
+    """The results on the test images of one class."""
+
+    images: Count
+    correct: Count
+    predicted: Count
+    """Test images of all classes that get this label."""
+
+
+class Mistake(msgspec.Struct, frozen=True):
+    """How many test images of one class get the label of another. The classes are indices of the manifest's labels."""
+
+    label: Count
+    predicted: Count
+    images: Count
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """The time per image of the served file on one thread, measured at the export, in microseconds."""
+
+    alone: float
+    """One image at a time."""
+    batch: float
+    """In a batch of 16 images."""
+    cpu: str

@@ -1,0 +1,212 @@
+"""mnist-export push and pull, with a real registry, and what skopeo and umoci make of the image."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import shutil
+import socket
+import subprocess
+import tarfile
+import urllib.request
+
+import pytest
+from click.testing import CliRunner
+
+from export import oci, oci_image
+from export.cli import main
+from export.oci import Reference, RegistryError
+from export.sign import Signer
+from serving.errors import BundleError
+from serving.models import bundle
+from serving.models.trust import Trust
+from serving.settings import RELEASE
+from tests.serving.models import bundles, signing
+from tests.support import application, missing, until
+
+PACKAGED = RELEASE / "mnist" / "1"
+
+
+def tool(name):
+    found = shutil.which(name)
+    return found or missing(name)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The address of Debian's docker-registry, which holds nothing."""
+    try:
+        import oras  # noqa: F401
+    except ImportError:
+        missing("the package oras")
+    program, folder = tool("docker-registry"), tmp_path_factory.mktemp("registry")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}},
+        "http": {"addr": address},
+    }
+    (folder / "config.yml").write_text(json.dumps(settings))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log)
+
+        def responds():
+            assert process.poll() is None, (folder / "log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5) as response:
+                return response.status == 200
+            return False
+
+        try:
+            until(responds)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    signing.needs_model_signing()
+    return signing.key_pair(tmp_path_factory.mktemp("keys") / "mine")
+
+
+@pytest.fixture(scope="module")
+def signed(keys, tmp_path_factory):
+    models = shutil.copytree(RELEASE, tmp_path_factory.mktemp("signed") / "models")
+    Signer(str(keys[0]))(models / "mnist" / "1")
+    return models / "mnist" / "1"
+
+
+@pytest.fixture(scope="module")
+def pushed(registry, signed, tmp_path_factory):
+    """The place and the digest of the signed bundle in the registry."""
+    sbom = tmp_path_factory.mktemp("sbom") / "sbom.json"
+    sbom.write_text('{"bomFormat": "CycloneDX"}')
+    place = f"oci://{registry}/digits/mnist:1"
+    return place, oci.push(signed, Reference.parse(place), sbom)
+
+
+def export(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_skopeo_and_umoci_read_the_image_and_the_service_serves_it(pushed, signed, keys, tmp_path):
+    place, digest = pushed
+    source = place.replace("oci://", "docker://")
+    line = [tool("skopeo"), "inspect", "--tls-verify=false", source]
+    seen = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+    assert seen["Digest"] == digest
+    assert seen["Labels"]["org.opencontainers.image.version"] == "1"
+
+    line = [tool("skopeo"), "copy", "--quiet", "--src-tls-verify=false", source, f"oci:{tmp_path}/layout:1"]
+    subprocess.run(line, check=True)
+    line = [tool("umoci"), "unpack", "--rootless", "--image", f"{tmp_path}/layout:1", tmp_path / "unpacked"]
+    subprocess.run(line, check=True, capture_output=True)
+    models = tmp_path / "unpacked" / "rootfs" / "models"
+    for path in signed.iterdir():
+        assert (models / "mnist" / "1" / path.name).read_bytes() == path.read_bytes()
+    assert (models / "mnist" / "config.pbtxt").exists()
+    with application(repository=models, trust=str(keys[1]), poll=0) as client:
+        assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_signature_and_sbom_are_referrers_of_the_image(pushed, signed):
+    place, digest = pushed
+    remote = oci.Remote(Reference.parse(place))
+    index, _ = remote.manifest(digest.replace(":", "-"))
+    kinds = {entry["artifactType"]: entry["digest"] for entry in index["manifests"]}
+    assert kinds.keys() == {oci_image.SIGNATURE_TYPE, oci_image.SBOM_TYPE}
+    manifest, _ = remote.manifest(kinds[oci_image.SIGNATURE_TYPE])
+    assert manifest["subject"]["digest"] == digest
+    assert remote.blob(manifest["layers"][0]) == (signed / bundle.SIGNATURE).read_bytes()
+
+
+def test_pushing_again_changes_nothing(pushed, signed):
+    place, digest = pushed
+    assert oci.push(signed, Reference.parse(place)) == digest
+    index, _ = oci.Remote(Reference.parse(place)).manifest(digest.replace(":", "-"))
+    assert len(index["manifests"]) == 2
+
+
+def test_commands_push_and_pull(registry, tmp_path):
+    place = f"oci://{registry}/unsigned:latest"
+    done = export("push", PACKAGED, place)
+    assert done.exit_code == 0, done.output
+    assert f"Pushed   {place}\nDigest   sha256:" in done.output
+    for _ in range(2):
+        done = export("pull", place, "--repository", tmp_path / "models")
+        assert done.exit_code == 0, done.output
+        assert f"Pulled   {tmp_path / 'models' / 'mnist' / '1'}" in done.output
+    assert bundle.read(tmp_path / "models" / "mnist" / "1").manifest == bundle.read(PACKAGED).manifest
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["mnist"]
+
+
+def test_pull_accepts_only_what_a_trusted_key_signed(pushed, registry, keys, tmp_path):
+    place, digest = pushed
+    by_digest = Reference.parse(f"{place.rpartition(':')[0]}@{digest}")
+    found, _ = oci.pull(by_digest, tmp_path / "models", Trust(str(keys[1])))
+    assert found.folder == tmp_path / "models" / "mnist" / "1"
+    oci.push(PACKAGED, Reference.parse(f"oci://{registry}/digits/mnist:unsigned"))
+    done = export("pull", f"oci://{registry}/digits/mnist:unsigned", "--trust", keys[1], "--repository", tmp_path / "x")
+    assert done.exit_code == 1
+    assert "has no signature" in done.output
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_pull_replaces_no_other_version(pushed, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    bundles.publish(models, 1, temperature=2.0)
+    done = export("pull", pushed[0], "--repository", models)
+    assert done.exit_code == 1
+    assert "is another bundle already" in done.output
+
+
+@pytest.mark.parametrize(
+    "place", ["mnist:1", "oci://", "oci://host", "oci://host/Name:1", "docker://host/a:1", "oci://h/a b"]
+)
+def test_place_of_another_form_is_rejected(place):
+    with pytest.raises(RegistryError, match="must be like oci://registry"):
+        Reference.parse(place)
+
+
+def test_errors_of_registries_are_one_line(registry, tmp_path):
+    for place in (f"oci://{registry}/digits/none:1", "oci://127.0.0.1:1/digits/mnist:1"):
+        done = export("pull", place, "--repository", tmp_path / "models")
+        assert done.exit_code == 1
+        assert done.output.startswith("Error: 127.0.0.1:")
+        assert len(done.output.splitlines()) == 1
+    done = export("push", tmp_path, f"oci://{registry}/digits/mnist:1")
+    assert done.exit_code == 1
+    assert "is not a model bundle" in done.output
+
+
+def layer(**members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            archive.addfile(entry)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"nothing", "cannot be unpacked"),
+        (layer(), "holds no bundle"),
+        (layer(**{"models/mnist/1/model.onnx": tarfile.SYMTYPE}), "holds no bundle"),
+        (layer(**{"models/../1/model.onnx": tarfile.REGTYPE}), "holds no bundle"),
+        (layer(**{"models/a/1/x": tarfile.REGTYPE, "models/b/1/x": tarfile.REGTYPE}), "several bundles"),
+        (layer(**{"models/a/1/x": tarfile.REGTYPE})[:40], "cannot be unpacked"),
+    ],
+    ids=["no archive", "empty", "a link", "a path to the parent", "two bundles", "cut off"],
+)
+def test_hostile_layers_are_rejected(tmp_path, content, reason):
+    with pytest.raises(BundleError, match=reason):
+        oci_image.unpack(content, tmp_path)

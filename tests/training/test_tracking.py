@@ -1,0 +1,157 @@
+"""--track: a run in TensorBoard and in MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support import missing, until
+from tests.training.support import FAST, rows
+from training.config import TrainConfig
+from training.loop.train import train
+from training.track.tracking import Tracking, TrackingError, tracked
+
+
+def test_tensorboard_shows_epochs_results_and_plots(small, tmp_path):
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        missing("the package tensorboard")
+    config = TrainConfig(**FAST)
+    with tracked(["tensorboard"], config.asdict(), tmp_path, pytest.fail) as tracking:
+        train(config, small, tmp_path, tracking=tracking)
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    losses = [(event.step, pytest.approx(event.value)) for event in found.Scalars("train_loss")]
+    assert losses == [(row["epoch"], row["train_loss"]) for row in rows(tmp_path)]
+    record = json.loads((tmp_path / "run.json").read_text())
+    [accuracy] = found.Scalars("test/accuracy")
+    assert accuracy.value == pytest.approx(record["calibration"]["result"]["test"]["accuracy"])
+    assert {"curves", "confusion"} <= set(found.Tags()["images"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a real MLflow server."""
+    try:
+        import flask  # noqa: F401
+        import mlflow  # noqa: F401
+        import sqlalchemy  # noqa: F401
+    except ImportError as error:
+        missing(f"the package {error.name}")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    store = ["--backend-store-uri", f"sqlite:///{folder}/store.db", "--artifacts-destination", folder / "artifacts"]
+    line = [sys.executable, "-m", "mlflow", "server", *store, "--port", port, "--workers", 1]
+    log = (folder / "log").open("w")
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(list(map(str, line)), stdout=log, stderr=log, env=environment)
+    address = f"http://127.0.0.1:{port}"
+
+    def responds():
+        assert process.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as response:
+            return response.status == 200
+        return False
+
+    try:
+        until(responds)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_lists_the_run_and_after_the_export_the_version(server, small, tmp_path, run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    folder, models = tmp_path / "run", tmp_path / "models"
+    config = TrainConfig(**FAST, seed=7)
+    with tracked(["mlflow"], config.asdict(), folder, pytest.fail) as tracking:
+        train(config, small, folder, tracking=tracking)
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(server)
+    [found] = client.search_runs([client.get_experiment_by_name("mnist-service").experiment_id])
+    assert (found.info.run_name, found.info.status) == ("run", "FINISHED")
+    assert (found.data.params["seed"], found.data.params["model"]) == ("7", "mlp")
+    record = json.loads((folder / "run.json").read_text())
+    accuracy = record["calibration"]["result"]["test"]["accuracy"]
+    assert found.data.metrics["test/accuracy"] == pytest.approx(accuracy)
+    history = client.get_metric_history(found.info.run_id, "train_loss")
+    assert [metric.step for metric in history] == [1, 2]
+    assert {"run.json", "model.pt", "confusion.png"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
+
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    done = run("mnist-export", folder, "--repository", models, "--track", "mlflow", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Registered  mnist version 1 in MLflow" in done.stdout
+    [version] = client.search_model_versions("name = 'mnist'")
+    assert version.run_id == found.info.run_id
+    manifest = json.loads((models / "mnist" / "1" / "manifest.json").read_text())
+    assert version.tags["sha256"] == manifest["files"]["model.onnx"]["sha256"]
+    stored = {file.path for file in client.list_artifacts(found.info.run_id, "models/mnist/1")}
+    assert "models/mnist/1/README.md" in stored
+
+
+def test_tracker_that_fails_ends_no_training_and_gets_everything_later():
+    got, warnings = [], []
+    broken = SimpleNamespace(is_down=True)
+
+    def epoch(row):
+        if broken.is_down:
+            raise OSError("no route\nto the server")
+        got.append(row["epoch"])
+
+    broken.epoch = epoch
+    broken.close = got.append
+    tracking = Tracking({"mlflow": broken}, warnings.append)
+    tracking.epoch({"epoch": 1})
+    tracking.epoch({"epoch": 2})
+    assert warnings == ["WARNING: --track mlflow: no route; the training goes on"]
+    broken.is_down = False
+    tracking.close("FINISHED")
+    assert got == [1, 2, "FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
+)
+def test_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, status):
+    ended = []
+    monkeypatch.setattr("training.track.tracking._tracker", lambda *_: SimpleNamespace(close=ended.append))
+    with contextlib.suppress(error or ()), tracked(["mlflow"], {}, tmp_path, pytest.fail):
+        if error:
+            raise error
+    assert ended == [status]
+
+
+@pytest.mark.parametrize(("kind", "module"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
+def test_missing_package_is_named(tmp_path, monkeypatch, kind, module):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with (
+        pytest.raises(TrackingError, match=rf"pip install 'mnist-service\[{kind}\]'"),
+        tracked([kind], {}, tmp_path, pytest.fail),
+    ):
+        pass
+
+
+def test_server_must_be_named(tmp_path, run):
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    settings = ["--model", "mlp", "--subset", 256, "--output", tmp_path / "run", "--track", "mlflow"]
+    done = run("mnist-train", *settings, env=environment)
+    assert done.returncode == 1
+    assert "Error: --track mlflow: set MLFLOW_TRACKING_URI to the server" in done.stderr
+    assert not (tmp_path / "run").exists()

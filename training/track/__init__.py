@@ -1,0 +1,1 @@
+"""Runs as TensorBoard and MLflow show them. Both packages are optional."""

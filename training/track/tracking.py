@@ -1,0 +1,134 @@
+"""Show a run while it trains: send its settings, its epochs and its results to TensorBoard or MLflow.
+
+A tracker that fails never ends a training: what could not be sent is kept and sent later, at the latest at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+KINDS = ("tensorboard", "mlflow")
+
+# Plots of a finished run.
+PLOTS = ("curves.png", "confusion.png", "mistakes.png", "reliability.png")
+
+Row = dict[str, Any]
+
+
+class TrackingError(Exception):
+    """A tracker cannot be used. The message gives the reason and the way out."""
+
+
+class Tracker(Protocol):
+    """Something that shows runs."""
+
+    def epoch(self, row: Row) -> None:
+        """Show one row of ``metrics.jsonl``."""
+
+    def finish(self, record: Row, folder: Path) -> None:
+        """Show the content of ``run.json``, and the plots in ``folder``."""
+
+    def close(self, status: str) -> None:
+        """End with ``FINISHED``, ``FAILED`` or ``KILLED``."""
+
+
+class Tracking:
+    """Sends a run to several trackers.
+
+    Args:
+        warn: prints a line. It is called once for a tracker that fails.
+    """
+
+    def __init__(self, trackers: dict[str, Tracker], warn: Callable[[str], None]) -> None:
+        self._trackers, self._warn = trackers, warn
+        self._waiting: dict[str, list[tuple[str, tuple[Any, ...]]]] = {name: [] for name in trackers}
+        self._failed: set[str] = set()
+
+    def epoch(self, row: Row) -> None:
+        self._send("epoch", row)
+
+    def finish(self, record: Row, folder: Path) -> None:
+        self._send("finish", record, folder)
+
+    def close(self, status: str) -> None:
+        self._send("close", status)
+
+    def _send(self, what: str, *arguments: Any) -> None:
+        for name, tracker in self._trackers.items():
+            waiting = self._waiting[name]
+            waiting.append((what, arguments))
+            try:
+                while waiting:
+                    method, given = waiting[0]
+                    getattr(tracker, method)(*given)
+                    waiting.pop(0)
+            except Exception as error:  # Each tracker has its own errors, and none is worth a training.
+                if name not in self._failed:
+                    self._failed.add(name)
+                    self._warn(f"WARNING: --track {name}: {first_line(error)}; the training goes on")
+
+
+@contextmanager
+def tracked(kinds: Sequence[str], config: Row, output: Path, warn: Callable[[str], None]) -> Iterator[Tracking]:
+    """Yield what sends a run to the trackers of these kinds.
+
+    Raises:
+        TrackingError: a package is missing, or a server cannot be reached.
+    """
+    tracking = Tracking({kind: _tracker(kind, config, output) for kind in dict.fromkeys(kinds)}, warn)
+    status = "FAILED"
+    try:
+        yield tracking
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracking.close(status)
+
+
+def _tracker(kind: str, config: Row, output: Path) -> Tracker:
+    try:
+        if kind == "tensorboard":
+            from training.track.tensorboard import TensorBoard
+
+            return TensorBoard(config, output)
+        from training.track.mlflow import MLflow
+
+        return MLflow(config, output)
+    except ImportError as error:
+        raise TrackingError(
+            f"--track {kind}: {error.name} is missing; install it with: pip install 'mnist-service[{kind}]'"
+        ) from error
+    except Exception as error:
+        raise TrackingError(f"--track {kind}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error."""
+    return f"{next(iter(str(error).splitlines()), '') or type(error).__name__:.300}"
+
+
+def done_epochs(output: Path) -> int:
+    """Return the number of epochs that a run to be resumed has finished."""
+    try:
+        return len((output / "metrics.jsonl").read_text().splitlines())
+    except OSError:
+        return 0
+
+
+def scalars(row: Row) -> dict[str, float]:
+    """Return the numbers of a row of ``metrics.jsonl``, except the epoch."""
+    return {name: float(value) for name, value in row.items() if name != "epoch" and isinstance(value, int | float)}
+
+
+def results(record: Row) -> dict[str, float]:
+    """Return the results in ``run.json``, with the calibration temperature applied."""
+    return {
+        f"{part}/{name}": float(value)
+        for part, summary in record["calibration"]["result"].items()
+        for name, value in summary.items()
+    }

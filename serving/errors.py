@@ -13,6 +13,7 @@ ServiceError
 │   ├── InputTooLargeError     the input is larger than a limit
 │   └── UnsupportedInputError  the input has a format that the service cannot read
 ├── MisdirectedError           the request is for a host name that this service does not have
+├── StorageFullError           there is no space left for corrections
 ├── OverloadedError            too many other requests are in flight
 └── DeadlineExceededError      the deadline of the request passed before inference began
 """
@@ -72,6 +73,10 @@ class UnsupportedInputError(InputError):
 
 class MisdirectedError(ServiceError):
     """The request is for a host name that this service does not have."""
+
+
+class StorageFullError(ServiceError):
+    """There is no space left for corrections."""
 
 
 class OverloadedError(ServiceError):

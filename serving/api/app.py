@@ -15,13 +15,14 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import certificate, open_inference, operations, page, predict, problems
+from serving.api import certificate, feedback, open_inference, operations, page, predict, problems
 from serving.api.auth import LOOK_INTERVAL, Keys
 from serving.api.background import attempt, on_own_thread, repeated
 from serving.api.context import Service
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
+from serving.feedback import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
@@ -55,9 +56,11 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         route_handlers=[
             predict.predict,
             certificate.certificate,
+            feedback.give_feedback,
+            feedback.feedback,
             operations.metrics,
             *open_inference.HANDLERS,
-            page.handler(page.read_files()),
+            page.handler(page.read_files(with_feedback=service.feedback is not None)),
         ],
         state=State({"service": service}),
         lifespan=[follow_repository, follow_keys, count_notes, end_decoder, drain_on_sigterm],
@@ -103,6 +106,7 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         pipeline,
         Decoder(settings, pipeline.threads),
         cors_config(settings.cors_origins),
+        Store(settings) if settings.feedback else None,
     )
     service.scan()
     try:

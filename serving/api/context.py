@@ -17,6 +17,7 @@ from serving.api.auth import Keys
 from serving.api.background import RepositoryLock, on_own_thread
 from serving.api.peers import ModelChange, Peers
 from serving.errors import InputError, InputTooLargeError, OverloadedError, quoted
+from serving.feedback import Store
 from serving.inference.admission import Admission, Held, limited_route
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
@@ -49,6 +50,8 @@ class Service:
     pipeline: Pipeline
     decoder: Decoder
     cors: CORSConfig | None = None
+    feedback: Store | None = None
+    """The corrections of visitors, if they may be stored."""
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)

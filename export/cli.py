@@ -116,6 +116,15 @@ COMMANDS = {"push": push, "pull": pull}
     "newest version.",
 )
 @click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    default=0.0005,
+    show_default=True,
+    help="Publish a run with --replay only if its accuracy on the replayed test set is at most this much lower than "
+    "before: of the model that it started from, and of every published version. 0.0005 means 5 more errors in 10,000; "
+    "1 publishes in any case.",
+)
+@click.option(
     "--retire",
     type=click.IntRange(1),
     metavar="VERSION",
@@ -142,6 +151,7 @@ def main(
     track: str | None,
     min_accuracy: float,
     not_worse_than: str | None,
+    margin: float,
     retire: int | None,
     rollback: bool,
 ) -> None:
@@ -196,7 +206,8 @@ def main(
         assert run is not None  # noqa: S101 (checked above)
         if track:
             run_of(run)  # Otherwise nothing could be registered.
-        gate, signer = Gate(min_accuracy, not_worse_than), Signer(sign, certificate, sign_password) if sign else None
+        gate = Gate(min_accuracy, not_worse_than, margin)
+        signer = Signer(sign, certificate, sign_password) if sign else None
         try:
             bundle = publish(
                 Run.read(run), repository, name, data, int8=int8, gate=gate, sign=signer, progress=progress
@@ -256,6 +267,14 @@ def take_back(repository: Path, name: str, version: int | None) -> None:
     )
 
 
+def replay_lines(found: dict[str, Any] | None) -> list[str]:
+    """Return what the certificate says about the data set that must not be forgotten."""
+    if not found:
+        return []
+    before = "" if found["errors_before"] is None else f", {found['errors_before']} before"
+    return [f"{found['name']}, replayed: {found['errors']} errors of {found['images']} test images{before}"]
+
+
 def table(bundle: Bundle) -> str:
     """Return the manifest as text with tables."""
     manifest = bundle.manifest
@@ -265,6 +284,7 @@ def table(bundle: Bundle) -> str:
         f"trained on {config['dataset']}, epochs: {config['epochs']}",
         f"test set: {test['correct']} of {test['images']} correct ({test['accuracy']:.2%}), "
         f"loss {test['loss']:.4f} after calibration",
+        *replay_lines(manifest.training["dataset"].get("replay")),
         "",
         f"{'format':12} {'images':>7} {'labels differ':>14} {'logits differ':>14} {'tolerance':>10}",
     ]

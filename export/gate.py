@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from export.records import ReplayRecord
 from export.run import ExportError, Run
 from serving.errors import BundleError
 from serving.models import bundle
@@ -36,9 +39,14 @@ class Gate:
     min_accuracy: float = 0.0
     not_worse_than: str | None = None
     """``served``, which is the newest version that can be verified, or the number of a version."""
+    margin: float = 0.0005
+    """How much of its accuracy on a replayed data set a run may have lost."""
 
     def check(self, run: Run, repository: Path, name: str) -> None:
         """Check that ``run`` may be published as the model ``name``.
+
+        A run with ``--replay`` is compared with the model it started from, and with every version that was tested on
+        the replayed data set. So a little that is lost in each of many runs does not add up.
 
         A run is worse than a version if it has more errors than chance explains: over two standard errors of the
         difference. Two trainings that differ in their seeds only are seldom further apart.
@@ -54,6 +62,7 @@ class Gate:
                 f"{run.folder} has a test accuracy of {accuracy:.2%}: it must be at least {self.min_accuracy:.2%} "
                 f"(--min-accuracy). Train it longer, or lower the limit"
             )
+        self._check_replay(run, repository, name)
         other = self._other(repository, name)
         if other is None:
             return
@@ -74,6 +83,25 @@ class Gate:
                 f"at least {known - margin:.2%} (--not-worse-than). Train a better network, or leave the option out"
             )
 
+    def _check_replay(self, run: Run, repository: Path, name: str) -> None:
+        found = replayed(run.record["dataset"])
+        if found is None:
+            return
+        before = [(found.errors_before, "the model that it started from")] if found.errors_before is not None else []
+        for other in _newest_first(repository, name):
+            known = _errors(other.manifest, found)
+            before += [] if known is None else [(known, f"version {other.manifest.version} of {name}")]
+        if not before:
+            return
+        fewest, label = min(before)
+        allowed = fewest + math.floor(self.margin * found.images + 1e-9)
+        if found.errors > allowed:
+            raise GateError(
+                f"{run.folder} has {found.errors} errors on the {found.images} test images of {found.name}, and "
+                f"{label} has {fewest}: the run must have at most {allowed} (--margin {self.margin:g}). Train with "
+                "more replayed images or a lower --learning-rate, or raise the margin"
+            )
+
     def _other(self, repository: Path, name: str) -> Manifest | None:
         """Return the manifest of the version to compare with; None if there is no version yet."""
         if self.not_worse_than is None:
@@ -84,6 +112,21 @@ class Gate:
             return bundle.read(repository / name / self.not_worse_than).manifest
         except BundleError as error:
             raise ExportError(f"--not-worse-than {self.not_worse_than}: {error}") from error
+
+
+def replayed(dataset: dict[str, Any]) -> ReplayRecord | None:
+    """Return what a record says about the data set that must not be forgotten; None if there is none."""
+    return msgspec.convert(dataset["replay"], ReplayRecord) if dataset.get("replay") else None
+
+
+def _errors(manifest: Manifest, wanted: ReplayRecord) -> int | None:
+    """Return the errors of a version on the same test images; None if it was not tested on them."""
+    dataset = manifest.training["dataset"]
+    known = replayed(dataset)
+    if known is not None:
+        return known.errors if (known.name, known.images) == (wanted.name, wanted.images) else None
+    test = manifest.result.get("test", {})
+    return test.get("errors") if (dataset["name"], test.get("images")) == (wanted.name, wanted.images) else None
 
 
 def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: dict[str, str]) -> None:

@@ -195,7 +195,9 @@ def golden_images(truth: Any, classes: int) -> Any:
 def _training(record: dict[str, Any]) -> dict[str, Any]:
     """Return what the manifest holds of the run. The service shows it, so it has no path of anybody's data."""
     found = {key: record[key] for key in ("config", "dataset", "seconds", "model_sha256")}
-    return found | {"config": record["config"] | {"dataset": record["dataset"]["name"]}}
+    said = record["dataset"]
+    names = {"dataset": said["name"], "replay": said["replay"]["name"] if said.get("replay") else ""}
+    return found | {"config": record["config"] | names}
 
 
 def thresholds(

@@ -65,6 +65,8 @@ def publish(
     int8: bool = False,
     min_accuracy: float = 0.0,
     not_worse_than: int | str | None = None,
+    margin: float | None = None,
+    sign: str | os.PathLike[str] | None = None,
     source: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PublishedModel:
@@ -79,6 +81,8 @@ def publish(
         int8: also add a quantized ONNX file.
         min_accuracy: publish only a run with at least this accuracy on the test set, from 0 to 1.
         not_worse_than: publish only a run that is not worse than this version; ``"served"`` is the newest one.
+        margin: how much of its accuracy on a replayed data set a run may have lost, from 0 to 1; by default 0.0005.
+        sign: sign the version with this private key, a file in PEM. Needs the extra ``sign``.
         source: folder with the files of a known data set; the default is the variable ``MNIST_DATA``.
         progress: print a line for each step that takes seconds.
 
@@ -94,11 +98,14 @@ def publish(
         from export.gate import AlreadyPublishedError, Gate
         from export.publishing import publish as publish_run
         from export.run import Run
+        from export.sign import Signer
         from training.loop.progress import Progress
 
     place = source or os.environ.get("MNIST_DATA")
     shown = Progress(sys.stdout if progress else None)
-    gate = Gate(min_accuracy, None if not_worse_than is None else str(not_worse_than))
+    served = None if not_worse_than is None else str(not_worse_than)
+    gate = Gate(min_accuracy, served) if margin is None else Gate(min_accuracy, served, margin)
+    signer = None if sign is None else Signer(os.fspath(sign))
     try:
         bundle = publish_run(
             Run.read(Path(run).expanduser()),
@@ -107,9 +114,12 @@ def publish(
             Path(place).expanduser() if place else None,
             int8=int8,
             gate=gate,
+            sign=signer,
             progress=shown,
         )
     except AlreadyPublishedError as error:
+        if signer:
+            signer(error.bundle.folder)
         return PublishedModel(error.bundle.folder, error.bundle.manifest, is_new=False)
     finally:
         shown.clear()

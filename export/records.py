@@ -39,6 +39,18 @@ class Config(msgspec.Struct, frozen=True):
     validation: Annotated[int, Meta(ge=0, le=30_000)]
     subset: Count
     prepare: Preparation = SYMBOL
+    replay: str = ""
+
+
+class ReplayRecord(msgspec.Struct, frozen=True):
+    """The data set that a run must not forget, and the errors on its test images."""
+
+    name: str
+    own: bool
+    images: Count
+    errors: Count
+    errors_before: Count | None
+    """Those of the model that the run started from."""
 
 
 class DataRecord(msgspec.Struct, frozen=True):
@@ -53,6 +65,7 @@ class DataRecord(msgspec.Struct, frozen=True):
     """Whether these are the user's own pictures. Otherwise the name is that of a known data set."""
     prepare: Preparation = SYMBOL
     several: Several = "rejected"
+    replay: ReplayRecord | None = None
 
 
 class Training(msgspec.Struct, frozen=True):

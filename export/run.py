@@ -16,8 +16,7 @@ from serving.contract import SYMBOL
 from training import checkpoint
 from training.config import KNOWN_DATASETS
 from training.data.digits import Splits
-from training.data.load import load_data
-from training.data.own import saved
+from training.data.load import load_data, load_saved
 from training.networks import Network, build
 from training.trust.calibrate import Calibration
 
@@ -77,7 +76,9 @@ class Run:
         """
         said = self.record["dataset"]
         if said.get("own"):
-            splits = saved.load(self.folder / saved.FILE)
+            replay, config = said.get("replay"), self.record["config"]
+            limits = {name: config[name] for name in ("validation", "subset")}
+            splits = load_saved(self.folder, replay["name"] if replay else "", folder=data, **limits)
         else:
             splits = load_data(said["name"], prepare=said.get("prepare", SYMBOL), folder=data)
         if splits.digests != said["digests"] or list(splits.labels) != list(said["labels"]):

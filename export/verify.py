@@ -17,7 +17,7 @@ import torch
 
 from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
 from export.measure import measure
-from export.records import Results, Training
+from export.records import ReplayRecord, Results, Training
 from export.torchscript import load_torchscript
 from serving.contract import ModelOutput
 from serving.errors import BundleError
@@ -28,7 +28,7 @@ from serving.models.model import load_folder
 from serving.models.trust import Trust
 from training.config import KNOWN_DATASETS, ConfigError
 from training.data.digits import Digits, Splits
-from training.data.load import load_data
+from training.data.load import load_data, load_saved
 from training.data.own import saved
 from training.data.sources import DataError
 from training.evaluate import Evaluation
@@ -79,7 +79,8 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
     facts = [Fact("parameters", manifest.parameters, parameter_count(network))]
     facts += [*_data_facts(manifest, training, splits), *_file_facts(folder, manifest)]
     # The results take seconds, so a wrong fact before them is found first.
-    computed = chain(_result_facts(folder, manifest, results, splits), _measured_facts(folder, manifest, splits))
+    measured = _measured_facts(folder, manifest, splits)
+    computed = chain(_result_facts(folder, manifest, results, splits, training.dataset.replay), measured)
     for fact in chain(facts, computed):
         if not fact.holds:
             raise BundleError(f"{folder}: its manifest says {fact.what} {fact.certified}, but found {fact.found}")
@@ -94,9 +95,18 @@ def _splits(training: Training, data: Path | None) -> Splits:
         )
     if data is None:
         raise DataError(f"{said.name}: is somebody's own data set; name its folder, or that of the run, with --data")
+    replay = said.replay.name if said.replay else ""
     if (data / saved.FILE).is_file():
-        return saved.load(data / saved.FILE)
-    return load_data(str(data.absolute()), prepare=said.prepare, validation=config.validation, subset=config.subset)
+        return load_saved(data, replay, validation=config.validation, subset=config.subset)
+    if said.replay and said.replay.own:
+        raise DataError(f"{replay}: is somebody's own data set too; name the folder of the run with --data")
+    return load_data(
+        str(data.absolute()),
+        prepare=said.prepare,
+        validation=config.validation,
+        subset=config.subset,
+        replay=replay,
+    )
 
 
 def _data_facts(manifest: Manifest, training: Training, splits: Splits) -> Iterator[Fact]:
@@ -109,8 +119,16 @@ def _data_facts(manifest: Manifest, training: Training, splits: Splits) -> Itera
     if said.own or splits.prepare != manifest.prepare:
         yield Fact("prepare", manifest.prepare, splits.prepare)
         yield Fact("several", manifest.several, splits.several)
-    yield Fact("training.dataset.train_images", said.train_images, len(splits.train))
+    yield Fact("training.dataset.train_images", said.train_images, splits.train_images)
     yield Fact("training.dataset.validation_images", said.validation_images, len(splits.validation))
+
+
+def _replay_facts(said: ReplayRecord | None, splits: Splits, output: ModelOutput) -> Iterator[Fact]:
+    if said and splits.replay:
+        count = splits.replay.test_images
+        wrong = output.logits[:count].argmax(axis=1) != splits.test.labels[:count].numpy()
+        yield Fact("training.dataset.replay.images", said.images, count)
+        yield Fact("training.dataset.replay.errors", said.errors, int(wrong.sum()))
 
 
 def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
@@ -129,7 +147,9 @@ def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
         yield Fact("versions.opset", manifest.versions.get("opset"), opsets.get(""))
 
 
-def _result_facts(folder: Path, manifest: Manifest, results: Results, splits: Splits) -> Iterator[Fact]:
+def _result_facts(
+    folder: Path, manifest: Manifest, results: Results, splits: Splits, said: ReplayRecord | None
+) -> Iterator[Fact]:
     """Yield the figures on the test set and the validation set, computed by each file."""
     formats: dict[str, tuple[str, Classify]] = {"onnx": (bundle.ONNX, Classifier(folder / bundle.ONNX).classify)}
     if bundle.TORCHSCRIPT in manifest.files:
@@ -148,6 +168,7 @@ def _result_facts(folder: Path, manifest: Manifest, results: Results, splits: Sp
             continue
         yield from _summary_facts(f"result.test, for {file},", results.test, _evaluation(output, splits.test))
         yield from _rejection_facts("test", manifest, output)
+        yield from _replay_facts(said, splits, output)
     if len(splits.validation):
         output = formats["onnx"][1](splits.validation.images.numpy())
         if results.validation is None:

@@ -17,6 +17,7 @@ ServiceError
 ├── NoKeyError                 the request has no valid API key
 ├── ForbiddenError             nobody may do this, because the operator has not allowed it
 ├── MisdirectedError           the request is for a host name that this service does not have
+├── StorageFullError           there is no space left for corrections
 ├── OverloadedError            too many other requests are in flight
 └── DeadlineExceededError      the deadline of the request passed before inference began
 """
@@ -84,6 +85,10 @@ class ForbiddenError(ServiceError):
 
 class MisdirectedError(ServiceError):
     """The request is for a host name that this service does not have."""
+
+
+class StorageFullError(ServiceError):
+    """There is no space left for corrections."""
 
 
 class OverloadedError(ServiceError):

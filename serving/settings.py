@@ -34,6 +34,7 @@ FD_PATTERN = r"|systemd|\d{1,9}(,\d{1,9})*"
 FD_RULE = "must be numbers of descriptors, separated by commas, such as 3, or systemd"
 TLS_RULE = "needs a port, because connections over a Unix socket are not encrypted"
 
+WHEN_FULL = ("reject", "oldest")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 
@@ -129,6 +130,19 @@ class Settings:
         field(default="", repr=False)
     )
     admin_keys_file: Annotated[str, "File with admin keys, one per line."] = ""
+    feedback: Annotated[
+        str,
+        "Folder for the corrections of visitors, a data set for mnist-train. Without it, nothing is stored.",
+    ] = ""
+    feedback_keys: Annotated[
+        str, "Feedback keys, separated by commas. Without one, whoever may predict may also send corrections."
+    ] = field(default="", repr=False)
+    feedback_keys_file: Annotated[str, "File with feedback keys, one per line."] = ""
+    feedback_bytes: Annotated[int, "Largest sum of the sizes of the stored corrections, in bytes."] = 100_000_000
+    feedback_files: Annotated[int, "Largest number of their files, two for each correction."] = 20_000
+    feedback_full: Annotated[
+        str, "What happens to a correction when there is no space left: reject it, or remove the oldest ones."
+    ] = "reject"
     cors_origins: Annotated[
         str, "Origins whose web pages may call this service, separated by commas; * means every origin."
     ] = ""
@@ -153,7 +167,7 @@ class Settings:
         for name in (
             *("workers", "max_concurrency", "max_connections", "request_timeout", "keep_alive"),
             *("max_batch", "max_head", "max_body", "max_held", "max_pixels", "max_request_pixels"),
-            *("write_timeout", "grace"),
+            *("write_timeout", "grace", "feedback_bytes"),
         ):
             self._check(name, getattr(self, name) >= 1, "must be at least 1")
         self._check("work_timeout", 0 < self.work_timeout < math.inf, "must be more than 0 and finite")
@@ -162,7 +176,15 @@ class Settings:
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
         self._check("model", re.fullmatch(NAME_PATTERN, self.model) is not None, NAME_RULE)
-        for name in ("predict_keys", "admin_keys", "allowed_hosts", "cors_origins", "trust"):
+        self._check("feedback_files", self.feedback_files >= 2, "must be at least 2, for one correction")
+        self._check("feedback_full", self.feedback_full in WHEN_FULL, f"must be {' or '.join(WHEN_FULL)}")
+        has_key = any((self.feedback_keys, self.feedback_keys_file, self.predict_keys, self.predict_keys_file))
+        self._check(
+            "feedback",
+            not self.feedback or has_key or is_loopback(self.host),
+            f"needs a key, because {self.host} can be reached by others; add --feedback-keys-file",
+        )
+        for name in ("predict_keys", "admin_keys", "feedback_keys", "allowed_hosts", "cors_origins", "trust"):
             text = getattr(self, name)
             self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
         self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)

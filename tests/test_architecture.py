@@ -21,7 +21,7 @@ PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
 LAYERS = [
     *({"cli"}, {"server"}, {"api", "grpc", "python"}, {"open_inference", "batch"}, {"service"}, {"inference"}),
-    {"models", "pictures", "telemetry"},
+    {"models", "pictures", "telemetry", "feedback"},
 ]
 # The files of the lowest layer may import each other.
 LOWEST = {"settings", "contract", "errors", "file_version", "tls"}

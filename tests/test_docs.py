@@ -152,8 +152,9 @@ def uds(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def addresses(uds):
-    with started("--admin-keys", "KEY", "--grpc-port", 0, "--uds", uds) as (addresses, _):
+def addresses(uds, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feedback")
+    with started("--admin-keys", "KEY", "--grpc-port", 0, "--uds", uds, "--feedback", folder) as (addresses, _):
         yield addresses
 
 
@@ -191,7 +192,7 @@ def test_curl_lines_run(here, line):
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     if "seven.png" in line:
-        assert '"digit":7' in done.stdout
+        assert '"label":"7"' in done.stdout
 
 
 def rounded(text):

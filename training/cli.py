@@ -6,6 +6,7 @@ import shlex
 import sys
 import typing
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from training.command import (
 )
 from training.compare import compare
 from training.config import ConfigError, TrainConfig, flag
-from training.data.own.cli import check, place_of, say_findings
+from training.data.own.cli import check, place_of, review, say_findings
 from training.openmp import sleep_while_waiting
 from training.origin import model_of
 
@@ -37,7 +38,12 @@ Examples:
   mnist-train compare runs/cnn runs/mlp
   mnist-train check ./letters
   mnist-train --dataset ./letters --recipe small-data --from packaged
+  mnist-train --dataset ./feedback --from models/mnist/1 --replay mnist
 """
+
+
+# Flags that have a second name.
+OTHER_NAMES = {"dataset": ("--data-folder",)}
 
 
 def config_options(command: Any) -> Any:
@@ -46,7 +52,7 @@ def config_options(command: Any) -> Any:
     for field in reversed(fields(TrainConfig)):
         kind, text = typing.get_args(hints[field.name])
         options = {"default": field.default, "type": kind, "show_default": field.default != "", "help": text}
-        command = click.option(flag(field.name), field.name, **options)(command)
+        command = click.option(flag(field.name), *OTHER_NAMES.get(field.name, ()), field.name, **options)(command)
     return command
 
 
@@ -124,7 +130,8 @@ def main(
     """Train a classifier of handwritten digits, or of your own symbols, and write its run folder."""
     if context.invoked_subcommand:
         return
-    settings["dataset"] = place_of(settings["dataset"])
+    for name in ("dataset", "replay"):
+        settings[name] = place_of(settings[name]) if settings[name] else ""
     given = {name: value for name, value in settings.items() if _was_given(context, name)}
     try:
         if settings["start"] and "model" not in given:
@@ -143,7 +150,7 @@ def main(
     with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-train"):
         from training.checkpoint import CheckpointError
         from training.config import check_name
-        from training.data.load import load_data
+        from training.data.load import load_data, load_saved
         from training.data.own import saved
         from training.data.sources import DataError
         from training.device import check_device, use_deterministic_operations
@@ -176,7 +183,9 @@ def main(
         with distributed.processes(device) as device:
             with distributed.first_of_machine_first():
                 if (output / "last.pt").exists() and (output / saved.FILE).exists():
-                    splits = saved.load(output / saved.FILE)
+                    splits = load_saved(
+                        output, config.replay, folder=data, validation=config.validation, subset=config.subset
+                    )
                 else:
                     splits = load_data(
                         config.dataset,
@@ -184,8 +193,9 @@ def main(
                         folder=data,
                         validation=config.validation,
                         subset=config.subset,
+                        replay=config.replay,
                         stage=progress.stage,
-                        tell=say_findings if is_speaker() else lambda _: None,
+                        tell=partial(say_findings, with_advice=not config.replay) if is_speaker() else lambda _: None,
                     )
             with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
                 test = train(
@@ -240,3 +250,4 @@ def _resume(resumed: bool) -> str:
 
 main.add_command(check)
 main.add_command(compare)
+main.add_command(review)

@@ -42,6 +42,10 @@ OWN_DEFAULTS: dict[str, Any] = {"balance": 0.5}
 """The same for the user's own data."""
 
 
+REPLAY_DEFAULTS: dict[str, Any] = {"epochs": 1, "batch_size": 32, "learning_rate": 0.0002, "teacher_weight": 1.0}
+"""The same for a run that starts from a model and must not forget what it knows: many small steps."""
+
+
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {"": PLAIN},
     "speed": {
@@ -106,6 +110,12 @@ class TrainConfig:
         str,
         "Start from the weights of another model: a run folder, a published version such as models/mnist/1, or "
         "`packaged`. Classes of the same name keep their weights; others start anew.",
+    ] = ""
+    replay: Annotated[
+        str,
+        "Data set that the model must not forget: a name, such as mnist, or the path of your own. Its images are the "
+        "training images, and each step adds some of --dataset. With --from, the model that the run starts from is the "
+        "teacher for these images, and the defaults are 1 epoch, 32 images per step and a learning rate of 0.0002.",
     ] = ""
     epochs: Annotated[int, "Number of passes over the training images."] = 8
     optimizer: Annotated[
@@ -203,6 +213,10 @@ class TrainConfig:
         """Check every bound that can be checked without the data and without torch."""
         if not is_place(self.dataset):
             check_name("dataset", self.dataset, KNOWN_DATASETS, "the path of a folder, such as ./letters")
+        if self.replay:
+            self._check("replay", is_place(self.dataset), "needs --dataset with the path of your own pictures")
+        if self.replay and not is_place(self.replay):
+            check_name("replay", self.replay, KNOWN_DATASETS, "the path of a folder, such as ./letters")
         check_name("prepare", self.prepare, ("symbol", "as-is"))
         check_name("mirror", self.mirror, ("none", "horizontal", "vertical", "both"))
         check_name("optimizer", self.optimizer, OPTIMIZER_DEFAULTS)
@@ -225,11 +239,10 @@ class TrainConfig:
         self._check("distillation_temperature", 0 < temperature < infinity, "must be greater than 0 and finite")
         self._check("teacher_cache", self.teacher_cache >= 0, "must be at least 0; 0 runs the teachers in each step")
         self._check("teacher_cache", self.teacher_cache == 0 or bool(self.teacher), "needs a teacher; add --teacher")
-        self._check("fonts", not self.fonts or self.dataset == "mnist", "needs --dataset mnist; leave out --fonts")
+        learnt = self.replay or self.dataset
+        self._check("fonts", not self.fonts or learnt == "mnist", "needs --dataset mnist; leave out --fonts")
         self._check("scripts", 0 <= self.scripts <= 1, "must be from 0 to 1")
-        self._check(
-            "scripts", not self.scripts or self.dataset == "mnist", "needs --dataset mnist; leave out --scripts"
-        )
+        self._check("scripts", not self.scripts or learnt == "mnist", "needs --dataset mnist; leave out --scripts")
         self._check("ema", 0 <= self.ema < 1, "must be at least 0 and less than 1")
         self._check("validation", 0 <= self.validation <= 30_000, "must be from 0 to 30000")
         self._check("subset", self.subset >= 0, "must be at least 0; 0 uses all images")
@@ -242,8 +255,11 @@ class TrainConfig:
     @classmethod
     def of(cls, *, recipe: str = "", **given: Any) -> TrainConfig:
         """Return a config of the given settings. The others get the recipe's defaults, then the optimizer's."""
-        dataset = given.get("dataset", cls.dataset)
+        # With replay, the training images are those of the replayed data set.
+        dataset = given.get("replay") or given.get("dataset", cls.dataset)
         settings = OWN_DEFAULTS if is_place(dataset) else DATASET_DEFAULTS.get(dataset, {})
+        if given.get("replay") and given.get("start"):
+            settings = settings | REPLAY_DEFAULTS
         settings = settings | OPTIMIZER_DEFAULTS.get(given.get("optimizer", cls.optimizer), {})
         return cls(**(settings | cls.chosen(recipe=recipe, **given)))
 

@@ -15,10 +15,11 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import card, certificate, open_inference, operations, page, predict, problems
+from serving.api import card, certificate, feedback, open_inference, operations, page, predict, problems
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
+from serving.feedback import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
@@ -57,9 +58,11 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             predict.predict,
             certificate.certificate,
             card.card,
+            feedback.give_feedback,
+            feedback.feedback,
             operations.metrics,
             *open_inference.HANDLERS,
-            page.handler(page.read_files()),
+            page.handler(page.read_files(with_feedback=service.feedback is not None)),
         ],
         state=State({"service": service}),
         lifespan=[follow_repository, follow_keys, count_notes, end_decoder, drain_on_sigterm],
@@ -105,6 +108,7 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         Held(settings.max_held),
         pipeline,
         Decoder(settings, pipeline.threads),
+        feedback=Store(settings) if settings.feedback else None,
     )
     service.scan()
     try:

@@ -18,6 +18,8 @@ from serving.api.responses import Response
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
+# The part of the page that asks for feedback is hidden unless feedback may be stored.
+FEEDBACK = b'id="feedback" hidden', b'id="feedback"'
 
 # An entity tag without its W/, because If-None-Match ignores whether a tag is weak.
 ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
@@ -32,17 +34,24 @@ class File:
     etag: bytes
 
     @classmethod
-    def read(cls, path: Path) -> File:
-        content = path.read_bytes()
-        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    def of(cls, name: str, content: bytes) -> File:
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         if kind.startswith("text/"):
             kind += "; charset=utf-8"
         return cls(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"'.encode())
 
 
-def read_files() -> dict[str, File]:
-    """Return every file of the pages by its name."""
-    return {path.name: File.read(path) for path in sorted(WEB.iterdir()) if path.is_file()}
+def read_files(*, with_feedback: bool = False) -> dict[str, File]:
+    """Return every file of the pages by its name.
+
+    Args:
+        with_feedback: whether the page asks visitors if a prediction was right.
+    """
+    files = {path.name: File.of(path.name, path.read_bytes()) for path in sorted(WEB.iterdir()) if path.is_file()}
+    if with_feedback:
+        content = files[PAGES["/"]].content.replace(*FEEDBACK)
+        files[PAGES["/"]] = File.of(PAGES["/"], content)
+    return files
 
 
 def handler(files: Mapping[str, File]) -> HTTPRouteHandler:

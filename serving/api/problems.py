@@ -26,6 +26,7 @@ from serving.errors import (
     NoKeyError,
     OverloadedError,
     ServiceError,
+    StorageFullError,
     UnsupportedInputError,
 )
 
@@ -42,6 +43,7 @@ STATUSES: dict[type[ServiceError], int] = {
     OverloadedError: 429,
     ModelUnavailableError: 503,
     DeadlineExceededError: 504,
+    StorageFullError: 507,
 }
 """The status of each exception; a subclass that is not listed has the status of its base."""
 

@@ -8,31 +8,34 @@ from pathlib import Path
 from serving.errors import BundleError
 from serving.models import bundle, repository
 from serving.models.model import load_folder
+from serving.models.trust import Trust
 from serving.python.model import LoadedModel
 from serving.settings import RELEASE, Settings
 
 RECORD = "run.json"
 
 
-def load(path: str | os.PathLike[str] | None = None, version: int | None = None) -> LoadedModel:
+def load(path: str | os.PathLike[str] | None = None, version: int | None = None, trust: str = "") -> LoadedModel:
     """Load a published model and verify it on this CPU, as the service does.
 
     Args:
         path: a version such as ``models/letters/1``, a model such as ``models/letters``, or a repository that holds
             one model. Without it, the packaged model is loaded.
         version: a version of the model; by default the newest.
+        trust: load only what one of these has signed, as ``mnist-serve --trust`` does. Needs the extra ``sign``.
 
     Raises:
         BundleError: there is no such model or version, or it cannot be verified.
     """
+    signers = Trust.of(trust)
     folder = RELEASE / Settings.model if path is None else Path(path).expanduser().absolute()
     if (folder / bundle.MANIFEST).exists():
         if version is not None and folder.name != str(version):
             raise BundleError(f"{path} is one version of a model; leave version={version} out, or give {folder.parent}")
-        return LoadedModel(load_folder(folder))
+        return LoadedModel(load_folder(folder, trust=signers))
     if not repository.versions(folder.parent, folder.name):
         folder = _only_model(folder)
-    return LoadedModel(repository.load(folder.parent, folder.name, version))
+    return LoadedModel(repository.load(folder.parent, folder.name, version, signers))
 
 
 def _only_model(folder: Path) -> Path:

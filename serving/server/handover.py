@@ -17,7 +17,7 @@ from serving import tls
 from serving.settings import Settings, described
 
 # The settings that name a file with keys or certificates.
-FILES = ("predict_keys_file", "admin_keys_file", *tls.FILES)
+FILES = ("predict_keys_file", "feedback_keys_file", "admin_keys_file", *tls.FILES)
 # Files of this process only, for example /dev/fd/63 and /dev/stdin.
 OWN_FILE = re.compile(r"/(dev|proc)/")
 # The path of an inherited descriptor.
@@ -41,6 +41,8 @@ def lasting(settings: Settings) -> Settings:
     # Only a file of this name can be meant: sigstore:IDENTITY is none.
     trusted = [name.strip() for name in settings.trust.split(",")]
     changes["trust"] = ",".join(_lasting_file(name) if Path(name).exists() else name for name in trusted if name)
+    if settings.feedback:
+        changes["feedback"] = str(Path(settings.feedback).absolute())
     return replace(settings, **changes)
 
 

@@ -1,4 +1,4 @@
-"""API keys: who may predict, and who may load and unload models."""
+"""API keys: who may predict, who may send corrections, and who may load and unload models."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class KeyFile:
 
 
 class Keys:
-    """The API keys of a service, as digests. An admin key also allows predictions.
+    """The API keys of a service, as digests. An admin key allows all, and a feedback key also allows predictions.
 
     Handlers call the two checks themselves. As guards of Litestar the checks would take half as long as the model,
     because Litestar copies the whole handler for each guard at every request.
@@ -103,7 +103,7 @@ class Keys:
     def __init__(self, settings: Settings) -> None:
         self._given: dict[str, frozenset[bytes]] = {}
         self._files: dict[str, KeyFile] = {}
-        for name in ("admin_keys", "predict_keys"):
+        for name in ("admin_keys", "feedback_keys", "predict_keys"):
             self._given[name] = _given_keys(settings, name)
             if path := getattr(settings, f"{name}_file"):
                 self._files[name] = file = KeyFile(Path(path), f"{flag(name)}-file")
@@ -123,9 +123,10 @@ class Keys:
 
     def _combine(self) -> None:
         files = {name: file.digests for name, file in self._files.items()}
-        self.admin = self._given["admin_keys"] | files.get("admin_keys", frozenset())
-        prediction = self._given["predict_keys"] | files.get("predict_keys", frozenset())
-        self.prediction = prediction | self.admin if prediction else prediction
+        admin, feedback, prediction = (given | files.get(name, frozenset()) for name, given in self._given.items())
+        self.admin = admin
+        self.prediction = prediction | feedback | admin if prediction else prediction
+        self.feedback = feedback | admin if feedback else self.prediction
 
     def check_prediction(self, call: Caller) -> None:
         """Check that the call may predict. Everybody may if no prediction key is configured.
@@ -135,6 +136,15 @@ class Keys:
         """
         if self.prediction:
             _check(call, self.prediction)
+
+    def check_feedback(self, call: Caller) -> None:
+        """Check that the call may send corrections. Without a feedback key, whoever may predict may do so.
+
+        Raises:
+            NoKeyError: the call has none of the keys.
+        """
+        if self.feedback:
+            _check(call, self.feedback)
 
     def check_admin(self, call: Caller) -> None:
         """Check that the call may load and unload models. Nobody may if no admin key is configured.

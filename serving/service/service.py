@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from serving.feedback import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
@@ -32,6 +33,8 @@ class Service:
     held: Held
     pipeline: Pipeline
     decoder: Decoder
+    feedback: Store | None = None
+    """The corrections of visitors, if they may be stored."""
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)

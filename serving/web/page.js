@@ -4,6 +4,7 @@ import { BoxView } from "./boxes.js";
 import { camera } from "./camera.js";
 import { CertificateView } from "./certificate.js";
 import { copyText, curlCommand } from "./curl.js";
+import { FeedbackForm } from "./feedback.js";
 import { History } from "./history.js";
 import { drawWithKeys, drawWithPointer } from "./pen.js";
 import { pictureFiles, pictureFrom } from "./pictures.js";
@@ -25,7 +26,11 @@ const png = () => sheet.png(isNumber() ? NUMBER_SIDE : undefined);
 const requests = new PredictionRequests(png, isNumber);
 const boxView = new BoxView(find("#boxes"));
 const predictionView = new PredictionView(find("#prediction"));
-const certificateView = new CertificateView(find("#model"), (labels) => predictionView.setLabels(labels));
+const feedback = new FeedbackForm(find("#feedback"), png, ({ kind, message }) => notify(kind === "key" ? kind : "drawing", message));
+const certificateView = new CertificateView(find("#model"), (labels) => {
+  predictionView.setLabels(labels);
+  feedback.setLabels(labels);
+});
 const history = new History(find("#history"), (marks) => sheet.replace(marks));
 let prediction = null; // of the drawing on the sheet
 
@@ -97,7 +102,10 @@ find("#number").addEventListener("change", () => {
 });
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
 for (const type of ["busy", "idle"]) {
-  requests.addEventListener(type, () => find("#prediction").setAttribute("aria-busy", type === "busy"));
+  requests.addEventListener(type, () => {
+    find("#prediction").setAttribute("aria-busy", type === "busy");
+    feedback.show(type === "busy" ? null : prediction);
+  });
 }
 
 function sheetChanged() {

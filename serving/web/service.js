@@ -40,6 +40,7 @@ function failure({ status, headers }, { detail = "" }) {
   if (status === 429) return new ServiceError("overloaded", "The service is overloaded.", wait);
   if (status === 503) return new ServiceError("unavailable", "The model is not available.", wait);
   if (status === 502 || status === 504) return new ServiceError("unavailable", "The service did not respond in time.", wait);
+  if (status === 507) return new ServiceError("drawing", "The service has no space left for drawings.");
   if (status === 413) return new ServiceError("drawing", `The picture is larger than the service accepts: ${detail}.`);
   if (status >= 500) return new ServiceError("drawing", "The service failed on this drawing. The service's log has the reason.");
   return new ServiceError("drawing", `The service rejected the request: ${detail || status}.`);
@@ -52,7 +53,7 @@ export async function predict(png, number = false) {
   const { response, body } = await call(number ? "predict?mode=number" : "predict?include=image", options);
   const roundTrip = performance.now() - started;
   const prediction = number ? summary(body.predictions[0]) : body.predictions[0];
-  return { ...prediction, model: body.model, times: { ...stages(response), roundTrip } };
+  return { ...prediction, id: response.headers.get("x-request-id"), model: body.model, times: { ...stages(response), roundTrip } };
 }
 
 // Adds the label and the confidence that the page shows.
@@ -70,6 +71,13 @@ function summary(prediction) {
 function stages(response) {
   const found = (response.headers.get("server-timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g);
   return Object.fromEntries([...found].map(([, name, duration]) => [name, Number(duration)]));
+}
+
+// Says that a picture with this prediction shows `label`. The visitor has agreed that it is stored.
+export async function sendFeedback(png, label, { id, model }) {
+  const query = new URLSearchParams({ label, version: model.version, consent: "yes" });
+  const headers = { "content-type": "image/png", "x-request-id": id };
+  return (await call(`feedback?${query}`, { method: "POST", headers, body: png })).body;
 }
 
 export const certificatePath = ({ name, version }) =>

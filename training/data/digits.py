@@ -52,6 +52,22 @@ class Digits:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """What a run adds to the data set that it must not forget."""
+
+    name: str
+    """The data set that must not be forgotten."""
+    labels: tuple[str, ...]
+    """Its classes. The run may have more."""
+    test_images: int
+    """How many images of the test set are of this data set. They are the first ones."""
+    added: Digits
+    """The new training images. Each step adds some of them to its batch."""
+    is_own: bool
+    """Whether the data set that must not be forgotten is the user's too."""
+
+
+@dataclass(frozen=True)
 class Splits:
     """A data set in three parts. The validation set is for the choice of settings, the test set for results."""
 
@@ -68,8 +84,15 @@ class Splits:
     """What the service does with a picture in several pieces: ``rejected`` or ``allowed``."""
     is_own: bool = False
     """Whether these are the user's pictures. Then the run folder keeps them, because nobody else has them."""
+    replay: Replay | None = None
+    """The new images, if the training images are those of a data set that must not be forgotten."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What a run writes into its folder before it begins, by name."""
+
+    @property
+    def train_images(self) -> int:
+        """The number of all images to learn from."""
+        return len(self.train) + (len(self.replay.added) if self.replay else 0)
 
 
 def load(

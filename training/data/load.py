@@ -9,9 +9,11 @@ from training.config import is_place
 from training.data import digits
 from training.data.datasets import DATASETS
 from training.data.digits import Splits
+from training.data.own import saved
 from training.data.own.check import Check
 from training.data.own.load import load_own
 from training.data.own.prepare import Stage, no_stage
+from training.data.own.replay import REPLAY_FILE, with_replay
 from training.data.torchvision_sets import load_from_torchvision
 
 
@@ -22,6 +24,7 @@ def load_data(
     folder: Path | None = None,
     validation: int = 0,
     subset: int = 0,
+    replay: str = "",
     stage: Stage = no_stage,
     tell: Callable[[Check], None] = lambda _: None,
 ) -> Splits:
@@ -31,15 +34,42 @@ def load_data(
         prepare: how pictures come to 28x28; ``symbol`` or ``as-is``.
         folder: where to look for a known data set first.
         validation: size of the validation set; for the user's own data, whether there is one.
-        subset: number of training images to keep; 0 keeps all.
+        subset: number of training images to keep; 0 keeps all. With ``replay``, of that data set.
+        replay: the data set that must not be forgotten; its name or its path. None if it is empty.
         stage: begins the stages that take long.
         tell: called with what was found in the user's own data.
 
     Raises:
         DataError: there is no such data set, or it cannot be used.
     """
+    if replay:
+        old = load_data(replay, prepare=prepare, folder=folder, validation=validation, subset=subset, stage=stage)
+        where = Path(dataset)
+        new = load_own(where, prepare, validation=validation, replayed=old.labels, stage=stage, tell=tell)
+        return with_replay(new, old)
     if is_place(dataset):
         return load_own(Path(dataset), prepare, validation=validation, subset=subset, stage=stage, tell=tell)
     if dataset in DATASETS:
         return digits.load(dataset, folder=folder, validation=validation, subset=subset, prepare=prepare)
     return load_from_torchvision(dataset, prepare, folder=folder, validation=validation, subset=subset, stage=stage)
+
+
+def load_saved(
+    run: Path, replay: str = "", *, folder: Path | None = None, validation: int = 0, subset: int = 0
+) -> Splits:
+    """Return the data set of a run folder that keeps the user's pictures.
+
+    Args:
+        replay: the data set that the run must not forget. If it is a known one, the run folder does not keep it.
+        folder, validation, subset: as for :func:`load_data`.
+
+    Raises:
+        DataError: a file is missing or damaged, or there is no such data set.
+    """
+    new = saved.load(run / saved.FILE)
+    if not replay:
+        return new
+    if (run / REPLAY_FILE).is_file():
+        return with_replay(new, saved.load(run / REPLAY_FILE))
+    old = load_data(replay, prepare=new.prepare, folder=folder, validation=validation, subset=subset)
+    return with_replay(new, old)

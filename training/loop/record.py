@@ -20,6 +20,7 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.errors import DivergedError
 from training.loop.progress import Progress
+from training.loop.replay import replay_line, replay_record
 from training.loop.state import State
 from training.networks import Network, parameter_count
 from training.plot_process import PlotProcess
@@ -56,6 +57,10 @@ def finish(
         raise DivergedError(state.config, state.step)
     if not distributed.is_first():
         return test
+    with progress.waiting("testing what must not be forgotten"):
+        replay = replay_record(state.config, splits, test)
+    if replay:
+        progress.line(replay_line(replay, test))
     evaluations = {"test": test}
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))
@@ -74,7 +79,7 @@ def finish(
     write_metrics(output, state.history)
     with progress.waiting("drawing the plots"):
         plots.finish()
-    record = _record(state, splits, evaluations, calibration, digests, device)
+    record = _record(state, splits, evaluations, calibration, digests, device, replay)
     checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     if tracking:
         tracking.finish(record, output)
@@ -121,6 +126,7 @@ def _record(
     calibration: Calibration,
     digests: dict[str, str],
     device: torch.device,
+    replay: dict[str, object] | None,
 ) -> dict[str, Any]:
     """Return the content of ``run.json``."""
     return {
@@ -130,11 +136,12 @@ def _record(
             "name": splits.name,
             "labels": splits.labels,
             "digests": splits.digests,
-            "train_images": len(splits.train),
+            "train_images": splits.train_images,
             "validation_images": len(splits.validation),
             "own": splits.is_own,
             "prepare": splits.prepare,
             "several": splits.several,
+            "replay": replay,
         },
         "parameters": parameter_count(state.network),
         "model_sha256": digests["model"],

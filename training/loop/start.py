@@ -47,11 +47,7 @@ def start_from(config: TrainConfig, network: Network, labels: Sequence[str]) -> 
     """
     if not config.start:
         return {}
-    try:
-        start = read(config.start)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, CheckpointError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"--from {config.start}: {reason[:200]}; {WAY_OUT}") from error
+    start = read_start(config)
     if start.model != config.model:
         raise TrainingError(
             f"--from {config.start}: is a {start.model}, not a {config.model}; leave --model out, or name {start.model}"
@@ -65,6 +61,19 @@ def start_from(config: TrainConfig, network: Network, labels: Sequence[str]) -> 
                 network.head.weight[i] = head_weight[start.labels.index(label)]
                 network.head.bias[i] = head_bias[start.labels.index(label)]
     return {config.start: start.digest}
+
+
+def read_start(config: TrainConfig) -> Start:
+    """Return the network that ``--from`` names.
+
+    Raises:
+        TrainingError: there is none, or it is damaged.
+    """
+    try:
+        return read(config.start)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, CheckpointError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"--from {config.start}: {reason[:200]}; {WAY_OUT}") from error
 
 
 def read(place: str) -> Start:

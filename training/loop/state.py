@@ -12,13 +12,14 @@ from torch.optim import Optimizer
 
 from training import checkpoint
 from training.config import TrainConfig
-from training.data.digits import Digits
+from training.data.digits import Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop import distributed
 from training.loop.averaging import Average
 from training.loop.errors import DivergedError, TrainingError
 from training.loop.extras import draw_digits, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer, load_optimizer
+from training.loop.replay import new_images, start_teacher
 from training.loop.resume import check_same_run, load_state
 from training.loop.start import start_from
 from training.networks import Network, build
@@ -66,12 +67,14 @@ class State:
         device: torch.device,
         labels: tuple[str, ...] = tuple("0123456789"),
         *,
+        splits: Splits | None = None,
         is_resumed: bool = False,
     ) -> State:
         """Return the state before the first step, with weights from the seed of the run, or from ``--from``.
 
         Args:
             labels: the names of the classes.
+            splits: the data set, if it has images to add in each step.
             is_resumed: whether :meth:`load` will replace the weights, so that those of ``--from`` are not needed.
 
         Raises:
@@ -82,7 +85,12 @@ class State:
         built = build(config.model, len(labels))
         start = {} if is_resumed else start_from(config, built, labels)
         network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher, fonts = load_teacher(config, len(labels)), font_digests(config)
+        replay = splits.replay if splits else None
+        teacher = load_teacher(config, len(labels)) or start_teacher(config, labels, replay)
+        fonts = font_digests(config)
+        drawn = draw_digits(config, fonts)
+        if splits and replay:
+            drawn.append(new_images(replay, len(splits.train)))
         return cls(
             config,
             network,
@@ -90,7 +98,7 @@ class State:
             build_optimizer(config, network),
             teacher.to(device) if teacher else None,
             fonts,
-            draw_digits(config, fonts),
+            drawn,
             labels,
             start,
         )

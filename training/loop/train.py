@@ -6,7 +6,7 @@ A run folder holds
     model.pt         the weights to use
     metrics.jsonl    one line per epoch
     calibration.pt   temperature and novelty score, for the export
-    data.npz  classes.png   the user's own pictures as the network saw them
+    data.npz  replay.npz  classes.png   the user's own pictures as the network saw them
     curves.png  confusion.png  mistakes.png  reliability.png    plots
     run.json         config, versions, digests of the data, result
 """
@@ -80,7 +80,9 @@ def train(
     check_free(output, resume=resume)
     last = output / "last.pt"
     precision, reason = _precision(config, target, last, progress)
-    state = State.new(replace(config, precision=precision), target, splits.labels, is_resumed=last.exists())
+    state = State.new(
+        replace(config, precision=precision), target, splits.labels, splits=splits, is_resumed=last.exists()
+    )
     state.precision_reason = reason
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:

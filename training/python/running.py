@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -71,7 +72,7 @@ def train(
         # torch reads this variable when it is imported.
         sleep_while_waiting()
         with needing_torch("training.train"):
-            from training.data.load import load_data
+            from training.data.load import load_data, load_saved
             from training.data.own import saved
             from training.data.own.cli import say_findings
             from training.data.sources import DataError
@@ -94,19 +95,23 @@ def train(
                 # Their file is another one each time. The run folder has the images.
                 del chosen["dataset"]
             settings = resumed_config(folder / "last.pt", chosen)
+        named = source or os.environ.get("MNIST_DATA")
+        place = Path(named).expanduser() if named else None
         if is_resumed and (folder / saved.FILE).exists():
-            splits = saved.load(folder / saved.FILE)
+            splits = load_saved(
+                folder, settings.replay, folder=place, validation=settings.validation, subset=settings.subset
+            )
         else:
-            place = source or os.environ.get("MNIST_DATA")
             try:
                 splits = load_data(
                     settings.dataset,
                     prepare=settings.prepare,
-                    folder=Path(place).expanduser() if place else None,
+                    folder=place,
                     validation=settings.validation,
                     subset=settings.subset,
+                    replay=settings.replay,
                     stage=shown.stage,
-                    tell=say_findings if progress else lambda _: None,
+                    tell=partial(say_findings, with_advice=not settings.replay) if progress else lambda _: None,
                 )
             except DataError as error:
                 # The file of the arrays is nothing that the caller knows.

@@ -22,6 +22,8 @@ from training.trust.temperature import fit_temperature
 
 # Number of training images that take the place of the validation set in a run without one.
 STAND_IN = 5000
+# With --replay, the new images, distorted, are this share of the digits that the novelty score is fitted on.
+NEW_SHARE = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def calibrate(
         )
         report = stage("drawing images that are not digits")
         digits, others = cached_examples(splits.train, fonts, report, classes=splits.labels)
+        if splits.replay:
+            digits = torch.cat([digits, _new_images(splits.replay.added, len(digits), generator)])
         report = stage("running the network on them")
         outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts), report=report)
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
@@ -106,6 +110,13 @@ def calibrate(
         scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
         thresholds = fit_thresholds(*scores)
     return Calibration(temperature, novelty, *thresholds, thresholds.false_rejections(scores[0]))
+
+
+def _new_images(added: Digits, others: int, generator: torch.Generator) -> Tensor:
+    """Return the new images, as they are and distorted. They are a small part, but one that counts."""
+    count = max(len(added), round(NEW_SHARE * others))
+    indices = torch.randint(len(added), (count,), generator=generator)
+    return torch.cat([added.images, distort(added.images[indices], generator)])
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import serving
 from export.run import ExportError
 from export.sign import Signer
 from serving.api.app import create_app
@@ -21,7 +22,7 @@ from serving.models.trust import Trust
 from serving.server import handover
 from serving.settings import RELEASE, Settings
 from tests.serving.models import bundles, signing
-from tests.support import application
+from tests.support import ROOT, application
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -241,3 +242,11 @@ def test_hostile_signatures_end_in_one_line_each(models, keys):
         file.truncate(1 << 40)
     with pytest.raises(BundleError, match="must be at most"):
         Trust(str(keys[1])).check(folder)
+
+
+def test_python_loads_only_what_a_trusted_key_signed(signed, keys, tmp_path):
+    _, stranger = signing.key_pair(tmp_path / "stranger")
+    for path in signed, signed / "mnist" / "1":
+        assert serving.load(path, trust=str(keys[1])).predict(ROOT / "tests" / "seven.png")[0].label == "7"
+        with pytest.raises(BundleError):
+            serving.load(path, trust=str(stranger))

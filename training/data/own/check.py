@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from training.data.own.prepare import Prepared
-from training.data.own.samples import class_names
+from training.data.own.samples import MIN_CLASSES, class_names
 from training.data.own.split import TEST, TRAIN, VALIDATION, parts_of
 from training.data.sources import DataError
 
@@ -52,13 +52,16 @@ class Check:
         return any(count >= OF_PIECES * total[label] for label, count in self.several.items())
 
 
-def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True) -> Check:
+def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True, least: int = MIN_CLASSES) -> Check:
     """Return what was found, with what to learn from. Nothing is wrong with a sample that is kept.
+
+    Args:
+        least: the smallest number of classes.
 
     Raises:
         DataError: there are too few or too many classes.
     """
-    result = Check(class_names([each.sample for each in found], where), [], [])
+    result = Check(class_names([each.sample for each in found], where, least), [], [])
     parts = parts_of(found, with_validation=with_validation)
     looks: dict[bytes, list[tuple[Prepared, str]]] = defaultdict(list)
     for each, part in zip(found, parts, strict=True):
@@ -83,8 +86,11 @@ def check(found: Sequence[Prepared], where: object, *, with_validation: bool = T
     return result
 
 
-def demand_trainable(result: Check, where: object) -> None:
+def demand_trainable(result: Check, where: object, replayed: Sequence[str] = ()) -> None:
     """Check that a network can be trained and tested.
+
+    Args:
+        replayed: the classes of a data set that is learnt and tested too.
 
     Raises:
         DataError: a picture cannot be read, a class has nothing to learn from, or there is nothing to test with.
@@ -96,12 +102,14 @@ def demand_trainable(result: Check, where: object) -> None:
             + (f"this and {more} more (mnist-train check lists them)" if more else "it")
         )
     learnt = result.count(TRAIN)
-    if missing := [label for label in result.labels if not learnt[label]]:
+    if missing := [label for label in result.labels if not learnt[label] and label not in replayed]:
         raise DataError(
             f"{where}: no picture to learn from in {_names(missing)}; add pictures to it, or remove it "
             "(mnist-train check says what was left out)"
         )
-    if not result.count(TEST):
+    if not learnt:
+        raise DataError(f"{where}: no picture is left to learn from; add pictures (mnist-train check says more)")
+    if not result.count(TEST) and not replayed:
         raise DataError(f"{where}: no picture is left for the test set; add pictures, or make a folder test")
 
 
@@ -118,8 +126,12 @@ def report_lines(result: Check, *, with_validation: bool = True) -> list[str]:
     return [*lines, f"{'all':{width}}  {sums}", *findings(result)]
 
 
-def findings(result: Check) -> list[str]:
-    """Return what is wrong or odd, one line each, with the way out."""
+def findings(result: Check, *, with_advice: bool = True) -> list[str]:
+    """Return what is wrong or odd, one line each, with the way out.
+
+    Args:
+        with_advice: also say which classes have few pictures.
+    """
     lines = []
 
     def say(what: str, which: Sequence[str], advice: str) -> None:
@@ -154,6 +166,8 @@ def findings(result: Check) -> list[str]:
     if not of_pieces and result.several:
         count = sum(result.several.values())
         lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
+    if not with_advice:
+        return lines
     learnt, tested = result.count(TRAIN), result.count(TEST)
     few = [label for label in result.labels if learnt[label] < FEW]
     say("classes with few pictures", few, f"Give each {FEW} or more to learn from, and use --recipe small-data.")

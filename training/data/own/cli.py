@@ -1,4 +1,4 @@
-"""The command ``mnist-train check``, and what ``mnist-train`` says about the user's own data."""
+"""The commands ``mnist-train check`` and ``review``, and what ``mnist-train`` says about the user's own data."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ EXAMPLES = """
 Examples:
   mnist-train check ./letters
   mnist-train check ./letters --prepare as-is --sheet letters.png
+"""
+
+
+REVIEW_EXAMPLES = """
+\b
+Example:
+  mnist-train review ./feedback
 """
 
 
@@ -82,9 +89,50 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     print_output(f"Next           {shlex.join(command)}")
 
 
-def say_findings(found: Check) -> None:
+@click.command("review", epilog=REVIEW_EXAMPLES)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--prepare",
+    type=click.Choice(["symbol", "as-is"]),
+    default="symbol",
+    show_default=True,
+    help="How a picture comes to 28x28, as for mnist-train.",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG with every picture and what the model had read.  [default: NAME-review.png]",
+)
+def review(folder: Path, prepare: str, sheet: Path | None) -> None:
+    """Look at the corrections that the service has stored in FOLDER, before you train with them.
+
+    It prints how many pictures have each label and how many of them the model had misread, and lists pictures that got
+    several labels.
+    """
+    with ending_at_once(), naming_what_is_missing("mnist-train review"):
+        from training.checkpoint import write_atomically
+        from training.data.own import review as reviewing
+        from training.data.own.load import model_name
+        from training.data.sources import DataError
+    folder = folder.expanduser()
+    sheet = sheet or Path(f"{model_name(folder)}-review.png")
+    try:
+        found = reviewing.review(folder, prepare)
+        write_atomically(sheet, found.sheet())
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
+    print_output("\n".join(found.lines()))
+    print_output(f"\nContact sheet  {sheet}")
+    given = str(folder) if is_place(str(folder)) else f"./{folder}"
+    command = ["mnist-train", "--dataset", given, "--from", "packaged", "--replay", "mnist"]
+    print_output(f"Next           {shlex.join(command)}")
+
+
+def say_findings(found: Check, *, with_advice: bool = True) -> None:
     """Print what is wrong or odd in the user's data to standard error."""
     from training.data.own.check import findings
 
-    for line in findings(found):
+    for line in findings(found, with_advice=with_advice):
         click.echo(line, err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from training.data.digits import Digits, Splits
 from training.data.own.check import Check, check, demand_trainable
 from training.data.own.layouts import find
 from training.data.own.prepare import Stage, no_stage, prepare_all
+from training.data.own.samples import MIN_CLASSES
 from training.data.own.saved import FILE, digest_of, to_bytes
 from training.data.own.sheet import to_png
 from training.data.own.split import TEST, TRAIN, VALIDATION
@@ -23,13 +24,16 @@ SHEET = "classes.png"
 SUBSET_SEED = 20_200
 
 
-def inspect(place: Path, how: str, *, with_validation: bool, stage: Stage = no_stage) -> Check:
+def inspect(
+    place: Path, how: str, *, with_validation: bool, least: int = MIN_CLASSES, stage: Stage = no_stage
+) -> Check:
     """Return what is in the data set at ``place``.
 
     Raises:
         DataError: it is not a data set, or it has too few or too many classes.
     """
-    return check(prepare_all(find(place), how, stage("reading the pictures")), place, with_validation=with_validation)
+    found = prepare_all(find(place), how, stage("reading the pictures"))
+    return check(found, place, with_validation=with_validation, least=least)
 
 
 def load_own(
@@ -38,6 +42,7 @@ def load_own(
     *,
     validation: int = 0,
     subset: int = 0,
+    replayed: Sequence[str] = (),
     stage: Stage = no_stage,
     tell: Callable[[Check], None] = lambda _: None,
 ) -> Splits:
@@ -47,15 +52,17 @@ def load_own(
         how: ``symbol`` or ``as-is``.
         validation: 0 means no validation set. Any other number means the usual share.
         subset: number of training images to keep; 0 keeps all.
+        replayed: the classes of a data set that is learnt too. Then there may be a single class, and no test set.
         stage: begins the stages that take long.
         tell: called with what was found, before it is known whether that is enough to train.
 
     Raises:
         DataError: it is not a data set, or no network can be trained with it.
     """
-    found = inspect(place, how, with_validation=validation > 0, stage=stage)
+    least = 1 if replayed else MIN_CLASSES
+    found = inspect(place, how, with_validation=validation > 0, least=least, stage=stage)
     tell(found)
-    demand_trainable(found, place)
+    demand_trainable(found, place, replayed)
     train = _part(found, TRAIN)
     if subset:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SUBSET_SEED))

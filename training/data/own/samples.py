@@ -60,17 +60,17 @@ def part_name(text: str, where: str) -> str:
     return part
 
 
-def class_names(samples: list[Sample], where: object) -> tuple[str, ...]:
-    """Return the sorted names of all classes.
+def class_names(samples: list[Sample], where: object, least: int = MIN_CLASSES) -> tuple[str, ...]:
+    """Return the sorted names of all classes, of which there must be at least ``least``.
 
     Raises:
         DataError: there are too few or too many.
     """
     names = tuple(sorted({sample.label for sample in samples}))
-    if not MIN_CLASSES <= len(names) <= MAX_CLASSES:
+    if not least <= len(names) <= MAX_CLASSES:
         found = f" ({', '.join(names)})" if len(names) == 1 else ""
         raise DataError(
-            f"{where}: has {len(names)} class{'' if len(names) == 1 else 'es'}{found}: must have {MIN_CLASSES} to "
+            f"{where}: has {len(names)} class{'' if len(names) == 1 else 'es'}{found}: must have {least} to "
             f"{MAX_CLASSES}; put the pictures of each class into a folder with the name of the class"
         )
     return names

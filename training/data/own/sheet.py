@@ -1,45 +1,83 @@
-"""The contact sheet: each class of a data set as the network will see it."""
+"""Contact sheets: each class of a data set as the network will see it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from training.data.own.check import Check
-from training.data.own.prepare import Prepared
 
 COLUMNS = 24
 GAP, SCALE, FONT_SIZE, NAME_WIDTH = 4, 2, 18, 160
+CAPTION_SIZE, CAPTION_HEIGHT, CAPTION_LETTERS = 12, 15, 7
 PAPER, TEXT = 255, 0
+# Letters of the name of a class that fit into NAME_WIDTH.
+NAME_LETTERS = 12
+
+T = TypeVar("T")
+
+
+class Shown(NamedTuple):
+    """An image on a sheet."""
+
+    image: npt.NDArray[np.uint8]
+    """``[28, 28]``, bright ink on black."""
+    caption: str = ""
+
+
+class Row(NamedTuple):
+    """A class on a sheet."""
+
+    name: str
+    total: int
+    shown: Sequence[Shown]
 
 
 def to_png(result: Check) -> bytes:
     """Return a PNG with a row for each class: its name, its count, and up to COLUMNS of its images, evenly chosen."""
-    by_class: dict[str, list[Prepared]] = {label: [] for label in result.labels}
+    by_class: dict[str, list[Shown]] = {label: [] for label in result.labels}
     for each in result.kept:
-        by_class[each.sample.label].append(each)
+        assert each.image is not None  # noqa: S101 (what is kept has an image)
+        by_class[each.sample.label].append(Shown(each.image))
+    return contact_sheet([Row(label, len(found), spread(found, COLUMNS)) for label, found in by_class.items()])
+
+
+def contact_sheet(rows: Sequence[Row]) -> bytes:
+    """Return a PNG with the rows. A row with more than COLUMNS images takes several lines."""
+    lines = [
+        (f"{_short(row.name, NAME_LETTERS)}\n{row.total}" if not start else "", row.shown[start : start + COLUMNS])
+        for row in rows
+        for start in range(0, max(1, len(row.shown)), COLUMNS)
+    ]
     side = 28 * SCALE
-    columns = min(COLUMNS, max(1, *(len(found) for found in by_class.values())))
-    size = NAME_WIDTH + columns * (side + GAP) + GAP, len(by_class) * (side + GAP) + GAP
-    sheet = Image.new("L", size, PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
-    for row, (label, found) in enumerate(by_class.items()):
-        top = GAP + row * (side + GAP)
-        text = label if len(label) <= 12 else f"{label[:11]}…"
-        draw.text((GAP, top + side // 2 - FONT_SIZE), f"{text}\n{len(found)}", TEXT, font)
-        for column, each in enumerate(_spread(found, columns)):
-            assert each.image is not None  # noqa: S101 (what is kept has an image)
-            image = Image.fromarray(255 - each.image).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(image, (NAME_WIDTH + column * (side + GAP), top))
+    height = side + GAP + (CAPTION_HEIGHT if any(shown.caption for row in rows for shown in row.shown) else 0)
+    columns = max(1, *(len(shown) for _, shown in lines))
+    sheet = Image.new("L", (NAME_WIDTH + columns * (side + GAP) + GAP, len(lines) * height + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(FONT_SIZE), ImageFont.load_default(CAPTION_SIZE)
+    for number, (name, line) in enumerate(lines):
+        top = GAP + number * height
+        draw.text((GAP, top + side // 2 - FONT_SIZE), name, TEXT, font)
+        for column, shown in enumerate(line):
+            left = NAME_WIDTH + column * (side + GAP)
+            image = Image.fromarray(255 - shown.image).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(image, (left, top))
+            draw.text((left, top + side), _short(shown.caption, CAPTION_LETTERS), TEXT, small)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _spread(found: Sequence[Prepared], count: int) -> list[Prepared]:
-    """Return up to ``count`` of the samples, at even distances."""
+def spread(found: Sequence[T], count: int) -> list[T]:
+    """Return up to ``count`` of the items, at even distances."""
     places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
     return [found[place] for place in places]
+
+
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"

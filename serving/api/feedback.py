@@ -1,0 +1,164 @@
+"""POST /feedback stores what a visitor says a picture shows; GET /feedback counts what is stored."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+from litestar import get, post
+from litestar.exceptions import PermissionDeniedException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.types import ASGIApp
+
+from serving.api.bodies import decode_pictures
+from serving.api.context import AnyRequest, context_of, query_of, read_body
+from serving.api.problems import documented
+from serving.api.responses import Response
+from serving.errors import InputError, UnsupportedInputError, quoted
+from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
+from serving.inference.admission import FEEDBACK_ROUTE
+from serving.models.model import Model
+from serving.pictures.containers import bare_png
+from serving.service.background import on_own_thread
+from serving.service.service import Service
+from serving.telemetry.logs import request_fields
+
+PNG = "image/png"
+CONSENT = "yes"
+
+
+class Feedback(msgspec.Struct):
+    """The response: what was stored."""
+
+    outcome: Outcome
+    """``stored``; ``known``, if this picture has this label already; ``disputed``, if it has another one."""
+    label: str
+    answer: Answer
+    model: ModelVersion
+
+
+@dataclass
+class FeedbackOperation(Operation):
+    """The OpenAPI description of query and body, which Litestar cannot derive: the handler reads them itself."""
+
+    def __post_init__(self) -> None:
+        text = Schema(type=OpenAPIType.STRING)
+        self.parameters = [
+            Parameter("label", "query", schema=text, required=True, description="What the picture shows: a class."),
+            Parameter(
+                "consent",
+                "query",
+                schema=Schema(type=OpenAPIType.STRING, enum=[CONSENT]),
+                required=True,
+                description="yes: the visitor knows that the picture is stored, and agrees.",
+            ),
+            Parameter(
+                "version",
+                "query",
+                schema=text,
+                description="Version of the default model that gave the answer. Without it, the newest is used.",
+            ),
+        ]
+        picture = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The picture.")
+        self.request_body = RequestBody(required=True, content={PNG: OpenAPIMediaType(picture)})
+
+
+@post(
+    FEEDBACK_ROUTE,
+    status_code=201,
+    operation_id="giveFeedback",
+    operation_class=FeedbackOperation,
+    summary="Say what a picture shows, so that a later model learns it",
+    tags=["feedback"],
+    responses={
+        200: ResponseSpec(Feedback, description="It is stored already.", generate_examples=False),
+        201: ResponseSpec(Feedback, description="What was stored.", generate_examples=False),
+        **documented(400, 401, 403, 404, 413, 415, 429, 503, 504, 507),
+    },
+)
+async def give_feedback(request: AnyRequest) -> ASGIApp:
+    """Store a picture with its label, the 28x28 image, the answer, the model, the request ID and the time.
+
+    The service computes the answer itself. The X-Request-ID may be that of the prediction.
+    """
+    context = context_of(request)
+    service = context.service
+    store = store_of(service)
+    service.keys.check_feedback(context)
+    query = query_of(request)
+    model = service.repository.get(service.settings.model, query.get("version"))
+    label = label_of(query.get("label"), model)
+    if query.get("consent") != CONSENT:
+        raise InputError(
+            f"consent {quoted(query.get('consent', 'missing'))}: must be {CONSENT}, after the visitor has agreed that "
+            "the picture is stored"
+        )
+    # Browsers send this type to another host only with its permission, so no foreign page can add corrections.
+    kind = (context.header(b"content-type") or "missing").partition(";")[0].strip().lower()
+    if kind != PNG or context.header(b"content-encoding") not in (None, "identity"):
+        raise UnsupportedInputError(f"Content-Type {quoted(kind)}: not supported here; send an uncompressed {PNG}")
+    body = await read_body(request, service.settings.max_body)
+    context.check_admitted()
+    # The answer is for what is stored.
+    picture = bare_png(body)
+    images, reasons = await decode_pictures([picture], context, None, model)
+    if not images.any():
+        raise InputError("the picture is empty, so there is nothing to learn from")
+    with model:
+        output = model.classifier.classify(images)
+        [reason] = model.judge(images, output, reasons)
+    best = int(output.probabilities[0].argmax())
+    record = Record(
+        label=label,
+        answer=Answer(model.labels[best], float(output.probabilities[0, best]), reason is None, reason),
+        model=ModelVersion(model.name, model.version),
+        request_id=request_fields.get()["request_id"],
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        image=images[0].tolist(),
+    )
+    outcome = await on_own_thread(functools.partial(store.add, picture, record, context.deadline()))
+    body = msgspec.json.encode(Feedback(outcome, label, record.answer, record.model))
+    return Response(body, [(b"content-type", b"application/json")], 200 if outcome == "known" else 201)
+
+
+@get(
+    FEEDBACK_ROUTE,
+    operation_id="feedback",
+    summary="Count the stored corrections",
+    tags=["feedback"],
+    responses=documented(401, 403, 507),
+)
+async def feedback(request: AnyRequest) -> FeedbackReport:
+    """Count the pictures of each label, and list those that got several labels. This needs an admin key."""
+    context = context_of(request)
+    context.service.keys.check_admin(context)
+    return await on_own_thread(store_of(context.service).report)
+
+
+def store_of(service: Service) -> Store:
+    """Return the store.
+
+    Raises:
+        PermissionDeniedException: nothing may be stored.
+    """
+    if service.feedback is None:
+        raise PermissionDeniedException("feedback is off: the operator can start the service with --feedback DIR")
+    return service.feedback
+
+
+def label_of(label: str | None, model: Model) -> str:
+    """Return the label if it is a class of ``model``.
+
+    Raises:
+        InputError: it is none, or it cannot be the name of a folder.
+    """
+    if label not in model.labels:
+        classes = ", ".join(model.labels[:10]) + (", ..." if len(model.labels) > 10 else "")
+        raise InputError(f"label {quoted(label or 'missing')}: must be a class of {model.name}: {classes}")
+    if not is_folder_name(label):
+        raise InputError(f"label {quoted(label)}: cannot be the name of a folder of corrections; rename this class")
+    return label

@@ -1,0 +1,293 @@
+"""The corrections of visitors, in a folder that mnist-train reads as a data set.
+
+DIR/7/DIGEST.png             the picture
+DIR/7/DIGEST.json            what is known about it: a Record
+DIR/.disputed/7/DIGEST.png   a picture that got several labels; mnist-train passes over this folder
+
+The digest is that of the 28x28 image. So pictures that look the same to the model are one correction.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from serving.contract import RejectionReason
+from serving.errors import InputTooLargeError, OverloadedError, SettingsError, StorageFullError
+from serving.settings import Settings
+
+DISPUTED, LOCK = ".disputed", ".lock"
+# Only files with such names are counted and removed. The folder may also hold pictures of its owner.
+FILE = re.compile(r"\.?([0-9a-f]{64})\.(?:png|json)(?:\.part)?")
+# Folders that mnist-train would not take for a class: hidden ones, and those of a divided data set.
+NO_FOLDER = re.compile(r"(?:\.|__).*|.*[/\\\0].*|train|training|val|valid|validation|test", re.IGNORECASE | re.DOTALL)
+MAX_NAME_BYTES = 255
+# Seconds between two attempts to get the lock.
+RETRY = 0.01
+# How many disputed pictures a report lists.
+MAX_LISTED = 1000
+
+Outcome = Literal["stored", "known", "disputed"]
+
+
+class Answer(msgspec.Struct):
+    """What the model said."""
+
+    label: str
+    confidence: float
+    accepted: bool
+    reason: RejectionReason | None
+
+
+class ModelVersion(msgspec.Struct):
+    """The model that said it."""
+
+    name: str
+    version: str
+
+
+class Record(msgspec.Struct):
+    """What is stored beside a picture."""
+
+    label: str
+    """What the visitor said."""
+    answer: Answer
+    model: ModelVersion
+    request_id: str
+    time: str
+    """In UTC, as in ISO 8601."""
+    image: list[list[int]]
+    """The 28x28 pixels that the model received."""
+
+
+class LabelCount(msgspec.Struct):
+    """How many pictures have a label."""
+
+    pictures: int = 0
+    right: int = 0
+    """How many of them the model had read right."""
+
+
+class DisputedPicture(msgspec.Struct):
+    """A picture that got several labels, and is set aside."""
+
+    digest: str
+    labels: list[str]
+
+
+class FeedbackReport(msgspec.Struct):
+    """What the folder holds."""
+
+    pictures: int
+    files: int
+    bytes: int
+    max_files: int
+    max_bytes: int
+    labels: dict[str, LabelCount]
+    disputed_pictures: int
+    disputed: list[DisputedPicture]
+    """The first of them."""
+
+
+class _Said(msgspec.Struct):
+    label: str
+    answer: Answer
+
+
+@dataclass
+class _Entry:
+    """The files of one picture with one label."""
+
+    label: str
+    digest: str
+    is_disputed: bool
+    files: list[Path] = field(default_factory=list)
+    bytes: int = 0
+    modified: int = 0
+
+    @property
+    def has_picture(self) -> bool:
+        return any(path.name == f"{self.digest}.png" for path in self.files)
+
+
+class Store:
+    """The folder. Several processes may use it at the same time.
+
+    Raises:
+        SettingsError: files cannot be written there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = Path(settings.feedback)
+        self._max_bytes, self._max_files = settings.feedback_bytes, settings.feedback_files
+        self._removes_oldest = settings.feedback_full == "oldest"
+        try:
+            # Handwriting of visitors is nobody else's business.
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (self.folder / LOCK).open("ab"):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"--feedback {self.folder}: cannot be written: {error.strerror or error}; name another folder"
+            ) from error
+
+    def add(self, picture: bytes, record: Record, deadline: float) -> Outcome:
+        """Store a picture with its record. A picture that now has several labels is set aside with all of them.
+
+        Args:
+            picture: a PNG.
+            record: its label is a folder name; see :func:`is_folder_name`.
+            deadline: in the time of ``time.monotonic``.
+
+        Raises:
+            InputTooLargeError: it is larger than all the space.
+            StorageFullError: there is no space left.
+            OverloadedError: another process has not finished before the deadline.
+            OSError: a file could not be written.
+        """
+        digest = hashlib.sha256(bytes(pixel for row in record.image for pixel in row)).hexdigest()
+        # The picture comes last: without it, mnist-train ignores the rest.
+        contents = {f"{digest}.json": msgspec.json.encode(record), f"{digest}.png": picture}
+        with self._locked(deadline):
+            entries = self._entries()
+            same = [entry for entry in entries if entry.digest == digest and entry.has_picture]
+            if any(entry.label == record.label for entry in same):
+                return "known"
+            others = [entry for entry in entries if entry.digest != digest]
+            self._make_room(others, entries, len(contents), sum(map(len, contents.values())))
+            for entry in same:
+                if not entry.is_disputed:
+                    _move(entry, self.folder / DISPUTED / entry.label)
+            folder = (self.folder / DISPUTED if same else self.folder) / record.label
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in contents.items():
+                _write(folder / name, content)
+        return "disputed" if same else "stored"
+
+    def report(self) -> FeedbackReport:
+        """Return what the folder holds."""
+        entries = self._entries()
+        labels: dict[str, LabelCount] = {}
+        disputed: dict[str, list[str]] = {}
+        for entry in entries:
+            if entry.is_disputed and entry.has_picture:
+                disputed.setdefault(entry.digest, []).append(entry.label)
+            elif entry.has_picture:
+                count = labels.setdefault(entry.label, LabelCount())
+                count.pictures += 1
+                count.right += _was_right(self.folder / entry.label / f"{entry.digest}.json")
+        return FeedbackReport(
+            pictures=sum(count.pictures for count in labels.values()),
+            files=sum(len(entry.files) for entry in entries),
+            bytes=sum(entry.bytes for entry in entries),
+            max_files=self._max_files,
+            max_bytes=self._max_bytes,
+            labels=dict(sorted(labels.items())),
+            disputed_pictures=len(disputed),
+            disputed=[DisputedPicture(digest, sorted(disputed[digest])) for digest in sorted(disputed)[:MAX_LISTED]],
+        )
+
+    def _make_room(self, removable: list[_Entry], entries: list[_Entry], files: int, size: int) -> None:
+        if size > self._max_bytes or files > self._max_files:
+            raise InputTooLargeError(
+                f"the picture takes {size} bytes in {files} files: must be at most {self._max_bytes} in "
+                f"{self._max_files}; send a smaller picture"
+            )
+        files += sum(len(entry.files) for entry in entries)
+        size += sum(entry.bytes for entry in entries)
+        if not self._removes_oldest and (files > self._max_files or size > self._max_bytes):
+            raise StorageFullError(
+                f"the corrections fill their space of {self._max_bytes} bytes in {self._max_files} files; "
+                "the operator must move some away, or raise --feedback-bytes or --feedback-files"
+            )
+        for entry in removable:
+            if files <= self._max_files and size <= self._max_bytes:
+                return
+            for path in entry.files:
+                path.unlink(missing_ok=True)
+            files, size = files - len(entry.files), size - entry.bytes
+
+    def _entries(self) -> list[_Entry]:
+        """Return what is stored, the oldest first."""
+        found: dict[tuple[bool, str, str], _Entry] = {}
+        for root in (self.folder, self.folder / DISPUTED):
+            for folder in _scan(root):
+                for file in _scan(Path(folder.path)) if folder.is_dir(follow_symlinks=False) else ():
+                    if match := FILE.fullmatch(file.name):
+                        is_disputed = root != self.folder
+                        key = (is_disputed, folder.name, match[1])
+                        entry = found.setdefault(key, _Entry(folder.name, match[1], is_disputed))
+                        status = file.stat(follow_symlinks=False)
+                        entry.files.append(Path(file.path))
+                        entry.bytes += status.st_size
+                        entry.modified = max(entry.modified, status.st_mtime_ns)
+        return sorted(found.values(), key=lambda entry: entry.modified)
+
+    @contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        """Hold the lock of the folder. The system frees it when this process ends, however it ends."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("ab") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise OverloadedError from None
+                    time.sleep(RETRY)
+                except OSError:  # Some network file systems have no locks.
+                    break
+            yield
+
+
+def is_folder_name(label: str) -> bool:
+    """Return whether a class can have a folder of its name that mnist-train takes for this class."""
+    return bool(label) and len(label.encode()) <= MAX_NAME_BYTES and not NO_FOLDER.fullmatch(label)
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def _move(entry: _Entry, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    # The picture goes first, so that it is learnt from no longer.
+    for path in sorted(entry.files, key=lambda path: path.suffix != ".png"):
+        path.rename(target / path.name)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing, also after a power cut."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _was_right(record: Path) -> bool:
+    try:
+        said = msgspec.json.decode(record.read_bytes(), type=_Said)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return said.answer.accepted and said.answer.label == said.label

@@ -1,0 +1,279 @@
+"""POST and GET /feedback: what is stored, what is rejected, the bounds, and pictures with several labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import zlib
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from serving.errors import SettingsError, StorageFullError
+from serving.feedback import Answer, ModelVersion, Record, Store, is_folder_name
+from serving.pictures.prepare import prepare
+from serving.server.handover import lasting
+from serving.settings import Settings
+from tests.support import ROOT, application, picture
+from training.data.own.layouts import find
+
+SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
+PNG = {"content-type": "image/png"}
+ADMIN = {"x-api-key": "ADMIN"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "feedback"
+
+
+@pytest.fixture
+def give(folder):
+    """A function that sends a correction, and the client as its attribute."""
+    with application(feedback=str(folder), admin_keys="ADMIN") as client:
+
+        def give(label="7", content=SEVEN, headers=PNG, **query):
+            parameters = {"label": label, "consent": "yes"} | query
+            return client.post("/feedback", params=parameters, content=content, headers=headers)
+
+        give.client = client
+        yield give
+
+
+def files_in(folder):
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    )
+
+
+def drawing(seed):
+    """A picture that looks like no other."""
+    image = np.zeros((28, 28), np.uint8)
+    image[4:24, 10:18] = np.random.default_rng(seed).integers(0, 256, (20, 8))
+    return picture(image)
+
+
+def test_correction_is_stored_in_the_layout_that_training_reads(give, folder):
+    response = give(headers=PNG | {"x-request-id": "prediction-1"})
+    assert response.status_code == 201
+    assert response.json()["outcome"] == "stored"
+    assert response.json()["answer"]["label"] == "7"
+    [record, stored] = files_in(folder)
+    assert stored.startswith("7/")
+    assert stored == record.removesuffix("json") + "png"
+    [sample] = find(folder)
+    assert sample.label == "7"
+    said = json.loads((folder / record).read_text())
+    assert said.keys() == {"label", "answer", "model", "request_id", "time", "image"}
+    assert (said["label"], said["request_id"]) == ("7", "prediction-1")
+    assert said["model"] == {"name": "mnist", "version": "1"}
+    assert said["answer"].keys() == {"label", "confidence", "accepted", "reason"}
+    assert datetime.fromisoformat(said["time"]).tzinfo
+    assert np.array_equal(np.array(said["image"], np.uint8), prepare(sample.read()).image)
+    assert (folder.stat().st_mode & 0o777) == 0o700
+
+
+def test_only_pixels_of_a_picture_are_stored(give, folder):
+    text = b"tEXtAuthor\0a visitor"
+    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+    assert give(content=SEVEN[:33] + chunk + SEVEN[33:] + b"after the end").status_code == 201
+    [sample] = find(folder)
+    assert b"visitor" not in sample.read()
+    assert b"after" not in sample.read()
+    assert np.array_equal(prepare(sample.read()).image, prepare(SEVEN).image)
+
+
+def test_same_correction_is_stored_once(give, folder):
+    assert give().status_code == 201
+    again = give()
+    assert (again.status_code, again.json()["outcome"]) == (200, "known")
+    assert len(files_in(folder)) == 2
+
+
+def test_picture_with_two_labels_is_set_aside_and_listed(give, folder):
+    give()
+    give(content=drawing(1))
+    assert give("1").json()["outcome"] == "disputed"
+    assert give("7").json()["outcome"] == "known"
+    assert give("4").json()["outcome"] == "disputed"
+    assert [sample.name.split("/")[0] for sample in find(folder)] == ["7"]
+    report = give.client.get("/feedback", headers=ADMIN).json()
+    assert (report["pictures"], report["disputed_pictures"], report["files"]) == (1, 1, 8)
+    [disputed] = report["disputed"]
+    assert disputed["labels"] == ["1", "4", "7"]
+    assert (folder / ".disputed" / "4" / f"{disputed['digest']}.png").exists()
+
+
+def test_report_counts_the_labels_and_the_right_answers(give, folder):
+    give()
+    for seed in range(3):
+        give("3", drawing(seed))
+    report = give.client.get("/feedback", headers=ADMIN).json()
+    assert report["labels"] == {"3": {"pictures": 3, "right": 0}, "7": {"pictures": 1, "right": 1}}
+    assert report["bytes"] == sum((folder / name).stat().st_size for name in files_in(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"label": "x"}, 400, "label 'x': must be a class of mnist: 0, 1, 2"),
+        ({"label": "../7"}, 400, "must be a class of mnist"),
+        ({"label": ""}, 400, "label 'missing'"),
+        ({"consent": "no"}, 400, "consent 'no': must be yes, after the visitor has agreed"),
+        ({"version": "9"}, 404, "has no version '9'"),
+        ({"content": b""}, 400, "is not a PNG"),
+        ({"content": b"\xff\xd8\xff\xe0"}, 400, "is not a PNG; send a PNG"),
+        ({"content": SEVEN[:-20]}, 400, "is cut short"),
+        ({"content": SEVEN[:8]}, 400, "is cut short"),
+        ({"content": SEVEN[:8] + SEVEN[-12:]}, 400, ""),
+        ({"content": picture(np.full((50, 50), 255, np.uint8))}, 400, "the picture is empty"),
+        ({"headers": {}}, 415, "Content-Type 'missing'"),
+        ({"headers": {"content-type": "application/x-www-form-urlencoded"}}, 415, "send an uncompressed image/png"),
+        ({"headers": {"content-type": "multipart/form-data; boundary=x"}}, 415, "send an uncompressed image/png"),
+        ({"headers": PNG | {"content-encoding": "gzip"}}, 415, "send an uncompressed image/png"),
+    ],
+)
+def test_wrong_correction_stores_nothing(give, folder, changes, status, reason):
+    response = give(**changes)
+    assert response.status_code == status
+    assert reason in response.json()["detail"]
+    assert files_in(folder) == []
+
+
+def test_feedback_is_off_by_default(client):
+    assert client.post("/feedback?label=7&consent=yes", content=SEVEN, headers=PNG).status_code == 403
+    assert client.get("/feedback").status_code == 403
+    assert 'id="feedback" hidden' in client.get("/").text
+
+
+def test_keys_decide_who_may_send_and_who_may_count(folder):
+    path = "/feedback?label=7&consent=yes"
+    keys = {"feedback_keys": "F", "predict_keys": "P", "admin_keys": "A"}
+    with application(feedback=str(folder), **keys) as client:
+        sent = [client.post(path, content=SEVEN, headers=PNG | key).status_code for key in offered("PFA")]
+        counted = [client.get("/feedback", headers=key).status_code for key in offered("PFA")]
+        read = [client.post("/predict", content=SEVEN, headers=PNG | key).status_code for key in offered("PFA")]
+    assert (sent, counted, read) == ([401, 401, 201, 200], [401, 401, 401, 200], [401, 200, 200, 200])
+    with application(feedback=str(folder), predict_keys="P") as client:
+        assert [client.post(path, content=SEVEN, headers=PNG | key).status_code for key in offered("P")] == [401, 200]
+
+
+def offered(keys):
+    return [{}, *({"x-api-key": key} for key in keys)]
+
+
+def test_service_for_others_needs_a_key_to_store(tmp_path):
+    with pytest.raises(SettingsError, match=r"needs a key, because 0\.0\.0\.0 can be reached by others"):
+        Settings(feedback=str(tmp_path), host="0.0.0.0")
+    Settings(feedback=str(tmp_path), host="0.0.0.0", feedback_keys_file="keys")
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"--feedback .*file: cannot be written: File exists; name another folder"):
+        Store(Settings(feedback=str(tmp_path / "file")))
+
+
+def test_workers_get_the_same_folder_and_key_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text("KEY")
+    settings = lasting(Settings(feedback="corrections", feedback_keys_file="keys"))
+    assert (settings.feedback, settings.feedback_keys_file) == (str(tmp_path / "corrections"), str(tmp_path / "keys"))
+    assert lasting(Settings()).feedback == ""
+
+
+# The bounds.
+
+
+def record(seed, label="7"):
+    image = np.random.default_rng(seed).integers(0, 256, (28, 28)).tolist()
+    return Record(label, Answer(label, 1.0, True, None), ModelVersion("mnist", "1"), "id", "time", image)
+
+
+def size(seed, content):
+    return len(content) + len(msgspec.json.encode(record(seed)))
+
+
+def test_full_folder_rejects_more(folder):
+    store = Store(Settings(feedback=str(folder), feedback_files=4))
+    for seed in range(2):
+        store.add(b"png", record(seed), time.monotonic() + 9)
+    with pytest.raises(StorageFullError, match="raise --feedback-bytes or --feedback-files"):
+        store.add(b"png", record(2), time.monotonic() + 9)
+    assert store.add(b"png", record(1), time.monotonic() + 9) == "known"
+    assert len(files_in(folder)) == 4
+    with application(feedback=str(folder), feedback_files=4) as client:
+        response = client.post("/feedback?label=7&consent=yes", content=SEVEN, headers=PNG)
+        assert response.status_code == 507
+    limit = size(0, b"png") + size(1, b"png")
+    with pytest.raises(StorageFullError):
+        Store(Settings(feedback=str(folder), feedback_bytes=limit)).add(b"png", record(2), time.monotonic() + 9)
+
+
+@pytest.mark.parametrize("limits", [{"feedback_files": 6}, {"feedback_bytes": 3 * 4000}])
+def test_oldest_corrections_make_room_and_other_files_stay(folder, limits):
+    """The owner's own pictures in the folder neither count nor are ever removed."""
+    (folder / "7").mkdir(parents=True)
+    for number in range(9):
+        (folder / "7" / f"own-{number}.png").write_bytes(bytes(9000))
+    store = Store(Settings(feedback=str(folder), feedback_full="oldest", **limits))
+    stored = []
+    for seed in range(5):
+        before = set(files_in(folder))
+        store.add(b"png", record(seed), time.monotonic() + 9)
+        [new] = [Path(name).stem for name in set(files_in(folder)) - before if name.endswith("png")]
+        stored.append(new)
+        for name in files_in(folder):
+            if new in name:
+                os.utime(folder / name, (seed, seed))
+    kept = {Path(name).stem for name in files_in(folder) if "own" not in name}
+    report = store.report()
+    assert kept == set(stored[-len(kept) :])
+    assert 2 <= len(kept) <= 3
+    assert report.files <= report.max_files
+    assert report.bytes <= report.max_bytes
+    assert len([name for name in files_in(folder) if "own" in name]) == 9
+
+
+def test_workers_that_store_at_the_same_time_keep_the_bounds(folder):
+    settings = Settings(feedback=str(folder), feedback_files=10)
+    outcomes = []
+
+    def work(first):
+        store = Store(settings)
+        for seed in range(first, first + 6):
+            try:
+                outcomes.append(store.add(b"png", record(seed), time.monotonic() + 60))
+            except StorageFullError:
+                outcomes.append("full")
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 3, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("stored") == 5
+    assert len(files_in(folder)) == 10
+
+
+def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch):
+    store = Store(Settings(feedback=str(folder)))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.add(b"png", record(0), time.monotonic() + 9)
+    assert files_in(folder) == []
+    store.add(b"png", record(0), time.monotonic() + 9)
+    [picture] = (folder / "7").glob("*.png")
+    picture.rename(picture.with_name(f".{picture.name}.part"))  # as after a kill
+    assert store.report().pictures == 0
+    assert store.add(b"png", record(0, "1"), time.monotonic() + 9) == "stored"
+    assert store.report().files == 4
+
+
+def test_label_that_is_no_folder_of_a_class_is_rejected():
+    assert all(map(is_folder_name, ("7", "+", "a b", "_", "ä", "tests")))
+    wrong = ("", ".", "..", ".x", "__x", "a/b", "a\\b", "a\0", "Test", "x" * 300, "ä" * 200)
+    assert not any(map(is_folder_name, wrong))

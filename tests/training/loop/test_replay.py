@@ -1,0 +1,176 @@
+"""Replay: new pictures are learnt beside a data set that must not be forgotten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from export.publish import publish
+
+from export.gate import Gate, GateError
+from export.run import Run
+from export.verify import verify_bundle
+from serving.settings import RELEASE
+from tests.support import picture
+from tests.training.support import FAST, Stop, equal, weights
+from training.config import ConfigError, TrainConfig
+from training.data import load as loading
+from training.data.digits import Digits, Replay
+from training.data.load import load_data, load_saved
+from training.data.sources import DataError
+from training.loop.replay import Widened, new_images
+from training.loop.train import train
+from training.networks import build
+
+
+@pytest.fixture
+def small_mnist(small, monkeypatch):
+    """Known data sets are a small part of MNIST."""
+    monkeypatch.setattr(loading.digits, "load", lambda *arguments, **options: small)
+    return small
+
+
+def crosses(folder, label, count=8):
+    """Pictures of crosses, in the folder of a class."""
+    (folder / label).mkdir(parents=True)
+    for number in range(count):
+        image = np.zeros((40, 40), np.uint8)
+        image[10:30, 18 + number % 3 : 22] = image[18 : 22 + number // 3, 10 : 25 + ord(label) % 9] = 255 - number
+        (folder / label / f"{number}.png").write_bytes(picture(image))
+    return folder
+
+
+def loaded(folder, **options):
+    return load_data(str(folder), prepare="symbol", validation=200, replay="mnist", **options)
+
+
+def test_corrections_keep_the_classes_and_the_name(small_mnist, tmp_path):
+    splits = loaded(crosses(tmp_path / "feedback", "7"))
+    assert (splits.name, splits.labels) == ("mnist", tuple("0123456789"))
+    new = splits.replay.added
+    assert (len(splits.train), splits.train_images) == (256, 256 + len(new))
+    assert set(new.labels.tolist()) == {7}
+    assert len(splits.test) + len(splits.validation) + len(new) == 300 + 200 + 8
+    assert torch.equal(splits.test.images[:300], small_mnist.test.images)
+    assert splits.digests.keys() == {*small_mnist.digests, "pictures"}
+
+
+def test_new_classes_come_after_the_known_ones(small_mnist, tmp_path):
+    crosses(tmp_path / "mine", "+")
+    splits = loaded(crosses(tmp_path / "mine", "0"))
+    assert (splits.name, splits.labels) == ("mine", (*"0123456789", "+"))
+    assert set(splits.replay.added.labels.tolist()) == {0, 10}
+
+
+def test_new_images_fit_into_an_epoch():
+    def share(count, train_images):
+        added = Digits(torch.zeros(count, 28, 28, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+        return new_images(Replay("mnist", (), 0, added, False), train_images)[1]
+
+    assert share(10, 10_000) == 1 / 16
+    assert share(2000, 1000) == 2
+
+
+def test_widened_network_never_chooses_a_class_that_it_does_not_know():
+    network = build("mlp", 2).eval()
+    wide = Widened(network, ("b", "a"), ("a", "x", "b"))
+    images = torch.randn(5, 1, 28, 28)
+    torch.testing.assert_close(wide(images)[:, [2, 0]], network(images))
+    assert (wide(images)[:, 1] == -20).all()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_run_is_resumed_exported_and_verified(small_mnist, teacher, tmp_path):
+    """An interrupted run ends with the same weights, and its own pictures come from the run folder."""
+    folder = crosses(tmp_path / "feedback", "7")
+    settings = FAST | {"dataset": str(folder), "replay": "mnist", "start": str(teacher), "validation": 200}
+    config = TrainConfig.of(**settings, teacher_weight=1.0)
+    splits = loaded(folder)
+    whole = train(config, splits, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, splits, tmp_path / "run", progress=Stop(5), checkpoint_every=1)
+    for path in (folder / "7").iterdir():
+        path.unlink()
+    train(config, load_saved(tmp_path / "run", "mnist", validation=200), tmp_path / "run", resume=True)
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    replay = record["dataset"]["replay"]
+    right = int((whole.predictions[:300] == whole.labels[:300]).sum())
+    assert (replay["name"], replay["images"], replay["errors"]) == ("mnist", 300, 300 - right)
+    assert replay["errors_before"] > 0
+    assert record["teachers"] == record["start"]
+
+    bundle = publish(Run.read(tmp_path / "run"), tmp_path / "models", gate=Gate(margin=1))
+    assert bundle.manifest.name == "mnist"
+    assert bundle.manifest.training["config"]["dataset"] == bundle.manifest.training["config"]["replay"] == "mnist"
+    assert bundle.manifest.training["dataset"]["replay"] == replay
+    assert verify_bundle(bundle.folder, tmp_path / "run").manifest == bundle.manifest
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_own_data_set_can_be_replayed(tmp_path):
+    old = tmp_path / "signs"
+    crosses(old, "+", 20)
+    crosses(old, "x", 21)
+    for number, path in enumerate(sorted((old / "x").iterdir())):
+        path.write_bytes(picture(np.tri(40, 40, -number, dtype=np.uint8) * 255))
+    new = crosses(tmp_path / "feedback", "x", 9)
+    splits = load_data(str(new), prepare="symbol", validation=1, replay=str(old))
+    assert splits.name == "signs"
+    config = TrainConfig.of(**FAST, dataset=str(new), replay=str(old))
+    train(config, splits, tmp_path / "run")
+    again = load_saved(tmp_path / "run", "signs", validation=1)
+    assert again.digests == splits.digests
+    assert torch.equal(again.replay.added.images, splits.replay.added.images)
+    assert Run.read(tmp_path / "run").splits(None).digests == splits.digests
+
+
+def test_settings_that_do_not_fit_are_rejected(small_mnist, tmp_path):
+    with pytest.raises(ConfigError, match="--replay mnist: needs --dataset with the path of your own pictures"):
+        TrainConfig.of(replay="mnist")
+    with pytest.raises(ConfigError, match="--replay mnits: unknown name; did you mean mnist"):
+        TrainConfig.of(dataset="./a", replay="mnits")
+    with pytest.raises(DataError, match="holds no pictures in folders"):
+        loaded(tmp_path)
+    assert TrainConfig.of(dataset="./a", replay="fashion-mnist").prepare == "as-is"
+
+
+def test_fine_tuning_has_small_steps_by_default():
+    settings = {"dataset": "./a", "replay": "mnist"}
+    tuned = TrainConfig.of(**settings, start="packaged", batch_size=64)
+    assert (tuned.epochs, tuned.batch_size, tuned.learning_rate, tuned.balance) == (1, 64, 0.0002, 0)
+    assert TrainConfig.of(**settings).learning_rate == TrainConfig.learning_rate
+
+
+# The gate.
+
+
+def finished(folder, errors, before=31, images=10_000, name="mnist"):
+    replay = {"name": name, "own": False, "images": images, "errors": errors, "errors_before": before}
+    test = {"images": images + 2, "correct": images - errors}
+    record = {"dataset": {"name": "mnist", "replay": replay}, "calibration": {"result": {"test": test}}}
+    return Run(folder, record, build("mlp"), None)
+
+
+def test_run_that_forgot_too_much_is_not_published(tmp_path):
+    Gate().check(finished(tmp_path, 36), tmp_path, "mnist")
+    with pytest.raises(
+        GateError, match=r"37 errors on the 10000 test images of mnist, and the model that it started from"
+    ):
+        Gate().check(finished(tmp_path, 37), tmp_path, "mnist")
+    Gate(margin=0.001).check(finished(tmp_path, 41), tmp_path, "mnist")
+    Gate(margin=1).check(finished(tmp_path, 9999), tmp_path, "mnist")
+    Gate().check(finished(tmp_path, 9999, before=None), tmp_path, "mnist")
+
+
+def test_small_losses_of_many_runs_do_not_add_up(tmp_path):
+    """The packaged model is a published version with 31 errors, and the run started from a worse one."""
+    shutil.copytree(RELEASE / "mnist", tmp_path / "mnist")
+    with pytest.raises(GateError, match="version 1 of mnist has 31: the run must have at most 36"):
+        Gate().check(finished(tmp_path, 40, before=36), tmp_path, "mnist")
+    Gate().check(finished(tmp_path, 40, before=36, name="qmnist"), tmp_path, "mnist")
+    Gate().check(finished(tmp_path, 40, before=36), tmp_path, "other")

@@ -1,0 +1,106 @@
+"""Look at the corrections that the service has stored: what they say, which are disputed, and all on one sheet."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.data.own.check import Check, check, findings
+from training.data.own.layouts import find
+from training.data.own.prepare import Prepared, prepare_all
+from training.data.own.sheet import Row, Shown, contact_sheet, spread
+from training.data.sources import DataError
+
+# Where the service puts pictures that got several labels. Training passes over this folder.
+DISPUTED = ".disputed"
+# Images of each class on the sheet.
+SHOWN = 480
+# How many disputed pictures are listed.
+LISTED = 20
+
+
+@dataclass
+class Review:
+    """What a folder of corrections holds."""
+
+    folder: Path
+    found: Check | None
+    """The corrections to learn from; None if there are none."""
+    disputed: dict[str, list[Prepared]]
+    """Pictures that got several labels, by their digest: each label has a file of its own."""
+
+    def sheet(self) -> bytes:
+        """Return a PNG of all pictures by label. A caption says what the model had read instead."""
+        rows: list[Row] = []
+        kept = self.found.kept if self.found else []
+        for label in self.found.labels if self.found else ():
+            shown = [
+                Shown(each.image, _wrong_answer(self.folder, each))
+                for each in kept
+                if each.sample.label == label and each.image is not None
+            ]
+            rows.append(Row(label, len(shown), spread(shown, SHOWN)))
+        doubtful = [
+            Shown(same[0].image, "|".join(each.sample.label for each in same))
+            for same in self.disputed.values()
+            if same[0].image is not None
+        ]
+        if doubtful:
+            rows.append(Row("disputed", len(doubtful), spread(doubtful, SHOWN)))
+        return contact_sheet(rows)
+
+    def lines(self) -> list[str]:
+        """Return a table of the labels, what is wrong or odd, and the disputed pictures with the way out."""
+        lines: list[str] = []
+        if self.found:
+            total = Counter(each.sample.label for each in self.found.kept)
+            wrong = Counter(each.sample.label for each in self.found.kept if _wrong_answer(self.folder, each))
+            width = max(5, *map(len, self.found.labels))
+            lines.append(f"{'label':{width}}  {'pictures':>8} {'misread':>8}")
+            lines += [f"{label:{width}}  {total[label]:8} {wrong[label]:8}" for label in self.found.labels]
+            lines += [f"{'all':{width}}  {total.total():8} {wrong.total():8}"]
+            lines += findings(self.found, with_advice=False)
+        if self.disputed:
+            lines.append(
+                f"{len(self.disputed)} disputed, set aside. Of each, move the picture of the right label from "
+                f"{self.folder / DISPUTED}/LABEL to {self.folder}/LABEL, and remove the others:"
+            )
+            lines += [
+                f"  {' or '.join(each.sample.label for each in same)}  {Path(same[0].sample.name).name}"
+                for same in list(self.disputed.values())[:LISTED]
+            ]
+            if len(self.disputed) > LISTED:
+                lines.append(f"  and {len(self.disputed) - LISTED} more")
+        return lines
+
+
+def review(folder: Path, how: str) -> Review:
+    """Return what is in a folder of corrections.
+
+    Raises:
+        DataError: there is none.
+    """
+    aside: dict[str, list[Prepared]] = {}
+    if (folder / DISPUTED).is_dir() and any((folder / DISPUTED).rglob("*.png")):
+        for each in prepare_all(find(folder / DISPUTED), how):
+            aside.setdefault(Path(each.sample.name).stem, []).append(each)
+    try:
+        found = check(prepare_all(find(folder), how), folder, with_validation=False, least=1)
+    except DataError:
+        if not aside:
+            raise
+        found = None
+    return Review(folder, found, aside)
+
+
+def _wrong_answer(folder: Path, each: Prepared) -> str:
+    """Return what the model had read, or "?" if it had rejected the picture; empty if it was right or is unknown."""
+    try:
+        answer: dict[str, Any] = json.loads((folder / each.sample.name).with_suffix(".json").read_bytes())["answer"]
+        said = str(answer["label"]) if answer["accepted"] else "?"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return "" if said == each.sample.label else said

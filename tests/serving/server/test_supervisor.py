@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,6 @@ import pytest
 
 from serving.errors import WorkerError
 from serving.server import supervisor
-from serving.server.address import listen
 from serving.server.supervisor import Supervisor
 from serving.settings import RELEASE, Settings
 from tests.serving.server.clients import children, get, predict, workers_of
@@ -172,7 +172,7 @@ def test_service_ends_when_a_worker_cannot_be_replaced(models, monkeypatch):
     settings = Settings(port=0, workers=2, repository=models, drain=0)
 
     async def steps():
-        supervising = Supervisor(settings, listener, lambda _: None)
+        supervising = Supervisor(settings, [listener], lambda _: None)
         running = asyncio.create_task(supervising.run())
         while sum(worker.is_ready for worker in supervising._workers) < 2:
             await asyncio.sleep(0.05)
@@ -180,7 +180,7 @@ def test_service_ends_when_a_worker_cannot_be_replaced(models, monkeypatch):
         supervising._workers[0].process.kill()
         await running
 
-    with listen("127.0.0.1", 0) as listener, pytest.raises(WorkerError, match="onnx"):
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(WorkerError, match="onnx"):
         asyncio.run(asyncio.wait_for(steps(), 120))
 
 
@@ -188,7 +188,7 @@ def test_worker_that_hangs_is_replaced(monkeypatch):
     monkeypatch.setattr(supervisor, "RESPONSE_TIMEOUT", 2)
 
     async def steps():
-        supervising = Supervisor(Settings(port=0, workers=1, drain=0), listener, lambda _: None)
+        supervising = Supervisor(Settings(port=0, workers=1, drain=0), [listener], lambda _: None)
         running = asyncio.create_task(supervising.run())
 
         def is_ready(worker=None):
@@ -204,7 +204,7 @@ def test_worker_that_hangs_is_replaced(monkeypatch):
         await running
         return hung.process.returncode
 
-    with listen("127.0.0.1", 0) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         assert asyncio.run(asyncio.wait_for(steps(), 120)) == -signal.SIGKILL
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from serving.grpc.messages import SERVICE
+from serving.grpc.server import MAX_STREAMS
 from tests.support import ROOT, started, until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -132,3 +135,26 @@ def test_stop_ends_watches_and_calls_that_never_send_their_message():
             assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     asyncio.run(asyncio.wait_for(test(), 15))
+
+
+def test_streams_and_connections_are_bounded():
+    async def connect(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # The start of HTTP/2: a fixed text, and a frame with no settings.
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        return reader, writer
+
+    async def test():
+        async with door(max_connections=2) as (client, _):
+            reader, writer = await connect(client.server.port)
+            head = await reader.readexactly(9)
+            settings = dict(struct.iter_unpack(">HI", await reader.readexactly(int.from_bytes(head[:3], "big"))))
+            assert settings[3] == MAX_STREAMS
+            others = [await connect(client.server.port) for _ in range(2)]
+            assert await others[0][0].read(1)
+            with contextlib.suppress(ConnectionError):
+                assert await others[1][0].read(1) == b""
+            for connection in (writer, *(writer for _, writer in others)):
+                connection.close()
+
+    asyncio.run(asyncio.wait_for(test(), 30))

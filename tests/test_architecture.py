@@ -128,6 +128,11 @@ def test_only_the_histogram_uses_private_parts_of_prometheus_client():
     assert users == {"serving/telemetry/histogram.py"}
 
 
+def test_only_one_file_imports_opentelemetry():
+    users = {str(path.relative_to(ROOT)) for path in files_of("serving") if "opentelemetry" in roots(path)}
+    assert users == {"serving/telemetry/otlp.py"}
+
+
 def test_bundle_is_read_with_msgspec_alone():
     others = roots(ROOT / "serving" / "models" / "bundle.py") - set(sys.stdlib_module_names)
     assert others == {"msgspec", "serving"}
@@ -142,7 +147,7 @@ def test_file_has_at_most_350_lines(package):
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib"}),
+        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib", "opentelemetry", "requests"}),
         ("serving.cli", {"torch", "litestar", "onnxruntime", "numpy", "asyncio"}),
         ("serving.server.supervisor", {"litestar", "uvicorn", "onnxruntime", "numpy", "prometheus_client"}),
         ("serving.pictures.process", {"torch", "litestar", "onnxruntime", "msgspec", "asyncio"}),

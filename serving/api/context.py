@@ -16,6 +16,7 @@ from litestar.config.cors import CORSConfig
 from serving.api.auth import Keys
 from serving.api.background import RepositoryLock, on_own_thread
 from serving.api.peers import ModelChange, Peers
+from serving.contract import RejectionReason
 from serving.errors import InputError, InputTooLargeError, OverloadedError, quoted
 from serving.inference.admission import Admission, Held, limited_route
 from serving.inference.decoder import Decoder
@@ -23,6 +24,8 @@ from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
+from serving.telemetry.timing import Timing
+from serving.telemetry.traces import Trace, Tracer
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -49,6 +52,8 @@ class Service:
     pipeline: Pipeline
     decoder: Decoder
     cors: CORSConfig | None = None
+    tracer: Tracer | None = None
+    """None if no traces are sent."""
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)
@@ -124,6 +129,10 @@ class RequestContext:
     """Whether the whole request has arrived."""
     size: int = 0
     """Bytes of the body."""
+    trace: Trace | None = None
+    """The place of the request in its trace, if it is traced."""
+    timing: Timing | None = None
+    """The stages of a prediction."""
     _headers: dict[bytes, bytes] | None = None
 
     def arrived(self, method: str, path: str, size: int) -> None:
@@ -143,6 +152,11 @@ class RequestContext:
         if self.is_counted:
             self.is_counted = False
             self.service.admission.leave(self.size)
+
+    def judged(self, rejections: Iterable[RejectionReason | None]) -> None:
+        """Keep for the trace why predictions are not accepted, if the request is traced."""
+        if self.trace and self.timing:
+            self.timing.judged(rejections)
 
     def check_admitted(self) -> None:
         """Raise OverloadedError if the request is beyond the limit of predictions in flight."""

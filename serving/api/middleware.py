@@ -17,16 +17,17 @@ from serving.api.cors import cors_headers, is_foreign_preflight
 from serving.api.page import PAGES
 from serving.api.problems import RETRY_STATUSES, not_found, problem, problem_of, with_head
 from serving.api.responses import Response
+from serving.api.spans import request_note
 from serving.api.targets import MAX_PATH, Hosts, is_canonical
 from serving.errors import MisdirectedError, OverloadedError
 from serving.inference.admission import limited_route
 from serving.telemetry.logs import request_fields
+from serving.telemetry.recorder import UNTIMED_STATUSES
+from serving.telemetry.traces import Trace, Tracer, parent_of
 
 log = logging.getLogger("serving.access")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-# version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
-TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 # For responses that hold data: a browser must not treat them as a page or a script.
 DATA_SECURITY = [
@@ -55,7 +56,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
 
     Litestar's own middleware would miss errors of the router, such as 404.
     """
-    recorder, access_log = service.recorder, service.settings.access_log
+    recorder, tracer, access_log = service.recorder, service.tracer, service.settings.access_log
     hosts = Hosts(service.settings)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +65,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             return
         started = time.perf_counter()
         context = context_in(scope, service)
-        fields, request_id = identify(scope["headers"])
+        fields, request_id, context.trace = identify(scope["headers"], tracer, scope["path"])
         status = 500
         # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
         is_head = scope["method"] == "HEAD"
@@ -112,6 +113,10 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             # The declared route, so that made-up paths create no new series in the metrics.
             route = "unmatched" if status in (404, 405) else inner.get("path_template") or "unmatched"
             recorder.request(route, scope["method"], status, seconds)
+            if tracer and context.trace:
+                tracer.end(request_note(context, scope, request_id, route, status, started, seconds))
+                if status not in UNTIMED_STATUSES:
+                    recorder.example(route, seconds, context.trace.trace_id, context.trace.span_id)
             if access_log:
                 log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
             request_fields.reset(token)
@@ -144,9 +149,13 @@ def with_cors(service: Service, response: Response, headers: Headers) -> Respons
 
 def overloaded(service: Service, scope: HTTPScope) -> Response:
     """Return the 429 response for a prediction that never reaches the application. Count and log it like any other."""
-    path, method = scope["path"], scope["method"]
-    response, request_id = _identified(too_many_in_flight(service, path, scope["headers"]), scope["headers"])
-    service.recorder.request(limited_route(path) or "unmatched", method, 429, 0.0)
+    path, method, route = scope["path"], scope["method"], limited_route(scope["path"]) or "unmatched"
+    _, request_id, trace = identify(scope["headers"], service.tracer, path)
+    response = _with_id(too_many_in_flight(service, path, scope["headers"]), request_id)
+    service.recorder.request(route, method, 429, 0.0)
+    if service.tracer and trace:
+        context = RequestContext(service, scope["headers"], trace=trace)
+        service.tracer.end(request_note(context, scope, request_id, route, 429, time.perf_counter(), 0.0))
     if service.settings.access_log:
         log_access(method, path, 429, request_id=request_id.decode())
     return response
@@ -155,14 +164,14 @@ def overloaded(service: Service, scope: HTTPScope) -> Response:
 def rejected(service: Service, path: str, headers: Headers, status: int, detail: str) -> Response:
     """Return the response for a request that the server itself rejects, perhaps before all its headers are known."""
     response = problem(path, status, detail, {"Retry-After": "1"} if status in RETRY_STATUSES else None)
-    return _identified(with_cors(service, response, headers), headers)[0]
+    _, request_id, _ = identify(headers)
+    return _with_id(with_cors(service, response, headers), request_id)
 
 
-def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
-    """Return ``response`` with the id of its request and the security headers, and that id."""
-    _, request_id = identify(headers)
+def _with_id(response: Response, request_id: bytes) -> Response:
+    """Return ``response`` with the id of its request and the security headers."""
     more = [(b"x-request-id", request_id), *DATA_SECURITY]
-    return Response(response.body, [*response.headers, *more], response.status), request_id
+    return Response(response.body, [*response.headers, *more], response.status)
 
 
 def log_access(method: str, path: str, status: int, **more: object) -> None:
@@ -170,17 +179,24 @@ def log_access(method: str, path: str, status: int, **more: object) -> None:
     log.info("request", extra={"fields": {"method": method, "path": path[:MAX_PATH], "status": status, **more}})
 
 
-def identify(headers: Headers) -> tuple[dict[str, str], bytes]:
-    """Return the log fields of a request and its id: from ``X-Request-ID``, else from ``traceparent``, else new."""
-    request_id, trace = b"", b""
+def identify(
+    headers: Headers, tracer: Tracer | None = None, path: str = ""
+) -> tuple[dict[str, str], bytes, Trace | None]:
+    """Return the log fields of a request, its id, and its place in a trace if it is traced.
+
+    The id is that of ``X-Request-ID``, else that of the trace, else a new one.
+    """
+    request_id, parent = b"", None
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             request_id = value
-        elif name == b"traceparent" and (match := TRACEPARENT.fullmatch(value)):
-            trace = match[1]
+        elif name == b"traceparent":
+            parent = parent_of(value) or parent
+    trace = tracer.begin(parent, path) if tracer else None
+    known = trace or parent
     # An id must be unique, not secret. Random bytes from the system would take a tenth of the model's time.
-    request_id = request_id or trace or b"%016x" % random.getrandbits(64)
+    request_id = request_id or (known.trace_id.encode() if known else b"%016x" % random.getrandbits(64))
     fields = {"request_id": request_id.decode()}
-    if trace:
-        fields["trace_id"] = trace.decode()
-    return fields, request_id
+    if known:
+        fields["trace_id"] = known.trace_id
+    return fields, request_id, trace

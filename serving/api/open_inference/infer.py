@@ -69,8 +69,8 @@ class InferOperation(Operation):
 )
 async def infer_model(request: AnyRequest) -> ASGIApp:
     """Respond with the outputs that the request names, or with all outputs if it names none."""
-    timing = Timing()
     context = context_of(request)
+    timing = context.timing = Timing()
     service = context.service
     service.keys.check_prediction(context)
     model = model_of(request)
@@ -82,13 +82,13 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, encoding, body), size)
     deadline = context.deadline(asked.parameters and asked.parameters.timeout)
     if tensors.is_number_request(asked):
-        parts = await infer_numbers(service, model, asked, images, timing, deadline)
+        parts = await infer_numbers(context, model, asked, images, timing, deadline)
         content, headers = packed(context, *parts)
         return Response(content, [*headers, timing.header()])
     outputs = tensors.requested_outputs(asked, model)
     timing.end("decode")
     content, headers = await service.pipeline.run(
-        model, images, timing, deadline, lambda output: encode(context, model, asked, outputs, output)
+        model, images, timing, deadline, lambda output: encode(context, model, images, asked, outputs, output)
     )
     return Response(content, [*headers, timing.header()])
 
@@ -101,9 +101,16 @@ def decode(context: RequestContext, encoding: str, body: bytes) -> tuple[InferRe
 
 
 def encode(
-    context: RequestContext, model: Model, asked: InferRequest, outputs: list[RequestOutput], output: ModelOutput
+    context: RequestContext,
+    model: Model,
+    images: Images,
+    asked: InferRequest,
+    outputs: list[RequestOutput],
+    output: ModelOutput,
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Return the body of the response and its headers."""
+    if context.trace:  # The response says nothing about it, so nobody else needs it.
+        context.judged(model.judge(images, output, {}))
     return packed(context, *tensors.encode(model, asked, outputs, output))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from serving.api.context import Service
+from serving.api.context import RequestContext
 from serving.api.open_inference.messages import (
     InferRequest,
     InferResponse,
@@ -28,7 +28,7 @@ TEXT, PREDICTION = OUTPUTS = ("text", "prediction")
 
 
 async def infer_numbers(
-    service: Service, model: Model, asked: InferRequest, pages: Images, timing: Timing, deadline: float
+    context: RequestContext, model: Model, asked: InferRequest, pages: Images, timing: Timing, deadline: float
 ) -> tuple[bytes, bytes]:
     """Return the JSON of the response, and the binary tensors that follow it.
 
@@ -41,6 +41,7 @@ async def infer_numbers(
         DeadlineExceededError: the deadline passed before inference began.
     """
     check_reads_numbers(model)
+    service = context.service
     outputs = requested_outputs(asked)
     pixels, limit = pages.shape[1] * pages.shape[2], service.settings.max_pixels
     if pixels > limit:
@@ -48,7 +49,7 @@ async def infer_numbers(
     read = await service.decoder.read_pages(pages, deadline)
     timing.end("decode")
     return await service.pipeline.read_numbers(
-        Reading(model, read), timing, deadline, lambda predictions: encode(model, asked, outputs, predictions)
+        Reading(model, read), timing, deadline, lambda predictions: encode(context, model, asked, outputs, predictions)
     )
 
 
@@ -69,9 +70,14 @@ def requested_outputs(asked: InferRequest) -> dict[str, bool]:
 
 
 def encode(
-    model: Model, asked: InferRequest, outputs: dict[str, bool], predictions: list[NumberPrediction]
+    context: RequestContext,
+    model: Model,
+    asked: InferRequest,
+    outputs: dict[str, bool],
+    predictions: list[NumberPrediction],
 ) -> tuple[bytes, bytes]:
     """Return the JSON of the response, and the binary tensors that follow it."""
+    context.judged(prediction.reason for prediction in predictions)
     described, binary = [], []
     for name, is_binary in outputs.items():
         texts = [

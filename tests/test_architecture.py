@@ -19,7 +19,7 @@ PREPARATION = "training/data/own/prepare.py"
 PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
-LAYERS = [{"cli"}, {"server"}, {"api", "batch"}, {"inference"}, {"models", "pictures", "telemetry"}]
+LAYERS = [{"cli"}, {"server"}, {"api", "batch", "tune"}, {"inference"}, {"models", "pictures", "telemetry"}]
 # The files of the lowest layer may import each other.
 LOWEST = {"settings", "contract", "errors"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]

@@ -37,6 +37,7 @@ def flags(run):
     found = {}
     for command in SCRIPTS:
         found[command] = set(re.findall(r"--[a-z0-9-]+", run(command, "--help").stdout))
+    found["mnist-serve"] |= set(re.findall(r"--[a-z0-9-]+", run("mnist-serve", "tune", "--help").stdout))
     return found
 
 

@@ -24,8 +24,10 @@ COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
 # The dependencies are in a separate layer, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
+# Optional parts of the service, for example "otel" for traces.
+ARG EXTRAS=
 COPY pyproject.toml ./
-RUN ./requirements > serving.txt \
+RUN ./requirements $EXTRAS > serving.txt \
     && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement serving.txt \
     && mkdir /layer && mv /opt /layer \
     && ./settle /layer

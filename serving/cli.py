@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -50,8 +51,8 @@ Examples:
   mnist-predict --number meter.jpg
 """
 
-# Exit statuses: some pictures could not be read, and Ctrl-C.
-UNREADABLE, INTERRUPTED = 3, 130
+# Exit statuses: some pictures could not be read, Ctrl-C, and SIGTERM.
+UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143
 
 
 class SettingOption(click.Option):
@@ -152,6 +153,8 @@ def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: f
         for part in (flag(name), str(settings[name]))
     ]
     progress = Line(sys.stderr)
+    # Without this, SIGTERM would end this process and leave the measured service.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         run.tune(run.Options(p99, seconds, picture, arguments), print_output, progress.show)
     except TuneError as error:

@@ -120,7 +120,10 @@ def anchors(text):
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     text = LINKING[page]
-    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+    named = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", text, re.MULTILINE))
+    assert set(re.findall(r"\]\[([\w-]+)\]", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL))) == set(named)
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text), *named.values()]
+    for link in links:
         if re.match(r"https?:", link):
             continue
         path, _, anchor = link.partition("#")

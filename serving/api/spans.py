@@ -9,8 +9,8 @@ from serving.api.targets import MAX_PATH
 from serving.telemetry.recorder import METHODS
 from serving.telemetry.traces import Attribute, Note
 
-# Characters of a header in an attribute.
-MAX_TEXT = 256
+# Characters of a header in an attribute, and of the longest tracestate that is passed on. The standard asks for 512.
+MAX_TEXT, MAX_STATE = 256, 512
 
 
 def request_note(
@@ -48,5 +48,6 @@ def request_note(
         attributes["user_agent.original"] = agent[:MAX_TEXT]
     if status >= 500:
         attributes["error.type"] = str(status)
-    state = context.header(b"tracestate") or "" if context.trace.parent_id else ""
+    state = context.header(b"tracestate") if context.trace.parent_id else None
+    state = state if state and len(state) <= MAX_STATE else ""
     return Note(context.trace, state, name, started, seconds, attributes, status >= 500, context.timing)

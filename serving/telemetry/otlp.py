@@ -42,8 +42,8 @@ class Exporter:
         self._exporter = OTLPSpanExporter(endpoint)
         self._failure = _FirstLine()
         self._is_failing = False
-        library = logging.getLogger("opentelemetry.exporter")
-        # The exporter would log each attempt. Its first line becomes part of ours.
+        library = logging.getLogger("opentelemetry")
+        # The exporter would log each attempt, and other parts what a client sends. The first line becomes part of ours.
         library.handlers, library.propagate = [self._failure], False
 
     def send(self, notes: list[Note]) -> bool:

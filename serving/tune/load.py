@@ -20,6 +20,8 @@ OK, REJECTED = 200, 429
 # Seconds without any response after which the service counts as hung.
 PATIENCE = 20.0
 RECEIVED = 1 << 18
+# Bytes of an unexpected response in the error.
+SHOWN = 300
 
 
 @dataclass
@@ -72,6 +74,10 @@ class _Connection:
             self._size = end + 4 + int(head.partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0])
         return int(self._received[9:12]) if len(self._received) >= self._size else 0
 
+    def body(self) -> str:
+        """Return the first characters of the response."""
+        return self._received.partition(b"\r\n\r\n")[2][:SHOWN].decode("utf-8", "replace")
+
 
 def drive(port: int, request: bytes, connections: int, seconds: float, warm_up: float = 0.0) -> Load:
     """Send ``request`` over ``connections`` to a service on this machine for some seconds, and return what was found.
@@ -103,7 +109,7 @@ def drive(port: int, request: bytes, connections: int, seconds: float, warm_up: 
                     continue
                 now = time.perf_counter()
                 if status not in (OK, REJECTED):
-                    raise TuneError(f"the measured service responded with {status}")
+                    raise TuneError(f"the measured service responded with {status}: {connection.body()}")
                 if is_warm and status == OK:
                     load.latencies.append(now - connection.sent)
                 elif is_warm:

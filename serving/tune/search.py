@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from serving.errors import TuneError
 
-# Connections for each worker, at most. The kernel and the load itself take more and more time beyond.
-MAX_PER_WORKER = 256
+# Connections for each worker, and in all, at most. The kernel and the load itself take more and more time beyond.
+MAX_PER_WORKER, MAX_CONNECTIONS = 256, 1024
 # A throughput counts as equal if it differs by less than this share.
 EQUAL = 0.02
 # Largest number of images in a request that is tried.
@@ -117,8 +117,9 @@ class Search:
         """Return the measurements with this number of workers that are within the bound."""
         within: list[Result] = []
         good, bad, each = 0, 0, 1
+        most = min(MAX_PER_WORKER, max(1, MAX_CONNECTIONS // workers))
         # The first measurement is made in any case.
-        while each <= MAX_PER_WORKER and (self._lowest is None or self._spent() < FIRST_STEP):
+        while each <= most and (self._lowest is None or self._spent() < FIRST_STEP):
             result = self._trial(Trial(workers, each * workers))
             if result.p99 <= self._bound:
                 within.append(result)

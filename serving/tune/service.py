@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 from serving.errors import TuneError
 from serving.settings import PREFIX
 from serving.tune import load
-from serving.tune.search import MAX_PER_WORKER, Result, Trial
+from serving.tune.search import MAX_CONNECTIONS, MAX_PER_WORKER, Result, Trial
 
 PROGRAM = "from serving.cli import serve; serve()"
 # Seconds in which all workers must be ready, and in which the service must stop.
@@ -50,6 +51,7 @@ class Measured:
         self._port = 0
 
     def __enter__(self) -> Measured:
+        _allow_files(4 * MAX_CONNECTIONS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,6 +63,12 @@ class Measured:
         Raises:
             TuneError: the service does not start, or does not respond as it should.
         """
+        try:
+            return self._measure(trial)
+        except OSError as error:
+            raise TuneError(f"the measured service cannot be reached: {error}") from error
+
+    def _measure(self, trial: Trial) -> Result:
         settings = trial.workers, trial.limit or 2 * MAX_PER_WORKER * trial.workers
         if settings != self._settings:
             self._running.close()
@@ -73,11 +81,11 @@ class Measured:
         return Result(trial, found.rate, found.percentile(0.5), found.percentile(0.99), found.rejected / max(1, total))
 
     def _request(self, images: int) -> bytes:
-        kind, body = ("image/png", self._picture) if self._picture else ("application/octet-stream", _pixels(images))
-        head = (
-            f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        body = self._picture or _pixels(images)
+        # The service recognises a picture by its first bytes.
+        kind = [] if self._picture else ["content-type: application/octet-stream"]
+        lines = ["POST /predict HTTP/1.1", "host: localhost", *kind, f"content-length: {len(body)}"]
+        return "\r\n".join([*lines, "", ""]).encode() + body
 
     @contextlib.contextmanager
     def _service(self, workers: int, limit: int) -> Iterator[int]:
@@ -111,6 +119,14 @@ class Measured:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _allow_files(count: int) -> None:
+    """Allow this process, and the services that it starts, to have this many open files and connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _port_of(process: subprocess.Popen[str]) -> int:

@@ -125,6 +125,8 @@ def test_errors_have_spans_too():
         client.get("/nowhere")
         client.request("BREW", "/predict")
         client.post("/predict?timeout=0.001", content=PICTURE, headers=PIXELS)
+        for state in ("=,;broken", "a=" + 600 * "b"):
+            client.get("/v2", headers=SAMPLED | {"tracestate": state})
 
     received, _ = traced(send)
     rows = [
@@ -141,8 +143,10 @@ def test_errors_have_spans_too():
         ("GET", 404, 0, []),
         ("HTTP", 405, 0, []),
         ("POST /predict", 504, 2, ["decode", "queue"]),
+        *2 * [("GET /v2", 200, 0, [])],
     ]
-    brewed, late = (attributes(root) for root in received.roots()[2:])
+    assert [root.trace_state for root in received.roots()[4:]] == ["", ""]
+    brewed, late = (attributes(root) for root in received.roots()[2:4])
     assert (brewed["http.request.method"], brewed["http.request.method_original"]) == ("_OTHER", "BREW")
     assert (late["error.type"], late["mnist.model.name"]) == ("504", "mnist")
 

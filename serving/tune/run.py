@@ -96,7 +96,7 @@ def summary(found: Found, options: Options, share: float) -> list[str]:
     command = ["mnist-serve", "--workers", str(found.workers), "--max-concurrency", str(found.limit), *batch]
     lines = [
         f"Best within a p99 of {shown(options.p99)}: {steady.rate:,.0f} requests/s, "
-        f"p99 {shown(steady.p99)}, with {steady.trial.connections} requests in flight.",
+        f"p99 {shown(steady.p99)}, with {steady.trial.connections} in flight.",
         f"With {overload.trial.connections} in flight: {overload.rate:,.0f} requests/s, p99 "
         f"{shown(overload.p99)}; {overload.rejected:.0%} of the requests were rejected with 429.",
     ]
@@ -104,6 +104,8 @@ def summary(found: Found, options: Options, share: float) -> list[str]:
         lines.append(f"A request of {found.images} images stays within it when it comes alone.")
     elif found.images:
         lines.append("No request of several images stays within it.")
+    if not found.is_whole:
+        lines.append("There was no time for more measurements. More time may find better settings: use --seconds.")
     lines.append(
         f"The load ran beside the service and took up to {share:.0%} of a core. Clients on other machines take none."
     )

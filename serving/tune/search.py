@@ -65,6 +65,8 @@ class Found:
     """The measurement with the highest throughput within the bound."""
     overload: Result
     """The same settings with twice the connections."""
+    is_whole: bool
+    """Whether there was time for every measurement of steps 1 and 2."""
 
 
 class Search:
@@ -82,6 +84,7 @@ class Search:
         self._bound = bound
         self._spent = spent
         self._lowest: Result | None = None
+        self._is_whole = True
 
     def run(self, workers: Iterable[int], *, with_batches: bool = True) -> Found:
         """Return the settings to use.
@@ -99,14 +102,12 @@ class Search:
         steady = _best([result for results in within for result in results])
         count = steady.trial.workers
         images = self._largest_request(count) if with_batches else None
-        limit = max(
-            result.trial.connections for results in within for result in results if result.trial.workers == count
-        )
-        limit //= count
+        trials = [result.trial for results in within for result in results]
+        limit = max(trial.connections for trial in trials if trial.workers == count) // count
         for _ in range(CHECKS):
             overload = self._trial(Trial(count, 2 * count * limit, limit=limit))
             if overload.p99 <= self._bound:
-                return Found(count, limit, images, steady, overload)
+                return Found(count, limit, images, steady, overload, self._is_whole)
             limit = max(1, limit * 3 // 4)
         raise TuneError(
             f"--p99 {shown(self._bound)}: some settings stay within it, but none did under twice the load. "
@@ -119,7 +120,7 @@ class Search:
         good, bad, each = 0, 0, 1
         most = min(MAX_PER_WORKER, max(1, MAX_CONNECTIONS // workers))
         # The first measurement is made in any case.
-        while each <= most and (self._lowest is None or self._spent() < FIRST_STEP):
+        while each <= most and (self._lowest is None or self._has_time(FIRST_STEP)):
             result = self._trial(Trial(workers, each * workers))
             if result.p99 <= self._bound:
                 within.append(result)
@@ -134,11 +135,16 @@ class Search:
     def _largest_request(self, workers: int) -> int | None:
         """Return the images of the largest request that stays within the bound, or None if there is no time."""
         images = None
-        while (images or 1) < MAX_IMAGES and self._spent() < SECOND_STEP:
+        while (images or 1) < MAX_IMAGES and self._has_time(SECOND_STEP):
             if self._trial(Trial(workers, 1, 2 * (images or 1))).p99 > self._bound:
                 return images or 1
             images = 2 * (images or 1)
         return images
+
+    def _has_time(self, share: float) -> bool:
+        has_time = self._spent() < share
+        self._is_whole = self._is_whole and has_time
+        return has_time
 
     def _trial(self, trial: Trial) -> Result:
         """Measure, and measure again if the p99 is beyond the bound: another program may have disturbed it."""

@@ -86,7 +86,7 @@ def test_search_takes_the_fastest_workers_and_as_many_requests_as_the_p99_allows
     found = Search(Formula().measure, 0.0101).run([1, 2, 4])
     # Four workers on two cores are not faster, and wait longer.
     assert (found.workers, found.limit, found.images) == (2, 10, 8)
-    assert found.steady.rate == 2000
+    assert (found.steady.rate, found.is_whole) == (2000, True)
     assert found.overload.trial == Trial(2, 40, limit=10)
 
 
@@ -115,7 +115,7 @@ def test_search_has_bounds_without_a_p99_that_matters():
 def test_search_ends_when_its_time_is_over_and_still_checks_what_it_found():
     machine = Formula()
     found = Search(machine.measure, 1.0, lambda: len(machine.trials) / 4).run([1, 2])
-    assert (found.workers, found.images, len(machine.trials)) == (1, 2, 5)
+    assert (found.workers, found.images, len(machine.trials), found.is_whole) == (1, 2, 5, False)
     # A first measurement is made in any case.
     assert Search(machine.measure, 1.0, lambda: 1.0).run([1, 2]).images is None
 

@@ -19,7 +19,16 @@ from serving.settings import PREFIX
 from serving.tune import load
 from serving.tune.search import MAX_CONNECTIONS, MAX_PER_WORKER, Result, Trial
 
-PROGRAM = "from serving.cli import serve; serve()"
+# The service ends with this process, however this process ends: its standard input is then closed.
+PROGRAM = """
+import os, signal, threading
+def end_with_parent():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from serving.cli import serve
+serve()
+"""
 # Seconds in which all workers must be ready, and in which the service must stop.
 START_SECONDS, STOP_SECONDS = 60.0, 30.0
 LOOK_SECONDS = 0.05
@@ -95,6 +104,7 @@ class Measured:
         variables = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "OTEL_"))}
         process = subprocess.Popen(  # noqa: S603 (our own program)
             [sys.executable, "-P", "-c", PROGRAM, *options, *self._arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

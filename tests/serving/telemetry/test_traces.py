@@ -108,6 +108,20 @@ def test_client_decides_about_its_own_traces_and_the_share_about_others():
     assert [root.trace_id.hex() for root in nothing.roots()] == [TRACE_ID]
 
 
+def test_span_of_opentelemetrys_own_client_is_the_parent():
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    headers = dict(PIXELS)
+    with TracerProvider().get_tracer("client").start_as_current_span("call") as span:
+        TraceContextTextMapPropagator().inject(headers)
+    received, _ = traced(lambda client: client.post("/predict", content=PICTURE, headers=headers), trace_sample="0")
+    [root] = received.roots()
+    context = span.get_span_context()
+    assert root.trace_id == context.trace_id.to_bytes(16, "big")
+    assert root.parent_span_id == context.span_id.to_bytes(8, "big")
+
+
 def test_probes_and_scrapes_are_traced_only_for_their_client():
     def send(client):
         for path in ("/v2/health/ready", "/v2/health/live", "/metrics", "/v2/models/mnist/ready"):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import socket
+import subprocess
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +19,7 @@ from serving.tune.load import drive
 from serving.tune.machine import Machine, this_machine
 from serving.tune.run import worker_counts
 from serving.tune.search import MAX_IMAGES, MAX_PER_WORKER, Result, Search, Trial
-from tests.support import PIXELS, service
+from tests.support import BIN, PIXELS, service, until
 
 # The machine
 
@@ -170,6 +173,19 @@ def test_command_measures_and_prints_a_command_line_that_works(run):
     assert (command, arguments[:3]) == ("mnist-serve", ["--workers", "1", "--max-concurrency"])
     with service(*arguments) as (url, _):
         assert httpx.post(f"{url}/predict", content=bytes(784), headers=PIXELS).status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_signal_ends_the_measured_service_too(number):
+    process = subprocess.Popen([BIN / "mnist-serve", "tune", "--p99", "20s"], stdout=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until(children.read_text)
+    [child] = children.read_text().split()
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
+    state = Path(f"/proc/{child}/stat")
+    until(lambda: not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 @pytest.mark.parametrize(

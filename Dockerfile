@@ -24,7 +24,7 @@ COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
 # The dependencies are in a separate layer, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
-# Optional parts of the service, separated by spaces: grpc.
+# Optional parts of the service, separated by spaces: grpc, and otel for traces.
 ARG EXTRAS=
 COPY pyproject.toml ./
 RUN ./requirements ${EXTRAS} > serving.txt \

@@ -40,6 +40,7 @@ def flags(run):
     found = {}
     for command in SCRIPTS:
         found[command] = set(re.findall(r"--[a-z0-9-]+", run(command, "--help").stdout))
+    found["mnist-serve"] |= set(re.findall(r"--[a-z0-9-]+", run("mnist-serve", "tune", "--help").stdout))
     return found
 
 
@@ -122,7 +123,10 @@ def anchors(text):
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     text = LINKING[page]
-    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+    named = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", text, re.MULTILINE))
+    assert set(re.findall(r"\]\[([\w-]+)\]", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL))) == set(named)
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text), *named.values()]
+    for link in links:
         if re.match(r"https?:", link):
             continue
         path, _, anchor = link.partition("#")

@@ -16,6 +16,7 @@ from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
+from serving.telemetry.traces import Tracer
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ class Service:
     held: Held
     pipeline: Pipeline
     decoder: Decoder
+    tracer: Tracer | None = None
+    """None if no traces are sent."""
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)

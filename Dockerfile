@@ -24,7 +24,7 @@ COPY constraints.txt deploy/image/requirements deploy/image/settle ./
 
 # The dependencies are in a separate layer, before the code. A change of the code does not install them again.
 FROM builder AS dependencies
-# Optional parts of the service, separated by spaces, such as grpc or sign.
+# Optional parts of the service, separated by spaces: grpc, otel for traces, sign for signatures.
 ARG EXTRAS=
 COPY pyproject.toml ./
 RUN ./requirements ${EXTRAS} > serving.txt \

@@ -51,6 +51,12 @@ def service_rows() -> Iterator[list[str]]:
     return option_rows(serve, with_variables=True)
 
 
+def tune_rows() -> Iterator[list[str]]:
+    from serving.cli import tune
+
+    return option_rows(tune)
+
+
 def predict_rows() -> Iterator[list[str]]:
     from serving.cli import predict
 
@@ -87,6 +93,7 @@ TABLES: dict[str, Callable[[], Iterator[list[str]]]] = {
     "mnist-train": training_rows,
     "mnist-export": export_rows,
     "mnist-serve": service_rows,
+    "mnist-serve-tune": tune_rows,
     "mnist-predict": predict_rows,
     "metrics": metric_rows,
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,10 +13,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from serving.errors import AddressError, BundleError, ResultsError, SettingsError, WorkerError
+from serving.errors import AddressError, BundleError, ResultsError, SettingsError, TuneError, WorkerError
 from serving.server import address, systemd
 from serving.server.address import Listener
-from serving.server.streams import Command, abandon_output, print_output, warn, write_output
+from serving.server.streams import Command, Group, Line, abandon_output, print_output, warn, write_output
 from serving.settings import (
     NO_PORT,
     RELEASE,
@@ -33,6 +35,14 @@ Examples:
   mnist-serve
   mnist-serve --repository models --host 0.0.0.0 --port 8080
   mnist-serve --tls-cert tls.crt --tls-key tls.key
+  mnist-serve tune --p99 5ms
+"""
+
+TUNE_EXAMPLES = """
+\b
+Examples:
+  mnist-serve tune --p99 5ms
+  mnist-serve tune --p99 50ms --picture scan.png --repository models
 """
 
 PREDICT_EXAMPLES = """
@@ -45,8 +55,8 @@ Examples:
   mnist-predict --number meter.jpg
 """
 
-# Exit statuses: some pictures could not be read, and Ctrl-C.
-UNREADABLE, INTERRUPTED = 3, 130
+# Exit statuses: some pictures could not be read, Ctrl-C, and SIGTERM.
+UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143
 
 
 class SettingOption(click.Option):
@@ -78,11 +88,14 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-@click.command(cls=Command, epilog=SERVE_EXAMPLES)
+@click.group(cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=SERVE_EXAMPLES)
 @settings_options
 @click.version_option(package_name="mnist-service")
-def serve(**given: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, **given: Any) -> None:
     """Serve a model over HTTP."""
+    if context.invoked_subcommand:
+        return
     from serving.server import handover
     from serving.telemetry import logs
 
@@ -101,6 +114,64 @@ def serve(**given: Any) -> None:
         raise click.UsageError(str(error)) from error
     except (BundleError, AddressError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time such as 5ms, 500us or 0.2s."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(us|ms|s)", text.strip())
+    seconds = float(found[1]) / {"us": 1e6, "ms": 1e3, "s": 1.0}[found[2]] if found else 0.0
+    if not seconds:
+        raise click.BadParameter(f"{text!r}: must be a time of more than 0, such as 5ms, 500us or 0.2s")
+    return seconds
+
+
+@serve.command(cls=Command, epilog=TUNE_EXAMPLES)
+@click.option(
+    "--p99",
+    type=seconds_of,
+    metavar="TIME",
+    default="10ms",
+    show_default=True,
+    help="The time within which 99 % of the requests must have their responses.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Send this picture, as your clients do.  [default: the pixels of one image]",
+)
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="The time to measure.")
+@click.option("--repository", type=click.Path(path_type=Path), help="Model repository.  [default: the packaged one]")
+@click.option("--model", help="Model of the repository.  [default: mnist]")
+@click.pass_context
+def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: float, **given: Any) -> None:
+    """Measure this machine, and print the settings with the highest throughput.
+
+    The command starts services on this machine and sends them requests. It prints what it measures, and the command
+    line with the number of workers, the predictions in flight and the largest request that keep the p99.
+    """
+    from serving.tune import run
+
+    settings = (context.parent.params if context.parent else {}) | {
+        name: value for name, value in given.items() if value
+    }
+    arguments = [
+        part
+        for name in ("repository", "model")
+        if settings[name] != getattr(Settings, name)
+        for part in (flag(name), str(settings[name]))
+    ]
+    progress = Line(sys.stderr)
+    # Without this, SIGTERM would end this process and leave the measured service.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        run.tune(run.Options(p99, seconds, picture, arguments), print_output, progress.show)
+    except TuneError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        warn("Stopped.")
+        sys.exit(INTERRUPTED)
+    finally:
+        progress.show("")
 
 
 def _is_given(name: str) -> bool:

@@ -8,6 +8,7 @@ ServiceError
 ├── AddressError               the service cannot listen on its address
 ├── WorkerError                a worker process cannot start
 ├── ResultsError               results cannot be written to a file
+├── TuneError                  no settings reach the p99, or the service cannot be measured
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
 ├── ModelUnavailableError      the model is known, but it is not loaded
 ├── InputError                 the content of a request cannot be used
@@ -49,6 +50,10 @@ class WorkerError(ServiceError):
 
 class ResultsError(ServiceError):
     """Results cannot be written to a file; the message names the file and gives the reason."""
+
+
+class TuneError(ServiceError):
+    """No settings reach the p99 that the user names, or the service cannot be measured."""
 
 
 class ModelNotFoundError(ServiceError, LookupError):

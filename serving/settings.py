@@ -8,6 +8,7 @@ import math
 import os
 import re
 import typing
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -43,6 +44,8 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "on or off"}
 BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 HOSTS_RULE = "must be host names without scheme, port and path, separated by commas, such as digits.example.org"
+
+URL_RULE = "must be a URL that begins with http:// or https://, such as http://collector:4318"
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
@@ -152,6 +155,16 @@ class Settings:
         "setting, a service on a loopback address allows only the names of loopback, such as localhost; any other "
         "service allows every name.",
     ] = ""
+    otlp_endpoint: Annotated[
+        str,
+        "URL of the OpenTelemetry collector that gets the traces, such as http://collector:4318 (OTLP over HTTP). "
+        "Without it, OTEL_EXPORTER_OTLP_ENDPOINT counts; without both, there are no traces.",
+    ] = ""
+    trace_sample: Annotated[
+        str,
+        "Share of the requests without a traceparent that are traced, from 0 to 1. The client decides about its own "
+        "traces.  [default: 1]",
+    ] = ""
     access_log: Annotated[bool, "Log every request."] = False
     log_level: Annotated[str, "Lowest level to log: debug, info, warning or error."] = "info"
     log_format: Annotated[str, "Format of the log lines: json or text."] = "json"
@@ -188,6 +201,8 @@ class Settings:
             text = getattr(self, name)
             self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
         self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
+        self._check("otlp_endpoint", not self.otlp_endpoint or _is_url(self.otlp_endpoint), URL_RULE)
+        self._check("trace_sample", not self.trace_sample or _is_share(self.trace_sample), "must be from 0 to 1")
         self._check("log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}")
 
     def _check(self, name: str, holds: object, rule: str) -> None:
@@ -223,6 +238,21 @@ def _is_host(name: str) -> bool:
         return True
     try:
         return bool(ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urllib.parse.urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
     except ValueError:
         return False
 

@@ -32,10 +32,10 @@ ADDRESSES = ("http://", "https://", "unix:")
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test because ``what`` is missing on this machine. In CI the test fails instead."""
+    """Skip the test, or the tests of a module, because ``what`` is missing on this machine. In CI they fail instead."""
     if os.environ.get("CI"):
         pytest.fail(f"CI must have {what}")
-    pytest.skip(f"needs {what}")
+    pytest.skip(f"needs {what}", allow_module_level=True)
 
 
 def font_file(name: str) -> Path:

@@ -20,7 +20,7 @@ PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
 LAYERS = [
-    *({"cli"}, {"server"}, {"api", "grpc", "python"}, {"open_inference", "batch"}, {"service"}, {"inference"}),
+    *({"cli"}, {"server"}, {"api", "grpc", "python", "tune"}, {"open_inference", "batch"}, {"service"}, {"inference"}),
     {"models", "pictures", "telemetry", "feedback"},
 ]
 # The files of the lowest layer may import each other.
@@ -28,6 +28,8 @@ LOWEST = {"settings", "contract", "errors", "file_version", "tls"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
 WEB_LIBRARIES = {"litestar", "uvicorn"}
 GRPC_LIBRARIES = {"grpc", "grpc_health", "grpc_reflection", "google"}
+# Packages of extras that the service does not load unless a setting asks for them.
+OPTIONAL = {"cryptography", "model_signing", "opentelemetry", "requests"}
 MAX_LINES = 350
 
 
@@ -141,6 +143,11 @@ def test_only_the_histogram_uses_private_parts_of_prometheus_client():
     assert users == {"serving/telemetry/histogram.py"}
 
 
+def test_only_one_file_imports_opentelemetry():
+    users = {str(path.relative_to(ROOT)) for path in files_of("serving") if "opentelemetry" in roots(path)}
+    assert users == {"serving/telemetry/otlp.py"}
+
+
 def test_bundle_is_read_with_msgspec_alone():
     others = roots(ROOT / "serving" / "models" / "bundle.py") - set(sys.stdlib_module_names)
     assert others == {"msgspec", "serving"}
@@ -159,7 +166,7 @@ def test_file_has_at_most_350_lines(package):
         ("serving.python", {"torch", "training", "export", "litestar", "matplotlib"}),
         ("training", {"torch", "torchvision", "matplotlib", "numpy", "click", "serving"}),
         ("export", {"torch", "onnx", "onnxruntime", "numpy", "training", "serving"}),
-        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib", "model_signing", "cryptography"}),
+        ("serving.api.app", {"torch", "training", "export", "onnx", "matplotlib", *OPTIONAL}),
         ("serving.cli", {"torch", "litestar", "onnxruntime", "numpy", "asyncio"}),
         ("serving.server.supervisor", {"litestar", "uvicorn", "onnxruntime", "numpy", "prometheus_client"}),
         ("serving.pictures.process", {"torch", "litestar", "onnxruntime", "msgspec", "asyncio"}),

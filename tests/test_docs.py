@@ -30,7 +30,7 @@ NODE = [block for block in re.findall(r"```js\n(.*?)```", ALL, re.DOTALL) if "no
 CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL)))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 # Commands that have commands of their own.
-PARTS = {"mnist-export": ["push", "pull"], "mnist-train": ["check", "compare"]}
+PARTS = {"mnist-export": ["push", "pull"], "mnist-serve": ["tune"], "mnist-train": ["check", "compare", "review"]}
 ADDRESS = "127.0.0.1:8000"
 GRPC_ADDRESS = "127.0.0.1:8001"
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -125,7 +125,10 @@ def anchors(text):
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     text = LINKING[page]
-    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+    named = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", text, re.MULTILINE))
+    assert set(re.findall(r"\]\[([\w-]+)\]", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL))) == set(named)
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text), *named.values()]
+    for link in links:
         if re.match(r"https?:", link):
             continue
         path, _, anchor = link.partition("#")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import signal
@@ -25,11 +26,12 @@ from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Repository, load
 from serving.models.trust import Trust
-from serving.service.background import attempt, on_own_thread, repeated
+from serving.service.background import STOP_SECONDS, attempt, on_own_thread, repeated
 from serving.service.keys import LOOK_INTERVAL, Keys
 from serving.service.service import Service
 from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
+from serving.telemetry.traces import EXPORT_INTERVAL, tracer_of
 
 
 class SchemaDocument(JsonRenderPlugin):
@@ -49,7 +51,8 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
 
     Raises:
         BundleError: there is no default model, or none of its versions matches its certificate.
-        SettingsError: a setting of the environment breaks its rule, or a key file cannot be used.
+        SettingsError: a setting of the environment breaks its rule, a key file cannot be used, or traces cannot be
+            sent.
     """
     settings = settings or Settings.from_environment()
     service = create_service(settings, unloaded)
@@ -65,7 +68,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             page.handler(page.read_files(with_feedback=service.feedback is not None)),
         ],
         state=State({"service": service}),
-        lifespan=[follow_repository, follow_keys, count_notes, end_decoder, drain_on_sigterm],
+        lifespan=[follow_repository, follow_keys, count_notes, send_traces, end_decoder, drain_on_sigterm],
         request_max_body_size=settings.max_body,
         cors_config=cors_config(settings.cors_origins),
         # Litestar would configure the logging of the whole process. Only the command may do that.
@@ -109,6 +112,7 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         pipeline,
         Decoder(settings, pipeline.threads),
         feedback=Store(settings) if settings.feedback else None,
+        tracer=tracer_of(settings, recorder),
     )
     service.scan()
     try:
@@ -161,6 +165,25 @@ async def count_notes(app: Litestar) -> AsyncIterator[None]:
     async with repeated("count", COUNT_INTERVAL, count, recorder):
         yield
     await attempt("count", count, recorder)
+
+
+@asynccontextmanager
+async def send_traces(app: Litestar) -> AsyncIterator[None]:
+    """Send the spans of traced requests to the collector while the application runs, and the last ones at its end."""
+    service: Service = app.state.service
+    tracer = service.tracer
+    if tracer is None:
+        yield
+        return
+
+    async def send() -> None:
+        await on_own_thread(tracer.export)
+
+    async with repeated("traces", EXPORT_INTERVAL, send, service.recorder):
+        yield
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(attempt("traces", send, service.recorder), STOP_SECONDS)
+    tracer.stop()
 
 
 @asynccontextmanager

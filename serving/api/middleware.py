@@ -15,10 +15,11 @@ from serving.api.cors import cors_config, cors_headers, is_foreign_preflight
 from serving.api.page import PAGES
 from serving.api.problems import RETRY_STATUSES, not_found, problem, problem_of, with_head
 from serving.api.responses import Response
+from serving.api.spans import request_note
 from serving.api.targets import MAX_PATH, Hosts, is_canonical
 from serving.errors import MisdirectedError, OverloadedError
 from serving.inference.admission import limited_route
-from serving.service.call import Headers, identify
+from serving.service.call import Call, Headers, identify
 from serving.service.service import Service
 from serving.telemetry.logs import request_fields
 
@@ -52,7 +53,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
 
     Litestar's own middleware would miss errors of the router, such as 404.
     """
-    recorder, access_log = service.recorder, service.settings.access_log
+    recorder, tracer, access_log = service.recorder, service.tracer, service.settings.access_log
     hosts, cors = Hosts(service.settings), cors_config(service.settings.cors_origins)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +62,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             return
         started = time.perf_counter()
         context = context_in(scope, service)
-        fields, request_id = identify(scope["headers"])
+        fields, request_id, context.trace = identify(scope["headers"], tracer, scope["path"])
         status = 500
         # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
         is_head = scope["method"] == "HEAD"
@@ -109,6 +110,9 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             # The declared route, so that made-up paths create no new series in the metrics.
             route = "unmatched" if status in (404, 405) else inner.get("path_template") or "unmatched"
             recorder.request(route, scope["method"], status, seconds)
+            if tracer and (trace := context.trace):
+                tracer.end(request_note(context, trace, scope, request_id, route, status, started, seconds))
+                recorder.example(route, status, seconds, trace.trace_id, trace.span_id)
             if access_log:
                 log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
             request_fields.reset(token)
@@ -142,9 +146,13 @@ def with_cors(service: Service, response: Response, headers: Headers) -> Respons
 
 def overloaded(service: Service, scope: HTTPScope) -> Response:
     """Return the 429 response for a prediction that never reaches the application. Count and log it like any other."""
-    path, method = scope["path"], scope["method"]
-    response, request_id = _identified(too_many_in_flight(service, path, scope["headers"]), scope["headers"])
-    service.recorder.request(limited_route(path) or "unmatched", method, 429, 0.0)
+    path, method, route = scope["path"], scope["method"], limited_route(scope["path"]) or "unmatched"
+    _, request_id, trace = identify(scope["headers"], service.tracer, path)
+    response = _with_id(too_many_in_flight(service, path, scope["headers"]), request_id)
+    service.recorder.request(route, method, 429, 0.0)
+    if service.tracer and trace:
+        call, now = Call(service, scope["headers"]), time.perf_counter()
+        service.tracer.end(request_note(call, trace, scope, request_id, route, 429, now, 0.0))
     if service.settings.access_log:
         log_access(method, path, 429, request_id=request_id.decode())
     return response
@@ -153,14 +161,14 @@ def overloaded(service: Service, scope: HTTPScope) -> Response:
 def rejected(service: Service, path: str, headers: Headers, status: int, detail: str) -> Response:
     """Return the response for a request that the server itself rejects, perhaps before all its headers are known."""
     response = problem(path, status, detail, {"Retry-After": "1"} if status in RETRY_STATUSES else None)
-    return _identified(with_cors(service, response, headers), headers)[0]
+    _, request_id, _ = identify(headers)
+    return _with_id(with_cors(service, response, headers), request_id)
 
 
-def _identified(response: Response, headers: Headers) -> tuple[Response, bytes]:
-    """Return ``response`` with the id of its request and the security headers, and that id."""
-    _, request_id = identify(headers)
+def _with_id(response: Response, request_id: bytes) -> Response:
+    """Return ``response`` with the id of its request and the security headers."""
     more = [(b"x-request-id", request_id), *DATA_SECURITY]
-    return Response(response.body, [*response.headers, *more], response.status), request_id
+    return Response(response.body, [*response.headers, *more], response.status)
 
 
 def log_access(method: str, path: str, status: int, **more: object) -> None:

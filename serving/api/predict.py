@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
@@ -13,7 +14,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.bodies import read_images, read_pictures
-from serving.api.context import AnyRequest, context_of, query_of
+from serving.api.context import AnyRequest, RequestContext, context_of, query_of
 from serving.api.handlers import prediction
 from serving.api.problems import documented
 from serving.api.responses import Response
@@ -172,7 +173,7 @@ def _binary(description: str) -> OpenAPIMediaType:
     summary="Recognise the digits or symbols in pictures or pixels",
     responses={
         200: ResponseSpec(
-            Predictions | NumberPredictions,
+            cast(Any, Predictions | NumberPredictions),  # Litestar takes a union, but does not declare it.
             description="A prediction for each image or picture, in their order.",
             generate_examples=False,
         ),
@@ -181,8 +182,8 @@ def _binary(description: str) -> OpenAPIMediaType:
 )
 async def predict(request: AnyRequest) -> ASGIApp:
     """Respond with a prediction for each image in the body."""
-    timing = Timing()
     context = context_of(request)
+    timing = context.timing = Timing()
     service = context.service
     service.keys.check_prediction(context)
     query = query_of(request)
@@ -204,7 +205,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         images,
         timing,
         context.deadline(timeout),
-        lambda output: encode(model, images, reasons, output, with_images=include == "image"),
+        lambda output: encode(context, model, images, reasons, output, with_images=include == "image"),
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
@@ -221,14 +222,29 @@ async def predict_numbers(
         Reading(model, pages, with_images=with_images),
         timing,
         context.deadline(timeout),
-        lambda predictions: _encode_json(NumberPredictions(ModelVersion(model.name, model.version), predictions)),
+        lambda predictions: encode_numbers(context, model, predictions),
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
 
-def encode(model: Model, images: Images, reasons: Reasons, output: ModelOutput, *, with_images: bool) -> bytes:
+def encode_numbers(context: RequestContext, model: Model, predictions: list[NumberPrediction]) -> bytes:
+    """Return the response as JSON: a :class:`NumberPredictions`."""
+    context.judged(prediction.reason for prediction in predictions)
+    return _encode_json(NumberPredictions(ModelVersion(model.name, model.version), predictions))
+
+
+def encode(
+    context: RequestContext,
+    model: Model,
+    images: Images,
+    reasons: Reasons,
+    output: ModelOutput,
+    *,
+    with_images: bool,
+) -> bytes:
     """Return the response as JSON: a :class:`Predictions`."""
     rejections = model.judge(images, output, reasons)
+    context.judged(rejections)
     pieces = []
     size = ENCODE_PIECE_OF_IMAGES if with_images else ENCODE_PIECE
     for start in range(0, len(images), size):

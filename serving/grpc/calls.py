@@ -16,6 +16,7 @@ from serving.grpc.infer import model_infer
 from serving.grpc.messages import SERVICE, parsed
 from serving.grpc.methods import METHODS, Method
 from serving.grpc.receiving import Receiving
+from serving.grpc.spans import call_note
 from serving.grpc.status import HTTP_STATUSES, code_of, detail_of
 from serving.inference.threads import INLINE_BYTES
 from serving.service.call import Call, identify
@@ -81,7 +82,7 @@ class Calls:
     async def _infer(self, call: GrpcCall) -> bytes:
         self._service.keys.check_prediction(call)
         message = await self._receiving.message(call.context)
-        timing = Timing()
+        timing = call.timing = Timing()
         call.arrival, call.size = time.monotonic(), len(message)
         call.enter()
         call.check_admitted()
@@ -100,13 +101,13 @@ class Calls:
 
     def _observed(self, name: str, behaviour: Behaviour) -> Callable[[Any, Any], Awaitable[bytes]]:
         """Return the function for gRPC that calls ``behaviour``, and identifies, times, counts and logs the call."""
-        service, recorder = self._service, self._service.recorder
+        service, recorder, tracer = self._service, self._service.recorder, self._service.tracer
         path = f"/{SERVICE}/{name}"
 
         async def respond(_: Any, context: Any) -> bytes:
             started = time.perf_counter()
             call = GrpcCall(service, [_header(*item) for item in context.invocation_metadata()], context=context)
-            fields, request_id = identify(call.raw_headers)
+            fields, request_id, call.trace = identify(call.raw_headers, tracer, path)
             context.set_trailing_metadata((("x-request-id", request_id.decode()),))
             token = request_fields.set(fields)
             recorder.in_flight += 1
@@ -130,6 +131,9 @@ class Calls:
                 recorder.in_flight -= 1
                 seconds = time.perf_counter() - started
                 recorder.request(path, "POST", HTTP_STATUSES[code], seconds)
+                if tracer and (trace := call.trace):
+                    tracer.end(call_note(call, trace, path, request_id, code, started, seconds))
+                    recorder.example(path, HTTP_STATUSES[code], seconds, trace.trace_id, trace.span_id)
                 if service.settings.access_log:
                     milliseconds = round(seconds * 1000, 3)
                     more = {"method": "gRPC", "path": path, "status": code.name, "milliseconds": milliseconds}

@@ -50,7 +50,7 @@ async def model_infer(call: Call, message: bytes, timing: Timing) -> bytes:
     deadline = call.deadline(asked.parameters.get("timeout"))
     run = infer_numbers if asked.is_number else infer
     return await run(
-        service, asked.model, asked.images, asked.outputs, timing, deadline, lambda found: encode(asked, found)
+        call, asked.model, asked.images, asked.outputs, timing, deadline, lambda found: encode(asked, found)
     )
 
 

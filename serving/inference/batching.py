@@ -76,6 +76,7 @@ class Batches:
         begin = 0
         for request in batch:
             request.timing.end("infer")
+            request.timing.batch = len(images)
             end = begin + len(request.images)
             request.output.set_result(output.slice(begin, end) if len(batch) > 1 else output)
             begin = end

@@ -69,6 +69,7 @@ class Pipeline:
             DeadlineExceededError: the deadline passed before inference began.
             OverloadedError: the request is large, and there are too many large requests.
         """
+        timing.model, timing.images = (model.name, model.version), len(images)
         try:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
@@ -97,6 +98,7 @@ class Pipeline:
             raise DeadlineExceededError
         output = model.classifier.classify(images)
         timing.end("infer")
+        timing.batch = len(images)
         self._recorder.ran(model, timing.seconds["infer"])
         return self._encode(model, images, timing, encode, output, chosen)
 

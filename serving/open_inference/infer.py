@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from serving.contract import Images
+from serving.contract import Images, ModelOutput
 from serving.errors import InputTooLargeError
-from serving.inference.numbers import Reading, check_reads_numbers
+from serving.inference.numbers import NumberPrediction, Reading, check_reads_numbers
 from serving.models.model import Model
 from serving.open_inference import numbers, tensors
 from serving.open_inference.messages import OutputTensor, RequestOutput
-from serving.service.service import Service
+from serving.service.call import Call
 from serving.telemetry.timing import Timing
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ Encode = Callable[[list[OutputTensor]], T]
 
 
 async def infer(
-    service: Service,
+    call: Call,
     model: Model,
     images: Images,
     outputs: Sequence[RequestOutput],
@@ -42,13 +42,17 @@ async def infer(
     """
     asked = tensors.checked_outputs(outputs, model)
     timing.end("decode")
-    return await service.pipeline.run(
-        model, images, timing, deadline, lambda output: encode(tensors.output_tensors(model, asked, output))
-    )
+
+    def encode_output(output: ModelOutput) -> T:
+        if call.trace:  # The response does not say what is accepted, so only a trace needs it.
+            call.judged(model.judge(images, output, {}))
+        return encode(tensors.output_tensors(model, asked, output))
+
+    return await call.service.pipeline.run(model, images, timing, deadline, encode_output)
 
 
 async def infer_numbers(
-    service: Service,
+    call: Call,
     model: Model,
     pages: Images,
     outputs: Sequence[RequestOutput],
@@ -62,15 +66,16 @@ async def infer_numbers(
         InputTooLargeError: the pages have too many pixels or too many candidates for digits.
     """
     check_reads_numbers(model)
+    service = call.service
     asked = numbers.checked_outputs(outputs)
     pixels, limit = pages.shape[1] * pages.shape[2], service.settings.max_pixels
     if pixels > limit:
         raise InputTooLargeError(f"a page has {pixels} pixels: must be at most {limit}; send smaller pages")
     read = await service.decoder.read_pages(pages, deadline)
     timing.end("decode")
-    return await service.pipeline.read_numbers(
-        Reading(model, read),
-        timing,
-        deadline,
-        lambda predictions: encode(numbers.output_tensors(asked, predictions)),
-    )
+
+    def encode_numbers(predictions: list[NumberPrediction]) -> T:
+        call.judged(prediction.reason for prediction in predictions)
+        return encode(numbers.output_tensors(asked, predictions))
+
+    return await service.pipeline.read_numbers(Reading(model, read), timing, deadline, encode_numbers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -26,6 +27,10 @@ class Command(click.Command):
             abandon_output()
             warn(f"Error: cannot write the output: {error.strerror}")
             sys.exit(1)
+
+
+class Group(Command, click.Group):
+    """The same for a command that has commands of its own, and also does its work without one of them."""
 
 
 def warn(text: str) -> None:
@@ -83,3 +88,20 @@ def abandon_output() -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
+
+
+class Line:
+    """A line on a terminal that shows what is being done. Nothing is shown where there is no terminal."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream if stream is not None and stream.isatty() else None
+        self._width = 0
+
+    def show(self, text: str) -> None:
+        """Replace the line by ``text``; an empty text removes it."""
+        if self._stream is None or not (text or self._width):
+            return
+        with contextlib.suppress(OSError):
+            self._stream.write(f"\r{text.ljust(self._width)}" + ("" if text else "\r"))
+            self._stream.flush()
+        self._width = len(text)

@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from serving.contract import RejectionReason
 from serving.errors import InputError, OverloadedError, quoted
 from serving.service.service import Service
+from serving.telemetry.timing import Timing
+from serving.telemetry.traces import Attribute, Note, Trace, Tracer, parent_of
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-# version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
-TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+# Characters of a text of the client in an attribute, and of the longest tracestate that is passed on. The standard asks
+# for 512.
+MAX_TEXT, MAX_STATE = 256, 512
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +40,10 @@ class Call:
     """Whether the whole request has arrived."""
     size: int = 0
     """Bytes of the body or message."""
+    trace: Trace | None = None
+    """The place of the call in its trace, if it is traced."""
+    timing: Timing | None = None
+    """The stages of a prediction."""
     _headers: dict[bytes, bytes] | None = None
 
     def enter(self) -> None:
@@ -48,6 +56,11 @@ class Call:
         if self.is_counted:
             self.is_counted = False
             self.service.admission.leave(self.size)
+
+    def judged(self, rejections: Iterable[RejectionReason | None]) -> None:
+        """Keep for the trace why predictions are not accepted, if the call is traced."""
+        if self.trace and self.timing:
+            self.timing.judged(rejections)
 
     def check_admitted(self) -> None:
         """Raise OverloadedError if the call is beyond the limit of predictions in flight."""
@@ -84,21 +97,53 @@ class Call:
             deadline = min(deadline, time.monotonic() + _number("X-Request-Deadline", moment) - time.time())
         return deadline
 
+    def note(
+        self,
+        trace: Trace,
+        name: str,
+        request_id: bytes,
+        attributes: dict[str, Attribute],
+        started: float,
+        seconds: float,
+        *,
+        is_error: bool,
+    ) -> Note:
+        """Return the note of this call, which is traced and has ended.
 
-def identify(headers: Headers) -> tuple[dict[str, str], bytes]:
-    """Return the log fields of a call and its id: from ``X-Request-ID``, else from ``traceparent``, else new."""
-    request_id, trace = b"", b""
+        Args:
+            name: the name of the span.
+            attributes: those of HTTP or gRPC. This method adds the others.
+            started: in the time of ``time.perf_counter``.
+        """
+        attributes["mnist.request.id"] = request_id.decode()
+        if agent := self.header(b"user-agent"):
+            attributes["user_agent.original"] = agent[:MAX_TEXT]
+        state = self.header(b"tracestate") if trace.parent_id else None
+        state = state if state and len(state) <= MAX_STATE else ""
+        return Note(trace, state, name, started, seconds, attributes, is_error, self.timing)
+
+
+def identify(
+    headers: Headers, tracer: Tracer | None = None, path: str = ""
+) -> tuple[dict[str, str], bytes, Trace | None]:
+    """Return the log fields of a call, its id, and its place in a trace if it is traced.
+
+    The id is that of ``X-Request-ID``, else that of the trace, else a new one.
+    """
+    request_id, parent = b"", None
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             request_id = value
-        elif name == b"traceparent" and (match := TRACEPARENT.fullmatch(value)):
-            trace = match[1]
+        elif name == b"traceparent":
+            parent = parent_of(value) or parent
+    trace = tracer.begin(parent, path) if tracer else None
+    known = trace or parent
     # An id must be unique, not secret. Random bytes from the system would take a tenth of the model's time.
-    request_id = request_id or trace or b"%016x" % random.getrandbits(64)
+    request_id = request_id or (known.trace_id.encode() if known else b"%016x" % random.getrandbits(64))
     fields = {"request_id": request_id.decode()}
-    if trace:
-        fields["trace_id"] = trace.decode()
-    return fields, request_id
+    if known:
+        fields["trace_id"] = known.trace_id
+    return fields, request_id, trace
 
 
 def _number(name: str, value: object) -> float:

@@ -17,6 +17,7 @@ from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
+from serving.telemetry.traces import Tracer
 
 T = TypeVar("T")
 
@@ -35,6 +36,8 @@ class Service:
     decoder: Decoder
     feedback: Store | None = None
     """The corrections of visitors, if they may be stored."""
+    tracer: Tracer | None = None
+    """None if no traces are sent."""
     draining: bool = False
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import Histogram
+from prometheus_client.samples import Exemplar
 
 
 class BatchHistogram(Histogram):
@@ -26,3 +27,8 @@ class BatchHistogram(Histogram):
         counts = np.bincount(np.searchsorted(self._upper_bounds, values))
         for bucket in counts.nonzero()[0].tolist():
             self._buckets[bucket].inc(int(counts[bucket]))
+
+    def exemplify(self, value: float, labels: dict[str, str], timestamp: float) -> None:
+        """Name a request with ``labels`` as the example of the bucket of ``value``, which has been observed."""
+        bucket = self._buckets[int(np.searchsorted(self._upper_bounds, value))]
+        bucket.set_exemplar(Exemplar(labels, value, timestamp))

@@ -10,13 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from serving.telemetry import process
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_CONTENT_TYPE = openmetrics.CONTENT_TYPE_LATEST
 
 # A small model takes tens of microseconds. prometheus_client's own buckets begin at 5 ms.
 SECONDS_BUCKETS = (
@@ -118,10 +121,18 @@ class Metrics:
         )
         self.background_failures = Counter(
             "mnist_background_failures",
-            "Failures of the background tasks scan, count and keys. A task that fails is tried again.",
+            "Failures of the background tasks scan, count, keys and traces. A task that fails is tried again.",
             ["task"],
             registry=registry,
         )
+        self.trace_spans = Counter(
+            "mnist_trace_spans",
+            "Spans of traces that were sent, and that were dropped because the collector was away or slow.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("sent", "dropped"):
+            self.trace_spans.labels(outcome)
         self.predictions = Counter("mnist_predictions", "Predictions by label.", ["model", "label"], registry=registry)
         self.confidence = BatchHistogram(
             "mnist_confidence_ratio",
@@ -147,7 +158,10 @@ class Metrics:
         for family in self._registry.collect():
             values = result["gauges"] if family.type == "gauge" else result["counters"]
             for sample in family.samples:
-                values[sample_key(family.name, sample.name, sample.labels)] = sample.value
+                key = sample_key(family.name, sample.name, sample.labels)
+                values[key] = sample.value
+                if exemplar := sample.exemplar:
+                    result["exemplars"][key] = exemplar.labels, exemplar.value, float(exemplar.timestamp or 0)
         return result
 
     def families(self, snapshots: Sequence[Snapshot]) -> Iterable[Metric]:
@@ -158,6 +172,11 @@ class Metrics:
     def text(self, snapshots: Sequence[Snapshot]) -> bytes:
         """Return the same as :meth:`families`, in Prometheus' text format."""
         return generate_latest(_Families(self.families(snapshots)))
+
+    def openmetrics(self, snapshots: Sequence[Snapshot]) -> bytes:
+        """Return the same in the format OpenMetrics, which also has exemplars."""
+        text: bytes = openmetrics.generate_latest(_Families(self.families(snapshots)))  # type: ignore[no-untyped-call]
+        return text
 
 
 class _Families(Collector):
@@ -171,10 +190,11 @@ class _Families(Collector):
 def _added_up(families: Iterable[Metric], snapshots: Sequence[Snapshot]) -> list[Metric]:
     """Return ``families`` with the sums of ``snapshots`` as their samples."""
     sums = total(snapshots)
-    samples: defaultdict[str, list[tuple[str, dict[str, str], float]]] = defaultdict(list)
+    samples: defaultdict[str, list[tuple[str, dict[str, str], float, None, Exemplar | None]]] = defaultdict(list)
     for key, value in (sums["counters"] | sums["gauges"]).items():
         family, name, labels = json.loads(key)
-        samples[family].append((name, labels, value))
+        exemplar = sums["exemplars"].get(key)
+        samples[family].append((name, labels, value, None, Exemplar(*exemplar) if exemplar else None))
     result = []
     for family in families:
         result.append(Metric(family.name, family.documentation, family.type))

@@ -84,6 +84,7 @@ class Recorder:
         self.in_flight = 0
         self._metrics = Metrics()
         self._requests: deque[tuple[tuple[str, str, int], float]] = deque()
+        self._exemplars: deque[tuple[str, tuple[float, dict[str, str], float]]] = deque()
         self._runs: deque[tuple[RecordedModel, float]] = deque()
         self._predictions: deque[tuple[RecordedModel, _Prediction]] = deque()
         self._request_series: dict[tuple[str, str, int], tuple[Counter, BatchHistogram]] = {}
@@ -98,6 +99,11 @@ class Recorder:
         self._requests.append(((route, method if method in METHODS else "other", status), seconds))
         if len(self._requests) >= MAX_NOTES:
             self.count()
+
+    def example(self, route: str, status: int, seconds: float, trace_id: str, span_id: str) -> None:
+        """Note that a request has a trace. If it is timed, the histogram links its bucket to this trace."""
+        if status not in UNTIMED_STATUSES:
+            self._exemplars.append((route, (seconds, {"trace_id": trace_id, "span_id": span_id}, time.time())))
 
     def ran(self, model: RecordedModel, seconds: float) -> None:
         """Note one run of a model, for one or more requests."""
@@ -134,6 +140,10 @@ class Recorder:
         if not is_readable:
             self._metrics.repository_errors.inc()
 
+    def traced(self, spans: int, *, is_sent: bool) -> None:
+        """Count spans that were sent to the collector, or dropped."""
+        self._metrics.trace_spans.labels("sent" if is_sent else "dropped").inc(spans)
+
     def background_failed(self, task: str) -> None:
         """Count a failure of a background task."""
         self._metrics.background_failures.labels(task).inc()
@@ -149,6 +159,11 @@ class Recorder:
         """Return the sums of ``snapshots`` in Prometheus' text format; without one, the metrics of this worker."""
         self.count()
         return self._metrics.text(snapshots)
+
+    def openmetrics(self, snapshots: Sequence[Snapshot] = ()) -> bytes:
+        """Return the same in the format OpenMetrics, with exemplars."""
+        self.count()
+        return self._metrics.openmetrics(snapshots)
 
     def totals(self, snapshots: Sequence[Snapshot] = ()) -> defaultdict[tuple[str, str], ModelTotals]:
         """Return the sums of each model version over ``snapshots``, or of this worker, by name and version."""
@@ -168,6 +183,9 @@ class Recorder:
                 histogram.observe_all(np.array(seconds))
             if status in REJECTED_STATUSES:
                 self._metrics.rejected_requests.labels(status).inc(len(seconds))
+        for route, examples in _taken(self._exemplars).items():
+            for example in examples:
+                self._metrics.request_seconds.labels(route).exemplify(*example)
         for model, seconds in _taken(self._runs).items():
             self._series_of(model).inference_seconds.observe_all(np.array(seconds))
         for model, predictions in _taken(self._predictions).items():

@@ -24,10 +24,12 @@ class Snapshot(TypedDict):
     """Counters and histograms. They are added up, also over workers that have ended."""
     gauges: dict[str, float]
     """Values of this moment, such as the requests in flight, and points in time."""
+    exemplars: dict[str, tuple[dict[str, str], float, float]]
+    """A traced request of a bucket of a histogram: its labels, its value, and the seconds since 1970."""
 
 
 def empty() -> Snapshot:
-    return {"counters": {}, "gauges": {}}
+    return {"counters": {}, "gauges": {}, "exemplars": {}}
 
 
 def sample_key(family: str, name: str, labels: Mapping[str, str]) -> str:
@@ -44,18 +46,21 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
         for key, value in snapshot["gauges"].items():
             before = result["gauges"].get(key)
             result["gauges"][key] = value if before is None else _together(key, before, value)
+        for key, exemplar in snapshot["exemplars"].items():
+            if exemplar[2] >= result["exemplars"].get(key, exemplar)[2]:
+                result["exemplars"][key] = exemplar
     return result
 
 
 def lasting(snapshot: Snapshot) -> Snapshot:
-    """Return what still counts when a worker has ended: all counters, and the gauges in LATEST."""
+    """Return what still counts when a worker has ended: all counters with their exemplars, and the gauges in LATEST."""
     latest = {key: value for key, value in snapshot["gauges"].items() if _family(key) in LATEST}
-    return {"counters": snapshot["counters"], "gauges": latest}
+    return {"counters": snapshot["counters"], "gauges": latest, "exemplars": snapshot["exemplars"]}
 
 
 def deaths(count: int) -> Snapshot:
     """Return a snapshot with the number of workers that have died."""
-    return {"counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}, "gauges": {}}
+    return empty() | {"counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}}
 
 
 def _together(key: str, first: float, second: float) -> float:

@@ -70,8 +70,8 @@ class InferOperation(Operation):
 )
 async def infer_model(request: AnyRequest) -> ASGIApp:
     """Respond with the outputs that the request names, or with all outputs if it names none."""
-    timing = Timing()
     context = context_of(request)
+    timing = context.timing = Timing()
     service = context.service
     service.keys.check_prediction(context)
     model = model_of(request)
@@ -85,7 +85,7 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     run = infer_numbers if tensors.is_number_request(asked) else infer
     outputs = tensors.named_outputs(asked)
     content, headers = await run(
-        service, model, images, outputs, timing, deadline, lambda found: encode(context, model, asked, found)
+        context, model, images, outputs, timing, deadline, lambda found: encode(context, model, asked, found)
     )
     return Response(content, [*headers, timing.header()])
 

@@ -15,10 +15,12 @@ from serving.telemetry.samples import LATEST, OLDEST, deaths, lasting, sample_ke
 def test_snapshots_are_added_up():
     latest, oldest = "mnist_last_prediction_timestamp_seconds", "mnist_repository_scan_timestamp_seconds"
     counter, gauge, last, scan = (sample_key(name, name, {"x": '"'}) for name in ("a", "b", latest, oldest))
-    first = {"counters": {counter: 2}, "gauges": {gauge: 1, last: 5, scan: 5}}
-    second = {"counters": {counter: 3}, "gauges": {gauge: 1, last: 4, scan: 4}}
-    assert total([first, second]) == {"counters": {counter: 5}, "gauges": {gauge: 2, last: 5, scan: 4}}
-    assert total([lasting(second), first]) == {"counters": {counter: 5}, "gauges": {gauge: 1, last: 5, scan: 5}}
+    old, new = ({"trace_id": "a"}, 0.1, 1.0), ({"trace_id": "b"}, 0.2, 2.0)
+    first = {"counters": {counter: 2}, "gauges": {gauge: 1, last: 5, scan: 5}, "exemplars": {counter: old}}
+    second = {"counters": {counter: 3}, "gauges": {gauge: 1, last: 4, scan: 4}, "exemplars": {counter: new}}
+    sums = {"counters": {counter: 5}, "exemplars": {counter: new}}
+    assert total([first, second]) == sums | {"gauges": {gauge: 2, last: 5, scan: 4}}
+    assert total([lasting(second), first]) == sums | {"gauges": {gauge: 1, last: 5, scan: 5}}
 
 
 def test_every_gauge_with_a_time_has_a_rule_for_several_workers():

@@ -141,8 +141,8 @@ def test_readme_shows_a_prediction_before_any_server_of_your_own():
 
 
 @pytest.fixture(scope="module")
-def url():
-    with service("--admin-keys", "KEY") as (url, _):
+def url(tmp_path_factory):
+    with service("--admin-keys", "KEY", "--feedback", tmp_path_factory.mktemp("feedback")) as (url, _):
         yield url
 
 
@@ -153,7 +153,7 @@ def test_curl_lines_run(url, line):
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     if "seven.png" in line:
-        assert '"digit":7' in done.stdout
+        assert '"label":"7"' in done.stdout
 
 
 def rounded(text):

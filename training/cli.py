@@ -36,7 +36,7 @@ Examples:
   mnist-train --output runs/cnn --resume
   mnist-train check ./letters
   mnist-train --dataset ./letters --recipe small-data --from packaged
-  mnist-train --dataset ./feedback --from models/mnist/1 --replay mnist --recipe corrections
+  mnist-train --dataset ./feedback --from models/mnist/1 --replay mnist
 """
 
 
@@ -67,8 +67,8 @@ def config_options(command: Any) -> Any:
     default="",
     show_default=False,
     help="Other defaults for the settings above: plain (trains like the tutorial), speed (99 % accuracy after one "
-    "short epoch), small-data (for a few pictures of each class), corrections (for --replay), best (the settings of "
-    "the accuracy benchmark for the chosen network).",
+    "short epoch), small-data (for a few pictures of each class), best (the settings of the accuracy benchmark for the "
+    "chosen network).",
 )
 @click.option("--output", type=Folder(), help="Run folder.  [default: runs/MODEL]")
 @click.option(

@@ -42,6 +42,10 @@ OWN_DEFAULTS: dict[str, Any] = {"balance": 0.5}
 """The same for the user's own data."""
 
 
+REPLAY_DEFAULTS: dict[str, Any] = {"epochs": 1, "batch_size": 32, "learning_rate": 0.0002, "teacher_weight": 1.0}
+"""The same for a run that starts from a model and must not forget what it knows: many small steps."""
+
+
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {"": PLAIN},
     "speed": {
@@ -64,9 +68,6 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "style": 0.25,
             "label_smoothing": 0.05,
         }
-    },
-    "corrections": {
-        "": {"epochs": 1, "batch_size": 64, "learning_rate": 0.0005, "style": 0.25, "teacher_weight": 1.0},
     },
     "best": {
         "": {"epochs": 40, "precision": AUTO, "validation": 0},
@@ -114,7 +115,7 @@ class TrainConfig:
         str,
         "Data set that the model must not forget: a name, such as mnist, or the path of your own. Its images are the "
         "training images, and each step adds some of --dataset. With --from, the model that the run starts from is the "
-        "teacher for these images.",
+        "teacher for these images, and the defaults are 1 epoch, 32 images per step and a learning rate of 0.0002.",
     ] = ""
     epochs: Annotated[int, "Number of passes over the training images."] = 8
     optimizer: Annotated[
@@ -257,6 +258,8 @@ class TrainConfig:
         # With replay, the training images are those of the replayed data set.
         dataset = given.get("replay") or given.get("dataset", cls.dataset)
         settings = OWN_DEFAULTS if is_place(dataset) else DATASET_DEFAULTS.get(dataset, {})
+        if given.get("replay") and given.get("start"):
+            settings = settings | REPLAY_DEFAULTS
         settings = settings | OPTIMIZER_DEFAULTS.get(given.get("optimizer", cls.optimizer), {})
         return cls(**(settings | cls.chosen(recipe=recipe, **given)))
 

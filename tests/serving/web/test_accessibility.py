@@ -17,10 +17,17 @@ from tests.serving.web.page import (
     screenshot,
     wait_for_prediction,
 )
-from tests.support import missing
+from tests.support import missing, service
 
 AXE = "axe-core@4.14.1"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """A service whose page also asks for corrections."""
+    with service("--feedback", tmp_path_factory.mktemp("feedback")) as (url, _):
+        yield url
 
 
 def press(page, *keys):
@@ -123,6 +130,7 @@ def test_every_state_passes_the_audit(url, visit, axe, width, scheme):
     assert predicted_digit(page) == "5"
     expect(page.locator("#curl")).to_have_value(re.compile("base64"))
     expect(page.locator("#model a")).to_be_visible()
+    page.get_by_label("I agree").check()
     check("accepted")
     change_prediction(page, accepted=False, reason="no digit")
     check("rejected")

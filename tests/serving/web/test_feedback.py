@@ -131,7 +131,7 @@ def test_corrected_drawings_are_read_after_fine_tuning_without_a_restart(asking,
 
     monkeypatch.setattr("training.loop.train.PlotProcess", NoPlots)
     settings = {"dataset": str(folder), "start": str(models / "mnist" / "1"), "replay": "mnist"}
-    config = TrainConfig.of(recipe="corrections", **settings, subset=6400, validation=1000)
+    config = TrainConfig.of(**settings, subset=6400, validation=1000)
     splits = load_data(
         config.dataset, prepare=config.prepare, validation=config.validation, subset=config.subset, replay=config.replay
     )

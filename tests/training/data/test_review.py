@@ -47,7 +47,7 @@ def test_review_counts_and_lists(corrections, run, tmp_path):
         in (done.stdout)
     )
     assert ["3", "or", "8"] in [line[:3] for line in lines]
-    assert f"mnist-train --dataset {corrections} --from packaged --replay mnist --recipe corrections" in done.stdout
+    assert f"mnist-train --dataset {corrections} --from packaged --replay mnist" in done.stdout
     # Six lines of images: one for each of 1, 2, 7 and the disputed picture, and two for the 30 pictures of the 4.
     with Image.open(sheet) as image:
         assert image.height == 4 + 6 * (56 + 4 + 15)

@@ -139,6 +139,13 @@ def test_settings_that_do_not_fit_are_rejected(small_mnist, tmp_path):
     assert TrainConfig.of(dataset="./a", replay="fashion-mnist").prepare == "as-is"
 
 
+def test_fine_tuning_has_small_steps_by_default():
+    settings = {"dataset": "./a", "replay": "mnist"}
+    tuned = TrainConfig.of(**settings, start="packaged", batch_size=64)
+    assert (tuned.epochs, tuned.batch_size, tuned.learning_rate, tuned.balance) == (1, 64, 0.0002, 0)
+    assert TrainConfig.of(**settings).learning_rate == TrainConfig.learning_rate
+
+
 # The gate.
 
 

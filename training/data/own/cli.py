@@ -126,7 +126,7 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
     print_output("\n".join(found.lines()))
     print_output(f"\nContact sheet  {sheet}")
     given = str(folder) if is_place(str(folder)) else f"./{folder}"
-    command = ["mnist-train", "--dataset", given, "--from", "packaged", "--replay", "mnist", "--recipe", "corrections"]
+    command = ["mnist-train", "--dataset", given, "--from", "packaged", "--replay", "mnist"]
     print_output(f"Next           {shlex.join(command)}")
 
 

@@ -23,7 +23,7 @@ from serving.errors import InputError, UnsupportedInputError, quoted
 from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
 from serving.models.model import Model
-from serving.pictures.png import bare_png
+from serving.pictures.containers import bare_png
 from serving.telemetry.logs import request_fields
 
 PNG = "image/png"

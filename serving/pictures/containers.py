@@ -24,6 +24,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = struct.pack(">I4sI", 0, b"IEND", 0xAE426082)
 # The chunks that make the picture, and the one with the orientation.
 PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"eXIf")
+# All chunks that say what the pixels are.
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 
 # A marker that begins a segment. Markers without a segment are left out: RST0 to RST7, SOI and TEM.
 _JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")
@@ -47,6 +49,25 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         begin, parts = end, parts + (kind != b"IDAT")
         if parts > MAX_PARTS:
             raise _too_many_parts(MAX_PARTS)
+
+
+def bare_png(content: bytes) -> bytes:
+    """Return a PNG with its pixels only: without texts, camera data and colour profiles, and nothing after its end.
+
+    Raises:
+        PictureError: the bytes are not a PNG, or it is cut short.
+    """
+    if not content.startswith(PNG_SIGNATURE):
+        raise PictureError("the picture is not a PNG; send a PNG")
+    kept = [PNG_SIGNATURE]
+    for kind, begin, end in png_chunks(content):
+        if end > len(content):
+            break
+        if kind == b"IEND":
+            return b"".join([*kept, PNG_END])
+        if kind in PNG_PIXELS:
+            kept.append(content[begin:end])
+    raise PictureError("the PNG is cut short")
 
 
 def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:

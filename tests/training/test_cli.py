@@ -30,6 +30,7 @@ SETTINGS = {
     "dataset": "mnist",
     "prepare": "as-is",
     "start": "",  # The fixture ``finished`` makes it.
+    "replay": "",  # It needs pictures of your own.
     "epochs": 2,
     "optimizer": "momentum",
     "batch_size": 32,

@@ -246,6 +246,8 @@ class Store:
                     if time.monotonic() > deadline:
                         raise OverloadedError from None
                     time.sleep(RETRY)
+                except OSError:  # Some network file systems have no locks.
+                    break
             yield
 
 

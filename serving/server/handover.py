@@ -15,7 +15,7 @@ from typing import Any
 
 from serving.settings import Settings, described
 
-KEY_FILES = ("predict_keys_file", "admin_keys_file")
+KEY_FILES = ("predict_keys_file", "feedback_keys_file", "admin_keys_file")
 # Key files of this process only, for example /dev/fd/63 and /dev/stdin.
 OWN_FILE = re.compile(r"/(dev|proc)/")
 # The path of an inherited descriptor.
@@ -36,6 +36,8 @@ def lasting(settings: Settings) -> Settings:
             changes[name] = _lasting_file(file)
     if not settings.repository.is_absolute():
         changes["repository"] = settings.repository.absolute()
+    if settings.feedback:
+        changes["feedback"] = str(Path(settings.feedback).absolute())
     return replace(settings, **changes)
 
 

@@ -17,6 +17,7 @@ import pytest
 from serving.errors import SettingsError, StorageFullError
 from serving.feedback import Answer, ModelVersion, Record, Store, is_folder_name
 from serving.pictures.prepare import prepare
+from serving.server.handover import lasting
 from serving.settings import Settings
 from tests.support import ROOT, application, picture
 from training.data.own.layouts import find
@@ -173,6 +174,14 @@ def test_service_for_others_needs_a_key_to_store(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"--feedback .*file: cannot be written: File exists; name another folder"):
         Store(Settings(feedback=str(tmp_path / "file")))
+
+
+def test_workers_get_the_same_folder_and_key_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text("KEY")
+    settings = lasting(Settings(feedback="corrections", feedback_keys_file="keys"))
+    assert (settings.feedback, settings.feedback_keys_file) == (str(tmp_path / "corrections"), str(tmp_path / "keys"))
+    assert lasting(Settings()).feedback == ""
 
 
 # The bounds.

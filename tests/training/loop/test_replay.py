@@ -112,6 +112,21 @@ def test_run_is_resumed_exported_and_verified(small_mnist, teacher, tmp_path):
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_start_model_teaches_its_own_classes_while_new_ones_are_learnt(small_mnist, teacher, tmp_path):
+    folder = crosses(tmp_path / "mine", "+", 20)
+    settings = FAST | {"epochs": 8, "learning_rate": 0.01, "start": str(teacher)}
+    config = TrainConfig.of(**settings, dataset=str(folder), replay="mnist")
+    test = train(config, loaded(folder), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["dataset"]["labels"] == [*"0123456789", "+"]
+    assert record["teachers"].keys() == {str(teacher)}
+    assert record["dataset"]["replay"]["errors"] < record["dataset"]["replay"]["errors_before"] + 30
+    new = test.predictions[300:]
+    assert len(new)
+    assert (new == 10).all()
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_own_data_set_can_be_replayed(tmp_path):
     old = tmp_path / "signs"
     crosses(old, "+", 20)

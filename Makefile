@@ -10,7 +10,8 @@ MODELS ?= models
 LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
     --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
     --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
-    --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/telemetry/test_traces.py
+    --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/grpc/test_spans.py \
+    --ignore tests/serving/telemetry/test_traces.py
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
 QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \

@@ -88,7 +88,7 @@ def reserve_grpc(settings: Settings) -> Settings:
     if port < 0:
         return settings
     if not all(map(importlib.util.find_spec, ("grpc", "grpc_health", "grpc_reflection"))):
-        raise SettingsError("--grpc-port needs the packages of gRPC: pip install 'mnist-service[grpc]'")
+        raise SettingsError("--grpc-port needs gRPC: pip install grpcio grpcio-health-checking grpcio-reflection")
     try:
         # Without SO_REUSEPORT this fails if any process listens there, also another service of the same user.
         with socket.socket(_family(host)) as first:

@@ -33,7 +33,7 @@ UNTRACED_PATH = re.compile(
     r"/metrics|/v2/health/.*|/v2/models/.*/ready|/inference\.GRPCInferenceService/(Server|Model)(Live|Ready)"
 )
 
-INSTALL = "pip install 'mnist-service[otel]'"
+INSTALL = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 PROTOCOL = "http/protobuf"
 ALL = 1 << 64
 

@@ -107,9 +107,9 @@ def serve(context: click.Context, /, **given: Any) -> None:
             given["port"] = NO_PORT
         settings = address.reserve_grpc(handover.lasting(Settings(**given)))
         logs.configure(settings.log_level, settings.log_format)
-        with address.listening(settings) as listeners:
-            serve_it = _serve_here if settings.workers == 1 else _serve_with_workers
-            serve_it(address.settled(settings, listeners), listeners)
+        passed = address.inherited(settings)
+        serve_it = _serve_here if settings.workers == 1 else _serve_with_workers
+        serve_it(address.settled(settings, passed), passed)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     except (BundleError, AddressError, WorkerError) as error:
@@ -179,25 +179,28 @@ def _is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def _serve_here(settings: Settings, listeners: list[Listener]) -> None:
+def _serve_here(settings: Settings, passed: list[Listener]) -> None:
     from serving.api.app import create_app
     from serving.server import run
 
     app = create_app(settings)
     server = run.make_server(settings, app)
-    _warn_without_key(settings, listeners)
-    server.announce = partial(_announce, settings, listeners, run.description(app))
-    run.run(server, [listener.socket for listener in listeners])
+    # Nobody can connect before the model is loaded.
+    with address.listening(settings, passed) as listeners:
+        _warn_without_key(settings, listeners)
+        server.announce = partial(_announce, settings, listeners, run.description(app))
+        run.run(server, [listener.socket for listener in listeners])
 
 
-def _serve_with_workers(settings: Settings, listeners: list[Listener]) -> None:
+def _serve_with_workers(settings: Settings, passed: list[Listener]) -> None:
     import asyncio
 
     from serving.server.supervisor import Supervisor
 
-    _warn_without_key(settings, listeners)
-    sockets = [listener.socket for listener in listeners]
-    asyncio.run(Supervisor(settings, sockets, partial(_announce, settings, listeners)).run())
+    with address.listening(settings, passed) as listeners:
+        _warn_without_key(settings, listeners)
+        sockets = [listener.socket for listener in listeners]
+        asyncio.run(Supervisor(settings, sockets, partial(_announce, settings, listeners)).run())
 
 
 def _announce(settings: Settings, listeners: list[Listener], description: str) -> None:

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,18 +40,29 @@ class Listener:
         return "" if is_loopback(host) else host
 
 
+def inherited(settings: Settings) -> list[Listener]:
+    """Return the sockets that another process has opened for the service.
+
+    Raises:
+        AddressError: one of them is no socket that listens.
+    """
+    return [_inherited(number, _scheme(settings)) for number in _descriptors(settings.fd)]
+
+
 @contextlib.contextmanager
-def listening(settings: Settings) -> Iterator[list[Listener]]:
-    """Yield the sockets of the service. Afterwards, remove the path of its Unix socket.
+def listening(settings: Settings, passed: Iterable[Listener] = ()) -> Iterator[list[Listener]]:
+    """Open the other sockets, and yield all of them. Afterwards, remove the path of the Unix socket.
+
+    Args:
+        passed: the inherited sockets.
 
     Raises:
         AddressError: an address cannot be used.
     """
-    scheme = "https" if settings.tls_cert else "http"
-    listeners = [_inherited(number, scheme) for number in _descriptors(settings.fd)]
+    listeners = list(passed)
     if settings.port != NO_PORT:
         listener = _on_port(settings.host, settings.port)
-        listeners.append(Listener(listener, _url(scheme, settings.host, listener)))
+        listeners.append(Listener(listener, _url(_scheme(settings), settings.host, listener)))
     with contextlib.ExitStack() as stack:
         if settings.uds:
             listeners.append(stack.enter_context(_on_path(settings.uds)))
@@ -62,6 +73,10 @@ def settled(settings: Settings, listeners: list[Listener]) -> Settings:
     """Return ``settings`` whose ``host`` says whether other machines can reach an inherited socket."""
     public = [listener.public_host for listener in listeners if listener.public_host]
     return replace(settings, host=public[0]) if settings.fd and public else settings
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.tls_cert else "http"
 
 
 def _on_port(host: str, port: int) -> socket.socket:

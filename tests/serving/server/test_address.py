@@ -28,7 +28,8 @@ def over(path, host="localhost"):
 
 
 def listening(**settings):
-    return address.listening(Settings(**settings))
+    given = Settings(**settings)
+    return address.listening(given, address.inherited(given))
 
 
 # Unix sockets
@@ -131,15 +132,15 @@ def test_descriptor_that_is_no_listening_stream_socket_is_rejected(tmp_path):
         socket.socket(type=socket.SOCK_DGRAM) as datagrams,
     ):
         for number in file.fileno(), silent.fileno(), datagrams.fileno(), 999_999:
-            with pytest.raises(AddressError, match=f"--fd {number}: is not"), listening(port=-1, fd=str(number)):
-                pass
+            with pytest.raises(AddressError, match=f"--fd {number}: is not"):
+                address.inherited(Settings(port=-1, fd=str(number)))
 
 
 def test_inherited_socket_decides_about_host_names_and_the_warning():
     with socket.create_server(("0.0.0.0", 0)) as public, socket.create_server(("127.0.0.1", 0)) as local:
         for given, host in (public, "0.0.0.0"), (local, ""):
             settings = Settings(port=-1, fd=str(given.dup().detach()))
-            with address.listening(settings) as [listener]:
+            with address.listening(settings, address.inherited(settings)) as [listener]:
                 assert listener.public_host == host
                 assert address.settled(settings, [listener]).host == (host or settings.host)
                 listener.socket.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
@@ -172,7 +173,7 @@ def _binary(description: str) -> OpenAPIMediaType:
     summary="Recognise the digits or symbols in pictures or pixels",
     responses={
         200: ResponseSpec(
-            Predictions | NumberPredictions,
+            cast(Any, Predictions | NumberPredictions),  # Litestar takes a union, but does not declare it.
             description="A prediction for each image or picture, in their order.",
             generate_examples=False,
         ),

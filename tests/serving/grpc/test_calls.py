@@ -293,6 +293,8 @@ def test_cancelled_call_frees_its_place():
     async def test(client, service):
         call = client.channel.stream_unary(INFER)()
         await call.wait_for_connection()
+        while service.recorder.in_flight == 0:  # gRPC does not begin a call that is cancelled before.
+            await asyncio.sleep(0.01)
         call.cancel()
         while 'status="499"' not in service.recorder.text().decode():
             await asyncio.sleep(0.01)

@@ -72,7 +72,7 @@ class Remote:
             from oras.provider import Registry
         except ImportError as error:
             raise RegistryError(
-                f"{place.registry}: needs the package oras; install it with: pip install 'mnist-service[oci]'"
+                f"{place.registry}: needs the package oras; install it with: pip install oras"
             ) from error
         host = place.registry.rpartition(":")[0] or place.registry
         self._place, self._client = place, Registry(insecure=plain or is_loopback(host.strip("[]")))

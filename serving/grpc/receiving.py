@@ -56,6 +56,8 @@ class Receiving:
         except TimeoutError as error:
             raise DeadlineExceededError("the request did not arrive in time; send it faster, or send less") from error
         if message is grpc.aio.EOF:
+            # A message may also be missing because the client has cancelled the call. Then gRPC cancels this task now.
+            await asyncio.sleep(0)
             raise InputError("the call has no message")
         content: bytes = message
         return content

@@ -22,7 +22,7 @@ DIFFERENCES = re.compile(r"Hash mismatch for \\?'[^'\\]+|(?:Extra|Missing) files
 # A signature has 6 kB, and a certificate has 2 kB.
 MAX_SIGNATURE_BYTES = MAX_KEY_BYTES = 1_000_000
 
-MISSING = "needs the package model-signing; install it with: pip install 'mnist-service[sign]'"
+MISSING = "needs the package model-signing; install it with: pip install model-signing pyopenssl"
 RULE = "must be a file with a public key or a certificate in PEM, or sigstore:IDENTITY@ISSUER"
 
 

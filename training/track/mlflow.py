@@ -120,6 +120,6 @@ def register(folder: Path, bundle: Path, name: str, tags: dict[str, str]) -> str
     except TrackingError:
         raise
     except ImportError as error:
-        raise TrackingError("--track mlflow: install it with: pip install 'mnist-service[mlflow]'") from error
+        raise TrackingError("--track mlflow: install it with: pip install mlflow-skinny") from error
     except Exception as error:
         raise TrackingError(f"--track mlflow: {first_line(error)}") from error

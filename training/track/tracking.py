@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-KINDS = ("tensorboard", "mlflow")
+PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny"}
+KINDS = tuple(PACKAGES)
 
 # Plots of a finished run.
 PLOTS = ("curves.png", "confusion.png", "mistakes.png", "reliability.png")
@@ -101,7 +102,7 @@ def _tracker(kind: str, config: Row, output: Path) -> Tracker:
         return MLflow(config, output)
     except ImportError as error:
         raise TrackingError(
-            f"--track {kind}: {error.name} is missing; install it with: pip install 'mnist-service[{kind}]'"
+            f"--track {kind}: {error.name} is missing; install it with: pip install {PACKAGES[kind]}"
         ) from error
     except Exception as error:
         raise TrackingError(f"--track {kind}: {first_line(error)}") from error

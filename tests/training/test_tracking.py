@@ -17,7 +17,7 @@ from tests.support import missing, until
 from tests.training.support import FAST, rows
 from training.config import TrainConfig
 from training.loop.train import train
-from training.track.tracking import Tracking, TrackingError, tracked
+from training.track.tracking import PACKAGES, Tracking, TrackingError, tracked
 
 
 def test_tensorboard_shows_epochs_results_and_plots(small, tmp_path):
@@ -142,7 +142,7 @@ def test_missing_package_is_named(tmp_path, monkeypatch, kind, module):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with (
-        pytest.raises(TrackingError, match=rf"pip install 'mnist-service\[{kind}\]'"),
+        pytest.raises(TrackingError, match=f"pip install {PACKAGES[kind]}"),
         tracked([kind], {}, tmp_path, pytest.fail),
     ):
         pass

@@ -179,9 +179,9 @@ def test_half_an_identity_of_sigstore_is_rejected(text):
 
 def test_missing_package_is_named(monkeypatch, keys):
     monkeypatch.setitem(sys.modules, "model_signing", None)
-    with pytest.raises(SettingsError, match=r"pip install 'mnist-service\[sign\]'"):
+    with pytest.raises(SettingsError, match=r"pip install model-signing pyopenssl"):
         Trust(str(keys[1]))
-    with pytest.raises(ExportError, match=r"pip install 'mnist-service\[sign\]'"):
+    with pytest.raises(ExportError, match=r"pip install model-signing pyopenssl"):
         Signer(str(keys[0]))
 
 

@@ -36,6 +36,8 @@ BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false
 
 HOSTS_RULE = "must be host names without scheme, port and path, separated by commas, such as digits.example.org"
 
+HEADER_RULE = "must be the name of a header: 1 to 100 letters, digits and hyphens"
+
 LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
@@ -54,6 +56,29 @@ class Settings:
     model: Annotated[str, "Default model of /predict. Its newest version is used."] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
+    rollout: Annotated[
+        bool, "Compare each new version with the one that responds, instead of letting the new one respond at once."
+    ] = False
+    shadow: Annotated[
+        float,
+        "With --rollout, share of the requests that the new version repeats after the response, from 0 to 1. A busy "
+        "service repeats fewer.",
+    ] = 1.0
+    promote_after: Annotated[
+        int, "With --rollout, number of compared predictions after which a new version may respond; 0 means never."
+    ] = 0
+    max_disagreement: Annotated[
+        float,
+        "With --promote-after, largest share of the predictions for which the new version may have another label, and "
+        "of those that it may reject in addition.",
+    ] = 0.005
+    canary: Annotated[float, "With --rollout, share of the requests to which the new version responds."] = 0.0
+    canary_header: Annotated[
+        str, "With --canary, the header that decides which version responds: the same value gets the same version."
+    ] = "X-Request-ID"
+    state: Annotated[
+        str, "With --rollout, folder for its state, which all workers share; by default the folder of each model."
+    ] = ""
     workers: Annotated[int, "Worker processes; the number of CPU cores is a good choice."] = 1
     max_concurrency: Annotated[
         int,
@@ -128,6 +153,12 @@ class Settings:
         self._check("work_timeout", 0 < self.work_timeout < math.inf, "must be more than 0 and finite")
         self._check("versions", self.versions >= 0, "must be at least 0; 0 means all versions")
         self._check("poll", 0 <= self.poll < math.inf, "must be at least 0 and finite; 0 means no scans")
+        for name in ("shadow", "canary", "max_disagreement"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")
+        self._check("promote_after", self.promote_after >= 0, "must be at least 0; 0 means never")
+        self._check("canary_header", re.fullmatch(r"[A-Za-z0-9-]{1,100}", self.canary_header) is not None, HEADER_RULE)
+        for name in ("canary", "promote_after", "state"):
+            self._check(name, self.rollout or not getattr(self, name), "has an effect only with --rollout; add it")
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
         self._check("model", re.fullmatch(NAME_PATTERN, self.model) is not None, NAME_RULE)

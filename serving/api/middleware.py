@@ -100,6 +100,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             await problem_of(error, scope["path"])(scope, receive, send_with_headers)
         finally:
             context.finished()
+            context.compare()
             recorder.in_flight -= 1
             seconds = time.perf_counter() - started
             # The declared route, so that made-up paths create no new series in the metrics.

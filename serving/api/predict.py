@@ -186,7 +186,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     service = context.service
     service.keys.check_prediction(context)
     query = query_of(request)
-    model = model_of(service, query)
+    model = context.route(query.get("model", service.settings.model), query.get("version"))
     timeout = query.get("timeout")
     context.deadline(timeout)  # Raises InputError before the body is read.
     include, mode = query.get("include"), query.get("mode", DIGIT_MODE)
@@ -205,6 +205,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         timing,
         context.deadline(timeout),
         lambda output: encode(model, images, reasons, output, with_images=include == "image"),
+        comparison=context.comparison,
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
@@ -222,6 +223,7 @@ async def predict_numbers(
         timing,
         context.deadline(timeout),
         lambda predictions: _encode_json(NumberPredictions(ModelVersion(model.name, model.version), predictions)),
+        context.comparison,
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 

@@ -25,6 +25,7 @@ from serving.errors import (
     ModelUnavailableError,
     NoKeyError,
     OverloadedError,
+    RolloutError,
     ServiceError,
     UnsupportedInputError,
 )
@@ -41,6 +42,7 @@ STATUSES: dict[type[ServiceError], int] = {
     MisdirectedError: 421,
     OverloadedError: 429,
     ModelUnavailableError: 503,
+    RolloutError: 503,
     DeadlineExceededError: 504,
 }
 """The status of each exception; a subclass that is not listed has the status of its base."""

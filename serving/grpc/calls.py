@@ -129,6 +129,8 @@ class Calls:
                 raise
             finally:
                 call.finished()
+                # gRPC sends the response after this function has returned.
+                asyncio.get_running_loop().call_soon(call.compare)
                 recorder.in_flight -= 1
                 seconds = time.perf_counter() - started
                 recorder.request(path, "POST", HTTP_STATUSES[code], seconds)

@@ -50,7 +50,7 @@ async def model_infer(call: Call, message: bytes, timing: Timing) -> bytes:
     deadline = call.deadline(asked.parameters.get("timeout"))
     run = infer_numbers if asked.is_number else infer
     return await run(
-        service, asked.model, asked.images, asked.outputs, timing, deadline, lambda found: encode(asked, found)
+        call, asked.model, asked.images, asked.outputs, timing, deadline, lambda found: encode(asked, found)
     )
 
 
@@ -69,7 +69,7 @@ def decode(call: Call, message: bytes) -> Inference:
         InputError: the message is not a request, or its input has another name, data type or shape.
     """
     request = parsed("ModelInfer", message)
-    model = call.service.repository.get(request.model_name, request.model_version or None)
+    model = call.route(request.model_name, request.model_version or None)
     if len(request.id) > MAX_ID:
         raise InputError(f"the id has {len(request.id)} characters: must have at most {MAX_ID}")
     if len(request.outputs) > MAX_OUTPUTS:

@@ -11,7 +11,7 @@ from serving.inference.numbers import Reading, check_reads_numbers
 from serving.models.model import Model
 from serving.open_inference import numbers, tensors
 from serving.open_inference.messages import OutputTensor, RequestOutput
-from serving.service.service import Service
+from serving.service.call import Call
 from serving.telemetry.timing import Timing
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ Encode = Callable[[list[OutputTensor]], T]
 
 
 async def infer(
-    service: Service,
+    call: Call,
     model: Model,
     images: Images,
     outputs: Sequence[RequestOutput],
@@ -42,13 +42,18 @@ async def infer(
     """
     asked = tensors.checked_outputs(outputs, model)
     timing.end("decode")
-    return await service.pipeline.run(
-        model, images, timing, deadline, lambda output: encode(tensors.output_tensors(model, asked, output))
+    return await call.service.pipeline.run(
+        model,
+        images,
+        timing,
+        deadline,
+        lambda output: encode(tensors.output_tensors(model, asked, output)),
+        comparison=call.comparison,
     )
 
 
 async def infer_numbers(
-    service: Service,
+    call: Call,
     model: Model,
     pages: Images,
     outputs: Sequence[RequestOutput],
@@ -63,14 +68,15 @@ async def infer_numbers(
     """
     check_reads_numbers(model)
     asked = numbers.checked_outputs(outputs)
-    pixels, limit = pages.shape[1] * pages.shape[2], service.settings.max_pixels
+    pixels, limit = pages.shape[1] * pages.shape[2], call.service.settings.max_pixels
     if pixels > limit:
         raise InputTooLargeError(f"a page has {pixels} pixels: must be at most {limit}; send smaller pages")
-    read = await service.decoder.read_pages(pages, deadline)
+    read = await call.service.decoder.read_pages(pages, deadline)
     timing.end("decode")
-    return await service.pipeline.read_numbers(
+    return await call.service.pipeline.read_numbers(
         Reading(model, read),
         timing,
         deadline,
         lambda predictions: encode(numbers.output_tensors(asked, predictions)),
+        call.comparison,
     )

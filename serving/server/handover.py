@@ -36,6 +36,8 @@ def lasting(settings: Settings) -> Settings:
             changes[name] = _lasting_file(file)
     if not settings.repository.is_absolute():
         changes["repository"] = settings.repository.absolute()
+    if settings.state:
+        changes["state"] = str(Path(settings.state).absolute())
     return replace(settings, **changes)
 
 

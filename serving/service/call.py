@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from serving.errors import InputError, OverloadedError, quoted
+from serving.inference.comparison import Comparison
+from serving.models.model import Model
 from serving.service.service import Service
+from serving.telemetry.logs import request_fields
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -36,6 +39,8 @@ class Call:
     """Whether the whole request has arrived."""
     size: int = 0
     """Bytes of the body or message."""
+    comparison: Comparison | None = None
+    """What another version needs to repeat the call; None if none does."""
     _headers: dict[bytes, bytes] | None = None
 
     def enter(self) -> None:
@@ -53,6 +58,28 @@ class Call:
         """Raise OverloadedError if the call is beyond the limit of predictions in flight."""
         if self.is_rejected:
             raise OverloadedError
+
+    def route(self, name: str, version: str | None) -> Model:
+        """Return the version of a model that responds to the call: ``version``, or the one that its rollout gives.
+
+        Raises:
+            ModelNotFoundError, ModelUnavailableError: it is not loaded.
+        """
+        service, rollouts = self.service, self.service.rollouts
+        pair = service.repository.pair(name) if rollouts and version is None else None
+        if pair is None or rollouts is None:
+            return service.repository.get(name, version)
+        request_id = request_fields.get({}).get("request_id", "")
+        model, self.comparison = rollouts.route(pair, self.header(rollouts.header) or request_id)
+        if self.comparison:
+            self.comparison.request_id = request_id
+        return model
+
+    def compare(self) -> None:
+        """Let another version repeat the call if it was chosen for that. Call this when the response is sent."""
+        if self.comparison and self.service.rollouts:
+            self.service.rollouts.shadow.offer(self.comparison)
+            self.comparison = None
 
     def header(self, name: bytes) -> str | None:
         """Return the value of a header, of the last one if several have this name.

@@ -141,8 +141,8 @@ def test_readme_shows_a_prediction_before_any_server_of_your_own():
 
 
 @pytest.fixture(scope="module")
-def url():
-    with service("--admin-keys", "KEY") as (url, _):
+def url(tmp_path_factory):
+    with service("--admin-keys", "KEY", "--rollout", "--state", tmp_path_factory.mktemp("state")) as (url, _):
         yield url
 
 

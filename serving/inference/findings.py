@@ -68,14 +68,14 @@ class Findings:
         name, pair = comparison.key
         with self._lock:
             self._evidence[name, pair].skipped += 1
-        self._recorder.shadow.skipped(name, pair.candidate or "")
+        self._recorder.shadow.skipped(name, pair.candidate)
 
     def failed(self, comparison: Comparison) -> None:
         """Count a request that failed in the version that repeated it."""
         name, pair = comparison.key
         with self._lock:
             self._evidence[name, pair].failed += 1
-        self._recorder.shadow.failed(name, pair.candidate or "")
+        self._recorder.shadow.failed(name, pair.candidate)
 
     def compared(
         self,
@@ -109,7 +109,7 @@ class Findings:
                 if differs:
                     self._keep(comparison, index, stable[index], candidate[index])
         times = {STABLE: seconds[0], CANDIDATE: seconds[1]}
-        self._recorder.shadow.compared(name, pair.candidate or "", found, times)
+        self._recorder.shadow.compared(name, pair.candidate, found, times)
 
     def _keep(self, comparison: Comparison, index: int, stable: Outcome, candidate: Outcome) -> None:
         """Add a disagreement to the sample. Each disagreement has the same chance to be in it (algorithm R)."""

@@ -75,11 +75,11 @@ class Shadow:
     def _work(self) -> None:
         lower_priority()
         while (item := self._queue.get()) and not self._stop.is_set():
-            started = time.perf_counter()
+            before = time.thread_time()
             self._try(*item)
             self._count(-1, -item[0].size)
             del item  # It would keep its models in memory.
-            self._stop.wait(min(MAX_PAUSE, (time.perf_counter() - started) * (1 / SHARE - 1)))
+            self._stop.wait(min(MAX_PAUSE, (time.thread_time() - before) * (1 / SHARE - 1)))
 
     def _try(self, comparison: Comparison, loop: asyncio.AbstractEventLoop) -> None:
         try:

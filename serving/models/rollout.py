@@ -6,9 +6,21 @@ The stable version responds. The candidate is the newest loaded version after it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
+
+# As the folder of a version is named. A person may have written the file that a state is read from.
+Version = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,17}$(?!\n)")]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Pair(NamedTuple):
+    """Two versions that are compared."""
+
+    stable: Version
+    candidate: Version
 
 
 class Counts(msgspec.Struct):
@@ -72,38 +84,31 @@ class Evidence(msgspec.Struct):
 class RolloutState(msgspec.Struct):
     """What was decided about the versions of one model, and what comparing two of them has shown. One file holds it."""
 
-    stable: str
+    stable: Version
     """The version that responds."""
-    dropped: list[str] = []
+    dropped: list[Version] = []
     """Versions that are no candidates."""
-    weights: dict[str, float] = {}
+    weights: dict[Version, Share] = {}
     """By version, the share of the requests to which it responds while it is the candidate, where it was set."""
-    pair: tuple[str, str] = ("", "")
+    pair: Pair | None = None
     """The two versions that were compared to get ``evidence``."""
     evidence: Evidence = msgspec.field(default_factory=Evidence)
 
     def promote(self, version: str) -> None:
         """Let ``version`` respond from now on."""
-        self.stable, self.pair, self.evidence = version, ("", ""), Evidence()
+        self.stable, self.pair, self.evidence = version, None, Evidence()
         self.dropped = [dropped for dropped in self.dropped if dropped != version]
         self.weights.pop(version, None)
 
     def add(self, pair: Pair, evidence: Evidence) -> None:
         """Add the evidence about a pair. Evidence about another pair is dropped."""
         if self.pair != pair:
-            self.pair, self.evidence = (pair.stable, pair.candidate or ""), Evidence()
+            self.pair, self.evidence = pair, Evidence()
         self.evidence.add(evidence)
 
 
-class Pair(NamedTuple):
-    """The version that responds, and its candidate."""
-
-    stable: str
-    candidate: str | None
-
-
-def choose(state: RolloutState | None, loaded: Sequence[str]) -> Pair:
-    """Return the stable version and its candidate.
+def choose(state: RolloutState | None, loaded: Sequence[str]) -> tuple[str, str | None]:
+    """Return the stable version and its candidate, or None if it has none.
 
     Without a state, the newest version responds and has no candidate. If the stable version is not loaded, because it
     was retired or damaged, the version before it responds; if there is none, the one after it.
@@ -112,7 +117,7 @@ def choose(state: RolloutState | None, loaded: Sequence[str]) -> Pair:
         loaded: the loaded versions, newest first; at least one.
     """
     if state is None:
-        return Pair(loaded[0], None)
+        return loaded[0], None
     dropped = set(state.dropped)
     stable = state.stable
     if stable not in loaded:
@@ -120,4 +125,4 @@ def choose(state: RolloutState | None, loaded: Sequence[str]) -> Pair:
         older = [version for version in usable if int(version) < int(stable)]
         stable = older[0] if older else usable[-1]
     newer = (version for version in loaded if int(version) > int(stable) and version not in dropped)
-    return Pair(stable, next(newer, None))
+    return stable, next(newer, None)

@@ -15,7 +15,6 @@ import msgspec
 
 from serving.errors import RolloutError
 from serving.models import files
-from serving.models.disk import VERSION
 from serving.models.rollout import RolloutState
 
 # The state of a model with a hundred labels takes about 20 kB.
@@ -45,14 +44,11 @@ class RolloutFiles:
         """
         path = self.path(name)
         try:
-            state = msgspec.json.decode(files.read(path, MAX_BYTES), type=RolloutState)
+            return msgspec.json.decode(files.read(path, MAX_BYTES), type=RolloutState)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RolloutError(f"{path} cannot be read: {error}; delete it to begin with the newest version") from error
-        if not VERSION.fullmatch(state.stable):
-            raise RolloutError(f"{path} names no version as stable; delete it to begin with the newest version")
-        return state
 
     def change(self, name: str, change: Callable[[RolloutState | None], RolloutState | None]) -> RolloutState | None:
         """Write ``change(state)`` as the new state of a model, and return it. None leaves the file as it is.

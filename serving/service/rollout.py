@@ -251,11 +251,11 @@ class Rollouts:
         """Return the state with more evidence, and with another stable version if the rule allows it."""
         versions = self._repository.versions(name)[::-1]
         # Another worker may have promoted or dropped the candidate meanwhile.
-        if not state or not versions or choose(state, versions) != pair:
+        if not state or not versions or choose(state, versions) != pair or self._is_behind(name, pair, state):
             return None
         state.add(pair, evidence)
         least, most = self._settings.promote_after, self._settings.max_disagreement
-        if least and pair.candidate and state.evidence.allows(least, most):
+        if least and state.evidence.allows(least, most):
             total = state.evidence.total()
             log.info(
                 "promoted model %s version %s: version %s has another label for %d of %d predictions",
@@ -263,6 +263,13 @@ class Rollouts:
             )
             state.promote(pair.candidate)
         return state
+
+    def _is_behind(self, name: str, pair: Pair, state: RolloutState) -> bool:
+        """Return whether others compare a newer candidate, which is on disk but which this service cannot load."""
+        candidate = state.pair.candidate if state.pair else pair.candidate
+        if candidate in state.dropped or int(candidate) <= int(pair.candidate):
+            return False
+        return any((entry.name, entry.version) == (name, candidate) for entry in self._repository.index())
 
     def sample(self, name: str) -> list[dict[str, Any]]:
         """Return this worker's sample of the disagreements about the candidate of a model, as plain data."""
@@ -282,14 +289,14 @@ class Rollouts:
         stable = self._repository.get(name).version
         pair = self._repository.pair(name)
         state = self._files.read(name) or RolloutState(stable)
-        versions = (stable, pair[1].version if pair else "")
-        evidence = state.evidence if state.pair == versions else Evidence()
+        candidate = pair[1].version if pair else None
+        evidence = state.evidence if state.pair == (stable, candidate) else Evidence()
         total = _label_report(evidence.total())
         return Report(
             **{field: getattr(total, field) for field in total.__struct_fields__},
             model=name,
             stable=stable,
-            candidate=versions[1] or None,
+            candidate=candidate,
             weight=self._weight(pair[1]) if pair else 0.0,
             dropped=state.dropped,
             seconds=OfEach(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import pytest
@@ -32,11 +31,11 @@ from tests.serving.models.bundles import publish
     ],
 )
 def test_newest_version_after_the_stable_one_is_its_candidate(stable, dropped, loaded, pair):
-    assert choose(RolloutState(stable, dropped), list(loaded)) == Pair(*pair)
+    assert choose(RolloutState(stable, dropped), list(loaded)) == pair
 
 
 def test_newest_version_responds_without_a_rollout():
-    assert choose(None, ["10", "9"]) == Pair("10", None)
+    assert choose(None, ["10", "9"]) == ("10", None)
 
 
 @pytest.mark.parametrize(
@@ -85,19 +84,23 @@ def test_changes_of_many_threads_are_all_kept(models, tmp_path, folder):
     assert files.read("mnist").evidence.requests == 40
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"stable": ""}', b'{"stable": "../1"}', b'{"stable": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b'{"stable": ""}',
+        b'{"stable": "../1"}',
+        b'{"stable": 1}',
+        b'{"stable": "1", "pair": ["x", "2"]}',
+        b"\xff",
+    ],
+)
 def test_file_that_is_no_state_is_an_error_that_says_the_way_out(models, content):
     files = RolloutFiles(models, "")
     files.path("mnist").write_bytes(content)
     with pytest.raises(RolloutError, match="delete it"):
         files.read("mnist")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_cannot_be_written_is_an_error_that_says_the_way_out(models):
-    (models / "mnist").chmod(0o500)
-    with pytest.raises(RolloutError, match="--state"):
-        RolloutFiles(models, "").change("mnist", lambda _: RolloutState("1"))
 
 
 def test_stable_version_stays_loaded_however_many_versions_are_newer(models):

@@ -58,6 +58,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         started = time.perf_counter()
         context = context_in(scope, service)
         fields, request_id = identify(scope["headers"])
+        context.request_id = fields["request_id"]
         status = 500
         # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
         is_head = scope["method"] == "HEAD"

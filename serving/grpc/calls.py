@@ -107,6 +107,7 @@ class Calls:
             started = time.perf_counter()
             call = GrpcCall(service, [_header(*item) for item in context.invocation_metadata()], context=context)
             fields, request_id = identify(call.raw_headers)
+            call.request_id = fields["request_id"]
             context.set_trailing_metadata((("x-request-id", request_id.decode()),))
             token = request_fields.set(fields)
             recorder.in_flight += 1

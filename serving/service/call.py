@@ -13,7 +13,6 @@ from serving.errors import InputError, OverloadedError, quoted
 from serving.inference.comparison import Comparison
 from serving.models.model import Model
 from serving.service.service import Service
-from serving.telemetry.logs import request_fields
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -39,6 +38,8 @@ class Call:
     """Whether the whole request has arrived."""
     size: int = 0
     """Bytes of the body or message."""
+    request_id: str = ""
+    """The id that :func:`identify` returned."""
     comparison: Comparison | None = None
     """What another version needs to repeat the call; None if none does."""
     _headers: dict[bytes, bytes] | None = None
@@ -69,10 +70,9 @@ class Call:
         pair = service.repository.pair(name) if rollouts and version is None else None
         if pair is None or rollouts is None:
             return service.repository.get(name, version)
-        request_id = request_fields.get({}).get("request_id", "")
-        model, self.comparison = rollouts.route(pair, self.header(rollouts.header) or request_id)
+        model, self.comparison = rollouts.route(pair, self.header(rollouts.header) or self.request_id)
         if self.comparison:
-            self.comparison.request_id = request_id
+            self.comparison.request_id = self.request_id
         return model
 
     def compare(self) -> None:

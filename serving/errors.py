@@ -11,6 +11,7 @@ ServiceError
 ├── TuneError                  no settings reach the p99, or the service cannot be measured
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
 ├── ModelUnavailableError      the model is known, but it is not loaded
+├── RolloutError               the state of a rollout cannot be read or written
 ├── InputError                 the content of a request cannot be used
 │   ├── PictureError           the bytes are not a picture that can be read
 │   ├── InputTooLargeError     the input is larger than a limit
@@ -62,6 +63,10 @@ class ModelNotFoundError(ServiceError, LookupError):
 
 class ModelUnavailableError(ServiceError, LookupError):
     """The model is known, but it is not loaded, or not every worker has loaded or unloaded it."""
+
+
+class RolloutError(ServiceError):
+    """The state of a rollout cannot be read or written; the message names the file and gives the reason."""
 
 
 class InputError(ServiceError, ValueError):

@@ -47,6 +47,8 @@ HOSTS_RULE = "must be host names without scheme, port and path, separated by com
 
 URL_RULE = "must be a URL that begins with http:// or https://, such as http://collector:4318"
 
+HEADER_RULE = "must be the name of a header: 1 to 100 letters, digits and hyphens"
+
 LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
@@ -83,6 +85,29 @@ class Settings:
         str,
         "Serve only versions that one of these has signed: files with public keys or certificates, or "
         "sigstore:IDENTITY@ISSUER, separated by commas. Needs the extra sign.",
+    ] = ""
+    rollout: Annotated[
+        bool, "Compare each new version with the one that responds, instead of letting the new one respond at once."
+    ] = False
+    shadow: Annotated[
+        float,
+        "With --rollout, share of the requests that the new version repeats after the response, from 0 to 1. A busy "
+        "service repeats fewer.",
+    ] = 1.0
+    promote_after: Annotated[
+        int, "With --rollout, number of compared predictions after which a new version may respond; 0 means never."
+    ] = 0
+    max_disagreement: Annotated[
+        float,
+        "With --promote-after, largest share of the predictions for which the new version may have another label, and "
+        "of those that it may reject in addition.",
+    ] = 0.005
+    canary: Annotated[float, "With --rollout, share of the requests to which the new version responds."] = 0.0
+    canary_header: Annotated[
+        str, "With --canary, the header that decides which version responds: the same value gets the same version."
+    ] = "X-Request-ID"
+    state: Annotated[
+        str, "With --rollout, folder for its state, which all workers share; by default the folder of each model."
     ] = ""
     workers: Annotated[int, "Worker processes; the number of CPU cores is a good choice."] = 1
     max_concurrency: Annotated[
@@ -186,6 +211,12 @@ class Settings:
         self._check("work_timeout", 0 < self.work_timeout < math.inf, "must be more than 0 and finite")
         self._check("versions", self.versions >= 0, "must be at least 0; 0 means all versions")
         self._check("poll", 0 <= self.poll < math.inf, "must be at least 0 and finite; 0 means no scans")
+        for name in ("shadow", "canary", "max_disagreement"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")
+        self._check("promote_after", self.promote_after >= 0, "must be at least 0; 0 means never")
+        self._check("canary_header", re.fullmatch(r"[A-Za-z0-9-]{1,100}", self.canary_header) is not None, HEADER_RULE)
+        for name in ("canary", "promote_after", "state"):
+            self._check(name, self.rollout or not getattr(self, name), "has an effect only with --rollout; add it")
         self._check("drain", 0 <= self.drain < math.inf, "must be at least 0 and finite")
         self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
         self._check("model", re.fullmatch(NAME_PATTERN, self.model) is not None, NAME_RULE)

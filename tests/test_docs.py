@@ -156,8 +156,14 @@ def uds(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def addresses(uds, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("feedback")
-    with started("--admin-keys", "KEY", "--grpc-port", 0, "--uds", uds, "--feedback", folder) as (addresses, _):
+    folders = (
+        "--feedback",
+        tmp_path_factory.mktemp("feedback"),
+        "--rollout",
+        "--state",
+        tmp_path_factory.mktemp("state"),
+    )
+    with started("--admin-keys", "KEY", "--grpc-port", 0, "--uds", uds, *folders) as (addresses, _):
         yield addresses
 
 

@@ -16,18 +16,21 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import card, certificate, feedback, open_inference, operations, page, predict, problems
+from serving.api import card, certificate, feedback, open_inference, operations, page, predict, problems, rollout
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
-from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
+from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, SettingsError
 from serving.feedback import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
+from serving.inference.findings import Findings
 from serving.inference.pipeline import Pipeline
+from serving.inference.shadow import Shadow
 from serving.models.repository import Repository, load
 from serving.models.trust import Trust
 from serving.service.background import STOP_SECONDS, attempt, on_own_thread, repeated
 from serving.service.keys import LOOK_INTERVAL, Keys
+from serving.service.rollout import FLUSH_INTERVAL, Rollouts
 from serving.service.service import Service
 from serving.settings import Settings
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
@@ -65,10 +68,13 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             feedback.feedback,
             operations.metrics,
             *open_inference.HANDLERS,
+            *rollout.HANDLERS,
             page.handler(page.read_files(with_feedback=service.feedback is not None)),
         ],
         state=State({"service": service}),
-        lifespan=[follow_repository, follow_keys, count_notes, send_traces, end_decoder, drain_on_sigterm],
+        lifespan=[
+            *(follow_repository, follow_keys, follow_rollouts, count_notes, send_traces, end_decoder, drain_on_sigterm)
+        ],
         request_max_body_size=settings.max_body,
         cors_config=cors_config(settings.cors_origins),
         # Litestar would configure the logging of the whole process. Only the command may do that.
@@ -114,7 +120,13 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         feedback=Store(settings) if settings.feedback else None,
         tracer=tracer_of(settings, recorder),
     )
+    if settings.rollout:
+        findings = Findings(recorder)
+        shadow = Shadow(findings, service.decoder, settings.work_timeout)
+        service.rollouts = Rollouts(settings, repository, findings, shadow)
     service.scan()
+    if service.rollouts and service.rollouts.problem:
+        raise SettingsError(f"--rollout: {service.rollouts.problem}")
     try:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
@@ -152,6 +164,27 @@ async def follow_keys(app: Litestar) -> AsyncIterator[None]:
         return
     async with repeated("keys", LOOK_INTERVAL, look, app.state.service.recorder):
         yield
+
+
+@asynccontextmanager
+async def follow_rollouts(app: Litestar) -> AsyncIterator[None]:
+    """Write what was compared to the states of the rollouts while the application runs."""
+    service: Service = app.state.service
+    if (rollouts := service.rollouts) is None:
+        yield
+        return
+
+    async def flush() -> None:
+        await on_own_thread(service.flush_rollouts)
+
+    async def flush_last() -> None:
+        # The other workers stop too, so they could not confirm a promotion.
+        await asyncio.wait_for(on_own_thread(rollouts.flush), STOP_SECONDS)
+
+    async with repeated("rollout", FLUSH_INTERVAL, flush, service.recorder):
+        yield
+    rollouts.shadow.stop()
+    await attempt("rollout", flush_last, service.recorder)
 
 
 @asynccontextmanager

@@ -122,8 +122,11 @@ async def decode_pictures(
     deadline = context.deadline(timeout)
     digits = await context.service.decoder.decode(pictures, deadline, model.bundle.manifest.prepare)
     threads, size = context.service.pipeline.threads, PIXELS_PER_IMAGE * count_readings(digits)
-    digits = await threads.run_by_size(lambda: choose(model, digits, deadline), size)
-    return np.stack([digit.image for digit in digits]), {i: digit.reason for i, digit in enumerate(digits)}
+    chosen = await threads.run_by_size(lambda: choose(model, digits, deadline), size)
+    reasons = {i: digit.reason for i, digit in enumerate(chosen)}
+    if comparison := context.comparison:
+        comparison.pictures, comparison.digits, comparison.reasons = pictures, digits, reasons
+    return np.stack([digit.image for digit in chosen]), reasons
 
 
 def decode_raw_pixels(body: bytes, max_batch: int) -> Images:

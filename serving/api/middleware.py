@@ -63,6 +63,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         started = time.perf_counter()
         context = context_in(scope, service)
         fields, request_id, context.trace = identify(scope["headers"], tracer, scope["path"])
+        context.request_id = fields["request_id"]
         status = 500
         # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
         is_head = scope["method"] == "HEAD"
@@ -105,6 +106,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             await problem_of(error, scope["path"])(scope, receive, send_with_headers)
         finally:
             context.finished()
+            context.compare()
             recorder.in_flight -= 1
             seconds = time.perf_counter() - started
             # The declared route, so that made-up paths create no new series in the metrics.

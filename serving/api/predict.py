@@ -187,7 +187,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     service = context.service
     service.keys.check_prediction(context)
     query = query_of(request)
-    model = model_of(service, query)
+    model = context.route(query.get("model", service.settings.model), query.get("version"))
     timeout = query.get("timeout")
     context.deadline(timeout)  # Raises InputError before the body is read.
     include, mode = query.get("include"), query.get("mode", DIGIT_MODE)
@@ -206,6 +206,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         timing,
         context.deadline(timeout),
         lambda output: encode(context, model, images, reasons, output, with_images=include == "image"),
+        comparison=context.comparison,
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 
@@ -223,6 +224,7 @@ async def predict_numbers(
         timing,
         context.deadline(timeout),
         lambda predictions: encode_numbers(context, model, predictions),
+        context.comparison,
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 

@@ -25,6 +25,7 @@ from serving.errors import (
     ModelUnavailableError,
     NoKeyError,
     OverloadedError,
+    RolloutError,
     ServiceError,
     StorageFullError,
     UnsupportedInputError,
@@ -42,6 +43,7 @@ STATUSES: dict[type[ServiceError], int] = {
     MisdirectedError: 421,
     OverloadedError: 429,
     ModelUnavailableError: 503,
+    RolloutError: 503,
     DeadlineExceededError: 504,
     StorageFullError: 507,
 }

@@ -108,6 +108,7 @@ class Calls:
             started = time.perf_counter()
             call = GrpcCall(service, [_header(*item) for item in context.invocation_metadata()], context=context)
             fields, request_id, call.trace = identify(call.raw_headers, tracer, path)
+            call.request_id = fields["request_id"]
             context.set_trailing_metadata((("x-request-id", request_id.decode()),))
             token = request_fields.set(fields)
             recorder.in_flight += 1
@@ -128,6 +129,8 @@ class Calls:
                 return await _abort(context, code, "the service failed on this request; its log gives the reason")
             finally:
                 call.finished()
+                # gRPC sends the response after this function has returned.
+                asyncio.get_running_loop().call_soon(call.compare)
                 recorder.in_flight -= 1
                 seconds = time.perf_counter() - started
                 recorder.request(path, "POST", HTTP_STATUSES[code], seconds)

@@ -69,7 +69,7 @@ def decode(call: Call, message: bytes) -> Inference:
         InputError: the message is not a request, or its input has another name, data type or shape.
     """
     request = parsed("ModelInfer", message)
-    model = call.service.repository.get(request.model_name, request.model_version or None)
+    model = call.route(request.model_name, request.model_version or None)
     if len(request.id) > MAX_ID:
         raise InputError(f"the id has {len(request.id)} characters: must have at most {MAX_ID}")
     if len(request.outputs) > MAX_OUTPUTS:

@@ -12,6 +12,7 @@ from serving.errors import (
     ModelUnavailableError,
     NoKeyError,
     OverloadedError,
+    RolloutError,
     ServiceError,
 )
 
@@ -22,6 +23,7 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    RolloutError: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """The code of each exception; a subclass that is not listed has the code of its base."""

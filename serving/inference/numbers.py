@@ -110,6 +110,10 @@ class Reading:
         self.chosen: list[int] = []
         """The images that are digits, by their index. Known after :meth:`predictions`."""
 
+    def by(self, model: Model) -> Reading:
+        """Return the same pictures for another version of the model."""
+        return Reading(model, self._pages)
+
     def predictions(self, output: ModelOutput | None) -> list[NumberPrediction]:
         """Return the numbers in each picture.
 

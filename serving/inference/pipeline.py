@@ -9,6 +9,7 @@ from typing import TypeVar
 from serving.contract import Images, ModelOutput
 from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.batching import Batches
+from serving.inference.comparison import Comparison
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.inference.threads import ThreadPool
 from serving.models.model import Model
@@ -35,11 +36,18 @@ class Pipeline:
         self.threads = ThreadPool(max_large)
 
     async def read_numbers(
-        self, reading: Reading, timing: Timing, deadline: float, encode: Callable[[list[NumberPrediction]], T]
+        self,
+        reading: Reading,
+        timing: Timing,
+        deadline: float,
+        encode: Callable[[list[NumberPrediction]], T],
+        comparison: Comparison | None = None,
     ) -> T:
         """Run the model of ``reading`` on its candidates and return ``encode(predictions)``, as :meth:`run` does."""
         if not len(reading.images):
             return encode(reading.predictions(None))
+        if comparison:
+            comparison.reading = reading
         return await self.run(
             reading.model,
             reading.images,
@@ -47,6 +55,7 @@ class Pipeline:
             deadline,
             lambda output: encode(reading.predictions(output)),
             reading.chosen,
+            comparison,
         )
 
     async def run(
@@ -57,6 +66,7 @@ class Pipeline:
         deadline: float,
         encode: Callable[[ModelOutput], T],
         chosen: Sequence[int] | None = None,
+        comparison: Comparison | None = None,
     ) -> T:
         """Run ``model`` on uint8 ``images [N, 28, 28]`` and return ``encode(output)``.
 
@@ -64,6 +74,7 @@ class Pipeline:
             timing: its stage ``decode`` has ended; the later stages are timed here.
             deadline: in the time of ``time.monotonic``; infinity for none.
             chosen: the images that count as predictions, by their index; None: all. ``encode`` may fill it.
+            comparison: gets the images and the output, to repeat the request with another version later.
 
         Raises:
             DeadlineExceededError: the deadline passed before inference began.
@@ -73,11 +84,15 @@ class Pipeline:
         try:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
-                    return await self.threads.run(
+                    output, encoded = await self.threads.run(
                         lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen)
                     )
-                output = await self._batches.classify(model, images, timing, deadline)
-                return self._encode(model, images, timing, encode, output, chosen)
+                else:
+                    output = await self._batches.classify(model, images, timing, deadline)
+                    encoded = self._encode(model, images, timing, encode, output, chosen)
+                if comparison:
+                    comparison.ran(images, output, timing.seconds["infer"])
+                return encoded
         except (DeadlineExceededError, OverloadedError):
             raise
         except Exception:
@@ -92,7 +107,7 @@ class Pipeline:
         deadline: float,
         encode: Callable[[ModelOutput], T],
         chosen: Sequence[int] | None,
-    ) -> T:
+    ) -> tuple[ModelOutput, T]:
         timing.end("queue")
         if time.monotonic() > deadline:
             raise DeadlineExceededError
@@ -100,7 +115,7 @@ class Pipeline:
         timing.end("infer")
         timing.batch = len(images)
         self._recorder.ran(model, timing.seconds["infer"])
-        return self._encode(model, images, timing, encode, output, chosen)
+        return output, self._encode(model, images, timing, encode, output, chosen)
 
     def _encode(
         self,

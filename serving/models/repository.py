@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableErro
 from serving.models import disk
 from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
+from serving.models.rollout import RolloutState, choose
 from serving.models.state import UNKNOWN, Entry, ModelState, public
 from serving.models.trust import Trust
 from serving.settings import NAME_RULE
@@ -108,19 +109,21 @@ class Repository:
         self._fingerprints: dict[tuple[str, str], Fingerprint] = {}
         # By name of the model: why its folder cannot be read. The empty name stands for the whole repository.
         self._faults: dict[str, str] = {}
+        # By name of the model. Without an entry, the newest version responds.
+        self._rollouts: dict[str, RolloutState] = {}
 
     # Reading
 
     def get(self, name: str, version: str | None = None) -> Model:
-        """Return a loaded version of a model, by default the newest.
+        """Return a loaded version of a model, by default the stable one. Without a rollout, that is the newest.
 
         Raises:
             ModelNotFoundError: there is no such model or version.
             ModelUnavailableError: it exists, but it is not loaded.
         """
-        loaded, entries = self._models.get(name, UNKNOWN)
-        if version is None and loaded:
-            return next(iter(loaded.values()))
+        loaded, entries, stable, _ = self._models.get(name, UNKNOWN)
+        if version is None and stable:
+            return stable
         if version is not None and version in loaded:
             return loaded[version]
         for entry in entries:
@@ -131,6 +134,11 @@ class Repository:
         raise ModelNotFoundError(
             f"there is no model {name!r}" if version is None else f"model {name!r} has no version {version!r}"
         )
+
+    def pair(self, name: str) -> tuple[Model, Model] | None:
+        """Return the stable version of a model and its candidate, or None if it has no candidate."""
+        state = self._models.get(name, UNKNOWN)
+        return (state.stable, state.candidate) if state.stable and state.candidate else None
 
     def versions(self, name: str) -> list[str]:
         """Return the loaded versions of a model in ascending order."""
@@ -197,6 +205,20 @@ class Repository:
         self._unloaded.add(name)
         return self.scan()
 
+    def roll_out(self, states: Mapping[str, RolloutState]) -> None:
+        """Follow these rollout states, by name of the model. A stable version stays loaded, however old it is."""
+        with self._scanning:
+            self._rollouts = dict(states)
+            self._models = {
+                name: self._state(name, state.loaded, state.entries) for name, state in self._models.items()
+            }
+
+    def _state(self, name: str, loaded: Mapping[str, Model], entries: tuple[Entry, ...]) -> ModelState:
+        if not loaded:
+            return ModelState(loaded, entries)
+        stable, candidate = choose(self._rollouts.get(name), list(loaded))
+        return ModelState(loaded, entries, loaded[stable], loaded[candidate] if candidate else None)
+
     def _scan_model(self, name: str, *, is_listed: bool, fault: str) -> list[Change]:
         """Update one model.
 
@@ -221,9 +243,10 @@ class Repository:
         after: dict[str, Model] = {}
         is_unloaded = name in self._unloaded
         wanted = [] if is_unloaded else on_disk
+        rollout = self._rollouts.get(name)
         for version in reversed(wanted):
-            if self._keep and len(after) == self._keep:
-                break
+            if self._keep and len(after) >= self._keep and not (rollout and version == rollout.stable):
+                continue
             model, change = before.loaded.get(version), None
             if not fault:
                 model, change = self._scan_version(name, version, model)
@@ -245,7 +268,7 @@ class Repository:
         if fault and not entries:
             entries = [Entry(name, "", "UNAVAILABLE", public(fault, self.folder))]
         self._models = {other: state for other, state in self._models.items() if other != name} | (
-            {name: ModelState(after, tuple(entries))} if entries else {}
+            {name: self._state(name, after, tuple(entries))} if entries else {}
         )
         return changes
 

@@ -34,6 +34,10 @@ class ModelState(NamedTuple):
     """By version, newest first."""
     entries: tuple[Entry, ...]
     """Every version, in ascending order."""
+    stable: Model | None = None
+    """The version that responds to requests that name no version."""
+    candidate: Model | None = None
+    """The version that is compared with it."""
 
 
 UNKNOWN = ModelState({}, ())

@@ -48,7 +48,7 @@ async def infer(
             call.judged(model.judge(images, output, {}))
         return encode(tensors.output_tensors(model, asked, output))
 
-    return await call.service.pipeline.run(model, images, timing, deadline, encode_output)
+    return await call.service.pipeline.run(model, images, timing, deadline, encode_output, comparison=call.comparison)
 
 
 async def infer_numbers(
@@ -66,16 +66,17 @@ async def infer_numbers(
         InputTooLargeError: the pages have too many pixels or too many candidates for digits.
     """
     check_reads_numbers(model)
-    service = call.service
     asked = numbers.checked_outputs(outputs)
-    pixels, limit = pages.shape[1] * pages.shape[2], service.settings.max_pixels
+    pixels, limit = pages.shape[1] * pages.shape[2], call.service.settings.max_pixels
     if pixels > limit:
         raise InputTooLargeError(f"a page has {pixels} pixels: must be at most {limit}; send smaller pages")
-    read = await service.decoder.read_pages(pages, deadline)
+    read = await call.service.decoder.read_pages(pages, deadline)
     timing.end("decode")
 
     def encode_numbers(predictions: list[NumberPrediction]) -> T:
         call.judged(prediction.reason for prediction in predictions)
         return encode(numbers.output_tensors(asked, predictions))
 
-    return await service.pipeline.read_numbers(Reading(model, read), timing, deadline, encode_numbers)
+    return await call.service.pipeline.read_numbers(
+        Reading(model, read), timing, deadline, encode_numbers, call.comparison
+    )

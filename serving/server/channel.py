@@ -3,12 +3,14 @@
 Each line is a list: the kind of the message and its values.
 
     worker to supervisor                       supervisor to worker
-    failed  text, usage                        stop     signal
-    ready   description                        change   number, load or unload, model
-    report  snapshot                           changed  id, error or null
-    change  id, load or unload, model          peers    id, snapshot
-    applied number, error or null
-    peers   id
+    failed        text, usage                  stop      signal
+    ready         description                  change    number, load, unload or rollout, model
+    report        snapshot                     changed   id, error or null
+    change        id, load ..., model          peers     id, snapshot
+    applied       number, error or null        sample    number, model
+    peers         id                           gathered  id, disagreements
+    disagreements id, model
+    sampled       number, disagreements
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ def lasting(settings: Settings) -> Settings:
     changes["trust"] = ",".join(_lasting_file(name) if Path(name).exists() else name for name in trusted if name)
     if settings.feedback:
         changes["feedback"] = str(Path(settings.feedback).absolute())
+    if settings.state:
+        changes["state"] = str(Path(settings.state).absolute())
     return replace(settings, **changes)
 
 

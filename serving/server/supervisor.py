@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ SHORT_LIFE = 60
 MAX_DELAY = 30
 # At shutdown a worker is killed when it needs this many seconds more than the settings allow.
 EXTRA_SECONDS = 4
+# Seconds to wait for the samples of disagreements of the workers.
+SAMPLE_TIMEOUT = 2
 
 log = logging.getLogger("serving")
 
@@ -51,8 +53,8 @@ class Worker:
     """Its last report."""
     silence: int = 0
     """Seconds since its last message. Time in which the supervisor itself was stopped (SIGSTOP) does not count."""
-    changes: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
-    """By number, the changes of models that it has not confirmed yet."""
+    asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
+    """By number, the changes and questions that it has not answered yet."""
 
 
 class Supervisor:
@@ -135,8 +137,8 @@ class Supervisor:
         worker.channel.abort()
         self._workers.remove(worker)
         self._past = total([self._past, lasting(worker.snapshot)])
-        for confirmed in worker.changes.values():
-            confirmed.set_result(None)  # The next worker starts with the models that are loaded now.
+        for asked in worker.asked.values():
+            asked.set_result(None)  # The next worker starts with the models that are loaded now.
         end = f"worker {worker.process.pid} {_ending(status)}"
         return worker.is_ready, worker.failure or WorkerError(end if worker.is_ready else f"{end} before it was ready")
 
@@ -215,30 +217,46 @@ class Supervisor:
                 task = asyncio.create_task(self._change(worker, number, change, name))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            case ["applied", number, error]:
-                if confirmed := worker.changes.pop(number, None):
-                    confirmed.set_result(error)
+            case ["disagreements", number, name]:
+                task = asyncio.create_task(self._gather(worker, number, name))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case ["applied" | "sampled", number, answer]:
+                if asked := worker.asked.pop(number, None):
+                    asked.set_result(answer)
 
     async def _change(self, asker: Worker, request: int, change: str, name: str) -> None:
-        """Load or unload a model in every worker, and tell ``asker`` when all have confirmed it."""
+        """Make a change to a model in every worker, and tell ``asker`` when all have confirmed it."""
         if change == "load":
             self._unloaded.discard(name)
-        else:
+        elif change == "unload":
             self._unloaded.add(name)
+        timeout = self._settings.grace + EXTRA_SECONDS
+        answers = await self._ask(self._workers, timeout, "it has not confirmed", "change", change, name)
+        errors = [f"worker {worker.process.pid}: {error}" for worker, error in answers.items() if error is not None]
+        asker.channel.send("changed", request, "; ".join(errors) or None)
+
+    async def _gather(self, asker: Worker, request: int, name: str) -> None:
+        """Send ``asker`` the samples of disagreements about a model of all other workers."""
+        others = [worker for worker in self._workers if worker is not asker and worker.is_ready]
+        answers = await self._ask(others, SAMPLE_TIMEOUT, [], "sample", name)
+        asker.channel.send("gathered", request, [found for sample in answers.values() for found in sample or ()])
+
+    async def _ask(
+        self, workers: Sequence[Worker], timeout: float, missing: object, kind: str, *values: object
+    ) -> dict[Worker, Any]:
+        """Send a message to ``workers`` and return the answer of each; ``missing`` if it does not answer in time."""
         # Send the message to all workers before the first await, so that all workers see all changes in the same order.
         number = next(self._numbers)
-        confirmed = {}
-        for worker in self._workers:
-            worker.changes[number] = confirmed[worker] = asyncio.get_running_loop().create_future()
-            worker.channel.send("change", number, change, name)
-        await asyncio.wait(confirmed.values(), timeout=self._settings.grace + EXTRA_SECONDS)
-        errors = []
-        for worker, answer in confirmed.items():
-            worker.changes.pop(number, None)
-            error = answer.result() if answer.done() else "it has not confirmed"
-            if error is not None:
-                errors.append(f"worker {worker.process.pid}: {error}")
-        asker.channel.send("changed", request, "; ".join(errors) or None)
+        answers: dict[Worker, asyncio.Future[Any]] = {}
+        for worker in workers:
+            worker.asked[number] = answers[worker] = asyncio.get_running_loop().create_future()
+            worker.channel.send(kind, number, *values)
+        if answers:
+            await asyncio.wait(answers.values(), timeout=timeout)
+        for worker in answers:
+            worker.asked.pop(number, None)
+        return {worker: answer.result() if answer.done() else missing for worker, answer in answers.items()}
 
 
 def _ending(status: int) -> str:

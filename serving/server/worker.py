@@ -97,6 +97,8 @@ class Supervised(Peers):
         # Changes have a single thread, so that they keep their order. A slow change does not delay reports.
         self._changing = ThreadPoolExecutor(1, "model-changes")
         self._reporting = ThreadPoolExecutor(1, "report")
+        # Not the thread of changes: a promotion by the rule waits until that thread has followed it.
+        self._comparing = ThreadPoolExecutor(1, "rollouts")
         self._others = empty()
         service.peers = self
 
@@ -109,7 +111,9 @@ class Supervised(Peers):
                     signal.raise_signal(number)
                 case ["change", number, change, name]:
                     self._changing.submit(self._apply, number, change, name)
-                case ["changed" | "peers", number, answer]:
+                case ["sample", number, name]:
+                    self._comparing.submit(self._sample, number, name)
+                case ["changed" | "peers" | "gathered", number, answer]:
                     if (question := self._questions.pop(number, None)) and not question.done():
                         question.set_result(answer)
 
@@ -135,7 +139,12 @@ class Supervised(Peers):
     def change(self, change: ModelChange, name: str) -> None:
         error = asyncio.run_coroutine_threadsafe(self._ask("change", change, name), self._loop).result()
         if error is not None:
-            raise ModelUnavailableError(f"model {name!r} is not {change}ed in every worker: {error}; try again")
+            done = "promoted or dropped" if change == "rollout" else f"{change}ed"
+            raise ModelUnavailableError(f"model {name!r} is not {done} in every worker: {error}; try again")
+
+    def disagreements(self, name: str) -> list[dict[str, Any]]:
+        found = asyncio.run_coroutine_threadsafe(self._ask("disagreements", name), self._loop).result()
+        return list(found)
 
     async def _ask(self, kind: str, *values: object) -> Any:
         number = next(self._numbers)
@@ -158,6 +167,15 @@ class Supervised(Peers):
             error = str(failure)
             log.warning("cannot %s model %s: %s", change, name, error)
         self._loop.call_soon_threadsafe(self.channel.send, "applied", number, error)
+
+    def _sample(self, number: int, name: str) -> None:
+        sample: list[dict[str, Any]] = []
+        try:
+            self._service.flush_rollouts()
+            sample = self._service.checked_rollouts().sample(name)
+        except Exception as failure:
+            log.warning("cannot report the rollout of model %s: %s", name, failure)
+        self._loop.call_soon_threadsafe(self.channel.send, "sampled", number, sample)
 
 
 def _end_with_supervisor(channel: int, grace: int) -> None:

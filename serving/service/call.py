@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from serving.contract import RejectionReason
 from serving.errors import InputError, OverloadedError, quoted
+from serving.inference.comparison import Comparison
+from serving.models.model import Model
 from serving.service.service import Service
 from serving.telemetry.timing import Timing
 from serving.telemetry.traces import Attribute, Note, Trace, Tracer, parent_of
@@ -44,6 +46,10 @@ class Call:
     """The place of the call in its trace, if it is traced."""
     timing: Timing | None = None
     """The stages of a prediction."""
+    request_id: str = ""
+    """The id that :func:`identify` returned."""
+    comparison: Comparison | None = None
+    """What another version needs to repeat the call; None if none does."""
     _headers: dict[bytes, bytes] | None = None
 
     def enter(self) -> None:
@@ -66,6 +72,27 @@ class Call:
         """Raise OverloadedError if the call is beyond the limit of predictions in flight."""
         if self.is_rejected:
             raise OverloadedError
+
+    def route(self, name: str, version: str | None) -> Model:
+        """Return the version of a model that responds to the call: ``version``, or the one that its rollout gives.
+
+        Raises:
+            ModelNotFoundError, ModelUnavailableError: it is not loaded.
+        """
+        service, rollouts = self.service, self.service.rollouts
+        pair = service.repository.pair(name) if rollouts and version is None else None
+        if pair is None or rollouts is None:
+            return service.repository.get(name, version)
+        model, self.comparison = rollouts.route(pair, self.header(rollouts.header) or self.request_id)
+        if self.comparison:
+            self.comparison.request_id = self.request_id
+        return model
+
+    def compare(self) -> None:
+        """Let another version repeat the call if it was chosen for that. Call this when the response is sent."""
+        if self.comparison and self.service.rollouts:
+            self.service.rollouts.shadow.offer(self.comparison)
+            self.comparison = None
 
     def header(self, name: bytes) -> str | None:
         """Return the value of a header, of the last one if several have this name.

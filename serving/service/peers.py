@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from serving.telemetry.samples import Snapshot
 
-ModelChange = Literal["load", "unload"]
+ModelChange = Literal["load", "unload", "rollout"]
+"""``rollout``: follow the rollout state of the model, which has changed."""
 
 
 class Peers:
@@ -20,8 +21,15 @@ class Peers:
         return []
 
     def change(self, change: ModelChange, name: str) -> None:
-        """Load or unload a model in every worker, and return when that is done everywhere. This call blocks.
+        """Make a change to a model in every worker, and return when that is done everywhere. This call blocks.
 
         Raises:
             ModelUnavailableError: a worker has failed to do it, or has not confirmed it in time.
         """
+
+    def disagreements(self, name: str) -> list[dict[str, Any]]:
+        """Return the samples of disagreements of the other workers, and let them write what they have compared.
+
+        This call blocks.
+        """
+        return []

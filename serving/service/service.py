@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from serving.errors import ForbiddenError
 from serving.feedback import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
@@ -15,6 +16,7 @@ from serving.models.repository import Change, Repository
 from serving.service.background import RepositoryLock, on_own_thread
 from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
+from serving.service.rollout import Report, Rollouts
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.traces import Tracer
@@ -42,6 +44,8 @@ class Service:
     """True after SIGTERM: the service is no longer ready, but still responds."""
     peers: Peers = field(default_factory=Peers)
     """The other workers."""
+    rollouts: Rollouts | None = None
+    """None: the newest version responds at once."""
     # Held while the repository changes and while the changes are recorded, so that both have the same order.
     _changing: RepositoryLock = field(default_factory=RepositoryLock, repr=False)
     _reporting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
@@ -54,7 +58,14 @@ class Service:
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
         with self._changing:
-            self._record(self.repository.scan())
+            self._scan()
+
+    def _scan(self) -> None:
+        if self.rollouts:
+            self.rollouts.follow()
+        self._record(self.repository.scan())
+        if self.rollouts:
+            self.rollouts.begin()
 
     def load_model(self, name: str) -> None:
         """Load a model that was unloaded in every worker, and try its rejected versions again.
@@ -78,12 +89,56 @@ class Service:
         self.apply("unload", name)
         self.peers.change("unload", name)
 
+    def roll_out(self, decide: Callable[[Rollouts], None], name: str) -> None:
+        """Make a decision about the rollout of a model, and let every worker follow it.
+
+        Raises:
+            ForbiddenError: the service has no rollouts.
+            ModelUnavailableError: a worker has not confirmed it.
+            What ``decide`` raises.
+        """
+        decide(self.checked_rollouts())
+        self._follow(name)
+
+    def flush_rollouts(self) -> None:
+        """Add what this worker has compared to the states of the rollouts, and let all workers follow a promotion."""
+        for name in self.checked_rollouts().flush():
+            self._follow(name)
+
+    def report_rollout(self, name: str) -> Report:
+        """Return the report on the rollout of a model, with the sample of all workers.
+
+        Raises:
+            ForbiddenError: the service has no rollouts.
+            ModelNotFoundError, ModelUnavailableError: no version of it is loaded.
+        """
+        rollouts = self.checked_rollouts()
+        self.repository.get(name)
+        others = self.peers.disagreements(name)
+        self.flush_rollouts()
+        return rollouts.report(name, [*rollouts.sample(name), *others])
+
+    def checked_rollouts(self) -> Rollouts:
+        if self.rollouts is None:
+            raise ForbiddenError("rollouts are off, so the newest version responds: start the service with --rollout")
+        return self.rollouts
+
+    def _follow(self, name: str) -> None:
+        self.apply("rollout", name)
+        self.peers.change("rollout", name)
+
     def apply(self, change: ModelChange, name: str) -> None:
-        """Load or unload a model in this worker.
+        """Load or unload a model in this worker, or follow its rollout.
 
         Raises:
             ModelNotFoundError: there is no such model.
+            ModelUnavailableError: this worker cannot follow the rollout.
         """
+        if change == "rollout":
+            with self._changing:
+                self._scan()
+            self.checked_rollouts().check(name)
+            return
         models = [model for model in self.repository.models() if model.name == name]
         with self._changing:
             self._record(self.repository.load(name) if change == "load" else self.repository.unload(name))

@@ -17,6 +17,7 @@ from prometheus_client.samples import Exemplar
 from serving.telemetry import process
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
+from serving.telemetry.shadow import ShadowMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_CONTENT_TYPE = openmetrics.CONTENT_TYPE_LATEST
@@ -148,6 +149,7 @@ class Metrics:
             buckets=INK_BUCKETS,
             registry=registry,
         )
+        self.shadow = ShadowMetrics(registry, CONFIDENCE_BUCKETS, SECONDS_BUCKETS)
         # Only the supervisor counts this series. It stays 0 in every worker.
         Counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.", registry=registry)
         process.register(registry)

@@ -21,6 +21,7 @@ from serving.contract import IMAGE_SIZE, Floats, Images
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.samples import Snapshot
+from serving.telemetry.shadow import ShadowMetrics
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals, totals_of
 
@@ -79,10 +80,13 @@ class Recorder:
 
     in_flight: int
     """Requests in flight."""
+    shadow: ShadowMetrics
+    """The series that compare the candidate of a rollout. They are counted at once, away from the requests."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         self._metrics = Metrics()
+        self.shadow = self._metrics.shadow
         self._requests: deque[tuple[tuple[str, str, int], float]] = deque()
         self._exemplars: deque[tuple[str, tuple[float, dict[str, str], float]]] = deque()
         self._runs: deque[tuple[RecordedModel, float]] = deque()

@@ -14,7 +14,7 @@ from serving.api.handlers import prediction
 from serving.api.open_inference import tensors
 from serving.api.open_inference.compression import NO_ENCODING, compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
-from serving.api.open_inference.paths import model_of, operation_ids
+from serving.api.open_inference.paths import operation_ids
 from serving.api.problems import ProtocolError, documented
 from serving.api.responses import Response
 from serving.contract import Images
@@ -74,7 +74,7 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     timing = context.timing = Timing()
     service = context.service
     service.keys.check_prediction(context)
-    model = model_of(request)
+    model = context.route(request.path_params["name"], request.path_params.get("version"))
     body = await read_body(request, service.settings.max_body)
     context.check_admitted()
     # A small body may be large once it is decompressed.

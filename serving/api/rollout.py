@@ -1,0 +1,137 @@
+"""The rollout of a model: report on its candidate, promote it, drop it, and set its share of the requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from litestar import get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.types import ASGIApp
+
+from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
+from serving.api.json_images import JSON_ERRORS
+from serving.api.problems import documented
+from serving.api.responses import Response
+from serving.errors import InputError
+from serving.service.background import on_own_thread
+from serving.service.rollout import Report
+
+# A body holds a single number.
+MAX_BODY = 1000
+
+ERRORS = documented(401, 403, 404, 503)
+INPUT_ERRORS = documented(400, 401, 403, 404, 503)
+REPORT = ResponseSpec(Report, description="The rollout of the model.", generate_examples=False)
+
+
+class Weight(msgspec.Struct):
+    """The share of the requests to which the candidate responds."""
+
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+@dataclass
+class VersionOperation(Operation):
+    """The OpenAPI description of the query, which Litestar cannot derive: the handler reads the query itself."""
+
+    def __post_init__(self) -> None:
+        schema = Schema(type=OpenAPIType.STRING)
+        text = "A loaded version. Without it, the candidate is used."
+        self.parameters = [*(self.parameters or []), Parameter("version", "query", schema=schema, description=text)]
+
+
+@dataclass
+class WeightOperation(Operation):
+    """The OpenAPI description of the body, which the handler reads itself."""
+
+    def __post_init__(self) -> None:
+        number = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1)
+        body = Schema(type=OpenAPIType.OBJECT, properties={"weight": number}, required=["weight"])
+        self.request_body = RequestBody(required=True, content={"application/json": OpenAPIMediaType(body)})
+
+
+@get(
+    "/models/{name:str}/shadow",
+    operation_id="shadow",
+    summary="Compare the candidate of a model with the version that responds",
+    tags=["rollout"],
+    responses={200: REPORT, **ERRORS},
+)
+async def shadow(request: AnyRequest) -> ASGIApp:
+    """Respond with counts since the candidate was loaded, and a sample of disagreements. It needs an admin key."""
+    return await _report(_checked(request), request.path_params["name"])
+
+
+@post(
+    "/models/{name:str}/promote",
+    status_code=200,
+    operation_id="promote",
+    operation_class=VersionOperation,
+    summary="Let the candidate of a model respond from now on, or another version",
+    tags=["rollout"],
+    responses={200: REPORT, **ERRORS},
+)
+async def promote(request: AnyRequest) -> ASGIApp:
+    """Respond when every worker uses the version. The request needs an admin key."""
+    context, name, version = _checked(request), request.path_params["name"], query_of(request).get("version")
+    service = context.service
+    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.promote(name, version), name))
+    return await _report(context, name)
+
+
+@post(
+    "/models/{name:str}/drop",
+    status_code=200,
+    operation_id="drop",
+    operation_class=VersionOperation,
+    summary="Stop to compare the candidate of a model",
+    tags=["rollout"],
+    responses={200: REPORT, **INPUT_ERRORS},
+)
+async def drop(request: AnyRequest) -> ASGIApp:
+    """Respond when no worker repeats requests with the version any more. The request needs an admin key."""
+    context, name, version = _checked(request), request.path_params["name"], query_of(request).get("version")
+    service = context.service
+    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.drop(name, version), name))
+    return await _report(context, name)
+
+
+@post(
+    "/models/{name:str}/canary",
+    status_code=200,
+    operation_id="canary",
+    operation_class=WeightOperation,
+    summary="Set the share of the requests to which the candidate of a model responds",
+    tags=["rollout"],
+    responses={200: REPORT, **INPUT_ERRORS},
+)
+async def canary(request: AnyRequest) -> ASGIApp:
+    """Respond when every worker divides the requests so. The request needs an admin key."""
+    context, name = _checked(request), request.path_params["name"]
+    body = await read_body(request, MAX_BODY)
+    try:
+        weight = msgspec.json.decode(body, type=Weight).weight
+    except JSON_ERRORS as error:
+        raise InputError(f'the body must be such as {{"weight": 0.05}}, a number from 0 to 1: {error}') from error
+    service = context.service
+    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.set_weight(name, weight), name))
+    return await _report(context, name)
+
+
+def _checked(request: AnyRequest) -> RequestContext:
+    context = context_of(request)
+    context.service.keys.check_admin(context)
+    context.service.checked_rollouts()
+    return context
+
+
+async def _report(context: RequestContext, name: str) -> ASGIApp:
+    report = await on_own_thread(lambda: context.service.report_rollout(name))
+    return Response(msgspec.json.encode(report), [(b"content-type", b"application/json")])
+
+
+HANDLERS: list[Any] = [shadow, promote, drop, canary]

@@ -1,0 +1,99 @@
+"""One request that two versions of a model process, and what each of them predicts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from serving.contract import Images, ModelOutput, RejectionReason
+from serving.inference.numbers import Reading, check_reads_numbers
+from serving.models.model import Model, Reasons
+from serving.models.rollout import Pair
+from serving.pictures.mnist_form import Digit
+
+
+class Outcome(msgspec.Struct):
+    """What one version predicts for an image or, with ``mode=number``, for a picture."""
+
+    label: str
+    confidence: float
+    accepted: bool
+    reason: RejectionReason | None
+
+
+@dataclass(slots=True, eq=False)
+class Comparison:
+    """One request that is repeated. It is filled while the request is processed."""
+
+    model: Model
+    """The version that responds."""
+    other: Model
+    """The version that repeats the request."""
+    is_canary: bool
+    """Whether the version that responds is the candidate."""
+    request_id: str = ""
+    pictures: Sequence[bytes] = ()
+    """The picture files of the request, if it has any."""
+    digits: Sequence[Digit] = ()
+    """The digits in these pictures, each with all its readings."""
+    reasons: Reasons = field(default_factory=dict)
+    reading: Reading | None = None
+    """The candidates for digits, if the request asks for whole numbers."""
+    is_complete: bool = False
+    """Whether inference has ended. Only then the following are known."""
+    images: Images = field(init=False)
+    output: ModelOutput = field(init=False)
+    seconds: float = field(init=False)
+    """Time of inference."""
+
+    def ran(self, images: Images, output: ModelOutput, seconds: float) -> None:
+        """Keep what the responding version was given, and what it gave."""
+        self.images, self.output, self.seconds, self.is_complete = images, output, seconds, True
+
+    @property
+    def stable(self) -> Model:
+        return self.other if self.is_canary else self.model
+
+    @property
+    def key(self) -> tuple[str, Pair]:
+        """The name of the model and its two versions."""
+        candidate = self.model if self.is_canary else self.other
+        return self.model.name, Pair(self.stable.version, candidate.version)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        readings = [image for digit in self.digits for image in (digit.image, *digit.others)]
+        return sum(map(len, self.pictures)) + sum(image.nbytes for image in (self.images, *readings))
+
+
+def outcomes(model: Model, images: Images, output: ModelOutput, reasons: Reasons) -> list[Outcome]:
+    """Return what a version predicts for each image."""
+    rejections = model.judge(images, output, reasons)
+    classes = output.probabilities.argmax(axis=1).tolist()
+    return [
+        Outcome(model.labels[best], row[best], reason is None, reason)
+        for best, row, reason in zip(classes, output.probabilities.tolist(), rejections, strict=True)
+    ]
+
+
+def numbers(comparison: Comparison, reading: Reading) -> tuple[list[Outcome], list[Outcome], float]:
+    """Return what each version reads in each picture, and the seconds of inference in the other version."""
+    check_reads_numbers(comparison.other)
+    started = time.perf_counter()
+    with comparison.other:
+        output = comparison.other.classifier.classify(reading.images)
+    seconds = time.perf_counter() - started
+    versions = ((comparison.model, comparison.output), (comparison.other, output))
+    mine, others = (
+        [
+            Outcome(read.text, math.prod(line.confidence for line in read.lines), read.accepted, read.reason)
+            for read in reading.by(model).predictions(found)
+        ]
+        for model, found in versions
+    )
+    return mine, others, seconds

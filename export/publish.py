@@ -25,6 +25,7 @@ from export.graph import ServingGraph
 from export.history import next_version
 from export.onnx import OPSET, export_onnx
 from export.quantize import export_int8, microseconds_per_image
+from export.reference import reference_of
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript
@@ -154,7 +155,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
     checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
-    return Manifest(
+    manifest = Manifest(
         format=bundle.FORMAT,
         name=name,
         version=1,
@@ -175,6 +176,8 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
         several=cast(Several, splits.several),
         **speed,
     )
+    served = Classifier(folder / manifest.serve)
+    return msgspec.structs.replace(manifest, reference=reference_of(manifest, served, splits.validation.images.numpy()))
 
 
 def golden_images(truth: Any, classes: int) -> Any:

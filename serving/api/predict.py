@@ -205,6 +205,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         timing,
         context.deadline(timeout),
         lambda output: encode(model, images, reasons, output, with_images=include == "image"),
+        reasons=reasons,
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 

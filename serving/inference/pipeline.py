@@ -11,7 +11,8 @@ from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.batching import Batches
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.inference.threads import ThreadPool
-from serving.models.model import Model
+from serving.models.model import Model, Reasons
+from serving.telemetry.predictions import NO_REASONS
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.timing import Timing
 
@@ -57,6 +58,7 @@ class Pipeline:
         deadline: float,
         encode: Callable[[ModelOutput], T],
         chosen: Sequence[int] | None = None,
+        reasons: Reasons = NO_REASONS,
     ) -> T:
         """Run ``model`` on uint8 ``images [N, 28, 28]`` and return ``encode(output)``.
 
@@ -64,6 +66,7 @@ class Pipeline:
             timing: its stage ``decode`` has ended; the later stages are timed here.
             deadline: in the time of ``time.monotonic``; infinity for none.
             chosen: the images that count as predictions, by their index; None: all. ``encode`` may fill it.
+            reasons: the reasons that decoding has found, by the index of the image. They are only counted here.
 
         Raises:
             DeadlineExceededError: the deadline passed before inference began.
@@ -73,10 +76,10 @@ class Pipeline:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
                     return await self.threads.run(
-                        lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen)
+                        lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen, reasons)
                     )
                 output = await self._batches.classify(model, images, timing, deadline)
-                return self._encode(model, images, timing, encode, output, chosen)
+                return self._encode(model, images, timing, encode, output, chosen, reasons)
         except (DeadlineExceededError, OverloadedError):
             raise
         except Exception:
@@ -91,6 +94,7 @@ class Pipeline:
         deadline: float,
         encode: Callable[[ModelOutput], T],
         chosen: Sequence[int] | None,
+        reasons: Reasons,
     ) -> T:
         timing.end("queue")
         if time.monotonic() > deadline:
@@ -98,7 +102,7 @@ class Pipeline:
         output = model.classifier.classify(images)
         timing.end("infer")
         self._recorder.ran(model, timing.seconds["infer"])
-        return self._encode(model, images, timing, encode, output, chosen)
+        return self._encode(model, images, timing, encode, output, chosen, reasons)
 
     def _encode(
         self,
@@ -108,11 +112,11 @@ class Pipeline:
         encode: Callable[[ModelOutput], T],
         output: ModelOutput,
         chosen: Sequence[int] | None,
+        reasons: Reasons,
     ) -> T:
         encoded = encode(output)
         timing.end("encode")
-        probabilities = output.probabilities
         if chosen is not None:
-            images, probabilities = images[chosen], probabilities[chosen]
-        self._recorder.predicted(model, images, probabilities, timing.seconds)
+            images, output = images[chosen], ModelOutput(*(tensor[chosen] for tensor in output))
+        self._recorder.predicted(model, images, output, timing.seconds, reasons)
         return encoded

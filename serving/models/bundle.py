@@ -24,6 +24,7 @@ from msgspec import Meta
 from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
 from serving.models import files
+from serving.models.reference import Reference
 from serving.settings import NAME_PATTERN
 
 MANIFEST = "manifest.json"
@@ -131,6 +132,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Test images with the correct label by ONNX file, if there are two files."""
     microseconds: dict[str, float] = {}
     """Time per image by ONNX file, measured at the export, if there are two files."""
+    reference: Reference | None = None
+    """How the predictions for the validation set are distributed; None in older bundles, and without a validation
+    set."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,8 @@ def decode(content: bytes) -> Manifest:
     test = manifest.result.get("test", {})
     if not isinstance(test, dict) or not isinstance(test.get("accuracy", 0.0), float | int):
         raise ValueError("Expected a number - at `$.result.test.accuracy`")
+    if manifest.reference:
+        manifest.reference.check(len(manifest.labels))
     # The service sends the manifest as a certificate, so msgspec must be able to write and to read all its values.
     return msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
 

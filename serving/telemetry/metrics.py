@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable
 from prometheus_client.registry import Collector
 
 from serving.telemetry import process
+from serving.telemetry.drift import Drift
 from serving.telemetry.histogram import BatchHistogram
-from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
+from serving.telemetry.samples import NOW, WORKER_DEATHS, Snapshot, empty, sample_key, total, total_bins
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,6 +31,8 @@ CLOSE_REASONS = (
     *("malformed", "incomplete", "head_too_large", "body_too_large"),
     *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes"),
 )
+# A novelty score is the logarithm of odds, from -50 to 50. Of the packaged model, most digits have -20 to 0.
+NOVELTY_BUCKETS = (-30, -20, -15, -10, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 30)
 INK_BUCKETS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
 
 
@@ -40,6 +43,7 @@ class Metrics:
         # By default each series gets a second series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
+        self.drift = Drift()
         version = ["model", "version"]
         self.requests = Counter(
             "mnist_http_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
@@ -137,6 +141,19 @@ class Metrics:
             buckets=INK_BUCKETS,
             registry=registry,
         )
+        self.novelty = BatchHistogram(
+            "mnist_novelty",
+            "Novelty score of the images: a higher score is less like a digit.",
+            ["model"],
+            buckets=NOVELTY_BUCKETS,
+            registry=registry,
+        )
+        self.judged = Counter(
+            "mnist_judged_predictions",
+            "Predictions by whether they are accepted, and by the reason if they are not.",
+            ["model", "accepted", "reason"],
+            registry=registry,
+        )
         # Only the supervisor counts this series. It stays 0 in every worker.
         Counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.", registry=registry)
         process.register(registry)
@@ -148,12 +165,15 @@ class Metrics:
             values = result["gauges"] if family.type == "gauge" else result["counters"]
             for sample in family.samples:
                 values[sample_key(family.name, sample.name, sample.labels)] = sample.value
+        result["bins"] = {NOW: self.drift.now()}
         return result
 
     def families(self, snapshots: Sequence[Snapshot]) -> Iterable[Metric]:
         """Return the sums of ``snapshots``; without one, the series of this worker."""
         families = self._registry.collect()
-        return _added_up(families, snapshots) if snapshots else families
+        if not snapshots:
+            return [*families, *self.drift.families()]
+        return [*_added_up(families, snapshots), *self.drift.families(total_bins(snapshots))]
 
     def text(self, snapshots: Sequence[Snapshot]) -> bytes:
         """Return the same as :meth:`families`, in Prometheus' text format."""

@@ -6,7 +6,7 @@ This file imports no library, because the supervisor uses it and must need littl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 WORKER_DEATHS = "mnist_worker_deaths"
@@ -17,6 +17,11 @@ LATEST = frozenset({"mnist_last_prediction_timestamp_seconds", "mnist_build_info
 OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds", "process_start_time_seconds"})
 
 
+NOW = "now"
+BinCounts = dict[str, list[int]]
+"""Predictions in each bin of telemetry/bins.py, by version."""
+
+
 class Snapshot(TypedDict):
     """The values of all samples of one or more workers, by :func:`sample_key`."""
 
@@ -24,10 +29,13 @@ class Snapshot(TypedDict):
     """Counters and histograms. They are added up, also over workers that have ended."""
     gauges: dict[str, float]
     """Values of this moment, such as the requests in flight, and points in time."""
+    bins: dict[str, BinCounts]
+    """Predictions in bins until now, which are added up as counters are. The supervisor adds those until the beginning
+    of each window, by the name of the window."""
 
 
 def empty() -> Snapshot:
-    return {"counters": {}, "gauges": {}}
+    return {"counters": {}, "gauges": {}, "bins": {}}
 
 
 def sample_key(family: str, name: str, labels: Mapping[str, str]) -> str:
@@ -35,7 +43,7 @@ def sample_key(family: str, name: str, labels: Mapping[str, str]) -> str:
     return json.dumps([family, name, labels], separators=(",", ":"))
 
 
-def total(snapshots: Iterable[Snapshot]) -> Snapshot:
+def total(snapshots: Sequence[Snapshot]) -> Snapshot:
     """Return the sums of ``snapshots``."""
     result = empty()
     for snapshot in snapshots:
@@ -44,18 +52,30 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
         for key, value in snapshot["gauges"].items():
             before = result["gauges"].get(key)
             result["gauges"][key] = value if before is None else _together(key, before, value)
+    return {**result, "bins": total_bins(snapshots)}
+
+
+def total_bins(snapshots: Iterable[Snapshot]) -> dict[str, BinCounts]:
+    """Return the sums of the predictions in bins, by moment."""
+    result: dict[str, BinCounts] = {}
+    for snapshot in snapshots:
+        for moment, bins in snapshot["bins"].items():
+            sums = result.setdefault(moment, {})
+            for version, counts in bins.items():
+                before = sums.get(version, [0] * len(counts))
+                sums[version] = [one + other for one, other in zip(before, counts, strict=True)]
     return result
 
 
 def lasting(snapshot: Snapshot) -> Snapshot:
-    """Return what still counts when a worker has ended: all counters, and the gauges in LATEST."""
+    """Return what still counts when a worker has ended: all counters and bins, and the gauges in LATEST."""
     latest = {key: value for key, value in snapshot["gauges"].items() if _family(key) in LATEST}
-    return {"counters": snapshot["counters"], "gauges": latest}
+    return {**snapshot, "gauges": latest}
 
 
 def deaths(count: int) -> Snapshot:
     """Return a snapshot with the number of workers that have died."""
-    return {"counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}, "gauges": {}}
+    return {**empty(), "counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}}
 
 
 def _together(key: str, first: float, second: float) -> float:

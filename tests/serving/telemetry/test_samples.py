@@ -9,16 +9,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.process import memory_kills
-from serving.telemetry.samples import LATEST, OLDEST, deaths, lasting, sample_key, total
+from serving.telemetry.samples import LATEST, NOW, OLDEST, deaths, lasting, sample_key, total
 
 
 def test_snapshots_are_added_up():
     latest, oldest = "mnist_last_prediction_timestamp_seconds", "mnist_repository_scan_timestamp_seconds"
     counter, gauge, last, scan = (sample_key(name, name, {"x": '"'}) for name in ("a", "b", latest, oldest))
-    first = {"counters": {counter: 2}, "gauges": {gauge: 1, last: 5, scan: 5}}
-    second = {"counters": {counter: 3}, "gauges": {gauge: 1, last: 4, scan: 4}}
-    assert total([first, second]) == {"counters": {counter: 5}, "gauges": {gauge: 2, last: 5, scan: 4}}
-    assert total([lasting(second), first]) == {"counters": {counter: 5}, "gauges": {gauge: 1, last: 5, scan: 5}}
+    first = {"counters": {counter: 2}, "gauges": {gauge: 1, last: 5, scan: 5}, "bins": {NOW: {"v": [1, 2]}}}
+    second = {"counters": {counter: 3}, "gauges": {gauge: 1, last: 4, scan: 4}, "bins": {NOW: {"v": [3, 0], "w": [1]}}}
+    bins = {NOW: {"v": [4, 2], "w": [1]}}
+    assert total([first, second]) == {"counters": {counter: 5}, "gauges": {gauge: 2, last: 5, scan: 4}, "bins": bins}
+    both = total([lasting(second), first])
+    assert both == {"counters": {counter: 5}, "gauges": {gauge: 1, last: 5, scan: 5}, "bins": bins}
 
 
 def test_every_gauge_with_a_time_has_a_rule_for_several_workers():

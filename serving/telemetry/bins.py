@@ -42,7 +42,7 @@ class Bins:
             found = np.searchsorted(edges, getattr(predictions, name), side="right")
             places.append(found + self._slices[name].start)
         first = self._slices["reasons"].start
-        places.append(np.array([first + _NUMBERS[reason] for reason in predictions.reasons]))
+        places.append(np.array([first + _NUMBERS[reason] for reason in predictions.reasons], np.intp))
         return np.bincount(np.concatenate(places), minlength=self.size)
 
     def split(self, counts: Sequence[int]) -> dict[str, Sequence[int]]:

@@ -63,11 +63,11 @@ def predictions_of(
         output: the model output for these images.
         reasons: the reasons that decoding has found.
     """
-    pixels = images.reshape(len(images), -1)
+    pixels = images.reshape(len(images), IMAGE_SIZE**2)
     return Predictions(
         output.probabilities.argmax(axis=1),
         output.probabilities.max(axis=1),
         output.novelty,
         pixels.sum(axis=1, dtype=np.uint32) / (255 * IMAGE_SIZE**2),
-        model.judge(images, output, reasons),
+        model.judge(images, output, reasons) if len(images) else [],
     )

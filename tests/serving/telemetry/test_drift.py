@@ -99,6 +99,7 @@ class Named:
     reference: Reference | None = REFERENCE
 
     def judge(self, images, output, reasons):
+        assert len(images), "a model judges no empty batch"
         return [None] * len(images)
 
 
@@ -142,6 +143,15 @@ def test_predictions_are_counted_in_the_bins_of_the_reference():
     assert {key: value for key, value in found.items() if len(key) == 3} == pytest.approx(
         {("3", of, window): value for of, value in expected.items() for window in ("1h", "1d")}
     )
+
+
+def test_request_without_images_counts_as_nothing():
+    model = Named()
+    recorder = recorder_of(model)
+    predict(recorder, model, 0)  # A picture without a digit, read as a number.
+    recorder.count()
+    predict(recorder, model, 3)
+    assert set(drift(recorder.text()).values()) == {3}
 
 
 def test_only_loaded_versions_with_a_reference_have_a_drift():

@@ -14,9 +14,11 @@ import msgspec
 
 from export.measure import measure
 from export.provenance import statement
+from export.reference import reference_of
 from serving.errors import BundleError
 from serving.models import bundle, card
 from serving.models.bundle import Manifest
+from serving.models.classifier import Classifier
 from serving.models.model import load_folder
 from training import checkpoint
 from training.data.digits import Splits
@@ -31,7 +33,8 @@ def describe(folder: Path, manifest: Manifest, splits: Splits) -> Manifest:
     """
     write(folder, manifest)
     results = measure(load_folder(folder), splits)
-    return msgspec.structs.replace(manifest, **results._asdict())
+    reference = reference_of(manifest, Classifier(folder / manifest.serve), splits.validation.images.numpy())
+    return msgspec.structs.replace(manifest, **results._asdict(), reference=reference)
 
 
 def write(folder: Path, manifest: Manifest) -> Manifest:

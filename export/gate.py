@@ -147,6 +147,8 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
         and (manifest.confidence and manifest.confidence.threshold) == run.calibration.confidence
         and (bundle.INT8 in manifest.files) == int8
         and manifest.versions == versions
+        # An older version of this project wrote no reference histograms.
+        and (manifest.reference is not None) == (run.record["dataset"].get("validation_images", 0) > 0)
     )
     if is_same:
         raise AlreadyPublishedError(newest)

@@ -80,7 +80,8 @@ class Run:
             limits = {name: config[name] for name in ("validation", "subset")}
             splits = load_saved(self.folder, replay["name"] if replay else "", folder=data, **limits)
         else:
-            splits = load_data(said["name"], prepare=said.get("prepare", SYMBOL), folder=data)
+            limits = {name: self.record["config"][name] for name in ("validation", "subset")}
+            splits = load_data(said["name"], prepare=said.get("prepare", SYMBOL), folder=data, **limits)
         if splits.digests != said["digests"] or list(splits.labels) != list(said["labels"]):
             raise ExportError(f"{self.folder}: its data set {said['name']} has changed since; train the run again")
         return splits

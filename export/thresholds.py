@@ -2,10 +2,10 @@
 
     python -m export.thresholds BUNDLE [--data FOLDER]
 
-Only the two thresholds in the manifest change, and their shares of rejected digits. The bundle keeps its version, its
-model files and their digests. The results of the old thresholds are removed; ``python -m export.describe`` measures
-them again. A bundle whose ONNX file holds its thresholds is left alone: calibrate its run again with
-``mnist-train --output RUN --resume``, and export it.
+Only the two thresholds in the manifest change, their shares of rejected digits, and the reference histograms. The
+bundle keeps its version, its model files and their digests. The results of the old thresholds are removed; ``python -m
+export.describe`` measures them again. A bundle whose ONNX file holds its thresholds is left alone: calibrate its run
+again with ``mnist-train --output RUN --resume``, and export it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import onnx
 import torch
 
 from export import describe
+from export.reference import reference_of
 from serving.contract import ModelOutput
 from serving.models import bundle
 from serving.models.bundle import ConfidenceThreshold, Manifest, RejectionThreshold
@@ -45,11 +46,12 @@ def refitted(manifest: Manifest, classifier: Classifier, data: Path | None = Non
     fitted = fit_thresholds(clean, _scores(classifier.classify(in_styles.numpy()), validation))
     shares = {"validation": fitted.false_rejections(clean), "test": fitted.false_rejections(test)}
     novelty, confidence = ({part: share[name] for part, share in shares.items()} for name in ("novelty", "confidence"))
-    return msgspec.structs.replace(
+    changed = msgspec.structs.replace(
         manifest,
         novelty=RejectionThreshold(fitted.novelty, novelty),
         confidence=ConfidenceThreshold(fitted.confidence, confidence),
     )
+    return msgspec.structs.replace(changed, reference=reference_of(changed, classifier, validation.images.numpy()))
 
 
 def _scores(output: ModelOutput, digits: Digits) -> Scores:

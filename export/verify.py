@@ -18,6 +18,7 @@ import torch
 from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
 from export.measure import measure
 from export.records import ReplayRecord, Results, Training
+from export.reference import reference_of
 from export.torchscript import load_torchscript
 from serving.contract import ModelOutput
 from serving.errors import BundleError
@@ -26,6 +27,7 @@ from serving.models.bundle import Bundle, Manifest
 from serving.models.classifier import Classifier
 from serving.models.model import load_folder
 from serving.models.trust import Trust
+from serving.telemetry.drift import psi
 from training.config import KNOWN_DATASETS, ConfigError
 from training.data.digits import Digits, Splits
 from training.data.load import load_data, load_saved
@@ -176,6 +178,22 @@ def _result_facts(
             return
         yield from _summary_facts("result.validation", results.validation, _evaluation(output, splits.validation))
         yield from _rejection_facts("validation", manifest, output)
+        yield from _reference_facts(folder, manifest, splits.validation)
+
+
+def _reference_facts(folder: Path, manifest: Manifest, validation: Digits) -> Iterator[Fact]:
+    """Yield how far the reference histograms are from those that the served file gives here. Older bundles have none.
+
+    The measure is the one that the service takes for drift, because a few images may be in another bin on another CPU.
+    """
+    if not manifest.reference:
+        return
+    images = validation.images.numpy()
+    found = reference_of(manifest, Classifier(folder / manifest.serve), images, manifest.reference.edges())
+    assert found is not None  # noqa: S101 (there are images)
+    yield Fact("reference.labels of", sum(manifest.reference.labels), len(images))
+    for name, counts in found.images().items():
+        yield Fact(f"reference.{name}", 0.0, psi(manifest.reference.images()[name], counts), SHARE)
 
 
 def _measured_facts(folder: Path, manifest: Manifest, splits: Splits) -> Iterator[Fact]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ Several = Literal["rejected", "allowed"]
 
 RejectionReason = Literal["empty", "several", "no digit", "unsure"]
 """Why a prediction is not accepted: no ink, several digits, something that is not a digit, or low confidence."""
+OUTCOMES: tuple[str, ...] = ("accepted", *get_args(RejectionReason))
+"""What may become of a prediction."""
 
 
 class ModelOutput(NamedTuple):

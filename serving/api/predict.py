@@ -207,6 +207,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         context.deadline(timeout),
         lambda output: encode(context, model, images, reasons, output, with_images=include == "image"),
         comparison=context.comparison,
+        reasons=reasons,
     )
     return Response(body, [(b"content-type", b"application/json"), timing.header()])
 

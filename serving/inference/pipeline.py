@@ -12,7 +12,8 @@ from serving.inference.batching import Batches
 from serving.inference.comparison import Comparison
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.inference.threads import ThreadPool
-from serving.models.model import Model
+from serving.models.model import Model, Reasons
+from serving.telemetry.predictions import NO_REASONS
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.timing import Timing
 
@@ -67,6 +68,7 @@ class Pipeline:
         encode: Callable[[ModelOutput], T],
         chosen: Sequence[int] | None = None,
         comparison: Comparison | None = None,
+        reasons: Reasons = NO_REASONS,
     ) -> T:
         """Run ``model`` on uint8 ``images [N, 28, 28]`` and return ``encode(output)``.
 
@@ -75,6 +77,7 @@ class Pipeline:
             deadline: in the time of ``time.monotonic``; infinity for none.
             chosen: the images that count as predictions, by their index; None: all. ``encode`` may fill it.
             comparison: gets the images and the output, to repeat the request with another version later.
+            reasons: the reasons that decoding has found, by the index of the image. They are only counted here.
 
         Raises:
             DeadlineExceededError: the deadline passed before inference began.
@@ -85,11 +88,11 @@ class Pipeline:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
                     output, encoded = await self.threads.run(
-                        lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen)
+                        lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen, reasons)
                     )
                 else:
                     output = await self._batches.classify(model, images, timing, deadline)
-                    encoded = self._encode(model, images, timing, encode, output, chosen)
+                    encoded = self._encode(model, images, timing, encode, output, chosen, reasons)
                 if comparison:
                     comparison.ran(images, output, timing.seconds["infer"])
                 return encoded
@@ -107,6 +110,7 @@ class Pipeline:
         deadline: float,
         encode: Callable[[ModelOutput], T],
         chosen: Sequence[int] | None,
+        reasons: Reasons,
     ) -> tuple[ModelOutput, T]:
         timing.end("queue")
         if time.monotonic() > deadline:
@@ -115,7 +119,7 @@ class Pipeline:
         timing.end("infer")
         timing.batch = len(images)
         self._recorder.ran(model, timing.seconds["infer"])
-        return output, self._encode(model, images, timing, encode, output, chosen)
+        return output, self._encode(model, images, timing, encode, output, chosen, reasons)
 
     def _encode(
         self,
@@ -125,11 +129,11 @@ class Pipeline:
         encode: Callable[[ModelOutput], T],
         output: ModelOutput,
         chosen: Sequence[int] | None,
+        reasons: Reasons,
     ) -> T:
         encoded = encode(output)
         timing.end("encode")
-        probabilities = output.probabilities
         if chosen is not None:
-            images, probabilities = images[chosen], probabilities[chosen]
-        self._recorder.predicted(model, images, probabilities, timing.seconds)
+            images, output = images[chosen], ModelOutput(*(tensor[chosen] for tensor in output))
+        self._recorder.predicted(model, images, output, timing.seconds, reasons)
         return encoded

@@ -27,6 +27,7 @@ from msgspec import Meta
 from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
 from serving.models import files
+from serving.models.reference import Reference
 from serving.models.results import ClassResult, Count, Latency, Mistake, SetResult
 from serving.settings import NAME_PATTERN
 
@@ -145,6 +146,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency | None = None
     provenance: dict[str, Any] = {}
     """Where the bundle comes from: revisions of the source, hosts, seed, digests of teachers and fonts."""
+    reference: Reference | None = None
+    """How the predictions for the validation set are distributed; None in older bundles, and without a validation
+    set."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,8 @@ def decode(content: bytes) -> Manifest:
     test = manifest.result.get("test", {})
     if not isinstance(test, dict) or not isinstance(test.get("accuracy", 0.0), float | int):
         raise ValueError("Expected a number - at `$.result.test.accuracy`")
+    if manifest.reference:
+        manifest.reference.check(len(manifest.labels))
     # The service sends the manifest as a certificate, so msgspec must be able to write and to read all its values.
     return msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
 

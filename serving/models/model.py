@@ -13,6 +13,7 @@ from serving.models import bundle
 from serving.models.bundle import Bundle
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.memory_limit import memory_limit
+from serving.models.reference import Reference
 from serving.models.trust import Trust
 
 # The longest time, in seconds, for which one batch may block the event loop.
@@ -46,6 +47,8 @@ class Model:
     """Whether a picture in several pieces is accepted, because a symbol of this model consists of several."""
     precision: str
     """The arithmetic of the served file: ``float32`` or ``int8``."""
+    reference: Reference | None
+    """How the predictions for the validation set are distributed; None if the bundle does not say it."""
     batch_size: int
     """Images in one batch. The event loop serves its sockets between two batches."""
 
@@ -60,6 +63,7 @@ class Model:
         self.reads_numbers = self.digits == tuple(range(10))
         self.allows_several = manifest.several == "allowed"
         self.precision = "int8" if manifest.serve == bundle.INT8 else "float32"
+        self.reference = manifest.reference
         self.batch_size = batch_size
         self._least_confidence = manifest.confidence.threshold if manifest.confidence else 0.0
         self._requests = 0

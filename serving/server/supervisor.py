@@ -23,7 +23,8 @@ from serving.errors import SettingsError, WorkerError
 from serving.server import handover
 from serving.server.channel import Channel
 from serving.settings import Settings
-from serving.telemetry.samples import Snapshot, deaths, empty, lasting, total
+from serving.telemetry.samples import NOW, BinCounts, Snapshot, deaths, empty, lasting, total, total_bins
+from serving.telemetry.windows import Windows
 
 # Seconds after which a worker whose event loop does not respond is replaced.
 RESPONSE_TIMEOUT = 30
@@ -73,6 +74,7 @@ class Supervisor:
         self._unloaded: set[str] = set()
         self._past = empty()
         """The counters of all workers that have ended."""
+        self._windows = Windows()
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -163,9 +165,10 @@ class Supervisor:
         return worker
 
     async def _watch(self) -> None:
-        """Kill workers whose event loop does not respond."""
+        """Move the windows of the metrics, and kill workers whose event loop does not respond."""
         while True:
             await asyncio.sleep(1)
+            self._windows.note(self._bins)
             for worker in self._workers:
                 worker.silence += worker.is_ready
                 if worker.silence > RESPONSE_TIMEOUT:
@@ -212,7 +215,8 @@ class Supervisor:
                 worker.snapshot = snapshot
             case ["peers", number]:
                 others = [other.snapshot for other in self._workers if other is not worker]
-                worker.channel.send("peers", number, total([self._past, *others]))
+                beginnings: Snapshot = {**empty(), "bins": self._windows.beginnings()}
+                worker.channel.send("peers", number, total([self._past, *others, beginnings]))
             case ["change", number, change, name]:
                 task = asyncio.create_task(self._change(worker, number, change, name))
                 self._tasks.add(task)
@@ -224,6 +228,10 @@ class Supervisor:
             case ["applied" | "sampled", number, answer]:
                 if asked := worker.asked.pop(number, None):
                     asked.set_result(answer)
+
+    def _bins(self) -> BinCounts:
+        """Return the predictions in bins of all workers, also of those that have ended."""
+        return total_bins([self._past, *(worker.snapshot for worker in self._workers)]).get(NOW, {})
 
     async def _change(self, asker: Worker, request: int, change: str, name: str) -> None:
         """Make a change to a model in every worker, and tell ``asker`` when all have confirmed it."""

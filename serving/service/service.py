@@ -149,4 +149,5 @@ class Service:
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self.recorder.model_changed(*change)
+        self.recorder.models_are(self.repository.models())
         self.recorder.scanned(is_readable=self.repository.is_readable)

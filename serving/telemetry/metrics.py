@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from serving.telemetry import process
+from serving.telemetry.drift import Drift
 from serving.telemetry.histogram import BatchHistogram
-from serving.telemetry.samples import WORKER_DEATHS, Snapshot, empty, sample_key, total
+from serving.telemetry.samples import NOW, WORKER_DEATHS, Snapshot, empty, sample_key, total, total_bins
 from serving.telemetry.shadow import ShadowMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,6 +35,8 @@ CLOSE_REASONS = (
     *("malformed", "incomplete", "head_too_large", "body_too_large"),
     *("request_timeout", "write_timeout", "too_many_connections", "too_many_bytes", "tls"),
 )
+# A novelty score is the logarithm of odds, from -50 to 50. Of the packaged model, most digits have -20 to 0.
+NOVELTY_BUCKETS = (-30, -20, -15, -10, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 30)
 INK_BUCKETS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
 
 
@@ -44,6 +47,7 @@ class Metrics:
         # By default each series gets a second series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
+        self.drift = Drift()
         version = ["model", "version"]
         self.requests = Counter(
             "mnist_http_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
@@ -149,6 +153,19 @@ class Metrics:
             buckets=INK_BUCKETS,
             registry=registry,
         )
+        self.novelty = BatchHistogram(
+            "mnist_novelty",
+            "Novelty score of the images: a higher score is less like a digit.",
+            ["model"],
+            buckets=NOVELTY_BUCKETS,
+            registry=registry,
+        )
+        self.judged = Counter(
+            "mnist_judged_predictions",
+            "Predictions by whether they are accepted, and by the reason if they are not.",
+            ["model", "accepted", "reason"],
+            registry=registry,
+        )
         self.shadow = ShadowMetrics(registry, CONFIDENCE_BUCKETS, SECONDS_BUCKETS)
         # Only the supervisor counts this series. It stays 0 in every worker.
         Counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.", registry=registry)
@@ -164,12 +181,15 @@ class Metrics:
                 values[key] = sample.value
                 if exemplar := sample.exemplar:
                     result["exemplars"][key] = exemplar.labels, exemplar.value, float(exemplar.timestamp or 0)
+        result["bins"] = {NOW: self.drift.now()}
         return result
 
     def families(self, snapshots: Sequence[Snapshot]) -> Iterable[Metric]:
         """Return the sums of ``snapshots``; without one, the series of this worker."""
         families = self._registry.collect()
-        return _added_up(families, snapshots) if snapshots else families
+        if not snapshots:
+            return [*families, *self.drift.families()]
+        return [*_added_up(families, snapshots), *self.drift.families(total_bins(snapshots))]
 
     def text(self, snapshots: Sequence[Snapshot]) -> bytes:
         """Return the same as :meth:`families`, in Prometheus' text format."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter as Tally
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from prometheus_client import Counter, Gauge
 
-from serving.contract import IMAGE_SIZE, Floats, Images
+from serving.contract import OUTCOMES, Images, ModelOutput
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.predictions import NO_REASONS, Predictions, Reasons, RecordedModel, predictions_of
 from serving.telemetry.samples import Snapshot
 from serving.telemetry.shadow import ShadowMetrics
 from serving.telemetry.timing import STAGES
@@ -44,21 +46,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class RecordedModel(Protocol):
-    """The attributes of a model that the recorder reads."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-
 class _Prediction(NamedTuple):
     images: Images
-    probabilities: Floats
+    output: ModelOutput
     stage_seconds: dict[str, float]
+    reasons: Reasons
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,11 @@ class _ModelSeries:
     last_prediction: Gauge
     confidence: BatchHistogram
     ink: BatchHistogram
+    novelty: BatchHistogram
     predictions: list[Counter]
     """By the index of the label."""
+    judged: dict[str | None, Counter]
+    """By the reason of the rejection; None: accepted."""
 
 
 class Recorder:
@@ -114,10 +109,15 @@ class Recorder:
         self._runs.append((model, seconds))
 
     def predicted(
-        self, model: RecordedModel, images: Images, probabilities: Floats, stage_seconds: dict[str, float]
+        self,
+        model: RecordedModel,
+        images: Images,
+        output: ModelOutput,
+        stage_seconds: dict[str, float],
+        reasons: Reasons = NO_REASONS,
     ) -> None:
-        """Note the predictions of a model for one request."""
-        self._predictions.append((model, _Prediction(images, probabilities, stage_seconds)))
+        """Note the predictions of a model for one request, and the reasons that decoding has found to reject some."""
+        self._predictions.append((model, _Prediction(images, output, stage_seconds, reasons)))
         if len(self._predictions) >= MAX_NOTES or len(images) > MAX_NOTES:
             self.count()
 
@@ -137,6 +137,10 @@ class Recorder:
             self._metrics.model_rejected.labels(name, version).inc()
         else:
             self._metrics.model_loaded.labels(name, version).set(1 if kind == "loaded" else 0)
+
+    def models_are(self, models: Sequence[RecordedModel]) -> None:
+        """Report from now on the drift of these models: those that are loaded."""
+        self._metrics.drift.models = models
 
     def scanned(self, *, is_readable: bool) -> None:
         """Record that a scan of the repository has ended, and whether it could read all folders."""
@@ -193,7 +197,9 @@ class Recorder:
         for model, seconds in _taken(self._runs).items():
             self._series_of(model).inference_seconds.observe_all(np.array(seconds))
         for model, predictions in _taken(self._predictions).items():
-            _count_predictions(self._series_of(model), predictions)
+            counted = _count_predictions(model, self._series_of(model), predictions)
+            self._metrics.drift.count(model, counted)
+        self._metrics.drift.note()
 
     def _series_of_requests(self, key: tuple[str, str, int]) -> tuple[Counter, BatchHistogram]:
         series = self._request_series.get(key)
@@ -214,10 +220,13 @@ class Recorder:
             last_prediction=metrics.last_prediction.labels(name, version),
             confidence=metrics.confidence.labels(name),
             ink=metrics.ink.labels(name),
+            novelty=metrics.novelty.labels(name),
             predictions=[
                 metrics.predictions.labels(name, label)
                 for label in series_labels(model.labels, self._counted_labels[name])
             ],
+            judged={None: metrics.judged.labels(name, "true", "")}
+            | {reason: metrics.judged.labels(name, "false", reason) for reason in OUTCOMES[1:]},
         )
         return series
 
@@ -232,17 +241,35 @@ def _taken(notes: deque[tuple[K, V]]) -> dict[K, list[V]]:
     return found
 
 
-def _count_predictions(series: _ModelSeries, predictions: Sequence[_Prediction]) -> None:
+def _count_predictions(model: RecordedModel, series: _ModelSeries, predictions: Sequence[_Prediction]) -> Predictions:
+    """Count predictions, and return what was counted of them."""
     for stage in STAGES:
         series.stage_seconds[stage].inc(sum(prediction.stage_seconds[stage] for prediction in predictions))
     series.images.observe_all(np.array([len(prediction.images) for prediction in predictions]))
     series.last_prediction.set(time.time())
-    probabilities = np.concatenate([prediction.probabilities for prediction in predictions])
-    series.confidence.observe_all(probabilities.max(axis=1))
-    for label, count in enumerate(np.bincount(probabilities.argmax(axis=1)).tolist()):
+    counted = _together(model, predictions)
+    series.confidence.observe_all(counted.confidence)
+    series.novelty.observe_all(counted.novelty)
+    series.ink.observe_all(counted.ink)
+    for label, count in enumerate(np.bincount(counted.labels).tolist()):
         series.predictions[label].inc(count)
-    pixels = np.concatenate([prediction.images for prediction in predictions]).reshape(len(probabilities), -1)
-    series.ink.observe_all(pixels.sum(axis=1, dtype=np.uint32) / (255 * IMAGE_SIZE**2))
+    for reason, count in Tally(counted.reasons).items():
+        series.judged[reason].inc(count)
+    return counted
+
+
+def _together(model: RecordedModel, predictions: Sequence[_Prediction]) -> Predictions:
+    """Return what is counted of the predictions of several requests."""
+    if len(predictions) == 1:
+        [one] = predictions
+        return predictions_of(model, one.images, one.output, one.reasons)
+    reasons, begin = {}, 0
+    for prediction in predictions:
+        for i, reason in prediction.reasons.items():
+            reasons[begin + i] = reason
+        begin += len(prediction.images)
+    output = ModelOutput(*map(np.concatenate, zip(*(prediction.output for prediction in predictions), strict=True)))
+    return predictions_of(model, np.concatenate([prediction.images for prediction in predictions]), output, reasons)
 
 
 def series_labels(labels: Sequence[str], counted: set[str]) -> list[str]:

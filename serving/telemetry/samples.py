@@ -6,7 +6,7 @@ This file imports no library, because the supervisor uses it and must need littl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 WORKER_DEATHS = "mnist_worker_deaths"
@@ -15,6 +15,11 @@ WORKER_DEATHS = "mnist_worker_deaths"
 # have ended count too. Of a gauge in OLDEST, the smallest value of the running workers counts.
 LATEST = frozenset({"mnist_last_prediction_timestamp_seconds", "mnist_build_info", "mnist_memory_kills"})
 OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds", "process_start_time_seconds"})
+
+
+NOW = "now"
+BinCounts = dict[str, list[int]]
+"""Predictions in each bin of telemetry/bins.py, by version."""
 
 
 class Snapshot(TypedDict):
@@ -26,10 +31,13 @@ class Snapshot(TypedDict):
     """Values of this moment, such as the requests in flight, and points in time."""
     exemplars: dict[str, tuple[dict[str, str], float, float]]
     """A traced request of a bucket of a histogram: its labels, its value, and the seconds since 1970."""
+    bins: dict[str, BinCounts]
+    """Predictions in bins until now, which are added up as counters are. The supervisor adds those until the beginning
+    of each window, by the name of the window."""
 
 
 def empty() -> Snapshot:
-    return {"counters": {}, "gauges": {}, "exemplars": {}}
+    return {"counters": {}, "gauges": {}, "exemplars": {}, "bins": {}}
 
 
 def sample_key(family: str, name: str, labels: Mapping[str, str]) -> str:
@@ -37,7 +45,7 @@ def sample_key(family: str, name: str, labels: Mapping[str, str]) -> str:
     return json.dumps([family, name, labels], separators=(",", ":"))
 
 
-def total(snapshots: Iterable[Snapshot]) -> Snapshot:
+def total(snapshots: Sequence[Snapshot]) -> Snapshot:
     """Return the sums of ``snapshots``."""
     result = empty()
     for snapshot in snapshots:
@@ -49,18 +57,30 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
         for key, exemplar in snapshot["exemplars"].items():
             if exemplar[2] >= result["exemplars"].get(key, exemplar)[2]:
                 result["exemplars"][key] = exemplar
+    return {**result, "bins": total_bins(snapshots)}
+
+
+def total_bins(snapshots: Iterable[Snapshot]) -> dict[str, BinCounts]:
+    """Return the sums of the predictions in bins, by moment."""
+    result: dict[str, BinCounts] = {}
+    for snapshot in snapshots:
+        for moment, bins in snapshot["bins"].items():
+            sums = result.setdefault(moment, {})
+            for version, counts in bins.items():
+                before = sums.get(version, [0] * len(counts))
+                sums[version] = [one + other for one, other in zip(before, counts, strict=True)]
     return result
 
 
 def lasting(snapshot: Snapshot) -> Snapshot:
-    """Return what still counts when a worker has ended: all counters with their exemplars, and the gauges in LATEST."""
+    """Return what still counts when a worker has ended: counters with exemplars, bins, and the gauges in LATEST."""
     latest = {key: value for key, value in snapshot["gauges"].items() if _family(key) in LATEST}
-    return {"counters": snapshot["counters"], "gauges": latest, "exemplars": snapshot["exemplars"]}
+    return {**snapshot, "gauges": latest}
 
 
 def deaths(count: int) -> Snapshot:
     """Return a snapshot with the number of workers that have died."""
-    return empty() | {"counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}}
+    return {**empty(), "counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}}
 
 
 def _together(key: str, first: float, second: float) -> float:

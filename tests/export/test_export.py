@@ -119,6 +119,7 @@ def test_manifest_certifies_the_run_and_every_format(published, trained):
         assert found.labels_differing == 0
         assert found.logits_difference <= found.tolerance
     assert set(manifest.equivalence) == {"onnx", "torchscript"}
+    assert {sum(images) for images in manifest.reference.images().values()} == {record["dataset"]["validation_images"]}
 
 
 def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
@@ -285,6 +286,9 @@ FALSE = {
     "training.dataset.train_images": lambda count: count + 1,
     "training.dataset": lambda _: [],
     "versions.opset": lambda _: "7",
+    "reference.labels": lambda images: [images[0] + 100, images[1] - 100, *images[2:]],
+    "reference.novelty": lambda found: {**found, "images": found["images"][::-1], "edges": [0.1 * i for i in range(9)]},
+    "reference.reasons": lambda found: {**found, "accepted": found["accepted"] - 100, "empty": 100},
 }
 
 

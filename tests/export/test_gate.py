@@ -103,13 +103,26 @@ def test_runs_of_different_data_are_not_compared(tmp_path, models):
 def test_equal_run_is_not_published_twice(models):
     lowest = MANIFEST.confidence.threshold
     calibration = Calibration(MANIFEST.temperature, None, MANIFEST.novelty.threshold, lowest)  # type: ignore[arg-type]
-    record = {"model_sha256": MANIFEST.training["model_sha256"], "calibration": {"result": MANIFEST.result}}
+    record = {
+        "model_sha256": MANIFEST.training["model_sha256"],
+        "calibration": {"result": MANIFEST.result},
+        "dataset": {"name": "mnist", "validation_images": 5000 if MANIFEST.reference else 0},
+    }
     run = dataclasses.replace(run_with(1, **record), calibration=calibration)
     with pytest.raises(AlreadyPublishedError, match="mnist/3 was made from the same run"):
         check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions)
-    # Another file, newer packages, another calibration, other weights, and a version before the newest are new.
+    # Another file, newer packages, another calibration, other weights, and a version before the newest are new. So is a
+    # bundle with reference histograms, if the older one has none.
     check_new(run, models, "mnist", int8=True, versions=MANIFEST.versions)
     check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions | {"onnx": "99"})
+    described = {"name": "mnist", "validation_images": 0 if MANIFEST.reference else 5000}
+    check_new(
+        dataclasses.replace(run, record=run.record | {"dataset": described}),
+        models,
+        "mnist",
+        int8=False,
+        versions=MANIFEST.versions,
+    )
     warmer = dataclasses.replace(run, calibration=dataclasses.replace(calibration, temperature=9.0))
     check_new(warmer, models, "mnist", int8=False, versions=MANIFEST.versions)
     bolder = dataclasses.replace(run, calibration=dataclasses.replace(calibration, confidence=None))

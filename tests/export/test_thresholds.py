@@ -22,7 +22,9 @@ def test_bundle_gets_thresholds_and_keeps_everything_else(mnist, monkeypatch):
     assert fitted.confidence is not None
     assert 0.3 < fitted.confidence.threshold < 1
     assert {*fitted.confidence.false_rejections} == {*fitted.novelty.false_rejections} == {"validation", "test"}
-    assert msgspec.structs.replace(fitted, novelty=older.novelty, confidence=None) == older
+    assert sum(fitted.reference.labels) == 300
+    unchanged = {"novelty": older.novelty, "confidence": None, "reference": older.reference}
+    assert msgspec.structs.replace(fitted, **unchanged) == older
 
 
 def test_packaged_bundle_has_both_thresholds():

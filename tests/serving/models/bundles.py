@@ -20,6 +20,13 @@ def change_manifest(folder, **members):
     (folder / bundle.MANIFEST).write_text(json.dumps(manifest | members))
 
 
+def reference(**members):
+    """Return a reference with 20 images for a model with ten classes."""
+    histogram = {"edges": [0.1], "images": [5, 15]}
+    histograms = dict.fromkeys(("confidence", "novelty", "ink"), histogram)
+    return {"labels": [2] * 10, **histograms, "reasons": {"accepted": 20}, **members}
+
+
 def manifest_files(folder):
     return json.loads((folder / bundle.MANIFEST).read_text())["files"]
 

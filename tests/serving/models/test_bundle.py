@@ -7,7 +7,7 @@ import pytest
 
 from serving.errors import BundleError
 from serving.models import bundle, repository
-from tests.serving.models.bundles import certify, change_manifest, manifest_files
+from tests.serving.models.bundles import certify, change_manifest, manifest_files, reference
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_error_names_a_truncated_file(models, folder):
         ({"labels": 3}, "is not a valid manifest"),
         ({"novelty": None}, "is not a valid manifest"),
         ({"confidence": {"threshold": 1.5, "false_rejections": {}}}, "is not a valid manifest"),
+        ({"reference": reference(labels=[2] * 9)}, "Expected 10 numbers, got 9"),
+        ({"reference": reference(labels=[1] * 10)}, "Expected 10 images, got 20"),
+        ({"reference": reference(labels=[-1] * 10)}, "is not a valid manifest"),
+        ({"reference": reference(ink={"edges": [0.2, 0.1], "images": [20, 0, 0]})}, "ascending order"),
+        ({"reference": reference(ink={"edges": [0.2], "images": [20]})}, "one bin more than edges"),
+        ({"reference": reference(ink={"edges": [*range(101)], "images": [20, *[0] * 101]})}, "at most 100 edges"),
+        ({"reference": reference(reasons={"accepted": 19, "ugly": 1})}, "got 'ugly'"),
+        ({"reference": reference(reasons={"accepted": 19})}, "Expected 20 images, got 19"),
         ({"labels": ["a", "b"]}, "this service needs"),
         ({"name": "other"}, "was it renamed"),
         ({"version": 2}, "was it renamed"),

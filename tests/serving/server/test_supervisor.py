@@ -20,6 +20,7 @@ from serving.errors import WorkerError
 from serving.server import supervisor
 from serving.server.supervisor import Supervisor
 from serving.settings import RELEASE, Settings
+from tests.serving.models.bundles import change_manifest, reference
 from tests.serving.server.clients import children, get, predict, workers_of
 from tests.support import BIN, PIXELS, service, until
 
@@ -104,18 +105,20 @@ def test_unload_is_an_error_if_a_worker_does_not_confirm_it():
 # Deaths
 
 
-def test_death_of_a_worker_is_logged_and_counted_and_its_counters_remain():
-    with service("--workers", 2) as (url, process):
+def test_death_of_a_worker_is_logged_and_counted_and_its_counters_and_windows_remain(models):
+    change_manifest(models / "mnist" / "1", reference=reference())
+    with service("--workers", 2, "--repository", models) as (url, process):
         until(lambda: statuses(url) == {200})
         assert sample(url, "mnist_worker_deaths_total") == 0
         assert predictions(url, 40) == {200}
         count = 'mnist_batch_images_count{model="mnist",version="1"}'
         until(lambda: sample(url, count) == 40)
+        windows = [f'mnist_drift_images{{model="mnist",version="1",window="{name}"}}' for name in ("1h", "1d")]
         victims = workers_of(process)
         for number, victim in enumerate(victims, start=1):
             os.kill(victim, signal.SIGKILL)
             replaced(process, victim)
-            assert sample(url, count) == 40
+            assert [sample(url, name) for name in (count, *windows)] == [40, 40, 40]
             assert sample(url, "mnist_worker_deaths_total") == number
         # The gauges of dead workers are gone.
         until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.contract import ModelOutput
+from serving.telemetry.predictions import NO_REASONS
 from serving.telemetry.recorder import MAX_LABEL_SERIES, MAX_NOTES, OTHER_LABELS, Recorder
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals
@@ -21,6 +23,10 @@ class Named:
     name: str = "mnist"
     version: str = "3"
     labels: tuple[str, ...] = tuple("0123456789")
+    reference: None = None
+
+    def judge(self, images, output, reasons):
+        return [reasons.get(i) or ("unsure" if output.novelty[i] > 0 else None) for i in range(len(images))]
 
 
 SECONDS = {"decode": 0.001, "queue": 0.002, "infer": 0.003, "encode": 0.004}
@@ -35,9 +41,10 @@ def value(recorder, name, **labels):
     return None
 
 
-def predict(recorder, model, images=1):
+def predict(recorder, model, images=1, novelty=-5.0, reasons=NO_REASONS):
     probabilities = np.eye(10, dtype=np.float32)[np.arange(images) % 10]
-    recorder.predicted(model, np.full((images, 28, 28), 51, np.uint8), probabilities, SECONDS)
+    output = ModelOutput(probabilities, probabilities, np.full(images, novelty, np.float32))
+    recorder.predicted(model, np.full((images, 28, 28), 51, np.uint8), output, SECONDS, reasons)
     recorder.ran(model, SECONDS["infer"])
 
 
@@ -85,6 +92,20 @@ def test_classes_beyond_the_first_hundred_of_all_versions_share_one_series():
     assert ("letters", "2-0") not in counted
     assert counted["letters", OTHER_LABELS] == 10
     assert counted["digits", "9"] == 1
+
+
+def test_prediction_is_counted_by_novelty_acceptance_and_reason_also_together_with_others():
+    recorder = Recorder()
+    predict(recorder, Named(), 3)
+    predict(recorder, Named(), 2, novelty=1.5)
+    predict(recorder, Named(), 2, reasons={0: None, 1: "several"})
+    judged = "mnist_judged_predictions_total"
+    assert value(recorder, judged, model="mnist", accepted="true", reason="") == 4
+    assert value(recorder, judged, model="mnist", accepted="false", reason="unsure") == 2
+    assert value(recorder, judged, model="mnist", accepted="false", reason="several") == 1
+    assert value(recorder, judged, model="mnist", accepted="false", reason="empty") == 0
+    assert value(recorder, "mnist_novelty_bucket", model="mnist", le="-4.0") == 5
+    assert value(recorder, "mnist_novelty_count", model="mnist") == 7
 
 
 def test_unknown_methods_share_one_series():

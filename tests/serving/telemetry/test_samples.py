@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.process import memory_kills
-from serving.telemetry.samples import LATEST, OLDEST, deaths, lasting, sample_key, total
+from serving.telemetry.samples import LATEST, NOW, OLDEST, deaths, lasting, sample_key, total
 
 
 def test_snapshots_are_added_up():
@@ -17,8 +17,10 @@ def test_snapshots_are_added_up():
     counter, gauge, last, scan = (sample_key(name, name, {"x": '"'}) for name in ("a", "b", latest, oldest))
     old, new = ({"trace_id": "a"}, 0.1, 1.0), ({"trace_id": "b"}, 0.2, 2.0)
     first = {"counters": {counter: 2}, "gauges": {gauge: 1, last: 5, scan: 5}, "exemplars": {counter: old}}
+    first["bins"] = {NOW: {"v": [1, 2]}}
     second = {"counters": {counter: 3}, "gauges": {gauge: 1, last: 4, scan: 4}, "exemplars": {counter: new}}
-    sums = {"counters": {counter: 5}, "exemplars": {counter: new}}
+    second["bins"] = {NOW: {"v": [3, 0], "w": [1]}}
+    sums = {"counters": {counter: 5}, "exemplars": {counter: new}, "bins": {NOW: {"v": [4, 2], "w": [1]}}}
     assert total([first, second]) == sums | {"gauges": {gauge: 2, last: 5, scan: 4}}
     assert total([lasting(second), first]) == sums | {"gauges": {gauge: 1, last: 5, scan: 5}}
 

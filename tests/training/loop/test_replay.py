@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from export.publish import publish
+from export.publishing import publish
 
 from export.gate import Gate, GateError
 from export.run import Run

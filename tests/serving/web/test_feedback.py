@@ -110,7 +110,6 @@ def test_rejected_correction_gets_a_message_and_can_be_sent_again(models, tmp_pa
 def test_corrected_drawings_are_read_after_fine_tuning_without_a_restart(asking, models, folder, visit, monkeypatch):
     """Ten sevens that the packaged model takes for twos. MNIST is replayed, so that it is not forgotten."""
     from export.publishing import publish
-
     from export.run import Run
     from training.config import TrainConfig
     from training.data.load import load_data

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from export.publishing import publish
 
 from export.gate import Gate, GateError
+from export.publishing import publish
 from export.run import Run
 from export.verify import verify_bundle
 from serving.settings import RELEASE

@@ -197,7 +197,8 @@ class Metrics:
 
     def openmetrics(self, snapshots: Sequence[Snapshot]) -> bytes:
         """Return the same in the format OpenMetrics, which also has exemplars."""
-        text: bytes = openmetrics.generate_latest(_Families(self.families(snapshots)))  # type: ignore[no-untyped-call]
+        families = _Families(map(_as_openmetrics, self.families(snapshots)))
+        text: bytes = openmetrics.generate_latest(families)  # type: ignore[no-untyped-call]
         return text
 
 
@@ -207,6 +208,16 @@ class _Families(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families
+
+
+def _as_openmetrics(family: Metric) -> Metric:
+    """Return the family without its counts if it has no sums: OpenMetrics wants both or neither.
+
+    A histogram of values below 0, such as the novelty, has no sum, which might fall. Its last bucket has the count.
+    """
+    if family.type == "histogram" and not any(sample.name.endswith("_sum") for sample in family.samples):
+        family.samples = [sample for sample in family.samples if not sample.name.endswith("_count")]
+    return family
 
 
 def _added_up(families: Iterable[Metric], snapshots: Sequence[Snapshot]) -> list[Metric]:

@@ -57,7 +57,7 @@ def test_error_names_a_truncated_file(models, folder):
         ({"reference": reference(ink={"edges": [*range(101)], "images": [20, *[0] * 101]})}, "at most 100 edges"),
         ({"reference": reference(reasons={"accepted": 19, "ugly": 1})}, "got 'ugly'"),
         ({"reference": reference(reasons={"accepted": 19})}, "Expected 20 images, got 19"),
-        ({"labels": ["a", "b"]}, "this service needs"),
+        ({"labels": ["a", "b"], "reference": None}, "this service needs"),
         ({"name": "other"}, "was it renamed"),
         ({"version": 2}, "was it renamed"),
     ],

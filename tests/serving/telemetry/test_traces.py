@@ -411,4 +411,5 @@ def test_metrics_as_openmetrics_have_the_same_series(client):
         set(re.findall(r"^([a-z_]+)[ {]", client.get("/metrics", headers=headers).text, re.MULTILINE))
         for headers in ({}, OPENMETRICS)
     ]
-    assert found[0] == found[1]
+    # In OpenMetrics a histogram of values below 0 has neither a sum nor a count.
+    assert found[1] == found[0] - {"mnist_novelty_count"}

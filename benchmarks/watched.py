@@ -78,7 +78,8 @@ class Watchdog:
     def _look(self) -> None:
         """Measure single steps, on a thread."""
         step, began, seen, due = None, 0.0, 0.0, 0.0
-        while True:
+        # When the loop has ended, its thread may do other things, which must not be watched.
+        while not self._task.done():
             time.sleep(TICK)
             now = self._clock()
             if now - self._due < LATE:

@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DEPENDENCIES = {
     requirement.name: requirement.specifier
-    for requirement in map(Requirement, PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["export"])
+    for requirement in map(Requirement, PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["export"] + EXTRAS["grpc"])
     if requirement.name != PROJECT["name"]
 }
 TESTED = pinned((ROOT / "constraints.txt").read_text())

@@ -158,7 +158,8 @@ def test_report_says_what_is_in_a_folder(folder, tmp_path):
     assert repr(report).startswith("class")
     assert "<td>slash</td>" in report._repr_html_()
     report.sheet.save(tmp_path / "sheet.png")
-    assert Image.open(tmp_path / "sheet.png").format == "PNG"
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
 
 
 def test_report_escapes_the_names_of_classes(tmp_path):

@@ -179,5 +179,5 @@ def test_page_shows_the_best_ten_of_other_classes(url, visit):
     assert len(names) == 10
     assert page.locator("#bars .best .name").inner_text() == "letter Z"
     assert page.locator("#digit").inner_text() == "letter Z"
-    for name in ("#samples", ".switch", ".watermark"):
+    for name in ("#samples", ".switch.digits", ".watermark"):
         expect(page.locator(name)).to_be_hidden()

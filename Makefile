@@ -12,7 +12,8 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
     --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/models/test_trust.py \
     --ignore tests/export/test_card.py --ignore tests/export/test_oci.py \
-    --ignore tests/serving/telemetry/test_traces.py --ignore tests/serving/grpc/test_spans.py
+    --ignore tests/serving/telemetry/test_traces.py --ignore tests/serving/grpc/test_spans.py \
+    --deselect tests/serving/server/test_encryption.py::test_triton_client_gets_the_probabilities_of_predict
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
 QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \

@@ -277,16 +277,19 @@ def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(
 
     # A replica that dies again and again, and is soon back each time.
     victim = stack.replicas()[0]
-    address = next(iter(engine.inspect(victim)["NetworkSettings"]["Networks"].values()))["IPAddress"]
 
-    def started() -> list[str]:
-        series = query(f'process_start_time_seconds{{instance="{address}:8000"}}')
-        return [each["value"][1] for each in series]
+    def started() -> tuple[str, str] | None:
+        [network] = engine.inspect(victim)["NetworkSettings"]["Networks"].values()
+        series = query(f'process_start_time_seconds{{instance="{network["IPAddress"]}:8000"}}')
+        return (network["IPAddress"], series[0]["value"][1]) if series else None
 
-    for _ in range(3):
+    deaths, address = 0, ""
+    while deaths < 3:
         before = until(started)
+        # The engine may give it another address when it starts again. For Prometheus it is then another replica.
+        deaths, address = (deaths + 1 if before[0] == address else 1), before[0]
         os.kill(engine.inspect(victim)["State"]["Pid"], signal.SIGKILL)
-        until(lambda before=before: started() not in ([], before))
+        until(lambda before=before: started() not in (None, before))
     until(lambda: "MnistRestarts" in firing())
 
     replicas = stack.replicas()

@@ -39,15 +39,18 @@ def place_of(dataset: str) -> str:
     return str(Path(dataset).expanduser().absolute())
 
 
-@click.command("check", epilog=EXAMPLES)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
+prepare_option = click.option(
     "--prepare",
     type=click.Choice(["symbol", "as-is"]),
     default="symbol",
     show_default=True,
     help="How a picture comes to 28x28, as for mnist-train.",
 )
+
+
+@click.command("check", epilog=EXAMPLES)
+@click.argument("folder", type=click.Path(path_type=Path))
+@prepare_option
 @click.option(
     "--validation/--no-validation",
     "with_validation",
@@ -91,13 +94,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 
 @click.command("review", epilog=REVIEW_EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--prepare",
-    type=click.Choice(["symbol", "as-is"]),
-    default="symbol",
-    show_default=True,
-    help="How a picture comes to 28x28, as for mnist-train.",
-)
+@prepare_option
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -120,9 +120,9 @@ COMMANDS = {"push": push, "pull": pull}
     type=click.FloatRange(0, 1),
     default=0.0005,
     show_default=True,
-    help="Publish a run with --replay only if its accuracy on the replayed test set is at most this much lower than "
-    "before: of the model that it started from, and of every published version. 0.0005 means 5 more errors in 10,000; "
-    "1 publishes in any case.",
+    help="For a run with --replay: how much lower its accuracy on the replayed test set may be than that of the model "
+    "it started from, and than that of every published version. 0.0005 means 5 more errors in 10,000; 1 publishes in "
+    "any case.",
 )
 @click.option(
     "--retire",
@@ -159,6 +159,8 @@ def main(
 
     RUN is the run folder that mnist-train wrote. Each file is loaded again and compared with the network on the whole
     test set. If a file is not equivalent to the network, nothing is published.
+
+    Two more commands carry a bundle through an OCI registry: see mnist-export push --help and mnist-export pull --help.
     """
     if [run is not None, verify is not None, retire is not None, rollback].count(True) != 1:
         raise click.UsageError(

@@ -93,7 +93,7 @@ def settings_options(command: Any) -> Any:
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def serve(context: click.Context, /, **given: Any) -> None:
-    """Serve a model over HTTP."""
+    """Serve a model over HTTP, and over gRPC with --grpc-port."""
     if context.invoked_subcommand:
         return
     from serving.server import handover

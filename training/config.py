@@ -199,7 +199,7 @@ class TrainConfig:
     validation: Annotated[
         int,
         "Number of training images to leave out for the validation set, from 0 to 30000; 0 means no validation set. "
-        "Of your own data always 15 % are left out, unless it is 0.",
+        "Of your own data, 15 % are left out, whatever the number, or none if it is 0.",
     ] = 5000
     balance: Annotated[
         float,

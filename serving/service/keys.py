@@ -147,7 +147,7 @@ class Keys:
             _check(call, self.feedback)
 
     def check_admin(self, call: Caller) -> None:
-        """Check that the call may load and unload models. Nobody may if no admin key is configured.
+        """Check that the call may change models and read what is stored. Nobody may if no admin key is configured.
 
         Raises:
             ForbiddenError: no admin key is configured.

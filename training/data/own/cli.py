@@ -55,7 +55,8 @@ prepare_option = click.option(
     "--validation/--no-validation",
     "with_validation",
     default=True,
-    help="Whether a validation set is taken out.  [default: --validation]",
+    show_default=True,
+    help="Whether to set a part of the pictures aside for validation, as mnist-train does.",
 )
 @click.option(
     "--sheet",

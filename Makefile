@@ -13,6 +13,8 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/models/test_trust.py \
     --ignore tests/export/test_card.py --ignore tests/export/test_oci.py \
     --ignore tests/serving/telemetry/test_traces.py --ignore tests/serving/grpc/test_spans.py \
+    --ignore tests/serving/inference/test_bombs.py --ignore tests/serving/server/test_supervisor.py \
+    --ignore tests/serving/server/test_rollout.py --ignore tests/training/augment/test_fonts.py \
     --deselect tests/serving/server/test_encryption.py::test_triton_client_gets_the_probabilities_of_predict
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
@@ -80,7 +82,8 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	    trustme
 	@touch $@
 
-# The quick tests. Left out are those that train networks, and those that need a browser, other extras or large tools.
+# The quick tests. Left out are those that train networks or wait for processes, and those that need a browser, other
+# extras or large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
 check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest versions that pyproject.toml allows
 	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS) $(LOWEST_TESTS)

@@ -61,7 +61,7 @@ def post(address, body):
 
 
 def peak_of(pid):
-    """Return the largest memory that a process ever had, in kB."""
+    """Return the largest memory that a process had since its peak was forgotten, in kB."""
     try:
         return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
     except (OSError, TypeError):  # It has ended.
@@ -80,6 +80,8 @@ def children_of(pid):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_picture_hurts_the_service():
     with service("--work-timeout", "2") as (address, process), ThreadPoolExecutor(8) as pool:
+        # The start needs 30 MB more than a service that waits for requests. Linux forgets this peak when 5 is written.
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
         for name, (bomb, status) in BOMBS.items():
             attack = [pool.submit(post, address, bomb) for _ in range(6)]
             meanwhile = 0

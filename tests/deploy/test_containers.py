@@ -257,8 +257,9 @@ def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(
     prometheus = stack.address("prometheus", 9090)
 
     def query(expression: str) -> list[Any]:
-        response = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=30).json()
-        return response.get("data", {}).get("result", [])
+        response = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=30)
+        # While Prometheus starts, it sends a 503 that is no JSON.
+        return response.json()["data"]["result"] if response.status_code == 200 else []
 
     def firing() -> set[str]:
         alerts = httpx.get(f"{prometheus}/api/v1/alerts", timeout=30).json()["data"]["alerts"]

@@ -31,8 +31,10 @@ const certificateView = new CertificateView(find("#model"), (labels) => {
   predictionView.setLabels(labels);
   feedback.setLabels(labels);
 });
-const history = new History(find("#history"), (marks) => sheet.replace(marks));
+const history = new History(find("#history"), replaceSheet);
 let prediction = null; // of the drawing on the sheet
+let isGuess = false; // from the start of a stroke until the prediction of its end
+let penIsDown = false;
 
 // Screen readers read this out.
 const announce = (text) => { find("#announcement").textContent = text; };
@@ -51,11 +53,24 @@ const penWidth = () => find("#width").valueAsNumber / 100;
 drawWithKeys(canvas, sheet, penWidth, find("#pen"), announce);
 drawWithPointer(canvas, sheet, penWidth);
 showSheet(canvas, sheet);
+canvas.addEventListener("pointerdown", () => { isGuess = penIsDown = true; });
+for (const type of ["pointerup", "pointercancel"]) {
+  canvas.addEventListener(type, () => {
+    penIsDown = false;
+    if (find("#prediction").getAttribute("aria-busy") !== "true") judge();
+  });
+}
 
 find("#undo").addEventListener("click", () => sheet.undo());
 find("#redo").addEventListener("click", () => sheet.redo());
-find("#clear").addEventListener("click", () => sheet.replace([]));
+// A button that is disabled or replaced loses the focus, and the next key would start at the top of the page.
+function replaceSheet(marks) {
+  sheet.replace(marks);
+  canvas.focus();
+}
+find("#clear").addEventListener("click", () => replaceSheet([]));
 addEventListener("keydown", (event) => {
+  if (event.key === "Delete" && !sheet.empty && !event.target.matches("input, textarea, select")) replaceSheet([]);
   if (!(event.ctrlKey || event.metaKey) || event.target.matches("input, textarea")) return;
   const step = { z: event.shiftKey ? "redo" : "undo", y: "redo" }[event.key.toLowerCase()];
   if (!step) return;
@@ -103,9 +118,17 @@ find("#number").addEventListener("change", () => {
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
 for (const type of ["busy", "idle"]) {
   requests.addEventListener(type, () => {
+    if (type === "idle") judge();
     find("#prediction").setAttribute("aria-busy", type === "busy");
     feedback.show(type === "busy" ? null : prediction);
   });
+}
+
+// Ends the guess: what is shown now is the prediction of the finished stroke.
+function judge() {
+  if (!isGuess || penIsDown) return;
+  isGuess = false;
+  if (prediction) predictionView.show(prediction);
 }
 
 function sheetChanged() {
@@ -119,7 +142,7 @@ function sheetChanged() {
 requests.addEventListener("prediction", ({ detail }) => {
   prediction = detail;
   clearDrawingNotice();
-  predictionView.show(prediction);
+  predictionView.show(prediction, isGuess);
   if (!sheet.empty) boxView.show(prediction, sheet.extent);
   announcePrediction();
   showCertificate(prediction.model);

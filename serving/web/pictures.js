@@ -5,6 +5,8 @@ const LONGEST = 1024;
 
 // Returns a mark for the sheet. The Error that it throws has a message for the visitor.
 export async function pictureFrom(file) {
+  const name = file.name || "The file";
+  if (!file.size) throw new Error(`${name} is empty.`);
   const url = URL.createObjectURL(file);
   try {
     const image = new Image();
@@ -12,7 +14,7 @@ export async function pictureFrom(file) {
     await image.decode();
     return { picture: opaque(scaled(image, image.naturalWidth || LONGEST, image.naturalHeight || LONGEST)) };
   } catch {
-    throw new Error(`${file.name || "The file"}: this browser cannot open it as a picture.`);
+    throw new Error(`${name}: this browser cannot open it as a picture. Save it as PNG or JPEG.`);
   } finally {
     URL.revokeObjectURL(url);
   }

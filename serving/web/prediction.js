@@ -16,7 +16,8 @@ const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
 // An unknown reason gets the words of "no digit".
-const rejection = (prediction) => REJECTIONS[prediction.reason]?.(prediction) ?? `Seems to be no ${what}`;
+const rejection = (prediction) =>
+  REJECTIONS[prediction.reason]?.(prediction) ?? `Seems to be no ${what}. Looks most like ${prediction.label}`;
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 
@@ -56,19 +57,20 @@ export class PredictionView {
   clear() {
     this.#root.dataset.state = "empty";
     this.#find("#digit").textContent = "";
-    this.#find("#confidence").textContent = `Draw a ${what}. The prediction appears while you draw.`;
+    this.#find("#confidence").textContent = `Draw a ${what}, or try a sample. Your drawing goes only to this service.`;
     this.#showBars([]);
     this.#showModelInput();
     for (const name of ["#model-time", "#service-time", "#round-trip"]) this.#find(name).textContent = "–";
   }
 
-  show(prediction) {
-    const { accepted } = prediction;
-    this.#root.dataset.state = accepted ? "accepted" : "rejected";
+  // A guess is shown while the pen is down: half a digit often looks like another one, or like none.
+  show(prediction, isGuess = false) {
+    const accepted = prediction.accepted && !isGuess;
+    this.#root.dataset.state = isGuess ? "guess" : accepted ? "accepted" : "rejected";
     const digit = this.#find("#digit");
-    digit.textContent = accepted ? prediction.label : "?";
+    digit.textContent = accepted || (isGuess && prediction.label) ? prediction.label : "?";
     digit.classList.toggle("long", digit.textContent.length > 2);
-    this.#find("#confidence").textContent = accepted ? inPercent(prediction.confidence) : rejection(prediction);
+    this.#find("#confidence").textContent = isGuess ? "A guess while you draw" : accepted ? inPercent(prediction.confidence) : rejection(prediction);
     const { probabilities } = prediction;
     this.#showBars(probabilities, accepted ? probabilities.indexOf(Math.max(...probabilities)) : -1);
     this.#showModelInput(prediction.image);

@@ -28,11 +28,11 @@ from tests.serving.web.page import (
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("no digit", "Seems to be no digit"),
+        ("no digit", "Seems to be no digit. Looks most like 1"),
         ("unsure", "Looks most like 1, but may be something else"),
         ("several", "More than one digit; switch on “Read whole numbers”"),
         ("empty", "The picture is empty"),
-        ("a reason that the page does not know", "Seems to be no digit"),
+        ("a reason that the page does not know", "Seems to be no digit. Looks most like 1"),
     ],
 )
 def test_rejected_drawing_shows_the_reason_and_no_digit(url, visit, reason, words):

@@ -16,7 +16,7 @@ from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
 
 # The lowest opset that torch writes here. It gives the same results as a higher one, and older runtimes read it. An
-# even lower one would need another form of ReduceMean and ReduceMax. The option --opset of the command has this default.
+# even lower one would need another form of ReduceMean and ReduceMax. It is also the default of the option --opset.
 OPSET = 18
 
 

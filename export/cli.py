@@ -70,6 +70,13 @@ COMMANDS = {"push": push, "pull": pull}
     help="Also add a quantized ONNX file. The service then uses the faster of the two ONNX files.",
 )
 @click.option(
+    "--opset",
+    type=click.IntRange(18, 23),
+    default=18,
+    show_default=True,
+    help="Opset of the ONNX files. Older runtimes read a lower one; the results are the same.",
+)
+@click.option(
     "--verify",
     type=Folder(),
     metavar="BUNDLE",
@@ -143,6 +150,7 @@ def main(
     name: str | None,
     data: Path | None,
     int8: bool,
+    opset: int,
     verify: Path | None,
     sign: str | None,
     certificate: Path | None,
@@ -212,7 +220,7 @@ def main(
         signer = Signer(sign, certificate, sign_password) if sign else None
         try:
             bundle = publish(
-                Run.read(run), repository, name, data, int8=int8, gate=gate, sign=signer, progress=progress
+                Run.read(run), repository, name, data, int8=int8, opset=opset, gate=gate, sign=signer, progress=progress
             )
         except AlreadyPublishedError as error:
             if signer:

@@ -15,17 +15,23 @@ from export.graph import ServingGraph
 from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
 
-# The opset is stated here, because torch changes its default from version to version.
-OPSET = 20
+# The lowest opset that torch writes here. It gives the same results as a higher one, and older runtimes read it. An
+# even lower one would need another form of ReduceMean and ReduceMax. It is also the default of the option --opset.
+OPSET = 18
 
 
 def export_onnx(
-    graph: ServingGraph, path: Path, labels: Sequence[str], facts: Mapping[str, object] = MappingProxyType({})
+    graph: ServingGraph,
+    path: Path,
+    labels: Sequence[str],
+    facts: Mapping[str, object] = MappingProxyType({}),
+    opset: int = OPSET,
 ) -> None:
     """Write ``graph`` to ``path`` with the names of its classes. The same weights give the same bytes.
 
     Args:
         facts: more that the file says about itself, by name.
+        opset: the version of the operators. The IR version is the lowest that has this opset.
     """
     # With a batch of one, the exporter could take the batch size for a constant.
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
@@ -38,13 +44,16 @@ def export_onnx(
             input_names=["images"],
             output_names=graph.outputs,
             dynamic_shapes={"images": {0: "batch"}},
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # noqa: S101 (it is None only with dynamo=False)
     # The nodes hold stack traces, which show file paths of the machine that made them.
     ClearMetadataAndDocStringPass()(program.model)
+    for tensor in program.model.graph.inputs:
+        tensor.metadata_props.clear()
+    program.model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     program.model.metadata_props["labels"] = "\n".join(labels)
     program.model.metadata_props.update({name: str(value) for name, value in facts.items()})
     write_atomically(path, program.model_proto.SerializeToString())

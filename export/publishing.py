@@ -33,6 +33,7 @@ from export.torchscript import export_torchscript
 from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
 from serving.models.bundle import Bundle, ConfidenceThreshold, Manifest, RejectionThreshold
+from serving.models.card import DATA
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
@@ -40,8 +41,10 @@ from training import checkpoint
 from training.data.digits import Splits
 from training.loop.progress import Progress
 from training.networks import parameter_count
+from training.source import DISTRIBUTION
 from training.trust.calibrate import Calibration
 
+INPUT_RULE = "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them"
 # Golden images of each class, and of all classes together. The service runs them whenever it loads the bundle.
 GOLDEN_IMAGES_PER_CLASS, MOST_GOLDEN_IMAGES = 4, 400
 
@@ -53,6 +56,7 @@ def publish(
     data: Path | None = None,
     *,
     int8: bool = False,
+    opset: int = OPSET,
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
     sign: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
@@ -65,6 +69,7 @@ def publish(
         name: name of the model; the default is the name of the data set.
         data: folder with the data set; see :func:`training.data.sources.fetch`.
         int8: also add a quantized ONNX file; the manifest then names the faster file as the one to serve.
+        opset: the opset of the ONNX files; see :func:`export.onnx.export_onnx`.
         gate: the accuracy that the run must have.
         sign: signs a folder, such as an :class:`export.sign.Signer`.
         progress: shows each step that takes seconds.
@@ -82,12 +87,12 @@ def publish(
     if not disk.NAME.fullmatch(name):
         raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
     gate.check(run, repository, name)
-    check_new(run, repository, name, int8=int8, versions=_versions(run))
+    check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
     with staging_folder(models) as staging:
-        manifest = _build(staging, run, splits, name, int8, progress or Progress(None))
+        manifest = _build(staging, run, splits, name, int8, progress or Progress(None), opset)
         while True:
             version = next_version(repository, name)
             if version > disk.MAX_VERSION:
@@ -114,7 +119,7 @@ def publish(
             return bundle.read(models / str(version))
 
 
-def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progress: Progress) -> Manifest:
+def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progress: Progress, opset: int) -> Manifest:
     """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
@@ -126,7 +131,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     with progress.waiting("writing TorchScript"):
         export_torchscript(graph, folder / bundle.TORCHSCRIPT)
     with progress.waiting("writing ONNX"):
-        export_onnx(graph, folder / bundle.ONNX, labels, facts)
+        export_onnx(graph, folder / bundle.ONNX, labels, facts | _description(run, name), opset)
     reference = Reference(graph, images, progress.stage("running the network on the test images"))
     equivalence = {}
     report = progress.stage("comparing the ONNX file with the network")
@@ -171,7 +176,7 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
         result=run.record["calibration"]["result"],
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},
-        versions=_versions(run),
+        versions=_versions(run, opset),
         novelty=novelty,
         confidence=confidence,
         temperature=run.calibration.temperature,
@@ -182,6 +187,18 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     )
     with progress.waiting("measuring the bundle"):
         return describe.describe(folder, manifest, splits)
+
+
+def _description(run: Run, name: str) -> dict[str, object]:
+    """Return what the ONNX file says to people who have it without its manifest."""
+    own = run.record["dataset"].get("own")
+    return {
+        "name": name,
+        "producer": f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}",
+        "data_license": "that of its owner" if own else DATA[run.record["dataset"]["name"]].licence,
+        "input": INPUT_RULE,
+        "weights_sha256": run.record["model_sha256"],
+    }
 
 
 def golden_images(truth: Any, classes: int) -> Any:
@@ -229,7 +246,7 @@ def _rejected(calibration: Calibration, output: ModelOutput) -> dict[str, float]
     return found
 
 
-def _versions(run: Run) -> dict[str, str]:
+def _versions(run: Run, opset: int) -> dict[str, str]:
     packages = ("torch", "onnx", "onnxruntime", "onnxscript")
     versions: dict[str, str] = run.record["versions"]
-    return versions | {package: importlib.metadata.version(package) for package in packages} | {"opset": str(OPSET)}
+    return versions | {package: importlib.metadata.version(package) for package in packages} | {"opset": str(opset)}

@@ -12,12 +12,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import metadata
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 import export.publishing
 from export.equivalence import (
@@ -130,7 +132,13 @@ def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
         "temperature": str(manifest.temperature),
         "threshold": str(manifest.novelty.threshold),
         "confidence": str(manifest.confidence.threshold),
+        "name": "mnist",
+        "producer": f"mnist-service {metadata.version('mnist-service')}",
+        "data_license": "Creative Commons Attribution-ShareAlike 3.0",
+        "input": "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them",
+        "weights_sha256": manifest.training["model_sha256"],
     }
+    assert not any(tensor.metadata_props for tensor in model.graph.input)
     assert b"/" not in b"".join(node.doc_string.encode() for node in model.graph.node)
     assert not any(node.metadata_props for node in model.graph.node)
     # Scaling the pixels takes a multiplication after the cast to floating point, and no division.
@@ -147,6 +155,26 @@ def test_same_weights_give_the_same_bytes(tmp_path, model):
     for name in ("a", "b"):
         export_onnx(graph, tmp_path / name, LABELS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_lowest_and_highest_opset_give_the_same_results(graph, published, tmp_path, digits):
+    assert published.manifest.versions["opset"] == "18"
+    expected = Classifier(published.folder / bundle.ONNX).classify(digits[:100])
+    for opset, ir_version in ((18, 8), (23, 11)):
+        path = tmp_path / f"{opset}.onnx"
+        export_onnx(graph, path, LABELS, opset=opset)
+        model = onnx.load(path)
+        assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
+        assert model.ir_version == ir_version
+        for found, wanted in zip(Classifier(path).classify(digits[:100]), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_reference_evaluator_of_onnx_gives_the_same_results(published, digits):
+    found = ReferenceEvaluator(onnx.load(published.folder / bundle.ONNX)).run(None, {"images": digits[:20]})
+    expected = Classifier(published.folder / bundle.ONNX).classify(digits[:20])
+    for actual, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, atol=2e-4)
 
 
 def test_exports_at_the_same_time_get_different_versions(trained, tmp_path, run):

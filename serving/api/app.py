@@ -16,7 +16,18 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from serving.api import card, certificate, feedback, open_inference, operations, page, predict, problems, rollout
+from serving.api import (
+    card,
+    certificate,
+    feedback,
+    key_schemes,
+    open_inference,
+    operations,
+    page,
+    predict,
+    problems,
+    rollout,
+)
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, SettingsError
@@ -84,6 +95,9 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
             title="Digit service",
             version=importlib.metadata.version("mnist-service"),
             summary="Recognises handwritten digits, or the symbols of your own model",
+            description="Send a picture to /predict. Errors are problem documents (RFC 9457); those below /v2 have the "
+            "form of the Open Inference Protocol. A key is needed only where the operator has configured keys.",
+            components=key_schemes.COMPONENTS,
             path="/schema",
             render_plugins=[SchemaDocument(path=["/", "/openapi.json"])],
         ),

@@ -14,8 +14,9 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, context_of, query_of
+from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import CHECK_AGAIN, Response
 from serving.models import card as cards
 from serving.models.document import printable, to_html
 from serving.models.model import Model
@@ -73,10 +74,11 @@ class CardOperation(Operation):
     CARD_ROUTE.replace("name", "name:str"),
     operation_id="card",
     operation_class=CardOperation,
+    security=IF_CONFIGURED,
     summary="Read the card of a model",
     tags=["prediction"],
     media_type="text/html",
-    responses={200: ResponseSpec(str, description="", generate_examples=False), **documented(401, 404, 503)},
+    responses={200: ResponseSpec(str, description="", generate_examples=False), **documented(400, 401, 404, 503)},
 )
 async def card(request: AnyRequest) -> ASGIApp:
     """Respond with what the model is good for: what it reads, its results on each set, and its limits.
@@ -88,7 +90,7 @@ async def card(request: AnyRequest) -> ASGIApp:
     model = context.service.repository.get(request.path_params["name"], query_of(request).get("version"))
     if model not in _pages:
         _pages[model] = page_of(model).encode()
-    return Response(_pages[model], [(b"content-type", b"text/html; charset=utf-8")])
+    return Response(_pages[model], [(b"content-type", b"text/html; charset=utf-8"), CHECK_AGAIN])
 
 
 def page_of(model: Model) -> str:

@@ -12,9 +12,10 @@ from litestar.types import ASGIApp
 
 from serving.api.card import card_path
 from serving.api.context import AnyRequest, context_of, query_of
+from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.predict import model_of, model_parameters
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import CHECK_AGAIN, Response
 from serving.models.bundle import Manifest
 
 
@@ -30,6 +31,7 @@ class CertificateOperation(Operation):
     "/certificate",
     operation_id="certificate",
     operation_class=CertificateOperation,
+    security=IF_CONFIGURED,
     summary="Get the certificate of a model",
     tags=["prediction"],
     responses={
@@ -48,4 +50,4 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     model = model_of(context.service, query_of(request))
     # The file on disk may have changed since the model was loaded and verified.
     headers = [(b"content-type", b"application/json"), (b"link", f'<{card_path(model)}>; rel="describedby"'.encode())]
-    return Response(msgspec.json.encode(model.bundle.manifest), headers)
+    return Response(msgspec.json.encode(model.bundle.manifest), [*headers, CHECK_AGAIN])

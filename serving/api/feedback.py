@@ -16,6 +16,7 @@ from litestar.types import ASGIApp
 
 from serving.api.bodies import decode_pictures
 from serving.api.context import AnyRequest, context_of, query_of, read_body
+from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.errors import InputError, UnsupportedInputError, quoted
@@ -72,6 +73,7 @@ class FeedbackOperation(Operation):
     status_code=201,
     operation_id="giveFeedback",
     operation_class=FeedbackOperation,
+    security=IF_CONFIGURED,
     summary="Say what a picture shows, so that a later model learns it",
     tags=["feedback"],
     responses={
@@ -128,6 +130,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
 @get(
     FEEDBACK_ROUTE,
     operation_id="feedback",
+    security=REQUIRED,
     summary="Count the stored corrections",
     tags=["feedback"],
     responses=documented(401, 403, 507),

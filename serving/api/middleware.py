@@ -100,7 +100,8 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
                 elif is_canonical(scope["raw_path"]):
                     await app(inner, receive, send_with_headers)
                 else:
-                    response = with_cors(service, not_found(scope["path"]), scope["headers"])
+                    accept = context.header(b"accept") or ""
+                    response = with_cors(service, not_found(scope["path"], accept), scope["headers"])
                     await response(scope, receive, send_with_headers)
         except MisdirectedError as error:
             await problem_of(error, scope["path"])(scope, receive, send_with_headers)

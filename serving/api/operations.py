@@ -8,10 +8,12 @@ from litestar import get
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, context_of
+from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.telemetry.metrics import CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE
 
 OPENMETRICS, PLAIN = "application/openmetrics-text", "text/plain"
+NOT_KEPT = [(b"cache-control", b"no-store"), (b"vary", b"accept")]
 
 
 @get(
@@ -20,6 +22,7 @@ OPENMETRICS, PLAIN = "application/openmetrics-text", "text/plain"
     summary="Metrics in Prometheus' text format, or as OpenMetrics",
     tags=["operations"],
     media_type="text/plain",
+    responses=documented(),
 )
 async def metrics(request: AnyRequest) -> ASGIApp:
     """Return the metrics of all workers together. OpenMetrics, if the client asks for it, also has exemplars."""
@@ -28,9 +31,9 @@ async def metrics(request: AnyRequest) -> ASGIApp:
     snapshots = await service.peers.snapshots()
     if prefers_openmetrics(context.header(b"accept") or ""):
         text = await service.report(lambda: service.recorder.openmetrics(snapshots))
-        return Response(text, [(b"content-type", OPENMETRICS_CONTENT_TYPE.encode())])
+        return Response(text, [(b"content-type", OPENMETRICS_CONTENT_TYPE.encode()), *NOT_KEPT])
     text = await service.report(lambda: service.recorder.text(snapshots))
-    return Response(text, [(b"content-type", CONTENT_TYPE.encode())])
+    return Response(text, [(b"content-type", CONTENT_TYPE.encode()), *NOT_KEPT])
 
 
 def prefers_openmetrics(accept: str) -> bool:

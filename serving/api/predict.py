@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from serving.api.bodies import read_images, read_pictures
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of
 from serving.api.handlers import prediction
+from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
@@ -39,6 +40,28 @@ ENCODE_PIECE, ENCODE_PIECE_OF_IMAGES = 64, 16
 
 # The values of the query parameter ``include``.
 INCLUDES = ("image",)
+
+# The formats of serving/pictures. PNM has three names, for its three kinds of pixels.
+PICTURE_TYPES = (
+    *("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"),
+    *("image/x-portable-bitmap", "image/x-portable-graymap", "image/x-portable-pixmap"),
+)
+
+# A one: a bar in the middle.
+EXAMPLE_IMAGE = [[255 if 4 <= row < 24 and column in (13, 14) else 0 for column in range(28)] for row in range(28)]
+EXAMPLE_RESPONSE = {
+    "model": {"name": "mnist", "version": "1"},
+    "predictions": [
+        {
+            "digit": 7,
+            "label": "7",
+            "confidence": 0.991,
+            "probabilities": [0.001] * 7 + [0.991] + [0.001] * 2,
+            "accepted": True,
+            "reason": None,
+        }
+    ],
+}
 
 HINT = "to read all digits, send the picture to /predict?mode=number"
 
@@ -147,8 +170,7 @@ class PredictOperation(Operation):
         self.request_body = RequestBody(
             required=True,
             content={
-                "image/png": _binary("A picture of a digit or symbol."),
-                "image/jpeg": _binary("A picture of a digit or symbol."),
+                **{kind: _binary("A picture of a digit or symbol.") for kind in PICTURE_TYPES},
                 "multipart/form-data": OpenAPIMediaType(
                     Schema(type=OpenAPIType.OBJECT, properties={"files": files}, required=["files"])
                 ),
@@ -156,7 +178,8 @@ class PredictOperation(Operation):
                     "784 bytes per image, row by row from the top, bright ink on black."
                 ),
                 "application/json": OpenAPIMediaType(
-                    Schema(type=OpenAPIType.OBJECT, properties={"images": images}, required=["images"])
+                    Schema(type=OpenAPIType.OBJECT, properties={"images": images}, required=["images"]),
+                    example={"images": [EXAMPLE_IMAGE]},
                 ),
             },
         )
@@ -170,12 +193,14 @@ def _binary(description: str) -> OpenAPIMediaType:
     PREDICT_ROUTE,
     operation_id="predict",
     operation_class=PredictOperation,
+    security=IF_CONFIGURED,
     summary="Recognise the digits or symbols in pictures or pixels",
     responses={
         200: ResponseSpec(
             cast(Any, Predictions | NumberPredictions),  # Litestar takes a union, but does not declare it.
             description="A prediction for each image or picture, in their order.",
             generate_examples=False,
+            examples=[Example(summary="One picture of a seven", value=EXAMPLE_RESPONSE)],
         ),
         **documented(400, 401, 404, 413, 415, 429, 503, 504),
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -55,11 +56,31 @@ RETRY_STATUSES = (429, 503)
 # The headers of the responses with these statuses.
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, **{status: {"Retry-After": "1"} for status in RETRY_STATUSES}}
 
+# Any route may respond so: to a wrong Host, and at a fault of the service.
+ANYWHERE = (421, 500)
+
 # A longer detail is cut, because it may repeat what the client has sent.
 MAX_DETAIL = 2000
 
 # The system's errors when a disk, a quota or a file is full.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+MAX_SHOWN_PATH = 200
+NOT_FOUND = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Not found</title>
+</head>
+<body>
+<h1>There is nothing here</h1>
+<p>This service has no page at <code>{path}</code>.</p>
+<p><a href="{start}">Draw a digit</a>, or read <a href="{start}docs">how programs use the service</a>.</p>
+</body>
+</html>
+"""
 
 log = logging.getLogger("serving")
 
@@ -99,17 +120,22 @@ def problem_of(error: ServiceError, path: str) -> Response:
 
 
 def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:
-    """Return the error responses of a route, for its OpenAPI entry."""
+    """Return the error responses of a route, for its OpenAPI entry. Every route may also have those of ``ANYWHERE``."""
     kind = PROBLEM_TYPE if form is Problem else "application/json"
     return {
         status: ResponseSpec(form, description=HTTPStatus(status).phrase, media_type=kind, generate_examples=False)
-        for status in statuses
+        for status in sorted({*statuses, *ANYWHERE})
     }
 
 
-def not_found(path: str) -> Response:
-    """Return the response for a path at which there is nothing."""
-    return problem(path, 404, f"there is nothing at {path}; /schema lists the routes")
+def not_found(path: str, accept: str = "") -> Response:
+    """Return the response for a path at which there is nothing: a page, if the client is a browser."""
+    if "text/html" not in accept.lower() or path == "/v2" or path.startswith("/v2/"):
+        return problem(path, 404, f"there is nothing at {path}; /schema lists the routes", {"Vary": "Accept"})
+    # A proxy may serve the whole service below a path of its own, so the links are relative.
+    page = NOT_FOUND.format(path=html.escape(path[:MAX_SHOWN_PATH]), start="../" * (path.count("/") - 1) or "./")
+    headers = [(b"content-type", b"text/html; charset=utf-8"), (b"vary", b"Accept")]
+    return Response(page.encode("utf-8", "replace"), headers, 404)
 
 
 def on_service_error(request: AnyRequest, error: ServiceError) -> ASGIApp:
@@ -122,7 +148,7 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> ASGIApp:
 
 
 def on_not_found(request: AnyRequest, _: NotFoundException) -> ASGIApp:
-    return not_found(request.scope["path"])
+    return not_found(request.scope["path"], request.headers.get("accept", ""))
 
 
 def on_method_not_allowed(request: AnyRequest, error: MethodNotAllowedException) -> ASGIApp:

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
 from serving.api.json_images import JSON_ERRORS
+from serving.api.key_schemes import REQUIRED
 from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.errors import InputError
@@ -23,8 +24,7 @@ from serving.service.rollout import Report
 # A body holds a single number.
 MAX_BODY = 1000
 
-ERRORS = documented(401, 403, 404, 503)
-INPUT_ERRORS = documented(400, 401, 403, 404, 503)
+ERRORS = documented(400, 401, 403, 404, 503)
 REPORT = ResponseSpec(Report, description="The rollout of the model.", generate_examples=False)
 
 
@@ -57,6 +57,7 @@ class WeightOperation(Operation):
 @get(
     "/models/{name:str}/shadow",
     operation_id="shadow",
+    security=REQUIRED,
     summary="Compare the candidate of a model with the version that responds",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
@@ -70,6 +71,7 @@ async def shadow(request: AnyRequest) -> ASGIApp:
     "/models/{name:str}/promote",
     status_code=200,
     operation_id="promote",
+    security=REQUIRED,
     operation_class=VersionOperation,
     summary="Let the candidate of a model respond from now on, or another version",
     tags=["rollout"],
@@ -87,10 +89,11 @@ async def promote(request: AnyRequest) -> ASGIApp:
     "/models/{name:str}/drop",
     status_code=200,
     operation_id="drop",
+    security=REQUIRED,
     operation_class=VersionOperation,
     summary="Stop to compare the candidate of a model",
     tags=["rollout"],
-    responses={200: REPORT, **INPUT_ERRORS},
+    responses={200: REPORT, **ERRORS},
 )
 async def drop(request: AnyRequest) -> ASGIApp:
     """Respond when no worker repeats requests with the version any more. The request needs an admin key."""
@@ -104,10 +107,11 @@ async def drop(request: AnyRequest) -> ASGIApp:
     "/models/{name:str}/canary",
     status_code=200,
     operation_id="canary",
+    security=REQUIRED,
     operation_class=WeightOperation,
     summary="Set the share of the requests to which the candidate of a model responds",
     tags=["rollout"],
-    responses={200: REPORT, **INPUT_ERRORS},
+    responses={200: REPORT, **ERRORS},
 )
 async def canary(request: AnyRequest) -> ASGIApp:
     """Respond when every worker divides the requests so. The request needs an admin key."""

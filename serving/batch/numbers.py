@@ -37,13 +37,15 @@ class Numbers:
         """Yield each input with its numbers, or with the reason why it cannot be read."""
         for each in self._inputs:
             page = decoded(each, self._inputs.picture, "", to_number_page)
-            yield each, page if isinstance(page, str) else self._read(page)
+            yield each, page if isinstance(page, str) else read_page(self.model, page)
 
-    def _read(self, page: NumberPage) -> NumberPrediction:
-        reading = Reading(self.model, [page])
-        output = self.model.classifier.classify(reading.images) if len(reading.images) else None
-        [prediction] = reading.predictions(output)
-        return prediction
+
+def read_page(model: Model, page: NumberPage) -> NumberPrediction:
+    """Return the numbers in a picture."""
+    reading = Reading(model, [page])
+    output = model.classifier.classify(reading.images) if len(reading.images) else None
+    [prediction] = reading.predictions(output)
+    return prediction
 
 
 def print_json(numbers: Numbers, write: Callable[[bytes], None]) -> Iterator[tuple[str, str]]:

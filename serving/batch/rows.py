@@ -16,7 +16,7 @@ class Row(msgspec.Struct):
     """The result for one picture. A picture that could not be read has only ``file`` and ``error``."""
 
     file: str
-    digit: int | None = None
+    digit: int | msgspec.UnsetType | None = None
     """The digit, if the classes of the model are digits."""
     label: str | None = None
     """Name of that class."""
@@ -50,7 +50,14 @@ class Form(Protocol):
     def encode(self, row: Row) -> bytes: ...
 
 
-_encode_json = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+
+
+def _encode_json(row: Row) -> bytes:
+    """Return a row as JSON. As in /predict, a prediction of a model of other symbols has no ``digit``."""
+    has_no_digit = row.digit is None and row.label is not None
+    return _encoder.encode(msgspec.structs.replace(row, digit=msgspec.UNSET) if has_no_digit else row)
+
 
 # Probabilities are left out: a column for each class would make the file four times as large.
 CSV_COLUMNS = ("file", "digit", "label", "confidence", "accepted", "reason", "error", "model")

@@ -2,6 +2,6 @@
 
 from serving.python.loading import load
 from serving.python.model import LoadedModel
-from serving.python.predictions import Prediction, Predictions
+from serving.python.predictions import Numbers, Prediction, Predictions
 
-__all__ = ["LoadedModel", "Prediction", "Predictions", "load"]
+__all__ = ["LoadedModel", "Numbers", "Prediction", "Predictions", "load"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,12 @@ from PIL import Image, ImageOps
 
 from serving.batch.decoding import decoded
 from serving.batch.inputs import Inputs, shown
-from serving.contract import IMAGE_SIZE, Preparation
+from serving.contract import IMAGE_SIZE, Images, Preparation
 from serving.errors import InputError, PictureError
 from serving.pictures.mnist_form import Digit
+from serving.pictures.number_form import NumberPage, to_number_page
 from serving.pictures.prepare import prepare
+from serving.settings import Settings
 
 WHAT = "must be a path, the bytes of a picture file, a PIL image, or an array"
 SHAPES = "must be [28, 28] or [N, 28, 28] for images in MNIST's form, or [H, W], [H, W, 3] or [N, H, W, 3] for pictures"
@@ -32,10 +35,20 @@ class SupportsArray(Protocol):
 Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | SupportsArray
 Pictures = Picture | Iterable[Picture]
 Array = npt.NDArray[Any]
-Named = tuple[str, Digit]
+T = TypeVar("T")
 
 
-def digits_in(pictures: Pictures, how: Preparation) -> Iterator[Named]:
+@dataclass(frozen=True)
+class Reader(Generic[T]):
+    """What becomes of a picture."""
+
+    file: Callable[[bytes, int], T]
+    """Takes the bytes of a picture file, and the largest number of pixels."""
+    image: Callable[[Images], T]
+    """Takes an image in MNIST's form."""
+
+
+def digits_in(pictures: Pictures, how: Preparation) -> Iterator[tuple[str, Digit]]:
     """Yield each picture in the form of the network, with its name.
 
     Args:
@@ -45,6 +58,22 @@ def digits_in(pictures: Pictures, how: Preparation) -> Iterator[Named]:
     Raises:
         InputError: a picture cannot be read. The message names it.
     """
+    return _read(pictures, Reader(partial(_prepare, how=how), Digit))
+
+
+def pages_in(pictures: Pictures) -> Iterator[tuple[str, NumberPage]]:
+    """Yield each picture with the places where it may have digits, and with its name.
+
+    Raises:
+        InputError: a picture cannot be read. The message names it.
+    """
+    return _read(
+        pictures,
+        Reader(to_number_page, lambda image: to_number_page(_png_of(Image.fromarray(image)), Settings.max_pixels)),
+    )
+
+
+def _read(pictures: Pictures, how: Reader[T]) -> Iterator[tuple[str, T]]:
     if _is_picture(pictures):
         yield from _of_one(pictures, "image", how, is_alone=True)
         return
@@ -67,7 +96,7 @@ def _is_array(given: Any) -> bool:
     return hasattr(given, "__array__") and not (kind in "OUT" and getattr(given, "ndim", 0) == 1)
 
 
-def _of_one(given: Any, name: str, how: Preparation, *, is_alone: bool) -> Iterator[Named]:
+def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterator[tuple[str, T]]:
     if isinstance(given, str | os.PathLike):
         yield from _of_path(os.fsdecode(given), how)
     elif isinstance(given, bytes | bytearray | memoryview):
@@ -85,16 +114,16 @@ def _of_one(given: Any, name: str, how: Preparation, *, is_alone: bool) -> Itera
         raise InputError(f"{name}: got {type(given).__name__}: {WHAT}")
 
 
-def _of_path(path: str, how: Preparation) -> Iterator[Named]:
+def _of_path(path: str, how: Reader[T]) -> Iterator[tuple[str, T]]:
     """Yield the picture at a path; for a folder, a pattern or a list of names all of its pictures."""
     for each in Inputs([os.path.expanduser(path)], io.BytesIO()):  # noqa: PTH111 (Path changes names such as ./a.png)
-        digit = decoded(each, None, "", partial(_prepare, how=how))
-        if isinstance(digit, str):
-            raise PictureError(f"{shown(each.name)}: {digit}")
-        yield shown(each.name), digit
+        found = decoded(each, None, "", how.file)
+        if isinstance(found, str):
+            raise PictureError(f"{shown(each.name)}: {found}")
+        yield shown(each.name), found
 
 
-def _of_array(array: Array, name: str, how: Preparation, *, is_alone: bool) -> Iterator[Named]:
+def _of_array(array: Array, name: str, how: Reader[T], *, is_alone: bool) -> Iterator[tuple[str, T]]:
     """Yield the image or picture in an array, or all of them."""
     square = (IMAGE_SIZE, IMAGE_SIZE)
     # torch has the colours before the rows.
@@ -111,7 +140,7 @@ def _of_array(array: Array, name: str, how: Preparation, *, is_alone: bool) -> I
         each = name if is_one else f"image {i}" if is_alone else f"{name}[{i}]"
         yield (
             each,
-            (Digit(pixels) if pixels.shape == square else _prepared(_png_of(Image.fromarray(pixels)), each, how)),
+            (how.image(pixels) if pixels.shape == square else _prepared(_png_of(Image.fromarray(pixels)), each, how)),
         )
 
 
@@ -139,9 +168,9 @@ def _png_of(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _prepared(content: bytes, name: str, how: Preparation) -> Digit:
+def _prepared(content: bytes, name: str, how: Reader[T]) -> T:
     try:
-        return prepare(content, how)
+        return how.file(content, Settings.max_pixels)
     except InputError as error:
         raise type(error)(f"{name}: {error}") from error
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import islice
 
 from serving.batch.inputs import CHUNK
+from serving.batch.numbers import read_page
+from serving.errors import InputError
 from serving.inference.recognition import recognise
 from serving.models.bundle import Manifest
 from serving.models.model import Model
 from serving.python import html
-from serving.python.inputs import Pictures, digits_in
-from serving.python.predictions import Prediction, Predictions
+from serving.python.inputs import Pictures, digits_in, pages_in
+from serving.python.predictions import Numbers, Prediction, Predictions
 
 
 class LoadedModel:
@@ -74,6 +76,19 @@ class LoadedModel:
                     )
                 )
         return Predictions(found)
+
+    def read_numbers(self, pictures: Pictures) -> list[Numbers]:
+        """Return the numbers in each picture, as ``mnist-predict --number`` reads them.
+
+        Args:
+            pictures: as for :meth:`predict`.
+
+        Raises:
+            InputError: a picture cannot be read, or the classes of the model are not the ten digits.
+        """
+        if not self._model.reads_numbers:
+            raise InputError(f"read_numbers: the classes of {self.name} are not the ten digits; use predict instead")
+        return [Numbers.of(name, read_page(self._model, page)) for name, page in pages_in(pictures)]
 
     def _facts(self) -> dict[str, str]:
         count = len(self.labels)

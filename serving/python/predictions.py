@@ -10,6 +10,7 @@ import numpy as np
 
 from serving.batch.rows import percent, printable
 from serving.contract import Floats, Images, RejectionReason
+from serving.inference.numbers import NumberLine, NumberPrediction
 from serving.python import html
 
 # Rows that a table shows, and classes that a prediction shows.
@@ -59,6 +60,38 @@ class Prediction:
             head += f", rejected: {html.text(self.reason)}"
         title = f"{head}<br>{html.text(printable(self.name))}"
         return html.table((), [(html.picture(self.image, PICTURE_SIDE), f"{title}{html.table((), bars)}")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """The numbers in one picture. The fields have the meaning that they have in ``POST /predict?mode=number``."""
+
+    name: str
+    """The path of the picture, or its place among the given ones, for example ``image 3``."""
+    text: str
+    """The texts of the lines, from top to bottom, with a line break between two lines."""
+    reason: RejectionReason | None
+    """Why the picture is not accepted, or None if it is."""
+    width: int
+    """Width and height of the picture in pixels, turned upright. The boxes refer to them."""
+    height: int
+    lines: list[NumberLine]
+
+    @classmethod
+    def of(cls, name: str, found: NumberPrediction) -> Numbers:
+        return cls(
+            name=name,
+            text=found.text,
+            reason=found.reason,
+            width=found.width,
+            height=found.height,
+            lines=found.lines,
+        )
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the picture has a line, and all its lines are accepted."""
+        return self.reason is None
 
 
 class Predictions(Sequence[Prediction]):

@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, RequestContext, context_of, read_body
 from serving.api.handlers import prediction
+from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.open_inference import tensors
 from serving.api.open_inference.compression import NO_ENCODING, compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
@@ -25,6 +26,9 @@ from serving.open_inference.messages import OutputTensor
 from serving.telemetry.timing import Timing
 
 BINARY_TYPE = "application/octet-stream"
+
+# One image without ink.
+EXAMPLE = {"inputs": [{"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": [0] * 784}]}
 
 # The name of the header in lower case, as in ASGI.
 ASGI_JSON_LENGTH = JSON_LENGTH_HEADER.lower().encode()
@@ -54,7 +58,10 @@ class InferOperation(Operation):
         )
         self.request_body = RequestBody(
             required=True,
-            content={"application/json": OpenAPIMediaType(request), BINARY_TYPE: OpenAPIMediaType(binary)},
+            content={
+                "application/json": OpenAPIMediaType(request, example=EXAMPLE),
+                BINARY_TYPE: OpenAPIMediaType(binary),
+            },
         )
 
 
@@ -62,6 +69,7 @@ class InferOperation(Operation):
     [route.replace("}", ":str}") for route in (INFER_ROUTE, INFER_VERSION_ROUTE)],
     operation_id=operation_ids("infer"),
     operation_class=InferOperation,
+    security=IF_CONFIGURED,
     summary="Run a model",
     responses={
         200: ResponseSpec(InferResponse, description="The requested outputs.", generate_examples=False),

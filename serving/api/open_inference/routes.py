@@ -9,6 +9,7 @@ from litestar import get, post
 
 from serving.api.context import AnyRequest, context_of, read_body
 from serving.api.json_images import JSON_ERRORS
+from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.open_inference.messages import IndexRequest, LoadRequest, ModelReady
 from serving.api.open_inference.paths import model_of, model_paths, operation_ids
 from serving.api.problems import ProtocolError, documented
@@ -17,16 +18,22 @@ from serving.open_inference import models
 from serving.open_inference.messages import IndexEntry, ModelMetadata, ServerMetadata
 from serving.service.background import on_own_thread
 
-MODEL_ERRORS = documented(404, 503, form=ProtocolError)
-STATISTICS_ERRORS = documented(401, 404, 503, form=ProtocolError)
-ADMIN_ERRORS = documented(401, 403, 404, 503, form=ProtocolError)
+MODEL_ERRORS = documented(400, 404, 503, form=ProtocolError)
+STATISTICS_ERRORS = documented(400, 401, 404, 503, form=ProtocolError)
+ADMIN_ERRORS = documented(400, 401, 403, 404, 503, form=ProtocolError)
 LOAD_ERRORS = documented(400, 401, 403, 404, 413, 503, form=ProtocolError)
 
 
 # Health
 
 
-@get("/v2/health/live", operation_id="live", summary="Whether the process responds", tags=["health"])
+@get(
+    "/v2/health/live",
+    operation_id="live",
+    summary="Whether the process responds",
+    tags=["health"],
+    responses=documented(form=ProtocolError),
+)
 async def live() -> dict[str, bool]:
     """Respond to a liveness probe with 200, whether a model is loaded or not."""
     return {"live": True}
@@ -56,7 +63,13 @@ async def model_ready(request: AnyRequest) -> ModelReady:
 # Metadata
 
 
-@get("/v2", operation_id="serverMetadata", summary="Name, version and extensions of the server", tags=["metadata"])
+@get(
+    "/v2",
+    operation_id="serverMetadata",
+    summary="Name, version and extensions of the server",
+    tags=["metadata"],
+    responses=documented(form=ProtocolError),
+)
 async def server_metadata() -> ServerMetadata:
     return models.server_metadata()
 
@@ -81,6 +94,7 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
 @get(
     ["/v2/models/stats", *model_paths("/stats")],
     operation_id=lambda _, __, components: "statistics" + str(len(components)),
+    security=IF_CONFIGURED,
     summary="Number and duration of inferences by model version",
     tags=["metadata"],
     responses=STATISTICS_ERRORS,
@@ -100,6 +114,7 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
     "/v2/repository/index",
     status_code=200,
     operation_id="repositoryIndex",
+    security=IF_CONFIGURED,
     summary="List every version in the repository",
     tags=["repository"],
     responses=documented(400, 401, 413, form=ProtocolError),
@@ -120,6 +135,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     "/v2/repository/models/{name:str}/load",
     status_code=200,
     operation_id="loadModel",
+    security=REQUIRED,
     summary="Load a model, or look for its new versions now",
     tags=["repository"],
     responses=LOAD_ERRORS,
@@ -150,6 +166,7 @@ def check_load(body: bytes) -> None:
     "/v2/repository/models/{name:str}/unload",
     status_code=200,
     operation_id="unloadModel",
+    security=REQUIRED,
     summary="Unload a model",
     tags=["repository"],
     responses=ADMIN_ERRORS,

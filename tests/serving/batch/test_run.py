@@ -208,6 +208,14 @@ def test_table_has_a_column_as_wide_as_the_names_of_the_classes(scans, tmp_path)
     assert Table.of(7, ["3", "7"]) == Table.of(7, ()) == Table(7)
 
 
+def test_json_of_a_model_of_letters_has_no_digit(scans, tmp_path):
+    publish(tmp_path, 1, "letters", labels=tuple("ABCDEFGHIJ"))
+    _, printed = predict(scans / "000.png", repository=tmp_path, model="letters", as_json=True)
+    [prediction] = json.loads(printed)["predictions"]
+    assert prediction["label"] in "ABCDEFGHIJ"
+    assert "digit" not in prediction
+
+
 def test_json_is_one_document(scans):
     outcome, printed = predict(scans, as_json=True)
     document = json.loads(printed)

@@ -16,7 +16,7 @@ from serving.telemetry.timing import STAGES
 from tests.support import missing
 
 if importlib.util.find_spec("opentelemetry") is None:
-    missing("the extra otel: pip install 'mnist-service[otel]'")
+    missing("the packages of OpenTelemetry: make setup")
 from tests.serving.telemetry.collector import attributes, collector
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -183,3 +185,24 @@ def test_results_in_a_notebook_escape_what_a_file_or_a_class_is_called(seven):
         assert "<script>" not in shown
         assert "&lt;b&gt;&amp;" in shown
         assert re.search(r'<img src="data:image/png;base64,[\w+/=]+"', shown)
+
+
+def test_numbers_are_those_of_the_service(client, model, page):
+    content = picture(np.hstack([page, page]))
+    response = client.post("/predict?mode=number", content=content, headers={"content-type": "image/png"})
+    [expected] = response.json()["predictions"]
+    for given in (content, [Image.open(io.BytesIO(content))], np.hstack([page, page])):
+        [found] = model.read_numbers(given)
+        assert (found.text, found.accepted, found.width) == (expected["text"], expected["accepted"], expected["width"])
+        assert json.loads(msgspec.json.encode(found.lines)) == expected["lines"]
+    assert found.text == "77"
+
+
+def test_image_in_mnist_form_is_a_number_too(model, digits):
+    assert [found.text for found in model.read_numbers(digits[:2])] == ["7", "2"]
+
+
+def test_numbers_of_a_picture_that_cannot_be_read_are_an_error_that_names_it(model, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"bad\.png: "):
+        model.read_numbers([SEVEN, tmp_path / "bad.png"])

@@ -24,7 +24,7 @@ from serving.telemetry.traces import MAX_WAITING, Note, Trace, Tracer, endpoint_
 from tests.support import PIXELS, application, missing, service, until
 
 if importlib.util.find_spec("opentelemetry") is None:
-    missing("the extra otel: pip install 'mnist-service[otel]'")
+    missing("the packages of OpenTelemetry: make setup")
 from tests.serving.telemetry.collector import attributes, collector
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -1,0 +1,89 @@
+"""The OpenAPI document says what each route takes and responds, and what browsers and caches get."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from serving.api.predict import PICTURE_TYPES
+from tests.support import picture
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture(scope="module")
+def operations(client):
+    paths = client.get("/schema").json()["paths"]
+    return [(path, operation) for path, methods in paths.items() for operation in methods.values()]
+
+
+def test_every_error_has_the_form_that_the_service_sends(operations):
+    for path, operation in operations:
+        responses = operation["responses"]
+        assert {"421", "500"} <= responses.keys(), path
+        for status, response in responses.items():
+            if status >= "400":
+                kind = "application/json" if path.startswith("/v2") else "application/problem+json"
+                form = "ProtocolError" if path.startswith("/v2") else "Problem"
+                assert list(response["content"]) == [kind], (path, status)
+                assert response["content"][kind]["schema"] == {"$ref": f"#/components/schemas/{form}"}
+
+
+def test_routes_that_respond_with_401_name_how_to_send_a_key(client, operations):
+    schemes = client.get("/schema").json()["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["apiKey"]["name"]) == ("bearer", "X-API-Key")
+    for path, operation in operations:
+        assert ("security" in operation) == ("401" in operation["responses"]), path
+
+
+def test_only_administration_always_needs_a_key(operations):
+    needed = {operation["operationId"] for _, operation in operations if {} not in operation.get("security", [{}])}
+    assert needed == {"feedback", "shadow", "promote", "drop", "canary", "loadModel", "unloadModel"}
+
+
+def test_every_picture_type_of_the_document_is_read(client, operations):
+    [operation] = [operation for path, operation in operations if path == "/predict"]
+    content = operation["requestBody"]["content"]
+    assert {*PICTURE_TYPES} <= content.keys()
+    [example] = content["application/json"]["example"]["images"]
+    image = np.kron(255 - np.array(example, np.uint8), np.ones((4, 4), np.uint8))
+    for kind in PICTURE_TYPES:
+        format = "PPM" if "portable" in kind else kind.partition("/")[2].upper()
+        response = client.post("/predict", content=picture(image, format), headers={"content-type": kind})
+        assert response.json()["predictions"][0]["digit"] == 1, kind
+
+
+def test_examples_of_bodies_get_predictions(client, operations):
+    examples = [
+        (path, operation["requestBody"]["content"]["application/json"]["example"])
+        for path, operation in operations
+        if path in ("/predict", "/v2/models/{name}/infer")
+        if "requestBody" in operation
+    ]
+    assert len(examples) == 2
+    for path, example in examples:
+        assert client.post(path.replace("{name}", "mnist"), json=example).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/a/b/c", "/docs/x", "/<script>", "/models/%20"])
+def test_browser_gets_a_page_where_there_is_nothing(client, path):
+    response = client.get(path, headers=BROWSER)
+    assert (response.status_code, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "<script" not in response.text
+    assert f'href="{"../" * (path.count("/") - 1) or "./"}docs"' in response.text
+    assert client.get(path).headers["content-type"] == "application/problem+json"
+
+
+def test_protocol_keeps_its_own_errors_for_a_browser(client):
+    assert "error" in client.get("/v2/nowhere", headers=BROWSER).json()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        *(("/certificate", "private, no-cache"), ("/models/mnist/card", "private, no-cache")),
+        *(("/metrics", "no-store"), ("/", "no-cache"), ("/docs", "no-cache")),
+    ],
+)
+def test_caches_are_told_what_they_may_keep(client, path, expected):
+    assert client.get(path).headers["cache-control"] == expected

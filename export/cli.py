@@ -15,7 +15,7 @@ from serving.models.bundle import ONNX, Bundle
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
 from training.loop.progress import Progress
-from training.memory import is_memory_error, keep_freed_memory
+from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
 
 EXAMPLES = """
@@ -191,7 +191,12 @@ def main(
     keep_freed_memory()
     progress = Progress(sys.stderr)
     context.call_on_close(progress.clear)
-    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-export"):
+    with (
+        progress.waiting("loading torch", only_live=True),
+        ending_at_once(),
+        naming_what_is_missing("mnist-export"),
+        no_garbage_collection(),
+    ):
         from export.equivalence import EquivalenceError
         from export.gate import AlreadyPublishedError, Gate, GateError
         from export.publishing import publish

@@ -25,6 +25,7 @@ from training.command import (
 from training.compare import compare
 from training.config import ConfigError, TrainConfig, flag
 from training.data.own.cli import check, place_of, review, say_findings
+from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
 from training.origin import model_of
 
@@ -148,7 +149,12 @@ def main(
     plots = context.with_resource(PlotProcess())
     progress = Progress(sys.stdout if is_speaker() else None)
     context.call_on_close(progress.clear)
-    with progress.waiting("loading torch", only_live=True), ending_at_once(), naming_what_is_missing("mnist-train"):
+    with (
+        progress.waiting("loading torch", only_live=True),
+        ending_at_once(),
+        naming_what_is_missing("mnist-train"),
+        no_garbage_collection(),
+    ):
         from training.checkpoint import CheckpointError
         from training.config import check_name
         from training.data.load import load_data, load_saved
@@ -160,7 +166,6 @@ def main(
         from training.loop.folder import check_free, check_writable
         from training.loop.resume import resumed_config
         from training.loop.train import train
-        from training.memory import is_memory_error, keep_freed_memory
         from training.networks import NETWORKS
         from training.no_compiler import leave_out_compiler
         from training.track.tracking import TrackingError, tracked

@@ -192,6 +192,26 @@ def classes_of(weights: Mapping[str, Tensor]) -> int:
     return len(weights["head.bias"])
 
 
+@torch.inference_mode()
+def multiplications(network: Network) -> int:
+    """Return the number of multiplications by a weight that the prediction for one image takes."""
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += output[0].numel() * module.get_parameter("weight")[0].numel()
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    was_training = network.training
+    network.eval()
+    network(layers[0].weight.new_zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
 def parameter_count(network: nn.Module) -> int:
     """Return the number of trainable values in the network."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from typing import Any, BinaryIO, Self, cast
 
+from training.memory import no_garbage_collection
+
 
 class PlotProcess:
     """A process that draws plots. Leaving the ``with`` block ends it, finished or not.
@@ -50,9 +52,10 @@ class PlotProcess:
 
 def main() -> None:
     """Draw what standard input says."""
-    from matplotlib.backends import backend_agg  # noqa: F401 (imported now, because this process has time now)
+    with no_garbage_collection():
+        from matplotlib.backends import backend_agg  # noqa: F401 (imported now, because this process has time now)
 
-    from training import plots
+        from training import plots
 
     while True:
         try:

@@ -101,7 +101,7 @@ def test_lines_are_plain_without_a_terminal(finished):
         assert "\r" not in text
         assert "\x1b" not in text
     header, first, second, *_ = done.stdout.splitlines()
-    assert re.match(r"mlp: 22,270 parameters, 256 training images, 300 for validation, cpu with \d+ threads$", header)
+    assert re.match(r"mlp: 22,270 parameters, 256 training images, 300 for validation, cpu with 1 thread$", header)
     for epoch, line in ((1, first), (2, second)):
         assert re.match(rf"epoch {epoch}/2  training loss \S+  validation loss \S+ accuracy \S+%  \S+ s$", line)
 

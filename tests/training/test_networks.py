@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.config import ConfigError
-from training.networks import DEVIATION, MEAN, NETWORKS, build, normalize, parameter_count
+from training.networks import DEVIATION, MEAN, NETWORKS, build, multiplications, normalize, parameter_count
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,12 @@ def test_scaling_constants_are_those_of_the_training_images():
 def test_unknown_name_suggests_the_most_similar_one():
     with pytest.raises(ConfigError, match="--model cnnn: unknown name; did you mean cnn"):
         build("cnnn")
+
+
+def test_multiplications_are_counted_layer_by_layer():
+    network = build("mlp")
+    assert multiplications(network) == 784 * 28 + 28 * 10
+    assert network.training
+    # 5x5 at 28x28, 3x3 at 14x14, two 3x3 at 7x7, and the head.
+    convolutions = 784 * 25 * 16 + 196 * 9 * 16 * 32 + 49 * 9 * (32 * 64 + 64 * 64)
+    assert multiplications(build("cnn")) == convolutions + 128 * 10

@@ -159,7 +159,7 @@ def _record(
         "seconds": round(sum(row["seconds"] for row in state.history), 1),
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in ("torch", "torchvision", "numpy")},
-        "threads": torch.get_num_threads(),
+        "threads": state.threads,
         "device": device.type,
         "precision_reason": state.precision_reason or "it was set",
         "deterministic": is_deterministic(device),

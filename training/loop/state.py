@@ -52,6 +52,8 @@ class State:
     """The rows of metrics.jsonl, one for each finished epoch."""
     extended: list[dict[str, int]] = field(default_factory=list)
     """How often the run got more epochs than it began with: each time its ``epochs`` before, and the ``step`` then."""
+    threads: int = 1
+    """Number of threads that a step takes on the CPU."""
     precision_reason: str = ""
     """Why the run has its precision; empty if it was set."""
     parallel: nn.Module = field(init=False)

@@ -41,7 +41,8 @@ from training.loop.record import finish, write_metrics
 from training.loop.resume import load_state
 from training.loop.state import State
 from training.loop.step import set_numbers
-from training.networks import parameter_count
+from training.networks import multiplications, parameter_count
+from training.openmp import at_most_threads, threads_for
 from training.plot_process import PlotProcess
 from training.precision import Choice, choose_precision
 from training.track.tracking import Tracking
@@ -84,12 +85,15 @@ def train(
         replace(config, precision=precision), target, splits.labels, splits=splits, is_resumed=last.exists()
     )
     state.precision_reason = reason
+    state.threads = threads_for(multiplications(state.network) * (config.batch_size or len(splits.train)))
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
         check_free(output, resume=resume)
         for name, content in splits.files.items() if distributed.is_first() else ():
             write_atomically(output / name, content)
-        return _train(state, splits, output, checkpoint_every, target, graph, progress, plots, tracking)
+        with at_most_threads(state.threads):
+            _train(state, splits, output, checkpoint_every, target, graph, progress, tracking)
+        return finish(state, splits, output, target, plots, progress, tracking)
 
 
 def _precision(config: TrainConfig, device: torch.device, last: Path, progress: Progress) -> Choice:
@@ -112,9 +116,8 @@ def _train(
     target: torch.device,
     graph: bool,
     progress: Progress,
-    plots: PlotProcess,
     tracking: Tracking | None,
-) -> Evaluation:
+) -> None:
     config, last = state.config, output / "last.pt"
     if last.exists():
         state.load(last)
@@ -130,7 +133,7 @@ def _train(
     total_steps = steps_per_epoch * config.epochs
     progress.line(
         f"{config.model}: {parameter_count(state.network):,} parameters, {len(images):,} training images, "
-        f"{len(validation):,} for validation, {target} with {torch.get_num_threads()} threads"
+        f"{len(validation):,} for validation, {target} with {state.threads} thread{'s' * (state.threads > 1)}"
     )
     plan = plan_for(target, batch_size, wanted=graph)
     if plan.line:
@@ -177,7 +180,6 @@ def _train(
         if tracking:
             tracking.epoch(row)
         progress.line(epoch_line(row, config.epochs))
-    return finish(state, splits, output, target, plots, progress, tracking)
 
 
 def _read(losses: Losses, state: State, last: Path) -> float:

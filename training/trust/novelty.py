@@ -7,8 +7,8 @@ from other images (see :mod:`training.trust.examples`). An image with a score ab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -16,12 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.networks import Features, average_and_maximum
+from training.openmp import at_most_threads
 
 HIDDEN = 128
 # Scores are clamped to this size. For images unlike all that the score was fitted on, a larger score means nothing
 # more, and a large float32 has few decimals.
 LARGEST = 50.0
 STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, BETAS = 1000, 512, 0.05, 0.01, (0.9, 0.95)
+# The learning rate rises in this share of the steps, from the first of these shares of the highest rate, and then falls
+# to the second one.
+WARM_UP, FIRST_RATE, LAST_RATE = 0.3, 1 / 25, 1 / 250_000
 # How many steps are taken between two reports.
 REPORT_EVERY = 50
 
@@ -49,10 +53,13 @@ class Novelty(nn.Module):
 
     def forward(self, features: Features, logits: Tensor) -> Tensor:
         """Return the scores ``[N]``, logits of "not a digit" from -LARGEST to LARGEST, for logits ``[N, C]``."""
-        inputs = [features.vector, logits]
+        return self.of_inputs(torch.cat([features.vector, logits], dim=1), features.maps)
+
+    def of_inputs(self, inputs: Tensor, maps: Tensor | None) -> Tensor:
+        """Return the scores for feature vectors and logits that are one tensor, ``[N, inputs]``."""
         if self.strokes is not None:
-            inputs.append(average_and_maximum(self.strokes(features.maps)))
-        score: Tensor = self.score(self.hidden(torch.cat(inputs, dim=1)).relu())
+            inputs = torch.cat([inputs, average_and_maximum(self.strokes(maps))], dim=1)
+        score: Tensor = self.score(self.hidden(inputs).relu())
         return score.squeeze(1).clamp(-LARGEST, LARGEST)
 
 
@@ -66,14 +73,12 @@ class Outputs(NamedTuple):
         """Return the same outputs with the logits divided by ``temperature``, as in the exported network."""
         return self._replace(logits=self.logits / temperature)
 
-    def take(self, indices: Tensor) -> Outputs:
-        vector, maps = self.features
-        return Outputs(Features(vector[indices], None if maps is None else maps[indices]), self.logits[indices])
-
     def split(self, size: int) -> Iterator[Outputs]:
-        """Yield the outputs of ``size`` images at a time."""
-        for indices in torch.arange(len(self.logits)).split(size):
-            yield self.take(indices)
+        """Yield the outputs of ``size`` images at a time. They share memory with the whole."""
+        vector, maps = self.features
+        for i in range(0, len(self.logits), size):
+            part = slice(i, i + size)
+            yield Outputs(Features(vector[part], None if maps is None else maps[part]), self.logits[part])
 
 
 def fit_novelty(
@@ -90,23 +95,23 @@ def fit_novelty(
     inputs = torch.cat([vector, outputs.logits], dim=1)
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0) + 1e-3
     novelty = Novelty(inputs.shape[1], 0 if maps is None else maps.shape[1])
-    # Novelty concatenates vector and logits. Here the vector already holds both, standardized, and no logits follow.
-    standardized = Outputs(Features((inputs - mean) / deviation, maps), inputs[:, :0])
+    standardized = (inputs - mean) / deviation
     optimizer = torch.optim.AdamW(
         novelty.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS, fused=True
     )
-    # Without cycling of the momentum, which would need another first beta in each step.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, cycle_momentum=False)
-    with _one_thread():
+    # The tensors are so small that several threads would mostly wait for each other, for minutes on a busy machine.
+    with at_most_threads(1):
         for step in range(STEPS):
             if step % REPORT_EVERY == 0:
                 report(step / STEPS)
+            optimizer.param_groups[0]["lr"] = _rate_at(step)
             batch = torch.randint(len(inputs), (BATCH_SIZE,), generator=generator)
+            # index_select copies whole rows. It is five times as fast as standardized[batch].
+            scores = novelty.of_inputs(standardized.index_select(0, batch), _rows(maps, batch))
+            loss = F.binary_cross_entropy_with_logits(scores, targets.index_select(0, batch))
             optimizer.zero_grad()
-            loss = F.binary_cross_entropy_with_logits(novelty(*standardized.take(batch)), targets[batch])
             loss.backward()
             optimizer.step()
-            schedule.step()
     # Fold the standardization into the first layer, so that the score takes vector and logits as they are.
     with torch.no_grad():
         weight = novelty.hidden.weight[:, : novelty.inputs]
@@ -115,15 +120,15 @@ def fit_novelty(
     return novelty.eval()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread. The tensors are so small that several threads would mostly wait for each other.
+def _rate_at(step: int) -> float:
+    """Return the learning rate of a step: half a cosine up, and half a cosine down."""
+    top = WARM_UP * STEPS - 1
+    if step <= top:
+        start, end, progress = FIRST_RATE, 1.0, step / top
+    else:
+        start, end, progress = 1.0, LAST_RATE, (step - top) / (STEPS - 1 - top)
+    return LEARNING_RATE * (end + (start - end) / 2 * (1 + math.cos(math.pi * progress)))
 
-    If other programs use the cores, such waiting takes minutes.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+
+def _rows(maps: Tensor | None, indices: Tensor) -> Tensor | None:
+    return None if maps is None else maps.index_select(0, indices)

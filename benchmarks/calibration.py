@@ -35,9 +35,10 @@ from training.config import TrainConfig
 from training.data.digits import IMAGE_HEADER, Digits, Splits, load
 from training.evaluate import BATCH, Evaluation
 from training.loop.batches import batches
+from training.loop.inputs import inputs_of_steps
 from training.loop.optimizers import rate_at
 from training.loop.state import State
-from training.loop.step import take_step
+from training.loop.step import set_numbers, take_step
 from training.networks import Network, normalize
 from training.trust.calibrate import Calibration
 
@@ -89,8 +90,9 @@ def trained(model: str, seed: int, splits: Splits) -> Network:
     state = State.new(config, torch.device("cpu"))
     steps = -(-len(train) // config.batch_size)
     state.network.train()
-    for batch in batches(config, train, config.batch_size, 0, 0):
-        take_step(state, batch, rate_at(config, state.step / steps))
+    for size, parts in inputs_of_steps(state, batches(config, train, config.batch_size, 0, 0)):
+        set_numbers(state, rate_at(config, state.step / steps))
+        take_step(state, parts, size)
         state.step += 1
     return state.result.eval()
 

@@ -2,10 +2,12 @@
 
     python -m benchmarks.serving [--seconds 3] [--save benchmarks/results/serving.md]
     python -m benchmarks.serving --against FOLDER
+    python -m benchmarks.serving --cost traces --cost shadow
 
-Needs wrk, h2load and taskset (Debian: wrk, nghttp2-client, util-linux) and two cores. Both servers run on core 0 at the
-same time, and wrk on core 1 sends requests to one of them at a time; h2load does so over gRPC. The rounds alternate
-between the servers, so that other work on the machine slows both of them.
+With --cost, it measures what optional parts of the service cost (see benchmarks/costs.py). Needs wrk, h2load and
+taskset (Debian: wrk, nghttp2-client, util-linux) and two cores. Both servers run on core 0 at the same time, and wrk on
+core 1 sends requests to one of them at a time; h2load does so over gRPC. The rounds alternate between the servers, so
+that other work on the machine slows both of them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.costs import VARIANTS, cost_tables
 from benchmarks.harness import (
     BIN,
     CONNECTIONS,
@@ -62,6 +65,8 @@ def compare_with_bare_function(name: str, repository: Path, seconds: int, rounds
                 speeds, bare_speeds = [], []
                 for _ in range(rounds):
                     speeds.append(requests_per_second(service.port, request, seconds))
+                    # Requests that wrk has left count in the limit of those that follow.
+                    wait_until_idle(service.port)
                     if path := BARE_PATHS.get(kind):
                         same = Request(path, request.content_type, request.body)
                         bare_speeds.append(requests_per_second(bare.port, same, seconds))
@@ -211,6 +216,9 @@ def profile(seconds: int) -> list[str]:
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     help="Compare with the checkout in this folder, instead of with the bare ASGI function.",
 )
+@click.option(
+    "--cost", "parts", multiple=True, type=click.Choice(list(VARIANTS)), help="Measure what this part costs instead."
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
 def main(
     seconds: int,
@@ -219,6 +227,7 @@ def main(
     mlp: Path | None,
     profiled: bool,
     against: Path | None,
+    parts: tuple[str, ...],
     save: Path | None,
 ) -> None:
     """Measure the service and print tables."""
@@ -227,7 +236,9 @@ def main(
             needed = "apt-get install wrk nghttp2-client util-linux; pip install py-spy"
             raise click.ClickException(f"{tool} is missing: {needed}")
     lines = [service_conditions(f"wrk with {CONNECTIONS} connections")]
-    if against:
+    if parts:
+        lines += cost_tables(parts, seconds, rounds)
+    elif against:
         lines += ["", *compare_with_checkout(against, seconds, rounds, list(batches))]
     else:
         models = {"cnn, the packaged model": PACKAGED_MODEL} | ({"mlp": mlp} if mlp else {})

@@ -224,9 +224,18 @@ def main(
         gate = Gate(min_accuracy, not_worse_than, margin)
         signer = Signer(sign, certificate, sign_password) if sign else None
         try:
-            bundle = publish(
-                Run.read(run), repository, name, data, int8=int8, opset=opset, gate=gate, sign=signer, progress=progress
-            )
+            with no_garbage_collection():
+                bundle = publish(
+                    Run.read(run),
+                    repository,
+                    name,
+                    data,
+                    int8=int8,
+                    opset=opset,
+                    gate=gate,
+                    sign=signer,
+                    progress=progress,
+                )
         except AlreadyPublishedError as error:
             if signer:
                 signer(error.bundle.folder)

@@ -33,7 +33,8 @@ TOLERANCE = 2e-4
 # Quantization may change this many correct labels of 10,000 to wrong ones.
 INT8_ERRORS_PER_10_000 = 5
 HARD_CASE_BATCH_SIZES = (1, 2, 7, 64)
-COMPARISON_BATCH_SIZE = 1000
+# As in training/evaluate.py: the feature maps of more images leave the cache of a core.
+COMPARISON_BATCH_SIZE = 250
 
 Classify = Callable[[Images], ModelOutput]
 

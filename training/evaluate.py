@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from training.data.digits import Digits
 from training.networks import normalize
 
-# Number of images in each call of the network.
-BATCH = 1000
+# Number of images in each call of the network. With 1000, the feature maps of the cnn leave the cache of a core, and a
+# call takes a fifth longer per image. The outputs are the same bit for bit.
+BATCH = 250
 
 
 @dataclass(frozen=True)

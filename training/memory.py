@@ -27,10 +27,10 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Turn Python's garbage collector off while the block runs. The block is for imports of large libraries.
+    """Turn Python's garbage collector off while the block runs: for imports of large libraries, and for an export.
 
-    They make hundreds of thousands of objects, none of which is garbage. The collector would look at them again and
-    again, for a sixth of the time. It also leaves them alone afterwards.
+    They make hundreds of thousands of objects, hardly any of which is garbage. The collector would look at them again
+    and again, for a sixth of the time of an import. It also leaves them alone afterwards.
     """
     gc.disable()
     try:

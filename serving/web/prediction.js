@@ -15,9 +15,9 @@ const inPercent = (confidence) => `${confidence > 0.9995 ? "over " : ""}${percen
 const time = (milliseconds) =>
   milliseconds === undefined ? "–" : `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)}\u00a0ms`;
 
-// An unknown reason gets the words of "no digit".
-const rejection = (prediction) =>
-  REJECTIONS[prediction.reason]?.(prediction) ?? `Seems to be no ${what}. Looks most like ${prediction.label}`;
+// An unknown reason gets the words of "no digit". A whole number without digits has no label.
+const isNone = ({ label }) => `Seems to be no ${what}${label ? `. Looks most like ${label}` : ""}`;
+const rejection = (prediction) => (REJECTIONS[prediction.reason] ?? isNone)(prediction);
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 
@@ -57,7 +57,7 @@ export class PredictionView {
   clear() {
     this.#root.dataset.state = "empty";
     this.#find("#digit").textContent = "";
-    this.#find("#confidence").textContent = `Draw a ${what}, or try a sample. Your drawing goes only to this service.`;
+    this.#find("#confidence").textContent = `Draw a ${what}. Your drawing goes only to this service.`;
     this.#showBars([]);
     this.#showModelInput();
     for (const name of ["#model-time", "#service-time", "#round-trip"]) this.#find(name).textContent = "–";
@@ -65,12 +65,17 @@ export class PredictionView {
 
   // A guess is shown while the pen is down: half a digit often looks like another one, or like none.
   show(prediction, isGuess = false) {
-    const accepted = prediction.accepted && !isGuess;
-    this.#root.dataset.state = isGuess ? "guess" : accepted ? "accepted" : "rejected";
+    const state = isGuess ? "guess" : prediction.accepted ? "accepted" : "rejected";
+    const accepted = state === "accepted";
+    this.#root.dataset.state = state;
     const digit = this.#find("#digit");
-    digit.textContent = accepted || (isGuess && prediction.label) ? prediction.label : "?";
+    digit.textContent = (state !== "rejected" && prediction.label) || "?";
     digit.classList.toggle("long", digit.textContent.length > 2);
-    this.#find("#confidence").textContent = isGuess ? "A guess while you draw" : accepted ? inPercent(prediction.confidence) : rejection(prediction);
+    this.#find("#confidence").textContent = {
+      guess: () => "A guess while you draw",
+      accepted: () => inPercent(prediction.confidence),
+      rejected: () => rejection(prediction),
+    }[state]();
     const { probabilities } = prediction;
     this.#showBars(probabilities, accepted ? probabilities.indexOf(Math.max(...probabilities)) : -1);
     this.#showModelInput(prediction.image);

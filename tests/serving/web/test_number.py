@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tests.serving.web.handwriting import FIVE, ONE, TWO, draw
-from tests.serving.web.page import copy_curl_command, expect, predicted_digit, screenshot, wait_for_prediction
+from tests.serving.web.page import (
+    change_prediction,
+    copy_curl_command,
+    expect,
+    predicted_digit,
+    screenshot,
+    wait_for_prediction,
+)
 
 
 def side_by_side(*styles):
@@ -40,3 +47,10 @@ def test_switch_reads_whole_numbers_and_shows_their_boxes(url, visit):
     page.locator("#number").uncheck()
     draw(page, FIVE)
     assert predicted_digit(page) == "5"
+
+
+def test_picture_without_a_line_says_only_that_there_is_no_digit(url, visit):
+    page = visit(url)
+    page.locator("#number").check()
+    change_prediction(page, accepted=False, reason="no digit", text="", lines=[])
+    expect(page.locator("#confidence")).to_have_text("Seems to be no digit")

@@ -97,7 +97,8 @@ def test_no_picture_hurts_the_service():
 
 
 def test_stuck_decoder_does_not_delay_shutdown():
-    with service("--drain", "0") as (address, process), ThreadPoolExecutor(2) as pool:
+    # The picture takes several seconds on a fast machine too, so that it always reaches this deadline.
+    with service("--drain", "0", "--work-timeout", "1") as (address, process), ThreadPoolExecutor(2) as pool:
         stuck = pool.submit(post, address, slow_pgm())
         while post(address, SMALL) == 200 and not any(children_of(process.pid)):
             pass

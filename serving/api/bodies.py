@@ -58,7 +58,9 @@ async def read_images(request: AnyRequest, timeout: object, model: Model) -> tup
     settings, threads = context.service.settings, context.service.pipeline.threads
     kind, body = await _read(request)
     if _holds_pictures(kind, body):
-        return await decode_pictures(await pictures_in(context, kind, body), context, timeout, model)
+        pictures = await pictures_in(context, kind, body)
+        del body  # The files of a form are copies, and decoding them takes long.
+        return await decode_pictures(pictures, context, timeout, model)
     if kind == "application/octet-stream":
         return decode_raw_pixels(body, settings.max_batch), {}
     if kind == "application/json":

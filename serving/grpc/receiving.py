@@ -19,6 +19,8 @@ PATIENCE = 1.0
 MOST = 4
 # Seconds that a call may wait for its message while the service stops.
 LAST_SECONDS = 1.0
+# Seconds after the end of the messages in which gRPC says that the client has cancelled the call.
+CANCELLATION_SECONDS = 0.1
 
 
 class Receiving:
@@ -56,8 +58,8 @@ class Receiving:
         except TimeoutError as error:
             raise DeadlineExceededError("the request did not arrive in time; send it faster, or send less") from error
         if message is grpc.aio.EOF:
-            # A message may also be missing because the client has cancelled the call. Then gRPC cancels this task now.
-            await asyncio.sleep(0)
+            # A message may also be missing because the client has cancelled the call. Then gRPC cancels this task soon.
+            await asyncio.sleep(CANCELLATION_SECONDS)
             raise InputError("the call has no message")
         content: bytes = message
         return content

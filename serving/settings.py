@@ -134,7 +134,7 @@ class Settings:
     max_held: Annotated[
         int,
         "Largest sum of the bytes of unfinished requests and unread responses in one worker. Beyond it, the connection "
-        "that has waited longest for its client is closed, or the request is rejected with status 503.",
+        "that has waited longest for its client is closed, or the request is rejected with status 429.",
     ] = 32_000_000
     max_pixels: Annotated[
         int,

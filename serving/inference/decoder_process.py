@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from typing import cast
 
 from serving.contract import SYMBOL, Preparation
-from serving.errors import DeadlineExceededError, InputTooLargeError, PictureError
+from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage
 from serving.pictures.process import NUMBERS, READY, REQUEST, RESPONSE, TASKS, Task, parse
@@ -46,6 +46,7 @@ class DecoderProcess:
         """Return the lines in a picture file, as :func:`serving.pictures.number_form.to_number_page` does.
 
         Raises:
+            OverloadedError: the deadline has passed, and the process was busy with other pictures most of the time.
             DeadlineExceededError: the deadline, in the time of ``time.monotonic``, has passed.
             PictureError: the picture is damaged, or it made the decoder crash.
             InputTooLargeError: a limit is exceeded.
@@ -53,15 +54,20 @@ class DecoderProcess:
         return cast("NumberPage", await self._decode(content, deadline, NUMBERS))
 
     async def _decode(self, content: bytes, deadline: float, task: Task) -> Digit | NumberPage:
+        arrival = time.monotonic()
+        turn = deadline
         try:
-            async with asyncio.timeout(deadline - time.monotonic()), self._turn:
+            async with asyncio.timeout(deadline - arrival), self._turn:
+                turn = time.monotonic()
                 if self._idle:
                     self._idle.cancel()
                 try:
                     return parse(*await self._ask(content, deadline, task))
                 finally:
                     self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
-        except TimeoutError as error:
+        except (TimeoutError, DeadlineExceededError) as error:
+            if turn - arrival > deadline - turn:
+                raise OverloadedError from error
             raise DeadlineExceededError from error
 
     async def _ask(self, content: bytes, deadline: float, task: Task) -> tuple[int, bytes]:

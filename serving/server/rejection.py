@@ -70,4 +70,4 @@ def too_many_connections() -> RejectedError:
 
 def too_many_bytes() -> RejectedError:
     detail = "unfinished requests and unread responses take too much memory; try again in a moment"
-    return RejectedError("too_many_bytes", 503, detail)
+    return RejectedError("too_many_bytes", 429, detail)

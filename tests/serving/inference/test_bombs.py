@@ -99,8 +99,8 @@ def test_no_picture_hurts_the_service():
                 meanwhile += 1
                 memory = peak_of(process.pid) + max(map(peak_of, children_of(process.pid)), default=0)
                 assert memory < MAX_MEMORY, name
-            # So many large ones at a time may take longer than the deadline.
-            assert {attacker.result() for attacker in attack} <= {status, 504}, name
+            # So many large ones at a time may take longer than the deadline: the wait for others, or one by itself.
+            assert {attacker.result() for attacker in attack} <= {status, 429, 504}, name
 
 
 def test_stuck_decoder_does_not_delay_shutdown():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.errors import DeadlineExceededError, InputTooLargeError, PictureError
+from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError
 from serving.inference import decoder, decoder_process
 from serving.inference.decoder import Decoder
 from serving.inference.decoder_process import DecoderProcess
@@ -165,11 +165,11 @@ def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_servic
     assert errors == []
 
 
-def test_pictures_that_wait_for_the_process_keep_their_own_deadline():
+def test_pictures_that_wait_for_the_process_keep_their_own_deadline_and_fail_for_overload():
     async def use(decodes, decode):
         await decode(LARGE)  # The process has started.
         slow, waiting, patient = (asyncio.create_task(decode(*call)) for call in ((SLOW, 1.5), (LARGE, 0.2), (LARGE,)))
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(OverloadedError):
             await waiting
         assert not slow.done()
         with pytest.raises(DeadlineExceededError):

@@ -97,8 +97,8 @@ def test_no_picture_hurts_the_service():
                 assert post(address, SMALL) == 200, name
                 assert time.monotonic() - started < 5, name
                 meanwhile += 1
-                memory = peak_of(process.pid) + max(map(peak_of, children_of(process.pid)), default=0)
-                assert memory < MAX_MEMORY, name
+                own, decoder = peak_of(process.pid), max(map(peak_of, children_of(process.pid)), default=0)
+                assert own + decoder < MAX_MEMORY, (name, own, decoder)
             # So many large ones at a time may take longer than the deadline: the wait for others, or one by itself.
             assert {attacker.result() for attacker in attack} <= {status, 429, 504}, name
 

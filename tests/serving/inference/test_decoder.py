@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from serving.inference.threads import ThreadPool
 from serving.pictures import process
 from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import Settings
-from tests.serving.pictures.files import RGB, black_png, slow_pgm, webp_of_codes
+from tests.serving.pictures.files import RGB, RGBA, black_png, slow_pgm, webp_of_codes
 from tests.support import until
 
 SMALL = black_png(40, 40)
@@ -247,6 +248,20 @@ def test_process_that_decoded_no_picture_ends_too(monkeypatch):
         assert await started.wait() == -signal.SIGKILL
 
     with_process(use)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_the_process_does_not_depend_on_the_pictures_before():
+    async def use(decodes, decode):
+        peaks = []
+        for depth in (8, 16, 8):
+            await decode(black_png(5000, 5000, depth, RGBA))
+            status = Path(f"/proc/{decodes._process.result().pid}/status").read_text()
+            peaks.append(int(re.search(r"VmHWM:\s+(\d+)", status)[1]))
+        return peaks
+
+    first, _, last = with_process(use)
+    assert last < 1.05 * first
 
 
 def test_process_gets_no_keys(monkeypatch):

@@ -33,6 +33,7 @@ PAGE = """<!doctype html>
 <title>Model card of {title}</title>
 <link rel="icon" href="../../icon.png">
 <link rel="stylesheet" href="../../style.css">
+<link rel="stylesheet" href="../../docs.css">
 </head>
 <body>
 <header>

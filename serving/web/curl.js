@@ -22,12 +22,19 @@ function base64(blob) {
   });
 }
 
-// Copies the content of a text area. Pages from plain http have no clipboard API.
-export async function copyText(area) {
+// Pages from plain http have no clipboard API.
+export async function copyText(text) {
   try {
-    await navigator.clipboard.writeText(area.value);
+    await navigator.clipboard.writeText(text);
   } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    const focused = document.activeElement;
+    document.body.append(area);
     area.select();
-    if (!document.execCommand("copy")) throw new Error("The browser did not allow copying.");
+    const copied = document.execCommand("copy");
+    area.remove();
+    focused.focus();
+    if (!copied) throw new Error("The browser did not allow copying.");
   }
 }

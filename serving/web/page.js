@@ -1,10 +1,9 @@
-// Connects the parts of the page.
+// Connects the parts of the page. What few visits need is loaded when it is needed.
 
 import { BoxView } from "./boxes.js";
 import { camera } from "./camera.js";
 import { CertificateView } from "./certificate.js";
 import { copyText, curlCommand } from "./curl.js";
-import { FeedbackForm } from "./feedback.js";
 import { History } from "./history.js";
 import { drawWithKeys, drawWithPointer } from "./pen.js";
 import { pictureFiles, pictureFrom } from "./pictures.js";
@@ -26,12 +25,12 @@ const png = () => sheet.png(isNumber() ? NUMBER_SIDE : undefined);
 const requests = new PredictionRequests(png, isNumber);
 const boxView = new BoxView(find("#boxes"));
 const predictionView = new PredictionView(find("#prediction"));
-const feedback = new FeedbackForm(find("#feedback"), png, ({ kind, message }) => notify(kind === "key" ? kind : "drawing", message));
 const certificateView = new CertificateView(find("#model"), (labels) => {
   predictionView.setLabels(labels);
-  feedback.setLabels(labels);
+  feedback?.setLabels(labels);
 });
 const history = new History(find("#history"), replaceSheet);
+let feedback = null; // the form, if the service asks for feedback
 let prediction = null; // of the drawing on the sheet
 let isGuess = false; // from the start of a stroke until the prediction of its end
 let penIsDown = false;
@@ -44,6 +43,26 @@ function debounced(action) {
   return () => {
     clearTimeout(timer);
     timer = setTimeout(action, SETTLE);
+  };
+}
+
+async function load(module) {
+  try {
+    return await import(module);
+  } catch {
+    throw new ServiceError("unavailable", "The service does not respond.");
+  }
+}
+
+// Shows errors of the service.
+function safely(action) {
+  return async () => {
+    try {
+      await action();
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+      notify("drawing", error.message);
+    }
   };
 }
 
@@ -95,6 +114,7 @@ camera(find("#camera"), find("#viewfinder"), showPicture, (message) => notify("d
 // Predictions
 
 const announcePrediction = debounced(() => { if (prediction) announce(inWords(prediction)); });
+const explainSoon = debounced(() => explain());
 const updateCurl = debounced(async () => { find("#curl").value = await curlCommand(await png(), isNumber()); });
 
 sheet.addEventListener("discard", ({ detail }) => history.keep(detail, prediction));
@@ -120,7 +140,7 @@ for (const type of ["busy", "idle"]) {
   requests.addEventListener(type, () => {
     if (type === "idle") judge();
     find("#prediction").setAttribute("aria-busy", type === "busy");
-    feedback.show(type === "busy" ? null : prediction);
+    feedback?.show(type === "busy" ? null : prediction);
   });
 }
 
@@ -134,7 +154,7 @@ function judge() {
 function sheetChanged() {
   find("#undo").disabled = !sheet.canUndo;
   find("#redo").disabled = !sheet.canRedo;
-  find("#clear").disabled = sheet.empty;
+  find("#clear").disabled = find("#link").disabled = find("#save").disabled = sheet.empty;
   canvas.parentElement.classList.toggle("blank", sheet.empty);
   updateCurl();
 }
@@ -145,7 +165,25 @@ requests.addEventListener("prediction", ({ detail }) => {
   predictionView.show(prediction, isGuess);
   if (!sheet.empty) boxView.show(prediction, sheet.extent);
   announcePrediction();
+  explainSoon();
   showCertificate(prediction.model);
+});
+
+// Why
+
+const why = find("#why");
+const isAsked = () => !why.disabled && why.ariaPressed === "true";
+const explain = safely(async () => {
+  if (!isAsked()) return;
+  const asked = prediction;
+  const { reasons } = await load("./why.js");
+  const found = await reasons(asked);
+  if (asked === prediction && isAsked()) predictionView.explain(asked, found);
+});
+why.addEventListener("click", () => {
+  why.ariaPressed = why.ariaPressed !== "true";
+  predictionView.show(prediction);
+  explain();
 });
 
 // Errors
@@ -188,20 +226,54 @@ async function showCertificate(model) {
   }
 }
 
-// The curl command
+// The link, the saved picture and the curl command
 
+// The address holds the drawing, so that it outlives a reload.
+const updateAddress = debounced(async () => {
+  const fragment = await linked().catch(() => location.hash);
+  window.history.replaceState(null, "", fragment || location.pathname);
+});
+for (const type of ["grow", "replace"]) sheet.addEventListener(type, updateAddress);
+async function linked() {
+  const { toFragment } = await load("./link.js");
+  return toFragment(sheet.marks);
+}
+const openLink = safely(async () => {
+  if (!location.hash.startsWith("#d=")) return;
+  const { fromFragment } = await load("./link.js");
+  const marks = fromFragment(location.hash);
+  if (marks) replaceSheet(marks);
+});
+addEventListener("hashchange", openLink);
+
+find("#link").addEventListener("click", safely(async () => {
+  const fragment = await linked();
+  copy(fragment ? new URL(fragment, location.href).href : "", "A picture does not fit into a link.");
+}));
+find("#save").addEventListener("click", safely(async () => {
+  const { saveAnswer } = await load("./answer.js");
+  saveAnswer(sheet.marks, prediction ? inWords(prediction) : "");
+}));
 find("#copy").addEventListener("click", async () => {
-  find("#copied").textContent = "";
   find("#curl").value = await curlCommand(await png(), isNumber());
+  copy(find("#curl").value);
+});
+async function copy(text, otherwise) {
+  find("#copied").textContent = "";
   try {
-    await copyText(find("#curl"));
-    find("#copied").textContent = "Copied.";
+    if (text) await copyText(text);
+    find("#copied").textContent = text ? "Copied." : otherwise;
   } catch (error) {
     find("#copied").textContent = error.message;
   }
-});
+}
 find("#curl").addEventListener("focus", ({ target }) => target.select());
 
 sheetChanged();
+if (!find("#feedback").hidden) {
+  const { FeedbackForm } = await load("./feedback.js");
+  feedback = new FeedbackForm(find("#feedback"), png, ({ kind, message }) => notify(kind === "key" ? kind : "drawing", message));
+}
+await openLink();
 showCertificate();
 find("#curl").value = await curlCommand(null);

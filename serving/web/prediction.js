@@ -1,6 +1,8 @@
 // Shows a prediction.
 
 const BARS = 10;
+const FOR = [1, 0.25, 0.1]; // red, green and blue of white ink that speaks for the label
+const AGAINST = [0.3, 0.55, 1];
 let what = "digit"; // or "symbol", by the labels of the model
 const REJECTIONS = {
   empty: () => "The picture is empty",
@@ -57,6 +59,7 @@ export class PredictionView {
   clear() {
     this.#root.dataset.state = "empty";
     this.#find("#digit").textContent = "";
+    this.#find("#why").disabled = true;
     this.#find("#confidence").textContent = `Draw a ${what}. Your drawing goes only to this service.`;
     this.#showBars([]);
     this.#showModelInput();
@@ -79,6 +82,7 @@ export class PredictionView {
     const { probabilities } = prediction;
     this.#showBars(probabilities, accepted ? probabilities.indexOf(Math.max(...probabilities)) : -1);
     this.#showModelInput(prediction.image);
+    this.#find("#why").disabled = isGuess || !prediction.image || !prediction.label;
     const { decode = 0, queue = 0, infer, encode = 0, roundTrip } = prediction.times;
     this.#find("#model-time").textContent = time(infer);
     this.#find("#service-time").textContent = time(infer === undefined ? infer : decode + queue + infer + encode);
@@ -98,15 +102,26 @@ export class PredictionView {
     });
   }
 
+  // Colours the model input by what each pixel says about the label, from -1 to 1.
+  explain({ image, label }, reasons) {
+    this.#showModelInput(image, reasons);
+    this.#find("figcaption").textContent = `Red ink speaks for ${label}, blue against it`;
+  }
+
   // `rows` are the rows of pixels, 0 to 255, that the model received.
-  #showModelInput(rows) {
+  #showModelInput(rows, reasons = []) {
     const canvas = this.#find("#model-input");
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
     canvas.setAttribute("aria-label", rows ? "The drawing as 28 by 28 pixels" : "No drawing yet");
+    this.#find("figcaption").textContent = "Model input, 28×28";
     if (!rows) return;
     const pixels = context.createImageData(rows[0].length, rows.length);
-    rows.flat().forEach((value, index) => pixels.data.set([value, value, value, 255], 4 * index));
+    rows.flat().forEach((value, index) => {
+      const reason = reasons[index] ?? 0;
+      const colour = (reason < 0 ? AGAINST : FOR).map((part) => value * (1 - (1 - part) * Math.abs(reason)));
+      pixels.data.set([...colour, 255], 4 * index);
+    });
     context.putImageData(pixels, 0, 0);
   }
 }

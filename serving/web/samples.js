@@ -4,6 +4,7 @@ const SIZE = 28;
 
 export function samples(list, onPicture) {
   const strip = new Image();
+  strip.crossOrigin = ""; // As style.css loads it, so that the browser loads it once.
   strip.src = "samples.png";
   for (let digit = 0; digit < 10; digit++) {
     const button = document.createElement("button");

@@ -56,6 +56,14 @@ export async function predict(png, number = false) {
   return { ...prediction, id: response.headers.get("x-request-id"), model: body.model, times: { ...stages(response), roundTrip } };
 }
 
+// Returns the probabilities for each of several images, which are arrays of pixels.
+export async function predictImages(images, { name, version }) {
+  const headers = { "content-type": "application/octet-stream" };
+  const options = { method: "POST", headers, body: Uint8Array.from(images.flat()) };
+  const { body } = await call(`predict?${new URLSearchParams({ model: name, version })}`, options);
+  return body.predictions.map(({ probabilities }) => probabilities);
+}
+
 // Adds the label and the confidence that the page shows.
 function summary(prediction) {
   const { text, lines } = prediction;

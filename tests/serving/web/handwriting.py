@@ -32,6 +32,7 @@ def ring(ellipse):
     return np.stack([x + width * np.cos(angle), y + height * np.sin(angle)], axis=1)
 
 
+FOLDER = Path(__file__).parent
 SHAPES = {"curve": curve, "line": line, "ring": ring}
 
 
@@ -41,14 +42,18 @@ def read_styles():
     A style is a list of strokes. A stroke is an array of points ``[N, 2]`` on the unit square, joined from the
     shapes in strokes.json.
     """
-    digits = json.loads((Path(__file__).parent / "strokes.json").read_text())
-    return {
-        int(digit): [
-            [np.concatenate([SHAPES[kind](shape[kind]) for shape in stroke for kind in shape]) for stroke in style]
-            for style in styles
-        ]
-        for digit, styles in digits.items()
-    }
+    digits = json.loads((FOLDER / "strokes.json").read_text())
+    return {int(digit): [strokes_of(style) for style in styles] for digit, styles in digits.items()}
+
+
+def read_shapes():
+    """Return shapes that are easy to misread: ``{name: (label, style)}``. The label is None if it is no digit."""
+    shapes = json.loads((FOLDER / "shapes.json").read_text())
+    return {name: (shape["label"], strokes_of(shape["strokes"])) for name, shape in shapes.items()}
+
+
+def strokes_of(style):
+    return [np.concatenate([SHAPES[kind](shape[kind]) for shape in stroke for kind in shape]) for stroke in style]
 
 
 STYLES = read_styles()
@@ -84,6 +89,14 @@ def draw(page, strokes):
         for point in stroke[1:]:
             page.mouse.move(*point)
         page.mouse.up()
+
+
+def fragment_of(strokes, width):
+    """Return the part of the page's address that draws the strokes, as serving/web/link.js writes it."""
+    return "#d=" + "-".join(
+        "".join(np.base_repr(round(number * (36**2 - 1)), 36).lower().zfill(2) for number in [width, *stroke.ravel()])
+        for stroke in strokes
+    )
 
 
 def send_touch(session, kind, *points):

@@ -16,7 +16,9 @@ from tests.serving.web.handwriting import (
     draw,
     draw_with_finger,
     draw_with_stylus,
+    fragment_of,
     on_screen,
+    read_shapes,
     send_touch,
     vary,
 )
@@ -29,13 +31,15 @@ from tests.serving.web.page import (
     wait_for_prediction,
 )
 
+SHAPES_TO_MISREAD = read_shapes()
+
 
 def test_ten_digits_in_several_handwritings(url, visit):
     page = visit(url)
     random = np.random.default_rng(0)
     drawn, missed = 0, []
     for digit, styles in STYLES.items():
-        for style in [*styles, *styles]:
+        for style in styles:
             page.locator("#width").fill(str(random.integers(4, 11)))
             draw(page, vary(style, random))
             drawn += 1
@@ -46,6 +50,21 @@ def test_ten_digits_in_several_handwritings(url, visit):
             page.locator("#clear").click()
             expect(page.locator("#digit")).to_be_empty()
     assert len(missed) <= 0.05 * drawn, missed
+
+
+@pytest.mark.parametrize("name", SHAPES_TO_MISREAD)
+def test_shapes_that_are_easy_to_misread_in_ten_handwritings(url, visit, name):
+    label, style = SHAPES_TO_MISREAD[name]
+    page = visit(url)
+    random, right = np.random.default_rng(1), 0
+    for _ in range(10):
+        fragment = fragment_of(vary(style, random), random.integers(4, 9) / 100)
+        with page.expect_response("**/predict?include=image") as response:
+            page.evaluate("(fragment) => { location.hash = fragment; }", fragment)
+        [prediction] = response.value.json()["predictions"]
+        # Some of them are not accepted. Then the page says what they look most like.
+        right += prediction["label"] == label if label else not prediction["accepted"]
+    assert right >= 9
 
 
 def test_prediction_appears_before_the_stroke_ends(url, visit):

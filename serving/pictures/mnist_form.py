@@ -167,7 +167,8 @@ def widen_strokes(ink: Ink) -> Ink:
 
 def stroke_width(ink: Ink) -> float:
     """Estimate the mean width of the strokes, in pixels: their area divided by half the length of their edges."""
-    line = np.pad(ink > 0.5 * strongest(ink), 1)
+    line = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), bool)
+    line[1:-1, 1:-1] = ink > 0.5 * strongest(ink)
     steps = np.count_nonzero(line[1:] != line[:-1]) + np.count_nonzero(line[:, 1:] != line[:, :-1])
     # An edge made of pixel steps is longer than the true edge: by the factor 4 / pi, averaged over all directions.
     edges = steps * np.pi / 4

@@ -73,7 +73,7 @@ class DecoderProcess:
                 try:
                     return parse(*await self._ask(content, deadline, task))
                 finally:
-                    self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
+                    self._kill_later()
         except (TimeoutError, DeadlineExceededError) as error:
             if turn - arrival > deadline - turn:
                 raise OverloadedError from error
@@ -107,8 +107,15 @@ class DecoderProcess:
         # If the deadline passes now, the wait ends but the start goes on, because the next picture needs the process.
         return await asyncio.shield(start)
 
+    def _kill_later(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
+
     def _kill(self) -> None:
-        if self._process is None or not self._process.done():
+        if self._process is None:
+            return
+        if not self._process.done():
+            # The process still starts, and nobody waits for it.
+            self._kill_later()
             return
         # The event loop learns of the end a little later. Until then the next picture must not use this process.
         start, self._process = self._process, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -24,9 +24,15 @@ from PIL import (  # noqa: F401
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.containers import jpeg_exif, orientation, without_metadata
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
-from serving.pictures.page import PART_PIXELS, TURNS, Grey, Page, parts_of, upright
+from serving.pictures.page import TURNS, Grey, Page, parts_of, upright
 
 BLACK, WHITE = 0, 255
+# A picture of at most this many pixels becomes an array. A larger one stays with Pillow, which reduces it in less time.
+ARRAY_PIXELS = 1 << 13
+# A picture with more pixels is converted part by part, because converting takes up to 7 bytes per pixel.
+WHOLE_PIXELS = 1 << 20
+# A grey picture with more pixels, such as a photo, stays in bytes. Its means are rounded to whole grey levels.
+EXACT_PIXELS = 1 << 18
 
 
 def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> Grey | Page:
@@ -50,12 +56,14 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
             warnings.simplefilter("ignore")
             picture = _open(content, header, jpeg_side)
             picture.load()
-            tone = _tone(picture)
             exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
             turn = TURNS[orientation(exif)]
-            if picture.width * picture.height > PART_PIXELS:
-                return Page(picture, tone, turn)
-            return upright(tone(picture), turn)
+            pixels = picture.width * picture.height
+            if pixels <= WHOLE_PIXELS:
+                picture = _in_grey(picture)
+            if pixels <= ARRAY_PIXELS:
+                return upright(_tone(picture)(picture), turn)
+            return Page(picture, _tone(picture), turn)
     except InputError:
         raise
     except MemoryError as error:
@@ -85,12 +93,30 @@ def _tone(picture: Image.Image) -> Callable[[Image.Image], Grey]:
     if picture.mode.startswith("I"):
         return partial(_deep_to_grey, scale=_scale(picture))
     if picture.has_transparency_data:
-        return partial(_on_background, background=_background(picture))
+        background = _background(map(_grey_and_opacity, parts_of(picture)))
+        return lambda part: _to_grey(_on_background(*_grey_and_opacity(part), background))
     return _to_grey
 
 
+def _in_grey(picture: Image.Image) -> Image.Image:
+    """Return the grey values of a picture in Pillow's mode "F", or the picture itself if it is large and grey."""
+    if picture.mode.startswith("I"):
+        return picture
+    if picture.has_transparency_data:
+        grey, opacity = _grey_and_opacity(picture)
+        if np.asarray(opacity).min() < WHITE:
+            grey = _on_background(grey, opacity, _background([(grey, opacity)]))
+    elif picture.mode != "L":
+        grey = picture.convert("L")
+    elif picture.width * picture.height > EXACT_PIXELS:
+        return picture
+    else:
+        grey = picture
+    return grey.convert("F")
+
+
 def _to_grey(part: Image.Image) -> Grey:
-    return np.asarray(part.convert("L"), dtype=np.float32)
+    return np.asarray(part if part.mode in ("L", "F") else part.convert("L"), dtype=np.float32)
 
 
 def _scale(picture: Image.Image) -> float:
@@ -107,21 +133,24 @@ def _deep_to_grey(part: Image.Image, scale: float) -> Grey:
     return np.clip(values, BLACK, WHITE)
 
 
-def _background(picture: Image.Image) -> int:
-    """Return black or white, whichever contrasts more with the visible part of a transparent picture."""
+def _background(parts: Iterable[tuple[Image.Image, Image.Image]]) -> int:
+    """Return black or white, whichever contrasts more with the visible part of a transparent picture.
+
+    Args:
+        parts: the shade and the opacity of each part of the picture.
+    """
     visible = weight = 0
-    for part in parts_of(picture):
-        grey, opacity = map(np.asarray, _grey_and_opacity(part))
+    for part in parts:
+        grey, opacity = map(np.asarray, part)
         visible += int(np.multiply(grey, opacity, dtype=np.uint16).sum())
         weight += int(opacity.sum())
     return WHITE if 2 * visible < weight * (BLACK + WHITE) or not weight else BLACK
 
 
-def _on_background(part: Image.Image, background: int) -> Grey:
-    grey, opacity = _grey_and_opacity(part)
-    page = Image.new("L", part.size, background)
+def _on_background(grey: Image.Image, opacity: Image.Image, background: int) -> Image.Image:
+    page = Image.new("L", grey.size, background)
     page.paste(grey, mask=opacity)
-    return _to_grey(page)
+    return page
 
 
 def _grey_and_opacity(part: Image.Image) -> tuple[Image.Image, Image.Image]:

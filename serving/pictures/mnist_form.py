@@ -22,10 +22,10 @@ from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
 from serving.pictures.ink import OVERVIEW, Ink, border_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
-from serving.pictures.neighbours import rings_of, without_neighbours
+from serving.pictures.neighbours import encloses_several, rings_of, without_neighbours
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import other_pages
+from serving.pictures.surroundings import is_along_border, other_pages
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -39,6 +39,9 @@ BOX_TOLERANCE = 1
 # Digits side by side differ in length by at most this factor. More pieces than this are not compared, which takes time
 # that grows with the square of their number.
 ALIKE, MOST_ALIKE = 1.4, 100
+# A page with so many parts of similar mass side by side or in lines shows a text or many digits. So does a page with so
+# many pieces. What surrounds a single digit, such as the boxes of a form, makes fewer of them.
+MANY_PARTS, MANY_PIECES = 5, 12
 # Strokes are widened to at least this many pixels of MNIST's box. The median stroke of MNIST is 2.5 pixels wide.
 LEAST_STROKE = 2.0
 # Before strokes are widened, ink whose longer side has fewer pixels than this is enlarged. Strokes can only grow by
@@ -82,14 +85,27 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
-    if digit.reason == "several" and _are_alike(split_specks(pieces)[0], ink.shape):
+    large, _ = split_specks(pieces)
+    if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
     others = list(_readings_without(ink, pieces))
     for other in map(find_ink, other_pages(page, overview, pieces)):
         if other is not None:
             its_pieces = find_pieces(other)
             others += _digit_of(other, its_pieces), *_readings_without(other, its_pieces, at_border=False)
-    return digit._replace(others=tuple(other.image for other in others if other.reason is None))
+    images = tuple(other.image for other in others if other.reason is None)
+    if images and digit.reason is None and _is_with_border(large, ink.shape):
+        return Digit(images[0], others=images[1:])
+    return digit._replace(others=images)
+
+
+def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
+    """Return whether some pieces lie along the border of the page, and others do not.
+
+    Together they are no digit, although the edge of a desk on two sides of the page looks much like a 7.
+    """
+    along = [is_along_border(piece, *shape) for piece in pieces]
+    return any(along) and not all(along)
 
 
 def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
@@ -97,6 +113,11 @@ def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = Tr
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
         yield digit_on(alone)
+
+
+def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
+    """Return whether the pieces are a text, a face or a row of digits. None of them surrounds a digit."""
+    return count_digits(pieces) >= MANY_PARTS or encloses_several(pieces, shape) or _are_alike(pieces, shape)
 
 
 def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -167,7 +188,8 @@ def widen_strokes(ink: Ink) -> Ink:
 
 def stroke_width(ink: Ink) -> float:
     """Estimate the mean width of the strokes, in pixels: their area divided by half the length of their edges."""
-    line = np.pad(ink > 0.5 * strongest(ink), 1)
+    line = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), bool)
+    line[1:-1, 1:-1] = ink > 0.5 * strongest(ink)
     steps = np.count_nonzero(line[1:] != line[:-1]) + np.count_nonzero(line[:, 1:] != line[:, :-1])
     # An edge made of pixel steps is longer than the true edge: by the factor 4 / pi, averaged over all directions.
     edges = steps * np.pi / 4

@@ -18,6 +18,12 @@ def grey_erosion(x: Floats, size: int) -> Floats:
     return _extreme(np.minimum, x, size, size // 2)
 
 
+def erosion_along(x: Floats, size: int, axis: int) -> Floats:
+    """Replace each pixel by the minimum over ``size`` pixels along one axis."""
+    columns = _extreme_along_columns(np.minimum, x if axis == 0 else x.T, size, size // 2)
+    return columns if axis == 0 else columns.T
+
+
 def grey_dilation(x: Floats, size: int) -> Floats:
     """Replace each pixel by the maximum over a ``size`` x ``size`` window, the mirror of the erosion's window."""
     return _extreme(np.maximum, x, size, size - 1 - size // 2)

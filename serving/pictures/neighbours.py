@@ -17,6 +17,8 @@ EDGE_MASS = 0.35
 WEAKER, BROADER = 0.75, 2.0
 # The ink of a circle or a frame covers at most this share of its box. What covers more is a sheet of paper.
 RING_INK = 0.4
+# A ring with more large pieces in it than this encloses no digit. The eyes and the mouth of a face are three.
+MOST_IN_RING = 2
 # Only so many pieces of a page are compared with each other.
 LARGEST = 8
 
@@ -52,6 +54,20 @@ def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
     largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
     thin = [piece for piece in largest if _area(piece) <= RING_INK * math.prod(_size(piece))]
     return [ring for ring in thin if any(_encloses(ring, piece) for piece in largest if piece is not ring)]
+
+
+def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
+    """Return whether a ring that lies within the page encloses more large pieces than a digit has, as a face does.
+
+    A ring that touches the border may be the lines of squared paper.
+    """
+    height, width = shape
+    for ring in rings_of(pieces):
+        if ring.top > 0 and ring.left > 0 and ring.bottom < height and ring.right < width:
+            masses = [piece.mass for piece in pieces if _encloses(ring, piece)]
+            if sum(mass >= DIGIT * max(masses) for mass in masses) > MOST_IN_RING:
+                return True
+    return False
 
 
 def _encloses(ring: Piece, piece: Piece) -> bool:

@@ -18,8 +18,8 @@ PART_PIXELS = 1 << 18
 # Pillow first reduces a picture by a whole number, which is fast, and then averages with BOX. Between the two steps,
 # each side has at least this many times its final length.
 REDUCING_GAP = 2.0
-# The modes of 8-bit pictures in which the mean of some pixels has the mean of their grey values.
-AVERAGED_MODES = ("L", "RGB")
+# The modes in which the mean of some pixels has the mean of their grey values.
+AVERAGED_MODES = ("L", "F", "RGB")
 
 
 class Turn(NamedTuple):

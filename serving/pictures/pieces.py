@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,19 +22,21 @@ DIGIT = 0.25
 # A text has several lines with at least this many parts side by side. The pieces of one digit are not in such lines.
 LINE = 3
 
+Run = tuple[int, int, int]
+"""Row, first column and end column of a horizontal run of pixels."""
 
-@dataclass(slots=True)
-class Piece:
+
+class Piece(NamedTuple):
     """Ink whose pixels touch at sides or corners. ``bottom``, ``right`` and the end of a run are exclusive."""
 
-    mass: float = 0.0
+    mass: float
     """Sum of the ink."""
-    top: int = 1 << 30
-    bottom: int = 0
-    left: int = 1 << 30
-    right: int = 0
-    runs: list[tuple[int, int, int]] = field(default_factory=list)
-    """Row, first column and end column of each horizontal run of pixels."""
+    top: int
+    bottom: int
+    left: int
+    right: int
+    runs: list[Run]
+    """The horizontal runs of pixels, from top to bottom."""
 
 
 def find_pieces(ink: Ink) -> list[Piece]:
@@ -55,20 +57,20 @@ def find_pieces(ink: Ink) -> list[Piece]:
             above += 1
         j = above
         while runs[j][0] == row - 1 and runs[j][1] <= end:
-            parent[root(j)] = root(i)
+            parent[root(j)] = i  # The newest run is a root itself.
             j += 1
-    pieces: dict[int, Piece] = {}
-    for i, (run, mass) in enumerate(zip(runs, masses, strict=True)):
-        piece = pieces.setdefault(root(i), Piece())
-        row, start, end = run
-        piece.runs.append(run)
-        piece.mass += mass
-        piece.top, piece.bottom = min(piece.top, row), max(piece.bottom, row + 1)
-        piece.left, piece.right = min(piece.left, start), max(piece.right, end)
-    return list(pieces.values())
+    members: dict[int, list[int]] = {}
+    for i in range(len(runs)):
+        members.setdefault(root(i), []).append(i)
+    return [_piece([runs[i] for i in its], sum(masses[i] for i in its)) for its in members.values()]
 
 
-def _runs(ink: Ink) -> tuple[list[tuple[int, int, int]], list[float]]:
+def _piece(runs: list[Run], mass: float) -> Piece:
+    left, right = min(map(itemgetter(1), runs)), max(map(itemgetter(2), runs))
+    return Piece(mass, runs[0][0], runs[-1][0] + 1, left, right, runs)
+
+
+def _runs(ink: Ink) -> tuple[list[Run], list[float]]:
     """Return the horizontal runs of ink from top to bottom, each as row, start and end column, and their masses."""
     height, width = ink.shape
     # A column without ink ends each run at the end of its row. Then starts and ends alternate.
@@ -78,9 +80,10 @@ def _runs(ink: Ink) -> tuple[list[tuple[int, int, int]], list[float]]:
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     rows, starts = np.divmod(edges[::2], width + 1)
     ends = edges[1::2] - rows * (width + 1)
-    sums = np.concatenate([[0.0], np.cumsum(ink, dtype=np.float64)])
-    masses = (sums[rows * width + ends] - sums[rows * width + starts]).tolist()
-    return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)), masses
+    # The begin and the end of each run, among all pixels. Every other sum is that of the paper between two runs.
+    places = np.stack([rows * width + starts, rows * width + ends], axis=1).ravel()
+    sums = np.add.reduceat(np.append(ink, np.float32(0)), places, dtype=np.float64) if len(places) else places
+    return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)), sums[::2].tolist()
 
 
 def split_specks(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:

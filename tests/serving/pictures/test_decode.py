@@ -58,3 +58,8 @@ def test_transparent_background_contrasts_with_the_ink(ink):
     picture_of_ink = np.dstack([np.full_like(PAGE, ink)] * 3 + [255 - PAGE])
     grey = decode_grey(picture(picture_of_ink), MAX_PIXELS)
     np.testing.assert_array_equal(grey, np.where(PAGE == 0, ink, 255 - ink))
+
+
+def test_opaque_picture_with_transparency_keeps_its_shades():
+    opaque = np.dstack([PAGE] * 3 + [np.full_like(PAGE, 255)])
+    np.testing.assert_array_equal(decode_grey(picture(opaque), MAX_PIXELS), PAGE)

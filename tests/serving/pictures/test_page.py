@@ -59,17 +59,20 @@ FILES = {
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES.keys())
-def test_parts_give_the_same_image_as_the_whole(drawing, file, monkeypatch):
+def test_whole_and_parts_give_the_same_image_as_an_array(drawing, file, monkeypatch):
     content = file(drawing)
-    assert isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
-    image, reason, _ = to_mnist_form(content, MAX_PIXELS)
-    monkeypatch.setattr(decode, "PART_PIXELS", MAX_PIXELS)
-    assert not isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
-    whole = to_mnist_form(content, MAX_PIXELS)
-    # Pillow rounds the means of grey values and colours, so a pixel at the edge of a stroke may differ.
-    assert np.abs(image.astype(int) - whole.image).mean() < 0.3
-    assert reason is whole.reason
-    assert image.any()
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "ARRAY_PIXELS", MAX_PIXELS)
+        assert not isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
+        expected = to_mnist_form(content, MAX_PIXELS)
+    assert expected.image.any()
+    for most in (decode.WHOLE_PIXELS, 0):
+        monkeypatch.setattr(decode, "WHOLE_PIXELS", most)
+        assert isinstance(decode.decode_grey(content, MAX_PIXELS), Page)
+        image, reason, _ = to_mnist_form(content, MAX_PIXELS)
+        # Pillow rounds the means of grey values and colours, so a pixel at the edge of a stroke may differ.
+        assert np.abs(image.astype(int) - expected.image).mean() < 0.3
+        assert reason is expected.reason
 
 
 @pytest.mark.parametrize("turn", TURNS.values())

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pages import PAGES
 from serving.errors import DeadlineExceededError
+from serving.inference import readings
 from serving.inference.readings import choose
 from serving.models.repository import load
 from serving.pictures import surroundings
@@ -67,6 +68,29 @@ def test_only_a_page_with_surroundings_has_other_readings(digits):
     assert to_mnist_form(picture(desk), MAX_PIXELS).others
 
 
+def test_edge_of_a_desk_on_two_sides_is_not_taken_for_a_7(model, digits, truth):
+    pages = [page_with(digit, top=(0, 0, 12, 240), right=(0, 226, 240, 240)) for digit in digits[:40]]
+    read_as = read(model, *map(picture, pages))
+    wrong = [label for (label, reason), true in zip(read_as, truth, strict=False) if label != true and reason is None]
+    assert wrong == []
+
+
+def test_text_and_faces_have_no_reading_without_their_surroundings(model):
+    text = Image.new("L", (300, 200), 255)
+    font = ImageFont.load_default(36)
+    ImageDraw.Draw(text).multiline_text((20, 20), "what people\nsend is no\ndigit", 0, font, spacing=16)
+    face = Image.new("L", (200, 200), 255)
+    pen = ImageDraw.Draw(face)
+    pen.ellipse((20, 20, 180, 180), outline=0, width=8)
+    pen.arc((60, 60, 140, 145), 20, 160, 0, 10)
+    for x in (75, 125):
+        pen.ellipse((x - 9, 70, x + 9, 90), 0)
+    for page in (text, face):
+        content = picture(np.asarray(page))
+        assert to_mnist_form(content, MAX_PIXELS).others == ()
+        assert read(model, content)[0][1] is not None
+
+
 def test_tilted_lines_are_removed(model, digits, truth):
     """The page is turned by 2 degrees, as a hand holds a camera."""
     pages = []
@@ -108,6 +132,13 @@ def test_network_chooses_the_reading_that_is_a_digit(model, digits):
     assert chosen.reason is None
     [chosen] = choose(model, [Digit(noise, "several", (noise.T,))])
     assert chosen.reason == "several"
+
+
+def test_unsure_reading_does_not_outweigh_several_digits(model, digits, monkeypatch):
+    first = Digit(np.rot90(digits[1]), "several", (digits[0],))
+    assert choose(model, [first])[0].reason is None
+    monkeypatch.setattr(readings, "LEAST_CONFIDENCE", 1.1)
+    assert choose(model, [first])[0].reason == "several"
 
 
 def test_whole_picture_of_a_symbol_comes_first(model, digits, monkeypatch):

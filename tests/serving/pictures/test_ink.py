@@ -1,0 +1,24 @@
+"""Uneven paper is recognised, and the short cut of its test changes no result."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serving.pictures.ink import FAINT, TOO_BROAD, is_uneven
+from serving.pictures.morphology import grey_erosion
+
+
+def test_ink_is_too_broad_wherever_it_lies():
+    """Only some rows are looked at first. They must meet each broad part, also at the edges and on narrow pages."""
+    random = np.random.default_rng(0)
+    found = 0
+    for _ in range(400):
+        shape = tuple(random.integers(4, 97, 2))
+        ink = np.zeros(shape, np.float32)
+        top, left = (int(random.integers(-size // 3, size)) for size in shape)
+        side = max(1, round(TOO_BROAD * max(shape)) + int(random.integers(-3, 4)))
+        ink[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 200
+        expected = grey_erosion(ink, round(TOO_BROAD * max(shape))).max() > FAINT * 200
+        assert is_uneven(ink, np.zeros(9, np.float32), 200.0) == expected
+        found += expected
+    assert 50 < found < 350

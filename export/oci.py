@@ -70,12 +70,17 @@ class Remote:
         try:
             from oras.container import Container
             from oras.provider import Registry
+
+            from export.oci_session import Adapter
         except ImportError as error:
             raise RegistryError(
                 f"{place.registry}: needs the package oras; install it with: pip install oras"
             ) from error
         host = place.registry.rpartition(":")[0] or place.registry
-        self._place, self._client = place, Registry(insecure=plain or is_loopback(host.strip("[]")))
+        plain = plain or is_loopback(host.strip("[]"))
+        self._place, self._client = place, Registry(insecure=plain)
+        for scheme in ("https://", "http://"):
+            self._client.session.mount(scheme, Adapter(place.registry, plain=plain))
         # oras would take a registry without a dot for a part of the name.
         self._container = Container(place.name)
         self._container.registry = place.registry

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from export import triton
+from export.oci_layer import Layer
 from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
@@ -23,6 +24,9 @@ from serving.settings import NAME_PATTERN
 
 ROOT = "models"
 MEMBER = re.compile(rf"(?:\./)?{ROOT}/({NAME_PATTERN})/(?:([1-9][0-9]{{0,17}})/)?([^/]+)")
+
+# A bundle has about ten.
+MAX_FILES = 100
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -100,29 +104,24 @@ def unpack(layer: bytes, folder: Path) -> tuple[str, int]:
         BundleError: the layer holds no bundle or several, or it is malformed.
     """
     places: set[tuple[str, str]] = set()
-    total = 0
-    try:
-        with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
-            for member in archive:
-                total += member.size
-                if total > MAX_BUNDLE_BYTES:
-                    raise BundleError(f"the image has files of more than {MAX_BUNDLE_BYTES} bytes")
-                match = MEMBER.fullmatch(member.name)
-                # Other files belong to a base image. A link could lead to any file of this machine.
-                if not match or not match[2] or not member.isreg():
-                    continue
-                places.add((match[1], match[2]))
-                if len(places) > 1:
-                    raise BundleError("the image holds several bundles")
-                source = archive.extractfile(member)
-                assert source is not None  # noqa: S101 (it is a regular file)
-                (folder / match[3]).write_bytes(source.read())
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError) as error:
-        raise BundleError(f"the image cannot be unpacked: {error}") from error
+    total = count = 0
+    for name, size, pieces in Layer(layer).files():
+        match = MEMBER.fullmatch(name)
+        # Other files belong to a base image. A link could lead to any file of this machine.
+        if not match or not match[2]:
+            continue
+        places.add((match[1], match[2]))
+        total, count = total + size, count + 1
+        if len(places) > 1:
+            raise BundleError("the image holds several bundles")
+        if total > MAX_BUNDLE_BYTES or count > MAX_FILES:
+            raise BundleError(f"the image has a bundle of more than {MAX_BUNDLE_BYTES} bytes or {MAX_FILES} files")
+        with (folder / match[3]).open("wb") as file:
+            file.writelines(pieces)
     if not places:
         raise BundleError(f"the image holds no bundle below /{ROOT}")
-    [(name, version)] = places
-    return name, int(version)
+    [(model, version)] = places
+    return model, int(version)
 
 
 def _layer(found: Bundle) -> bytes:

@@ -199,6 +199,8 @@ class Settings:
         self._check("port", self.port != NO_PORT or self.uds or self.fd, "needs --uds or --fd to listen on")
         self._check("grpc_port", -1 <= self.grpc_port < 65536, "must be between 0 and 65535, or -1 for no gRPC")
         self._check("fd", re.fullmatch(FD_PATTERN, self.fd) is not None, FD_RULE)
+        numbers = [int(number) for number in self.fd.split(",") if number.isdigit()]
+        self._check("fd", len(set(numbers)) == len(numbers), "must name each descriptor once")
         for name in ("tls_key", "tls_client_ca"):
             self._check(name, self.tls_cert or not getattr(self, name), "needs --tls-cert")
         self._check("tls_cert", not self.tls_cert or self.port != NO_PORT or self.fd, TLS_RULE)

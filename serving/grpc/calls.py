@@ -7,15 +7,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
-from serving.errors import InputTooLargeError, OverloadedError, ServiceError
+from serving.errors import OverloadedError, ServiceError
 from serving.grpc.infer import model_infer
-from serving.grpc.messages import SERVICE, parsed
+from serving.grpc.messages import REQUESTS, SERVICE, parsed
 from serving.grpc.methods import METHODS, Method
 from serving.grpc.receiving import Receiving
+from serving.grpc.sending import Sending
 from serving.grpc.spans import call_note
 from serving.grpc.status import HTTP_STATUSES, code_of, detail_of
 from serving.inference.threads import INLINE_BYTES
@@ -26,9 +27,6 @@ from serving.telemetry.timing import Timing
 
 log = logging.getLogger("serving")
 access_log = logging.getLogger("serving.access")
-
-# The largest message of all methods except ModelInfer.
-MAX_SMALL = 65_536
 
 Behaviour = Callable[["GrpcCall"], Awaitable[bytes]]
 
@@ -50,9 +48,8 @@ class GrpcCall(Call):
 class Calls:
     """The methods of the protocol, for one worker."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._receiving = Receiving(service.admission.max_large, service.settings.request_timeout)
+    def __init__(self, service: Service, receiving: Receiving, sending: Sending) -> None:
+        self._service, self._receiving, self._sending = service, receiving, sending
 
     def handlers(self) -> dict[str, Any]:
         """Return the handler of each method for gRPC.
@@ -64,16 +61,10 @@ class Calls:
         behaviours["ModelInfer"] = self._infer
         return {name: grpc.stream_unary_rpc_method_handler(self._observed(name, do)) for name, do in behaviours.items()}
 
-    def stop(self) -> None:
-        """Give the calls that wait for their messages a last second."""
-        self._receiving.stop()
-
     def _simple(self, name: str, method: Method) -> Behaviour:
         async def respond(call: GrpcCall) -> bytes:
-            message = await self._receiving.message(call.context)
-            if len(message) > MAX_SMALL:
-                raise InputTooLargeError(f"the message has {len(message)} bytes: must have at most {MAX_SMALL}")
-            response = await method(call, parsed(name, message))
+            message = await self._receiving.small(call.context)
+            response = await method(call, parsed(REQUESTS[name], message))
             content: bytes = response.SerializeToString()
             return content
 
@@ -114,7 +105,9 @@ class Calls:
             recorder.in_flight += 1
             code = grpc.StatusCode.OK
             try:
-                return await behaviour(call)
+                content = await behaviour(call)
+                self._sending.begin(context, len(content))
+                return content
             except asyncio.CancelledError:
                 # gRPC cancels the call at its deadline, and when the client does not want the response any more.
                 is_late = context.time_remaining() == 0
@@ -122,11 +115,13 @@ class Calls:
                 raise
             except ServiceError as error:
                 code = code_of(error)
-                return await _abort(context, code, detail_of(error))
+                return await self._sending.status(context, code, detail_of(error))
             except Exception as error:
                 code = grpc.StatusCode.INTERNAL
                 log.error("%s failed", path, exc_info=error)
-                return await _abort(context, code, "the service failed on this request; its log gives the reason")
+                return await self._sending.status(
+                    context, code, "the service failed on this request; its log gives the reason"
+                )
             finally:
                 call.finished()
                 # gRPC sends the response after this function has returned.
@@ -144,16 +139,6 @@ class Calls:
                 request_fields.reset(token)
 
         return respond
-
-
-async def _abort(context: Any, code: grpc.StatusCode, detail: str) -> NoReturn:
-    """End a call with a status. This raises an exception that gRPC knows."""
-    try:
-        await context.abort(code, detail)
-    except grpc.aio.InternalError as error:
-        # The call has ended already: the client has disconnected, or gRPC has rejected its message as too large.
-        raise asyncio.CancelledError from error
-    raise AssertionError("abort() always raises an exception")
 
 
 def _header(name: str, value: str | bytes) -> tuple[bytes, bytes]:

@@ -7,10 +7,13 @@ import contextlib
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
-from serving.grpc.messages import SERVICE
+from serving.grpc.guard import guarded
+from serving.grpc.messages import SERVICE, parsed
 from serving.grpc.methods import is_ready
+from serving.grpc.receiving import Receiving
+from serving.grpc.sending import Sending
 from serving.open_inference import models
 from serving.service.service import Service
 
@@ -22,13 +25,25 @@ LOOK_INTERVAL = 0.25
 MAX_WATCHES = 100
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class Health:
     """The health of the whole server, with the empty name, and of the inference service."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, receiving: Receiving, sending: Sending) -> None:
+        self._service, self._receiving, self._sending = service, receiving, sending
         self._watches = 0
         self._stopping = asyncio.Event()
+
+    def handlers(self) -> dict[str, Any]:
+        """Return the handler of each method for gRPC. Each reads the message itself, like those of the protocol."""
+        return {
+            "Check": grpc.stream_unary_rpc_method_handler(guarded(self._check, self._sending)),
+            "Watch": grpc.stream_stream_rpc_method_handler(guarded(self._watch, self._sending)),
+        }
+
+    async def _name(self, context: Any) -> str:
+        """Return the name of the service that a client asks for."""
+        name: str = parsed(health_pb2.HealthCheckRequest, await self._receiving.small(context)).service
+        return name
 
     def _status(self, name: str) -> Any:
         """Return whether the default model is loaded and the service is not about to stop. None: an unknown name."""
@@ -37,31 +52,39 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         ready = is_ready(lambda: models.check_ready(self._service))
         return health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 (the name of the method)
+    async def _check(self, context: Any) -> bytes:
         """Respond with the health now."""
-        status = self._status(request.service)
+        name = await self._name(context)
+        status = self._status(name)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:200]!r}")
-        return health_pb2.HealthCheckResponse(status=status)
+            await self._sending.status(context, grpc.StatusCode.NOT_FOUND, f"there is no service {name[:200]!r}")
+        return response(status)
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+    async def _watch(self, context: Any) -> None:
         """Respond with the health now and whenever it changes, until the service stops."""
         if self._watches >= MAX_WATCHES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients watch the health; use Check")
+            await self._sending.status(
+                context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients watch the health; use Check"
+            )
         self._watches += 1
         try:
-            last = None
+            name, last = await self._name(context), None
             while not self._stopping.is_set():
-                status = self._status(request.service) or health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                status = self._status(name) or health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
                 if status != last:
-                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                    await context.write(response(status))
                 last = status
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), LOOK_INTERVAL)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is about to stop")
+            await self._sending.status(context, grpc.StatusCode.UNAVAILABLE, "the service is about to stop")
         finally:
             self._watches -= 1
 
     def stop(self) -> None:
         """End the watches."""
         self._stopping.set()
+
+
+def response(status: Any) -> bytes:
+    content: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return content

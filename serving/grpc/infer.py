@@ -10,7 +10,7 @@ import numpy as np
 from serving.contract import Images
 from serving.errors import InputError, quoted
 from serving.grpc import wire
-from serving.grpc.messages import RESPONSES, parsed
+from serving.grpc.messages import REQUESTS, RESPONSES, parsed
 from serving.inference.threads import INLINE_BYTES
 from serving.models.model import Model
 from serving.open_inference.infer import infer, infer_numbers
@@ -68,7 +68,7 @@ def decode(call: Call, message: bytes) -> Inference:
         InputTooLargeError: the input has too many images.
         InputError: the message is not a request, or its input has another name, data type or shape.
     """
-    request = parsed("ModelInfer", message)
+    request = parsed(REQUESTS["ModelInfer"], message)
     model = call.route(request.model_name, request.model_version or None)
     if len(request.id) > MAX_ID:
         raise InputError(f"the id has {len(request.id)} characters: must have at most {MAX_ID}")

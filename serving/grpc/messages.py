@@ -40,13 +40,13 @@ RESPONSES: dict[str, Any] = {
 }
 
 
-def parsed(method: str, content: bytes) -> Any:
-    """Return the request of a method.
+def parsed(kind: Any, content: bytes) -> Any:
+    """Return a message of the class ``kind``.
 
     Raises:
         InputError: ``content`` is not a message of its class.
     """
     try:
-        return REQUESTS[method].FromString(content)
+        return kind.FromString(content)
     except DecodeError as error:
-        raise InputError(f"the message is not a {REQUESTS[method].DESCRIPTOR.name}: {error}") from error
+        raise InputError(f"the message is not a {kind.DESCRIPTOR.name}: {error}") from error

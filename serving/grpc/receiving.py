@@ -1,7 +1,8 @@
-"""Receive the message of a call, and bound how many messages may be on their way.
+"""Receive the messages of calls, and bound how many messages may be on their way.
 
 gRPC keeps the received part of a message where the service cannot count it. So only so many calls may wait for the rest
-of their messages, and the one that has waited longest ends first.
+of their messages. A message that comes at once with its call needs no more than a turn of the event loop, so calls that
+have waited longer end for new ones.
 """
 
 from __future__ import annotations
@@ -11,16 +12,25 @@ from typing import Any
 
 import grpc
 
-from serving.errors import DeadlineExceededError, InputError, OverloadedError
+from serving.errors import DeadlineExceededError, InputError, InputTooLargeError
+from serving.settings import Settings
 
 # A call that has waited this many seconds for its message may end if too many others wait too.
 PATIENCE = 1.0
-# This many times the limit of calls may wait at once, those beyond the limit for PATIENCE only.
-MOST = 4
+# This many times the limit of calls may wait at once. Those beyond the limit may wait for PATIENCE, and end for others
+# at any time.
+MOST = 3
 # Seconds that a call may wait for its message while the service stops.
 LAST_SECONDS = 1.0
 # Seconds after the end of the messages in which gRPC says that the client has cancelled the call.
 CANCELLATION_SECONDS = 0.1
+# The largest message of all methods except ModelInfer.
+MAX_SMALL = 65_536
+
+
+def limit_of(settings: Settings, max_large: int) -> int:
+    """Return how many calls may wait for long: as many messages as the service may hold, and as large requests."""
+    return max(1, min(max_large, settings.max_held // settings.max_body))
 
 
 class Receiving:
@@ -33,34 +43,55 @@ class Receiving:
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit, self._seconds = limit, seconds
-        # In the order of their beginnings.
+        # Those that may wait for long, and those beyond the limit, each in the order of their beginnings.
         self._waiting: dict[asyncio.Timeout, float] = {}
+        self._beyond: dict[asyncio.Timeout, float] = {}
 
     async def message(self, context: Any) -> bytes:
         """Return the message of a call.
 
         Raises:
-            OverloadedError: too many calls wait for their messages.
             DeadlineExceededError: the client took too long, or the call has ended because others needed its place.
             InputError: the client has sent no message, or one over the limit. gRPC tells the client which.
         """
-        now, count = asyncio.get_running_loop().time(), len(self._waiting)
-        has_place = count < self._limit or self._end_longest(now)
-        if not has_place and count >= MOST * self._limit:
-            raise OverloadedError
-        try:
-            async with asyncio.timeout(self._seconds if has_place else PATIENCE) as timeout:
-                self._waiting[timeout] = now
-                try:
-                    message = await context.read()
-                finally:
-                    self._waiting.pop(timeout, None)
-        except TimeoutError as error:
-            raise DeadlineExceededError("the request did not arrive in time; send it faster, or send less") from error
-        if message is grpc.aio.EOF:
+        message = await self.next(context)
+        if message is None:
             # A message may also be missing because the client has cancelled the call. Then gRPC cancels this task soon.
             await asyncio.sleep(CANCELLATION_SECONDS)
             raise InputError("the call has no message")
+        return message
+
+    async def small(self, context: Any) -> bytes:
+        """Return the message of a call like :meth:`message`, which has at most ``MAX_SMALL`` bytes."""
+        return _checked(await self.message(context))
+
+    async def next_small(self, context: Any) -> bytes | None:
+        """Return the next message of a stream, which has at most ``MAX_SMALL`` bytes, or None at its end."""
+        message = await self.next(context)
+        return message if message is None else _checked(message)
+
+    async def next(self, context: Any) -> bytes | None:
+        """Return the next message of a stream, or None at its end.
+
+        Raises:
+            DeadlineExceededError: the client took too long, or the call has ended because others needed its place.
+        """
+        now = asyncio.get_running_loop().time()
+        has_place = len(self._waiting) < self._limit or _end_oldest(self._waiting, now - PATIENCE)
+        places = self._waiting if has_place else self._beyond
+        if not has_place and len(self._beyond) >= (MOST - 1) * self._limit:
+            _end_oldest(self._beyond, now)
+        try:
+            async with asyncio.timeout(self._seconds if has_place else PATIENCE) as timeout:
+                places[timeout] = now
+                try:
+                    message = await context.read()
+                finally:
+                    places.pop(timeout, None)
+        except TimeoutError as error:
+            raise DeadlineExceededError("the request did not arrive in time; send it faster, or send less") from error
+        if message is grpc.aio.EOF:
+            return None
         content: bytes = message
         return content
 
@@ -68,14 +99,21 @@ class Receiving:
         """Let no call wait longer than ``LAST_SECONDS`` from now on, because the service stops."""
         self._seconds = min(self._seconds, LAST_SECONDS)
         end = asyncio.get_running_loop().time() + self._seconds
-        for timeout in self._waiting:
+        for timeout in (*self._waiting, *self._beyond):
             timeout.reschedule(min(end, timeout.when() or end))
 
-    def _end_longest(self, now: float) -> bool:
-        """End the call that has waited longest if it has waited too long, and return whether it has."""
-        timeout, since = next(iter(self._waiting.items()))
-        if now - since < PATIENCE:
-            return False
-        del self._waiting[timeout]
-        timeout.reschedule(now)
-        return True
+
+def _end_oldest(waiting: dict[asyncio.Timeout, float], latest: float) -> bool:
+    """End the call that has waited longest if it began before ``latest`` or then, and return whether it did."""
+    timeout, since = next(iter(waiting.items()))
+    if since > latest:
+        return False
+    del waiting[timeout]
+    timeout.reschedule(since)
+    return True
+
+
+def _checked(message: bytes) -> bytes:
+    if len(message) > MAX_SMALL:
+        raise InputTooLargeError(f"the message has {len(message)} bytes: must have at most {MAX_SMALL}")
+    return message

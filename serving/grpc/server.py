@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from serving.errors import AddressError
-from serving.grpc import health
+from serving.grpc import health, reflection
 from serving.grpc.calls import Calls
-from serving.grpc.messages import POOL, SERVICE
+from serving.grpc.messages import SERVICE
+from serving.grpc.receiving import Receiving, limit_of
+from serving.grpc.sending import Sending
 from serving.service.service import Service
 from serving.settings import Settings
 from serving.tls import Credentials, Pem
@@ -37,8 +38,13 @@ class GrpcServer:
     def __init__(self, service: Service, credentials: Credentials | None = None) -> None:
         self._service = service
         self._credentials = credentials
-        self._calls = Calls(service)
-        self._health = health.Health(service)
+        settings = service.settings
+        self._receiving = Receiving(limit_of(settings, service.admission.max_large), settings.request_timeout)
+        self._sending = Sending(settings.write_timeout, service.held, service.recorder)
+        self._calls = Calls(service, self._receiving, self._sending)
+        self._health = health.Health(service, self._receiving, self._sending)
+        self._reflection = reflection.Reflection(self._receiving, self._sending)
+        self._looking: asyncio.Task[None] | None = None
         self._server: Any = None
         self.port = service.settings.grpc_port
 
@@ -52,11 +58,13 @@ class GrpcServer:
         # It logs every call whose client disconnects at an unlucky moment, so a client could fill the disk.
         logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
         self._server = server = grpc.aio.server(options=options(settings), maximum_concurrent_rpcs=MAX_CALLS)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._calls.handlers()),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        for module in (health_pb2, reflection_pb2):
-            POOL.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-        reflection.enable_server_reflection((SERVICE, health.NAME, reflection.SERVICE_NAME), server, POOL)
+        handlers = {
+            SERVICE: self._calls.handlers(),
+            health.NAME: self._health.handlers(),
+            reflection.NAME: self._reflection.handlers(),
+        }
+        for name, methods in handlers.items():
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             target = f"{address}:{settings.grpc_port}"
@@ -66,13 +74,17 @@ class GrpcServer:
                 self.port = server.add_insecure_port(target)
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC: {error}") from error
+        self._sending.port = self.port
+        self._looking = asyncio.create_task(self._sending.look())
         await server.start()
 
     async def stop(self) -> None:
         """Accept no further call. Return when the calls in flight have ended, or after ``settings.grace`` seconds."""
         self._health.stop()
-        self._calls.stop()
+        self._receiving.stop()
         await self._server.stop(self._service.settings.grace)
+        if self._looking:
+            self._looking.cancel()
 
 
 def encryption(credentials: Credentials) -> Any:

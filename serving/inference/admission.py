@@ -80,9 +80,9 @@ class Held:
         self.leaving = 0
         """Bytes of requests that have ended, which are still in memory for a moment."""
 
-    def is_full(self) -> bool:
-        """Return whether there are more bytes than the limit."""
-        return self.bytes + self.leaving > self._limit
+    def is_full(self, freed: int = 0) -> bool:
+        """Return whether there are more bytes than the limit, also when ``freed`` of them are free."""
+        return self.bytes + self.leaving - freed > self._limit
 
     def needs_room(self) -> bool:
         """Return whether a request must end to make room: those that have ended do not make enough."""

@@ -14,6 +14,7 @@ The package ``export`` writes bundles. This module reads them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -157,6 +158,21 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    digest: str = ""
+    """The SHA-256 of the file of the manifest; empty if the manifest is not from a file."""
+
+    def content(self, name: str) -> bytes:
+        """Return the content of a file, which matches its digest now.
+
+        Raises:
+            BundleError: it was altered since the bundle was read.
+            OSError: it cannot be read.
+        """
+        expected = self.manifest.files[name]
+        content = files.read(self.folder / name, expected.bytes)
+        if hashlib.sha256(content).hexdigest() != expected.sha256:
+            raise BundleError(f"{self.folder / name} was altered while it was loaded")
+        return content
 
     def tolerance(self, file: str) -> float:
         """Return the largest difference allowed between the logits of an ONNX file and the certified logits."""
@@ -171,7 +187,8 @@ def read(folder: Path) -> Bundle:
     """
     path = folder / MANIFEST
     try:
-        manifest = decode(files.read(path, MAX_MANIFEST_BYTES))
+        content = files.read(path, MAX_MANIFEST_BYTES)
+        manifest = decode(content)
     except OSError as error:
         raise BundleError(f"{folder} is not a model bundle: cannot read {MANIFEST}: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
@@ -197,7 +214,7 @@ def read(folder: Path) -> Bundle:
                 check(folder / name, expected)
             except OSError as error:
                 raise BundleError(f"{folder / name} cannot be read: {error.strerror}") from error
-    return Bundle(folder, manifest)
+    return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
 
 
 def decode(content: bytes) -> Manifest:

@@ -54,11 +54,15 @@ class Classifier:
 
     Threads may share it.
 
+    Args:
+        path: the file.
+        content: its content, if it was read already.
+
     Raises:
         BundleError: onnxruntime cannot load the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
         options = ort.SessionOptions()
         # The service scales by processes. By default onnxruntime starts a thread for each core of the host, even if
         # this process may use only some of the cores, and its threads spin while they wait.
@@ -71,7 +75,7 @@ class Classifier:
         # other files, from the working directory.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         self._path = path
-        content = files.read(path, MAX_BUNDLE_BYTES)
+        content = files.read(path, MAX_BUNDLE_BYTES) if content is None else content
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception class for each status, without a common base
@@ -100,8 +104,10 @@ class Classifier:
         ]
         return ModelOutput(*map(np.concatenate, zip(*pieces, strict=True)))
 
-    def verify(self, path: Path, tolerance: float) -> float:
+    def verify(self, path: Path, tolerance: float, content: bytes | None = None) -> float:
         """Compare this session, on this CPU, with the certified logits in the file ``path``, a ``golden.npz``.
+
+        ``content`` is the content of the file, if it was read already.
 
         Return the largest difference of a logit. A label differs only where the certified logits of two labels are so
         near that the tolerance allows it. This almost never happens with a float32 file. It may happen with an int8
@@ -113,7 +119,7 @@ class Classifier:
             TimeoutError: the session takes longer than ``VERIFY_SECONDS``.
         """
         classes = self.outputs[0].shape[-1]
-        images, expected = golden.read(path, classes)
+        images, expected = golden.read(path, classes, content)
         options = _quiet_options()
         with time_limit(options, VERIFY_SECONDS):
             output = self.classify(images, options)

@@ -26,14 +26,18 @@ ENTRY_SIGNATURE = b"PK\x01\x02"
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read(path: Path, classes: int) -> tuple[Images, Floats]:
+def read(path: Path, classes: int, content: bytes | None = None) -> tuple[Images, Floats]:
     """Return the images, uint8 ``[N, 28, 28]``, and their logits, float32 ``[N, classes]``. N is at least 1.
+
+    ``content`` is the content of the file, if it was read already.
 
     Raises:
         BundleError: the arrays are missing, or have other types or shapes.
         OSError, zipfile.BadZipFile, ValueError, ...: the file cannot be read.
     """
-    content = files.read(path, MAX_BYTES)
+    content = files.read(path, MAX_BYTES) if content is None else content
+    if len(content) > MAX_BYTES:
+        raise BundleError(f"{path} has {len(content)} bytes: must be at most {MAX_BYTES}")
     if content.count(ENTRY_SIGNATURE) > MAX_ENTRIES:
         raise BundleError(f"{path} has more than {MAX_ENTRIES} entries")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

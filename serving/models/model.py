@@ -140,15 +140,15 @@ def load_folder(folder: Path, trust: Trust | None = None) -> Model:
 
 def _load(folder: Path, trust: Trust | None) -> Model:
     found = bundle.read(folder)
-    if trust:
-        trust.check(folder)
+    if trust and trust.check(folder).get(bundle.MANIFEST) != found.digest:
+        raise BundleError(f"{folder / bundle.MANIFEST} was altered while it was loaded, or its signature leaves it out")
     file = found.manifest.serve
     with memory_limit(LOAD_BYTES + LOAD_FACTOR * found.manifest.files[file].bytes):
-        classifier = Classifier(folder / file)
+        classifier = Classifier(folder / file, found.content(file))
         expected = (INPUTS, outputs(len(found.manifest.labels)))
         for actual in ((classifier.inputs, classifier.outputs), (found.manifest.inputs, found.manifest.outputs)):
             if actual != expected:
                 raise BundleError(f"{folder} has the inputs and outputs {actual}, but this service needs {expected}")
-        classifier.verify(folder / bundle.GOLDEN, found.tolerance(file))
+        classifier.verify(folder / bundle.GOLDEN, found.tolerance(file), found.content(bundle.GOLDEN))
         seconds = classifier.seconds_per_image()
     return Model(found, classifier, max(MIN_BATCH_SIZE, int(BATCH_SECONDS / seconds)))

@@ -7,8 +7,11 @@ if there is somebody to trust.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +59,10 @@ class Trust:
         """Return the trust of the setting, or None if it is empty: then every bundle is loaded."""
         return cls(setting) if setting.strip(" ,") else None
 
-    def check(self, folder: Path) -> None:
-        """Check that somebody trusted signed exactly the files in ``folder``.
+    def check(self, folder: Path) -> dict[str, str]:
+        """Check that somebody trusted signed exactly the files in ``folder``, and return the SHA-256 of each by name.
+
+        Another program may change the files at any time. So compare what you use with these digests.
 
         Raises:
             BundleError: nobody trusted did.
@@ -66,12 +71,33 @@ class Trust:
         reasons = []
         for name in self._names:
             try:
-                # A configuration remembers the paths that it left out of other bundles, so each bundle gets a new one.
-                _configured(name).verify(folder, folder / SIGNATURE)
-                return
+                # One copy of the signature is verified, and its digests are returned.
+                content, digests = _read(folder / SIGNATURE)
+                with tempfile.NamedTemporaryFile() as copy:
+                    copy.write(content)
+                    copy.flush()
+                    # A configuration remembers the paths that it left out of other bundles, so each bundle gets one.
+                    _configured(name).verify(folder, Path(copy.name))
+                return digests
             except Exception as error:  # A hostile signature can be malformed in more ways than the package lists.
                 reasons.append(reason_of(error))
         raise BundleError(f"{folder} is not what a trusted key signed: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, str]]:
+    """Return a signature in its plainest form, and the SHA-256 of each file that it names.
+
+    Readers of JSON differ in what they do with a key that comes twice or is written in another way. In the plainest
+    form all readers see the same.
+    """
+    found = json.loads(files.read(path, MAX_SIGNATURE_BYTES))
+    envelope = found["dsseEnvelope"]
+    payload = base64.b64decode(envelope["payload"], validate=True)
+    plain = {name: found[name] for name in ("mediaType", "verificationMaterial")}
+    plain["dsseEnvelope"] = {name: envelope[name] for name in ("payloadType", "signatures")}
+    plain["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+    resources = json.loads(payload)["predicate"]["resources"]
+    return json.dumps(plain).encode(), {each["name"]: each["digest"] for each in resources}
 
 
 def _configured(name: str) -> Any:

@@ -148,8 +148,11 @@ class Tracer:
         try:
             is_sent = True
             while is_sent and (notes := [self._notes.popleft() for _ in range(min(BATCH, len(self._notes)))]):
-                is_sent = self._sender.send(notes)
-                self._recorder.traced(sum(note.spans() for note in notes), is_sent=is_sent)
+                is_sent = False
+                try:
+                    is_sent = self._sender.send(notes)
+                finally:
+                    self._recorder.traced(sum(note.spans() for note in notes), is_sent=is_sent)
         finally:
             self._sending.release()
 

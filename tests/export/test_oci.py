@@ -15,7 +15,7 @@ import urllib.request
 import pytest
 from click.testing import CliRunner
 
-from export import oci, oci_image
+from export import oci, oci_image, oci_layer
 from export.cli import main
 from export.oci import Reference, RegistryError
 from export.sign import Signer
@@ -195,9 +195,23 @@ def layer(**members):
     return gzip.compress(buffer.getvalue(), mtime=0)
 
 
+def headers(kind, size=0, count=1):
+    """Return a layer with members of ``kind``, which say that they have ``size`` bytes of zeros."""
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = kind, size
+    return gzip.compress((entry.tobuf(tarfile.GNU_FORMAT) + bytes(size)) * count, 1, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (headers(tarfile.XHDTYPE, 2 << 20), "bytes of headers"),
+        (headers(tarfile.GNUTYPE_LONGNAME, 2 << 20), "bytes of headers"),
+        (headers(tarfile.XHDTYPE, 0, 3000), "cannot be unpacked"),
+        (headers(tarfile.DIRTYPE, 0, 60), "more than 50 files"),
+        (headers(tarfile.REGTYPE, 4 << 20, 2), "unpacks to more"),
+        (layer(**{f"models/a/1/{name}": tarfile.REGTYPE for name in range(6)}), "5 files"),
+        (headers(tarfile.DIRTYPE, 0, 9)[:30] + b"\xff" * 30, "cannot be unpacked"),
         (b"nothing", "cannot be unpacked"),
         (layer(), "holds no bundle"),
         (layer(**{"models/mnist/1/model.onnx": tarfile.SYMTYPE}), "holds no bundle"),
@@ -205,8 +219,15 @@ def layer(**members):
         (layer(**{"models/a/1/x": tarfile.REGTYPE, "models/b/1/x": tarfile.REGTYPE}), "several bundles"),
         (layer(**{"models/a/1/x": tarfile.REGTYPE})[:40], "cannot be unpacked"),
     ],
-    ids=["no archive", "empty", "a link", "a path to the parent", "two bundles", "cut off"],
+    ids=[
+        *("an extended header", "a long name", "a chain of headers", "many files", "a bomb", "many files of a bundle"),
+        *("no deflate", "no archive", "empty", "a link", "a path to the parent", "two bundles", "cut off"),
+    ],
 )
-def test_hostile_layers_are_rejected(tmp_path, content, reason):
-    with pytest.raises(BundleError, match=reason):
+def test_hostile_layers_are_rejected(tmp_path, monkeypatch, content, reason):
+    monkeypatch.setattr(oci_layer, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(oci_layer, "MAX_BYTES", 6 << 20)
+    monkeypatch.setattr(oci_image, "MAX_FILES", 5)
+    with pytest.raises(BundleError, match=reason) as raised:
         oci_image.unpack(content, tmp_path)
+    assert "\n" not in str(raised.value)

@@ -76,6 +76,7 @@ def test_settings_that_need_another_one_are_rejected():
         ({"port": -2}, "--port -2"),
         ({"fd": "a"}, "--fd a: must be numbers"),
         ({"fd": "3,"}, "--fd 3,: must be numbers"),
+        ({"fd": "3,4,03"}, "--fd 3,4,03: must name each descriptor once"),
     ]:
         with pytest.raises(SettingsError, match=message):
             Settings(**given)

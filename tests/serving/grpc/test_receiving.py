@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
-from tests.serving.grpc import door  # noqa: F401 (first: skips without gRPC)
+from tests.serving.grpc.door import door  # first: skips without gRPC
 
-from serving.errors import DeadlineExceededError, OverloadedError  # isort: skip
-from serving.grpc import receiving
-from serving.grpc.receiving import MOST, Receiving
+import grpc  # isort: skip
+from serving.errors import DeadlineExceededError  # isort: skip
+from serving.grpc import receiving, reflection
+from serving.grpc.receiving import MOST, Receiving, limit_of
+from serving.settings import Settings
 
 
 class Context:
@@ -32,21 +34,27 @@ async def waiting(calls, count):
     return contexts, tasks
 
 
-def test_call_beyond_the_most_is_rejected_until_another_has_its_message():
+def test_call_beyond_the_limit_ends_the_first_one_beyond_it():
     async def test():
         calls = Receiving(1, 600)
         contexts, tasks = await waiting(calls, MOST)
-        with pytest.raises(OverloadedError):
-            await calls.message(Context())
-        contexts[0].send(b"first")
-        assert await tasks[0] == b"first"
         late = Context()
         late.send(b"late")
         assert await calls.message(late) == b"late"
-        for task in tasks:
-            task.cancel()
+        with pytest.raises(DeadlineExceededError):
+            await tasks[1]
+        # The one that may wait for long, and all others, still wait.
+        for context in (contexts[0], *contexts[2:]):
+            context.send(b"message")
+        assert await asyncio.gather(tasks[0], *tasks[2:]) == [b"message"] * (MOST - 1)
 
     asyncio.run(test())
+
+
+def test_messages_of_calls_that_may_wait_are_no_more_than_the_service_may_hold():
+    assert limit_of(Settings(), 8) == Settings().max_held // Settings().max_body == 4
+    assert limit_of(Settings(max_held=1), 8) == 1
+    assert limit_of(Settings(max_body=1000), 8) == 8
 
 
 def test_call_that_has_waited_longest_ends_for_a_new_one(monkeypatch):
@@ -71,3 +79,25 @@ def test_client_that_takes_too_long_is_told():
             await Receiving(1, 0.01).message(Context())
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "method", ["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch", f"{reflection.NAME}/ServerReflectionInfo"]
+)
+def test_health_and_reflection_are_bounded_like_predictions(monkeypatch, method):
+    monkeypatch.setattr(receiving, "PATIENCE", 0)
+
+    async def test():
+        async with door(max_held=1) as (client, _):
+            open_call = client.channel.stream_stream(f"/{method}")
+            codes = []
+            for _ in range(2):  # The second call ends the first one, which has sent no message.
+                codes.append(asyncio.create_task(open_call().code()))
+                await client.call("ServerMetadata")
+            large = open_call()
+            await large.write(bytes(receiving.MAX_SMALL + 1))
+            assert await large.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert await asyncio.gather(*codes) == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+            assert (await client.call("ServerLive")).live
+
+    asyncio.run(asyncio.wait_for(test(), 15))

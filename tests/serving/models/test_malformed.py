@@ -276,8 +276,8 @@ def test_folder_that_is_removed_while_it_loads_is_rejected(models, repo, monkeyp
     owner = model if step == "Classifier" else bundle
     original = getattr(owner, step)
 
-    def remove_after(path):
-        result = original(path)
+    def remove_after(path, *content):
+        result = original(path, *content)
         if "other" in str(path):
             shutil.rmtree(folder)
         return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
 import os
@@ -17,6 +19,7 @@ from export.sign import Signer
 from serving.api.app import create_app
 from serving.errors import BundleError, SettingsError
 from serving.models.bundle import SIGNATURE
+from serving.models.model import load_folder
 from serving.models.repository import Change, Repository
 from serving.models.trust import Trust
 from serving.server import handover
@@ -241,6 +244,57 @@ def test_hostile_signatures_end_in_one_line_each(models, keys):
     with (folder / SIGNATURE).open("r+b") as file:
         file.truncate(1 << 40)
     with pytest.raises(BundleError, match="must be at most"):
+        Trust(str(keys[1])).check(folder)
+
+
+SWAPS = {
+    "the model": lambda folder: flip(folder / "model.onnx"),
+    "the golden logits": lambda folder: flip(folder / "golden.npz"),
+    "the manifest": lambda folder: bundles.change_manifest(folder, temperature=2.0),
+}
+
+
+@pytest.mark.parametrize("swap", SWAPS.values(), ids=SWAPS)
+def test_file_that_changes_while_it_is_verified_is_not_used(models, keys, monkeypatch, swap):
+    folder, good = models / "mnist" / "1", signed_files(models / "mnist" / "1")
+    check = Trust.check
+
+    def check_and_swap(trust, folder):
+        """Verify the good files. The files before and after that are others."""
+        others = signed_files(folder)
+        for name, content in good.items():
+            (folder / name).write_bytes(content)
+        digests = check(trust, folder)
+        for name, content in others.items():
+            (folder / name).write_bytes(content)
+        swap(folder)
+        return digests
+
+    monkeypatch.setattr(Trust, "check", check_and_swap)
+    if swap is SWAPS["the manifest"]:
+        swap(folder)
+    with pytest.raises(BundleError, match="altered while it was loaded"):
+        load_folder(folder, Trust(str(keys[1])))
+
+
+def signed_files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_signature_with_a_second_list_of_files_counts_for_none(models, keys):
+    folder = models / "mnist" / "1"
+    text = (folder / SIGNATURE).read_text()
+    good = json.loads(text)
+    statement = json.loads(base64.b64decode(good["dsseEnvelope"]["payload"]))
+    for resource in statement["predicate"]["resources"]:
+        resource["digest"] = "0" * 64
+    false = good["dsseEnvelope"] | {"payload": base64.b64encode(json.dumps(statement).encode()).decode()}
+    right = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    for more in (f'"dsse_envelope": {json.dumps(false)}, ', f'"dsseEnvelope": {json.dumps(false)}, '):
+        (folder / SIGNATURE).write_text("{" + more + text.strip()[1:])
+        assert Trust(str(keys[1])).check(folder)["manifest.json"] == right
+    (folder / SIGNATURE).write_text(text.strip()[:-1] + f', "dsseEnvelope": {json.dumps(false)}' + "}")
+    with pytest.raises(BundleError):
         Trust(str(keys[1])).check(folder)
 
 

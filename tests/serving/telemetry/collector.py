@@ -21,12 +21,14 @@ class Collector:
         self.resources: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.status = 200
+        self.seen = 0
         self.may_respond = threading.Event()
         self.may_respond.set()
         self.url = ""
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> int:
         """Take the body of a request to ``/v1/traces`` and return the status of the response."""
+        self.seen += 1
         if path != "/v1/traces" or headers["content-type"] != "application/x-protobuf":
             return 400
         self.may_respond.wait(60)
@@ -56,9 +58,10 @@ def attributes(of: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def collector() -> Iterator[Collector]:
-    """Run a collector on a free port of this machine."""
+def collector(redirect: Collector | None = None) -> Iterator[Collector]:
+    """Run a collector on a free port of this machine. With ``redirect``, it sends its clients to that other one."""
     received = Collector()
+    received.status = 307 if redirect else 200
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -67,6 +70,8 @@ def collector() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): text for name, text in self.headers.items()}
             self.send_response(received.take(self.path, headers, body))
+            if redirect:
+                self.send_header("location", f"{redirect.url}{self.path}")
             self.send_header("content-length", "0")
             self.end_headers()
 

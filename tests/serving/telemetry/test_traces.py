@@ -32,9 +32,9 @@ SAMPLED, UNSAMPLED = ({"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-{flags}"} for fl
 PICTURE = np.full((28, 28), 9, np.uint8).tobytes()
 
 
-def traced(send, **settings):
+def traced(send, redirect=None, **settings):
     """Return the collector after ``send(client)`` and the end of the service, and what ``send`` returned."""
-    with collector() as received:
+    with collector(redirect) as received:
         with application(otlp_endpoint=received.url, **settings) as client:
             result = send(client)
         return received, result
@@ -220,6 +220,31 @@ def test_notes_beyond_the_limit_are_dropped_and_counted():
     tracer.export()
     assert sender.sent[0].trace.span_id == "0"  # What came first is kept, and a failed batch is not tried for ever.
     assert f'{{outcome="dropped"}} {3 + traces.BATCH}.0' in recorder.text().decode()
+
+
+def test_spans_count_as_dropped_if_sending_fails():
+    class Sender:
+        def send(self, notes):
+            raise RuntimeError
+
+        def stop(self):
+            pass
+
+    recorder = Recorder()
+    tracer = Tracer(1.0, Sender(), recorder)
+    for _ in range(2):
+        tracer.end(Note(Trace("1", "1", ""), "", "GET", 0.0, 0.0, {}, False, None))
+        with pytest.raises(RuntimeError):
+            tracer.export()
+    assert b'mnist_trace_spans_total{outcome="dropped"} 2.0' in recorder.text()
+
+
+def test_collector_that_redirects_gets_no_headers_to_another_place(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret")
+    with collector() as other:
+        received, _ = traced(lambda client: client.get("/v2", headers=SAMPLED), redirect=other)
+    assert received.seen
+    assert other.seen == 0
 
 
 # Exemplars

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import struct
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw
 
 from serving.pictures.prepare import prepare
 from training.data.load import load_data
-from training.data.own import saved
+from training.data.own import arrays as arrays_module
+from training.data.own import npz, saved
 from training.data.own.arrays import from_arrays
 from training.data.own.check import check, demand_trainable, findings, report_lines
 from training.data.own.layouts import find
@@ -195,7 +197,7 @@ def test_run_folder_keeps_the_images(tmp_path):
     again = saved.load(tmp_path / "data.npz")
     assert (again.digests, again.labels, again.prepare) == (splits.digests, CLASSES, "as-is")
     (tmp_path / "data.npz").write_bytes(splits.files["data.npz"][:500])
-    with pytest.raises(DataError, match=r"data\.npz: cannot be read"):
+    with pytest.raises(DataError, match=r"data\.npz: is not a readable .npz file: .* train again"):
         saved.load(tmp_path / "data.npz")
 
 
@@ -223,7 +225,42 @@ def with_array(**changed):
     return change
 
 
+def with_classes(content):
+    def change(place):
+        idx(place)
+        (place / "classes.txt").write_bytes(content)
+
+    return change
+
+
+def with_entry(header, size=0, **entry):
+    """Return a change that adds an .npz file whose images begin with ``header``, and have ``size`` zeros after it."""
+
+    def change(place):
+        place.mkdir()
+        with zipfile.ZipFile(place / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", header + bytes(size))
+        content = bytearray((place / "x.npz").read_bytes())
+        for offset, value in entry.items():  # In the directory of the zip file: its flags and its compression.
+            content[content.rindex(b"PK\1\2") + {"flags": 8, "compression": 10}[offset]] = value
+        (place / "x.npz").write_bytes(content)
+
+    return change
+
+
+def npy_header(shape, version=1):
+    text = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode() + b"\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text
+
+
 WRONG = {
+    "a shape larger than the file": (with_entry(npy_header((10**9, 28, 28)), 784), "needs 784000000000 bytes, not"),
+    "a negative shape": (with_entry(npy_header((-1, 28, 28)), 784), "not a readable .npz file"),
+    "a long header": (with_entry(b"\x93NUMPY\2\0\xff\xff\xff\x7f"), "header of an array has more than 10000 bytes"),
+    "a later version": (with_entry(npy_header((1,), 3)), "must be .1, 0. or"),
+    "an array that is no array": (with_entry(b"x"), "not a readable .npz file"),
+    "an encrypted array": (with_entry(npy_header((1,)), flags=1), "is encrypted"),
+    "an unknown compression": (with_entry(npy_header((1,)), compression=99), "compression method"),
     "nothing there": (lambda place: None, "does not exist"),
     "empty folder": (lambda place: place.mkdir(), "holds no pictures in folders"),
     "one class": (lambda place: folders(place, 3, ("circle",)), r"has 1 class \(circle\): must have 2 to 1000"),
@@ -239,8 +276,25 @@ WRONG = {
     "a number missing": (with_array(labels=np.arange(3)), "36 texts or whole numbers"),
     "labels that are floats": (with_array(labels=np.zeros(36)), "36 texts or whole numbers"),
     "objects": (with_array(labels=np.array([None] * 36)), "not a readable .npz file"),
+    "classes in another encoding": (with_classes(b"\xe9\n"), r"classes.txt: is not a text in UTF-8"),
+    "other arrays": (
+        lambda place: place.mkdir() or np.savez(place / "x.npz", **dict.fromkeys("abc", 1)),
+        "has a, b, c",
+    ),
     "flat images": (with_array(images=np.zeros((36, 784), np.uint8)), r"must be \[N, H, W\]"),
 }
+
+
+def test_arrays_that_expand_to_more_than_the_limit_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "MAX_ARRAY_BYTES", 36 * 784 + 10)
+    with_entry(npy_header((37, 28, 28)), 37 * 784)(tmp_path / "marks")
+    with pytest.raises(DataError, match="must be at most 28234"):
+        load_own(tmp_path / "marks", "symbol")
+    monkeypatch.setattr(arrays_module, "MAX_ARRAY_BYTES", 10)
+    idx = tmp_path / "a-images-idx3-ubyte.gz"
+    idx.write_bytes(gzip.compress(b"\0\0\10\3" + np.array([2, 28, 28], ">u4").tobytes() + bytes(1568)))
+    with pytest.raises(DataError, match="must be at most 10 bytes"):
+        arrays_module.read_idx(idx, 3)
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import io
+import math
 import re
-import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from training.data.own import npz
+from training.data.own.npz import MAX_ARRAY_BYTES, Array
 from training.data.own.samples import Sample, class_name
 from training.data.sources import DataError
-
-Array = npt.NDArray[Any]
 
 # The arrays of an .npz file: images, labels and groups of each part. The last two rows are the file of Keras.
 NPZ_KEYS = (
@@ -32,7 +29,7 @@ NPZ_KEYS = (
 # Names of classes by label, one a line, beside IDX files.
 CLASSES = "classes.txt"
 IDX_IMAGES = re.compile(r"(.*)images[.-]idx3-ubyte(\.gz)?", re.IGNORECASE)
-MAX_SIDE, MAX_ARRAY_BYTES = 4096, 4_000_000_000
+MAX_SIDE = 4096
 
 
 def from_npz(path: Path) -> list[Sample]:
@@ -43,13 +40,7 @@ def from_npz(path: Path) -> list[Sample]:
     Raises:
         DataError: an array is missing or breaks a rule.
     """
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise DataError(
-            f"{path}: is not a readable .npz file: {str(error)[:200]}; write it with numpy.savez"
-        ) from error
+    found = npz.read(path, {"names", *(name for *keys, _ in NPZ_KEYS for name in keys if name)})
     names = [str(name) for name in found["names"].ravel()] if "names" in found else None
     samples: list[Sample] = []
     for images, labels, groups, part in NPZ_KEYS:
@@ -60,7 +51,7 @@ def from_npz(path: Path) -> list[Sample]:
         where = f"{path.name}:{images}"
         samples += from_arrays(where, found[images], found[labels], names, found.get(groups), part)
     if not samples:
-        raise DataError(f"{path}: must have the arrays images and labels, but has {', '.join(found) or 'none'}")
+        raise DataError(f"{path}: must have the arrays images and labels, but has {', '.join(found)}")
     return samples
 
 
@@ -148,7 +139,10 @@ def from_idx(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> list[Sample]:
         DataError: a file is damaged.
     """
     classes = folder / CLASSES
-    names = classes.read_text("utf-8-sig").splitlines() if classes.is_file() else None
+    try:
+        names = classes.read_text("utf-8-sig").splitlines() if classes.is_file() else None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{classes}: is not a text in UTF-8: {error}; save it in UTF-8") from error
     is_divided = len({_is_test(images) for images, _ in pairs}) > 1
     samples: list[Sample] = []
     for images, labels in pairs:
@@ -167,15 +161,21 @@ def read_idx(path: Path, dimensions: int) -> Array:
     Raises:
         DataError: it is damaged, or it is not such a file.
     """
+    head = 4 + 4 * dimensions
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            content = file.read(MAX_ARRAY_BYTES)
+            start = file.read(head)
+            shape = np.frombuffer(start[4:], ">u4").tolist() if len(start) == head else []
+            if start[:4] != bytes([0, 0, 8, dimensions]) or not shape:
+                raise DataError(f"{path}: is not an IDX file of bytes with {dimensions} dimension(s)")
+            size = math.prod(shape)
+            if size > MAX_ARRAY_BYTES:
+                raise DataError(f"{path}: its header says {shape}: must be at most {MAX_ARRAY_BYTES} bytes")
+            # One byte more shows that the file is too long.
+            content = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    head = 4 + 4 * dimensions
-    shape = np.frombuffer(content[4:head], ">u4").tolist()
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(shape) != dimensions:
-        raise DataError(f"{path}: is not an IDX file of bytes with {dimensions} dimension(s)")
-    if int(np.prod(shape, dtype=object)) != len(content) - head:
-        raise DataError(f"{path}: its header says {shape}, but it has {len(content) - head} bytes; it is cut short")
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+    if len(content) != size:
+        found = f"{len(content)} bytes; it is cut short" if len(content) < size else "more bytes"
+        raise DataError(f"{path}: its header says {shape}, but it has {found}")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from training.data.digits import Digits, Splits
+from training.data.own import npz
 from training.data.sources import DataError
 
 FILE = "data.npz"
 PARTS = ("train", "validation", "test")
+FACTS = ("name", "labels", "prepare", "several")
 
 
 def digest_of(splits: Splits) -> str:
@@ -38,7 +38,7 @@ def to_bytes(splits: Splits) -> bytes:
     buffer = io.BytesIO()
     arrays = {f"{part}_images": getattr(splits, part).images.numpy() for part in PARTS}
     arrays |= {f"{part}_labels": getattr(splits, part).labels.numpy() for part in PARTS}
-    facts = {name: np.array(getattr(splits, name)) for name in ("name", "labels", "prepare", "several")}
+    facts = {name: np.array(getattr(splits, name)) for name in FACTS}
     np.savez_compressed(buffer, **arrays, **facts)  # type: ignore[arg-type]
     return buffer.getvalue()
 
@@ -49,16 +49,16 @@ def load(path: Path) -> Splits:
     Raises:
         DataError: the file is missing or damaged.
     """
+    way_out = "train again with another --output"
+    names = [f"{part}_{kind}" for part in PARTS for kind in ("images", "labels")]
+    found = npz.read(path, [*names, *FACTS], way_out)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            train, validation, test = (
-                Digits(torch.from_numpy(archive[f"{part}_images"]), torch.from_numpy(archive[f"{part}_labels"]))
-                for part in PARTS
-            )
-            name, prepare, several = (str(archive[fact]) for fact in ("name", "prepare", "several"))
-            labels = tuple(map(str, archive["labels"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {str(error)[:200]}; train again with another --output") from error
+        tensors = {name: torch.from_numpy(found[name]) for name in names}
+        train, validation, test = (Digits(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in PARTS)
+        name, prepare, several = (str(found[fact]) for fact in ("name", "prepare", "several"))
+        labels = tuple(map(str, found["labels"]))
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read: {str(error)[:200]}; {way_out}") from error
     splits = Splits(name, labels, {}, train, validation, test, prepare=prepare, several=several, is_own=True)
     splits.digests["pictures"] = digest_of(splits)
     return splits

@@ -1,0 +1,112 @@
+"""Requests to a registry within limits: of time, of bytes, and of who gets the credentials.
+
+The package oras follows the redirects and the addresses that a registry names, and asks the token server that a
+registry names. All these requests go through the session of its client, and there through the adapter below.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+import urllib.parse
+from typing import Any
+
+import requests
+import requests.adapters
+from oras.auth import AuthenticationException
+
+from serving.models.bundle import MAX_BUNDLE_BYTES
+
+# Seconds for a connection, and for each piece of a response.
+TIMEOUT = 30
+# A response may take this many seconds, and one more for each so many bytes.
+RESPONSE_SECONDS, SLOWEST = 60, 20_000
+# Bytes of an error, a token or anything else but a blob or a manifest.
+MAX_SMALL_BYTES = 1_000_000
+
+
+class LimitError(AuthenticationException):  # type: ignore[misc]
+    """A response breaks a limit, or a registry wants to pass credentials on. oras tries again after other errors."""
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """Sends the requests to a registry.
+
+    Args:
+        registry: its host and port.
+        plain: whether requests may go over HTTP.
+    """
+
+    def __init__(self, registry: str, *, plain: bool) -> None:
+        super().__init__()
+        self._registry = registry
+        self._host = urllib.parse.urlsplit(f"//{registry}").hostname or registry
+        self._plain = plain
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
+        """Send a request and return the response, whose body is read within the limits.
+
+        Raises:
+            LimitError: the registry wants the password to go to a stranger.
+        """
+        self._protect_credentials(request)
+        is_streamed = more.get("stream", False)
+        more |= {"stream": True, "timeout": more.get("timeout") or TIMEOUT}
+        response = super().send(request, *args, **more)
+        is_content = is_streamed and response.status_code == requests.codes.ok
+        response.raw = _Body(response.raw, MAX_BUNDLE_BYTES if is_content else MAX_SMALL_BYTES)
+        return response
+
+    def _protect_credentials(self, request: requests.PreparedRequest) -> None:
+        """Let only the registry and hosts of its domain have credentials. A request to others goes without a token."""
+        url = urllib.parse.urlsplit(request.url or "")
+        is_known = is_same_domain(url.hostname or "", self._host) and (self._plain or url.scheme == "https")
+        if is_known or "Authorization" not in request.headers:
+            return
+        if not str(request.headers["Authorization"]).startswith("Bearer "):
+            raise LimitError(
+                f"it wants your password for it to go to {url.scheme}://{url.hostname}, which is not of its domain or "
+                f"not encrypted; if it needs no password, use: docker logout {self._registry}"
+            )
+        del request.headers["Authorization"]
+
+
+def is_same_domain(first: str, second: str) -> bool:
+    """Return whether two hosts are equal or have names with the same last two parts.
+
+    The token servers of registries have such names: ``auth.docker.io`` for ``registry-1.docker.io``.
+    """
+    return first == second or _domain(first) == _domain(second) != ""
+
+
+def _domain(host: str) -> str:
+    """Return the last two parts of a name; empty for an address and for a name with one part."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        parts = host.lower().rstrip(".").split(".")
+        return ".".join(parts[-2:]) if len(parts) > 1 else ""
+    return ""
+
+
+class _Body:
+    """The body of a response, which ends with an error if it is too long or too slow."""
+
+    def __init__(self, raw: Any, limit: int) -> None:
+        self._raw, self._limit = raw, limit
+        self._start, self._size = time.monotonic(), 0
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, as soon as some have arrived."""
+        content: bytes = self._raw.read1(size, decode_content=True)
+        self._size += len(content)
+        if self._size > self._limit:
+            raise LimitError(f"it sent more than {self._limit} bytes")
+        if time.monotonic() - self._start > RESPONSE_SECONDS + self._size / SLOWEST:
+            raise LimitError(f"it sends too slowly, only {self._size} bytes until now; try again later")
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "stream":  # Without this method, requests uses read().
+            raise AttributeError(name)
+        return getattr(self._raw, name)

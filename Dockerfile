@@ -6,8 +6,12 @@
 # BuildKit and the classic builder both work.
 ARG PYTHON_VERSION=3.14
 ARG DEBIAN_RELEASE=trixie
+# deploy/pin adds the digest of this image.
+ARG BASE=python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE}
 
-FROM python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE} AS builder
+FROM ${BASE} AS untouched
+
+FROM ${BASE} AS builder
 # The date of every file in our layers: 1980-01-01, the first date that a zip archive can hold.
 ARG SOURCE_DATE_EPOCH=315532800
 # deploy/image/settle compiles the files. pip would compile them too: PIP_NO_COMPILE=1 means the opposite of its name.
@@ -56,18 +60,32 @@ COPY serving serving
 # have the layout of the final image.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/venv/bin/python install --no-deps --root /application dist/*.whl \
-    && mkdir -p /folders/serving /folders/pipeline/models /folders/pipeline/runs /folders/pipeline/data \
+    && mkdir -p /folders/serving/state /folders/pipeline/models /folders/pipeline/runs /folders/pipeline/data \
     && cp -r serving/release /folders/serving/models \
     && ./settle /application \
     && ./settle /folders
 
-FROM python:${PYTHON_VERSION}-slim-${DEBIAN_RELEASE} AS runtime
+# /base is the base image without pip and the other programs that install Python packages.
+FROM ${BASE} AS stripped
+ARG SOURCE_DATE_EPOCH=315532800
+# hadolint ignore=DL3067
+COPY --from=untouched / /base/
+RUN find /base/usr \( -name 'pip' -o -name 'pip[0-9]*' -o -name 'pip-*' -o -name 'ensurepip' -o -name 'python-wheels' \
+    -o -path '*-packages/setuptools*' -o -path '*-packages/pkg_resources' -o -path '*-packages/wheel*' \
+    -o -path '*-packages/_distutils_hack' -o -name 'distutils-precedence.pth' -o -path '*/bin/wheel' \) -prune \
+    -exec sh -c 'for each; do rm -rf "$each"; touch --date="@$SOURCE_DATE_EPOCH" "${each%/*}"; done' sh {} +
+
+# The layers are copies. If files were deleted in a layer above the base image, the layer would hold the time of that, so
+# the same source would not give the same layers.
+FROM scratch AS runtime
+COPY --from=stripped /base /
 LABEL org.opencontainers.image.title="mnist-service" \
       org.opencontainers.image.description="MNIST digit recogniser over HTTP" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="0.1.0"
 ENV HOME=/tmp \
-    PATH=/opt/venv/bin:$PATH \
+    LANG=C.UTF-8 \
+    PATH=/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 

@@ -122,18 +122,19 @@ class Stack:
 
 
 @contextlib.contextmanager
-def constant_load(url: str, verify: ssl.SSLContext | bool = True) -> Iterator[Counter[Any]]:
+def constant_load(url: str, verify: ssl.SSLContext | bool = True, key: str = "none") -> Iterator[Counter[Any]]:
     """Send predictions without pause from four clients, two of which open a new connection for each request.
 
-    Yields a counter of status codes, errors and model versions.
+    A service without keys ignores the key. Yields a counter of status codes, errors and model versions.
     """
     stop, counts = threading.Event(), Counter()
+    headers = PIXELS | {"authorization": f"Bearer {key}"}
 
     def ask(kept: httpx.Client | None) -> None:
         while not stop.is_set():
             try:
                 with contextlib.nullcontext(kept) if kept else httpx.Client(verify=verify) as client:
-                    response = client.post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=30)
+                    response = client.post(f"{url}/predict", content=bytes(784), headers=headers, timeout=30)
                 counts[response.status_code] += 1
                 if response.status_code == 200:
                     counts["version", response.json()["model"]["version"]] += 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -38,7 +40,7 @@ staging.rename(models / str(version))
 REMOVE = "import shutil, sys; shutil.rmtree(f'/models/mnist/{sys.argv[1]}')"
 
 
-def test_clone_with_umask_077_gets_a_message_that_names_the_way_out(stack, engine, tmp_path):
+def test_unreadable_files_and_wrong_numbers_of_replicas_get_a_message_that_names_the_way_out(stack, engine, tmp_path):
     first = yaml.safe_load(COMPOSE)["services"]["packaged-model"]
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     (tmp_path / "deploy").chmod(0o700)
@@ -48,6 +50,7 @@ def test_clone_with_umask_077_gets_a_message_that_names_the_way_out(stack, engin
         "--rm",
         "--volume",
         f"{tmp_path}/deploy:/deploy:ro",
+        "--env=MNIST_REPLICAS=32",
         "--entrypoint",
         first["entrypoint"][0],
     ]
@@ -56,6 +59,9 @@ def test_clone_with_umask_077_gets_a_message_that_names_the_way_out(stack, engin
     assert (done.returncode, done.stderr.strip().endswith("Run: chmod -R go+rX deploy")) == (1, True)
     engine.run("chmod", "-R", "go+rX", tmp_path / "deploy")
     assert engine._run(line).returncode == 0
+    for number in "0", "33", "two":
+        done = engine._run([each.replace("=32", f"={number}") for each in line])
+        assert (done.returncode, "MNIST_REPLICAS: must be from 1 to 32" in done.stderr) == (1, True)
 
 
 def test_haproxy_passes_on_a_prediction(url):
@@ -102,16 +108,32 @@ def test_containers_have_no_privileges_and_cannot_write(stack, url, engine):
     assert [engine.inspect(network["NetworkID"])["Internal"] for network in networks.values()] == [True]
 
 
-def test_roll_replaces_code_and_settings_and_loses_no_request(stack, url, engine):
-    before = stack.replicas()
-    # Another image and another setting, as after a change of the code and of .env.
-    image = f"mnist-service:{stack.name}"
+def test_rolls_to_other_code_keys_and_a_rollout_and_back_over_https_lose_no_request(
+    stack, url, engine, authority, tmp_path
+):
+    for name in "predict", "admin":
+        (tmp_path / f"{name}.keys").write_text(f"{name}-key-of-the-test\n")
+    for file, name in zip(authority.issue("stack"), ("tls.crt", "tls.key"), strict=True):
+        shutil.copy(file, tmp_path / name)
+        (tmp_path / name).chmod(0o644)
+    tmp_path.chmod(0o755)
+    settings = stack.settings | {
+        "PREDICT_KEYS_FILE": str(tmp_path / "predict.keys"),
+        "ADMIN_KEYS_FILE": str(tmp_path / "admin.keys"),
+        "MNIST_TLS_FOLDER": str(tmp_path),
+        "MNIST_TLS_PORT": "0",
+    }
+    key = (tmp_path / "predict.keys").read_text().strip()
+    before, image = stack.replicas(), f"mnist-service:{stack.name}"
+
+    # Another image, other settings, and two more files, as after a change of the code and of .env.
+    more = {"COMPOSE_FILE": "docker-compose.yml:deploy/compose.keys.yml:deploy/compose.rollout.yml"}
     engine.docker("tag", image, f"{image}-old")
     try:
         program = f'FROM {image}\nLABEL changed="yes"\n'
         engine.run("sh", "-c", f"printf '{program}' | docker build --quiet --tag {image} -")
-        with constant_load(url) as counts:
-            engine.run(ROOT / "deploy" / "roll", env=stack.settings | {"MNIST_MAX_BATCH": "77"})
+        with constant_load(url, key=key) as counts:
+            engine.run(ROOT / "deploy" / "roll", env=settings | more | {"MNIST_MAX_BATCH": "77"})
         after = stack.healthy()
     finally:
         engine.docker("tag", f"{image}-old", image)
@@ -123,32 +145,66 @@ def test_roll_replaces_code_and_settings_and_loses_no_request(stack, url, engine
         assert config["Labels"]["changed"] == "yes"
         assert "MNIST_MAX_BATCH=77" in config["Env"]
     assert outcomes(counts) == {200}
+    assert httpx.post(f"{url}/predict", content=SEVEN, headers={"content-type": "image/png"}).status_code == 401
+    try_a_rollout(stack, url, key, settings | more)
 
-
-def test_https_of_the_load_balancer_and_a_roll_over_it_lose_no_request(stack, url, engine, authority, tmp_path):
-    for file, name in zip(authority.issue("stack"), ("tls.crt", "tls.key"), strict=True):
-        shutil.copy(file, tmp_path / name)
-        (tmp_path / name).chmod(0o644)
-    tmp_path.chmod(0o755)
-    override = {"COMPOSE_FILE": "docker-compose.yml:deploy/compose.tls.yml"}
-    settings = stack.settings | override | {"MNIST_TLS_FOLDER": str(tmp_path), "MNIST_TLS_PORT": "0"}
+    # Back to the old settings, while HAProxy has HTTPS.
+    more = {"COMPOSE_FILE": "docker-compose.yml:deploy/compose.tls.yml"}
     only_haproxy = ("up", "--detach", "--no-deps", "--no-build", "haproxy")
-    before, context = stack.replicas(), authority.trusted()
+    context = authority.trusted()
     try:
-        engine.run(*stack.command, *only_haproxy, env=settings)
-        https = f"https://{engine.run(*stack.command, 'port', 'haproxy', 8443, env=settings)}"
+        engine.run(*stack.command, *only_haproxy, env=settings | more)
+        https = f"https://{engine.run(*stack.command, 'port', 'haproxy', 8443, env=settings | more)}"
         until(lambda: httpx.get(f"{https}/v2/health/ready", verify=context).status_code == 200)
         assert httpx.get(stack.address("haproxy", 8000)).status_code == 308
-        with constant_load(https, context) as counts:
-            engine.run(ROOT / "deploy" / "roll", env=settings)
+        with constant_load(https, context, key) as counts:
+            engine.run(ROOT / "deploy" / "roll", env=settings | more)
             # A new certificate needs a reload.
             stack.compose("kill", "-s", "SIGUSR2", "haproxy")
             seen = counts.total()
             until(lambda: counts.total() > seen + 100)
     finally:
         stack.compose(*only_haproxy)
-    assert not set(before) & set(stack.healthy())
+    assert not set(after) & set(stack.healthy())
     assert outcomes(counts) == {200}
+
+
+def try_a_rollout(stack, url: str, key: str, settings: dict[str, str]) -> None:
+    """Publish a version, which must not respond before deploy/rollout promotes it, and then at every replica."""
+
+    def rollout(*arguments: object) -> dict[str, Any]:
+        return json.loads(stack.engine.run(ROOT / "deploy" / "rollout", *arguments, env=settings))
+
+    stack.in_models(PUBLISH, 5, "intact")
+    try:
+        with constant_load(url, key=key) as counts:
+            until(lambda: rollout("shadow")["candidate"] == "5")
+            # Every replica compares, and their counts are added up.
+            until(lambda: all("mnist_shadow_predictions_total{" in stack.metrics(each) for each in stack.replicas()))
+            assert rollout("canary", 0.5)["weight"] == 0.5
+            until(lambda: counts["version", "5"])
+            assert rollout("promote")["stable"] == "5"
+            # The other replicas follow.
+            until(lambda: ten_responses(url, key) == {"5"})
+            assert rollout("promote", 1)["stable"] == "1"
+            until(lambda: ten_responses(url, key) == {"1"})
+    finally:
+        stack.in_models(REMOVE, 5)
+    assert outcomes(counts) == {200}
+
+
+def ten_responses(url: str, key: str) -> set[str]:
+    headers = PIXELS | {"authorization": f"Bearer {key}"}
+    responses = [httpx.post(f"{url}/predict", content=bytes(784), headers=headers) for _ in range(10)]
+    return {response.json()["model"]["version"] for response in responses}
+
+
+def test_replica_that_is_stopped_while_it_starts_ends_at_once(stack, engine):
+    container = stack.compose("run", "--detach", "--no-deps", "serving").splitlines()[-1]
+    engine.docker("stop", container)
+    # 137 would mean that the engine killed it after the grace period of 40 s.
+    assert engine.inspect(container)["State"]["ExitCode"] in (0, 143)
+    engine.docker("rm", container)
 
 
 def test_roll_that_is_interrupted_keeps_the_old_replicas(stack, url, engine):
@@ -250,10 +306,29 @@ def test_pipeline_publishes_a_model_that_is_served(stack, url, engine):
     assert outcomes(counts) == {200}
 
 
-def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(stack, url, engine):
+def start_prometheus(stack, folder: Path) -> None:
+    """Start Prometheus with the files in deploy/prometheus, but faster: promtool tests the times of the alerts."""
+    changes = {
+        "prometheus.yml": (r"_interval: 5s", "_interval: 1s", 3),
+        "alerts.yml": (r"for: 30s", "for: 2s", 1),
+    }
+    for name, (slow, fast, number) in changes.items():
+        text, replaced = re.subn(slow, fast, (ROOT / "deploy" / "prometheus" / name).read_text())
+        assert replaced == number
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
+    folder.chmod(0o755)
+    override = folder / "override.yml"
+    override.write_text(f"services: {{prometheus: {{volumes: ['{folder}:/etc/prometheus:ro']}}}}")
+    files = {"COMPOSE_FILE": f"docker-compose.yml:{override}", "COMPOSE_PROFILES": "monitoring"}
+    line = ("up", "--detach", "--no-build", "--no-deps", "prometheus")
+    stack.engine.run(*stack.command, "--project-directory", ROOT, *line, env=stack.settings | files)
+
+
+def test_prometheus_scrapes_every_replica_and_the_alert_fires_when_all_are_down(stack, url, engine, tmp_path):
     engine.require(re.search(r"prom/prometheus:\S+", COMPOSE)[0])
     httpx.post(f"{url}/predict", content=SEVEN, headers={"content-type": "image/png"})
-    stack.compose("up", "--detach", "--no-build", "prometheus")
+    start_prometheus(stack, tmp_path)
     prometheus = stack.address("prometheus", 9090)
 
     def query(expression: str) -> list[Any]:

@@ -115,11 +115,12 @@ def test_service_exports_every_metric_that_is_queried(exported, file):
 
 def test_prometheus_configuration_is_valid_and_every_alert_fires_in_its_test():
     promtool = tool("promtool", "Debian: prometheus")
-    for command in ("check", "config", "prometheus.yml"), ("test", "rules", "alerts.test.yml"):
+    files = sorted((DEPLOY / "prometheus").glob("alerts*.test.yml"))
+    for command in ("check", "config", "prometheus.yml"), ("test", "rules", *files):
         done = run(promtool, *command, cwd=DEPLOY / "prometheus")
         assert done.returncode == 0, done.stdout + done.stderr
     rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
-    tests = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
+    tests = [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
     fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
     assert fired == {rule["alert"] for rule in rules}, "every alert must have a test in which it fires"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -23,13 +24,14 @@ USER = int(re.search(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.
 def render():
     kubectl = tool("kubectl", "from the Kubernetes project")
 
-    def render(overlay):
+    @functools.cache
+    def text(overlay):
         done = run(kubectl, "kustomize", DEPLOY / "kubernetes" / "overlays" / overlay)
         assert done.returncode == 0, done.stderr
         assert not done.stderr, "kubectl warns of a deprecated field"
-        return list(yaml.safe_load_all(done.stdout))
+        return json.dumps(list(yaml.safe_load_all(done.stdout)))
 
-    return render
+    return lambda overlay: json.loads(text(overlay))
 
 
 def all_containers(pod):
@@ -53,7 +55,10 @@ def test_overlay_is_valid(render, overlay):
             unknown.append(resource["kind"])
         assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "mnist-service"
     # Kubernetes has no schemas for these kinds, because other projects define them.
-    assert set(unknown) <= {"ServiceMonitor", "PrometheusRule", "InferenceService", "Gateway", "HTTPRoute"}
+    assert set(unknown) <= {
+        *("ServiceMonitor", "PrometheusRule", "InferenceService"),
+        *("Gateway", "HTTPRoute", "ScaledObject"),
+    }
 
 
 def test_validation_finds_an_unknown_field(render):
@@ -65,7 +70,7 @@ def test_validation_finds_an_unknown_field(render):
         kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.mark.parametrize("overlay", ["local", "packaged", "production", "triton"])
+@pytest.mark.parametrize("overlay", ["local", "packaged", "production", "keda", "triton"])
 def test_selectors_ports_and_names_match(render, overlay):
     resources = render(overlay)
     [deployment] = of_kind(resources, "Deployment")
@@ -88,7 +93,7 @@ def test_selectors_ports_and_names_match(render, overlay):
         assert "models" not in volumes
     else:
         assert volumes["models"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    for scaler in of_kind(resources, "HorizontalPodAutoscaler"):
+    for scaler in of_kind(resources, "HorizontalPodAutoscaler") + of_kind(resources, "ScaledObject"):
         assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
         assert "replicas" not in deployment["spec"], "kubectl apply would overwrite the number that the autoscaler sets"
     for monitor in of_kind(resources, "ServiceMonitor"):
@@ -105,12 +110,13 @@ def test_deleting_an_overlay_deletes_no_model(render, overlay):
     assert shared["spec"]["storageClassName"], "few default classes support ReadWriteMany"
 
 
-@pytest.mark.parametrize("overlay", ["local", "packaged", "production", "triton"])
+@pytest.mark.parametrize("overlay", ["local", "packaged", "production", "triton", "pipeline", "kserve"])
 def test_pod_meets_the_restricted_security_level(render, overlay):
     resources = render(overlay)
     [namespace] = of_kind(render("../repository"), "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    pod = of_kind(resources, "Deployment")[0]["spec"]["template"]["spec"]
+    # The pod of KServe itself is made by its controller.
+    pod = (of_kind(resources, "Deployment") + of_kind(resources, "Job"))[0]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -127,7 +133,8 @@ def test_no_service_of_the_namespace_sets_a_variable_in_a_pod(render):
     """A Service named mnist would set MNIST_PORT to an address, which the service reads as its own setting."""
     for overlay in OVERLAYS:
         resources = render(overlay)
-        pods = [resource["spec"]["template"]["spec"] for resource in of_kind(resources, "Deployment")]
+        owners = of_kind(resources, "Deployment") + of_kind(resources, "Job")
+        pods = [resource["spec"]["template"]["spec"] for resource in owners]
         pods += [resource["spec"]["predictor"] for resource in of_kind(resources, "InferenceService")]
         assert pods or overlay in WITHOUT_PODS
         assert all(pod["enableServiceLinks"] is False for pod in pods), overlay
@@ -145,10 +152,11 @@ def test_pod_uses_real_settings_routes_and_user(render):
             assert client.get(container[probe]["httpGet"]["path"]).status_code == 200
 
 
-@pytest.mark.parametrize("overlay", ["local", "triton"])
+@pytest.mark.parametrize("overlay", ["local", "triton", "kserve"])
 def test_init_container_copies_the_packaged_model_into_an_empty_volume(render, overlay, tmp_path):
-    pod = of_kind(render(overlay), "Deployment")[0]["spec"]["template"]["spec"]
-    [first] = pod["initContainers"]
+    resources = render(overlay)
+    [owner] = of_kind(resources, "Deployment") + of_kind(resources, "Job")
+    [first] = owner["spec"]["template"]["spec"]["initContainers"]
     program = first["args"][0].replace('"/volume', f'"{tmp_path}')
 
     def copy():

@@ -86,7 +86,8 @@ def test_every_route_passes_except_those_of_a_single_pod(render, matches):
     with application() as client:
         paths = {re.sub(r"{\w+}", "1", path) for path in client.get("/schema/openapi.json").json()["paths"]}
     paths |= {"/", "/page.js", "/docs", "/schema", *CLOSED}
-    reached = {path: backend(matches(render), path) for path in paths}
+    found = matches(render)
+    reached = {path: backend(found, path) for path in paths}
     assert {path for path, name in reached.items() if name == "closed"} == {
         path for path in paths if path == "/metrics" or path.startswith("/v2/repository/models/")
     }

@@ -566,6 +566,9 @@ def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digi
     manifest = model.bundle.manifest
     assert manifest.correct[bundle.INT8] >= manifest.correct[bundle.ONNX] - 5
     assert manifest.files[bundle.INT8].bytes < manifest.files[bundle.ONNX].bytes / 2
+    quantized = onnx.load(tmp_path / "mnist" / "1" / bundle.INT8)
+    assert [(each.domain, each.version) for each in quantized.opset_import] == [("", 18)]
+    assert quantized.ir_version == 8
     assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
     assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
     for file, correct in manifest.correct.items():

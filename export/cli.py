@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from export import opset as opsets
 from export.oci_cli import pull, push
 from serving.models.bundle import ONNX, Bundle
 from serving.settings import NAME_PATTERN, NAME_RULE
@@ -71,8 +72,8 @@ COMMANDS = {"push": push, "pull": pull}
 )
 @click.option(
     "--opset",
-    type=click.IntRange(18, 23),
-    default=18,
+    type=click.IntRange(opsets.LOWEST, opsets.HIGHEST),
+    default=opsets.DEFAULT,
     show_default=True,
     help="Opset of the ONNX files. Older runtimes read a lower one; the results are the same.",
 )

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import onnx
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+from export import opset as opsets
 from export.graph import ServingGraph
 from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
 
-# The lowest opset that torch writes here. It gives the same results as a higher one, and older runtimes read it. An
-# even lower one would need another form of ReduceMean and ReduceMax. It is also the default of the option --opset.
-OPSET = 18
 
-
-def export_onnx(
-    graph: ServingGraph,
-    path: Path,
-    labels: Sequence[str],
-    facts: Mapping[str, object] = MappingProxyType({}),
-    opset: int = OPSET,
-) -> None:
+def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str], opset: int = opsets.DEFAULT) -> None:
     """Write ``graph`` to ``path`` with the names of its classes. The same weights give the same bytes.
 
     Args:
-        facts: more that the file says about itself, by name.
         opset: the version of the operators. The IR version is the lowest that has this opset.
     """
     # With a batch of one, the exporter could take the batch size for a constant.
@@ -55,6 +44,5 @@ def export_onnx(
         tensor.metadata_props.clear()
     program.model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     program.model.metadata_props["labels"] = "\n".join(labels)
-    program.model.metadata_props.update({name: str(value) for name, value in facts.items()})
     write_atomically(path, program.model_proto.SerializeToString())
     onnx.checker.check_model(path, full_check=True)

@@ -12,7 +12,8 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from export import describe, triton
+from export import describe, metadata, triton
+from export import opset as opsets
 from export.equivalence import (
     Reference,
     check_int8,
@@ -24,7 +25,7 @@ from export.equivalence import (
 from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
-from export.onnx import OPSET, export_onnx
+from export.onnx import export_onnx
 from export.provenance import provenance
 from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
@@ -33,7 +34,6 @@ from export.torchscript import export_torchscript
 from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
 from serving.models.bundle import Bundle, ConfidenceThreshold, Manifest, RejectionThreshold
-from serving.models.card import DATA
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
@@ -41,10 +41,8 @@ from training import checkpoint
 from training.data.digits import Splits
 from training.loop.progress import Progress
 from training.networks import parameter_count
-from training.source import DISTRIBUTION
 from training.trust.calibrate import Calibration
 
-INPUT_RULE = "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them"
 # Golden images of each class, and of all classes together. The service runs them whenever it loads the bundle.
 GOLDEN_IMAGES_PER_CLASS, MOST_GOLDEN_IMAGES = 4, 400
 
@@ -56,7 +54,7 @@ def publish(
     data: Path | None = None,
     *,
     int8: bool = False,
-    opset: int = OPSET,
+    opset: int = opsets.DEFAULT,
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
     sign: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
@@ -77,7 +75,8 @@ def publish(
     Raises:
         GateError: the run is not accurate enough.
         AlreadyPublishedError: the newest version was made from the same run.
-        ExportError: the name is not a valid model name, there is no higher version number, or nothing can be signed.
+        ExportError: the name is not a valid model name, the opset is not a known one, there is no higher version
+            number, or nothing can be signed.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
@@ -86,6 +85,8 @@ def publish(
     name = name or run.record["dataset"]["name"]
     if not disk.NAME.fullmatch(name):
         raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
+    if type(opset) is not int or not opsets.LOWEST <= opset <= opsets.HIGHEST:
+        raise ExportError(f"opset {opset!r}: must be a whole number from {opsets.LOWEST} to {opsets.HIGHEST}")
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)
@@ -99,7 +100,8 @@ def publish(
                 raise ExportError(f"{models} has version {version - 1}, the highest that is possible; remove it")
             # Another export of the same run may have been faster.
             check_new(run, repository, name, int8=int8, versions=manifest.versions)
-            manifest = describe.write(staging, msgspec.structs.replace(manifest, version=version))
+            manifest = metadata.write(staging, msgspec.structs.replace(manifest, version=version))
+            manifest = describe.write(staging, manifest)
             if sign:
                 sign(staging)
             # Load and run the bundle as the service will, before anybody can see it.
@@ -124,14 +126,10 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])
-    # The manifest repeats these numbers. They stand in the file too, whose digest is known.
-    facts: dict[str, object] = {"temperature": run.calibration.temperature, "threshold": run.calibration.threshold}
-    if run.calibration.confidence is not None:
-        facts["confidence"] = run.calibration.confidence
     with progress.waiting("writing TorchScript"):
         export_torchscript(graph, folder / bundle.TORCHSCRIPT)
     with progress.waiting("writing ONNX"):
-        export_onnx(graph, folder / bundle.ONNX, labels, facts | _description(run, name), opset)
+        export_onnx(graph, folder / bundle.ONNX, labels, opset)
     reference = Reference(graph, images, progress.stage("running the network on the test images"))
     equivalence = {}
     report = progress.stage("comparing the ONNX file with the network")
@@ -187,18 +185,6 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
     )
     with progress.waiting("measuring the bundle"):
         return describe.describe(folder, manifest, splits)
-
-
-def _description(run: Run, name: str) -> dict[str, object]:
-    """Return what the ONNX file says to people who have it without its manifest."""
-    own = run.record["dataset"].get("own")
-    return {
-        "name": name,
-        "producer": f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}",
-        "data_license": "that of its owner" if own else DATA[run.record["dataset"]["name"]].licence,
-        "input": INPUT_RULE,
-        "weights_sha256": run.record["model_sha256"],
-    }
 
 
 def golden_images(truth: Any, classes: int) -> Any:

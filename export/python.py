@@ -63,6 +63,7 @@ def publish(
     *,
     name: str | None = None,
     int8: bool = False,
+    opset: int | None = None,
     min_accuracy: float = 0.0,
     not_worse_than: int | str | None = None,
     margin: float | None = None,
@@ -79,6 +80,7 @@ def publish(
         repository: the model repository; the folder is made if it is missing.
         name: name of the model; the default is the name of the data set.
         int8: also add a quantized ONNX file.
+        opset: the opset of the ONNX files, from 18 to 23; by default 18. Older runtimes read a lower one.
         min_accuracy: publish only a run with at least this accuracy on the test set, from 0 to 1.
         not_worse_than: publish only a run that is not worse than this version; ``"served"`` is the newest one.
         margin: how much of its accuracy on a replayed data set a run may have lost, from 0 to 1; by default 0.0005.
@@ -87,7 +89,7 @@ def publish(
         progress: print a line for each step that takes seconds.
 
     Raises:
-        ExportError: the run is not finished, or it cannot be published under this name.
+        ExportError: the run is not finished, or it cannot be published under this name or with this opset.
         GateError: the run is not accurate enough.
         EquivalenceError: an exported file does not give the results of the network. Nothing is published.
         BundleError: the service could not load the finished bundle.
@@ -95,6 +97,7 @@ def publish(
         OSError: a file could not be written.
     """
     with needing_torch("export.publish"):
+        from export import opset as opsets
         from export.gate import AlreadyPublishedError, Gate
         from export.publishing import publish as publish_run
         from export.run import Run
@@ -113,6 +116,7 @@ def publish(
             name,
             Path(place).expanduser() if place else None,
             int8=int8,
+            opset=opsets.DEFAULT if opset is None else opset,
             gate=gate,
             sign=signer,
             progress=shown,

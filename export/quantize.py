@@ -69,7 +69,13 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
             )
         finally:
             root.setLevel(level)
-        write_atomically(path, quantized.read_bytes())
+        model = onnx.load(quantized)
+    # onnxruntime imports all sets of operators that it knows, and an older one rejects a file with a newer set.
+    used = {node.domain for node in model.graph.node}
+    imports = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+    write_atomically(path, model.SerializeToString())
     onnx.checker.check_model(path, full_check=True)
 
 

@@ -15,6 +15,7 @@ import msgspec
 import onnx
 import torch
 
+from export import metadata
 from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
 from export.measure import measure
 from export.records import ReplayRecord, Results, Training
@@ -85,7 +86,7 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
     computed = chain(_result_facts(folder, manifest, results, splits, training.dataset.replay), measured)
     for fact in chain(facts, computed):
         if not fact.holds:
-            raise BundleError(f"{folder}: its manifest says {fact.what} {fact.certified}, but found {fact.found}")
+            raise BundleError(f"{folder}: its manifest says {fact.what} {fact.certified!r}, but found {fact.found!r}")
     return found
 
 
@@ -135,16 +136,12 @@ def _replay_facts(said: ReplayRecord | None, splits: Splits, output: ModelOutput
 
 def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
     """Yield what the ONNX files say about themselves. Files of version 0.1 have their labels only."""
-    for name in {bundle.ONNX, bundle.INT8} & manifest.files.keys():
+    for name in metadata.onnx_files(manifest):
         model = onnx.load(folder / name)
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        yield Fact(f"labels, for {name},", "\n".join(manifest.labels), metadata.get("labels"))
-        yield Fact("temperature", manifest.temperature, float(metadata.get("temperature", manifest.temperature)))
-        threshold = manifest.novelty.threshold
-        yield Fact("novelty.threshold", threshold, float(metadata.get("threshold", threshold)))
-        lowest = manifest.confidence and str(manifest.confidence.threshold)
-        if "threshold" in metadata:
-            yield Fact("confidence.threshold", lowest, metadata.get("confidence"))
+        said = {entry.key: entry.value for entry in model.metadata_props}
+        expected = metadata.metadata(manifest)
+        for key in expected if "threshold" in said else ["labels"]:
+            yield Fact(f"{key}, for the metadata of {name},", expected[key], said.get(key))
         opsets = {entry.domain: str(entry.version) for entry in model.opset_import}
         yield Fact("versions.opset", manifest.versions.get("opset"), opsets.get(""))
 

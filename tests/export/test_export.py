@@ -12,7 +12,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib import metadata
+from importlib.metadata import version
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import export.publishing
+from export import metadata
 from export.equivalence import (
     ContractError,
     LabelsError,
@@ -133,7 +134,8 @@ def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
         "threshold": str(manifest.novelty.threshold),
         "confidence": str(manifest.confidence.threshold),
         "name": "mnist",
-        "producer": f"mnist-service {metadata.version('mnist-service')}",
+        "version": "1",
+        "producer": f"mnist-service {version('mnist-service')}",
         "data_license": "Creative Commons Attribution-ShareAlike 3.0",
         "input": "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them",
         "weights_sha256": manifest.training["model_sha256"],
@@ -155,6 +157,42 @@ def test_same_weights_give_the_same_bytes(tmp_path, model):
     for name in ("a", "b"):
         export_onnx(graph, tmp_path / name, LABELS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_metadata_of_whole_pictures_and_of_an_own_data_set_says_so(published):
+    manifest = published.manifest
+    own = manifest.training | {"dataset": manifest.training["dataset"] | {"name": "letters", "own": True}}
+    whole = msgspec.structs.replace(manifest, prepare="as-is", training=own, labels=("ä", "字"), confidence=None)
+    said = metadata.metadata(whole)
+    assert said["input"].startswith("images: uint8 [N, 28, 28], whole pictures, 0 is black and 255 is white")
+    assert (said["data_license"], said["labels"], said["confidence"]) == ("that of its owner", "ä\n字", None)
+
+
+def test_changed_metadata_of_an_onnx_file_is_caught(copied, mnist, monkeypatch):
+    """The digest in the manifest is that of the changed file."""
+    few = replace(mnist, train=mnist.train.take(torch.arange(4096)))
+    monkeypatch.setattr("export.verify.load_data", lambda *_, **__: few)
+    path = copied / bundle.ONNX
+    true = path.read_bytes()
+    for i in range(len(onnx.load_from_string(true).metadata_props)):
+        model = onnx.load_from_string(true)
+        entry = model.metadata_props[i]
+        entry.value += "1"
+        path.write_bytes(model.SerializeToString())
+        manifest = json.loads((copied / bundle.MANIFEST).read_text())
+        manifest["files"][bundle.ONNX] = msgspec.to_builtins(bundle.describe(path))
+        (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
+        message = rf"its manifest says {entry.key}, for the metadata of model\.onnx, .* found '"
+        with pytest.raises(BundleError, match=message) as raised:
+            verify_bundle(copied)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("opset", [17, 24, 18.0, "18", True])
+def test_unknown_opset_is_an_error_before_anything_is_written(trained, tmp_path, opset):
+    with pytest.raises(ExportError, match=rf"opset {opset!r}: must be a whole number from 18 to 23"):
+        publish(Run.read(trained), tmp_path / "models", opset=opset)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lowest_and_highest_opset_give_the_same_results(graph, published, tmp_path, digits):
@@ -313,6 +351,11 @@ FALSE = {
     "training.dataset.digests": lambda _: {},
     "training.dataset.train_images": lambda count: count + 1,
     "training.dataset": lambda _: [],
+    "training.model_sha256": lambda digest: digest[::-1],
+    "name": lambda _: "letters",
+    "version": lambda version: version + 1,
+    "prepare": lambda _: "as-is",
+    "provenance.export.version": lambda _: "7.0",
     "versions.opset": lambda _: "7",
     "reference.labels": lambda images: [images[0] + 100, images[1] - 100, *images[2:]],
     "reference.novelty": lambda found: {**found, "images": found["images"][::-1], "edges": [0.1 * i for i in range(9)]},
@@ -523,6 +566,9 @@ def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digi
     manifest = model.bundle.manifest
     assert manifest.correct[bundle.INT8] >= manifest.correct[bundle.ONNX] - 5
     assert manifest.files[bundle.INT8].bytes < manifest.files[bundle.ONNX].bytes / 2
+    quantized = onnx.load(tmp_path / "mnist" / "1" / bundle.INT8)
+    assert [(each.domain, each.version) for each in quantized.opset_import] == [("", 18)]
+    assert quantized.ir_version == 8
     assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
     assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
     for file, correct in manifest.correct.items():

@@ -93,10 +93,10 @@ def compared(
     Raises:
         RuntimeFailedError: it does not run the file.
     """
-    if runtime.reads_torchscript and name == bundle.INT8:
+    file = runtime.file(name)
+    if file is None:
         return "", asked(runtime)
-    file = found.folder / (bundle.TORCHSCRIPT if runtime.reads_torchscript else name)
-    version, outputs = run(runtime, environments, file, digits, len(found.manifest.labels))
+    version, outputs = run(runtime, environments, found.folder / file, digits, len(found.manifest.labels))
     differing = int((outputs[0].argmax(axis=1) != expected.logits.argmax(axis=1)).sum())
     return f"{differing}; {np.abs(outputs[1] - expected.probabilities).max():.1g}", version
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from serving.models import bundle
+
 PROGRAMS = Path(__file__).parent / "programs"
 SECONDS = 300
 PYTHON = ".".join(platform.python_version_tuple()[:2])
@@ -40,9 +42,11 @@ class Runtime:
     def is_node(self) -> bool:
         return self.program.endswith(".cjs")
 
-    @property
-    def reads_torchscript(self) -> bool:
-        return self.program == "run_torch.py"
+    def file(self, name: str) -> str | None:
+        """Return which file of a bundle this runtime reads in place of the ONNX file ``name``, if any."""
+        if name == bundle.INT8 and self.program in ("run_torch.py", "run_triton.py"):
+            return None
+        return bundle.TORCHSCRIPT if self.program == "run_torch.py" else name
 
 
 # The oldest that PyPI has for each Python, with a numpy of its time. Nothing else is needed to run files.
@@ -76,6 +80,12 @@ RUNTIMES = (
     Runtime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), note="computes in bfloat16 where the CPU can"),
     Runtime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), ("f32",), "with `INFERENCE_PRECISION_HINT` `f32`"),
     Runtime("tract", "run_tract.py", ("tract==0.23.9", "numpy", "--no-deps"), note="an engine in Rust"),
+    Runtime(
+        "Triton",
+        "run_triton.py",
+        ("nvidia-pytriton==0.7.0", "onnxruntime"),
+        note="serves the repository as it is; a stand-in takes the place of its backend for ONNX",
+    ),
     Runtime("torch", "run_torch.py", ("torch==2.5.1", "numpy<2.3"), note="the TorchScript file; of two years back"),
 )
 

@@ -66,7 +66,8 @@ def main(bundles: tuple[Path, ...], images: int, only: str, environments: Path, 
         cells, version = [], asked(runtime)
         for found, name in files:
             try:
-                cell, version = compared(runtime, environments, found, name, digits, expected[found.folder])
+                cell, told = compared(runtime, environments, found, name, digits, expected[found.folder])
+                version = told or version
             except RuntimeFailedError as error:
                 cell = "does not run"
                 failures.append(f"- {runtime.name} {version}, {title(found, name)}: {str(error)[:600]}")
@@ -88,14 +89,14 @@ def asked(runtime: Runtime) -> str:
 def compared(
     runtime: Runtime, environments: Path, found: Bundle, name: str, digits: Images, expected: ModelOutput
 ) -> tuple[str, str]:
-    """Return the cell of the table for a file, and the version of the runtime.
+    """Return the cell of the table for a file, and the version of the runtime. Both are empty if it reads other files.
 
     Raises:
         RuntimeFailedError: it does not run the file.
     """
     file = runtime.file(name)
     if file is None:
-        return "", asked(runtime)
+        return "", ""
     version, outputs = run(runtime, environments, found.folder / file, digits, len(found.manifest.labels))
     differing = int((outputs[0].argmax(axis=1) != expected.logits.argmax(axis=1)).sum())
     return f"{differing}; {np.abs(outputs[1] - expected.probabilities).max():.1g}", version

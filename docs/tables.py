@@ -1,4 +1,4 @@
-"""Write the tables of the documentation that repeat what the code says: options of the commands, and metrics.
+"""Write the tables of the documentation that repeat what is said elsewhere: options, metrics, results of a benchmark.
 
     python -m docs.tables
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 DOCS = Path(__file__).parent
+RUNTIMES = DOCS.parent / "benchmarks" / "results" / "runtimes.md"
 TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*)\]$")
 
@@ -89,6 +90,12 @@ def metric_rows() -> Iterator[list[str]]:
         yield [f"`{name}`", types[name], meaning]
 
 
+def runtime_rows() -> Iterator[list[str]]:
+    """Yield the header and a row for each runtime that the benchmark tried."""
+    lines = [line for line in RUNTIMES.read_text().splitlines() if line.startswith("|") and not line.startswith("|--")]
+    return ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+
+
 TABLES: dict[str, Callable[[], Iterator[list[str]]]] = {
     "mnist-train": training_rows,
     "mnist-export": export_rows,
@@ -96,6 +103,7 @@ TABLES: dict[str, Callable[[], Iterator[list[str]]]] = {
     "mnist-serve-tune": tune_rows,
     "mnist-predict": predict_rows,
     "metrics": metric_rows,
+    "runtimes": runtime_rows,
 }
 
 

@@ -106,10 +106,10 @@ def publish(
                 sign(staging)
             # Load and run the bundle as the service will, before anybody can see it.
             load_folder(staging)
+            config, path = triton.configuration(name, manifest.inputs, manifest.outputs), models / triton.CONFIG
             # A user may have changed the file, for example the number of instances.
-            if not (models / triton.CONFIG).exists():
-                config = triton.configuration(name, manifest.inputs, manifest.outputs)
-                checkpoint.write_atomically(models / triton.CONFIG, config.encode())
+            if not path.exists() or triton.is_ours(path.read_text(errors="replace"), config):
+                checkpoint.write_atomically(path, config.encode())
             try:
                 # A rename never replaces a folder that has files in it. When two exports run at the same time,
                 # the slower one fails here and tries the next number.

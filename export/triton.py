@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from serving.models.bundle import ONNX, Tensor
@@ -10,6 +11,7 @@ CONFIG = "config.pbtxt"
 TYPES = {"uint8": "UINT8", "float32": "FP32"}
 # As many versions as mnist-serve loads by default. If the newest cannot be loaded, the one before is served.
 VERSIONS = 3
+CLASSES = re.compile(r"(?<=dims: \[-1, )\d+(?=\])")
 
 
 def configuration(name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> str:
@@ -31,6 +33,11 @@ def configuration(name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]
             "",
         ]
     )
+
+
+def is_ours(text: str, config: str) -> bool:
+    """Return whether ``text`` is what the export wrote for the model, maybe for another number of classes."""
+    return CLASSES.sub("", text) == CLASSES.sub("", config)
 
 
 def _tensors(tensors: Iterable[Tensor]) -> str:

@@ -22,7 +22,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import export.publishing
-from export import metadata
+from export import metadata, triton
 from export.equivalence import (
     ContractError,
     LabelsError,
@@ -157,6 +157,24 @@ def test_same_weights_give_the_same_bytes(tmp_path, model):
     for name in ("a", "b"):
         export_onnx(graph, tmp_path / name, LABELS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_configuration_for_triton_follows_the_classes_unless_somebody_changed_it(
+    trained, published, tmp_path, monkeypatch
+):
+    def build(staging, *_):
+        shutil.copytree(published.folder, staging, dirs_exist_ok=True)
+        return published.manifest
+
+    monkeypatch.setattr(export.publishing, "_build", build)
+    written = (published.folder.parent / triton.CONFIG).read_text()
+    path = tmp_path / "mnist" / triton.CONFIG
+    path.parent.mkdir()
+    path.write_text(written.replace("[-1, 10]", "[-1, 26]"))
+    publish(Run.read(trained), tmp_path)
+    assert path.read_text() == written
+    for change in ("num_versions: 4", "num_versions: 3 } }\ninstance_group [{ count: 2 }] #"):
+        assert not triton.is_ours(written.replace("num_versions: 3", change), written)
 
 
 def test_metadata_of_whole_pictures_and_of_an_own_data_set_says_so(published):

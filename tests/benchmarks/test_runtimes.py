@@ -1,0 +1,41 @@
+"""Other runtimes read an exported file and give its results. `python -m benchmarks.runtimes` tries more of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.runtimes.runtimes import CURRENT_OPENCV, OLDEST_ONNXRUNTIME, RuntimeFailedError, install, run
+from export.graph import ServingGraph
+from export.onnx import export_onnx
+from serving.models.classifier import Classifier
+from tests.support import missing
+from training.networks import build
+from training.trust.calibrate import Calibration
+from training.trust.novelty import Novelty
+
+
+@pytest.mark.parametrize("runtime", [OLDEST_ONNXRUNTIME, CURRENT_OPENCV], ids=lambda runtime: runtime.name)
+def test_other_runtime_gives_the_results_of_the_service(runtime, tmp_path, digits):
+    try:
+        install(runtime, tmp_path)
+    except RuntimeFailedError as error:
+        missing(f"{runtime.requirements[0]} from a package index: {error}")
+    torch.manual_seed(3)
+    network = build("cnn")
+    graph = ServingGraph(network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))
+    export_onnx(graph, tmp_path / "model.onnx", tuple("0123456789"))
+    images = digits[:100]
+    _, outputs = run(runtime, tmp_path, tmp_path / "model.onnx", images, classes=10)
+    for found, expected in zip(outputs, Classifier(tmp_path / "model.onnx").classify(images), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_file_that_a_runtime_does_not_read_is_an_error_of_one_line(tmp_path, digits):
+    (tmp_path / "model.onnx").write_text("no model")
+    with pytest.raises(RuntimeFailedError) as raised:
+        run(replace(OLDEST_ONNXRUNTIME, requirements=()), tmp_path, tmp_path / "model.onnx", digits[:1], classes=10)
+    assert "\n" not in str(raised.value)

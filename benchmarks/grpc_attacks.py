@@ -27,6 +27,12 @@ END_HEADERS = 4
 INITIAL_WINDOW = 4
 WINDOW, FRAME_BYTES = 65_535, 16_384
 
+# Seconds between the beginnings of two connections. A thousand calls at once are one long turn of the event loop, in
+# which benchmarks/watched.py cannot tell the steps of single calls apart.
+STAGGER = 0.1
+# Seconds until another call begins in the place of one that the service has ended.
+PAUSE = 0.5
+
 # A little less than the largest message.
 MESSAGE_BYTES = 7_900_000
 
@@ -159,11 +165,12 @@ class GrpcAttack:
         outcome = Outcome()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
-                for _ in range(self.connections):
-                    group.create_task(self._connect(port, request, outcome))
+                for number in range(self.connections):
+                    group.create_task(self._connect(port, request, outcome, number * STAGGER))
         return outcome
 
-    async def _connect(self, port: int, request: bytes, outcome: Outcome) -> None:
+    async def _connect(self, port: int, request: bytes, outcome: Outcome, pause: float) -> None:
+        await asyncio.sleep(pause)
         while True:
             connection = Connection(self.window)
             try:
@@ -177,6 +184,7 @@ class GrpcAttack:
             finally:
                 connection.close()
             outcome.statuses["closed"] += 1
+            await asyncio.sleep(STAGGER)
 
     async def _call(self, connection: Connection, path: str, request: bytes, outcome: Outcome) -> None:
         with contextlib.suppress(OSError, RuntimeError):  # The connection is closed.
@@ -194,7 +202,7 @@ class GrpcAttack:
                 await connection.change()
             if stream in connection.ended:
                 outcome.statuses["reset" if connection.ended.pop(stream) == RESET else "status"] += 1
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(PAUSE)
 
 
 GRPC_ATTACKS: dict[str, GrpcAttack] = {
@@ -220,6 +228,8 @@ class GrpcBystander(Bystander):
         try:
             return "200", await self._channel.unary_unary(self.method)(self.request, timeout=PATIENCE)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED:  # The attack is over.
+                raise asyncio.CancelledError from error
             codes = {grpc.StatusCode.RESOURCE_EXHAUSTED: "429", grpc.StatusCode.UNAVAILABLE: "closed"}
             return codes.get(error.code(), error.code().name), str(error.details()).encode()
 

@@ -1,4 +1,4 @@
-"""Run every attack of benchmarks/attacks.py on the service, and print what each attack did to it.
+"""Run every attack of benchmarks/attacks.py and grpc_attacks.py on the service, and print what each attack did to it.
 
     python -m benchmarks.abuse [--seconds 4] [--requests 10000] [--attack NAME]... [--save benchmarks/results/abuse.md]
 
@@ -25,9 +25,10 @@ import click
 import uvloop
 
 from benchmarks import footprint, watched
-from benchmarks.attacks import ATTACKS, RANDOM, described, run_random, summary
+from benchmarks.attacks import ATTACKS, RANDOM, Attack, Together, described, run_random, summary
 from benchmarks.bystanders import Bystander, bystanders
 from benchmarks.clients import Outcome
+from benchmarks.grpc_attacks import GRPC_ATTACKS, GrpcAttack, grpc_bystanders
 from benchmarks.harness import Server, free_port, run_server, service_conditions
 from benchmarks.report import tell
 
@@ -39,6 +40,8 @@ BLOCKED = 0.050
 WORK = 6.0
 # The longest time until a good request has its right response, in seconds.
 GOOD = 1.0
+
+ALL: dict[str, Attack | Together | GrpcAttack] = {**ATTACKS, **GRPC_ATTACKS}
 
 # Seconds to wait for a service that still works after the attack, and for one that has to stop.
 LONGEST_WORK = 2 * WORK
@@ -128,11 +131,12 @@ def counts(each: Bystander) -> tuple[int, int, int, int]:
 
 
 @contextlib.contextmanager
-def watched_service(file: Path) -> Iterator[Server]:
-    """Run the service with the watchdog of its event loop, which writes into ``file``."""
+def watched_service(file: Path, grpc_port: int) -> Iterator[Server]:
+    """Run the service with the watchdog of its event loop, which writes into ``file``. ``grpc_port``: -1 for none."""
     port = free_port()
     command: list[object] = [sys.executable, "-m", "benchmarks.watched", file]
     options = ["--port", port, "--log-level", "error", "--drain", 0, "--grace", 1]
+    options += ["--grpc-port", grpc_port]
     with run_server([*command, *options], port, "/v2/health/ready", stop=LONGEST_STOP) as server:
         yield server
 
@@ -156,19 +160,21 @@ _prepared: dict[str, Any] = {}
 
 def prepare(name: str) -> None:
     if name != RANDOM:
-        _prepared[name] = ATTACKS[name].prepared()
+        _prepared[name] = ALL[name].prepared()
 
 
 def attack(name: str, port: int, seconds: float, count: int, seed: int) -> Outcome:
     """Run an attack and return what the service did."""
     if name == RANDOM:
         return uvloop.run(run_random(port, count, seed))
-    return uvloop.run(ATTACKS[name].run(port, _prepared.pop(name), seconds))
+    return uvloop.run(ALL[name].run(port, _prepared.pop(name), seconds))
 
 
-async def good_requests_beside(port: int, attacking: asyncio.Future[Outcome]) -> tuple[Outcome, list[Bystander]]:
+async def good_requests_beside(
+    port: int, attacking: asyncio.Future[Outcome], grpc_port: int = -1
+) -> tuple[Outcome, list[Bystander]]:
     """Send good requests until the attack is over."""
-    good = bystanders()
+    good = bystanders() + (grpc_bystanders(grpc_port) if grpc_port > 0 else [])
     tasks = [asyncio.create_task(each.stay(port)) for each in good]
     outcome = await attacking
     for task in tasks:
@@ -182,12 +188,14 @@ def measure(pool: ProcessPoolExecutor, name: str, seconds: float, count: int, se
     pool.submit(prepare, name).result()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "watch"
-        with watched_service(file) as service:
+        grpc_port = free_port() if name in GRPC_ATTACKS else -1
+        with watched_service(file, grpc_port) as service:
 
             async def phase() -> tuple[Outcome, list[Bystander]]:
-                arguments = (name, service.port, seconds, count, seed)
+                port = grpc_port if grpc_port > 0 else service.port
+                arguments = (name, port, seconds, count, seed)
                 attacking = asyncio.wrap_future(pool.submit(attack, *arguments))
-                return await good_requests_beside(service.port, attacking)
+                return await good_requests_beside(service.port, attacking, grpc_port)
 
             watched.reset(file)
             with footprint.Footprint(service.pid) as held:
@@ -215,7 +223,7 @@ def measure(pool: ProcessPoolExecutor, name: str, seconds: float, count: int, se
     "--attack",
     "names",
     multiple=True,
-    type=click.Choice([*ATTACKS, RANDOM]),
+    type=click.Choice([*ALL, RANDOM]),
     help="Run only this attack. The option may be repeated.",
 )
 @click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too.")
@@ -225,7 +233,7 @@ def main(seconds: float, requests: int, seed: int, names: Sequence[str], save: P
     use_last_core()
     results = []
     with ProcessPoolExecutor(1, get_context("spawn"), be_attacker) as pool:
-        for name in names or [*ATTACKS, RANDOM]:
+        for name in names or [*ALL, RANDOM]:
             result = measure(pool, name, seconds, requests, seed)
             results.append(result)
             click.echo(result.row(), err=True)
@@ -239,7 +247,8 @@ def main(seconds: float, requests: int, seed: int, names: Sequence[str], save: P
         "|---" * len(COLUMNS) + "|",
         *(result.row() for result in results),
         "",
-        'Responses by status: "closed" if the service closed the connection without one, "none" if there was none.',
+        'Responses by status: "closed" if the service closed the connection without one, "none" if there was none. Of '
+        'gRPC: "status" and "reset" are calls that the service ended, "closed" are connections.',
     ]
     tell(lines, save)
     sys.exit(any(result.broken() for result in results))

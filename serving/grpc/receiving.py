@@ -1,8 +1,8 @@
 """Receive the messages of calls, and bound how many messages may be on their way.
 
 gRPC keeps the received part of a message where the service cannot count it. So only so many calls may wait for the rest
-of their messages. A message that comes at once with its call needs no more than a turn of the event loop, so calls that
-have waited longer end for new ones.
+of their messages. A message that comes together with its call needs no more than a turn of the event loop. So there are
+always places for new calls, for a moment.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 import grpc
 
-from serving.errors import DeadlineExceededError, InputError, InputTooLargeError
+from serving.errors import DeadlineExceededError, InputError, InputTooLargeError, OverloadedError
 from serving.settings import Settings
 
 # A call that has waited this many seconds for its message may end if too many others wait too.
 PATIENCE = 1.0
-# This many times the limit of calls may wait at once. Those beyond the limit may wait for PATIENCE, and end for others
-# at any time.
-MOST = 3
+# Calls beyond those that may wait for PATIENCE, and the seconds for which they may wait. Each new one beyond these ends
+# the first one.
+MAX_NEW, GLANCE = 64, 0.05
 # Seconds that a call may wait for its message while the service stops.
 LAST_SECONDS = 1.0
 # Seconds after the end of the messages in which gRPC says that the client has cancelled the call.
@@ -37,21 +37,24 @@ class Receiving:
     """The calls of one worker that wait for their messages.
 
     Args:
-        limit: the calls that may wait for long. Beyond it, each new call ends the one that has waited longest.
+        limit: the calls that may wait for long. Beyond it, each new call ends the one that has waited longest if it has
+            waited for PATIENCE. Else as many again may wait for PATIENCE.
         seconds: the time that a client may take to send a message.
     """
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit, self._seconds = limit, seconds
-        # Those that may wait for long, and those beyond the limit, each in the order of their beginnings.
-        self._waiting: dict[asyncio.Timeout, float] = {}
-        self._beyond: dict[asyncio.Timeout, float] = {}
+        # Each in the order of their beginnings.
+        self._long: dict[asyncio.Timeout, float] = {}
+        self._short: dict[asyncio.Timeout, float] = {}
+        self._new: dict[asyncio.Timeout, float] = {}
 
     async def message(self, context: Any) -> bytes:
         """Return the message of a call.
 
         Raises:
-            DeadlineExceededError: the client took too long, or the call has ended because others needed its place.
+            DeadlineExceededError: the client took too long.
+            OverloadedError: the call has ended because others needed its place.
             InputError: the client has sent no message, or one over the limit. gRPC tells the client which.
         """
         message = await self.next(context)
@@ -74,21 +77,22 @@ class Receiving:
         """Return the next message of a stream, or None at its end.
 
         Raises:
-            DeadlineExceededError: the client took too long, or the call has ended because others needed its place.
+            DeadlineExceededError: the client took too long.
+            OverloadedError: the call has ended because others needed its place.
         """
         now = asyncio.get_running_loop().time()
-        has_place = len(self._waiting) < self._limit or _end_oldest(self._waiting, now - PATIENCE)
-        places = self._waiting if has_place else self._beyond
-        if not has_place and len(self._beyond) >= (MOST - 1) * self._limit:
-            _end_oldest(self._beyond, now)
+        places, seconds = self._place(now)
+        is_ended = False
         try:
-            async with asyncio.timeout(self._seconds if has_place else PATIENCE) as timeout:
+            async with asyncio.timeout(seconds) as timeout:
                 places[timeout] = now
                 try:
                     message = await context.read()
                 finally:
-                    places.pop(timeout, None)
+                    is_ended = places.pop(timeout, None) is None
         except TimeoutError as error:
+            if is_ended or places is not self._long:
+                raise OverloadedError from error
             raise DeadlineExceededError("the request did not arrive in time; send it faster, or send less") from error
         if message is grpc.aio.EOF:
             return None
@@ -99,8 +103,18 @@ class Receiving:
         """Let no call wait longer than ``LAST_SECONDS`` from now on, because the service stops."""
         self._seconds = min(self._seconds, LAST_SECONDS)
         end = asyncio.get_running_loop().time() + self._seconds
-        for timeout in (*self._waiting, *self._beyond):
-            timeout.reschedule(min(end, timeout.when() or end))
+        for timeout in (*self._long, *self._short):
+            _end_by(timeout, end)
+
+    def _place(self, now: float) -> tuple[dict[asyncio.Timeout, float], float]:
+        """Return where a new call waits, and for how many seconds."""
+        if len(self._long) < self._limit or _end_oldest(self._long, now - PATIENCE):
+            return self._long, self._seconds
+        if len(self._short) < self._limit:
+            return self._short, min(self._seconds, PATIENCE)
+        if len(self._new) >= MAX_NEW:
+            _end_oldest(self._new, now)
+        return self._new, GLANCE
 
 
 def _end_oldest(waiting: dict[asyncio.Timeout, float], latest: float) -> bool:
@@ -109,8 +123,14 @@ def _end_oldest(waiting: dict[asyncio.Timeout, float], latest: float) -> bool:
     if since > latest:
         return False
     del waiting[timeout]
-    timeout.reschedule(since)
+    _end_by(timeout, since)
     return True
+
+
+def _end_by(timeout: asyncio.Timeout, end: float) -> None:
+    """Let a timeout end by a time. One that has ended cannot be changed, and may be here until its task runs."""
+    if not timeout.expired():
+        timeout.reschedule(min(end, timeout.when() or end))
 
 
 def _checked(message: bytes) -> bytes:

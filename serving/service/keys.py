@@ -19,9 +19,13 @@ from serving.settings import Settings, flag
 
 # Seconds between two looks at the key files.
 LOOK_INTERVAL = 1.0
+# The largest key file, and the longest key, in characters. A longer key would not fit into a header.
+MAX_FILE, MAX_KEY = 1_000_000, 8_000
 # Keys that one call may offer. A proxy may add one of its own to the client's.
 MAX_OFFERED = 4
 
+# Characters that no header can have.
+_CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _LINE_BREAK = re.compile(r"[\r\n]")
 _COMMA_OR_LINE_BREAK = re.compile(r"[,\r\n]")
 # A comment takes the rest of its line. A number sign within a key begins no comment.
@@ -54,13 +58,17 @@ class KeyFile:
         """Read the keys.
 
         Raises:
-            SettingsError: the file cannot be read, or it holds no key. The former keys stay.
+            SettingsError: the file cannot be read, or it holds no key or one that no client can send. The former keys
+                stay.
         """
         try:
             with self.path.open(encoding="utf-8") as file:
                 # Get the version first: if the file changes while it is read, it is read again at the next look.
                 status = os.fstat(file.fileno())
-                digests = digests_in(file.read(), _LINE_BREAK)
+                text = file.read(MAX_FILE + 1)
+                if len(text) > MAX_FILE:
+                    raise ValueError(f"it has more than {MAX_FILE} characters")
+                digests = digests_in(text, _LINE_BREAK)
         except (OSError, ValueError) as error:
             raise SettingsError(f"{self.option} {self.path}: cannot be read: {error}") from error
         if not digests:
@@ -159,14 +167,23 @@ class Keys:
 
 
 def digests_in(text: str, separator: re.Pattern[str]) -> frozenset[bytes]:
-    """Return the digests of the keys in a setting or a file, without comments, blank lines and byte order marks."""
-    keys = (_COMMENT.sub("", part.replace("\ufeff", "")).strip() for part in separator.split(text))
+    """Return the digests of the keys in a setting or a file, without comments, blank lines and byte order marks.
+
+    Raises:
+        ValueError: no client could send one of the keys.
+    """
+    keys = [_COMMENT.sub("", part.replace("\ufeff", "")).strip() for part in separator.split(text)]
+    if any(len(key) > MAX_KEY or _CONTROL.search(key) for key in keys):
+        raise ValueError(f"it has a key with a control character, or with more than {MAX_KEY} characters")
     return frozenset(_digest(key.encode("utf-8", "surrogateescape")) for key in keys if key)
 
 
 def _given_keys(settings: Settings, name: str) -> frozenset[bytes]:
     text = getattr(settings, name)
-    digests = digests_in(text, _COMMA_OR_LINE_BREAK)
+    try:
+        digests = digests_in(text, _COMMA_OR_LINE_BREAK)
+    except ValueError as error:
+        raise SettingsError(f"{flag(name)}: {error}") from error
     if text and not digests:
         raise SettingsError(f"{flag(name)}: holds no key; leave the setting out instead")
     return digests

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from tests.serving.grpc.door import door  # first: skips without gRPC
 
 import grpc  # isort: skip
-from serving.errors import DeadlineExceededError  # isort: skip
+from serving.errors import DeadlineExceededError, OverloadedError  # isort: skip
 from serving.grpc import receiving, reflection
-from serving.grpc.receiving import MOST, Receiving, limit_of
+from serving.grpc.receiving import Receiving, limit_of
 from serving.settings import Settings
 
 
@@ -34,19 +35,23 @@ async def waiting(calls, count):
     return contexts, tasks
 
 
-def test_call_beyond_the_limit_ends_the_first_one_beyond_it():
+def test_call_beyond_all_places_ends_the_first_new_one(monkeypatch):
+    monkeypatch.setattr(receiving, "MAX_NEW", 2)
+    monkeypatch.setattr(receiving, "GLANCE", 600)
+
     async def test():
         calls = Receiving(1, 600)
-        contexts, tasks = await waiting(calls, MOST)
+        contexts, tasks = await waiting(calls, 4)
         late = Context()
         late.send(b"late")
         assert await calls.message(late) == b"late"
-        with pytest.raises(DeadlineExceededError):
-            await tasks[1]
-        # The one that may wait for long, and all others, still wait.
-        for context in (contexts[0], *contexts[2:]):
-            context.send(b"message")
-        assert await asyncio.gather(tasks[0], *tasks[2:]) == [b"message"] * (MOST - 1)
+        with pytest.raises(OverloadedError):
+            await tasks[2]
+        # The one that may wait for long, the one that may wait for a while, and the other new one still wait.
+        others = [0, 1, 3]
+        for number in others:
+            contexts[number].send(b"message")
+        assert await asyncio.gather(*(tasks[number] for number in others)) == [b"message"] * 3
 
     asyncio.run(test())
 
@@ -64,11 +69,31 @@ def test_call_that_has_waited_longest_ends_for_a_new_one(monkeypatch):
         monkeypatch.setattr(receiving, "PATIENCE", 0)
         new = Context()
         third = asyncio.create_task(calls.message(new))
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(OverloadedError):
             await first
         new.send(b"new")
         contexts[1].send(b"second")
         assert await asyncio.gather(second, third) == [b"second", b"new"]
+
+    asyncio.run(test())
+
+
+def test_new_call_gets_the_place_of_one_that_ends_at_the_same_time(monkeypatch):
+    async def test():
+        monkeypatch.setattr(receiving, "PATIENCE", 0)
+        calls = Receiving(1, 0.01)
+        _, [first] = await waiting(calls, 1)
+        loop = asyncio.get_running_loop()
+        new = Context()
+        new.send(b"new")
+        # Its task begins after the first call's time is over, and before the task of the first call goes on.
+        found = loop.create_future()
+        loop.call_soon(lambda: found.set_result(loop.create_task(calls.message(new))))
+        time.sleep(0.02)
+        assert await (await found) == b"new"
+        calls.stop()
+        with pytest.raises((DeadlineExceededError, OverloadedError)):
+            await first
 
     asyncio.run(test())
 
@@ -90,14 +115,15 @@ def test_health_and_reflection_are_bounded_like_predictions(monkeypatch, method)
     async def test():
         async with door(max_held=1) as (client, _):
             open_call = client.channel.stream_stream(f"/{method}")
-            codes = []
-            for _ in range(2):  # The second call ends the first one, which has sent no message.
-                codes.append(asyncio.create_task(open_call().code()))
-                await client.call("ServerMetadata")
+            first = open_call()
+            while not client.server._receiving._long:
+                await asyncio.sleep(0.001)
+            second = open_call()  # It ends the first one, which has sent no message.
+            assert await first.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             large = open_call()
             await large.write(bytes(receiving.MAX_SMALL + 1))
             assert await large.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert await asyncio.gather(*codes) == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+            assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert (await client.call("ServerLive")).live
 
     asyncio.run(asyncio.wait_for(test(), 15))

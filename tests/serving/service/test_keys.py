@@ -1,0 +1,30 @@
+"""Key files whose keys no client could send are rejected when the service starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.errors import SettingsError
+from serving.service import keys
+from serving.service.keys import Keys
+from serving.settings import Settings
+
+
+@pytest.mark.parametrize("content", ["good\nb\0d\n", "b\x7fd", "\x1b[1m", "k" * 8001])
+def test_key_that_no_header_can_have_is_rejected(content, tmp_path):
+    (tmp_path / "keys").write_text(content)
+    with pytest.raises(SettingsError, match=r"--predict-keys-file .*: cannot be read: it has a key with a control"):
+        Keys(Settings(predict_keys_file=str(tmp_path / "keys")))
+    with pytest.raises(SettingsError, match="--admin-keys: it has a key with a control"):
+        Keys(Settings(admin_keys=content))
+
+
+def test_file_that_never_ends_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(keys, "MAX_FILE", 1000)
+    with pytest.raises(SettingsError, match="more than 1000 characters"):
+        Keys(Settings(predict_keys_file="/dev/zero"))
+
+
+def test_keys_with_other_letters_and_spaces_are_valid(tmp_path):
+    (tmp_path / "keys").write_text("\ufeffschlüssel\r\na b\tc # comment\n\n", encoding="utf-8")
+    assert len(Keys(Settings(predict_keys_file=str(tmp_path / "keys"))).prediction) == 2

@@ -177,8 +177,10 @@ const explain = safely(async () => {
   if (!isAsked()) return;
   const asked = prediction;
   const { reasons } = await load("./why.js");
-  const found = await reasons(asked);
-  if (asked === prediction && isAsked()) predictionView.explain(asked, found);
+  const found = await reasons(asked, predictionView.labels);
+  if (asked !== prediction || !isAsked()) return;
+  predictionView.explain(asked, found);
+  announce(`${found.words}.`);
 });
 why.addEventListener("click", () => {
   why.ariaPressed = why.ariaPressed !== "true";

@@ -1,8 +1,6 @@
 // Shows a prediction.
 
 const BARS = 10;
-const FOR = [1, 0.25, 0.1]; // red, green and blue of white ink that speaks for the label
-const AGAINST = [0.3, 0.55, 1];
 let what = "digit"; // or "symbol", by the labels of the model
 const REJECTIONS = {
   empty: () => "The picture is empty",
@@ -102,14 +100,16 @@ export class PredictionView {
     });
   }
 
-  // Colours the model input by what each pixel says about the label, from -1 to 1.
-  explain({ image, label }, reasons) {
-    this.#showModelInput(image, reasons);
-    this.#find("figcaption").textContent = `Red ink speaks for ${label}, blue against it`;
+  get labels() { return this.#labels; }
+
+  // Shows the reasons from why.js.
+  explain({ image }, { colours, words }) {
+    this.#showModelInput(image, colours);
+    this.#find("figcaption").textContent = words;
   }
 
   // `rows` are the rows of pixels, 0 to 255, that the model received.
-  #showModelInput(rows, reasons = []) {
+  #showModelInput(rows, colours = []) {
     const canvas = this.#find("#model-input");
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
@@ -118,9 +118,8 @@ export class PredictionView {
     if (!rows) return;
     const pixels = context.createImageData(rows[0].length, rows.length);
     rows.flat().forEach((value, index) => {
-      const reason = reasons[index] ?? 0;
-      const colour = (reason < 0 ? AGAINST : FOR).map((part) => value * (1 - (1 - part) * Math.abs(reason)));
-      pixels.data.set([...colour, 255], 4 * index);
+      const colour = colours[index] ?? [1, 1, 1];
+      pixels.data.set([...colour.map((share) => share * value), 255], 4 * index);
     });
     context.putImageData(pixels, 0, 0);
   }

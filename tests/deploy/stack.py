@@ -104,6 +104,10 @@ class Stack:
         states = [self.engine.inspect(replica)["State"] for replica in replicas]
         return replicas if all(state.get("Health", {}).get("Status") == "healthy" for state in states) else []
 
+    def reload(self) -> None:
+        """Let HAProxy read its files again, as the documentation says."""
+        self.compose("exec", "-T", "haproxy", "sh", "-c", "kill -USR2 1")
+
     def address(self, service: str, port: int) -> str:
         return f"http://{self.compose('port', service, port)}"
 

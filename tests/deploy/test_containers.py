@@ -160,7 +160,7 @@ def test_rolls_to_other_code_keys_and_a_rollout_and_back_over_https_lose_no_requ
         with constant_load(https, context, key) as counts:
             engine.run(ROOT / "deploy" / "roll", env=settings | more)
             # A new certificate needs a reload.
-            stack.compose("kill", "-s", "SIGUSR2", "haproxy")
+            stack.reload()
             seen = counts.total()
             until(lambda: counts.total() > seen + 100)
     finally:
@@ -236,14 +236,14 @@ def test_more_and_fewer_replicas_lose_no_request(stack, url):
     assert outcomes(counts) == {200}
 
 
-def test_reload_of_the_load_balancer_loses_no_request(stack, url, engine):
+def test_reload_of_the_load_balancer_loses_no_request_and_it_still_starts_again(stack, url, engine):
     haproxy = stack.compose("ps", "-q", "haproxy")
     [mount] = engine.inspect(haproxy)["Mounts"]
     # A mounted file would stay the old one when an editor or git replaces it.
     assert (mount["Source"], mount["Destination"]) == (str(ROOT / "deploy/haproxy"), "/usr/local/etc/haproxy")
     with constant_load(url) as counts:
         for number in range(1, 3):
-            stack.compose("kill", "-s", "SIGUSR2", "haproxy")
+            stack.reload()
             until(
                 lambda number=number: engine._run(["docker", "logs", haproxy]).stderr.count("Former worker") == number
             )
@@ -252,6 +252,9 @@ def test_reload_of_the_load_balancer_loses_no_request(stack, url, engine):
             until(lambda seen=seen: counts.total() > seen + 100)
     assert outcomes(counts) == {200}
     assert engine.inspect(haproxy)["RestartCount"] == 0
+    # After a signal of its own, such as that of `docker compose kill`, the engine would not start the container again.
+    os.kill(engine.inspect(haproxy)["State"]["Pid"], signal.SIGKILL)
+    until(lambda: engine.inspect(haproxy)["RestartCount"] == 1 and engine.inspect(haproxy)["State"]["Running"])
 
 
 def test_death_of_a_replica_loses_no_request(stack, url, engine):

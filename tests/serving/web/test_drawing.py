@@ -14,6 +14,7 @@ from tests.serving.web.handwriting import (
     THREE,
     TWO,
     draw,
+    draw_at_once,
     draw_with_finger,
     draw_with_stylus,
     fragment_of,
@@ -39,9 +40,9 @@ def test_ten_digits_in_several_handwritings(url, visit):
     random = np.random.default_rng(0)
     drawn, missed = 0, []
     for digit, styles in STYLES.items():
-        for style in styles:
+        for style in [*styles, *styles]:
             page.locator("#width").fill(str(random.integers(4, 11)))
-            draw(page, vary(style, random))
+            draw_at_once(page, vary(style, random))
             drawn += 1
             predicted = predicted_digit(page)
             if predicted != str(digit):

@@ -31,7 +31,7 @@ export async function reasons({ image: rows, probabilities, model }, labels) {
   const colours = sums.map((sum) => (sum < 0 ? AGAINST : FOR).map((part) => 1 - ((1 - part) * Math.abs(sum)) / most));
   const other = highest(found[highest(falls)]);
   const still = other === best ? "still " : "";
-  return { colours, words: `Red ink speaks for ${labels[best]}, blue against. Without the reddest part it is ${still}a ${labels[other]}` };
+  return { colours, words: `Red ink speaks for ${labels[best]}, blue against. Without the reddest part it is ${still}read as ${labels[other]}` };
 }
 
 const highest = (values) => values.indexOf(Math.max(...values));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ import click
 
 from export import opset as opsets
 from export.oci_cli import pull, push
+from export.onnx_process import OnnxProcess
 from serving.models.bundle import ONNX, Bundle
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
@@ -192,6 +194,8 @@ def main(
     keep_freed_memory()
     progress = Progress(sys.stderr)
     context.call_on_close(progress.clear)
+    # On a single core, a second process would only import torch once more.
+    beside = context.with_resource(OnnxProcess()) if run is not None and (os.cpu_count() or 1) > 1 else None
     with (
         progress.waiting("loading torch", only_live=True),
         ending_at_once(),
@@ -236,6 +240,7 @@ def main(
                     gate=gate,
                     sign=signer,
                     progress=progress,
+                    beside=beside,
                 )
         except AlreadyPublishedError as error:
             if signer:

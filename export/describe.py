@@ -15,6 +15,7 @@ import msgspec
 from export.measure import measure
 from export.provenance import statement
 from export.reference import reference_of
+from serving.contract import ModelOutput
 from serving.errors import BundleError
 from serving.models import bundle, card
 from serving.models.bundle import Manifest
@@ -25,14 +26,15 @@ from training.data.digits import Splits
 from training.data.load import load_data
 
 
-def describe(folder: Path, manifest: Manifest, splits: Splits) -> Manifest:
+def describe(folder: Path, manifest: Manifest, splits: Splits, output: ModelOutput | None = None) -> Manifest:
     """Measure the bundle in ``folder``, write its other files, and return its manifest. ``write`` makes it final.
 
     Args:
         manifest: lists the model files and the golden images only.
+        output: what the served file gives for the test images, if it was computed before.
     """
     write(folder, manifest)
-    results = measure(load_folder(folder), splits)
+    results = measure(load_folder(folder), splits, output)
     reference = reference_of(manifest, Classifier(folder / manifest.serve), splits.validation.images.numpy())
     return msgspec.structs.replace(manifest, **results._asdict(), reference=reference)
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -55,6 +55,13 @@ class NumbersError(EquivalenceError):
     """The numbers of the file differ from those of the network by more than the tolerance."""
 
 
+class Compared(NamedTuple):
+    """A file that was found equivalent, and what it gives for the images of the reference."""
+
+    found: Equivalence
+    output: ModelOutput
+
+
 class Reference:
     """The eager network's outputs for all images of a comparison. They are computed once, for every format.
 
@@ -78,7 +85,7 @@ class Reference:
         return ModelOutput(*map(np.concatenate, zip(*outputs[self._hard :], strict=True)))
 
 
-def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report) -> Equivalence:
+def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report) -> Compared:
     """Compare the ONNX file at ``path``, loaded as the service loads it, with the eager network.
 
     Args:
@@ -91,7 +98,8 @@ def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: 
         EquivalenceError: the file is not equivalent; the class of the error tells in which way.
         BundleError: the file cannot be loaded.
     """
-    return compare(path.name, _run_onnx(path, reference, labels, report), reference)
+    outputs = _run_onnx(path, reference, labels, report)
+    return Compared(compare(path.name, outputs, reference), reference.of_images(outputs))
 
 
 def check_int8(

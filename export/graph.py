@@ -25,7 +25,8 @@ class ServingGraph(nn.Module):
 
     def __init__(self, network: Network, calibration: Calibration) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).cpu()
+        # Convolutions of torch are nearly twice as fast so, and the ONNX file is the same.
+        self.network = copy.deepcopy(network).cpu().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.novelty = calibration.novelty
         # Dividing the last layer divides the logits, and it costs no time when the graph runs.
         with torch.no_grad():

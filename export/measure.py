@@ -45,10 +45,14 @@ class Results(NamedTuple):
     latency: Latency | None
 
 
-def measure(model: Model, splits: Splits, *, with_latency: bool = True) -> Results:
-    """Return the results of a loaded bundle on every set."""
+def measure(model: Model, splits: Splits, output: ModelOutput | None = None, *, with_latency: bool = True) -> Results:
+    """Return the results of a loaded bundle on every set.
+
+    Args:
+        output: what the bundle's ONNX file gives for the test images, if it was computed before.
+    """
     test = splits.test
-    output = model.classifier.classify(test.images.numpy())
+    output = output or model.classifier.classify(test.images.numpy())
     sets = {"test": _result("the test set, as 28x28 pixels", model, test.images.numpy(), test.labels, output, {})}
     some = Digits(test.images[:SUBSET], test.labels[:SUBSET])
     for name, what, images, reasons in _variants(some, splits, model):

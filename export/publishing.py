@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
 from export.onnx import export_onnx
+from export.onnx_process import OnnxProcess
 from export.provenance import provenance
 from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
@@ -58,6 +60,7 @@ def publish(
     gate: Gate = Gate(),  # noqa: B008 (it is immutable)
     sign: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
+    beside: OnnxProcess | None = None,
 ) -> Bundle:
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
@@ -71,6 +74,7 @@ def publish(
         gate: the accuracy that the run must have.
         sign: signs a folder, such as an :class:`export.sign.Signer`.
         progress: shows each step that takes seconds.
+        beside: the process that writes the ONNX file, if the caller has started one.
 
     Raises:
         GateError: the run is not accurate enough.
@@ -92,8 +96,9 @@ def publish(
     splits = run.splits(data)
     models = repository / name
     models.mkdir(parents=True, exist_ok=True)
-    with staging_folder(models) as staging:
-        manifest = _build(staging, run, splits, name, int8, progress or Progress(None), opset)
+    # The process ends before the folder is removed, so that it cannot write there any longer.
+    with staging_folder(models) as staging, beside or nullcontext():
+        manifest = _build(staging, run, splits, name, int8, progress or Progress(None), opset, beside)
         while True:
             version = next_version(repository, name)
             if version > disk.MAX_VERSION:
@@ -121,21 +126,34 @@ def publish(
             return bundle.read(models / str(version))
 
 
-def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progress: Progress, opset: int) -> Manifest:
+def _build(
+    folder: Path,
+    run: Run,
+    splits: Splits,
+    name: str,
+    int8: bool,
+    progress: Progress,
+    opset: int,
+    beside: OnnxProcess | None,
+) -> Manifest:
     """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
     graph = ServingGraph(run.network, run.calibration)
     labels = tuple(run.record["dataset"]["labels"])
+    arguments = (graph, folder / bundle.ONNX, labels, opset)
+    if beside:
+        beside.begin(*arguments)
     with progress.waiting("writing TorchScript"):
         export_torchscript(graph, folder / bundle.TORCHSCRIPT)
-    with progress.waiting("writing ONNX"):
-        export_onnx(graph, folder / bundle.ONNX, labels, opset)
     reference = Reference(graph, images, progress.stage("running the network on the test images"))
-    equivalence = {}
-    report = progress.stage("comparing the ONNX file with the network")
-    equivalence["onnx"] = check_onnx(folder / bundle.ONNX, reference, labels, report)
     report = progress.stage("comparing the TorchScript file with the network")
-    equivalence["torchscript"] = check_torchscript(folder / bundle.TORCHSCRIPT, reference, labels, report)
+    torchscript = check_torchscript(folder / bundle.TORCHSCRIPT, reference, labels, report)
+    with progress.waiting("writing ONNX"):
+        if not (beside and beside.finish()):
+            export_onnx(*arguments)
+    report = progress.stage("comparing the ONNX file with the network")
+    compared = check_onnx(folder / bundle.ONNX, reference, labels, report)
+    equivalence = {"onnx": compared.found, "torchscript": torchscript}
     files = [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN]
     speed: dict[str, Any] = {}
     if int8:
@@ -184,7 +202,9 @@ def _build(folder: Path, run: Run, splits: Splits, name: str, int8: bool, progre
         **speed,
     )
     with progress.waiting("measuring the bundle"):
-        return describe.describe(folder, manifest, splits)
+        # The file was compared on the test images already. It is what is served, unless it has an int8 version.
+        output = compared.output if manifest.serve == bundle.ONNX else None
+        return describe.describe(folder, manifest, splits, output)
 
 
 def golden_images(truth: Any, classes: int) -> Any:

@@ -93,7 +93,7 @@ def calibrate(
         report = stage("fitting the calibration temperature")
         clean = _outputs(network, held_out.images, maps=bool(fonts), report=report)
         # On the clean images alone the network makes too few mistakes to fit the temperature.
-        distorted = _outputs(network, distort(held_out.images, generator))
+        distorted = _outputs(network, distort(held_out.images, generator), report=report)
         temperature = fit_temperature(
             torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
@@ -106,7 +106,8 @@ def calibrate(
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")
         novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
-        in_styles = _outputs(network, styled(held_out, generator, splits.labels), maps=bool(fonts))
+        report = stage("setting the thresholds of acceptance")
+        in_styles = _outputs(network, styled(held_out, generator, splits.labels), maps=bool(fonts), report=report)
         scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
         thresholds = fit_thresholds(*scores)
     return Calibration(temperature, novelty, *thresholds, thresholds.false_rejections(scores[0]))

@@ -84,7 +84,7 @@ def test_page_asks_for_a_key_and_keeps_it(visit):
         page.get_by_role("button", name="Use this key").click()
         assert predicted_digit(page) == "5"
         expect(form).to_be_hidden()
-        page.reload()
+        page.goto(url)
         draw(page, TWO)
         assert predicted_digit(page) == "2"
         expect(form).to_be_hidden()

@@ -171,7 +171,10 @@ def main(
     RUN is the run folder that mnist-train wrote. Each file is loaded again and compared with the network on the whole
     test set. If a file is not equivalent to the network, nothing is published.
 
-    Two more commands carry a bundle through an OCI registry: see mnist-export push --help and mnist-export pull --help.
+    \b
+    Other commands:
+      mnist-export push   upload a bundle to an OCI registry
+      mnist-export pull   download a bundle from one
     """
     if [run is not None, verify is not None, retire is not None, rollback].count(True) != 1:
         raise click.UsageError(

@@ -50,7 +50,7 @@ class Answer(msgspec.Struct):
 
 
 class ModelVersion(msgspec.Struct):
-    """The model that said it."""
+    """The model that made a prediction."""
 
     name: str
     version: str

@@ -91,18 +91,22 @@ class Settings:
     ] = False
     shadow: Annotated[
         float,
-        "With --rollout, share of the requests that the new version repeats after the response, from 0 to 1. A busy "
-        "service repeats fewer.",
+        "With --rollout, share of the requests, from 0 to 1, that the new version predicts too, for the comparison. It "
+        "does so after the response, and for fewer requests while the service is busy.",
     ] = 1.0
     promote_after: Annotated[
-        int, "With --rollout, number of compared predictions after which a new version may respond; 0 means never."
+        int,
+        "With --rollout, let the new version take over after so many compared predictions, if it agrees with the old "
+        "one; see --max-disagreement. 0 means never.",
     ] = 0
     max_disagreement: Annotated[
         float,
-        "With --promote-after, largest share of the predictions to which the new version may give another label, and "
-        "largest share that it may reject beyond those that the old one rejects.",
+        "With --promote-after, the new version agrees if it gives another label to at most this share of the "
+        "predictions, and rejects at most this share more than the old one.",
     ] = 0.005
-    canary: Annotated[float, "With --rollout, share of the requests to which the new version responds."] = 0.0
+    canary: Annotated[
+        float, "With --rollout, share of the requests, from 0 to 1, to which the new version already responds."
+    ] = 0.0
     canary_header: Annotated[
         str, "With --canary, the header that decides which version responds: the same value gets the same version."
     ] = "X-Request-ID"

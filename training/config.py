@@ -103,8 +103,8 @@ class TrainConfig:
     ] = "mnist"
     prepare: Annotated[
         str,
-        "How a picture comes to 28x28, in training and in the service: symbol (find the ink, scale and centre it as in "
-        "MNIST) or as-is (the whole picture, for photos and textures). The default for fashion-mnist is as-is.",
+        "How a picture becomes 28x28 pixels, in training and in the service: symbol (find the ink, scale and centre it "
+        "as in MNIST) or as-is (the whole picture, for photos and textures). The default for fashion-mnist is as-is.",
     ] = "symbol"
     start: Annotated[
         str,
@@ -113,9 +113,10 @@ class TrainConfig:
     ] = ""
     replay: Annotated[
         str,
-        "Data set that the model must not forget: a name, such as mnist, or the path of your own. Its images are the "
-        "training images, and each step adds some of --dataset. With --from, the model that the run starts from is the "
-        "teacher for these images, and the defaults are 1 epoch, 32 images per step and a learning rate of 0.0002.",
+        "Data set that the model must not forget while it learns --dataset: a name, such as mnist, or the path of your "
+        "own. The run trains on the images of both, some of --dataset in each step. With --from, the model that the "
+        "run starts from is the teacher for these images, and the defaults are 1 epoch, 32 images per step and a "
+        "learning rate of 0.0002.",
     ] = ""
     epochs: Annotated[int, "Number of passes over the training images."] = 8
     optimizer: Annotated[
@@ -154,9 +155,9 @@ class TrainConfig:
     ] = 1.4
     style: Annotated[
         float,
-        "Style augmentation: share of the images that each kind of change applies to. The kinds are another width, "
-        "another stroke width, a lower resolution, only black and white and, for a 1, an upstroke or a wide bar. "
-        "0 turns it off.",
+        "Style augmentation: change images as if somebody else had written them. Each kind of change applies to this "
+        "share of the images, from 0 to 1: another width, another stroke width, a lower resolution, only black and "
+        "white and, for a 1, an upstroke or a wide bar. 0 turns it off.",
     ] = 0.0
     teacher: Annotated[
         str,

@@ -21,6 +21,7 @@ from serving.api.problems import documented
 from serving.api.responses import Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
 from serving.errors import InputError, quoted
+from serving.feedback import ModelVersion
 from serving.inference.admission import PREDICT_ROUTE
 from serving.inference.numbers import (
     DIGIT_MODE,
@@ -85,13 +86,6 @@ class Prediction(msgspec.Struct, kw_only=True):
     """With ``include=image``: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."""
     hint: str | UnsetType = UNSET
     """With the reason ``several``: how to read all digits."""
-
-
-class ModelVersion(msgspec.Struct):
-    """The model that made the predictions."""
-
-    name: str
-    version: str
 
 
 class Predictions(msgspec.Struct):

@@ -29,6 +29,12 @@ def test_every_error_has_the_form_that_the_service_sends(operations):
                 assert response["content"][kind]["schema"] == {"$ref": f"#/components/schemas/{form}"}
 
 
+def test_names_of_forms_are_plain(client):
+    """Two forms of one name would get the names of their modules in front of it."""
+    names = client.get("/schema").json()["components"]["schemas"]
+    assert [name for name in names if "_" in name] == []
+
+
 def test_routes_that_respond_with_401_name_how_to_send_a_key(client, operations):
     schemes = client.get("/schema").json()["components"]["securitySchemes"]
     assert (schemes["bearer"]["scheme"], schemes["apiKey"]["name"]) == ("bearer", "X-API-Key")

@@ -182,8 +182,8 @@ def main(
     keep_freed_memory()
     try:
         if is_speaker():
-            check_free(output, resume=resume)
             check_writable(output)
+            check_free(output, resume=resume)
         if resume and (output / "last.pt").exists():
             config = resumed_config(output / "last.pt", chosen)
         with distributed.processes(device) as device:

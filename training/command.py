@@ -88,6 +88,9 @@ class Folder(click.Path):
         super().__init__(path_type=Path, file_okay=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        # An empty name comes from an unset variable of a shell, and would stand for the current folder.
+        if not str(value):
+            self.fail("must not be empty", param, ctx)
         try:
             return super().convert(Path(value).expanduser(), param, ctx)
         except (RuntimeError, ValueError, OSError) as error:

@@ -103,6 +103,11 @@ def test_home_folder_may_be_written_with_a_tilde(monkeypatch):
         Folder().convert("~nobody-has-this-name/runs", None, None)
 
 
+def test_empty_name_of_a_folder_is_an_error():
+    with pytest.raises(click.BadParameter, match="must not be empty"):
+        Folder().convert("", None, None)
+
+
 @pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "vulkan", "nonsense", "", "cpu:x"])
 def test_device_that_cannot_compute_is_an_error_of_one_line(name):
     with pytest.raises(ConfigError, match=f"^--device {name}: .*; choose cpu, cuda, cuda:1 or mps$"):

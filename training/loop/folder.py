@@ -49,7 +49,8 @@ def check_writable(output: Path) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             (output / LONG_NAME).stat()
-        folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+        # A link that leads nowhere is there, but no folder can be made of it.
+        folder = next(path for path in (output.absolute(), *output.absolute().parents) if os.path.lexists(path))
         # Rights do not tell all: a disk may be full or mounted for reading only.
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -85,8 +85,8 @@ def train(
 
         check_name("model", settings.model, NETWORKS)
         check_device(device)
-        check_free(folder, resume=resume)
         check_writable(folder)
+        check_free(folder, resume=resume)
         shown = Progress(sys.stdout if progress else None)
         stack.callback(shown.clear)
         is_resumed = (folder / "last.pt").exists()

@@ -161,6 +161,12 @@ def test_folder_that_cannot_be_written_is_found_at_once(tmp_path, output, reason
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_link_that_leads_nowhere_is_no_folder_for_a_run(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(TrainingError, match="cannot be written: No such file"):
+        check_writable(tmp_path / "link")
+
+
 def test_folder_that_can_be_written_is_left_as_it_is(tmp_path):
     check_writable(tmp_path / "new" / "run")
     check_writable(tmp_path)

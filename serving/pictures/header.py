@@ -100,6 +100,8 @@ def read_header(content: bytes, jpeg_side: int = JPEG_SIDE) -> Header:
                 raise PictureError("the picture is damaged: it ends within its header") from error
             if header is not None and min(header.width, header.height) > 0:
                 return header if header.share == 1 else header._replace(share=_share(header, jpeg_side))
+    if not content:
+        raise PictureError("the picture is empty: the file has no bytes")
     raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}")
 
 

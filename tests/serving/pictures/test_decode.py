@@ -31,6 +31,11 @@ def test_other_format_is_rejected():
         decode_grey(picture(PAGE, "TIFF"), MAX_PIXELS)
 
 
+def test_empty_file_is_called_empty():
+    with pytest.raises(PictureError, match="the picture is empty"):
+        decode_grey(b"", MAX_PIXELS)
+
+
 def test_truncated_picture_is_rejected():
     with pytest.raises(PictureError, match="damaged"):
         decode_grey(picture(PAGE)[:60], MAX_PIXELS)

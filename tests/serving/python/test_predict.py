@@ -126,7 +126,7 @@ def test_turned_photo_is_set_upright(model, page, seven):
         ("nowhere.png", PictureError, r"nowhere\.png: No such file"),
         ([SEVEN, "nowhere.png"], PictureError, r"nowhere\.png: No such file"),
         (b"text", PictureError, "image: not a picture"),
-        ([b""], PictureError, "image 0: not a picture"),
+        ([b""], PictureError, "image 0: the picture is empty"),
         (None, InputError, "pictures: got NoneType: must be a path, the bytes"),
         ([3], InputError, "image 0: got int: must be a path"),
         ([[0] * 28] * 28, InputError, "image 0: got list: must be a path"),

@@ -11,7 +11,7 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
     --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
     --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/models/test_trust.py \
-    --ignore tests/export/test_card.py --ignore tests/export/test_oci.py \
+    --ignore tests/export/test_card.py --ignore tests/export/test_oci.py --ignore tests/export/test_oci_session.py \
     --ignore tests/serving/telemetry/test_traces.py --ignore tests/serving/grpc/test_spans.py \
     --ignore tests/serving/inference/test_bombs.py --ignore tests/serving/server/test_supervisor.py \
     --ignore tests/serving/server/test_rollout.py --ignore tests/training/augment/test_fonts.py \

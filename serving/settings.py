@@ -127,7 +127,9 @@ class Settings:
     request_timeout: Annotated[int, "Seconds that a client may take to send a request, headers and body together."] = 20
     keep_alive: Annotated[int, "Seconds that a connection may stay idle between two requests."] = 30
     work_timeout: Annotated[
-        float, "Seconds that the service may work on one request, from its arrival; then the response is 504."
+        float,
+        "Seconds that the service may work on one request, from its arrival; then the response is 504, or 429 if "
+        "others used the time.",
     ] = 5.0
     write_timeout: Annotated[
         int, "Seconds for which a client may read nothing of its response; then the connection is closed."

@@ -78,11 +78,15 @@ class Sending:
 
     async def look(self) -> None:
         """Close the connections of the clients that do not read their responses, regularly and for ever."""
+        closed: set[str] = set()
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
-            if late := self.late(asyncio.get_running_loop().time()):
-                for _ in range(close(late, self.port)):
-                    self._recorder.closed("write_timeout")
+            late = self.late(asyncio.get_running_loop().time())
+            # gRPC may end the calls of a closed connection only after the next look.
+            closed &= late
+            for peer in close(late - closed, self.port):
+                closed.add(peer)
+                self._recorder.closed("write_timeout")
 
     def late(self, now: float) -> set[str]:
         """Return the clients that have left a response unread for too long, or for PATIENCE if there are too many."""
@@ -106,33 +110,40 @@ class Sending:
         return late
 
 
-def close(peers: set[str], port: int) -> int:
-    """Close the connections between clients and the own ``port``, and return how many. gRPC then cancels their calls.
+def close(peers: set[str], port: int) -> set[str]:
+    """Close the connections between clients and the own ``port``. gRPC then cancels their calls.
 
     gRPC has the sockets and gives none away, so this looks through the open files of the process.
+
+    Returns:
+        The clients whose connections were open.
     """
-    wanted = {address_of(peer) for peer in peers}
-    return sum(_shut_down(int(path.name), port, wanted) for path in Path("/dev/fd").iterdir())
+    wanted = {address_of(peer): peer for peer in peers}
+    if not wanted:
+        return set()
+    closed = {_shut_down(int(path.name), port, wanted) for path in Path("/dev/fd").iterdir()}
+    return {peer for peer in closed if peer}
 
 
-def _shut_down(descriptor: int, port: int, wanted: set[tuple[str, int]]) -> bool:
-    """Close a connection if it is one of ``wanted``, and return whether it was."""
+def _shut_down(descriptor: int, port: int, wanted: dict[tuple[str, int], str]) -> str | None:
+    """Close a connection if it is one of ``wanted``, and return its client."""
     with contextlib.suppress(OSError):
         # gRPC may close the descriptor at any time, and its number may then belong to another file. A copy stays.
         copy = os.dup(descriptor)
         try:
             if not stat.S_ISSOCK(os.fstat(copy).st_mode):
-                return False
+                return None
             with socket.socket(fileno=os.dup(copy)) as connection:
                 if connection.family not in (socket.AF_INET, socket.AF_INET6):
-                    return False
+                    return None
                 host, remote_port = connection.getpeername()[:2]
-                if connection.getsockname()[1] == port and (_plain(host), remote_port) in wanted:
+                client = wanted.get((_plain(host), remote_port))
+                if client and connection.getsockname()[1] == port:
                     connection.shutdown(socket.SHUT_RDWR)
-                    return True
+                    return client
         finally:
             os.close(copy)
-    return False
+    return None
 
 
 def address_of(peer: str) -> tuple[str, int]:

@@ -22,6 +22,10 @@ from serving.settings import PREFIX
 # Seconds without a large picture after which the process ends and its memory is free.
 IDLE_SECONDS = 30.0
 
+# A picture may use a core for this share of the time until its deadline. One that uses more is too slow to decode. One
+# that uses less and still passes its deadline has waited for others, and may succeed later.
+CORE_SHARE = 0.8
+
 # glibc returns freed memory beyond this many bytes to the system. By default it keeps up to 64 MB, and then the memory
 # of the process depends on the pictures before. With less than this, decoding takes up to twice as long.
 KEPT_BYTES = 1 << 22
@@ -55,34 +59,34 @@ class DecoderProcess:
         """Return the lines in a picture file, as :func:`serving.pictures.number_form.to_number_page` does.
 
         Raises:
-            OverloadedError: the deadline has passed, and the process was busy with other pictures most of the time.
-            DeadlineExceededError: the deadline, in the time of ``time.monotonic``, has passed.
+            OverloadedError: the deadline, in the time of ``time.monotonic``, has passed. The picture has waited for
+                other pictures, for the start of the process or for a core.
+            DeadlineExceededError: decoding takes more than ``CORE_SHARE`` of the time until the deadline.
             PictureError: the picture is damaged, or it made the decoder crash.
             InputTooLargeError: a limit is exceeded.
         """
         return cast("NumberPage", await self._decode(content, deadline, NUMBERS))
 
     async def _decode(self, content: bytes, deadline: float, task: Task) -> Digit | NumberPage:
-        arrival = time.monotonic()
-        turn = deadline
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise DeadlineExceededError
+        head = REQUEST.pack(seconds, CORE_SHARE * seconds, TASKS.index(task), len(content))
         try:
-            async with asyncio.timeout(deadline - arrival), self._turn:
-                turn = time.monotonic()
+            async with asyncio.timeout(seconds), self._turn:
                 if self._idle:
                     self._idle.cancel()
                 try:
-                    return parse(*await self._ask(content, deadline, task))
+                    return parse(*await self._ask(head, content))
                 finally:
                     self._kill_later()
-        except (TimeoutError, DeadlineExceededError) as error:
-            if turn - arrival > deadline - turn:
-                raise OverloadedError from error
-            raise DeadlineExceededError from error
+        except TimeoutError as error:
+            raise OverloadedError from error
 
-    async def _ask(self, content: bytes, deadline: float, task: Task) -> tuple[int, bytes]:
+    async def _ask(self, head: bytes, content: bytes) -> tuple[int, bytes]:
         process = await self._started()
         try:
-            return await _exchange(process, content, deadline, task)
+            return await _exchange(process, head, content)
         except BaseException:
             # The process has ended, or it may still send this response, which the next request would take for its own.
             self._kill()
@@ -146,24 +150,26 @@ async def _start(max_pixels: int) -> Process:
     return process
 
 
-async def _exchange(process: Process, content: bytes, deadline: float, task: Task) -> tuple[int, bytes]:
+async def _exchange(process: Process, head: bytes, content: bytes) -> tuple[int, bytes]:
     """Send a picture to the process and return the kind and the content of its response.
 
     Raises:
-        PictureError, InputTooLargeError, DeadlineExceededError: the process has ended.
+        PictureError, InputTooLargeError, DeadlineExceededError, TimeoutError: the process has ended.
     """
     requests = cast("asyncio.StreamWriter", process.stdin)
     responses = cast("asyncio.StreamReader", process.stdout)
     try:
-        requests.write(REQUEST.pack(max(0.0, deadline - time.monotonic()), TASKS.index(task), len(content)))
+        requests.write(head)
         requests.write(content)
         await requests.drain()
         kind, size = RESPONSE.unpack(await responses.readexactly(RESPONSE.size))
         return kind, await responses.readexactly(size)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         status = await process.wait()
-        if status == -signal.SIGALRM:
+        if status == -signal.SIGPROF:
             raise DeadlineExceededError from error
+        if status == -signal.SIGALRM:
+            raise TimeoutError from error
         log.warning(
             "a picture of %d bytes ended the process that decodes pictures with status %d", len(content), status
         )

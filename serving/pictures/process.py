@@ -31,9 +31,9 @@ from serving.pictures.prepare import prepare
 Task = Literal["symbol", "as-is", "numbers"]
 NUMBERS: Task = "numbers"
 TASKS: tuple[Task, ...] = (SYMBOL, AS_IS, NUMBERS)
-# A request: the seconds that decoding may take, the index of the task in TASKS and the size of the file, and then the
-# file.
-REQUEST = struct.Struct("=dBQ")
+# A request: the seconds that decoding may take, the seconds of a core that it may take, the index of the task in TASKS
+# and the size of the file, and then the file.
+REQUEST = struct.Struct("=ddBQ")
 # A response: its kind and the size of its content, and then the content: the readings of the picture, a page of
 # numbers, or a message.
 RESPONSE = struct.Struct("=BQ")
@@ -84,19 +84,22 @@ def main() -> None:
     responses.write(READY)
     responses.flush()
     while head := requests.read(REQUEST.size):
-        seconds, task, size = REQUEST.unpack(head)
+        seconds, core_seconds, task, size = REQUEST.unpack(head)
         content = requests.read(size)
-        # The kernel sends the signal, so it also ends a decoder that never returns to Python.
-        signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
+        # The kernel sends the signals SIGALRM and SIGPROF, so they also end a decoder that never returns to Python.
+        timers = {signal.ITIMER_REAL: seconds + SPARE_SECONDS, signal.ITIMER_PROF: core_seconds}
+        for timer, limit in timers.items():
+            signal.setitimer(timer, limit)
         response = respond(content, max_pixels, TASKS[task])
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
         responses.write(response)
         responses.flush()
 
 
 def limit_this_process() -> None:
-    """Limit memory and priority, and end without a traceback at the alarm or when nobody reads the responses."""
-    for number in (signal.SIGALRM, signal.SIGPIPE):
+    """Limit memory and priority, and end without a traceback at a time limit or when nobody reads the responses."""
+    for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)

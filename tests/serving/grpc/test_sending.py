@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import types
 
 import pytest
 
@@ -105,6 +106,36 @@ def test_unread_responses_end_early_if_there_are_too_many_or_too_large_ones(monk
         assert (held.bytes, calls.late(now + 99)) == (0, set())
 
     asyncio.run(test())
+
+
+def test_connection_is_counted_once_if_its_calls_end_late(monkeypatch):
+    monkeypatch.setattr(sending, "LOOK_INTERVAL", 0.001)
+    monkeypatch.setattr(sending, "PATIENCE", 0)
+    looks, reasons = [], []
+
+    def close(peers, port):
+        looks.append(peers)
+        return peers
+
+    async def two_more_looks():
+        before = len(looks)
+        await until(lambda: len(looks) > before + 1)
+
+    async def test():
+        calls = Sending(0, Held(15_000), types.SimpleNamespace(closed=reasons.append))
+        context = Context("a")
+        calls.begin(context)
+        look = asyncio.create_task(calls.look())
+        await two_more_looks()
+        context.end()
+        await two_more_looks()
+        calls.begin(Context("a"))  # Another connection from the same port.
+        await two_more_looks()
+        look.cancel()
+
+    monkeypatch.setattr(sending, "close", close)
+    asyncio.run(asyncio.wait_for(test(), 20))
+    assert reasons == ["write_timeout"] * 2
 
 
 @pytest.mark.parametrize(

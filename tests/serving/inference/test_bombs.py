@@ -113,4 +113,4 @@ def test_stuck_decoder_does_not_delay_shutdown():
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
         assert time.monotonic() - started < 15
-        assert stuck.result() == 504
+        assert stuck.result() in (429, 504)

@@ -31,6 +31,8 @@ LARGE = black_png(1500, 1500, colour=RGB)
 SLOW = slow_pgm()
 # Far more than any of these pictures takes.
 LONG = 60.0
+# A slow picture passes its deadline by itself, or because other programs use the cores.
+TOO_LATE = (DeadlineExceededError, OverloadedError)
 
 
 def decode(pictures, seconds=LONG, **settings):
@@ -142,9 +144,32 @@ def test_deadline_is_checked_between_pictures(monkeypatch):
 def test_process_is_killed_at_the_deadline_and_the_next_picture_is_decoded():
     async def use(decodes, decode):
         started = time.monotonic()
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(TOO_LATE):
             await decode(SLOW, 0.5)
         assert time.monotonic() - started < 4
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
+def test_picture_that_uses_a_core_for_too_long_is_ended_before_its_deadline(monkeypatch):
+    monkeypatch.setattr(decoder_process, "CORE_SHARE", 0.001)
+
+    async def use(decodes, decode):
+        with pytest.raises(DeadlineExceededError):
+            await decode(SLOW)
+        monkeypatch.undo()
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
+def test_picture_that_gets_no_core_until_its_deadline_fails_for_overload():
+    async def use(decodes, decode):
+        await decode(LARGE)
+        decodes._process.result().send_signal(signal.SIGSTOP)
+        with pytest.raises(OverloadedError):
+            await decode(LARGE, 0.2)
         return await decode(LARGE)
 
     assert with_process(use).reason == "empty"
@@ -157,7 +182,7 @@ def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_servic
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         await decode(LARGE)
         decodes._process.result().send_signal(signal.SIGSTOP)
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(OverloadedError):
             await decode(bytes(8_000_000), 0.2)
         await decode(LARGE)
 
@@ -173,7 +198,7 @@ def test_pictures_that_wait_for_the_process_keep_their_own_deadline_and_fail_for
         with pytest.raises(OverloadedError):
             await waiting
         assert not slow.done()
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(TOO_LATE):
             await slow
         assert (await patient).reason == "empty"
 
@@ -185,7 +210,8 @@ def test_pictures_that_wait_for_the_process_keep_their_own_deadline_and_fail_for
     [
         (signal.SIGSEGV, PictureError, "its decoder has crashed"),
         (signal.SIGKILL, InputTooLargeError, "takes too much memory"),  # as the kernel does
-        (signal.SIGALRM, DeadlineExceededError, "deadline"),  # as the process does itself
+        (signal.SIGPROF, DeadlineExceededError, "deadline"),  # as the process does itself
+        (signal.SIGALRM, OverloadedError, "too many"),  # as the process does itself
     ],
 )
 def test_end_of_the_process_fails_only_the_picture_that_it_decodes(number, error, message):
@@ -241,7 +267,7 @@ def test_process_that_decoded_no_picture_ends_too(monkeypatch):
     monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 0.01)  # Less than the start takes.
 
     async def use(decodes, decode):
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(OverloadedError):
             await decode(LARGE, 0.01)
         assert decodes._process is not None
         started = await decodes._process

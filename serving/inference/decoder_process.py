@@ -25,6 +25,8 @@ IDLE_SECONDS = 30.0
 # A picture may use a core for this share of the time until its deadline. One that uses more is too slow to decode. One
 # that uses less and still passes its deadline has waited for others, and may succeed later.
 CORE_SHARE = 0.8
+# Seconds. A client that allows a picture less has set its own deadline, and need not try again because of others.
+SHORT = 1.0
 
 # glibc returns freed memory beyond this many bytes to the system. By default it keeps up to 64 MB, and then the memory
 # of the process depends on the pictures before. With less than this, decoding takes up to twice as long.
@@ -61,7 +63,8 @@ class DecoderProcess:
         Raises:
             OverloadedError: the deadline, in the time of ``time.monotonic``, has passed. The picture has waited for
                 other pictures, for the start of the process or for a core.
-            DeadlineExceededError: decoding takes more than ``CORE_SHARE`` of the time until the deadline.
+            DeadlineExceededError: decoding takes more than ``CORE_SHARE`` of the time until the deadline, or that time
+                was ``SHORT`` and has passed.
             PictureError: the picture is damaged, or it made the decoder crash.
             InputTooLargeError: a limit is exceeded.
         """
@@ -81,7 +84,7 @@ class DecoderProcess:
                 finally:
                     self._kill_later()
         except TimeoutError as error:
-            raise OverloadedError from error
+            raise (DeadlineExceededError if seconds < SHORT else OverloadedError) from error
 
     async def _ask(self, head: bytes, content: bytes) -> tuple[int, bytes]:
         process = await self._started()

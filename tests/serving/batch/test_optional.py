@@ -11,6 +11,9 @@ import pytest
 
 from tests.support import ROOT, missing
 
+# All these tests run in one process of pytest, so that the packages are installed once.
+pytestmark = pytest.mark.xdist_group("ray")
+
 SEVEN = ROOT / "tests" / "seven.png"
 # Their other dependencies are in the project's environment already.
 PACKAGES = ("ray", "pyarrow", "pandas", "msgpack")

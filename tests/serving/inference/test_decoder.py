@@ -164,11 +164,14 @@ def test_picture_that_uses_a_core_for_too_long_is_ended_before_its_deadline(monk
     assert with_process(use).reason == "empty"
 
 
-def test_picture_that_gets_no_core_until_its_deadline_fails_for_overload():
+@pytest.mark.parametrize(("short", "error"), [(0.1, OverloadedError), (0.3, DeadlineExceededError)])
+def test_picture_that_gets_no_core_fails_for_overload_unless_its_deadline_is_short(monkeypatch, short, error):
+    monkeypatch.setattr(decoder_process, "SHORT", short)
+
     async def use(decodes, decode):
         await decode(LARGE)
         decodes._process.result().send_signal(signal.SIGSTOP)
-        with pytest.raises(OverloadedError):
+        with pytest.raises(error):
             await decode(LARGE, 0.2)
         return await decode(LARGE)
 
@@ -182,7 +185,7 @@ def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_servic
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         await decode(LARGE)
         decodes._process.result().send_signal(signal.SIGSTOP)
-        with pytest.raises(OverloadedError):
+        with pytest.raises(DeadlineExceededError):
             await decode(bytes(8_000_000), 0.2)
         await decode(LARGE)
 
@@ -191,7 +194,9 @@ def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_servic
     assert errors == []
 
 
-def test_pictures_that_wait_for_the_process_keep_their_own_deadline_and_fail_for_overload():
+def test_pictures_that_wait_for_the_process_keep_their_own_deadline_and_fail_for_overload(monkeypatch):
+    monkeypatch.setattr(decoder_process, "SHORT", 0.0)
+
     async def use(decodes, decode):
         await decode(LARGE)  # The process has started.
         slow, waiting, patient = (asyncio.create_task(decode(*call)) for call in ((SLOW, 1.5), (LARGE, 0.2), (LARGE,)))
@@ -267,7 +272,7 @@ def test_process_that_decoded_no_picture_ends_too(monkeypatch):
     monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 0.01)  # Less than the start takes.
 
     async def use(decodes, decode):
-        with pytest.raises(OverloadedError):
+        with pytest.raises(DeadlineExceededError):
             await decode(LARGE, 0.01)
         assert decodes._process is not None
         started = await decodes._process

@@ -258,6 +258,7 @@ def kserve(tmp_path_factory):
     return folder / "bin" / "python"
 
 
+@pytest.mark.xdist_group("kserve")  # Then only one process of pytest installs the client.
 @pytest.mark.parametrize("form", ["json", "binary", "grpc binary", "grpc typed"])
 def test_kserve_client_gets_the_probabilities_of_predict(kserve, addresses, digits, expected, tmp_path, form):
     np.save(tmp_path / "images.npy", digits[:70])
@@ -307,6 +308,7 @@ def trixie_libraries(folder):
     return folder / "usr" / "lib" / "x86_64-linux-gnu"
 
 
+@pytest.mark.xdist_group("perf_analyzer")  # Then only one process of pytest downloads it.
 @pytest.mark.parametrize(
     "options",
     [

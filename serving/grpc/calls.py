@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from serving.errors import OverloadedError, ServiceError
+from serving.errors import ServiceError
 from serving.grpc.infer import model_infer
 from serving.grpc.messages import REQUESTS, SERVICE, parsed
 from serving.grpc.methods import METHODS, Method
@@ -19,7 +19,6 @@ from serving.grpc.receiving import Receiving
 from serving.grpc.sending import Sending
 from serving.grpc.spans import call_note
 from serving.grpc.status import HTTP_STATUSES, code_of, detail_of
-from serving.inference.threads import INLINE_BYTES
 from serving.service.call import Call, identify
 from serving.service.service import Service
 from serving.telemetry.logs import request_fields
@@ -77,15 +76,8 @@ class Calls:
         call.arrival, call.size = time.monotonic(), len(message)
         call.enter()
         call.check_admitted()
-        held = self._service.held
-        charged = call.size if call.size > INLINE_BYTES else 0
-        held.bytes += charged
-        try:
-            if charged and held.is_full():
-                raise OverloadedError
+        with self._service.held.hold(call.size):
             content = await model_infer(call, message, timing)
-        finally:
-            held.bytes -= charged
         name, value = timing.header()
         call.context.set_trailing_metadata((*call.context.trailing_metadata(), (name.decode(), value.decode())))
         return content

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from serving.errors import ServiceError
+from serving.errors import OverloadedError, ServiceError
 from serving.grpc.infer import model_infer
 from serving.grpc.messages import REQUESTS, SERVICE, parsed
 from serving.grpc.methods import METHODS, Method
@@ -97,6 +97,7 @@ class Calls:
             recorder.in_flight += 1
             code = grpc.StatusCode.OK
             try:
+                check_metadata(call, service.settings.max_head)
                 content = await behaviour(call)
                 self._sending.begin(context, len(content))
                 return content
@@ -131,6 +132,18 @@ class Calls:
                 request_fields.reset(token)
 
         return respond
+
+
+def check_metadata(call: Call, limit: int) -> None:
+    """Check the size of the metadata, for which gRPC has no limit until the client acknowledges its settings.
+
+    Raises:
+        OverloadedError: the metadata has more than ``limit`` bytes. gRPC gives it the same status.
+    """
+    size = sum(len(name) + len(value) for name, value in call.raw_headers)
+    if size > limit:
+        call.raw_headers = ()  # Its memory must not stay until the client has read the response.
+        raise OverloadedError(f"the metadata has {size} bytes: must be at most {limit}")
 
 
 def _header(name: str, value: str | bytes) -> tuple[bytes, bytes]:

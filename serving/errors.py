@@ -104,8 +104,8 @@ class StorageFullError(ServiceError):
 class OverloadedError(ServiceError):
     """Too many other requests are in flight."""
 
-    def __init__(self) -> None:
-        super().__init__("too many requests are in flight; try again in a moment")
+    def __init__(self, text: str = "too many requests are in flight; try again in a moment") -> None:
+        super().__init__(text)
 
 
 class DeadlineExceededError(ServiceError):

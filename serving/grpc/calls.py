@@ -19,7 +19,6 @@ from serving.grpc.receiving import Receiving
 from serving.grpc.sending import Sending
 from serving.grpc.spans import call_note
 from serving.grpc.status import HTTP_STATUSES, code_of, detail_of
-from serving.inference.threads import INLINE_BYTES
 from serving.service.call import Call, identify
 from serving.service.service import Service
 from serving.telemetry.logs import request_fields
@@ -77,15 +76,8 @@ class Calls:
         call.arrival, call.size = time.monotonic(), len(message)
         call.enter()
         call.check_admitted()
-        held = self._service.held
-        charged = call.size if call.size > INLINE_BYTES else 0
-        held.bytes += charged
-        try:
-            if charged and held.is_full():
-                raise OverloadedError
+        with self._service.held.hold(call.size):
             content = await model_infer(call, message, timing)
-        finally:
-            held.bytes -= charged
         name, value = timing.header()
         call.context.set_trailing_metadata((*call.context.trailing_metadata(), (name.decode(), value.decode())))
         return content
@@ -105,6 +97,7 @@ class Calls:
             recorder.in_flight += 1
             code = grpc.StatusCode.OK
             try:
+                check_metadata(call, service.settings.max_head)
                 content = await behaviour(call)
                 self._sending.begin(context, len(content))
                 return content
@@ -139,6 +132,18 @@ class Calls:
                 request_fields.reset(token)
 
         return respond
+
+
+def check_metadata(call: Call, limit: int) -> None:
+    """Check the size of the metadata, for which gRPC has no limit until the client acknowledges its settings.
+
+    Raises:
+        OverloadedError: the metadata has more than ``limit`` bytes. gRPC gives it the same status.
+    """
+    size = sum(len(name) + len(value) for name, value in call.raw_headers)
+    if size > limit:
+        call.raw_headers = ()  # Its memory must not stay until the client has read the response.
+        raise OverloadedError(f"the metadata has {size} bytes: must be at most {limit}")
 
 
 def _header(name: str, value: str | bytes) -> tuple[bytes, bytes]:

@@ -22,6 +22,11 @@ from serving.tls import Credentials, Pem
 MAX_STREAMS = 128
 # Calls in flight in one worker, predictions and all others. Further ones are rejected.
 MAX_CALLS = 1024
+# Calls that have arrived and that Python has not seen yet. Their metadata may have no other limit; see below.
+MAX_PENDING = 128
+# A client must acknowledge the settings of its connection within this time. Before, gRPC takes 16 MB of metadata for a
+# call, which arrive in a few bytes if the client repeats them by their index (HPACK).
+SETTINGS_MILLISECONDS = 2000
 # A client may send a ping this often, in milliseconds, also between calls. By default gRPC ends a connection on which
 # pings come more often than every five minutes.
 PING_INTERVAL = 10_000
@@ -119,6 +124,9 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_head),
         ("grpc.absolute_max_metadata_size", settings.max_head),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+        ("grpc.http2.settings_timeout", SETTINGS_MILLISECONDS),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", settings.request_timeout * 1000),
         ("grpc.max_connection_idle_ms", settings.keep_alive * 1000),

@@ -7,7 +7,10 @@ checks the limit before it reads a request's body, so that a rejected request co
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from serving.errors import OverloadedError
 from serving.inference.threads import INLINE_BYTES
 
 PREDICT_ROUTE = "/predict"
@@ -79,6 +82,22 @@ class Held:
         self.bytes = 0
         self.leaving = 0
         """Bytes of requests that have ended, which are still in memory for a moment."""
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count ``size`` bytes inside the ``with`` statement if they are many.
+
+        Raises:
+            OverloadedError: there are more bytes than the limit.
+        """
+        counted = size if size > INLINE_BYTES else 0
+        self.bytes += counted
+        try:
+            if counted and self.is_full():
+                raise OverloadedError
+            yield
+        finally:
+            self.bytes -= counted
 
     def is_full(self, freed: int = 0) -> bool:
         """Return whether there are more bytes than the limit, also when ``freed`` of them are free."""

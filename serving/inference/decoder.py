@@ -12,7 +12,7 @@ A file of a kilobyte can have millions of pixels, so the cost is estimated from 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -26,7 +26,7 @@ from serving.inference.decoder_process import DecoderProcess
 from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
 from serving.pictures.mnist_form import Digit
-from serving.pictures.number_form import NUMBER_JPEG_SIDE, NumberPage, candidates_of, to_number_page
+from serving.pictures.number_form import NUMBER_JPEG_SIDE, NumberPage, to_number_page
 from serving.pictures.prepare import prepare
 from serving.settings import Settings
 
@@ -75,11 +75,13 @@ class Decoder:
                 return [prepare(pictures[0], how, self._settings.max_pixels)]
         with self._threads.place():
             digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline, how))
-            for index, picture in enumerate(pictures):
-                if digits[index] is None:
-                    with _numbered(index, pictures):
-                        digits[index] = await self._process.decode(picture, deadline, how)
-            return [digit for digit in digits if digit is not None]
+            large = [index for index in range(len(pictures)) if index not in digits]
+            if large:
+                async with self._process.turn(deadline) as turn:
+                    for index in large:
+                        with _numbered(index, pictures):
+                            digits[index] = await turn.decode(pictures[index], how)
+            return [digits[index] for index in range(len(pictures))]
 
     async def read_numbers(self, pictures: Sequence[bytes], deadline: float) -> list[NumberPage]:
         """Return the lines of digits in each picture file.
@@ -88,41 +90,51 @@ class Decoder:
         """
         with self._threads.place():
             headers = await self._threads.do(lambda: self._checked_headers(pictures, deadline, NUMBER_JPEG_SIDE))
-            return await _bounded(
-                self._read_number(index, pictures, headers[index], deadline)
-                for index in _until(deadline, range(len(pictures)))
-            )
-
-    async def _read_number(self, index: int, pictures: Sequence[bytes], header: Header, deadline: float) -> NumberPage:
-        picture = pictures[index]
-        with _numbered(index, pictures):
-            if _is_large(picture, header):
-                return await self._process.read_numbers(picture, deadline)
-            return await self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
+            large = [index for index, header in enumerate(headers) if _is_large(pictures[index], header)]
+            found = _Pages()
+            for index in _until(deadline, sorted({*range(len(pictures))} - {*large})):
+                with _numbered(index, pictures):
+                    page = await self._read_on_thread(pictures[index])
+                found.add(index, page)
+            if large:
+                async with self._process.turn(deadline) as turn:
+                    for index in large:
+                        with _numbered(index, pictures):
+                            page = await turn.read_numbers(pictures[index])
+                        found.add(index, page)
+            return found.in_order()
 
     async def read_pages(self, pages: npt.NDArray[np.uint8], deadline: float) -> list[NumberPage]:
-        """Return the lines of digits in each page, uint8 ``[N, H, W]``.
+        """Return the lines of digits in each page, uint8 ``[N, H, W]``, as of a picture with these grey values.
 
         Raises: as :meth:`read_numbers`.
         """
         with self._threads.place():
-            return await _bounded(
-                self._threads.do(partial(_candidates_of_bytes, page)) for page in _until(deadline, pages)
-            )
+            found = _Pages()
+            if pages[0].size > THREAD_PIXELS:
+                async with self._process.turn(deadline) as turn:
+                    for index, page in enumerate(pages):
+                        found.add(index, await turn.read_numbers(_picture_of(page)))
+            else:
+                for index, page in _until(deadline, enumerate(pages)):
+                    found.add(index, await self._read_on_thread(_picture_of(page)))
+            return found.in_order()
+
+    async def _read_on_thread(self, picture: bytes) -> NumberPage:
+        return await self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
 
     async def close(self) -> None:
         """End the process that decodes large pictures."""
         await self._process.close()
 
-    def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float, how: Preparation) -> list[Digit | None]:
-        """Return the digit in each picture, or None for a picture that belongs in the process."""
-        digits: list[Digit | None] = []
+    def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float, how: Preparation) -> dict[int, Digit]:
+        """Return the digits by the index of the picture, without the pictures that belong in the process."""
+        digits: dict[int, Digit] = {}
         for index, header in enumerate(self._checked_headers(pictures, deadline)):
             _check_deadline(deadline)
-            picture = pictures[index]
-            with _numbered(index, pictures):
-                is_large = _is_large(picture, header)
-                digits.append(None if is_large else prepare(picture, how, self._settings.max_pixels))
+            if not _is_large(pictures[index], header):
+                with _numbered(index, pictures):
+                    digits[index] = prepare(pictures[index], how, self._settings.max_pixels)
         return digits
 
     def _checked_headers(self, pictures: Sequence[bytes], deadline: float, jpeg_side: int = JPEG_SIDE) -> list[Header]:
@@ -142,27 +154,36 @@ class Decoder:
         return headers
 
 
-def _candidates_of_bytes(page: npt.NDArray[np.uint8]) -> NumberPage:
-    return candidates_of(page.astype(np.float32))
+class _Pages:
+    """The pages of a request, which may have ``MAX_REQUEST_CANDIDATES`` together."""
 
+    def __init__(self) -> None:
+        self._pages: dict[int, NumberPage] = {}
+        self._candidates = 0
 
-async def _bounded(pages: Iterable[Awaitable[NumberPage]]) -> list[NumberPage]:
-    """Return the pages, one after another.
+    def add(self, index: int, page: NumberPage) -> None:
+        """Add the page of a picture.
 
-    Raises:
-        InputTooLargeError: they have too many candidates together.
-    """
-    done: list[NumberPage] = []
-    candidates = 0
-    for page in pages:
-        done.append(await page)
-        candidates += len(done[-1].images)
-        if candidates > MAX_REQUEST_CANDIDATES:
+        Raises:
+            InputTooLargeError: the pages have too many candidates together.
+        """
+        self._pages[index] = page
+        self._candidates += len(page.images)
+        if self._candidates > MAX_REQUEST_CANDIDATES:
             raise InputTooLargeError(
                 f"the pictures have more than {MAX_REQUEST_CANDIDATES} groups of strokes that may be digits; "
                 "send fewer pictures in one request"
             )
-    return done
+
+    def in_order(self) -> list[NumberPage]:
+        """Return the pages in the order of their pictures."""
+        return [self._pages[index] for index in sorted(self._pages)]
+
+
+def _picture_of(page: npt.NDArray[np.uint8]) -> bytes:
+    """Return a page, uint8 ``[H, W]``, as a picture file (PGM)."""
+    height, width = page.shape
+    return b"P5 %d %d 255\n%b" % (width, height, page.tobytes())
 
 
 def _until(deadline: float, items: Iterable[T]) -> Iterator[T]:

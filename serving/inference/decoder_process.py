@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 from serving.contract import SYMBOL, Preparation
@@ -22,11 +23,14 @@ from serving.settings import PREFIX
 # Seconds without a large picture after which the process ends and its memory is free.
 IDLE_SECONDS = 30.0
 
-# A picture may use a core for this share of the time until its deadline. One that uses more is too slow to decode. One
-# that uses less and still passes its deadline has waited for others, and may succeed later.
+# The pictures of a request may use a core for this share of the time until its deadline. If they use more, they are too
+# slow to decode. If they use less and still pass the deadline, they have waited for others and may succeed later.
 CORE_SHARE = 0.8
-# Seconds. A client that allows a picture less has set its own deadline, and need not try again because of others.
+# Seconds. A client that allows less has set its own deadline, and gets DeadlineExceededError when it passes.
 SHORT = 1.0
+
+# The shortest time that the process is given for a picture.
+LEAST_SECONDS = 1e-3
 
 # glibc returns freed memory beyond this many bytes to the system. By default it keeps up to 64 MB, and then the memory
 # of the process depends on the pictures before. With less than this, decoding takes up to twice as long.
@@ -47,46 +51,38 @@ class DecoderProcess:
         self._max_pixels = max_pixels
         self._process: asyncio.Task[Process] | None = None
         """The start of the process, which is done when the process is ready."""
-        self._turn = asyncio.Lock()
+        self._killed: Process | None = None
+        self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
 
-    async def decode(self, content: bytes, deadline: float, how: Preparation = SYMBOL) -> Digit:
-        """Return the digit in a picture file, as :func:`serving.pictures.prepare.prepare` does.
+    @contextlib.asynccontextmanager
+    async def turn(self, deadline: float) -> AsyncIterator[Turn]:
+        """Wait for the turn of a request, and keep it inside the ``async with`` statement.
 
-        Raises: as :meth:`read_numbers`.
-        """
-        return cast("Digit", await self._decode(content, deadline, how))
-
-    async def read_numbers(self, content: bytes, deadline: float) -> NumberPage:
-        """Return the lines in a picture file, as :func:`serving.pictures.number_form.to_number_page` does.
+        The requests take turns in the order in which they come. If their pictures took turns instead, several requests
+        with many pictures would all pass their deadlines.
 
         Raises:
-            OverloadedError: the deadline, in the time of ``time.monotonic``, has passed. The picture has waited for
-                other pictures, for the start of the process or for a core.
-            DeadlineExceededError: decoding takes more than ``CORE_SHARE`` of the time until the deadline, or that time
-                was ``SHORT`` and has passed.
-            PictureError: the picture is damaged, or it made the decoder crash.
-            InputTooLargeError: a limit is exceeded.
+            DeadlineExceededError: the deadline, in the time of ``time.monotonic``, has passed already; or the pictures
+                take more than ``CORE_SHARE`` of the time until the deadline; or that time was ``SHORT`` and passes.
+            OverloadedError: the deadline passes. The request has waited for other requests, for the start of the
+                process or for a core.
         """
-        return cast("NumberPage", await self._decode(content, deadline, NUMBERS))
-
-    async def _decode(self, content: bytes, deadline: float, task: Task) -> Digit | NumberPage:
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise DeadlineExceededError
-        head = REQUEST.pack(seconds, CORE_SHARE * seconds, TASKS.index(task), len(content))
         try:
-            async with asyncio.timeout(seconds), self._turn:
+            async with asyncio.timeout(seconds), self._lock:
                 if self._idle:
                     self._idle.cancel()
                 try:
-                    return parse(*await self._ask(head, content))
+                    yield Turn(self._ask, deadline, CORE_SHARE * seconds)
                 finally:
                     self._kill_later()
         except TimeoutError as error:
             raise (DeadlineExceededError if seconds < SHORT else OverloadedError) from error
 
-    async def _ask(self, head: bytes, content: bytes) -> tuple[int, bytes]:
+    async def _ask(self, head: bytes, content: bytes) -> tuple[int, float, bytes]:
         process = await self._started()
         try:
             return await _exchange(process, head, content)
@@ -110,9 +106,15 @@ class DecoderProcess:
         """Return the process. Start one if there is none or if it has ended."""
         start = self._process
         if start is None or (start.done() and (start.exception() or start.result().returncode is not None)):
-            start = self._process = asyncio.create_task(_start(self._max_pixels))
+            start = self._process = asyncio.create_task(self._start())
         # If the deadline passes now, the wait ends but the start goes on, because the next picture needs the process.
         return await asyncio.shield(start)
+
+    async def _start(self) -> Process:
+        # A killed process may still have much memory.
+        if self._killed:
+            await self._killed.wait()
+        return await _start(self._max_pixels)
 
     def _kill_later(self) -> None:
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
@@ -127,8 +129,49 @@ class DecoderProcess:
         # The event loop learns of the end a little later. Until then the next picture must not use this process.
         start, self._process = self._process, None
         if not start.exception():
+            self._killed = start.result()
             with contextlib.suppress(ProcessLookupError):
-                start.result().kill()
+                self._killed.kill()
+
+
+class Turn:
+    """The turn of a request, whose pictures are decoded one after another.
+
+    Args:
+        ask: sends a picture to the process and returns its response.
+        deadline: in the time of ``time.monotonic``.
+        core_seconds: the seconds of a core that all pictures may take together.
+    """
+
+    def __init__(
+        self, ask: Callable[[bytes, bytes], Awaitable[tuple[int, float, bytes]]], deadline: float, core_seconds: float
+    ) -> None:
+        self._ask = ask
+        self._deadline = deadline
+        self._core_seconds = core_seconds
+
+    async def decode(self, content: bytes, how: Preparation = SYMBOL) -> Digit:
+        """Return the digit in a picture file, as :func:`serving.pictures.prepare.prepare` does.
+
+        Raises: as :meth:`read_numbers`.
+        """
+        return cast("Digit", await self._decode(content, how))
+
+    async def read_numbers(self, content: bytes) -> NumberPage:
+        """Return the lines in a picture file, as :func:`serving.pictures.number_form.to_number_page` does.
+
+        Raises:
+            PictureError: the picture is damaged, or it made the decoder crash.
+            InputTooLargeError: a limit is exceeded.
+        """
+        return cast("NumberPage", await self._decode(content, NUMBERS))
+
+    async def _decode(self, content: bytes, task: Task) -> Digit | NumberPage:
+        # A timer of 0 seconds would never end.
+        seconds = max(LEAST_SECONDS, self._deadline - time.monotonic())
+        head = REQUEST.pack(seconds, max(LEAST_SECONDS, self._core_seconds), TASKS.index(task), len(content))
+        kind, self._core_seconds, result = await self._ask(head, content)
+        return parse(kind, result)
 
 
 async def _start(max_pixels: int) -> Process:
@@ -153,8 +196,8 @@ async def _start(max_pixels: int) -> Process:
     return process
 
 
-async def _exchange(process: Process, head: bytes, content: bytes) -> tuple[int, bytes]:
-    """Send a picture to the process and return the kind and the content of its response.
+async def _exchange(process: Process, head: bytes, content: bytes) -> tuple[int, float, bytes]:
+    """Send a picture to the process, and return the three parts of its response.
 
     Raises:
         PictureError, InputTooLargeError, DeadlineExceededError, TimeoutError: the process has ended.
@@ -165,8 +208,8 @@ async def _exchange(process: Process, head: bytes, content: bytes) -> tuple[int,
         requests.write(head)
         requests.write(content)
         await requests.drain()
-        kind, size = RESPONSE.unpack(await responses.readexactly(RESPONSE.size))
-        return kind, await responses.readexactly(size)
+        kind, core_seconds, size = RESPONSE.unpack(await responses.readexactly(RESPONSE.size))
+        return kind, core_seconds, await responses.readexactly(size)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         status = await process.wait()
         if status == -signal.SIGPROF:

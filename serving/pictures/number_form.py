@@ -21,11 +21,11 @@ from serving.errors import InputTooLargeError
 from serving.pictures.cuts import Integers, Parts, cut
 from serving.pictures.decode import decode_grey
 from serving.pictures.header import read_header
-from serving.pictures.ink import Ink, pad_to
+from serving.pictures.ink import Ink, pad_to, reduce
 from serving.pictures.lines import Line, find_lines
 from serving.pictures.mnist_form import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
-from serving.pictures.page import Grey, Page
-from serving.pictures.page_ink import find_page_ink
+from serving.pictures.page import Grey
+from serving.pictures.page_ink import LONGEST, find_page_ink
 
 # A JPEG is decoded at a share of its size if both sides keep this many pixels: a page has many small digits.
 NUMBER_JPEG_SIDE = 2048
@@ -139,26 +139,41 @@ def to_number_page(content: bytes, max_pixels: int) -> NumberPage:
         InputTooLargeError: the picture has more than ``max_pixels`` pixels, or more than ``MAX_CANDIDATES`` candidates.
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
+    return candidates_of(*_reduced_page(content, max_pixels))
+
+
+def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int]]:
+    """Return a picture file as a page of at most ``LONGEST`` pixels a side, and the height and width of the picture.
+
+    The decoded picture may take 100 MB, which are free for the next steps when this function has returned.
+    """
     page = decode_grey(content, max_pixels, NUMBER_JPEG_SIDE)
     header = read_header(content)
     # A large JPEG is decoded at a half or less of its size.
-    return candidates_of(page, max(header.width, header.height) / max(page.shape))
-
-
-def candidates_of(page: Grey | Page, enlarged: float = 1.0) -> NumberPage:
-    """Return the lines and candidates of a page. The picture is ``enlarged`` times as large as the page."""
+    enlarged = max(header.width, header.height) / max(page.shape)
     height, width = (math.ceil(side * enlarged - 0.5) for side in page.shape)
+    return reduce(page, LONGEST), (height, width)
+
+
+def candidates_of(page: Grey, size: tuple[int, int]) -> NumberPage:
+    """Return the lines and candidates of a page.
+
+    Args:
+        page: brightness from 0 to 255, ``[H, W]``, of at most ``LONGEST`` pixels a side.
+        size: height and width of the picture that was reduced to the page.
+    """
+    height, width = size
     result = NumberPage(width, height, [], b"")
-    found = find_page_ink(page)
-    if found is None:
+    ink = find_page_ink(page)
+    if ink is None:
         result.is_empty = True
         return result
-    ink, scale = found
+    scale = max(size) / max(page.shape)
     if _count_runs(ink) > MAX_RUNS:
         return result
     images: list[Images] = []
     for line in find_lines(ink):
-        grouped = _Grouping(line, scale * enlarged, (width, height))
+        grouped = _Grouping(line, scale, (width, height))
         for image in grouped.candidates():
             if len(images) == MAX_CANDIDATES:
                 raise InputTooLargeError(

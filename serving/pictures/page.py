@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -96,28 +98,38 @@ class Page:
         """Return the page averaged down to ``[height, width]``, as Pillow does it: first blocks of pixels, then BOX.
 
         Pillow can average grey values and colours itself. Other pictures are converted to grey values and averaged by
-        blocks, some blocks at a time.
+        blocks, some rows of the result at a time. So are colours if the blocks would take much memory.
         """
-        if self._picture.mode in AVERAGED_MODES and not self._picture.has_transparency_data:
+        rows, columns = self.shape
+        block = max(1, int(columns / width / REDUCING_GAP)), max(1, int(rows / height / REDUCING_GAP))
+        # Rows of the result whose blocks take little memory.
+        step = max(1, height * PART_PIXELS // max(1, rows // block[1] * (columns // block[0])))
+        is_averaged = self._picture.mode in AVERAGED_MODES and (self._picture.mode != "RGB" or step >= height)
+        if is_averaged and not self._picture.has_transparency_data:
             size = (height, width) if self._turn.swap else (width, height)
             small = self._picture.resize(size, Image.Resampling.BOX, self._box, REDUCING_GAP)
             return upright(self._tone(small), self._turn)
+        result = np.empty((height, width), np.float32)
+        ratio = rows / block[1] / height  # Rows of blocks per row of the result.
+        for top in range(0, height, step):
+            end = min(top + step, height)
+            first, last = int(top * ratio), math.ceil(end * ratio)
+            blocks = self[first * block[1] : last * block[1], :]._in_blocks(block)
+            box = (0, top * ratio - first, columns / block[0], min(end * ratio - first, blocks.height))
+            result[top:end] = np.asarray(blocks.resize((width, end - top), Image.Resampling.BOX, box))
+        return result
+
+    def _in_blocks(self, block: tuple[int, int]) -> Image.Image:
+        """Return the mean grey value of each block, which has so many columns and rows."""
         rows, columns = self.shape
-        block = max(1, int(columns / width / REDUCING_GAP)), max(1, int(rows / height / REDUCING_GAP))
+        blocks = Image.new("F", (-(-columns // block[0]), -(-rows // block[1])))
         # Parts of whole blocks: some rows of blocks, or a piece of one row if the rows are long.
         high = max(1, PART_PIXELS // columns // block[1]) * block[1]
         wide = max(1, PART_PIXELS // high // block[0]) * block[0]
-        blocks = np.block(
-            [
-                [
-                    np.asarray(Image.fromarray(self[top : top + high, left : left + wide].grey()).reduce(block))
-                    for left in range(0, columns, wide)
-                ]
-                for top in range(0, rows, high)
-            ]
-        )
-        box = (0, 0, columns / block[0], rows / block[1])
-        return np.asarray(Image.fromarray(blocks).resize((width, height), Image.Resampling.BOX, box))
+        for top, left in itertools.product(range(0, rows, high), range(0, columns, wide)):
+            part = Image.fromarray(self[top : top + high, left : left + wide].grey())
+            blocks.paste(part.reduce(block), (left // block[0], top // block[1]))
+        return blocks
 
 
 def parts_of(picture: Image.Image) -> Iterator[Image.Image]:

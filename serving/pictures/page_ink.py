@@ -25,7 +25,7 @@ from serving.pictures.ink import (
     strongest,
 )
 from serving.pictures.morphology import uniform_filter
-from serving.pictures.page import Grey, Page
+from serving.pictures.page import Grey
 from serving.pictures.rules import without_rules
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
@@ -44,13 +44,9 @@ LEAST_SIDE = 8
 Bytes = npt.NDArray[np.uint8]
 
 
-def find_page_ink(page: Grey | Page) -> tuple[Ink, float] | None:
-    """Return the ink of a page of at most ``LONGEST`` pixels a side, and the scale, or None if the page is empty.
-
-    The scale is the number of the page's pixels per pixel of the ink.
-    """
-    scale = max(1.0, max(page.shape) / LONGEST)
-    grey = pad_to(reduce(page, LONGEST), LEAST_SIDE)
+def find_page_ink(page: Grey) -> Ink | None:
+    """Return the ink of a page of at most ``LONGEST`` pixels a side, or None if the page is empty."""
+    grey = pad_to(page, LEAST_SIDE)
     noise = _noise(grey)
     values = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     if not _is_dark(grey):
@@ -62,7 +58,7 @@ def find_page_ink(page: Grey | Page) -> tuple[Ink, float] | None:
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
     ink[ink < max(FAINT * most, NOISE * noise)] = 0
-    return without_rules(np.minimum(ink, most)), scale
+    return without_rules(np.minimum(ink, most))
 
 
 def _stride(values: Grey) -> int:

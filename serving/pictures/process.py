@@ -34,9 +34,9 @@ TASKS: tuple[Task, ...] = (SYMBOL, AS_IS, NUMBERS)
 # A request: the seconds that decoding may take, the seconds of a core that it may take, the index of the task in TASKS
 # and the size of the file, and then the file.
 REQUEST = struct.Struct("=ddBQ")
-# A response: its kind and the size of its content, and then the content: the readings of the picture, a page of
-# numbers, or a message.
-RESPONSE = struct.Struct("=BQ")
+# A response: its kind, the seconds of a core that are left and the size of its content, and then the content: the
+# readings of the picture, a page of numbers, or a message.
+RESPONSE = struct.Struct("=BdQ")
 # The first byte of the output says that the process is ready.
 READY = b"."
 # A kind is an index in REASONS, the kind of a page of numbers, or the index of an exception in ERRORS plus FIRST_ERROR.
@@ -51,8 +51,8 @@ NICENESS = 10
 SPARE_SECONDS = 0.5
 
 
-def respond(content: bytes, max_pixels: int, task: Task = SYMBOL) -> bytes:
-    """Decode a picture file and return the response."""
+def respond(content: bytes, max_pixels: int, task: Task = SYMBOL) -> tuple[int, bytes]:
+    """Decode a picture file and return the kind and the content of the response."""
     try:
         if task == "numbers":
             kind, result = PAGE, to_number_page(content, max_pixels).to_bytes()
@@ -63,7 +63,7 @@ def respond(content: bytes, max_pixels: int, task: Task = SYMBOL) -> bytes:
         kind, result = FIRST_ERROR + ERRORS.index(type(error)), str(error).encode()
     except MemoryError:
         kind, result = FIRST_ERROR + ERRORS.index(InputTooLargeError), b"the picture takes too much memory"
-    return RESPONSE.pack(kind, len(result)) + result
+    return kind, result
 
 
 def parse(kind: int, result: bytes) -> Digit | NumberPage:
@@ -90,10 +90,10 @@ def main() -> None:
         timers = {signal.ITIMER_REAL: seconds + SPARE_SECONDS, signal.ITIMER_PROF: core_seconds}
         for timer, limit in timers.items():
             signal.setitimer(timer, limit)
-        response = respond(content, max_pixels, TASKS[task])
-        for timer in timers:
-            signal.setitimer(timer, 0)
-        responses.write(response)
+        kind, result = respond(content, max_pixels, TASKS[task])
+        left = {timer: signal.setitimer(timer, 0)[0] for timer in timers}
+        responses.write(RESPONSE.pack(kind, left[signal.ITIMER_PROF], len(result)))
+        responses.write(result)
         responses.flush()
 
 

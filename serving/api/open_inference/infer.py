@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
@@ -87,14 +88,18 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     context.check_admitted()
     # A small body may be large once it is decompressed.
     encoding = (context.header(b"content-encoding") or "").strip().lower()
-    size = len(body) if encoding in NO_ENCODING else service.settings.max_body
-    asked, images = await service.pipeline.threads.run_by_size(lambda: decode(context, encoding, body), size)
+    is_compressed = encoding not in NO_ENCODING
+    size = service.settings.max_body if is_compressed else len(body)
+    asked, images = await service.pipeline.threads.run_by_size(partial(decode, context, encoding, body), size)
+    del body  # The images are a part of it, or a copy.
     deadline = context.deadline(asked.parameters and asked.parameters.timeout)
     run = infer_numbers if tensors.is_number_request(asked) else infer
     outputs = tensors.named_outputs(asked)
-    content, headers = await run(
-        context, model, images, outputs, timing, deadline, lambda found: encode(context, model, asked, found)
-    )
+    # The connection counts the bytes of the body as it arrived.
+    with service.held.hold(images.nbytes if is_compressed else 0):
+        content, headers = await run(
+            context, model, images, outputs, timing, deadline, lambda found: encode(context, model, asked, found)
+        )
     return Response(content, [*headers, timing.header()])
 
 

@@ -79,8 +79,8 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
     tensor = asked.inputs[0]
     as_numbers = is_number_request(asked)
     check_input(tensor.name, tensor.datatype, tensor.shape, max_batch, any_size=as_numbers)
-    rest = body[size:]
-    values = (
+    rest = memoryview(body)[size:]  # Not a copy, because it may be large.
+    values: bytes | memoryview = (
         binary_values(tensor, rest) if data is None else json_values(tensor, data, rest, max_batch, any_size=as_numbers)
     )
     return asked, np.frombuffer(values, np.uint8).reshape(tensor.shape)
@@ -113,7 +113,7 @@ def is_number_request(asked: InferRequest) -> bool:
     return is_number_mode(asked.parameters and asked.parameters.mode)
 
 
-def binary_values(tensor: RequestInput, rest: bytes) -> bytes:
+def binary_values(tensor: RequestInput, rest: memoryview) -> memoryview:
     """Return the pixels of a tensor whose values are the bytes after the JSON."""
     size = _binary_size(tensor)
     if size is None:
@@ -131,7 +131,9 @@ def _binary_size(tensor: RequestInput) -> int | None:
     return tensor.parameters.binary_data_size if tensor.parameters else None
 
 
-def json_values(tensor: RequestInput, data: bytes, rest: bytes, max_batch: int, *, any_size: bool = False) -> bytes:
+def json_values(
+    tensor: RequestInput, data: bytes, rest: memoryview, max_batch: int, *, any_size: bool = False
+) -> bytes:
     """Return the pixels of a tensor with JSON ``data``: nested like its shape, or flat in row-major order."""
     if rest:
         raise InputError(f"{len(rest)} bytes follow the JSON, but no input has a binary_data_size")

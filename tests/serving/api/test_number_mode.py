@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
 import pytest
 
 from serving.inference import decoder
-from serving.inference.decoder_process import DecoderProcess
-from serving.pictures.number_form import NumberPage, candidates_of
+from serving.inference.decoder_process import Turn
+from serving.pictures.number_form import NumberPage, to_number_page
+from serving.settings import Settings
 from tests.serving.pictures.numbers import page, written
-from tests.support import picture
+from tests.support import application, picture
 
 PNG = {"content-type": "image/png"}
 URL = "/predict?mode=number"
@@ -53,18 +55,24 @@ def test_form_gets_a_prediction_for_each_picture(client, pages):
 
 
 def test_large_picture_is_read_in_the_decoder_process(client, pages, monkeypatch):
-    monkeypatch.setattr(decoder, "THREAD_PIXELS", 1000)
-    used = []
-    original = DecoderProcess.read_numbers
-
-    async def noted(self, content, deadline):
-        used.append(content)
-        return await original(self, content, deadline)
-
-    monkeypatch.setattr(DecoderProcess, "read_numbers", noted)
+    used = sent_to_the_process(monkeypatch)
     response = client.post(URL, content=picture(pages[0]), headers=PNG)
     assert response.json()["predictions"][0]["text"] == "2026"
     assert len(used) == 1
+
+
+def sent_to_the_process(monkeypatch):
+    """Let pictures of 1000 pixels count as large, and return the list of those that the process gets from now on."""
+    used = []
+    original = Turn.read_numbers
+
+    async def noted(self, content):
+        used.append(content)
+        return await original(self, content)
+
+    monkeypatch.setattr(decoder, "THREAD_PIXELS", 1000)
+    monkeypatch.setattr(Turn, "read_numbers", noted)
+    return used
 
 
 @pytest.mark.parametrize(
@@ -100,7 +108,7 @@ def test_only_the_digits_count_as_predictions(client, pages):
 
 
 def test_candidates_survive_the_way_from_the_decoder_process(pages):
-    found = candidates_of(pages[0].astype(np.float32))
+    found = to_number_page(picture(pages[0]), Settings.max_pixels)
     assert NumberPage.from_bytes(found.to_bytes()) == found
 
 
@@ -130,6 +138,26 @@ def test_protocol_reads_pages_of_any_size(client, pages, form):
     assert text == {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["2026"]}
     [line] = json.loads(prediction["data"][0])["lines"]
     assert line["text"] == "2026"
+
+
+def test_large_page_of_the_protocol_is_read_like_a_picture_in_the_decoder_process(client, pages, monkeypatch):
+    used = sent_to_the_process(monkeypatch)
+    text, prediction = infer(client, [1, *pages[0].shape], pages[0].ravel().tolist()).json()["outputs"]
+    assert text["data"] == ["2026"]
+    assert len(used) == 1
+    response = client.post(URL, content=picture(pages[0]), headers=PNG)
+    assert response.json()["predictions"] == [json.loads(prediction["data"][0])]
+
+
+def test_decompressed_pages_count_against_the_bytes_held(pages):
+    data = {"name": "images", "shape": [1, 200, 200], "datatype": "UINT8", "data": [0] * 40_000}
+    body = gzip.compress(json.dumps({"parameters": {"mode": "number"}, "inputs": [data]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    statuses = []
+    for limit in (39_999, 40_000):
+        with application(max_held=limit) as client:
+            statuses.append(client.post("/v2/models/mnist/infer", content=body, headers=headers).status_code)
+    assert statuses == [429, 200]
 
 
 @pytest.mark.parametrize(

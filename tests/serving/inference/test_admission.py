@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.inference.admission import Admission, limited_route
+from serving.errors import OverloadedError
+from serving.inference.admission import Admission, Held, limited_route
 from serving.inference.threads import INLINE_BYTES
 
 
@@ -50,3 +51,15 @@ def test_large_requests_leave_half_of_the_places_to_small_ones():
     admission.leave(large)
     assert admission.enter(large)
     assert Admission(1).enter(large)
+
+
+def test_held_bytes_are_counted_until_the_end_of_the_work():
+    held = Held(100_000)
+    with held.hold(60_000):
+        assert held.bytes == 60_000
+        with pytest.raises(OverloadedError), held.hold(60_000):
+            pytest.fail("the work must not begin")
+        with held.hold(INLINE_BYTES):
+            assert held.bytes == 60_000
+        assert held.bytes == 60_000
+    assert held.bytes == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import re
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError
 from serving.inference import decoder, decoder_process
 from serving.inference.decoder import Decoder
-from serving.inference.decoder_process import DecoderProcess
+from serving.inference.decoder_process import DecoderProcess, Turn
 from serving.inference.threads import ThreadPool
 from serving.pictures import process
 from serving.pictures.mnist_form import to_mnist_form
@@ -52,16 +53,21 @@ def with_process(use):
     async def run():
         decodes = DecoderProcess(Settings.max_pixels)
         try:
-            return await use(decodes, lambda content, s=LONG: decodes.decode(content, time.monotonic() + s))
+            return await use(decodes, lambda content, s=LONG: in_turn(decodes, content, s))
         finally:
             await decodes.close()
 
     return asyncio.run(run())
 
 
+async def in_turn(decodes, content, seconds=LONG):
+    async with decodes.turn(time.monotonic() + seconds) as turn:
+        return await turn.decode(content)
+
+
 async def busy_process(decodes):
     """Return the process when a picture has its turn."""
-    while not decodes._turn.locked():
+    while not decodes._lock.locked():
         await asyncio.sleep(0)
     return decodes._process.result()
 
@@ -80,7 +86,7 @@ def test_pictures_of_all_costs_come_back_in_order(digits):
 def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
     places = []
 
-    async def in_process(self, content, deadline, how):
+    async def in_process(self, content, how):
         places.append("process")
         return to_mnist_form(content, Settings.max_pixels)
 
@@ -88,7 +94,7 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
         places.append("thread")
         return work()
 
-    monkeypatch.setattr(DecoderProcess, "decode", in_process)
+    monkeypatch.setattr(Turn, "decode", in_process)
     monkeypatch.setattr(ThreadPool, "do", on_thread)
     used = {}
     for name, pictures in {
@@ -254,6 +260,72 @@ def test_damaged_and_too_large_pictures_have_different_errors():
     assert with_process(use).reason == "empty"
 
 
+def test_requests_take_turns_and_keep_them_for_all_their_pictures(monkeypatch):
+    """If pictures took turns, requests with many of them would all pass their deadlines."""
+    decoded = []
+    original = Turn.decode
+
+    async def noted(self, content, how):
+        decoded.append(content)
+        return await original(self, content, how)
+
+    monkeypatch.setattr(Turn, "decode", noted)
+    forms = [[black_png(1500 + i, 1500)] * 3 for i in range(3)]
+
+    async def run():
+        decodes = Decoder(Settings(), ThreadPool(16))
+        try:
+            await asyncio.gather(*(decodes.decode(form, time.monotonic() + LONG) for form in forms))
+        finally:
+            await decodes.close()
+
+    asyncio.run(run())
+    assert sorted(decoded) == sorted(content for form in forms for content in form)
+    assert [len(list(same)) for _, same in itertools.groupby(decoded)] == [3, 3, 3]
+
+
+def test_pictures_of_a_request_share_the_seconds_of_a_core():
+    async def use(decodes, decode):
+        left = []
+        async with decodes.turn(time.monotonic() + LONG) as turn:
+            for _ in range(2):
+                await turn.decode(black_png(4000, 4000))
+                left.append(turn._core_seconds)
+        return left
+
+    first, second = with_process(use)
+    assert decoder_process.CORE_SHARE * LONG > first > second
+
+
+def test_killed_process_has_ended_before_the_next_one_starts(monkeypatch):
+    """Until it has ended, it may have 150 MB."""
+    original, seen = decoder_process._start, []
+
+    async def use(decodes, decode):
+        async def start(max_pixels):
+            seen.append(first.returncode)
+            return await original(max_pixels)
+
+        await decode(LARGE)
+        first = decodes._process.result()
+        monkeypatch.setattr(decoder_process, "_start", start)
+        decodes._kill()
+        await decode(LARGE)
+
+    with_process(use)
+    assert seen == [-signal.SIGKILL]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce the limit")
+def test_largest_page_of_numbers_in_colour_has_room():
+    async def use(decodes, decode):
+        async with decodes.turn(time.monotonic() + LONG) as turn:
+            await turn.read_numbers(black_png(1100, 1100, 8, RGB))
+            return await turn.read_numbers(black_png(5000, 5000, 8, RGB))
+
+    assert with_process(use).is_empty
+
+
 def test_idle_process_ends_and_another_starts(monkeypatch):
     monkeypatch.setattr(decoder_process, "IDLE_SECONDS", 0.01)
 
@@ -311,7 +383,10 @@ from serving.inference.decoder_process import DecoderProcess
 async def main():
     decodes = DecoderProcess(10**8)
     content = sys.stdin.buffer.read()
-    task = asyncio.create_task(decodes.decode(content, time.monotonic() + 2))
+    async def decode():
+        async with decodes.turn(time.monotonic() + 2) as turn:
+            await turn.decode(content)
+    task = asyncio.create_task(decode())
     while decodes._process is None or not decodes._process.done():
         await asyncio.sleep(0.01)
     if sys.argv[1] == "idle":
@@ -346,7 +421,5 @@ def test_lack_of_memory_is_reported_as_a_picture_that_is_too_large(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(process, "prepare", fail)
-    response = process.respond(b"", 1)
-    kind, _ = process.RESPONSE.unpack(response[: process.RESPONSE.size])
     with pytest.raises(InputTooLargeError, match="too much memory"):
-        process.parse(kind, response[process.RESPONSE.size :])
+        process.parse(*process.respond(b"", 1))

@@ -10,7 +10,7 @@ from serving.errors import InputTooLargeError
 from serving.inference.numbers import Reading
 from serving.models import repository
 from serving.pictures import number_form
-from serving.pictures.number_form import candidates_of, to_number_page
+from serving.pictures.number_form import to_number_page
 from serving.settings import RELEASE
 from tests.serving.pictures.numbers import MARGIN, page, written
 from tests.support import picture
@@ -160,4 +160,4 @@ def test_line_of_one_pixel_beside_a_broad_stroke_is_read_without_an_error(read):
 def test_candidates_of_a_picture_are_limited(write, monkeypatch):
     monkeypatch.setattr(number_form, "MAX_CANDIDATES", 3)
     with pytest.raises(InputTooLargeError, match="more than 3 groups of strokes"):
-        candidates_of(page(write("2026378", gap=0)).astype(np.float32))
+        to_number_page(picture(page(write("2026378", gap=0)).astype(np.uint8)), MAX_PIXELS)

@@ -101,6 +101,17 @@ def test_page_of_any_shape_is_reduced_like_an_array(shape, mode):
     np.testing.assert_allclose(page.reduced(height, width), expected, atol=2)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "LA"])
+def test_page_that_stays_large_is_reduced_like_an_array(mode):
+    values = np.random.default_rng(0).integers(0, 256, (2500, 2100), np.uint8)
+    page = Page(Image.fromarray(values).convert(mode), lambda part: np.asarray(part.convert("L"), np.float32), Turn())
+    whole = Image.fromarray(values.astype(np.float32))
+    expected = np.asarray(whole.resize((860, 1024), Image.Resampling.BOX, reducing_gap=2.0))
+    differs = np.abs(page.reduced(1024, 860) - expected) > 0.01
+    # A row half of which lies in each of two rows of the result counts in one of them.
+    assert np.count_nonzero(differs.any(axis=1)) <= 2
+
+
 def test_small_digit_on_a_large_photo_is_not_lost(digits, truth):
     """A JPEG is decoded at a fraction of its size, but the digit must keep enough pixels."""
     from serving.models.repository import load

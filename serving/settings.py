@@ -37,7 +37,7 @@ TLS_RULE = "needs a port, because connections over a Unix socket are not encrypt
 
 WHEN_FULL = ("reject", "oldest")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-LOG_FORMATS = ("json", "text")
+LOG_FORMATS = ("json", "text", "auto")
 
 # How an error message names the type of a value.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "on or off"}
@@ -198,7 +198,9 @@ class Settings:
     ] = ""
     access_log: Annotated[bool, "Log every request."] = False
     log_level: Annotated[str, "Lowest level to log: debug, info, warning or error."] = "info"
-    log_format: Annotated[str, "Format of the log lines: json or text."] = "json"
+    log_format: Annotated[
+        str, "Format of the log lines: json, text, or auto, which is text on a terminal and json elsewhere."
+    ] = "auto"
 
     def __post_init__(self) -> None:
         self._check("port", NO_PORT <= self.port < 65536, "must be between 0 and 65535, or -1 for no port")

@@ -39,6 +39,7 @@ from export.graph import ServingGraph
 from export.measure import measure
 from export.onnx import export_onnx
 from export.publishing import publish
+from export.quantize import export_int8
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript, load_torchscript
@@ -433,6 +434,18 @@ def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monk
     (tmp_path / "mnist" / "999999999999999999").mkdir(parents=True)
     with pytest.raises(ExportError, match="has version 999999999999999999, the highest"):
         publish(Run.read(trained), tmp_path)
+
+
+def test_files_can_be_in_a_folder_whose_name_is_not_utf_8(graph, tmp_path, digits):
+    """torch, onnx and onnxruntime take no such path."""
+    folder = tmp_path / os.fsdecode(b"m\xff \n")
+    folder.mkdir()
+    export_torchscript(graph, folder / "model.torchscript.pt")
+    export_onnx(graph, folder / "model.onnx", LABELS)
+    export_int8(folder / "model.onnx", folder / "model.int8.onnx", digits[:200])
+    check_torchscript(folder / "model.torchscript.pt", Reference(graph, digits[:10]), LABELS)
+    for name in ("model.onnx", "model.int8.onnx"):
+        assert Classifier(folder / name).classify(digits[:10]).logits.shape == (10, 10)
 
 
 def test_full_disk_leaves_no_files(trained, tmp_path, run):

@@ -45,4 +45,5 @@ def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str], opset: i
     program.model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     program.model.metadata_props["labels"] = "\n".join(labels)
     write_atomically(path, program.model_proto.SerializeToString())
-    onnx.checker.check_model(path, full_check=True)
+    # From memory, because onnx takes no path that is not UTF-8.
+    onnx.checker.check_model(path.read_bytes(), full_check=True)

@@ -47,13 +47,15 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
         images: training images, uint8 ``[N, 28, 28]``; the quantizer takes the ranges of the activations from them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+        original, prepared, quantized = (Path(folder) / f"{name}.onnx" for name in ("float32", "prepared", "quantized"))
         root = logging.getLogger()
         level = root.level
         # Hide the advice to prepare the model first, because quant_pre_process does that.
         root.setLevel(logging.ERROR)
         try:
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            # Neither onnx nor onnxruntime takes a path that is not UTF-8.
+            original.write_bytes(source.read_bytes())
+            quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
             model = onnx.load(prepared)
             quantize_static(
                 str(prepared),
@@ -76,7 +78,8 @@ def export_int8(source: Path, path: Path, images: Images) -> None:
     del model.opset_import[:]
     model.opset_import.extend(imports)
     write_atomically(path, model.SerializeToString())
-    onnx.checker.check_model(path, full_check=True)
+    # From memory, because onnx takes no path that is not UTF-8.
+    onnx.checker.check_model(path.read_bytes(), full_check=True)
 
 
 def last_layers(model: onnx.ModelProto) -> list[str]:

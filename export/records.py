@@ -68,6 +68,26 @@ class DataRecord(msgspec.Struct, frozen=True):
     replay: ReplayRecord | None = None
 
 
+class Step(msgspec.Struct, frozen=True):
+    """Where and when a bundle was trained, or exported."""
+
+    revision: str = ""
+    host: dict[str, str | int] = {}
+    version: str = ""
+    time: str = ""
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """What a manifest says about how its bundle was made. Older bundles say nothing."""
+
+    training: Step = Step()
+    export: Step = Step()
+    seed: int | None = None
+    teachers: tuple[str, ...] = ()
+    fonts: dict[str, str] = {}
+    start: tuple[str, ...] = ()
+
+
 class Training(msgspec.Struct, frozen=True):
     """What a manifest holds of its run."""
 
@@ -89,3 +109,6 @@ class RunRecord(Training, frozen=True):
 
     calibration: CalibrationRecord
     versions: dict[str, str]
+    teachers: dict[str, str] = {}
+    fonts: dict[str, str] = {}
+    start: dict[str, str] = {}

@@ -48,7 +48,8 @@ class Run:
             known = msgspec.convert(record, RunRecord)
             network = build(known.config.model, len(known.dataset.labels))
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ConfigError is a ValueError too.
-            raise ExportError(f"{path}: not the record of a run: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ExportError(f"{path}: not the record of a run: {reason}") from error
         if not known.dataset.own and known.dataset.name not in KNOWN_DATASETS:
             raise ExportError(f"{path}: there is no data set {known.dataset.name!r}; train the run again")
         for name, digest in (("model.pt", known.model_sha256), ("calibration.pt", known.calibration.sha256)):

@@ -29,7 +29,8 @@ def export_torchscript(graph: nn.Module, path: Path) -> None:
 def load_torchscript(path: Path) -> nn.Module:
     """Load a file that :func:`export_torchscript` wrote."""
     with _deprecation_ignored():
-        module: nn.Module = torch.jit.load(path)
+        # From memory, because torch takes no path that is not UTF-8.
+        module: nn.Module = torch.jit.load(io.BytesIO(path.read_bytes()))
     return module
 
 

@@ -6,6 +6,7 @@ uses.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from export import metadata
 from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
 from export.measure import measure
-from export.records import ReplayRecord, Results, Training
+from export.provenance import statement
+from export.records import Provenance, ReplayRecord, Results, Training
 from export.reference import reference_of
 from export.torchscript import load_torchscript
 from serving.contract import ModelOutput
@@ -73,6 +75,7 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
     try:
         training = msgspec.convert(manifest.training, Training)
         results = msgspec.convert(manifest.result, Results)
+        msgspec.convert(manifest.provenance, Provenance)
         network = build(training.config.model, len(manifest.labels))
     except (msgspec.ValidationError, ConfigError) as error:
         raise BundleError(f"{folder / bundle.MANIFEST} is not a valid manifest: {error}") from error
@@ -80,7 +83,7 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
         raise BundleError(f"{folder / bundle.MANIFEST}: there is no data set {training.dataset.name!r}")
     splits = _splits(training, data)
     facts = [Fact("parameters", manifest.parameters, parameter_count(network))]
-    facts += [*_data_facts(manifest, training, splits), *_file_facts(folder, manifest)]
+    facts += [*_data_facts(manifest, training, splits), *_file_facts(folder, manifest), *_provenance_facts(found)]
     # The results take seconds, so a wrong fact before them is found first.
     measured = _measured_facts(folder, manifest, splits)
     computed = chain(_result_facts(folder, manifest, results, splits, training.dataset.replay), measured)
@@ -146,6 +149,33 @@ def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
         yield Fact("versions.opset", manifest.versions.get("opset"), opsets.get(""))
 
 
+def _provenance_facts(found: Bundle) -> Iterator[Fact]:
+    """Yield what the statement of the provenance says: settings, versions, digests. Older bundles have none."""
+    manifest = found.manifest
+    if bundle.PROVENANCE in manifest.files:
+        # The statement leaves out itself and the card, which is written after it.
+        made = {name: file for name, file in manifest.files.items() if name not in (bundle.PROVENANCE, bundle.CARD)}
+        expected = statement(msgspec.structs.replace(manifest, files=made))
+        try:
+            said = json.loads(found.content(bundle.PROVENANCE))
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{found.folder / bundle.PROVENANCE} is not JSON: {error}") from error
+        yield from _same(f"{bundle.PROVENANCE}:", json.loads(expected), said)
+        yield Fact("provenance.seed", manifest.provenance.get("seed"), manifest.training["config"].get("seed"))
+
+
+def _same(what: str, expected: Any, said: Any) -> Iterator[Fact]:
+    """Yield each value of a JSON document and the one that stands in its place in another."""
+    if isinstance(expected, dict) and isinstance(said, dict) and expected.keys() == said.keys():
+        for key, value in expected.items():
+            yield from _same(f"{what}{key}.", value, said[key])
+    elif isinstance(expected, list) and isinstance(said, list) and len(expected) == len(said):
+        for number, pair in enumerate(zip(expected, said, strict=True)):
+            yield from _same(f"{what}{number}.", *pair)
+    else:
+        yield Fact(what.rstrip(".:"), expected, said)
+
+
 def _result_facts(
     folder: Path, manifest: Manifest, results: Results, splits: Splits, said: ReplayRecord | None
 ) -> Iterator[Fact]:
@@ -205,6 +235,12 @@ def _measured_facts(folder: Path, manifest: Manifest, splits: Splits) -> Iterato
         for count in ("correct", "accepted", "accepted_correct"):
             tolerance = max(1.5, SHARE * said.images)
             yield Fact(f"sets.{name}.{count}", getattr(said, count), getattr(there, count), tolerance)
+        for reason in said.reasons | there.reasons:
+            one, other = (result.reasons.get(reason, 0) for result in (said, there))
+            yield Fact(f"sets.{name}.reasons.{reason}", one, other, tolerance)
+        tolerance = max(CALIBRATION_ERROR, 3 / max(1, said.images))
+        yield Fact(f"sets.{name}.calibration_error", said.calibration_error, there.calibration_error, tolerance)
+        yield Fact(f"sets.{name}.what", said.what, there.what)
     yield Fact("classes", manifest.classes, found.classes)
     yield Fact("mistakes", manifest.mistakes, found.mistakes)
 

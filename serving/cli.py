@@ -59,6 +59,19 @@ Examples:
 UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143
 
 
+class Place(click.Path):
+    """A path. ``~`` stands for the home folder, as in a shell, which does not replace it after a ``=``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(Path(value).expanduser(), param, ctx)
+        except RuntimeError as error:
+            self.fail(f"{str(value)!r}: {error}", param, ctx)
+
+
 class SettingOption(click.Option):
     """An option that ignores a variable of its name that Kubernetes has set for another service."""
 
@@ -78,7 +91,7 @@ def settings_options(command: Any) -> Any:
         command = click.option(
             f"{flag(name)}/--no-{flag(name)[2:]}" if kind is bool else flag(name),
             cls=SettingOption,
-            type=click.Path(path_type=Path) if kind is Path else kind,
+            type=Place() if kind is Path else kind,
             default=default,
             show_default="the packaged one" if kind is Path else default != "",
             envvar=variable(name),
@@ -136,11 +149,11 @@ def seconds_of(text: str) -> float:
 )
 @click.option(
     "--picture",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=Place(exists=True, dir_okay=False),
     help="Send this picture, as your clients do.  [default: the pixels of one image]",
 )
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="The time to measure.")
-@click.option("--repository", type=click.Path(path_type=Path), help="Model repository.  [default: the packaged one]")
+@click.option("--repository", type=Place(), help="Model repository.  [default: the packaged one]")
 @click.option("--model", help="Model of the repository.  [default: mnist]")
 @click.pass_context
 def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: float, **given: Any) -> None:
@@ -230,14 +243,14 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
 @click.argument("inputs", nargs=-1, required=True)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Write the rows to this file: .csv, .jsonl or .parquet. The same command continues after an interruption.",
 )
 @click.option("--number", "as_numbers", is_flag=True, help="Read all lines of digits in each picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
     "--repository",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Model repository: the folder that holds `<name>/<version>/`.  [default: the packaged one]",
 )
 @click.option("--model", default=Settings.model, show_default=True, help="Model to use. Its newest version is used.")

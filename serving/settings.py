@@ -198,7 +198,9 @@ class Settings:
     ] = ""
     access_log: Annotated[bool, "Log every request."] = False
     log_level: Annotated[str, "Lowest level to log: debug, info, warning or error."] = "info"
-    log_format: Annotated[str, "Format of the log lines: json or text."] = "json"
+    log_format: Annotated[
+        str, "Format of the log lines: json or text.  [default: text on a terminal, json elsewhere]"
+    ] = ""
 
     def __post_init__(self) -> None:
         self._check("port", NO_PORT <= self.port < 65536, "must be between 0 and 65535, or -1 for no port")
@@ -242,7 +244,7 @@ class Settings:
         self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
         self._check("otlp_endpoint", not self.otlp_endpoint or _is_url(self.otlp_endpoint), URL_RULE)
         self._check("trace_sample", not self.trace_sample or _is_share(self.trace_sample), "must be from 0 to 1")
-        self._check("log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}")
+        self._check("log_format", self.log_format in ("", *LOG_FORMATS), f"must be one of {', '.join(LOG_FORMATS)}")
 
     def _check(self, name: str, holds: object, rule: str) -> None:
         if not holds:

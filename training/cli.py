@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import typing
@@ -238,9 +239,20 @@ def main(
         return
     print_output(
         f"Test set: Avg. loss: {test.loss:.4f}, "
-        f"Accuracy: {test.correct}/{len(test.labels)} ({test.accuracy:.2%})\n\n"
+        f"Accuracy: {test.correct}/{len(test.labels)} ({test.accuracy:.2%})\n"
+        f"{about_losses(output)}\n\n"
         f"Run folder  {output}\n"
         f"Next        {shlex.join(['mnist-export', str(output), '--repository', 'models'])}"
+    )
+
+
+def about_losses(output: Path) -> str:
+    """Return two sentences on the losses of a finished run, because each is measured in another way."""
+    calibration = json.loads((output / "run.json").read_text())["calibration"]
+    return (
+        "The training loss is a mean over the epoch, while the weights change; the validation loss is measured after "
+        f"it.\nmnist-export divides the logits by {calibration['temperature']:.3f}, so that the confidences are right. "
+        f"The loss is then {calibration['result']['test']['loss']:.4f}."
     )
 
 

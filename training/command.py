@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -65,6 +66,7 @@ class _Ending(click.Command):
                 _say_stopped(stops[-1])
             if not isinstance(error, click.ClickException):
                 raise
+            vars(error)["message"] = readable(error.message, sys.argv[1:])
             # torchrun starts several processes with the same flags. One of them on each machine names the mistake.
             if is_first_of_machine():
                 raise
@@ -95,6 +97,18 @@ class Folder(click.Path):
             return super().convert(Path(value).expanduser(), param, ctx)
         except (RuntimeError, ValueError, OSError) as error:
             self.fail(f"{str(value)!r}: {getattr(error, 'strerror', None) or error}", param, ctx)
+
+
+def readable(message: str, arguments: Sequence[str]) -> str:
+    """Return a message with an escape for each control character that comes from the command line.
+
+    Otherwise a name with a line break would make several lines of an error.
+    """
+    for part in {part for argument in arguments for part in re.split("[/=]", argument)}:
+        if part.strip() and not part.isprintable():
+            escaped = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in part)
+            message = message.replace(part, escaped)
+    return message
 
 
 def is_speaker() -> bool:

@@ -24,7 +24,7 @@ Integers = npt.NDArray[np.int64]
 MISTAKES_PER_ROW = 8
 # Distance between two images of mistakes, in pixels of the images: from left to right, and from top to bottom. The text
 # above each image needs the latter.
-GAP, TEXT_GAP = 16, 22
+GAP, TEXT_GAP = 16, 28
 DOTS_PER_INCH = 110
 # Of PNG files, from 1 to 9. The usual 6 saves a tenth of the bytes, and takes a fifth of the time of a plot.
 COMPRESSION = 1
@@ -41,10 +41,12 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     figure = _figure(10, 4, left=0.07, right=0.98, bottom=0.13, top=0.91, wspace=0.25)
     losses, errors = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    losses.plot(epochs, [row["train_loss"] for row in history], "o-", label="training set")
+    # The training loss is often the higher one: it also counts the first steps of an epoch, on augmented images.
+    losses.plot(epochs, [row["train_loss"] for row in history], "o-", label="training set, mean over the epoch")
     losses.set(xlabel="epoch", ylabel="mean loss per image", title="Loss of each epoch")
     if "validation_loss" in history[0]:
-        losses.plot(epochs, [row["validation_loss"] for row in history], "o-", label="validation set")
+        label = "validation set, after the epoch"
+        losses.plot(epochs, [row["validation_loss"] for row in history], "o-", label=label)
         percent = [100 * (1 - row["validation_accuracy"]) for row in history]
         errors.plot(epochs, percent, "o-", color="tab:orange")
         errors.set(
@@ -162,7 +164,7 @@ def plot_reliability(
 def plot_mistakes(
     path: Path, images: npt.NDArray[np.uint8], probabilities: Floats, truth: Integers, labels: Sequence[str], total: int
 ) -> None:
-    """Draw the worst mistakes, the worst first.
+    """Draw the worst mistakes, those with the largest loss first.
 
     Args:
         images: uint8 ``[N, H, W]``.
@@ -171,21 +173,28 @@ def plot_mistakes(
         total: number of all mistakes.
     """
     rows = max(1, -(-len(images) // MISTAKES_PER_ROW))
-    inches = rows * 1.7 + 0.5
-    figure = _figure(MISTAKES_PER_ROW * 1.3, inches, left=0.01, right=0.99, bottom=0.02, top=1 - 0.4 / inches)
+    inches = rows * 1.7 + 0.7
+    figure = _figure(MISTAKES_PER_ROW * 1.3, inches, left=0.01, right=0.99, bottom=0.02, top=1 - 0.6 / inches)
     figure.suptitle(
-        f"Mistakes on the test set: the worst {len(images)} of {total}" if total else "No mistakes on the test set"
+        f"Mistakes on the test set: {len(images)} of {total}, sorted by loss, the largest first\n"
+        "The loss is large if the network gave the true label a low probability."
+        if total
+        else "No mistakes on the test set",
+        fontsize=11,
     )
     # One picture of all images: to draw them one by one takes as long as all the rest.
     axes = figure.subplots()
     axes.set_axis_off()
     height, width = images.shape[1] + TEXT_GAP, images.shape[2] + GAP
     sheet = np.zeros((rows * height, MISTAKES_PER_ROW * width - GAP), np.uint8)
+    losses = -np.log(np.maximum(np.take_along_axis(probabilities, truth[:, None], axis=1), np.finfo(np.float32).tiny))
     for number, (image, row, label) in enumerate(zip(images, probabilities, truth, strict=True)):
         top, left = number // MISTAKES_PER_ROW * height + TEXT_GAP, number % MISTAKES_PER_ROW * width
         sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
         names = [_short(labels[index], SHORT_NAME_LENGTH) for index in (label, row.argmax())]
-        text = f"true: {names[0]}\npredicted: {names[1]}\nconfidence: {row.max():.0%}"
+        text = (
+            f"true: {names[0]}\npredicted: {names[1]}\nconfidence: {_percent(row.max())}\nloss: {losses[number, 0]:.2f}"
+        )
         axes.text(left + image.shape[1] / 2, top - 2, text, fontsize=8, ha="center", va="bottom", parse_math=False)
     # The corner of the sheet is at 0, 0, and the text of the first and the last column needs space beside it.
     axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=255, extent=(0, sheet.shape[1], sheet.shape[0], 0))
@@ -195,6 +204,11 @@ def plot_mistakes(
 
 def _short(label: str, length: int) -> str:
     return label if len(label) <= length else f"{label[: length - 1]}…"
+
+
+def _percent(confidence: float) -> str:
+    """Return a confidence without decimals. No network is sure, so 100 % is never shown."""
+    return ">99%" if confidence > 0.99 else f"{confidence:.0%}"
 
 
 def _figure(width: float, height: float, *, layout: Literal["tight"] | None = None, **margins: float) -> Figure:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import click
@@ -28,9 +30,28 @@ class Command(click.Command):
             warn(f"Error: cannot write the output: {error.strerror}")
             sys.exit(1)
 
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except click.ClickException as error:
+            vars(error)["message"] = readable(error.message, sys.argv[1:])
+            raise
+
 
 class Group(Command, click.Group):
     """The same for a command that has commands of its own, and also does its work without one of them."""
+
+
+def readable(message: str, arguments: Sequence[str]) -> str:
+    """Return a message with an escape for each control character that comes from the command line.
+
+    Otherwise a name with a line break would make several lines of an error.
+    """
+    for part in {part for argument in arguments for part in re.split("[/=]", argument)}:
+        if part.strip() and not part.isprintable():
+            escaped = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in part)
+            message = message.replace(part, escaped)
+    return message
 
 
 def warn(text: str) -> None:

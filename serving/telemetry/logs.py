@@ -81,9 +81,10 @@ def configure(level: str, form: str) -> None:
 
     Args:
         level: the lowest level of the service's own lines. Libraries log from ``warning`` on.
-        form: ``json`` or ``text``.
+        form: ``json`` or ``text``; if it is empty, text on a terminal and JSON elsewhere.
     """
     handler = logging.StreamHandler()
+    form = form or ("text" if handler.stream.isatty() else "json")
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("serving").setLevel(level.upper())

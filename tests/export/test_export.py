@@ -39,6 +39,7 @@ from export.graph import ServingGraph
 from export.measure import measure
 from export.onnx import export_onnx
 from export.publishing import publish
+from export.quantize import export_int8
 from export.run import ExportError, Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript, load_torchscript
@@ -362,6 +363,9 @@ FALSE = {
     "equivalence.torchscript.labels_differing": lambda count: count + 1,
     "equivalence.torchscript.tolerance": lambda value: value * 10,
     "sets.noise.accepted": lambda count: count + 5,
+    "sets.noise.reasons": lambda reasons: {**reasons, "no digit": 499},
+    "sets.blur.calibration_error": lambda error: error + 0.1,
+    "sets.faint.what": lambda text: text.replace("test", "training"),
     "classes": lambda classes: [],
     "training.config.model": lambda _: "cnn",
     "training.config.epochs": lambda _: "many",
@@ -374,6 +378,19 @@ FALSE = {
     "version": lambda version: version + 1,
     "prepare": lambda _: "as-is",
     "provenance.export.version": lambda _: "7.0",
+    "provenance.export.time": lambda time: time.replace("20", "19"),
+    "provenance.export": lambda _: "here",
+    "provenance.training.revision": lambda _: "0" * 40,
+    "provenance.training.host.cores": lambda count: count + 1,
+    "provenance.teachers": lambda _: ["0" * 64],
+    "provenance.fonts": lambda _: {"a.ttf": "0" * 64},
+    "provenance.start": lambda _: [7],
+    "provenance.seed": lambda seed: seed + 1,
+    "training.config.seed": lambda seed: seed + 1,
+    "training.config.augment": lambda strength: strength + 1,
+    "training.config.teacher": lambda _: "another",
+    "versions.torch": lambda _: "1.0",
+    "versions": lambda versions: {"opset": versions["opset"]},
     "versions.opset": lambda _: "7",
     "reference.labels": lambda images: [images[0] + 100, images[1] - 100, *images[2:]],
     "reference.novelty": lambda found: {**found, "images": found["images"][::-1], "edges": [0.1 * i for i in range(9)]},
@@ -433,6 +450,18 @@ def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monk
     (tmp_path / "mnist" / "999999999999999999").mkdir(parents=True)
     with pytest.raises(ExportError, match="has version 999999999999999999, the highest"):
         publish(Run.read(trained), tmp_path)
+
+
+def test_files_can_be_in_a_folder_whose_name_is_not_utf_8(graph, tmp_path, digits):
+    """torch, onnx and onnxruntime take no such path."""
+    folder = tmp_path / os.fsdecode(b"m\xff \n")
+    folder.mkdir()
+    export_torchscript(graph, folder / "model.torchscript.pt")
+    export_onnx(graph, folder / "model.onnx", LABELS)
+    export_int8(folder / "model.onnx", folder / "model.int8.onnx", digits[:200])
+    check_torchscript(folder / "model.torchscript.pt", Reference(graph, digits[:10]), LABELS)
+    for name in ("model.onnx", "model.int8.onnx"):
+        assert Classifier(folder / name).classify(digits[:10]).logits.shape == (10, 10)
 
 
 def test_full_disk_leaves_no_files(trained, tmp_path, run):
@@ -510,6 +539,10 @@ ODD_RECORDS = {
     "digest is a number": lambda record: record.update(model_sha256=7),
     "no versions": lambda record: record.pop("versions"),
     "no seconds": lambda record: record.update(seconds=None),
+    "teachers are a list": lambda record: record.update(teachers=["7"]),
+    "digest of a font is a number": lambda record: record.update(fonts={"a.ttf": 7}),
+    "start is nothing": lambda record: record.update(start=None),
+    "two lines as a network": lambda record: record["config"].update(model="cnn\nmlp"),
 }
 
 

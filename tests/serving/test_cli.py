@@ -65,6 +65,25 @@ def test_predict_explains_a_mistake_in_one_line(run, tmp_path):
     assert run("mnist-predict").returncode == 2
 
 
+@pytest.mark.parametrize("command", [["mnist-serve", "--port", "0"], ["mnist-predict", "x.png"]])
+def test_line_break_in_a_path_makes_no_second_line_of_an_error(run, tmp_path, command):
+    done = run(*command, f"--repository={tmp_path}/my\nmodels")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"Error: {tmp_path}/my\\nmodels holds no model 'mnist'; publish one with mnist-export"
+    ]
+
+
+@pytest.mark.parametrize("command", [["mnist-serve", "--port", "0"], ["mnist-predict", "x.png"]])
+def test_tilde_stands_for_the_home_folder(run, tmp_path, command):
+    """A shell does not replace it after a "=", and nobody replaces it in a file of variables."""
+    for more, variables in ((["--repository=~/models"], {}), ([], {"MNIST_REPOSITORY": "~/models"})):
+        if variables and command[0] == "mnist-predict":
+            continue
+        done = run(*command, *more, env=os.environ | {"HOME": str(tmp_path)} | variables)
+        assert f"Error: {tmp_path}/models holds no model" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -88,6 +88,16 @@ def test_result_is_printed_as_in_the_tutorial(finished):
     assert f"loss: {result['loss']:.4f}, Accuracy: {result['correct']}/10000 ({result['accuracy']:.2%})" in line
 
 
+def test_losses_are_explained_below_the_result(finished):
+    """The export shows another loss, and the training loss is often higher than the validation loss."""
+    folder, done = finished
+    calibration = json.loads((folder / "run.json").read_text())["calibration"]
+    below = done.stdout.split("Test set:")[1]
+    assert f"The loss is then {calibration['result']['test']['loss']:.4f}." in below
+    assert f"divides the logits by {calibration['temperature']:.3f}" in below
+    assert "The training loss is a mean over the epoch" in below
+
+
 def test_run_folder_and_next_command_are_printed(finished):
     folder, done = finished
     assert f"Run folder  {folder}\n" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -49,6 +50,32 @@ TORCH = RUNNING.replace(
         raise RuntimeError("Failed to export the model")
 """,
 )
+
+
+MISTAKEN = """
+import click
+from training.command import Command, Folder
+@click.command(cls=Command)
+@click.argument("folder", type=Folder())
+@click.option("--name")
+def main(folder, name):
+    raise click.ClickException(f"{folder / 'run.json'}: has no {name}\\nTried: nothing")
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a\nb", "--name", "c"], "a\\nb/run.json: has no c\nTried: nothing"),
+        (["a/\x1b[2J//b", "--name=\r\tc"], "a/\\x1b[2J/b/run.json: has no \\r\\tc\nTried: nothing"),
+        (["é\u200bü", "--name", "c"], "é\\u200bü/run.json: has no c\nTried: nothing"),
+    ],
+)
+def test_control_characters_of_a_name_are_escaped_in_errors(arguments, message):
+    done = python(MISTAKEN, *arguments, encoding="utf-8", env=os.environ | {"PYTHONIOENCODING": "utf-8"})
+    assert done.stderr == f"Error: {message}\n"
+    assert done.returncode == 1
 
 
 def python(program, *arguments, **options):

@@ -53,3 +53,24 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path, figures):
     assert shown == ["a very long nam…" if len(name) > 16 else name for name in ODD_NAMES]
     assert mistakes.texts[0].get_text().startswith("true: $\\frac{a$\n")
     assert (tmp_path / "mistakes.png").stat().st_size > 1000
+
+
+def test_mistakes_say_their_order_and_each_has_its_numbers(tmp_path, figures):
+    """Not the confidence decides, but the probability of the true label."""
+    probabilities = np.array([[0.001, 0.549, 0.45], [0.01, 0.99, 0.0], [0.0, 0.999, 0.001]], np.float32)
+    truth = np.array([0, 0, 2])
+    plots.plot_mistakes(tmp_path / "mistakes.png", np.zeros((3, 28, 28), np.uint8), probabilities, truth, "abc", 40)
+    [figure] = figures
+    assert "3 of 40, sorted by loss, the largest first\n" in figure.get_suptitle()
+    assert [text.get_text().splitlines() for text in axes_of(figure).texts] == [
+        ["true: a", "predicted: b", "confidence: 55%", "loss: 6.91"],
+        ["true: a", "predicted: b", "confidence: 99%", "loss: 4.61"],
+        ["true: c", "predicted: b", "confidence: >99%", "loss: 6.91"],
+    ]
+
+
+def test_curves_say_when_each_loss_is_measured(tmp_path, figures):
+    rows = [{"epoch": 1, "train_loss": 0.5, "validation_loss": 0.2, "validation_accuracy": 0.9}]
+    plots.plot_curves(tmp_path / "curves.png", rows)
+    legend = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
+    assert legend == ["training set, mean over the epoch", "validation set, after the epoch"]

@@ -6,7 +6,7 @@ from the digits as more examples of digits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ FONT_SUFFIXES = (".ttf", ".otf", ".woff")
 FONT_SIZE = 40
 CANVAS_SIDE = 96  # pixels
 BOX_SIDE = 20  # pixels; MNIST scales every digit into a box of this size
+REPORT_EVERY = 250  # images
 CENTRE = IMAGE_SIZE // 2  # the row and the column of the pixel that holds the centre of mass
 
 
@@ -58,13 +59,21 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), FONT_SIZE)
 
 
-def render_characters(fonts: Sequence[Path], characters: str, count: int, seed: int) -> Tensor:
-    """Return ``count`` images of the characters in turn, each in a random font, uint8 ``[count, 28, 28]``."""
+def render_characters(
+    fonts: Sequence[Path], characters: str, count: int, seed: int, report: Callable[[float], None] = lambda _: None
+) -> Tensor:
+    """Return ``count`` images of the characters in turn, each in a random font, uint8 ``[count, 28, 28]``.
+
+    Args:
+        report: called now and then with the share that is drawn, 0..1.
+    """
     random = np.random.default_rng(seed)
-    images = [
-        render_character(fonts[int(random.integers(len(fonts)))], characters[i % len(characters)], random)
-        for i in range(count)
-    ]
+    images = []
+    for i in range(count):
+        if i % REPORT_EVERY == 0:
+            report(i / count)
+        font = fonts[int(random.integers(len(fonts)))]
+        images.append(render_character(font, characters[i % len(characters)], random))
     return torch.from_numpy(np.stack(images))
 
 

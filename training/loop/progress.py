@@ -18,8 +18,10 @@ from training.command import abandon_output
 SECONDS_BETWEEN_DRAWINGS = 0.1
 # The first steps of a run take longer than the others, so the time left is told only after this many seconds.
 SECONDS_BEFORE_ESTIMATE = 2.0
-# Elsewhere than on a terminal, a stage that takes longer than this gets a line.
+# Elsewhere than on a terminal, a stage that takes longer than this gets a line, and then one more line each time that
+# so many seconds have passed.
 SECONDS_BEFORE_LINE = 1.0
+SECONDS_BETWEEN_LINES = 2.5
 BAR_WIDTH, SMALL_BAR_WIDTH = 24, 10
 CLEAR_LINE = "\r\x1b[2K"
 
@@ -64,15 +66,15 @@ class Progress:
 
     def stage(self, name: str) -> Report:
         """Begin a stage whose share is known, and return a function that reports it."""
-        started, told = time.monotonic(), False
+        due, told = time.monotonic() + SECONDS_BEFORE_LINE, False
 
         def report(share: float) -> None:
-            nonlocal told
+            nonlocal due, told
             if self.live:
                 self._draw(name, share, [])
-            elif not told and time.monotonic() - started > SECONDS_BEFORE_LINE:
-                told = True
-                self.line(name)
+            elif (now := time.monotonic()) > due:
+                self.line(f"{name}  {share:.0%}" if told else name)
+                due, told = now + SECONDS_BETWEEN_LINES, True
 
         report(0)
         return report
@@ -101,12 +103,14 @@ class Progress:
         started = time.monotonic()
         if self.live:
             self._print(f"{CLEAR_LINE}{name}"[: len(CLEAR_LINE) + _columns(self.stream) - 1], nl=False)
-        while not ended.wait(SECONDS_BEFORE_LINE):
-            if not self.live:
-                self.line(name)
-                return
-            line = f"{name}  {time.monotonic() - started:.0f} s"
-            self._print(CLEAR_LINE + line[: _columns(self.stream) - 1], nl=False)
+        wait, told = SECONDS_BEFORE_LINE, self.live
+        while not ended.wait(wait):
+            line = f"{name}  {time.monotonic() - started:.0f} s" if told else name
+            if self.live:
+                self._print(CLEAR_LINE + line[: _columns(self.stream) - 1], nl=False)
+            else:
+                self.line(line)
+                wait, told = SECONDS_BETWEEN_LINES, True
 
     def _draw(self, name: str, share: float, parts: list[str]) -> None:
         """Draw the live line. A narrow terminal gets a smaller bar and fewer parts, the first ones."""

@@ -36,6 +36,8 @@ STYLE_BATCH = 256
 # Generated images must not outnumber the digits of a small training set. So each kind of them has at most as many
 # images as the training set, or at most this many if the training set is smaller.
 LEAST_MADE_UP = 64
+# How long the style augmentation of an image takes, compared with the drawing of one.
+RESTYLING = 0.25
 # An image with this label gets no upstroke and no bar, because these are for ones only.
 NO_LABEL = -1
 
@@ -51,7 +53,7 @@ def digits_and_outliers(
     """Return images of digits and images that are not digits, both uint8 ``[N, 28, 28]`` on the CPU.
 
     Args:
-        report: called now and then with the share of the outliers that is drawn, 0..1.
+        report: called now and then with the share of the work that is done, 0..1.
         classes: the names of the classes. Unless all are digits, letters and signs are not taken for outliers.
     """
     train = train.to(torch.device("cpu"))
@@ -59,23 +61,41 @@ def digits_and_outliers(
     chosen = train.take(torch.randperm(len(train), generator=generator)[: clean + DISTORTED_DIGITS])
     # A small training set is divided in the same proportion.
     count = round(len(chosen) * DISTORTED_DIGITS / (clean + DISTORTED_DIGITS))
-    distorted = _restyled(
-        distort(chosen.images[:count], generator), digits_of(classes, chosen.labels[:count]), STYLE_SHARE, generator
-    )
-    digits = torch.cat([distorted, chosen.images[count:]])
-
     most = max(LEAST_MADE_UP, len(train))
     drawn_others = min(OUTLIERS_BESIDE_FONTS if fonts else OUTLIERS, most)
-    others = outliers(train.images, drawn_others, seed, report, with_symbols=are_digits(classes))
+    font_digits, font_letters = (min(FONT_DIGITS, most), min(FONT_LETTERS, most)) if fonts else (0, 0)
+    drawn_images = drawn_others + font_digits + font_letters
+    work = _Work(report, drawn_images + RESTYLING * (count + drawn_images))
+
+    labels, restyling = digits_of(classes, chosen.labels[:count]), work.part(RESTYLING * count)
+    distorted = _restyled(distort(chosen.images[:count], generator), labels, STYLE_SHARE, generator, restyling)
+    digits = torch.cat([distorted, chosen.images[count:]])
+
+    others = outliers(train.images, drawn_others, seed, work.part(drawn_others), with_symbols=are_digits(classes))
     if fonts:
-        drawn = _bent(render_characters(fonts, string.digits, min(FONT_DIGITS, most), seed), generator)
-        digits = torch.cat([digits, _restyled(drawn, _no_labels(drawn), STYLE_SHARE, generator)])
-        letters = render_characters(fonts, string.ascii_letters + FONT_SIGNS, min(FONT_LETTERS, most), seed)
+        drawn = render_characters(fonts, string.digits, font_digits, seed, work.part(font_digits))
+        restyling = work.part(RESTYLING * font_digits)
+        drawn = _restyled(_bent(drawn, generator), _no_labels(drawn), STYLE_SHARE, generator, restyling)
+        digits = torch.cat([digits, drawn])
+        characters = string.ascii_letters + FONT_SIGNS
+        letters = render_characters(fonts, characters, font_letters, seed, work.part(font_letters))
         others = torch.cat([others, letters])
         others = others[torch.randperm(len(others), generator=generator)]
     others = _bent(others, generator)
     share = STYLE_SHARE_OF_LETTERS if fonts else STYLE_SHARE
-    return digits, _restyled(others, _no_labels(others), share, generator)
+    return digits, _restyled(others, _no_labels(others), share, generator, work.part(RESTYLING * len(others)))
+
+
+class _Work:
+    """Divides a report into parts, of which each takes its own share, 0..1."""
+
+    def __init__(self, report: Callable[[float], None], total: float) -> None:
+        self._report, self._total, self._done = report, total, 0.0
+
+    def part(self, size: float) -> Callable[[float], None]:
+        """Return the report of the next part of the work."""
+        start, self._done = self._done, self._done + size
+        return lambda share: self._report(min(1.0, (start + share * size) / self._total))
 
 
 def distort(images: Tensor, generator: torch.Generator, elastic: float = 0.0) -> Tensor:
@@ -104,6 +124,16 @@ def _no_labels(images: Tensor) -> Tensor:
     return torch.full((len(images),), NO_LABEL)
 
 
-def _restyled(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    batches = zip(images.split(STYLE_BATCH), labels.split(STYLE_BATCH), strict=True)
-    return torch.cat([restyle(*batch, share, generator) for batch in batches]).round().to(torch.uint8)
+def _restyled(
+    images: Tensor,
+    labels: Tensor,
+    share: float,
+    generator: torch.Generator,
+    report: Callable[[float], None] = lambda _: None,
+) -> Tensor:
+    parts = []
+    for i in range(0, len(images), STYLE_BATCH):
+        report(i / len(images))
+        batch = slice(i, i + STYLE_BATCH)
+        parts.append(restyle(images[batch], labels[batch], share, generator).round().to(torch.uint8))
+    return torch.cat(parts) if parts else images

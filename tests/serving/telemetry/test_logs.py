@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -10,7 +11,8 @@ import socket
 import httpx
 import pytest
 
-from serving.telemetry.logs import JsonLines, TextLines, request_fields
+from serving.settings import Settings
+from serving.telemetry.logs import JsonLines, TextLines, configure, request_fields
 from tests.support import PIXELS, service
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -65,6 +67,20 @@ def test_access_log_has_a_line_for_each_request():
     assert first["trace_id"] == TRACE.split("-")[1]
     assert (first["method"], first["path"], first["status"]) == ("GET", "/v2", 200)
     assert second["status"] == 404
+
+
+@pytest.mark.parametrize(("is_terminal", "awaited"), [(True, "info hello"), (False, '"message":"hello"')])
+def test_log_is_text_on_a_terminal_only(monkeypatch, is_terminal, awaited):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    for logger in (root, logging.getLogger("serving")):
+        monkeypatch.setattr(logger, "level", logger.level)
+    configure("info", Settings().log_format)
+    logging.getLogger("serving").info("hello")
+    assert awaited in stream.getvalue()
 
 
 def test_log_can_be_text():

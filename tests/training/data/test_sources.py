@@ -22,7 +22,7 @@ from training import checkpoint
 from training.data import download, sources
 from training.data.datasets import DATASETS, FILES, Dataset
 from training.data.digits import load
-from training.data.sources import DataError, SourceError, fetch
+from training.data.sources import DataError, SourceError, fetch, from_folder
 from training.data.torchvision_cpu import import_torchvision
 
 ADDRESSES = "http://127.0.0.1:{}/"
@@ -128,6 +128,11 @@ def test_damaged_file_is_named_and_the_next_source_is_used(tmp_path, cache, capf
         lambda name: f"{name}(1)",
         lambda name: f"{name}.gz.download",
         lambda name: name.replace("-", "_").upper(),
+        lambda name: f"Copy of {name}.gz",
+        lambda name: f"1A2B-{name} (2)",
+        lambda name: name.replace("t10k", "test").replace("-ubyte", ""),
+        lambda name: f"archive/{name.replace('-idx', '.idx')}/{name.replace('-idx', '.idx')}",
+        lambda name: f"mnist/{name.partition('-idx')[0]}.bin",
     ],
 )
 def test_files_with_the_names_of_other_sites_and_of_browsers_are_taken(tmp_path, cache, rename):
@@ -136,6 +141,27 @@ def test_files_with_the_names_of_other_sites_and_of_browsers_are_taken(tmp_path,
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(GZIPPED[name] if path.suffix == ".gz" else content)
     assert fetch(TINY, tmp_path / "data", cache) == CONTENT
+
+
+def test_folder_below_that_cannot_be_read_is_no_error_and_few_files_are_tried(tmp_path, cache, monkeypatch):
+    folder = put(tmp_path / "data", CONTENT)
+    for number in range(100):
+        (folder / f"{IMAGES} preview {number}").write_bytes(b"x")
+    (folder / "loop").symlink_to("loop")
+    (folder / "closed").mkdir()
+    iterdir = Path.iterdir
+
+    def closed(path):
+        if path.name == "closed":
+            raise PermissionError
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert fetch(TINY, folder, cache) == CONTENT
+    (folder / IMAGES).write_bytes(b"y")
+    with pytest.raises(SourceError) as raised:
+        from_folder(TINY, folder)
+    assert str(raised.value).count("is not the official file") == 20
 
 
 def test_good_file_beside_a_damaged_one_is_taken(tmp_path, cache):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+from itertools import count
 
 import pytest
 
@@ -95,6 +96,26 @@ def test_stage_after_the_last_epoch_is_told_when_it_takes_long(monkeypatch):
     assert " 50%" in terminal.getvalue()
 
 
+def test_long_stage_is_told_again_where_there_is_no_terminal(monkeypatch):
+    """So that whoever reads a log sees that the command still works."""
+    monkeypatch.setattr("training.loop.progress.time.monotonic", count().__next__)
+    stream = io.StringIO()
+    report = Progress(stream).stage("fitting")
+    for share in range(10):
+        report(share / 10)
+    assert stream.getvalue().splitlines() == ["fitting", "fitting  30%", "fitting  60%", "fitting  90%"]
+
+
+def test_long_stage_of_unknown_length_is_told_again_where_there_is_no_terminal(monkeypatch):
+    for name in ("SECONDS_BEFORE_LINE", "SECONDS_BETWEEN_LINES"):
+        monkeypatch.setattr(f"training.loop.progress.{name}", 0.001)
+    stream, seen = io.StringIO(), threading.Event()
+    monkeypatch.setattr(stream, "flush", lambda: stream.getvalue().count("\n") > 2 and seen.set())
+    with Progress(stream).waiting("writing ONNX"):
+        assert seen.wait(10)
+    assert stream.getvalue().startswith("writing ONNX\nwriting ONNX  0 s\nwriting ONNX  0 s\n")
+
+
 @pytest.mark.parametrize(("stream", "awaited"), [(Terminal, "loading torch  0 s"), (io.StringIO, "loading torch\n")])
 def test_stage_of_unknown_length_shows_its_seconds(monkeypatch, stream, awaited):
     """On a terminal its name and its time are drawn, and removed at its end. Elsewhere it gets one line."""
@@ -103,7 +124,7 @@ def test_stage_of_unknown_length_shows_its_seconds(monkeypatch, stream, awaited)
     monkeypatch.setattr(drawn, "flush", lambda: awaited in drawn.getvalue() and seen.set())
     with Progress(drawn).waiting("loading torch"):
         assert seen.wait(10)
-    assert drawn.getvalue().endswith("\r\x1b[2K" if stream is Terminal else awaited)
+    assert drawn.getvalue().endswith("\r\x1b[2K") if stream is Terminal else drawn.getvalue() == awaited
 
 
 def test_stage_that_is_over_soon_gets_no_line():

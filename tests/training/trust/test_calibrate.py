@@ -111,14 +111,29 @@ def test_digits_and_outliers_are_images_in_the_stated_numbers(small, monkeypatch
     assert sum(image.numpy().tobytes() in unchanged for image in digits) >= 100
 
 
+@pytest.mark.parametrize("fonts", [[], ["cmr10"]])
+def test_drawing_reports_its_share_until_the_end(small, monkeypatch, fonts):
+    for name in ("OUTLIERS", "OUTLIERS_BESIDE_FONTS", "FONT_LETTERS", "FONT_DIGITS"):
+        monkeypatch.setattr(examples, name, 64)
+    monkeypatch.setattr(examples, "STYLE_BATCH", 4)
+    shares = []
+    digits_and_outliers(
+        small.train, [font_file(name) for name in fonts], 0, torch.Generator().manual_seed(0), shares.append
+    )
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 0.98 < shares[-1] <= 1
+    assert sum(share > 0.87 for share in shares) > 10, "the style augmentation at the end reports too"
+
+
 def test_fonts_add_digits_letters_and_signs(small, monkeypatch):
     monkeypatch.setattr(examples, "FONT_DIGITS", 100)
     drawn = []
     render = examples.render_characters
 
-    def kept(fonts, characters, count, seed):
+    def kept(fonts, characters, count, *others):
         drawn.append((characters, count))
-        return render(fonts, characters, count, seed)
+        return render(fonts, characters, count, *others)
 
     monkeypatch.setattr(examples, "render_characters", kept)
     digits, others = digits_and_outliers(small.train, [font_file("cmr10")], 0, torch.Generator().manual_seed(0))

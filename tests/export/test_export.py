@@ -469,7 +469,7 @@ def test_files_of_a_bundle_have_one_mode(trained, tmp_path, umask):
 
 
 def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.publishing.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
+    monkeypatch.setattr("export.onnx.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
     with pytest.raises(NumbersError):
         publish(Run.read(trained), tmp_path)
     assert list((tmp_path / "mnist").iterdir()) == []

@@ -618,3 +618,12 @@ def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):
     export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
     with pytest.raises(LabelsError, match="fewer in 10,000"):
         check_int8(tmp_path / "model.onnx", Reference(graph, digits), truth, LABELS)
+
+
+def test_export_imports_no_quantizer_and_no_converter_before_it_needs_them():
+    program = (
+        "import sys, export.cli, export.publishing, export.verify; "
+        "print({'onnx_ir', 'onnxscript', 'onnxruntime.quantization', 'sympy', 'torch._dynamo'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

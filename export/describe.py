@@ -7,12 +7,13 @@ does so for a published bundle of an older version. Its other files stay as they
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
-from export.measure import measure
+from export.measure import DrawnSet, measure
 from export.provenance import statement
 from export.reference import reference_of
 from serving.contract import ModelOutput
@@ -26,15 +27,22 @@ from training.data.digits import Splits
 from training.data.load import load_data
 
 
-def describe(folder: Path, manifest: Manifest, splits: Splits, output: ModelOutput | None = None) -> Manifest:
+def describe(
+    folder: Path,
+    manifest: Manifest,
+    splits: Splits,
+    output: ModelOutput | None = None,
+    drawn: Sequence[DrawnSet] | None = None,
+) -> Manifest:
     """Measure the bundle in ``folder``, write its other files, and return its manifest. ``write`` makes it final.
 
     Args:
         manifest: lists the model files and the golden images only.
         output: what the served file gives for the test images, if it was computed before.
+        drawn: the other sets of images, if they were drawn before.
     """
     write(folder, manifest)
-    results = measure(load_folder(folder), splits, output)
+    results = measure(load_folder(folder), splits, output, drawn)
     reference = reference_of(manifest, Classifier(folder / manifest.serve), splits.validation.images.numpy())
     return msgspec.structs.replace(manifest, **results._asdict(), reference=reference)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from export.quantize import microseconds_per_image
-from serving.contract import SYMBOL, Images, ModelOutput
+from export.timing import microseconds_per_image
+from serving.contract import SYMBOL, Images, ModelOutput, Preparation
 from serving.models.model import Model, Reasons
 from serving.models.results import ClassResult, Latency, Mistake, SetResult
 from serving.pictures.prepare import prepare
@@ -45,18 +45,37 @@ class Results(NamedTuple):
     latency: Latency | None
 
 
-def measure(model: Model, splits: Splits, output: ModelOutput | None = None, *, with_latency: bool = True) -> Results:
+class DrawnSet(NamedTuple):
+    """Some test images, drawn, written or damaged in another way."""
+
+    name: str
+    what: str
+    """The way, for people."""
+    images: Images
+    labels: Tensor
+    reasons: Reasons
+    """Why the picture code rejects some of them, by index."""
+
+
+def measure(
+    model: Model,
+    splits: Splits,
+    output: ModelOutput | None = None,
+    drawn: Sequence[DrawnSet] | None = None,
+    *,
+    with_latency: bool = True,
+) -> Results:
     """Return the results of a loaded bundle on every set.
 
     Args:
         output: what the bundle's ONNX file gives for the test images, if it was computed before.
+        drawn: the result of :func:`draw_sets`, if it was computed before.
     """
     test = splits.test
     output = output or model.classifier.classify(test.images.numpy())
     sets = {"test": _result("the test set, as 28x28 pixels", model, test.images.numpy(), test.labels, output, {})}
-    some = Digits(test.images[:SUBSET], test.labels[:SUBSET])
-    for name, what, images, reasons in _variants(some, splits, model):
-        sets[name] = _result(what, model, images, some.labels, model.classifier.classify(images), reasons)
+    for name, what, images, labels, reasons in drawn or draw_sets(splits, model.bundle.manifest.prepare):
+        sets[name] = _result(what, model, images, labels, model.classifier.classify(images), reasons)
     confusion = Evaluation(torch.from_numpy(output.logits), test.labels).confusion
     return Results(sets, *_by_class(confusion), _latency(model, test.images.numpy()) if with_latency else None)
 
@@ -78,10 +97,19 @@ def _result(
     )
 
 
-def _variants(some: Digits, splits: Splits, model: Model) -> Iterator[tuple[str, str, Images, Reasons]]:
-    """Yield the name, the description and the images of each other set, and why the picture code rejects some."""
+def draw_sets(splits: Splits, how: Preparation) -> list[DrawnSet]:
+    """Return every set except the test set itself. It does not depend on the model.
+
+    Args:
+        how: how the service brings a picture to 28x28; see ``serving.pictures.prepare``.
+    """
+    some = Digits(splits.test.images[:SUBSET], splits.test.labels[:SUBSET])
+    return [DrawnSet(name, what, images, some.labels, why) for name, what, images, why in _ways(some, splits, how)]
+
+
+def _ways(some: Digits, splits: Splits, how: Preparation) -> Iterator[tuple[str, str, Images, Reasons]]:
     count = f"{len(some):,} test images"
-    pictures = [prepare(_picture(image), model.bundle.manifest.prepare) for image in some.images.numpy()]
+    pictures = [prepare(_picture(image), how) for image in some.images.numpy()]
     reasons = {i: picture.reason for i, picture in enumerate(pictures) if picture.reason is not None}
     yield "pictures", f"{count} as PNG pictures, dark on white", np.stack([each.image for each in pictures]), reasons
     if splits.prepare == SYMBOL:

@@ -26,12 +26,12 @@ from export.equivalence import (
 from export.gate import Gate, check_new
 from export.graph import ServingGraph
 from export.history import next_version
-from export.onnx import export_onnx
+from export.measure import draw_sets
 from export.onnx_process import OnnxProcess
 from export.provenance import provenance
-from export.quantize import export_int8, microseconds_per_image
 from export.run import ExportError, Run
 from export.staging import staging_folder
+from export.timing import microseconds_per_image
 from export.torchscript import export_torchscript
 from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
@@ -148,8 +148,13 @@ def _build(
     reference = Reference(graph, images, progress.stage("running the network on the test images"))
     report = progress.stage("comparing the TorchScript file with the network")
     torchscript = check_torchscript(folder / bundle.TORCHSCRIPT, reference, labels, report)
+    with progress.waiting("drawing test images in other ways"):
+        drawn = draw_sets(splits, cast(Preparation, splits.prepare))
     with progress.waiting("writing ONNX"):
         if not (beside and beside.finish()):
+            # The other process has imported this already, and the import takes a second.
+            from export.onnx import export_onnx
+
             export_onnx(*arguments)
     report = progress.stage("comparing the ONNX file with the network")
     compared = check_onnx(folder / bundle.ONNX, reference, labels, report)
@@ -157,6 +162,9 @@ def _build(
     files = [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN]
     speed: dict[str, Any] = {}
     if int8:
+        # The import takes half a second, which other exports need not wait for.
+        from export.quantize import export_int8
+
         files.insert(1, bundle.INT8)
         with progress.waiting("quantizing to int8"):
             export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
@@ -204,7 +212,7 @@ def _build(
     with progress.waiting("measuring the bundle"):
         # The file was compared on the test images already. It is what is served, unless it has an int8 version.
         output = compared.output if manifest.serve == bundle.ONNX else None
-        return describe.describe(folder, manifest, splits, output)
+        return describe.describe(folder, manifest, splits, output, drawn)
 
 
 def golden_images(truth: Any, classes: int) -> Any:

@@ -1,28 +1,23 @@
-"""Quantize an ONNX file to int8, and measure how fast a file is."""
+"""Quantize an ONNX file to int8."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from serving.contract import Images
-from serving.models.classifier import Classifier
 from training.checkpoint import write_atomically
 
 # The ranges of the activations are taken from this many training images.
 RANGE_IMAGES = 1024
 RANGE_BATCH_SIZE = 64
-TIMING_ROUNDS = 7
-TIMED_IMAGES = 200
 
 
 class ImageReader(CalibrationDataReader):  # type: ignore[misc]
@@ -107,21 +102,3 @@ def last_layers(model: onnx.ModelProto) -> list[str]:
                 products_left -= 1
             todo += [(name, products_left) for name in node.input]
     return sorted(found)
-
-
-def microseconds_per_image(classifier: Classifier, images: Images) -> float:
-    """Return how many microseconds one image takes, in a batch of one image.
-
-    Each round gives the median of :data:`TIMED_IMAGES` calls. The fastest round counts, because other programs may
-    use the machine during the other rounds.
-    """
-    singles = [np.ascontiguousarray(image[None]) for image in images[:TIMED_IMAGES]]
-    medians = []
-    for _ in range(TIMING_ROUNDS):
-        times = []
-        for single in singles:
-            started = time.perf_counter()
-            classifier.classify(single)
-            times.append(time.perf_counter() - started)
-        medians.append(float(np.median(times)) * 1e6)
-    return min(medians)

@@ -9,6 +9,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     cnn-light   like cnn with fewer channels                            27,290
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
+    cnn-fast    the same without the borders of the feature maps        71,514
     cnn-5x5     five 5x5 convolutions without padding or pooling       308,090
     cnn-7x7     four 7x7 convolutions without padding or pooling       581,506
 """
@@ -51,7 +52,8 @@ class Features(NamedTuple):
     vector: Tensor
     """``[N, F]``, the input of the head."""
     maps: Tensor | None = None
-    """``[N, C, 7, 7]``, the input of the last stage of convolutions; None for networks without stages."""
+    """``[N, C, 7, 7]``, the input of the last stage of convolutions; None for networks without stages. With the
+    convolutions of cnn-fast there are 5x5 values."""
 
 
 class Network(nn.Module):
@@ -93,9 +95,13 @@ class Cnn(Network):
         strided: whether the first convolution has stride 2, and its stage has no pooling. The first stage must then be
             this one convolution. The number of parameters stays the same, the time falls to three quarters, and a
             little accuracy is lost.
+        unpadded: number of the first convolutions that have no padding. They cut the border off the feature maps, which
+            is empty in most images.
     """
 
-    def __init__(self, *stages: Sequence[int], strided: bool = False, classes: int = CLASSES) -> None:
+    def __init__(
+        self, *stages: Sequence[int], strided: bool = False, unpadded: int = 0, classes: int = CLASSES
+    ) -> None:
         super().__init__()
         layers: list[list[nn.Module]] = []
         before = 1
@@ -106,8 +112,11 @@ class Cnn(Network):
                 stride = 2 if strided and before == 1 else 1
                 # With a single input channel a larger kernel costs little, and it covers whole strokes.
                 kernel = 5 if before == 1 else 3
-                layers[-1] += _convolution(before, channels, kernel=kernel, stride=stride, pool=halve and stride == 1)
-                before = channels
+                padding = kernel // 2 if unpadded <= 0 else 0
+                layers[-1] += _convolution(
+                    before, channels, kernel=kernel, stride=stride, padding=padding, pool=halve and stride == 1
+                )
+                before, unpadded = channels, unpadded - 1
         self.first_stages = nn.Sequential(*(layer for stage in layers[:-1] for layer in stage))
         self.last_stage = nn.Sequential(*layers[-1])
         self.head = nn.Linear(2 * before, classes)
@@ -150,11 +159,11 @@ def average_and_maximum(maps: Tensor) -> Tensor:
 
 
 def _convolution(
-    channels_in: int, channels_out: int, *, kernel: int, stride: int = 1, pool: bool = False
+    channels_in: int, channels_out: int, *, kernel: int, stride: int, padding: int, pool: bool
 ) -> list[nn.Module]:
     # BatchNorm supplies the bias.
     return [
-        nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=padding, bias=False),
         *([nn.MaxPool2d(2)] if pool else []),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(),
@@ -167,6 +176,7 @@ NETWORKS: dict[str, Callable[[int], Network]] = {
     "cnn-light": lambda classes: Cnn([16], [16], [32, 64], classes=classes),
     "cnn-large": lambda classes: Cnn([24], [48, 48], [96, 96], classes=classes),
     "cnn-speed": lambda classes: Cnn([16], [32], [64, 64], strided=True, classes=classes),
+    "cnn-fast": lambda classes: Cnn([16], [32], [64, 80], strided=True, unpadded=2, classes=classes),
     "cnn-5x5": lambda classes: Unpooled(5, [16, 32, 48, 64, 80], classes=classes),
     "cnn-7x7": lambda classes: Unpooled(7, [24, 48, 72, 96], classes=classes),
     "mlp": Mlp,

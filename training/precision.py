@@ -16,9 +16,11 @@ from training.networks import CLASSES, IMAGE_SIZE, autocast, build, normalize
 # precisions take a few steps.
 ROUNDS = 3
 BATCH = 128
+# They begin with few images: with the emulation, a step of a whole batch takes up to half a second.
+FEW = 16
 # bfloat16 has to be faster by a twentieth. Otherwise equal speeds would be decided by chance.
 LEAST_GAIN = 0.95
-# The slow precision is not tried again if it takes this many times as long.
+# bfloat16 is not tried with whole batches if it takes this many times as long with few images.
 CLEARLY_SLOWER = 2
 
 
@@ -44,26 +46,30 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Choice:
 
 
 def step_seconds(config: TrainConfig) -> tuple[float, float]:
-    """Return the seconds of a forward and a backward pass on the CPU in float32 and in bfloat16, the best of a few."""
+    """Return the seconds of a forward and a backward pass on the CPU in float32 and in bfloat16, the best of a few.
+
+    They are those of BATCH images. If bfloat16 is clearly slower with a few images, they are estimated from these.
+    """
     with torch.random.fork_rng(devices=[]):
         network = build(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = torch.randint(256, (BATCH, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8)
         labels = torch.randint(CLASSES, (BATCH,))
 
-    def seconds(precision: str) -> float:
+    def seconds(precision: str, count: int) -> float:
         started = time.perf_counter()
         with autocast(precision, images.device):
-            logits = network(normalize(images)).float()
-        F.cross_entropy(logits, labels).backward()
+            logits = network(normalize(images[:count])).float()
+        F.cross_entropy(logits, labels[:count]).backward()
         return time.perf_counter() - started
 
-    best = {"float32": float("inf"), "bfloat16": float("inf")}
-    for precision in best:
-        seconds(precision)  # The first step also compiles the kernels.
-    for _ in range(ROUNDS):
-        # They take turns, so that other load on the machine meets both.
+    for count in (FEW, BATCH):
+        best = {"float32": float("inf"), "bfloat16": float("inf")}
         for precision in best:
-            best[precision] = min(best[precision], seconds(precision))
+            seconds(precision, count)  # The first step also compiles the kernels.
+        for _ in range(ROUNDS):
+            # They take turns, so that other load on the machine meets both.
+            for precision in best:
+                best[precision] = min(best[precision], seconds(precision, count) * BATCH / count)
         if best["bfloat16"] > CLEARLY_SLOWER * best["float32"]:
             break
     return best["float32"], best["bfloat16"]

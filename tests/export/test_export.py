@@ -498,7 +498,7 @@ def test_files_of_a_bundle_have_one_mode(trained, tmp_path, umask):
 
 
 def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.publishing.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
+    monkeypatch.setattr("export.onnx.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
     with pytest.raises(NumbersError):
         publish(Run.read(trained), tmp_path)
     assert list((tmp_path / "mnist").iterdir()) == []
@@ -651,3 +651,12 @@ def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):
     export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
     with pytest.raises(LabelsError, match="fewer in 10,000"):
         check_int8(tmp_path / "model.onnx", Reference(graph, digits), truth, LABELS)
+
+
+def test_export_imports_no_quantizer_and_no_converter_before_it_needs_them():
+    program = (
+        "import sys, export.cli, export.publishing, export.verify; "
+        "print({'onnx_ir', 'onnxscript', 'onnxruntime.quantization', 'sympy', 'torch._dynamo'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

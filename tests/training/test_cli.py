@@ -136,7 +136,7 @@ def test_recipe_sets_the_settings_that_are_not_given(run, tmp_path):
     assert config.pop("precision") in ("float32", "bfloat16")
     assert config.items() <= TrainConfig.of(recipe="speed", epochs=2, subset=256).asdict().items()
     assert re.match(r"precision: \w+, because a step takes \d+ ms in \w+ and \d+ ms in \w+ on this CPU\n", done.stdout)
-    assert (config["model"], config["augment"], config["epochs"]) == ("cnn-speed", 0, 2)
+    assert (config["model"], config["augment"], config["epochs"]) == ("cnn-fast", 0, 2)
 
 
 def test_missing_teacher_is_an_error(run, tmp_path):

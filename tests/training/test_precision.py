@@ -60,6 +60,22 @@ def test_cpu_without_bfloat16_instructions_takes_float32():
     assert "precision='float32'" in done.stdout
 
 
+def test_slow_precision_is_tried_with_few_images_only(monkeypatch):
+    sizes = []
+
+    def normalized(images):
+        sizes.append(len(images))
+        # This takes the place of slow kernels, on processors that have fast ones.
+        if torch.is_autocast_enabled("cpu"):
+            torch.randn(1000, 1000) @ torch.randn(1000, 2000)
+        return precision.IMAGE_SIZE * images.float().unsqueeze(1)
+
+    monkeypatch.setattr(precision, "normalize", normalized)
+    single, half = precision.step_seconds(TrainConfig(model="mlp"))
+    assert half > precision.CLEARLY_SLOWER * single
+    assert set(sizes) == {precision.FEW}
+
+
 def test_recipes_leave_the_precision_to_the_machine_unless_it_is_given():
     for recipe in ("speed", "best"):
         assert TrainConfig.of(recipe=recipe).precision == AUTO

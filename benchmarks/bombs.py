@@ -202,8 +202,9 @@ def file_part(content: bytes, name: str = "files") -> tuple[str, bytes]:
 
 
 def forms_of_pictures() -> Named:
-    """Yield forms of many pictures, each within its limits."""
+    """Yield forms of many pictures, each within its limits. One form is within the limits of a request too."""
     grey, bits = png(SIDE, SIDE, 8, 0, bytes(SIDE)), png(SIDE, SIDE, 1, 0, b"\xbf" * (SIDE // 8))
+    yield "4 PNG of 25 million pixels", form(*[file_part(grey)] * 4)
     yield "20 PNG of 25 million pixels", form(*[file_part(grey)] * 20)
     yield "600 PNG of 25 million pixels, 1 bit", form(*[file_part(bits)] * 600)
     yield "900 PNG of 1 million pixels", form(*[file_part(png(1000, 1000, 8, 0, bytes(1000)))] * 900)

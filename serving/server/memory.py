@@ -10,14 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from serving.inference.decoder_process import KEPT_BYTES
+
 # From linux/mman.h and malloc.h.
 MADV_DONTNEED = 4
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-
-# glibc returns freed memory beyond this many bytes to the system, and takes larger buffers from the system directly.
-# The system has to clear such memory for each request. The buffers of a drawing of 512x512 pixels have 3 MB. With
-# new buffers each time, its request would take 1.7 times as long.
-KEPT_BYTES = 1 << 22
 
 
 def settle() -> None:

@@ -296,7 +296,7 @@ def take_back(repository: Path, name: str, version: int | None) -> None:
     click.echo(
         f"Retired     {name} version {number}\n"
         f"Newest      {repository / name / str(served)}\n"
-        f"Undo        mv {folder} {repository / name / str(number)}"
+        f"Undo        {shlex.join(['mv', str(folder), str(repository / name / str(number))])}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -84,7 +85,9 @@ def configure(level: str, form: str) -> None:
         form: ``json`` or ``text``; if it is empty, text on a terminal and JSON elsewhere.
     """
     handler = logging.StreamHandler()
-    form = form or ("text" if handler.stream.isatty() else "json")
+    # There is no stream if standard error was closed.
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    form = form or ("text" if is_terminal else "json")
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("serving").setLevel(level.upper())

@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +154,16 @@ def test_rollback_serves_the_version_before_and_can_be_undone(models, run):
     shutil.move(source, target)
     repository.scan()
     assert repository.get("mnist").version == "3"
+
+
+def test_undo_is_one_command_of_a_shell_whatever_the_repository_is_called(models, tmp_path, run):
+    spaced = shutil.copytree(models, tmp_path / "it's my\nmodels")
+    done = run("mnist-export", "--rollback", "--repository", spaced)
+    assert done.returncode == 0, done.stderr
+    command, source, target = shlex.split(done.stdout.rsplit("Undo", 1)[1])
+    assert command == "mv"
+    assert Path(source).is_dir()
+    assert Path(target).parent == spaced / "mnist"
 
 
 def test_service_answers_every_request_during_a_rollback(models):

@@ -28,6 +28,12 @@ def check_free(output: Path, *, resume: bool) -> None:
     """
     if found := next((name for name in BUNDLE_FILES if (output / name).exists()), None):
         raise TrainingError(f"--output {output}: holds a published model ({found}); name another --output.")
+    # A version that was published next would come between the files of the run, or get a number after its folder.
+    for models in (output, output.parent) if output.name.isdecimal() else (output,):
+        if version := next(models.glob("[0-9]*/manifest.json"), None):
+            raise TrainingError(
+                f"--output {output}: {models} holds published versions ({version.parent.name}); name another --output."
+            )
     found = next((name for name in RUN_FILES if (output / name).exists()), None)
     if found == "last.pt" and not resume:
         raise TrainingError(

@@ -21,7 +21,7 @@ SECONDS_BEFORE_ESTIMATE = 2.0
 # Elsewhere than on a terminal, a stage that takes longer than this gets a line, and then one more line each time that
 # so many seconds have passed.
 SECONDS_BEFORE_LINE = 1.0
-SECONDS_BETWEEN_LINES = 2.5
+SECONDS_BETWEEN_LINES = 2.0
 BAR_WIDTH, SMALL_BAR_WIDTH = 24, 10
 CLEAR_LINE = "\r\x1b[2K"
 

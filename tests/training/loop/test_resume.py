@@ -130,6 +130,17 @@ def test_folder_of_another_run_is_rejected_and_left_as_it_is(finished, small):
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
 
 
+@pytest.mark.parametrize("output", ["models/mnist", "models/mnist/2", "models/mnist/10"])
+def test_folder_of_a_model_in_a_repository_is_not_free(tmp_path, output):
+    """A run there would stand between the versions, or take the number of the next one."""
+    (tmp_path / "models" / "mnist" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "mnist" / "1" / "manifest.json").touch()
+    with pytest.raises(TrainingError, match=r"holds published versions \(1\); name another --output"):
+        check_free(tmp_path / output, resume=True)
+    check_free(tmp_path / "models" / "mnist" / "try", resume=True)
+    check_free(tmp_path / "runs" / "2", resume=True)
+
+
 @pytest.mark.parametrize("name", [*RUN_FILES, *BUNDLE_FILES])
 @pytest.mark.parametrize("resume", [False, True])
 def test_any_file_of_a_run_or_of_a_published_model_protects_its_folder(tmp_path, name, resume):

@@ -22,8 +22,9 @@ from serving.tls import Credentials, Pem
 MAX_STREAMS = 128
 # Calls in flight in one worker, predictions and all others. Further ones are rejected.
 MAX_CALLS = 1024
-# Calls that have arrived and that Python has not seen yet. Their metadata may have no other limit; see below.
-MAX_PENDING = 128
+# Calls that have arrived and that Python has not seen yet. As many clients may call at the same moment. Their metadata
+# may have no other limit; see below.
+MAX_PENDING = 512
 # A client must acknowledge the settings of its connection within this time. Before, gRPC takes 16 MB of metadata for a
 # call, which arrive in a few bytes if the client repeats them by their index (HPACK).
 SETTINGS_MILLISECONDS = 2000
@@ -124,6 +125,8 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_head),
         ("grpc.absolute_max_metadata_size", settings.max_head),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        # This protection ends calls of honest clients (UNAVAILABLE) while ended calls still have memory.
+        ("grpc.http.overload_protection", 0),
         ("grpc.server.max_pending_requests", MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
         ("grpc.http2.settings_timeout", SETTINGS_MILLISECONDS),

@@ -34,6 +34,15 @@ def client(addresses):
         yield Client(channel)
 
 
+def test_many_calls_at_once_on_one_connection_all_succeed(addresses):
+    async def run():
+        async with grpc.aio.insecure_channel(addresses["grpc"]) as channel:
+            calls = [Client(channel).call("ModelInfer", **infer_request(BLANK)) for _ in range(400)]
+            return {await each.code() for each in calls}
+
+    assert asyncio.run(run()) == {CODES.OK}
+
+
 def floats(response, name):
     """Return an output of a response as float32."""
     [index] = [i for i, output in enumerate(response.outputs) if output.name == name]

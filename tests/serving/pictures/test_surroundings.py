@@ -16,7 +16,7 @@ from serving.inference.readings import choose
 from serving.models.repository import load
 from serving.pictures import surroundings
 from serving.pictures.mnist_form import Digit, to_mnist_form
-from serving.pictures.process import RESPONSE, parse, respond
+from serving.pictures.process import parse, respond
 from serving.settings import RELEASE
 from tests.support import picture
 
@@ -114,11 +114,10 @@ def test_two_digits_stay_several_if_one_reaches_the_border(model, digits):
 
 def test_readings_cross_the_border_of_the_process(digits):
     content = picture(page_with(digits[0], desk=(0, 0, 240, 20)))
-    response = respond(content, MAX_PIXELS)
-    kind, size = RESPONSE.unpack(response[: RESPONSE.size])
-    result = parse(kind, response[RESPONSE.size :])
+    kind, sent = respond(content, MAX_PIXELS)
+    result = parse(kind, sent)
     expected = to_mnist_form(content, MAX_PIXELS)
-    assert size == 784 * (1 + len(expected.others))
+    assert len(sent) == 784 * (1 + len(expected.others))
     assert result.reason == expected.reason
     for found, wanted in zip([result.image, *result.others], [expected.image, *expected.others], strict=True):
         np.testing.assert_array_equal(found, wanted)

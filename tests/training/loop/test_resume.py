@@ -193,7 +193,7 @@ def test_resume_takes_the_settings_of_the_run(finished):
         resumed_config(last, {"seed": 4, "model": "mlp"})
     with pytest.raises(TrainingError, match=r"which has --epochs 2, not 1; --epochs can only grow"):
         resumed_config(last, {"epochs": 1})
-    with pytest.raises(TrainingError, match=r"--model mlp, not cnn-speed"):
+    with pytest.raises(TrainingError, match=r"--model mlp, not cnn-fast"):
         resumed_config(last, TrainConfig.chosen(recipe="speed"))
 
 

@@ -94,7 +94,7 @@ def started(*arguments: object, **options: Any) -> Iterator[tuple[dict[str, str]
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def new_environment(folder: Path, *requirements: object) -> subprocess.CompletedProcess[str]:
@@ -109,10 +109,10 @@ def new_environment(folder: Path, *requirements: object) -> subprocess.Completed
 
 
 def until(condition):
-    """Wait until ``condition()`` is true, for example because of another process. Fail after about a minute."""
+    """Wait until ``condition()`` is true, for example because of another process. Fail after about two minutes."""
     event = threading.Event()
-    for _ in range(6000):
+    for _ in range(12_000):
         if condition():
             return
         event.wait(0.01)
-    pytest.fail("did not happen within 60 s")
+    pytest.fail("did not happen within 120 s")

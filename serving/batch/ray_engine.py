@@ -23,6 +23,7 @@ from serving.models.repository import load
 # Chunks in one data set. Ray keeps all names of a data set in memory.
 SECTION = 4096
 CONNECT_SECONDS = 5.0
+START_TRIES = 3
 
 
 def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Generator[Rows]:
@@ -49,12 +50,28 @@ def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Gen
         logging.getLogger(name).setLevel(logging.CRITICAL)
     job = replace(job, repository=job.repository.absolute())
     try:
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        _connect(ray, address)
         yield from _run(ray, job, iter(chunks))
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise WorkerError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address:
+        ray.init(address, **options)
+        return
+    # Ray gives its processes 30 s to start, and has no setting for that. A busy machine may need longer.
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init("local", **options)
+            return
+        except Exception as error:  # Ray raises no narrower class
+            ray.shutdown()
+            if not left:
+                raise WorkerError(f"Ray cannot start on this machine: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _run(ray: Any, job: Job, chunks: Iterator[list[Input]]) -> Iterator[Rows]:

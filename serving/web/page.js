@@ -69,7 +69,11 @@ function safely(action) {
 // Drawing
 
 const penWidth = () => find("#width").valueAsNumber / 100;
-drawWithKeys(canvas, sheet, penWidth, find("#pen"), announce);
+drawWithKeys(canvas, sheet, penWidth, find("#pen"), (isDown) => {
+  announce(isDown ? "Pen down" : "Pen up");
+  // The prediction may have been announced while the pen was down. Its words would be lost now.
+  if (!isDown) announcePrediction();
+});
 drawWithPointer(canvas, sheet, penWidth);
 showSheet(canvas, sheet);
 canvas.addEventListener("pointerdown", () => { isGuess = penIsDown = true; });

@@ -39,8 +39,8 @@ export function drawWithPointer(canvas, sheet, width) {
   });
 }
 
-// `marker` is the element that shows where the pen is. `announce` tells screen readers whether the pen is down.
-export function drawWithKeys(canvas, sheet, width, marker, announce) {
+// `marker` is the element that shows where the pen is. `moved` is called with true if the pen is put down, false if lifted.
+export function drawWithKeys(canvas, sheet, width, marker, moved) {
   let at = [0.5, 0.25];
   let down = false;
 
@@ -55,6 +55,7 @@ export function drawWithKeys(canvas, sheet, width, marker, announce) {
     down = false;
     sheet.end();
     show();
+    moved(false);
   }
 
   canvas.addEventListener("keydown", (event) => {
@@ -69,8 +70,8 @@ export function drawWithKeys(canvas, sheet, width, marker, announce) {
       else {
         down = true;
         sheet.begin(at, width());
+        moved(true);
       }
-      announce(down ? "Pen down" : "Pen up");
     } else if (event.key === "Escape") {
       lift();
     } else {

@@ -23,7 +23,7 @@ REPLICAS = 3
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 
 
-def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait until ``condition`` returns a true value, and return that value."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:

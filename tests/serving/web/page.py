@@ -12,7 +12,7 @@ from tests.support import ROOT
 # The height of the window for each width, in pixels.
 HEIGHTS = {360: 740, 1280: 860, 3840: 2160}
 # Milliseconds. A loaded machine may be slow.
-TIMEOUT = 30_000
+TIMEOUT = 90_000
 expect.set_options(timeout=TIMEOUT)
 
 SCREENSHOTS = ROOT / "runs" / "screenshots"

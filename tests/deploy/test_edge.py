@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from serving.api.page import read_files
+from tests.deploy import http2
 from tests.serving.server.clients import read_response
 from tests.support import ROOT, application, missing, service, started, until
 
@@ -302,6 +303,19 @@ def test_grpc_passes_except_for_administration(tmp_path):
             assert client.call("ModelReady", name="mnist").ready
 
 
+def test_calls_of_an_address_at_the_same_time_are_bounded(tmp_path):
+    pytest.importorskip("grpc")
+    with started("--grpc-port", 0) as (addresses, _):
+        ports = [int(address.rpartition(":")[2]) for address in (addresses["http"], addresses["grpc"])]
+        with edge(0, tmp_path, ports[0], grpc=ports[1]) as lb:
+            host, _, port = lb.grpc.rpartition(":")
+            with http2.connect((host, int(port))) as client:
+                streams = client.begin("/inference.GRPCInferenceService/ModelInfer", 30)
+                found = client.responses(10)
+                assert found.keys() == set(streams[20:])
+                assert all(http2.field("grpc-status", "8")[1:] in each for each in found.values()), found
+
+
 # Identity.
 
 
@@ -328,7 +342,14 @@ def test_replica_response_and_log_have_the_id_of_the_client(tmp_path):
         assert response.headers["x-request-id"] == response.json()["headers"]["x-request-id"] == "from-client:1"
         other = httpx.get(f'{lb.url}/"quoted"', headers={"x-request-id": 'no "id"'})
         assert len(other.headers["x-request-id"]) == 36
+        # A value is checked as a whole, and of several values the last one.
+        for sent in ["good", 'x"y'], ['good, x"y'], ['x"},{"client":"1.2.3.4', "good,"], ["a" * 129], ["a b"], [""]:
+            several = httpx.get(f"{lb.url}/predict", headers=[("x-request-id", each) for each in sent])
+            assert len(several.headers["x-request-id"]) == len(several.json()["headers"]["x-request-id"]) == 36
+        for method in "PATCH", "FOO", "get", "M`'|~!$%&*+":
+            lb.send(request("/predict", method=method))
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+    assert [line["method"] for line in lines[-4:]] == ["PATCH", "FOO", "get", "M`'|~!$%&*+"]
     first = lines[0]
     assert (first["client"], first["request_id"]) == ("127.0.0.1", "from-client:1")
     assert (first["method"], first["path"], first["status"]) == ("POST", "/predict", 200)
@@ -349,6 +370,45 @@ def test_one_address_cannot_take_all_connections(shared):
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{shared.url}/predict")
     until(lambda: responds(f"{shared.url}/predict"))
+
+
+def test_requests_of_http2_count_for_their_address(tmp_path):
+    """Each connection may carry a hundred requests, and each request needs memory and a socket."""
+    with edge(1, tmp_path) as lb, http2.connect(lb.address) as one, http2.connect(lb.address) as other:
+        waiting = one.begin("/predict", 20)
+        for client, number in (one, 1), (other, 30):
+            streams = client.begin("/predict", number)
+            found = client.responses(number)
+            assert found.keys() == set(streams)
+            assert all(b"429" in each for each in found.values()), found
+        response = httpx.get(f"{lb.url}/predict")
+        assert response.status_code == response.json()["status"] == 429
+        assert response.headers["retry-after"] == "1"
+        assert len(response.headers["x-request-id"]) == 36
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as another:
+            assert another.get(f"{lb.url}/predict").status_code == 200
+        one.end(waiting, b"good")
+        found = one.responses(20)
+        assert found.keys() == set(waiting)
+        # HPACK's byte for the status 200.
+        assert all(each.startswith(b"\x88") for each in found.values()), found
+        assert httpx.get(f"{lb.url}/predict").status_code == 200
+
+
+def test_requests_of_all_addresses_together_are_bounded(tmp_path):
+    with contextlib.ExitStack() as stack:
+        lb = stack.enter_context(edge(1, tmp_path, MNIST_MAX_CLIENT_CONNECTIONS="2000"))
+        clients = [stack.enter_context(http2.connect(lb.address)) for _ in range(10)]
+        for client in clients:
+            client.begin("/predict", 99)
+            client.begin("/nowhere")
+            client.responses(1)
+        # The threads of HAProxy may let a few more pass.
+        last = [stack.enter_context(http2.connect(lb.address)) for _ in range(2)]
+        for client in last:
+            client.begin("/predict", 50)
+        found = last[1].responses(40)
+        assert all(b"429" in each for each in found.values()), found
 
 
 def responds(url: str) -> bool:

@@ -146,6 +146,9 @@ def test_pod_uses_real_settings_routes_and_user(render):
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     settings = Settings.from_environment(environment)
     assert pod["terminationGracePeriodSeconds"] > settings.drain + settings.grace
+    # After SIGTERM the pod must serve new requests until every load balancer knows that it ends.
+    probe = container["readinessProbe"]
+    assert settings.drain >= probe["periodSeconds"] * probe["failureThreshold"] + 5
     assert pod["securityContext"]["runAsUser"] == USER
     with application() as client:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -189,6 +192,19 @@ def test_kserve_and_triton_serve_the_same_repository(render):
     for server in model, container:
         assert {"--model-control-mode=poll", "--exit-on-error=false"} <= set(server["args"])
         assert server["readinessProbe"]["httpGet"]["path"] == "/v2/models/mnist/ready"
+
+
+def test_triton_gets_sigterm_when_load_balancers_know_that_its_pod_ends(render):
+    """From SIGTERM on, Triton rejects new requests, and finishes the others within 30 s (--exit-timeout-secs)."""
+    pod = of_kind(render("triton"), "Deployment")[0]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert not any(argument.startswith("--exit-timeout-secs") for argument in container["args"])
+    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "sleep"
+    probe = container["readinessProbe"]
+    # Three failures, unless the manifest has another number.
+    assert int(seconds) >= probe["periodSeconds"] * probe.get("failureThreshold", 3)
+    assert pod["terminationGracePeriodSeconds"] > int(seconds) + 30
 
 
 def test_packaged_model_has_a_configuration_for_triton():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
     The service loads the other version before it drops this one, so no request is lost.
 
     Raises:
-        BundleError: there is no such version, it is the only one, or the newest of the others cannot be verified.
+        BundleError: there is no such version, it is the only one, the newest of the others cannot be verified, or one
+            of this number was retired before.
     """
     known = versions(repository, name)
     if version not in known:
@@ -29,6 +31,9 @@ def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
         raise BundleError(f"version {version} is the only one of {repository / name}: publish another one first")
     load(repository, name, left[-1])
     target = repository / name / f"{RETIRED}{version}"
+    # os.rename would replace a link.
+    if os.path.lexists(target):
+        raise BundleError(f"{target} exists already: remove it first, or give it another name")
     (repository / name / str(version)).rename(target)
     return target, left[-1]
 

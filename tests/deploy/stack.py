@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import ssl
@@ -18,6 +19,19 @@ import httpx
 import pytest
 
 from tests.support import PIXELS, ROOT, missing
+
+PNG = {"content-type": "image/png"}
+JSON = {"content-type": "application/json"}
+SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
+INFER = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}]}
+# Predictions of each kind: path, headers and body.
+REQUESTS = (
+    ("/predict", PIXELS, bytes(784)),
+    ("/predict", PNG, SEVEN),
+    ("/v2/models/mnist/infer", JSON, json.dumps(INFER).encode()),
+)
+# The load balancer holds at most 64 kB, so it cannot send this one again if a replica dies.
+LARGE = ("/predict", PIXELS, bytes(784 * 100))
 
 REPLICAS = 3
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -126,24 +140,34 @@ class Stack:
 
 
 @contextlib.contextmanager
-def constant_load(url: str, verify: ssl.SSLContext | bool = True, key: str = "none") -> Iterator[Counter[Any]]:
+def constant_load(
+    url: str, verify: ssl.SSLContext | bool = True, key: str = "none", large: bool = True
+) -> Iterator[Counter[Any]]:
     """Send predictions without pause from four clients, two of which open a new connection for each request.
 
     A service without keys ignores the key. Yields a counter of status codes, errors and model versions.
+
+    Args:
+        large: whether one request in four is larger than what the load balancer can send again.
     """
     stop, counts = threading.Event(), Counter()
-    headers = PIXELS | {"authorization": f"Bearer {key}"}
+    key_header = {"authorization": f"Bearer {key}"}
 
     def ask(kept: httpx.Client | None) -> None:
-        while not stop.is_set():
+        for path, headers, body in itertools.cycle([*REQUESTS, LARGE] if large else REQUESTS):
+            if stop.is_set():
+                return
             try:
                 with contextlib.nullcontext(kept) if kept else httpx.Client(verify=verify) as client:
-                    response = client.post(f"{url}/predict", content=bytes(784), headers=headers, timeout=30)
+                    response = client.post(f"{url}{path}", content=body, headers=headers | key_header, timeout=30)
                 counts[response.status_code] += 1
                 if response.status_code == 200:
-                    counts["version", response.json()["model"]["version"]] += 1
+                    content = response.json()
+                    counts["version", content.get("model_version") or content["model"]["version"]] += 1
             except httpx.HTTPError as error:
                 counts[repr(error)] += 1
+                # Nobody listens while the engine is restarted.
+                stop.wait(0.05)
 
     with contextlib.ExitStack() as clients:
         kept = [clients.enter_context(httpx.Client(verify=verify)) for _ in range(2)]

@@ -17,13 +17,12 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.stack import COMPOSE, REPLICAS, constant_load, outcomes, until
+from tests.deploy.stack import COMPOSE, REPLICAS, SEVEN, constant_load, outcomes, until
+from tests.deploy.test_deploy import STARTING
 from tests.support import PIXELS, ROOT
 
 # All of these tests share one stack, so pytest-xdist must run them in one process.
 pytestmark = pytest.mark.xdist_group("containers")
-
-SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
 
 # Publish a copy of version 1 as another version, "intact" or "broken". As in mnist-export, a rename publishes it.
 PUBLISH = """
@@ -50,7 +49,7 @@ def test_unreadable_files_and_wrong_numbers_of_replicas_get_a_message_that_names
         "--rm",
         "--volume",
         f"{tmp_path}/deploy:/deploy:ro",
-        "--env=MNIST_REPLICAS=32",
+        *(f"--env={name}={value}" for name, value in STARTING.items()),
         "--entrypoint",
         first["entrypoint"][0],
     ]
@@ -60,7 +59,7 @@ def test_unreadable_files_and_wrong_numbers_of_replicas_get_a_message_that_names
     engine.run("chmod", "-R", "go+rX", tmp_path / "deploy")
     assert engine._run(line).returncode == 0
     for number in "0", "33", "two":
-        done = engine._run([each.replace("=32", f"={number}") for each in line])
+        done = engine._run([each.replace("MNIST_REPLICAS=32", f"MNIST_REPLICAS={number}") for each in line])
         assert (done.returncode, "MNIST_REPLICAS: must be from 1 to 32" in done.stderr) == (1, True)
 
 
@@ -133,17 +132,20 @@ def test_rolls_to_other_code_keys_and_a_rollout_and_back_over_https_lose_no_requ
         program = f'FROM {image}\nLABEL changed="yes"\n'
         engine.run("sh", "-c", f"printf '{program}' | docker build --quiet --tag {image} -")
         with constant_load(url, key=key) as counts:
-            engine.run(ROOT / "deploy" / "roll", env=settings | more | {"MNIST_MAX_BATCH": "77"})
+            # Compose starts a stopped replica again, instead of making a new one.
+            engine.docker("stop", before[0])
+            engine.run(ROOT / "deploy" / "roll", env=settings | more | {"MNIST_MAX_BATCH": "177"})
         after = stack.healthy()
     finally:
         engine.docker("tag", f"{image}-old", image)
         engine.docker("image", "rm", f"{image}-old")
     assert len(after) == REPLICAS
-    assert not set(before) & set(after)
+    remaining = engine.docker("ps", "--all", "--quiet", "--no-trunc").split()
+    assert not set(before) & set(remaining)
     for replica in after:
         config = engine.inspect(replica)["Config"]
         assert config["Labels"]["changed"] == "yes"
-        assert "MNIST_MAX_BATCH=77" in config["Env"]
+        assert "MNIST_MAX_BATCH=177" in config["Env"]
     assert outcomes(counts) == {200}
     assert httpx.post(f"{url}/predict", content=SEVEN, headers={"content-type": "image/png"}).status_code == 401
     try_a_rollout(stack, url, key, settings | more)
@@ -216,11 +218,33 @@ def test_roll_that_is_interrupted_keeps_the_old_replicas(stack, url, engine):
         reset = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         roll = subprocess.Popen([ROOT / "deploy" / "roll"], start_new_session=True, preexec_fn=reset, **options)
         until(lambda: len(stack.replicas()) == 2 * REPLICAS)
+        another = engine._run([ROOT / "deploy" / "roll"], env=environment)
+        assert (another.returncode, "another roll is running" in another.stderr) == (1, True)
         # Ctrl-C sends the signal to the whole group.
         os.killpg(roll.pid, signal.SIGINT)
         messages = roll.communicate(timeout=120)[1]
     assert roll.returncode == 130, messages
     assert "The old replicas stay" in messages
+    assert sorted(stack.healthy()) == sorted(before)
+    assert outcomes(counts) == {200}
+
+
+@pytest.mark.parametrize(("program", "message"), [("echo no model here; exit 1", "no model here"), ("sleep 600", "")])
+def test_roll_to_a_version_that_does_not_become_healthy_keeps_the_old_replicas(stack, url, engine, program, message):
+    before, image = stack.replicas(), f"mnist-service:{stack.name}"
+    engine.docker("tag", image, f"{image}-old")
+    try:
+        lines = f'FROM {image}\nENTRYPOINT ["sh", "-c", "{program}"]\n'
+        engine.run("sh", "-c", f"printf '{lines}' | docker build --quiet --tag {image} -")
+        environment = engine.environment | stack.settings | {"HEALTHY_WITHIN": "3"}
+        with constant_load(url) as counts:
+            done = engine._run([ROOT / "deploy" / "roll"], env=environment)
+    finally:
+        engine.docker("tag", f"{image}-old", image)
+        engine.docker("image", "rm", f"{image}-old")
+    assert done.returncode == 1
+    assert "did not become healthy" in done.stderr
+    assert message in done.stderr
     assert sorted(stack.healthy()) == sorted(before)
     assert outcomes(counts) == {200}
 
@@ -260,7 +284,7 @@ def test_reload_of_the_load_balancer_loses_no_request_and_it_still_starts_again(
 def test_death_of_a_replica_loses_no_request(stack, url, engine):
     victim = stack.replicas()[0]
     process = engine.inspect(victim)["State"]["Pid"]
-    with constant_load(url) as counts:
+    with constant_load(url, large=False) as counts:
         # The kernel kills a process in this way when memory is short, without notice to the engine.
         os.kill(process, signal.SIGKILL)
         until(lambda: engine.inspect(victim)["RestartCount"] and engine.inspect(victim)["State"]["Running"])

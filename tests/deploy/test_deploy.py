@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 
 import pytest
@@ -77,6 +78,77 @@ def test_compose_sets_known_settings_to_their_defaults():
         default = re.sub(r"^\$\{[A-Z_]+:-(.*)\}$", r"\1", value)
         if default != value:
             assert Settings.from_environment({name: default}) == Settings(), f"{name} has another default"
+
+
+# What the container packaged-model checks, in values that are right.
+STARTING = {
+    "MNIST_REPLICAS": "32",
+    "MNIST_MAX_BODY": "8000000",
+    "MNIST_MAX_CLIENT_CONNECTIONS": "200",
+    "MNIST_ACCESS_LOG": "off",
+}
+
+
+@pytest.fixture
+def check(tmp_path):
+    """A function that runs the check of the container packaged-model with a copy of deploy/."""
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    run("chmod", "-R", "go=rX", tmp_path)
+    first = yaml.safe_load(COMPOSE)["services"]["packaged-model"]
+    assert first["environment"].keys() == STARTING.keys()
+    [shell, option, program] = first["entrypoint"]
+    program = program.replace("/deploy/", f"{tmp_path}/deploy/")
+    return lambda **changes: run(shell, option, program, env=os.environ | STARTING | changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("MNIST_REPLICAS", ["0", "33", "100", "-1", "02", "2.0", " 2", "two", ""]),
+        # The service takes the second and the third for numbers. HAProxy does not start with them.
+        ("MNIST_MAX_BODY", ["0", "8_000_000", " 8000000", "8MB", "-1", "08", ""]),
+        # With 0 HAProxy would reject every connection.
+        ("MNIST_MAX_CLIENT_CONNECTIONS", ["0", "-1", "1_000", "unlimited", ""]),
+        # For the service these mean on, and for HAProxy off.
+        ("MNIST_ACCESS_LOG", ["true", "On", "1", ""]),
+    ],
+)
+def test_value_that_haproxy_would_misread_is_named(check, name, wrong):
+    assert check().returncode == 0
+    for value in wrong:
+        done = check(**{name: value})
+        assert (done.returncode, done.stderr.count("\n"), done.stderr.startswith(f"{name}: must be")) == (1, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        ("haproxy", 0o754),
+        ("haproxy/grpc.cfg", 0o600),
+        ("prometheus/prometheus.yml", 0o640),
+        ("grafana/dashboards", 0o700),
+        ("grafana/dashboards/mnist-service.json", 0o600),
+    ],
+)
+def test_file_that_other_users_cannot_read_is_named_with_the_way_out(check, tmp_path, path, mode):
+    """After a clone or a later git pull with umask 077."""
+    (tmp_path / "deploy" / path).chmod(mode)
+    done = check()
+    assert done.returncode == 1
+    assert f"deploy/{path}\n" in done.stderr
+    assert done.stderr.endswith("Run: chmod -R go+rX deploy\n")
+    # What no container reads may be private.
+    run("chmod", "-R", "go=rX", tmp_path)
+    (tmp_path / "deploy" / "kubernetes" / "keys").chmod(0o700)
+    assert check().returncode == 0
+
+
+def test_images_that_are_built_here_are_never_pulled():
+    """A registry may hold another image of this name."""
+    services = yaml.safe_load(COMPOSE)["services"]
+    ours = {name: each for name, each in services.items() if each["image"].startswith("mnist-service:")}
+    assert ours.keys() == {"packaged-model", "serving", "train", "export"}
+    assert {each["pull_policy"] for each in ours.values()} == {"never"}
 
 
 def seconds(text):

@@ -192,6 +192,16 @@ def test_version_that_cannot_be_retired_stays(models, tmp_path, run):
     with pytest.raises(BundleError, match=r"mnist/2/model.onnx"):
         retire(models, "mnist", 3)
     assert versions(models, "mnist") == [1, 2, 3]
+    for earlier in "folder", "link":
+        target = models / "mnist" / ".retired-1"
+        if earlier == "folder":
+            shutil.copytree(models / "mnist" / "1", target)
+        else:
+            target.symlink_to("nowhere")
+        with pytest.raises(BundleError, match=r"mnist/.retired-1 exists already: remove it first"):
+            retire(models, "mnist", 1)
+        shutil.rmtree(target) if earlier == "folder" else target.unlink()
+    assert versions(models, "mnist") == [1, 2, 3]
     only = repository_with(tmp_path / "only", 1)
     done = run("mnist-export", "--retire", 1, "--repository", only)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -75,11 +75,14 @@ class Edge:
 
 
 @contextlib.contextmanager
-def edge(replicas: int, folder: Path, *others: int, grpc: int | None = None, **settings: str) -> Iterator[Edge]:
+def edge(
+    replicas: int, folder: Path, *others: int, grpc: int | None = None, patience: str = "20s", **settings: str
+) -> Iterator[Edge]:
     """Run HAProxy with this number of replicas and with servers at other ports, when all of them are ready.
 
     Args:
         grpc: the port for gRPC of the only server; None: without gRPC.
+        patience: how long HAProxy waits for a whole request.
     """
     haproxy = shutil.which("haproxy") or missing("haproxy (Debian: haproxy)")
     with contextlib.ExitStack() as stack:
@@ -93,7 +96,7 @@ def edge(replicas: int, folder: Path, *others: int, grpc: int | None = None, **s
         public, encrypted, monitoring = sockets.values()
         over_grpc = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         file, grpc_file = folder / "haproxy.cfg", folder / "grpc.cfg"
-        file.write_text(configuration(ports, sockets, folder))
+        file.write_text(configuration(ports, sockets, folder).replace("http-request 20s", f"http-request {patience}"))
         line = [haproxy, "-db", "-f", str(file)]
         if grpc is not None:
             grpc_file.write_text(grpc_configuration(grpc, ports[0], over_grpc))
@@ -428,6 +431,32 @@ def test_upload_that_is_larger_than_the_buffer_and_too_slow_gets_408(tmp_path):
     assert status == 408
     assert headers["content-type"] == "application/problem+json"
     assert json.loads(body)["status"] == 408
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /predict HTTP/1.1\r\nHost: digits\r\n",
+        b"GET /predict HT",
+        request("/predict", method="POST", headers="Content-Length: 9\r\n") + b"abc",
+        request("/predict", method="POST", headers="Transfer-Encoding: chunked\r\n") + b"3\r\nabc\r\n",
+    ],
+    ids=["headers", "first line", "body", "chunks"],
+)
+def test_request_that_is_smaller_than_the_buffer_and_too_slow_gets_408(tmp_path, sent):
+    """It reaches no replica, because HAProxy waits for the whole request."""
+    with edge(1, tmp_path, patience="200ms") as lb:
+        # HAProxy closes the connection much later, so only the response is read.
+        with socket.create_connection(lb.address, timeout=30) as client, client.makefile("rb") as stream:
+            client.sendall(sent)
+            status, headers, body = read_response(stream)
+        assert status == 408
+        assert not lb.received()
+    # If the headers are incomplete, HAProxy sends its own page.
+    if b"\r\n\r\n" in sent:
+        assert headers["content-type"] == "application/problem+json"
+        assert json.loads(body)["status"] == 408
+        assert len(headers["x-request-id"]) == 36
 
 
 # Retries.

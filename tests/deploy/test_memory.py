@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import struct
 import zlib
 from collections import Counter
@@ -16,13 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.deploy.stack import until
-from tests.support import ROOT
+from tests.deploy.stack import SEVEN, constant_load, outcomes, until
 
 # All tests that use the stack run in one process.
 pytestmark = pytest.mark.xdist_group("containers")
 
-SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
 MEBIBYTE = 1024 * 1024
 
 # How the service and the load balancer may respond to a bomb. 502 would mean that a replica died of it.
@@ -104,6 +103,20 @@ def test_memory_limit_holds(stack, engine):
     image = f"mnist-service:{stack.name}"
     hungry = ["docker", "run", "--rm", *limit, "--entrypoint", "python", image, "-c", "x = b'x' * 600_000_000"]
     assert engine._run(hungry).returncode == 137
+
+
+def test_replica_at_its_memory_limit_loses_no_request_and_counts_the_kill(stack, url, engine):
+    victim = stack.replicas()[0]
+
+    def kills() -> float:
+        return float(re.search(r"^mnist_memory_kills (\S+)$", stack.metrics(victim), re.MULTILINE)[1])
+
+    before = kills()
+    with constant_load(url, large=False) as counts:
+        hungry = engine._run(["docker", "exec", victim, "python", "-c", "x = b'x' * 600_000_000"])
+    assert hungry.returncode == 137
+    assert kills() > before
+    assert outcomes(counts) == {200}
 
 
 def send(url: str, bomb: str) -> tuple[str, int]:

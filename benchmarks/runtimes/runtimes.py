@@ -61,6 +61,12 @@ OLDEST = (
 )
 CURRENT_OPENCV = Runtime("OpenCV dnn", "run_opencv.py", ("opencv-python-headless==5.0.0.93", "numpy", "--no-deps"))
 OLDEST_ONNXRUNTIME = Runtime("onnxruntime", "run_onnxruntime.py", OLDEST, note=f"the oldest for Python {PYTHON}")
+TRITON = Runtime(
+    "Triton",
+    "run_triton.py",
+    ("nvidia-pytriton==0.7.0", "onnxruntime"),
+    note="serves the repository as it is; a stand-in takes the place of its backend for ONNX",
+)
 RUNTIMES = (
     OLDEST_ONNXRUNTIME,
     Runtime("onnxruntime", "run_onnxruntime.py", ("onnxruntime==1.18.1", "numpy<2", "--no-deps")),
@@ -80,12 +86,7 @@ RUNTIMES = (
     Runtime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), note="computes in bfloat16 where the CPU can"),
     Runtime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), ("f32",), "with `INFERENCE_PRECISION_HINT` `f32`"),
     Runtime("tract", "run_tract.py", ("tract==0.23.9", "numpy", "--no-deps"), note="an engine in Rust"),
-    Runtime(
-        "Triton",
-        "run_triton.py",
-        ("nvidia-pytriton==0.7.0", "onnxruntime"),
-        note="serves the repository as it is; a stand-in takes the place of its backend for ONNX",
-    ),
+    TRITON,
     Runtime("torch", "run_torch.py", ("torch==2.5.1", "numpy<2.3"), note="the TorchScript file; of two years back"),
 )
 

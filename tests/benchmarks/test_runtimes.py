@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.runtimes.runtimes import CURRENT_OPENCV, OLDEST_ONNXRUNTIME, RuntimeFailedError, install, run
+from benchmarks.runtimes.runtimes import CURRENT_OPENCV, OLDEST_ONNXRUNTIME, TRITON, RuntimeFailedError, install, run
 from export.graph import ServingGraph
 from export.onnx import export_onnx
 from serving.models.classifier import Classifier
+from serving.settings import RELEASE
 from tests.support import missing
 from training.networks import build
 from training.trust.calibrate import Calibration
@@ -32,6 +34,28 @@ def test_other_runtime_gives_the_results_of_the_service(runtime, tmp_path, digit
     _, outputs = run(runtime, tmp_path, tmp_path / "model.onnx", images, classes=10)
     for found, expected in zip(outputs, Classifier(tmp_path / "model.onnx").classify(images), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.xdist_group("triton")
+def test_triton_serves_the_repository_beside_what_is_no_model_and_after_a_broken_version(tmp_path, digits):
+    """The real server, with the arguments of the manifest. Only its backend for ONNX is a stand-in."""
+    try:
+        install(TRITON, tmp_path)
+    except RuntimeFailedError as error:
+        missing(f"{TRITON.requirements[0]} from a package index: {error}")
+    repository = shutil.copytree(RELEASE, tmp_path / "models")
+    (repository / "lost+found").mkdir()
+    model = repository / "mnist"
+    for other in ".export-3-1", ".retired-4":
+        shutil.copytree(model / "1", model / other)
+        (model / other / "model.onnx").write_text("no model")
+    images = digits[:100]
+    runtime = replace(TRITON, options=("--broken",))
+    version, outputs = run(runtime, tmp_path, model / "1" / "model.onnx", images, classes=10)
+    assert (model / "9").is_dir()
+    assert version == "2.51.0"
+    for found, expected in zip(outputs, Classifier(model / "1" / "model.onnx").classify(images), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_file_that_a_runtime_does_not_read_is_an_error_of_one_line(tmp_path, digits):

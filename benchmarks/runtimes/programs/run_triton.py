@@ -1,5 +1,6 @@
 """Serve the model repository of an ONNX file with Triton, as it is, and ask Triton's client: MODEL IMAGES OUTPUTS.
 
+With --broken after them, a broken version is published while Triton serves. Triton is asked after it has rejected it.
 The server is that of nvidia-pytriton. It has no backend for ONNX, so triton_backend.py takes its place.
 """
 
@@ -36,6 +37,8 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
 line = [triton / "bin" / "tritonserver", f"--model-repository={model.parents[2]}", f"--backend-directory={backends}"]
+# As in deploy/kubernetes/overlays/triton.
+line += ["--model-control-mode=poll", "--repository-poll-secs=5", "--exit-on-error=false"]
 line += ["--http-address=127.0.0.1", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"]
 libraries = f"{packages / 'nvidia_pytriton.libs'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
 with Path("log").open("w") as log:
@@ -47,7 +50,8 @@ try:
     asked.set_data_from_numpy(images)
     for _ in range(SECONDS * 10):
         try:
-            ready = client.InferenceServerClient(address).is_server_ready()
+            # The state of the whole server would be `not ready` because of one broken version.
+            ready = client.InferenceServerClient(address).is_model_ready(model.parents[1].name)
         except OSError:
             ready = False
         if ready or server.poll() is not None:
@@ -55,6 +59,15 @@ try:
         time.sleep(0.1)
     if not ready:
         sys.exit("RuntimeError: Triton does not load the repository: " + Path("log").read_text()[-300:])
+    if "--broken" in sys.argv:
+        shutil.copytree(model.parent, model.parents[1] / "9")
+        (model.parents[1] / "9" / model.name).write_text("no model")
+        for _ in range(SECONDS * 10):
+            if "failed to load 'mnist' version 9" in Path("log").read_text():
+                break
+            time.sleep(0.1)
+        else:
+            sys.exit("RuntimeError: Triton does not look for new versions: " + Path("log").read_text()[-300:])
     triton = client.InferenceServerClient(address)
     names = ["logits", "probabilities", "novelty"]
     found = triton.infer(model.parents[1].name, [asked], outputs=[client.InferRequestedOutput(name) for name in names])

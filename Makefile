@@ -100,7 +100,7 @@ sbom: setup  ## write the bills of materials of the wheel and of the image mnist
 	    $(BIN)/python deploy/image/sbom --image mnist-service sbom/image.cdx.json; \
 	else echo "no image mnist-service, so sbom/image.cdx.json is left out: docker build --tag mnist-service ."; fi
 
-bench: setup  ## run every benchmark; each prints its conditions and a table
+bench: setup  ## run the main benchmarks; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.load

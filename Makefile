@@ -77,7 +77,7 @@ check: setup  ## run ruff and mypy
 $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	$(PYTHON) -m venv $(LOWEST_VENV)
 	$(PYTHON) .ci/lowest > $(LOWEST_VENV)/constraints.txt
-	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export,grpc]' httpx pytest pytest-xdist scikit-image scikit-learn \
 	    trustme
 	@touch $@

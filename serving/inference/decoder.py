@@ -11,9 +11,10 @@ A file of a kilobyte can have millions of pixels, so the cost is estimated from 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -53,6 +54,7 @@ class Decoder:
         self._settings = settings
         self._threads = threads
         self._process = DecoderProcess(settings.max_pixels)
+        self._several = asyncio.Lock()
 
     async def decode(self, pictures: Sequence[bytes], deadline: float, how: Preparation = SYMBOL) -> list[Digit]:
         """Return the digit in each picture file.
@@ -95,7 +97,7 @@ class Decoder:
             small = [(index, pictures[index]) for index in range(len(pictures)) if index not in set(large)]
             found = _Pages()
             if small:
-                await self._threads.do(lambda: self._read_on_thread(small, len(pictures), watch, found))
+                await self._read_on_thread(small, len(pictures), watch, found)
             if large:
                 async with self._process.turn(deadline) as turn:
                     for index in large:
@@ -117,7 +119,7 @@ class Decoder:
                         found.add(index, await turn.read_numbers(_picture_of(page)))
             else:
                 pictures = ((index, _picture_of(page)) for index, page in enumerate(pages))
-                await self._threads.do(lambda: self._read_on_thread(pictures, len(pages), watch, found))
+                await self._read_on_thread(pictures, len(pages), watch, found)
             return found.in_order()
 
     async def close(self) -> None:
@@ -133,16 +135,23 @@ class Decoder:
                     digits[index] = prepare(pictures[index], how, self._settings.max_pixels)
         return digits
 
-    def _read_on_thread(self, pictures: Iterable[tuple[int, bytes]], count: int, watch: _Watch, found: _Pages) -> None:
-        """Read the pictures of a request of ``count`` pictures, given with their index, into ``found``.
+    async def _read_on_thread(
+        self, pictures: Iterable[tuple[int, bytes]], count: int, watch: _Watch, found: _Pages
+    ) -> None:
+        """Read pictures of a request, given with their index, into ``found``. The request has ``count`` pictures.
 
-        One thread reads them all. If the pictures of all requests took turns instead, then all of the requests would
-        pass their deadlines when there are too many.
+        Requests with several pictures take turns. If their pictures took turns instead, or shared the interpreter of
+        two threads, all of the requests could pass their deadlines.
         """
-        for index, picture in watch.each(pictures):
-            with _numbered(index, count):
-                page = to_number_page(picture, self._settings.max_pixels)
-            found.add(index, page)
+
+        def read() -> None:
+            for index, picture in watch.each(pictures):
+                with _numbered(index, count):
+                    page = to_number_page(picture, self._settings.max_pixels)
+                found.add(index, page)
+
+        async with watch.turn(self._several) if count > 1 else nullcontext():
+            await self._threads.do(read)
 
     def _checked_headers(self, pictures: Sequence[bytes], watch: _Watch, jpeg_side: int = JPEG_SIDE) -> list[Header]:
         headers, pixels, limit = [], 0, self._settings.max_request_pixels
@@ -182,6 +191,23 @@ class _Watch:
             if time.monotonic() > self._deadline:
                 raise too_late(self._seconds, time.thread_time() - before)
             yield item
+
+    @asynccontextmanager
+    async def turn(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+        """Hold ``lock`` inside the ``async with`` statement.
+
+        Raises:
+            DeadlineExceededError, OverloadedError: the deadline passes before. See :func:`too_late`.
+        """
+        try:
+            async with asyncio.timeout(self._deadline - time.monotonic()):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise too_late(self._seconds, 0.0) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 class _Pages:

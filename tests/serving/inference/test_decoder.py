@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +168,7 @@ def test_pictures_that_waited_for_a_thread_fail_for_overload(monkeypatch, share,
         busy = [asyncio.create_task(threads.run(lambda: free.wait(LONG))) for _ in range(THREADS)]
         decodes = Decoder(Settings(), threads)
         deadline = time.monotonic() + 0.05
-        calls = [decodes.decode([SMALL] * 2, deadline), decodes.read_numbers([SMALL], deadline)]
+        calls = [decodes.decode([SMALL] * 2, deadline), *(decodes.read_numbers([SMALL] * 2, deadline) for _ in "ab")]
         waiting = [asyncio.create_task(call) for call in calls]
         while time.monotonic() < deadline:
             await asyncio.sleep(0)
@@ -190,9 +189,7 @@ def test_pictures_of_a_request_for_numbers_are_read_one_after_another(monkeypatc
     )
 
     async def run():
-        threads = ThreadPool(16)
-        threads._threads = ThreadPoolExecutor(1)
-        decodes = Decoder(Settings(), threads)
+        decodes = Decoder(Settings(), ThreadPool(16))
         await asyncio.gather(*(decodes.read_numbers(each, time.monotonic() + LONG) for each in pictures.values()))
 
     asyncio.run(run())

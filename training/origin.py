@@ -1,4 +1,4 @@
-"""The model that ``--from`` names. This module imports nothing heavy."""
+"""The model that ``--from`` or ``--teacher`` names. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ WAY_OUT = "name a finished run folder, a published version such as models/mnist/
 
 
 def origin(place: str) -> Path:
-    """Return the folder that ``--from`` names."""
+    """Return the folder of the model with this name."""
     if place != PACKAGED:
         return Path(place).expanduser()
     # The packaged model lies in the package of the service, which is found without an import.
     found = importlib.util.find_spec("serving")
     [package] = (found and found.submodule_search_locations) or [""]
     return Path(package) / "release" / "mnist" / "1"
+
+
+def is_published(place: str) -> bool:
+    """Return whether this is a published version and not a run folder."""
+    return (origin(place) / MANIFEST).exists()
 
 
 def model_of(place: str) -> str:
@@ -31,8 +36,8 @@ def model_of(place: str) -> str:
     """
     folder = origin(place)
     try:
-        is_published = (folder / MANIFEST).exists()
-        record = json.loads((folder / (MANIFEST if is_published else RECORD)).read_bytes())
-        return str((record["training"] if is_published else record)["config"]["model"])
+        if is_published(place):
+            return str(json.loads((folder / MANIFEST).read_bytes())["training"]["config"]["model"])
+        return str(json.loads((folder / RECORD).read_bytes())["config"]["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--from {place}: there is no trained model; {WAY_OUT}") from error

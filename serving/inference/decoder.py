@@ -3,7 +3,7 @@
 | pictures | where |
 |---|---|
 | a small one | at once, on the event loop |
-| a moderate one, or several | on a thread, which checks the deadline before each picture |
+| a moderate one, or several | on a thread, one after another; it checks the deadline before each picture |
 | a large one, or one with a slow decoder | in a process that is killed at the deadline |
 
 A file of a kilobyte can have millions of pixels, so the cost is estimated from the header of the file and its size.
@@ -11,18 +11,18 @@ A file of a kilobyte can have millions of pixels, so the cost is estimated from 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.contract import SYMBOL, Preparation
-from serving.errors import DeadlineExceededError, InputError, InputTooLargeError
-from serving.inference.decoder_process import DecoderProcess
+from serving.errors import InputError, InputTooLargeError
+from serving.inference.decoder_process import DecoderProcess, too_late
 from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
 from serving.pictures.mnist_form import Digit
@@ -54,6 +54,7 @@ class Decoder:
         self._settings = settings
         self._threads = threads
         self._process = DecoderProcess(settings.max_pixels)
+        self._several = asyncio.Lock()
 
     async def decode(self, pictures: Sequence[bytes], deadline: float, how: Preparation = SYMBOL) -> list[Digit]:
         """Return the digit in each picture file.
@@ -67,19 +68,20 @@ class Decoder:
             InputTooLargeError: a picture exceeds a limit, or all together do.
             PictureError: a picture is damaged or has another format.
             DeadlineExceededError: the deadline passed before all were decoded.
-            OverloadedError: the pictures are large, and there are too many large requests.
+            OverloadedError: the pictures are large, and there are too many large requests, or they waited for others.
         """
+        watch = _Watch(deadline)
         if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
-            [header] = self._checked_headers(pictures, deadline)
+            [header] = self._checked_headers(pictures, watch)
             if _cost(header) <= INLINE_PIXELS:
                 return [prepare(pictures[0], how, self._settings.max_pixels)]
         with self._threads.place():
-            digits = await self._threads.do(lambda: self._decode_on_thread(pictures, deadline, how))
+            digits = await self._threads.do(lambda: self._decode_on_thread(pictures, watch, how))
             large = [index for index in range(len(pictures)) if index not in digits]
             if large:
                 async with self._process.turn(deadline) as turn:
                     for index in large:
-                        with _numbered(index, pictures):
+                        with _numbered(index, len(pictures)):
                             digits[index] = await turn.decode(pictures[index], how)
             return [digits[index] for index in range(len(pictures))]
 
@@ -89,17 +91,17 @@ class Decoder:
         Raises: as :meth:`decode`; InputTooLargeError also if the pictures have too many candidates together.
         """
         with self._threads.place():
-            headers = await self._threads.do(lambda: self._checked_headers(pictures, deadline, NUMBER_JPEG_SIDE))
+            watch = _Watch(deadline)
+            headers = await self._threads.do(lambda: self._checked_headers(pictures, watch, NUMBER_JPEG_SIDE))
             large = [index for index, header in enumerate(headers) if _is_large(pictures[index], header)]
+            small = [(index, pictures[index]) for index in range(len(pictures)) if index not in set(large)]
             found = _Pages()
-            for index in _until(deadline, sorted({*range(len(pictures))} - {*large})):
-                with _numbered(index, pictures):
-                    page = await self._read_on_thread(pictures[index])
-                found.add(index, page)
+            if small:
+                await self._read_on_thread(small, len(pictures), watch, found)
             if large:
                 async with self._process.turn(deadline) as turn:
                     for index in large:
-                        with _numbered(index, pictures):
+                        with _numbered(index, len(pictures)):
                             page = await turn.read_numbers(pictures[index])
                         found.add(index, page)
             return found.in_order()
@@ -110,38 +112,51 @@ class Decoder:
         Raises: as :meth:`read_numbers`.
         """
         with self._threads.place():
-            found = _Pages()
+            watch, found = _Watch(deadline), _Pages()
             if pages[0].size > THREAD_PIXELS:
                 async with self._process.turn(deadline) as turn:
                     for index, page in enumerate(pages):
                         found.add(index, await turn.read_numbers(_picture_of(page)))
             else:
-                for index, page in _until(deadline, enumerate(pages)):
-                    found.add(index, await self._read_on_thread(_picture_of(page)))
+                pictures = ((index, _picture_of(page)) for index, page in enumerate(pages))
+                await self._read_on_thread(pictures, len(pages), watch, found)
             return found.in_order()
-
-    async def _read_on_thread(self, picture: bytes) -> NumberPage:
-        return await self._threads.do(partial(to_number_page, picture, self._settings.max_pixels))
 
     async def close(self) -> None:
         """End the process that decodes large pictures."""
         await self._process.close()
 
-    def _decode_on_thread(self, pictures: Sequence[bytes], deadline: float, how: Preparation) -> dict[int, Digit]:
+    def _decode_on_thread(self, pictures: Sequence[bytes], watch: _Watch, how: Preparation) -> dict[int, Digit]:
         """Return the digits by the index of the picture, without the pictures that belong in the process."""
         digits: dict[int, Digit] = {}
-        for index, header in enumerate(self._checked_headers(pictures, deadline)):
-            _check_deadline(deadline)
+        for index, header in watch.each(enumerate(self._checked_headers(pictures, watch))):
             if not _is_large(pictures[index], header):
-                with _numbered(index, pictures):
+                with _numbered(index, len(pictures)):
                     digits[index] = prepare(pictures[index], how, self._settings.max_pixels)
         return digits
 
-    def _checked_headers(self, pictures: Sequence[bytes], deadline: float, jpeg_side: int = JPEG_SIDE) -> list[Header]:
+    async def _read_on_thread(
+        self, pictures: Iterable[tuple[int, bytes]], count: int, watch: _Watch, found: _Pages
+    ) -> None:
+        """Read pictures of a request, given with their index, into ``found``. The request has ``count`` pictures.
+
+        Requests with several pictures take turns. If their pictures took turns instead, or shared the interpreter of
+        two threads, all of the requests could pass their deadlines.
+        """
+
+        def read() -> None:
+            for index, picture in watch.each(pictures):
+                with _numbered(index, count):
+                    page = to_number_page(picture, self._settings.max_pixels)
+                found.add(index, page)
+
+        async with watch.turn(self._several) if count > 1 else nullcontext():
+            await self._threads.do(read)
+
+    def _checked_headers(self, pictures: Sequence[bytes], watch: _Watch, jpeg_side: int = JPEG_SIDE) -> list[Header]:
         headers, pixels, limit = [], 0, self._settings.max_request_pixels
-        for index, picture in enumerate(pictures):
-            _check_deadline(deadline)
-            with _numbered(index, pictures):
+        for index, picture in watch.each(enumerate(pictures)):
+            with _numbered(index, len(pictures)):
                 header = read_header(picture, jpeg_side)
                 check_header(header, self._settings.max_pixels)
             headers.append(header)
@@ -152,6 +167,47 @@ class Decoder:
                 "send fewer or smaller pictures"
             )
         return headers
+
+
+class _Watch:
+    """Ends the work for a request when its deadline has passed.
+
+    Args:
+        deadline: in the time of ``time.monotonic``.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._seconds = deadline - time.monotonic()
+
+    def each(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items to one thread, and check the deadline before each.
+
+        Raises:
+            DeadlineExceededError, OverloadedError: it has passed. See :func:`too_late`.
+        """
+        before = time.thread_time()
+        for item in items:
+            if time.monotonic() > self._deadline:
+                raise too_late(self._seconds, time.thread_time() - before)
+            yield item
+
+    @asynccontextmanager
+    async def turn(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+        """Hold ``lock`` inside the ``async with`` statement.
+
+        Raises:
+            DeadlineExceededError, OverloadedError: the deadline passes before. See :func:`too_late`.
+        """
+        try:
+            async with asyncio.timeout(self._deadline - time.monotonic()):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise too_late(self._seconds, 0.0) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 class _Pages:
@@ -186,27 +242,15 @@ def _picture_of(page: npt.NDArray[np.uint8]) -> bytes:
     return b"P5 %d %d 255\n%b" % (width, height, page.tobytes())
 
 
-def _until(deadline: float, items: Iterable[T]) -> Iterator[T]:
-    """Yield the items, and check the deadline before each."""
-    for item in items:
-        _check_deadline(deadline)
-        yield item
-
-
 @contextmanager
-def _numbered(index: int, pictures: Sequence[bytes]) -> Iterator[None]:
-    """Say in the message of an InputError which of several pictures it is about."""
+def _numbered(index: int, count: int) -> Iterator[None]:
+    """Say in the message of an InputError which of ``count`` pictures it is about, if there are several."""
     try:
         yield
     except InputError as error:
-        if len(pictures) == 1:
+        if count == 1:
             raise
-        raise type(error)(f"picture {index + 1} of {len(pictures)}: {error}") from error
-
-
-def _check_deadline(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise DeadlineExceededError
+        raise type(error)(f"picture {index + 1} of {count}: {error}") from error
 
 
 def _cost(header: Header) -> int:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 from serving.contract import SYMBOL, Preparation
-from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError
+from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError, ServiceError
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage
 from serving.pictures.process import NUMBERS, READY, REQUEST, RESPONSE, TASKS, Task, parse
@@ -44,6 +44,17 @@ ENVIRONMENT = {
 }
 
 log = logging.getLogger("serving")
+
+
+def too_late(seconds: float, core_seconds: float) -> ServiceError:
+    """Return the error for a request whose deadline has passed.
+
+    Args:
+        seconds: the time that the request had for its pictures.
+        core_seconds: the time that they kept a core busy.
+    """
+    has_waited = core_seconds < CORE_SHARE * seconds
+    return OverloadedError() if has_waited and seconds >= SHORT else DeadlineExceededError()
 
 
 class DecoderProcess:
@@ -82,7 +93,7 @@ class DecoderProcess:
                 finally:
                     self._kill_later()
         except TimeoutError as error:
-            raise (DeadlineExceededError if seconds < SHORT else OverloadedError) from error
+            raise too_late(seconds, 0.0) from error
 
     async def _ask(self, head: bytes, content: bytes) -> tuple[int, float, bytes]:
         process = await self._started()

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from serving.errors import DeadlineExceededError, InputTooLargeError, Overloaded
 from serving.inference import decoder, decoder_process
 from serving.inference.decoder import Decoder
 from serving.inference.decoder_process import DecoderProcess, Turn
-from serving.inference.threads import ThreadPool
+from serving.inference.threads import THREADS, ThreadPool
 from serving.pictures import process
+from serving.pictures.header import read_header
 from serving.pictures.mnist_form import to_mnist_form
+from serving.pictures.number_form import to_number_page
 from serving.settings import Settings
 from tests.serving.pictures.files import RGB, RGBA, black_png, slow_pgm, webp_of_codes
 from tests.support import until
@@ -145,6 +148,52 @@ def test_deadline_is_checked_between_pictures(monkeypatch):
     with pytest.raises(DeadlineExceededError):
         decode([SMALL] * 100, seconds=0.3)
     assert len(decoded) < 10
+
+
+@pytest.mark.parametrize(
+    ("share", "short", "error"),
+    [
+        (0.8, 0.0, OverloadedError),
+        (0.8, 1.0, DeadlineExceededError),  # The client itself allowed less than a second.
+        (-1.0, 0.0, DeadlineExceededError),  # The pictures themselves kept a core busy.
+    ],
+)
+def test_pictures_that_waited_for_a_thread_fail_for_overload(monkeypatch, share, short, error):
+    monkeypatch.setattr(decoder_process, "CORE_SHARE", share)
+    monkeypatch.setattr(decoder_process, "SHORT", short)
+    free = threading.Event()
+
+    async def run():
+        threads = ThreadPool(16)
+        busy = [asyncio.create_task(threads.run(lambda: free.wait(LONG))) for _ in range(THREADS)]
+        decodes = Decoder(Settings(), threads)
+        deadline = time.monotonic() + 0.05
+        calls = [decodes.decode([SMALL] * 2, deadline), *(decodes.read_numbers([SMALL] * 2, deadline) for _ in "ab")]
+        waiting = [asyncio.create_task(call) for call in calls]
+        while time.monotonic() < deadline:
+            await asyncio.sleep(0)
+        free.set()
+        assert {type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)} == {error}
+        await asyncio.gather(*busy)
+
+    asyncio.run(run())
+
+
+def test_pictures_of_a_request_for_numbers_are_read_one_after_another(monkeypatch):
+    """If the pictures of all requests took turns, all of the requests would pass their deadlines under overload."""
+    pictures = {name: [name.encode() + bytes(number) for number in range(20)] for name in "abc"}
+    read = []
+    monkeypatch.setattr(decoder, "read_header", lambda content, side: read_header(SMALL, side))
+    monkeypatch.setattr(
+        decoder, "to_number_page", lambda content, _: read.append(content) or to_number_page(SMALL, 10**6)
+    )
+
+    async def run():
+        decodes = Decoder(Settings(), ThreadPool(16))
+        await asyncio.gather(*(decodes.read_numbers(each, time.monotonic() + LONG) for each in pictures.values()))
+
+    asyncio.run(run())
+    assert [content[:1] for content in read] == [name.encode() for name in "abc" for _ in range(20)]
 
 
 def test_process_is_killed_at_the_deadline_and_the_next_picture_is_decoded():

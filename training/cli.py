@@ -28,7 +28,7 @@ from training.config import ConfigError, TrainConfig, flag
 from training.data.own.cli import check, place_of, review, say_findings
 from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
-from training.origin import model_of
+from training.origin import model_of, with_absolute_places
 
 EXAMPLES = """
 \b
@@ -139,6 +139,7 @@ def main(
     try:
         if settings["start"] and "model" not in given:
             given["model"] = model_of(settings["start"])
+        given = with_absolute_places(given)
         config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

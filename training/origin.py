@@ -1,10 +1,12 @@
-"""The model that ``--from`` names. This module imports nothing heavy."""
+"""The folders that settings name: the model of ``--from``, teachers and fonts. This module imports nothing heavy."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from training.config import ConfigError
 
@@ -21,6 +23,23 @@ def origin(place: str) -> Path:
     found = importlib.util.find_spec("serving")
     [package] = (found and found.submodule_search_locations) or [""]
     return Path(package) / "release" / "mnist" / "1"
+
+
+def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` with absolute paths of the other models and the fonts, for a resume from any folder."""
+    places = {name: settings[name] for name in ("teacher", "fonts", "start") if settings.get(name)}
+    if places.get("start") == PACKAGED:
+        del places["start"]
+    # Only --teacher names several folders.
+    each = {name: place.split(",") if name == "teacher" else [place] for name, place in places.items()}
+    return {**settings, **{name: ",".join(map(_absolute, each[name])) for name in each}}
+
+
+def _absolute(place: str) -> str:
+    try:
+        return str(Path(place).expanduser().absolute())
+    except RuntimeError:  # There is no such home folder.
+        return place
 
 
 def model_of(place: str) -> str:

@@ -36,10 +36,11 @@ def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
         if not (folder / "model.pt").exists():
             raise TrainingError(f"--teacher {folder}: has no model.pt; name the run folders of finished runs.")
     teacher = Ensemble.load(folders)
-    for folder, found in zip(folders, teacher.classes, strict=True):
+    # A folder that was named twice is one teacher.
+    for name, found in zip(teacher.digests, teacher.classes, strict=True):
         if found != classes:
             raise TrainingError(
-                f"--teacher {folder}: has {found} classes, but the data set has {classes}; name other teachers."
+                f"--teacher {name}: has {found} classes, but the data set has {classes}; name other teachers."
             )
     return teacher
 

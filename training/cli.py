@@ -151,8 +151,10 @@ def main(
     plots = context.with_resource(PlotProcess())
     progress = Progress(sys.stdout if is_speaker() else None)
     context.call_on_close(progress.clear)
+    # Elsewhere than on a terminal, standard output has the lines of the run only.
+    loading = progress if progress.live else Progress(sys.stderr if is_speaker() else None)
     with (
-        progress.waiting("loading torch", only_live=True),
+        loading.waiting("loading torch", late=True),
         ending_at_once(),
         naming_what_is_missing("mnist-train"),
         no_garbage_collection(),

@@ -77,7 +77,7 @@ check: setup  ## run ruff and mypy
 $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	$(PYTHON) -m venv $(LOWEST_VENV)
 	$(PYTHON) .ci/lowest > $(LOWEST_VENV)/constraints.txt
-	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export,grpc]' httpx pytest pytest-xdist scikit-image scikit-learn \
 	    trustme
 	@touch $@
@@ -100,7 +100,7 @@ sbom: setup  ## write the bills of materials of the wheel and of the image mnist
 	    $(BIN)/python deploy/image/sbom --image mnist-service sbom/image.cdx.json; \
 	else echo "no image mnist-service, so sbom/image.cdx.json is left out: docker build --tag mnist-service ."; fi
 
-bench: setup  ## run every benchmark; each prints its conditions and a table
+bench: setup  ## run the main benchmarks; each prints its conditions and a table
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.load

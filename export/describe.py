@@ -2,7 +2,7 @@
 
     python -m export.describe BUNDLE [--data FOLDER]
 
-does so for a published bundle of an older version. Its other files stay as they are.
+This command describes a published bundle of an older version. Its other files stay as they are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Verify a published bundle again: everything in its manifest that can be computed from its files and the data set.
 
-Not everything can: not the times. The settings that only training uses, the versions and the digest of the weights of
-the run are compared with the statement of the provenance.
+Times are not checked. The settings that only training uses, the versions and the digest of the weights of the run
+cannot be computed either, and are compared with the statement of the provenance.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ ServiceError
 ├── ForbiddenError             nobody may do this, because the operator has not allowed it
 ├── MisdirectedError           the request is for a host name that this service does not have
 ├── StorageFullError           there is no space left for corrections
-├── OverloadedError            too many other requests are in flight
+├── OverloadedError            other requests leave no place, memory or time for this one
 └── DeadlineExceededError      the deadline of the request passed before inference began
 """
 
@@ -102,7 +102,7 @@ class StorageFullError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """Too many other requests are in flight."""
+    """Other requests leave no place, memory or time for this one."""
 
     def __init__(self, text: str = "too many requests are in flight; try again in a moment") -> None:
         super().__init__(text)

@@ -173,7 +173,7 @@ class Settings:
     ] = field(default="", repr=False)
     feedback_keys_file: Annotated[str, "File with feedback keys, one per line."] = ""
     feedback_bytes: Annotated[int, "Largest sum of the sizes of the stored corrections, in bytes."] = 100_000_000
-    feedback_files: Annotated[int, "Largest number of their files, two for each correction."] = 20_000
+    feedback_files: Annotated[int, "Largest number of files of stored corrections, two for each."] = 20_000
     feedback_full: Annotated[
         str, "What happens to a correction when there is no space left: reject it, or remove the oldest ones."
     ] = "reject"

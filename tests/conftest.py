@@ -25,7 +25,7 @@ def run() -> Run:
 
     def run(command: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         line = [str(BIN / command), *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=120, **options)
+        return subprocess.run(line, capture_output=True, text=True, timeout=300, **options)
 
     return run
 

@@ -161,8 +161,8 @@ class TrainConfig:
     ] = 0.0
     teacher: Annotated[
         str,
-        "Run folders of the teachers, separated by commas. The student learns from the labels and from the mean of the "
-        "teachers' probabilities. Without this flag there is no teacher.",
+        "Teachers, separated by commas: run folders, published versions, or `packaged`. The student learns from the "
+        "labels and from the mean of the teachers' probabilities. Without this flag there is no teacher.",
     ] = ""
     teacher_weight: Annotated[
         float, "Weight of the teachers' soft labels in the loss, from 0 to 1; the labels have the rest."

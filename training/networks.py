@@ -9,7 +9,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     cnn-light   like cnn with fewer channels                            27,290
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
-    cnn-fast    the same without the borders of the feature maps        71,514
+    cnn-fast    the same, first two convolutions without padding        71,514
     cnn-5x5     five 5x5 convolutions without padding or pooling       308,090
     cnn-7x7     four 7x7 convolutions without padding or pooling       581,506
 """

@@ -1,4 +1,4 @@
-"""The folders that settings name: the model of ``--from``, teachers and fonts. This module imports nothing heavy."""
+"""The folders that settings name: other models, and fonts. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAY_OUT = "name a finished run folder, a published version such as models/mnist/
 
 
 def origin(place: str) -> Path:
-    """Return the folder that ``--from`` names."""
+    """Return the folder of the model with this name."""
     if place != PACKAGED:
         return Path(place).expanduser()
     # The packaged model lies in the package of the service, which is found without an import.
@@ -25,17 +25,22 @@ def origin(place: str) -> Path:
     return Path(package) / "release" / "mnist" / "1"
 
 
+def is_published(place: str) -> bool:
+    """Return whether this is a published version and not a run folder."""
+    return (origin(place) / MANIFEST).exists()
+
+
 def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``settings`` with absolute paths of the other models and the fonts, for a resume from any folder."""
     places = {name: settings[name] for name in ("teacher", "fonts", "start") if settings.get(name)}
-    if places.get("start") == PACKAGED:
-        del places["start"]
     # Only --teacher names several folders.
     each = {name: place.split(",") if name == "teacher" else [place] for name, place in places.items()}
     return {**settings, **{name: ",".join(map(_absolute, each[name])) for name in each}}
 
 
 def _absolute(place: str) -> str:
+    if place == PACKAGED:
+        return place
     try:
         return str(Path(place).expanduser().absolute())
     except RuntimeError:  # There is no such home folder.
@@ -50,8 +55,8 @@ def model_of(place: str) -> str:
     """
     folder = origin(place)
     try:
-        is_published = (folder / MANIFEST).exists()
-        record = json.loads((folder / (MANIFEST if is_published else RECORD)).read_bytes())
-        return str((record["training"] if is_published else record)["config"]["model"])
+        if is_published(place):
+            return str(json.loads((folder / MANIFEST).read_bytes())["training"]["config"]["model"])
+        return str(json.loads((folder / RECORD).read_bytes())["config"]["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--from {place}: there is no trained model; {WAY_OUT}") from error

@@ -1,8 +1,8 @@
 """Receive the messages of calls, and bound how many messages may be on their way.
 
-gRPC keeps the received part of a message where the service cannot count it. So only so many calls may wait for the rest
-of their messages. A message that comes together with its call needs no more than a turn of the event loop. So there are
-always places for new calls, for a moment.
+gRPC keeps the received part of a message where the service cannot count it. So the number of calls that wait for the
+rest of their messages is limited. A message that comes together with its call needs only a turn of the event loop. So
+a new call always gets a place for a moment.
 """
 
 from __future__ import annotations

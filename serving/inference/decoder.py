@@ -67,7 +67,7 @@ class Decoder:
             InputTooLargeError: a picture exceeds a limit, or all together do.
             PictureError: a picture is damaged or has another format.
             DeadlineExceededError: the deadline passed before all were decoded.
-            OverloadedError: the pictures are large, and there are too many large requests.
+            OverloadedError: the pictures are large, and there are too many large requests, or they waited for others.
         """
         if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
             [header] = self._checked_headers(pictures, deadline)

@@ -98,9 +98,9 @@ def test_teacher_and_start_may_have_moved(home, tmp_path, monkeypatch, command):
 def test_places_of_settings_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
-    settings = {"teacher": "a/,~/b,/c", "fonts": "~/fonts", "start": "runs/x", "seed": 4}
+    settings = {"teacher": "a/,~/b,packaged,/c", "fonts": "~/fonts", "start": "runs/x", "seed": 4}
     assert with_absolute_places(settings) == {
-        "teacher": f"{tmp_path}/a,/home/me/b,/c",
+        "teacher": f"{tmp_path}/a,/home/me/b,packaged,/c",
         "fonts": "/home/me/fonts",
         "start": f"{tmp_path}/runs/x",
         "seed": 4,

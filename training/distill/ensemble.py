@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training import checkpoint
+from training import checkpoint, trained
 from training.config import TrainConfig
 from training.networks import Network, autocast, build, classes_of, normalize
+from training.origin import is_published
 
 
 class Ensemble(nn.Module):
@@ -22,7 +23,7 @@ class Ensemble(nn.Module):
     """
 
     digests: dict[str, str]
-    """SHA-256 of each network's ``model.pt``, by the run folder that it was loaded from."""
+    """SHA-256 of the file of each network's weights, by the name of its run folder or published version."""
     classes: list[int]
     """The number of classes of each network, in the order of ``digests``."""
 
@@ -33,23 +34,21 @@ class Ensemble(nn.Module):
         self.classes = []
 
     @classmethod
-    def load(cls, folders: Sequence[Path]) -> Ensemble:
-        """Load the networks of finished runs, in evaluation mode and without gradients.
+    def load(cls, places: Sequence[Path | str]) -> Ensemble:
+        """Load the networks of finished runs and published versions, in evaluation mode and without gradients.
 
-        The order of the folders does not matter, not even for rounding.
+        The order of the places does not matter, not even for rounding.
 
         Raises:
-            CheckpointError: a folder's ``model.pt`` is damaged or is not a checkpoint of this version.
+            CheckpointError: a run's ``model.pt`` is damaged or is not a checkpoint of this version.
+            ValueError: a file of a published version does not match its manifest.
             OSError: a file could not be read.
         """
         networks: dict[str, Network] = {}
         digests = {}
-        for folder in folders:
-            digests[str(folder)] = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
-            saved = checkpoint.load(folder / "model.pt")
-            network = build(saved["model"], classes_of(saved["weights"]))
-            network.load_state_dict(saved["weights"])
-            networks[digests[str(folder)]] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for place in map(str, places):
+            network, digests[place] = _network(place)
+            networks[digests[place]] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ensemble = cls([networks[digest] for digest in sorted(digests.values())]).eval().requires_grad_(False)
         ensemble.digests = digests
         ensemble.classes = [networks[digest].head.out_features for digest in digests.values()]
@@ -65,3 +64,16 @@ class Ensemble(nn.Module):
         with torch.no_grad(), autocast(config.precision, images.device):
             outputs: Tensor = self(normalize(images))
         return outputs.float()
+
+
+def _network(place: str) -> tuple[Network, str]:
+    """Return a trained network, and the SHA-256 of the file of its weights."""
+    if is_published(place):
+        found = trained.read(place)
+        return found.network, found.digest
+    path = Path(place) / "model.pt"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    saved = checkpoint.load(path)
+    network = build(saved["model"], classes_of(saved["weights"]))
+    network.load_state_dict(saved["weights"])
+    return network, digest

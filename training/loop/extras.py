@@ -15,6 +15,7 @@ from training.config import TrainConfig
 from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
+from training.origin import WAY_OUT, is_published
 
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
 # there are no more than training images, so that a quick try stays quick.
@@ -24,23 +25,31 @@ FONT_SHARE = 1 / 12
 
 
 def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
-    """Return the ensemble of the networks in the run folders of ``--teacher``, or None without the flag.
+    """Return the ensemble of the networks that ``--teacher`` names, or None without the flag.
 
     Raises:
-        TrainingError: a folder holds no finished run, or one with another number of classes.
+        TrainingError: a place holds no trained network, or one with another number of classes.
     """
     if not config.teacher:
         return None
-    folders = [Path(folder) for folder in config.teacher.split(",")]
-    for folder in folders:
-        if not (folder / "model.pt").exists():
-            raise TrainingError(f"--teacher {folder}: has no model.pt; name the run folders of finished runs.")
-    teacher = Ensemble.load(folders)
-    # A folder that was named twice is one teacher.
-    for name, found in zip(teacher.digests, teacher.classes, strict=True):
+    places = config.teacher.split(",")
+    for place in places:
+        if not is_published(place) and not (Path(place) / "model.pt").exists():
+            raise TrainingError(f"--teacher {place}: has no model.pt; {WAY_OUT}.")
+    if config.teacher_cache and is_published(places[0]):
+        raise TrainingError(
+            f"--teacher-cache: is stored in the folder of the first teacher, and {places[0]} is a published version; "
+            "name a run folder first."
+        )
+    try:
+        teacher = Ensemble.load(places)
+    except ValueError as error:
+        raise TrainingError(f"--teacher: {error}") from error
+    # A place that was named twice is one teacher.
+    for place, found in zip(teacher.digests, teacher.classes, strict=True):
         if found != classes:
             raise TrainingError(
-                f"--teacher {name}: has {found} classes, but the data set has {classes}; name other teachers."
+                f"--teacher {place}: has {found} classes, but the data set has {classes}; name other teachers."
             )
     return teacher
 

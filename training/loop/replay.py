@@ -12,8 +12,9 @@ from training.config import TrainConfig
 from training.data.digits import Digits, Replay, Splits
 from training.distill.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
-from training.loop.start import Start, read_start
+from training.loop.start import read_start
 from training.networks import Network
+from training.trained import Trained
 
 # Each step adds at least this many new images per image of its batch. More would move the network further from what it
 # knows, fewer would need more steps.
@@ -79,7 +80,7 @@ def replay_record(config: TrainConfig, splits: Splits, test: Evaluation) -> dict
     }
 
 
-def _start(config: TrainConfig, labels: Sequence[str], replay: Replay | None) -> tuple[Start, Widened] | None:
+def _start(config: TrainConfig, labels: Sequence[str], replay: Replay | None) -> tuple[Trained, Widened] | None:
     if replay is None or not config.start:
         return None
     start = read_start(config)

@@ -121,7 +121,8 @@ def test_every_state_passes_the_audit(url, visit, axe, scheme):
 
     def check(state):
         page.evaluate(axe)
-        for width, height in HEIGHTS.items():
+        # The colours differ between the schemes, and the layout does not.
+        for width, height in HEIGHTS.items() if scheme == "light" else [(1280, HEIGHTS[1280])]:
             page.set_viewport_size({"width": width, "height": height})
             screenshot(page, f"{width}-{scheme}-{state}")
             audit(page)

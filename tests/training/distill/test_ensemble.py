@@ -7,10 +7,12 @@ import hashlib
 import pytest
 import torch
 
+from tests.training.support import first
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
 from training.distill.ensemble import Ensemble
+from training.evaluate import evaluate
 from training.networks import build, normalize
 
 
@@ -65,6 +67,14 @@ def test_networks_are_in_evaluation_mode_without_gradients(folders):
 def test_digests_are_those_of_the_weight_files(folders):
     digests = {str(folder): hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest() for folder in folders}
     assert Ensemble.load(folders).digests == digests
+
+
+def test_published_version_teaches_as_it_was_certified(mnist):
+    teacher = Ensemble.load(["packaged"])
+    test = first(mnist.test, 1000)
+    assert evaluate(teacher, test).correct >= 995
+    assert teacher.digests.keys() == {"packaged"}
+    assert teacher.classes == [10]
 
 
 def test_damaged_weights_are_rejected(folders):

@@ -61,6 +61,12 @@ def test_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, teacher):
 
 def test_teacher_without_a_finished_run_is_rejected(small, tmp_path):
     config = TrainConfig(**FAST, teacher=str(tmp_path / "nobody"))
-    with pytest.raises(TrainingError, match=r"--teacher .*nobody: has no model\.pt; name the run folders"):
+    with pytest.raises(TrainingError, match=r"--teacher .*nobody: has no model\.pt; name a finished run folder"):
         train(config, small, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_cache_needs_the_folder_of_a_run(small, tmp_path):
+    config = TrainConfig(**FAST, teacher="packaged", teacher_cache=1)
+    with pytest.raises(TrainingError, match=r"--teacher-cache: .* packaged is a published version; name a run folder"):
+        train(config, small, tmp_path / "run")

@@ -11,10 +11,11 @@ from tests.training.support import FAST, first
 from training.config import ConfigError, TrainConfig
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
-from training.loop.start import read, start_from
+from training.loop.start import start_from
 from training.loop.train import train
 from training.networks import build, normalize
 from training.origin import model_of, origin
+from training.trained import read
 
 PACKAGED = origin("packaged")
 

@@ -96,7 +96,7 @@ def test_old_file_stays_if_the_new_one_cannot_be_renamed(share, tmp_path, monkey
         rename(new, path)
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / 'file'}'"):
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / 'file'}'$"):
         write_atomically(tmp_path / "file", b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
 

@@ -48,7 +48,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             # The error of a full disk does not name the file.
-            error.filename, error.filename2 = str(path), None
+            if error.filename2 is not None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 

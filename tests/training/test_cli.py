@@ -201,6 +201,7 @@ def test_slow_loading_of_torch_is_told_without_a_terminal(tmp_path, command):
 
 MISTAKES = {
     "model": (["--model", "cnnn"], "--model cnnn: unknown name; did you mean cnn? choose from cnn, cnn-small,"),
+    "model in capitals": (["--model", "MLP"], "did you mean mlp?"),
     "optimizer": (["--optimizer", "adamm"], "--optimizer adamm: unknown name; did you mean adam? choose from"),
     "data set": (["--dataset", "fashion"], "did you mean fashion-mnist?"),
     "name like no other": (["--optimizer", "xyz"], "--optimizer xyz: unknown name; choose from adamw, gd"),
@@ -371,7 +372,7 @@ def test_full_disk_keeps_the_last_checkpoint(interrupted, tmp_path):
     limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
     command = after(limit, COMMAND, *ENDLESS, "--output", last.parent, "--resume")
     error = error_of(subprocess.run(command, capture_output=True, text=True, timeout=120))
-    assert f"File too large: '{last}'" in error
+    assert f"File too large: '{last}'. The files in the run folder are complete." in error
     assert f"continue with: mnist-train {' '.join(ENDLESS)} --output {last.parent} --resume" in error
     assert last.read_bytes() == before
     assert list(last.parent.glob(".*")) == []

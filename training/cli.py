@@ -139,10 +139,11 @@ def main(
     try:
         if settings["start"] and "model" not in given:
             given["model"] = model_of(settings["start"])
-        given = with_absolute_places(given)
         config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    # Only now, so that errors name the paths as they were given.
+    config, chosen = TrainConfig(**with_absolute_places(config.asdict())), with_absolute_places(chosen)
     from training.loop.progress import Progress
     from training.plot_process import PlotProcess
 

@@ -147,8 +147,8 @@ def _settings(
         given["dataset"] = dataset
     if given.get("start") and "model" not in given:
         given["model"] = model_of(given["start"])
-    given = with_absolute_places(given)
-    return TrainConfig.of(**given), TrainConfig.chosen(**given)
+    settings, chosen = TrainConfig.of(**given), TrainConfig.chosen(**given)
+    return TrainConfig(**with_absolute_places(settings.asdict())), with_absolute_places(chosen)
 
 
 def _checked(name: str, value: Any) -> Any:

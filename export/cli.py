@@ -200,7 +200,7 @@ def main(
     # On a single core, a second process would only import torch once more.
     beside = context.with_resource(OnnxProcess()) if run is not None and (os.cpu_count() or 1) > 1 else None
     with (
-        progress.waiting("loading torch", only_live=True),
+        progress.waiting("loading torch", late=True),
         ending_at_once(),
         naming_what_is_missing("mnist-export"),
         no_garbage_collection(),
@@ -219,7 +219,7 @@ def main(
         from training.track.tracking import TrackingError
     try:
         if verify is not None:
-            with progress.waiting(f"verifying {verify}", only_live=True):
+            with progress.waiting(f"verifying {verify}", late=True):
                 bundle = verify_bundle(verify, data, Trust.of(trust))
             signed = f" It is what {trust} signed." if trust else ""
             print_output(

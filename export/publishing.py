@@ -227,8 +227,12 @@ def _training(record: dict[str, Any]) -> dict[str, Any]:
     """Return what the manifest holds of the run. The service shows it, so it has no path of anybody's data."""
     found = {key: record[key] for key in ("config", "dataset", "seconds", "model_sha256")}
     said = record["dataset"]
+    config = record["config"]
     names = {"dataset": said["name"], "replay": said["replay"]["name"] if said.get("replay") else ""}
-    return found | {"config": record["config"] | names}
+    for name in ("teacher", "fonts", "start"):
+        if name in config:
+            names[name] = ",".join(Path(place).name for place in str(config[name]).split(","))
+    return found | {"config": config | names}
 
 
 def thresholds(

@@ -13,6 +13,7 @@ import msgspec
 
 from export.records import RunRecord
 from serving.contract import SYMBOL
+from serving.models import bundle
 from training import checkpoint
 from training.config import KNOWN_DATASETS
 from training.data.digits import Splits
@@ -92,6 +93,13 @@ def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.is_dir():
+            raise ExportError(
+                f"{folder}: there is no such folder; name the run folder that mnist-train wrote"
+            ) from error
+        if (folder / bundle.MANIFEST).exists():
+            verify = shlex.join(["mnist-export", "--verify", str(folder)])
+            raise ExportError(f"{folder}: is a published version; name a run folder, or use {verify}") from error
         raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
 
 

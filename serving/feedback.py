@@ -9,7 +9,6 @@ The digest is that of the 28x28 image. So pictures that look the same to the mod
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Literal
 
 import msgspec
 
+from serving import shares
 from serving.contract import RejectionReason
 from serving.errors import InputTooLargeError, OverloadedError, SettingsError, StorageFullError
 from serving.settings import Settings
@@ -240,14 +240,12 @@ class Store:
         with (self.folder / LOCK).open("ab") as file:
             while True:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shares.lock(file.fileno(), Path(file.name), wait=False)
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise OverloadedError from None
                     time.sleep(RETRY)
-                except OSError:  # Some network file systems have no locks.
-                    break
             yield
 
 
@@ -268,7 +266,7 @@ def _move(entry: _Entry, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     # The picture goes first, so that it is learnt from no longer.
     for path in sorted(entry.files, key=lambda path: path.suffix != ".png"):
-        path.rename(target / path.name)
+        shares.replace(path, target / path.name)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -278,8 +276,8 @@ def _write(path: Path, content: bytes) -> None:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+            shares.sync(file, part)
+        shares.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import io
 import os
@@ -19,6 +18,8 @@ FORMAT = 2
 # The error numbers of file systems that cannot sync: some network shares, some mounts of object stores, and folders on
 # others.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES}
+# And those of file systems that rename a file only to a name that is free.
+NO_REPLACE = {errno.EEXIST, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
 class CheckpointError(Exception):
@@ -42,14 +43,39 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             _sync(file.fileno(), path.parent)
-        temporary.replace(path)
+        _replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             # The error of a full disk does not name the file.
+            if error.filename2 is not None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             error.filename = str(path)
         raise
     _sync_folder(path.parent)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``, also where the file system cannot replace the file that is there."""
+    try:
+        new.replace(path)
+    except OSError as error:
+        if error.errno not in NO_REPLACE or not path.is_file():
+            raise
+        old = new.with_name(f"{new.name}.old")
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        old.unlink()
+        tell_once(
+            path.parent,
+            "cannot replace a file",
+            error,
+            f"If this command is killed while it does so, the file has another name, for example {old.name}.",
+        )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -73,15 +99,18 @@ def _sync(handle: int, folder: Path) -> None:
         if error.errno not in NO_SYNC:
             error.filename = error.filename or str(folder)
             raise
-        _tell_once(folder, os.strerror(error.errno))
+        tell_once(folder, "cannot sync", error, "A power cut may damage the newest files.")
 
 
-@functools.cache
-def _tell_once(folder: Path, reason: str) -> None:
-    click.echo(
-        f"WARNING: {folder} is on a file system that cannot sync ({reason}). A power cut may damage the newest files.",
-        err=True,
-    )
+def tell_once(folder: Path, lack: str, error: OSError, danger: str) -> None:
+    """Print what the file system of ``folder`` lacks, and what may happen; once for each ``lack``."""
+    if lack not in _told:
+        _told.add(lack)
+        reason = os.strerror(error.errno or 0)
+        click.echo(f"WARNING: {folder} is on a file system that {lack} ({reason}). {danger}", err=True)
+
+
+_told: set[str] = set()
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from training.config import ConfigError, TrainConfig, flag
 from training.data.own.cli import check, place_of, review, say_findings
 from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
-from training.origin import model_of
+from training.origin import model_of, with_absolute_places
 
 EXAMPLES = """
 \b
@@ -142,6 +142,8 @@ def main(
         config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    # Only now, so that errors name the paths as they were given.
+    config, chosen = TrainConfig(**with_absolute_places(config.asdict())), with_absolute_places(chosen)
     from training.loop.progress import Progress
     from training.plot_process import PlotProcess
 
@@ -150,8 +152,10 @@ def main(
     plots = context.with_resource(PlotProcess())
     progress = Progress(sys.stdout if is_speaker() else None)
     context.call_on_close(progress.clear)
+    # Elsewhere than on a terminal, standard output has the lines of the run only.
+    loading = progress if progress.live else Progress(sys.stderr if is_speaker() else None)
     with (
-        progress.waiting("loading torch", only_live=True),
+        loading.waiting("loading torch", late=True),
         ending_at_once(),
         naming_what_is_missing("mnist-train"),
         no_garbage_collection(),

@@ -313,7 +313,7 @@ def check_name(setting: str, name: str, known: Iterable[str], other: str = "") -
     """
     known = list(known)
     if name not in known:
-        similar = difflib.get_close_matches(name, known, n=1)
+        similar = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {similar[0]}? " if similar else ""
         raise ConfigError(
             f"{flag(setting)} {name}: unknown name; {hint}choose from {', '.join(known)}{other and f', or {other}'}"

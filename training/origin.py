@@ -1,10 +1,12 @@
-"""The model that ``--from`` or ``--teacher`` names. This module imports nothing heavy."""
+"""The folders that settings name: other models, and fonts. This module imports nothing heavy."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from training.config import ConfigError
 
@@ -26,6 +28,23 @@ def origin(place: str) -> Path:
 def is_published(place: str) -> bool:
     """Return whether this is a published version and not a run folder."""
     return (origin(place) / MANIFEST).exists()
+
+
+def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` with absolute paths of the other models and the fonts, for a resume from any folder."""
+    places = {name: settings[name] for name in ("teacher", "fonts", "start") if settings.get(name)}
+    # Only --teacher names several folders.
+    each = {name: place.split(",") if name == "teacher" else [place] for name, place in places.items()}
+    return {**settings, **{name: ",".join(map(_absolute, each[name])) for name in each}}
+
+
+def _absolute(place: str) -> str:
+    if place == PACKAGED:
+        return place
+    try:
+        return str(Path(place).expanduser().absolute())
+    except RuntimeError:  # There is no such home folder.
+        return place
 
 
 def model_of(place: str) -> str:

@@ -15,11 +15,20 @@ from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest
 from serving.api.responses import Response
+from serving.settings import is_loopback
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 # The part of the page that asks for feedback is hidden unless feedback may be stored.
 FEEDBACK = b'id="feedback" hidden', b'id="feedback"'
+# What messengers and social networks show beside a link to the page. Most of them need the whole address of a picture.
+CARD = b"""
+<meta property="og:title" content="Draw a digit">
+<meta property="og:description" content="A neural network reads what you draw.">
+<meta property="og:type" content="website">
+<meta property="og:image" content="%b://%b/share.png">
+<meta name="twitter:card" content="summary_large_image">"""
+HOST = re.compile(rb"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[([0-9A-Fa-f:.]{2,45})\])(?::[0-9]{1,5})?")
 
 # An entity tag without its W/, because If-None-Match ignores whether a tag is weak.
 ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
@@ -66,12 +75,31 @@ def handler(files: Mapping[str, File]) -> HTTPRouteHandler:
     async def page(request: AnyRequest) -> ASGIApp:
         """Respond with a file of the pages."""
         file = routes[request.scope["path"]]
+        if file is files[PAGES["/"]]:
+            file = with_card(file, request.scope["headers"], request.scope["scheme"])
         headers = [(b"etag", file.etag), (b"cache-control", b"no-cache")]
         if is_known(file.etag, request.scope["headers"]):
             return Response(b"", headers, status=304)
         return Response(file.content, [*headers, (b"content-type", file.content_type.encode())])
 
     return page
+
+
+def with_card(page: File, headers: Iterable[tuple[bytes, bytes]], scheme: str) -> File:
+    """Return the page with what messengers show of it, if a request says how others reach the service.
+
+    Args:
+        headers: those of the request. ``X-Forwarded-Proto`` is the protocol before a proxy that ends TLS.
+        scheme: the protocol of the request.
+    """
+    named = dict(headers)
+    host, protocol = named.get(b"host", b""), named.get(b"x-forwarded-proto", scheme.encode())
+    found = HOST.fullmatch(host)
+    name = (found[1] or host.partition(b":")[0]).decode() if found else "localhost"
+    # Nobody else can open a link to this machine.
+    if is_loopback(name) or protocol not in (b"http", b"https"):
+        return page
+    return File.of(PAGES["/"], page.content.replace(b"</title>", b"</title>" + CARD % (protocol, host), 1))
 
 
 def is_known(etag: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from serving import shares
 from serving.batch.rows import JsonLines, Row
 
 # Rows that are in memory at a time.
@@ -28,8 +28,8 @@ def pack(lines: Path, path: Path) -> None:
             while group := list(islice(rows, GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema=_schema(pa)))
         output.flush()
-        os.fsync(output.fileno())
-    unfinished.replace(path)
+        shares.sync(output, unfinished)
+    shares.replace(unfinished, path)
 
 
 def unpack(path: Path, lines: BinaryIO) -> None:

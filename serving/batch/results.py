@@ -7,7 +7,6 @@ results.parquet              rows are added to results.parquet.part, which becom
 from __future__ import annotations
 
 import csv
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import BinaryIO, NamedTuple, Self
 
 import msgspec
 
+from serving import shares
 from serving.batch import parquet
 from serving.batch.inputs import CHUNK, Inputs, shown
 from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines, Rows
@@ -114,7 +114,7 @@ class Results:
     def finish(self) -> None:
         """Make sure that the rows are on the disk. A Parquet file appears now."""
         try:
-            os.fsync(self._file.fileno())
+            shares.sync(self._file, self._part)
             if self._is_parquet:
                 parquet.pack(self._part, self.path)
                 self._part.unlink()
@@ -132,7 +132,7 @@ class Results:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shares.lock(self._file.fileno(), self._part, wait=False)
         except BlockingIOError as error:
             raise ResultsError(f"{self.path} is being written by another mnist-predict") from error
 

@@ -1,6 +1,7 @@
 """The files that hold the rollout states: one for each model, shared by all workers and by all services that see it.
 
 A file is replaced by a rename, so a reader always gets a whole state. A lock lets one process at a time change a state.
+A file system that can do neither cannot hold the states: a worker could serve a version that nobody has promoted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from serving import shares
 from serving.errors import RolloutError
 from serving.models import files
 from serving.models.rollout import RolloutState
@@ -88,5 +90,5 @@ def _replace(path: Path, content: bytes) -> None:
     with new.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
+        shares.sync(file, new)
+    new.replace(path)

@@ -39,7 +39,7 @@ export function drawWithPointer(canvas, sheet, width) {
   });
 }
 
-// `marker` is the element that shows where the pen is. `moved` is called with true if the pen is put down, false if lifted.
+// `marker` is the element that shows where the pen is. `moved` is told whether it is down.
 export function drawWithKeys(canvas, sheet, width, marker, moved) {
   let at = [0.5, 0.25];
   let down = false;

@@ -10,6 +10,7 @@ import pytest
 
 from export import describe
 from export.provenance import provenance, statement
+from export.publishing import _training
 from serving.models import bundle, card
 from serving.models.model import load_folder
 from serving.models.results import ClassResult, Mistake
@@ -110,6 +111,13 @@ def test_provenance_names_what_the_bundle_was_made_of_and_no_paths(manifest):
     assert found["source of the training"] == {"gitCommit": "a" * 40}
     assert "pkg:pypi/onnxruntime@1.32.0" in found
     assert definition["internalParameters"]["host of the training"] == {"cpu": "one"}
+
+
+def test_config_of_a_manifest_has_names_and_no_paths():
+    config = {"teacher": "/home/me/one,runs/two/", "fonts": "/home/me/fonts", "start": "packaged", "seed": 1}
+    record = {"config": config, "dataset": {"name": "letters"}, "seconds": 1.0, "model_sha256": "a" * 64}
+    names = {"dataset": "letters", "replay": "", "teacher": "one,two", "fonts": "fonts", "start": "packaged", "seed": 1}
+    assert _training(record)["config"] == names
 
 
 def test_provenance_is_a_valid_slsa_statement(manifest):

@@ -504,6 +504,16 @@ def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
     assert list((tmp_path / "mnist").iterdir()) == []
 
 
+def test_folder_that_holds_no_run_is_named_with_what_it_is(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, reason in (("no", "there is no such folder"), ("file", "there is no such"), ("empty", "finish it with")):
+        with pytest.raises(ExportError, match=reason):
+            Run.read(tmp_path / name)
+    with pytest.raises(ExportError, match=r"is a published version; .* use mnist-export --verify "):
+        Run.read(RELEASE / "mnist" / "1")
+
+
 @pytest.mark.parametrize("damage", ["no record", "no weights", "altered weights", "invalid record"])
 def test_incomplete_or_changed_run_is_rejected(trained, tmp_path, run, damage):
     folder = shutil.copytree(trained, tmp_path / "run")

@@ -52,6 +52,7 @@ def test_file_system_that_cannot_sync_is_told_once(tmp_path, monkeypatch, capfd,
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(checkpoint, "_told", set())
     for content in (b"old", b"new"):
         checkpoint.write_atomically(tmp_path / "file", content)
     assert (tmp_path / "file").read_bytes() == b"new"

@@ -160,7 +160,8 @@ def _candidates(dataset: Dataset, name: str, places: list[Path], found: list[Pat
     content = name.partition("-idx")[0]
     words = {_letters(content), _letters(content.replace("t10k", "test"))}
     similar = [path for path in found if any(word in _letters(path.name) for word in words)]
-    return [path for path in dict.fromkeys([*official, *similar[:MOST_SIMILAR]]) if path.is_file()]
+    # Unlike Path.is_file(), os.path.isfile() is also False where the user has no rights to look.
+    return [path for path in dict.fromkeys([*official, *similar[:MOST_SIMILAR]]) if os.path.isfile(path)]  # noqa: PTH113
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -182,7 +183,7 @@ def _files_below(folder: Path) -> list[Path]:
                 if each == folder:
                     raise
         found += below
-        level = [path for path in below if path.is_dir()][:MOST_ENTRIES]
+        level = [path for path in below if os.path.isdir(path)][:MOST_ENTRIES]  # noqa: PTH112
     return found
 
 

@@ -45,7 +45,8 @@ def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
         teacher = Ensemble.load(places)
     except ValueError as error:
         raise TrainingError(f"--teacher: {error}") from error
-    for place, found in zip(places, teacher.classes, strict=True):
+    # A place that was named twice is one teacher.
+    for place, found in zip(teacher.digests, teacher.classes, strict=True):
         if found != classes:
             raise TrainingError(
                 f"--teacher {place}: has {found} classes, but the data set has {classes}; name other teachers."

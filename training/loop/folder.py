@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def check_free(output: Path, *, resume: bool) -> None:
             f"--output {output}: already holds a run ({found}), and without its last.pt it cannot be resumed; "
             "name another --output."
         )
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the temporary files of a run that was killed while it wrote them. The caller holds the lock."""
+    for name in RUN_FILES:
+        for temporary in output.glob(f".{name}.*"):
+            if re.fullmatch(r"[0-9a-f]{8}", temporary.name.removeprefix(f".{name}.")):
+                temporary.unlink(missing_ok=True)
 
 
 def check_writable(output: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from training.checkpoint import tell_once
 from training.loop.errors import TrainingError
 
 # Linux lists every lock here: number, kind, two words, process id, then device and inode as MAJOR:MINOR:INODE.
@@ -34,8 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
                 f"--output {folder}: {_holder(os.fstat(handle).st_ino)} is training in this folder; "
                 "wait until it ends, or name another --output."
             ) from error
-        except OSError:  # Some network file systems have no locks.
-            pass
+        except OSError as error:  # Some network file systems have no locks.
+            tell_once(folder, "has no locks", error, "Do not let two runs write into this folder.")
         yield
     finally:
         os.close(handle)

@@ -22,6 +22,8 @@ SECONDS_BEFORE_ESTIMATE = 2.0
 # so many seconds have passed.
 SECONDS_BEFORE_LINE = 1.0
 SECONDS_BETWEEN_LINES = 2.0
+# A stage that nobody needs to know of gets its line only after this many seconds. Nothing is silent for five.
+SECONDS_BEFORE_LATE_LINE = 3.0
 BAR_WIDTH, SMALL_BAR_WIDTH = 24, 10
 CLEAR_LINE = "\r\x1b[2K"
 
@@ -80,17 +82,15 @@ class Progress:
         return report
 
     @contextmanager
-    def waiting(self, name: str, *, only_live: bool = False) -> Iterator[None]:
+    def waiting(self, name: str, *, late: bool = False) -> Iterator[None]:
         """Show that the block runs, and for how long. It is for a stage that cannot say how much of it is done.
 
         Args:
-            only_live: show it on a terminal only, and print no line elsewhere.
+            late: elsewhere than on a terminal, print a line only if the block takes unusually long.
         """
-        if only_live and not self.live:
-            yield
-            return
         ended = threading.Event()
-        clock = threading.Thread(target=self._show_seconds, args=(name, ended), daemon=True)
+        wait = SECONDS_BEFORE_LATE_LINE if late and not self.live else SECONDS_BEFORE_LINE
+        clock = threading.Thread(target=self._show_seconds, args=(name, ended, wait), daemon=True)
         clock.start()
         try:
             yield
@@ -99,11 +99,11 @@ class Progress:
             clock.join()
             self.clear()
 
-    def _show_seconds(self, name: str, ended: threading.Event) -> None:
+    def _show_seconds(self, name: str, ended: threading.Event, wait: float) -> None:
         started = time.monotonic()
         if self.live:
             self._print(f"{CLEAR_LINE}{name}"[: len(CLEAR_LINE) + _columns(self.stream) - 1], nl=False)
-        wait, told = SECONDS_BEFORE_LINE, self.live
+        told = self.live
         while not ended.wait(wait):
             line = f"{name}  {time.monotonic() - started:.0f} s" if told else name
             if self.live:

@@ -30,7 +30,7 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.batches import batches
 from training.loop.errors import DivergedError, TrainingError
-from training.loop.folder import check_free
+from training.loop.folder import check_free, remove_leftovers
 from training.loop.graph import plan_for, step_of
 from training.loop.inputs import inputs_of_steps
 from training.loop.lock import locked
@@ -89,6 +89,8 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
         check_free(output, resume=resume)
+        if distributed.is_first():
+            remove_leftovers(output)
         for name, content in splits.files.items() if distributed.is_first() else ():
             write_atomically(output / name, content)
         with at_most_threads(state.threads):

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
 from training.openmp import sleep_while_waiting
-from training.origin import model_of
+from training.origin import model_of, with_absolute_places
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
@@ -138,6 +138,7 @@ def _settings(
     """
     if isinstance(config, TrainConfig):
         config = config if dataset is None else replace(config, dataset=dataset)
+        config = TrainConfig(**with_absolute_places(config.asdict()))
         return config, config.asdict()
     given = {name: _checked(name, value) for name, value in (config or {}).items()}
     if "dataset" in given:
@@ -146,7 +147,8 @@ def _settings(
         given["dataset"] = dataset
     if given.get("start") and "model" not in given:
         given["model"] = model_of(given["start"])
-    return TrainConfig.of(**given), TrainConfig.chosen(**given)
+    settings, chosen = TrainConfig.of(**given), TrainConfig.chosen(**given)
+    return TrainConfig(**with_absolute_places(settings.asdict())), with_absolute_places(chosen)
 
 
 def _checked(name: str, value: Any) -> Any:

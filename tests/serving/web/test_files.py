@@ -25,6 +25,8 @@ def test_opening_the_page_loads_less_than_64_kibibytes_and_each_file_once(url, b
     assert not opened & {"why.js", "link.js", "answer.js", "feedback.js"}
     documentation = sum(size.pop(f"docs.{kind}") for kind in ("html", "css", "js"))
     assert documentation < 16 << 10
+    # No visitor loads this picture, only the crawlers of messengers and social networks.
+    assert size.pop("share.png") < 16 << 10
     assert sum(size.values()) < 72 << 10
 
 

@@ -10,6 +10,7 @@ import http.server
 import os
 import pickle
 import socket
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -167,6 +168,91 @@ def test_folder_below_that_cannot_be_read_is_no_error_and_few_files_are_tried(tm
 def test_good_file_beside_a_damaged_one_is_taken(tmp_path, cache):
     folder = put(tmp_path / "data", GZIPPED, ".gz")
     (folder / IMAGES).write_bytes(CONTENT[IMAGES][:-100])
+    assert fetch(TINY, folder, cache) == CONTENT
+
+
+UNUSABLE = {
+    "cut": lambda path: path.write_bytes(CONTENT[IMAGES][:-100]),
+    "empty": lambda path: path.touch(),
+    "wrong magic": lambda path: path.write_bytes(b"\0\0\0\0" + CONTENT[IMAGES][4:]),
+    "cut .gz": lambda path: path.write_bytes(GZIPPED[IMAGES][:-5]),
+    "beginning of .gz": lambda path: path.write_bytes(GZIPPED[IMAGES][:2]),
+    "broken header of .gz": lambda path: path.write_bytes(b"\x1f\x8b\xff" + GZIPPED[IMAGES][3:]),
+    "broken body of .gz": lambda path: path.write_bytes(GZIPPED[IMAGES][:12] + b"\xff" * 50),
+    "labels": lambda path: path.write_bytes(CONTENT[FILES[1]]),
+    "page of an error": lambda path: path.write_text("<html>404</html>"),
+    "pointer of Git LFS": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+    "empty folder": lambda path: path.mkdir(),
+    "folder": lambda path: (path.mkdir(), (path / "notes.txt").touch()),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "link to itself": lambda path: path.symlink_to(path),
+    "FIFO": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "unreadable": lambda path: path.touch(mode=0),
+}
+
+
+@pytest.fixture
+def ordinary_user():
+    """Let the process have only the rights of an ordinary user, for whom a file may be unreadable."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may use."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        (IMAGES, f"{IMAGES}.gz"),
+        (f"{IMAGES}.gz", f"raw/{IMAGES}"),
+        (f"raw/{IMAGES}.gz", f"{IMAGES} (1).gz"),
+        (f"{IMAGES} (1)", f"{IMAGES} (2).gz"),
+        (IMAGES, f"below/{IMAGES.replace('-idx', '.idx')}"),
+    ],
+)
+def test_good_file_is_taken_beside_one_that_cannot_be_used(open_folder, request, case, bad, good):
+    folder = put(open_folder / "data", {name: content for name, content in CONTENT.items() if name != IMAGES})
+    for path in (folder / bad, folder / good):
+        path.parent.mkdir(exist_ok=True)
+    UNUSABLE[case](folder / bad)
+    (folder / good).write_bytes(GZIPPED[IMAGES] if good.endswith(".gz") else CONTENT[IMAGES])
+    request.getfixturevalue("ordinary_user")
+    assert fetch(TINY, folder, open_folder / "cache") == CONTENT
+
+
+@pytest.mark.parametrize("place", ["raw", "FashionMNIST", "FashionMNIST/raw", "a"])
+@pytest.mark.parametrize("rights", [0o000, 0o444, 0o111])
+def test_folder_without_rights_beside_good_files_is_passed_over(open_folder, request, place, rights):
+    folder = put(open_folder / "data", CONTENT)
+    (folder / place / "inner").mkdir(parents=True)
+    (folder / place).chmod(rights)
+    request.getfixturevalue("ordinary_user")
+    assert fetch(TINY, folder, open_folder / "cache") == CONTENT
+
+
+def test_file_that_breaks_off_while_it_is_read_is_passed_over(tmp_path, cache, monkeypatch):
+    folder = put(tmp_path / "data", GZIPPED, ".gz")
+    (folder / IMAGES).write_bytes(CONTENT[IMAGES])
+    open_file = Path.open
+
+    def broken(path, *arguments):
+        if path.name == IMAGES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", broken)
     assert fetch(TINY, folder, cache) == CONTENT
 
 

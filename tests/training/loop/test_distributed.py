@@ -17,8 +17,8 @@ FLAGS = ["--epochs", "2", "--subset", "500", "--validation", "100", "--batch-siz
 TWO = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
 
 
-def train(*flags, by=(), **options):
-    command = [*by, BIN / "mnist-train", *FLAGS, *flags]
+def train(*more, by=(), flags=FLAGS, **options):
+    command = [*by, BIN / "mnist-train", *flags, *more]
     # The work keeps a tenth of a core busy. More threads would only wait for each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::FutureWarning"}
     return subprocess.Popen(
@@ -130,7 +130,8 @@ def test_killed_processes_resume_with_the_same_weights(runs, tmp_path):
         pass
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    finish(train(*model, "--output", output, "--resume", by=TWO))
+    # The run folder has all other settings.
+    finish(train("--output", output, "--resume", by=TWO, flags=()))
     assert largest_difference(folder / "two", output) == 0
 
 

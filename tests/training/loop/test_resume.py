@@ -184,6 +184,16 @@ def test_folder_that_can_be_written_is_left_as_it_is(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_half_written_files_of_a_killed_run_are_removed(finished, small, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    half, foreign = (".last.pt.0123abcd", ".run.json.89efcdab"), (".last.pt.backup", ".notes.0123abcd", "my.last.pt")
+    for name in (*half, *foreign):
+        (copy / name).write_text("half")
+    train(TrainConfig(**FAST), small, copy, resume=True)
+    assert {path.name for path in copy.iterdir()} == {*RUN_FILES, *foreign}
+
+
 def test_resume_takes_the_settings_of_the_run(finished):
     last = finished / "last.pt"
     assert resumed_config(last, {}) == TrainConfig(**FAST)

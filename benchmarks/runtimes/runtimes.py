@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ OLDEST = (
 )
 CURRENT_OPENCV = Runtime("OpenCV dnn", "run_opencv.py", ("opencv-python-headless==5.0.0.93", "numpy", "--no-deps"))
 OLDEST_ONNXRUNTIME = Runtime("onnxruntime", "run_onnxruntime.py", OLDEST, note=f"the oldest for Python {PYTHON}")
+WEB = Runtime("onnxruntime-web", "run_web.cjs", ("onnxruntime-web@1.30.0",), note="WebAssembly, here under Node.js")
+OPENVINO = Runtime(
+    "OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), ("f32",), "with `INFERENCE_PRECISION_HINT` `f32`"
+)
 TRITON = Runtime(
     "Triton",
     "run_triton.py",
@@ -73,7 +77,7 @@ RUNTIMES = (
     Runtime(
         "onnxruntime", "run_onnxruntime.py", ("onnxruntime==1.20.1", "numpy", "--no-deps"), note="of two years back"
     ),
-    Runtime("onnxruntime-web", "run_web.cjs", ("onnxruntime-web@1.30.0",), note="WebAssembly, here under Node.js"),
+    WEB,
     Runtime("onnx's reference evaluator", "run_reference.py", ()),
     CURRENT_OPENCV,
     Runtime(
@@ -83,8 +87,8 @@ RUNTIMES = (
         ("alone",),
         "one image at a time; a larger batch ends with an error, or crashes the process (SIGFPE)",
     ),
-    Runtime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), note="computes in bfloat16 where the CPU can"),
-    Runtime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1",), ("f32",), "with `INFERENCE_PRECISION_HINT` `f32`"),
+    replace(OPENVINO, options=(), note="computes in bfloat16 where the CPU can"),
+    OPENVINO,
     Runtime("tract", "run_tract.py", ("tract==0.23.9", "numpy", "--no-deps"), note="an engine in Rust"),
     TRITON,
     Runtime("torch", "run_torch.py", ("torch==2.5.1", "numpy<2.3"), note="the TorchScript file; of two years back"),

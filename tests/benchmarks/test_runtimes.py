@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.runtimes.runtimes import CURRENT_OPENCV, OLDEST_ONNXRUNTIME, TRITON, RuntimeFailedError, install, run
+from benchmarks.runtimes.runtimes import (
+    CURRENT_OPENCV,
+    OLDEST_ONNXRUNTIME,
+    OPENVINO,
+    TRITON,
+    WEB,
+    RuntimeFailedError,
+    install,
+    run,
+)
 from export.graph import ServingGraph
 from export.onnx import export_onnx
 from serving.models.classifier import Classifier
@@ -20,7 +29,7 @@ from training.trust.calibrate import Calibration
 from training.trust.novelty import Novelty
 
 
-@pytest.mark.parametrize("runtime", [OLDEST_ONNXRUNTIME, CURRENT_OPENCV], ids=lambda runtime: runtime.name)
+@pytest.mark.parametrize("runtime", [OLDEST_ONNXRUNTIME, CURRENT_OPENCV, OPENVINO, WEB], ids=lambda each: each.name)
 def test_other_runtime_gives_the_results_of_the_service(runtime, tmp_path, digits):
     try:
         install(runtime, tmp_path)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
 from tests.support import BIN
 from training import checkpoint
+from training.data.sources import default_cache
 
 FLAGS = ["--epochs", "2", "--subset", "500", "--validation", "100", "--batch-size", "63", "--checkpoint-every", "3"]
 TWO = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
@@ -135,12 +139,16 @@ def test_killed_processes_resume_with_the_same_weights(runs, tmp_path):
     assert largest_difference(folder / "two", output) == 0
 
 
-def test_ctrl_c_ends_all_processes_and_one_of_them_speaks(tmp_path):
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_end_of_all_processes_is_told_by_one_of_them(tmp_path, how):
     flags = ["--model", "mlp", "--epochs", "100000", "--output", tmp_path / "run"]
     process = train(*flags, by=TWO, start_new_session=True)
     while not (tmp_path / "run" / "last.pt").exists() and process.poll() is None:
         pass
-    os.killpg(process.pid, signal.SIGINT)
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     # torchrun would kill processes that hang after 30 seconds.
     out, err = process.communicate(timeout=25)
     assert process.returncode not in (0, None)
@@ -148,6 +156,44 @@ def test_ctrl_c_ends_all_processes_and_one_of_them_speaks(tmp_path):
     assert f"The last checkpoint is in {tmp_path / 'run'}. Continue with: mnist-train " in err
     assert out.count("mlp: 22,270 parameters") == 1
     assert err.count("loaded from") == 1
+
+
+# mnist-train with another mirror.
+WITH_MIRROR = """
+import os
+from training.data.torchvision_cpu import import_torchvision
+import_torchvision().datasets.MNIST.mirrors = [os.environ["MIRROR"]]
+from training.cli import main
+main()
+"""
+
+
+def test_one_process_downloads_the_data_for_all(mnist, tmp_path):
+    source, requests = default_cache() / "mnist", []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            body = gzip.compress((source / self.path[1:].removesuffix(".gz")).read_bytes(), 1)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        environment = {"MIRROR": address, "XDG_CACHE_HOME": str(tmp_path), "MNIST_DATA": ""}
+        by = ["env", *(f"{name}={value}" for name, value in environment.items()), *TWO]
+        command = [*by, sys.executable, "-c", WITH_MIRROR, *FLAGS, "--model", "mlp", "--output", tmp_path / "run"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("loaded from") == done.stderr.count(f"mnist: loaded from the mirror {address}") == 1
+    assert sorted(requests) == sorted({f"/{path.name}.gz" for path in (tmp_path / "mnist-service" / "mnist").iterdir()})
 
 
 def test_processes_with_different_run_folders_are_rejected(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from urllib.parse import urlsplit
 
 import httpx
@@ -52,3 +53,8 @@ def test_documentation_shows_every_operation_and_loads_nothing_from_other_hosts(
     assert json.loads(page.inner_text("body"))["paths"].keys() == schema["paths"].keys()
     assert hosts == {urlsplit(url).netloc}
     page.close()
+
+
+def test_page_begins_with_what_works_without_javascript():
+    page = (ROOT / "serving" / "web" / "index.html").read_text()
+    assert re.search(r"<body>\s*<noscript><p>This page needs JavaScript, but the service does not: <code>curl", page)

@@ -59,7 +59,7 @@ $(SERVE_VENV)/.complete: pyproject.toml constraints.txt
 serve: $(SERVE_VENV)/.complete  ## serve the packaged model, without installing torch
 	$(SERVE_VENV)/bin/mnist-serve
 
-test: setup  ## run all tests, in 15 to 25 minutes on two cores
+test: setup  ## run all tests, in 20 to 40 minutes on two cores
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
 
 test-quick: setup  ## run the quick tests, in less than 2 minutes on two cores

@@ -94,7 +94,7 @@ class Decoder:
             watch = _Watch(deadline)
             headers = await self._threads.do(lambda: self._checked_headers(pictures, watch, NUMBER_JPEG_SIDE))
             large = [index for index, header in enumerate(headers) if _is_large(pictures[index], header)]
-            small = [(index, pictures[index]) for index in range(len(pictures)) if index not in set(large)]
+            small = [(index, pictures[index]) for index in sorted({*range(len(pictures))} - {*large})]
             found = _Pages()
             if small:
                 await self._read_on_thread(small, len(pictures), watch, found)

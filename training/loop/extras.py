@@ -43,8 +43,9 @@ def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
         )
     try:
         teacher = Ensemble.load(places)
-    except ValueError as error:
-        raise TrainingError(f"--teacher: {error}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # A published version is damaged.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"--teacher {config.teacher}: {reason}; {WAY_OUT}.") from error
     # A place that was named twice is one teacher.
     for place, found in zip(teacher.digests, teacher.classes, strict=True):
         if found != classes:

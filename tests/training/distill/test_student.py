@@ -66,6 +66,13 @@ def test_teacher_without_a_finished_run_is_rejected(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_damaged_manifest_of_a_teacher_is_an_error(small, tmp_path):
+    for name in ("manifest.json", "model.torchscript.pt", "golden.npz"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(TrainingError, match=r"--teacher .*: 'files'; name a finished run folder"):
+        train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
+
+
 def test_cache_needs_the_folder_of_a_run(small, tmp_path):
     config = TrainConfig(**FAST, teacher="packaged", teacher_cache=1)
     with pytest.raises(TrainingError, match=r"--teacher-cache: .* packaged is a published version; name a run folder"):

@@ -111,6 +111,11 @@ class TrainConfig:
         "Start from the weights of another model: a run folder, a published version such as models/mnist/1, or "
         "`packaged`. Classes of the same name keep their weights; others start anew.",
     ] = ""
+    keep: Annotated[
+        float,
+        "Share of the weights of --from in the result, from 0 to below 1. The result is the mean of the weights before "
+        "and after the run, so it forgets less of what the other model knew. 0 takes the weights after the run.",
+    ] = 0.0
     replay: Annotated[
         str,
         "Data set that the model must not forget while it learns --dataset: a name, such as mnist, or the path of your "
@@ -187,6 +192,12 @@ class TrainConfig:
         "School scripts: how many digits to add per training image, drawn in the forms that are taught in several "
         "countries, for example a 7 with a bar and a 1 with a long upstroke. 0 adds none.",
     ] = 0.0
+    outliers: Annotated[
+        float,
+        "Outliers: how many images of other things to add per training image, such as scribbles and plots and, if all "
+        "classes are digits, letters and signs. The network learns to be unsure about them, so more of them are "
+        "rejected. 0 adds none.",
+    ] = 0.0
     ema: Annotated[
         float,
         "Decay per step of the moving average of the weights, from 0 to below 1. The run saves the averaged weights as "
@@ -218,6 +229,8 @@ class TrainConfig:
             self._check("replay", is_place(self.dataset), "needs --dataset with the path of your own pictures")
         if self.replay and not is_place(self.replay):
             check_name("replay", self.replay, KNOWN_DATASETS, "the path of a folder, such as ./letters")
+        self._check("keep", 0 <= self.keep < 1, "must be from 0 to below 1")
+        self._check("keep", not self.keep or bool(self.start), "needs --from with the model whose weights to keep")
         check_name("prepare", self.prepare, ("symbol", "as-is"))
         check_name("mirror", self.mirror, ("none", "horizontal", "vertical", "both"))
         check_name("optimizer", self.optimizer, OPTIMIZER_DEFAULTS)
@@ -244,6 +257,7 @@ class TrainConfig:
         self._check("fonts", not self.fonts or learnt == "mnist", "needs --dataset mnist; leave out --fonts")
         self._check("scripts", 0 <= self.scripts <= 1, "must be from 0 to 1")
         self._check("scripts", not self.scripts or learnt == "mnist", "needs --dataset mnist; leave out --scripts")
+        self._check("outliers", 0 <= self.outliers <= 1, "must be from 0 to 1")
         self._check("ema", 0 <= self.ema < 1, "must be at least 0 and less than 1")
         self._check("validation", 0 <= self.validation <= 30_000, "must be from 0 to 30000")
         self._check("subset", self.subset >= 0, "must be at least 0; 0 uses all images")

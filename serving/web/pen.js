@@ -39,8 +39,8 @@ export function drawWithPointer(canvas, sheet, width) {
   });
 }
 
-// `marker` is the element that shows where the pen is. `moved` is told whether it is down.
-export function drawWithKeys(canvas, sheet, width, marker, moved) {
+// `marker` is the element that shows where the pen is. `toggled` is told whether it is down.
+export function drawWithKeys(canvas, sheet, width, marker, toggled) {
   let at = [0.5, 0.25];
   let down = false;
 
@@ -55,7 +55,7 @@ export function drawWithKeys(canvas, sheet, width, marker, moved) {
     down = false;
     sheet.end();
     show();
-    moved(false);
+    toggled(false);
   }
 
   canvas.addEventListener("keydown", (event) => {
@@ -70,7 +70,7 @@ export function drawWithKeys(canvas, sheet, width, marker, moved) {
       else {
         down = true;
         sheet.begin(at, width());
-        moved(true);
+        toggled(true);
       }
     } else if (event.key === "Escape") {
       lift();

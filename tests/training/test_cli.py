@@ -50,6 +50,8 @@ SETTINGS = {
     "teacher_cache": 1,
     "fonts": "",  # The fixture ``finished`` makes it.
     "scripts": 0.25,
+    "outliers": 0.25,
+    "keep": 0.5,
     "ema": 0.5,
     "precision": "bfloat16",
     "validation": 300,

@@ -1,8 +1,8 @@
-"""Outliers: generated images that are not digits, to train the novelty score with.
+"""Outliers: generated images that are not digits.
 
-The network is not trained on such images. The novelty score, which says how much an image differs from digits, is
-fitted on digits and on outliers (outlier exposure: Hendrycks et al., arXiv:1812.04606). Nothing is downloaded:
-the letters come from the fonts in matplotlib's package.
+The novelty score, which says how much an image differs from digits, is fitted on digits and on outliers. With
+``--outliers`` the network learns to be unsure about them too (outlier exposure: Hendrycks et al., arXiv:1812.04606).
+Nothing is downloaded: the letters come from the fonts in matplotlib's package.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from training.networks import IMAGE_SIZE
 
 # Letters that can be mistaken for a digit are left out: B D I J O S Z b g i j l o q s z.
 UNLIKE_DIGITS = "ACEFGHKLMNPQRTUVWXYacdefhkmnprtuvwxy"
+# Signs that every Latin font has, and that nobody writes as a digit.
+FONT_SIGNS = "#$%&*+<=>?@[]^{}~"
 PRINT_FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",

@@ -18,6 +18,8 @@ from training.networks import IMAGE_SIZE
 IMAGE_HEADER, LABEL_HEADER = 16, 8
 # Every run has the same split, whatever its seed, so that runs are compared on the same images.
 SPLIT_SEED = 20_200
+# The label of an image that belongs to no class.
+NO_CLASS = -1
 
 
 @dataclass(frozen=True)

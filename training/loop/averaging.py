@@ -1,10 +1,15 @@
-"""The moving average of the weights."""
+"""Means of weights: the moving average of a run, and the mean of its first and last weights."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+from training.networks import Network
 
 
 class Average(AveragedModel):
@@ -47,6 +52,15 @@ class Average(AveragedModel):
         for mean, value in self._integers:
             mean.copy_(mean * decay + value * (1 - decay))
         self.n_averaged += 1
+
+
+def mix(network: Network, others: Mapping[str, Tensor], share: float) -> Network:
+    """Return a copy of ``network`` that has the weights ``others`` to this share, 0..1."""
+    mixed = copy.deepcopy(network)
+    for name, value in mixed.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(others[name].to(value), share)
+    return mixed
 
 
 def decay_at(highest: float, updates: int) -> float:

@@ -1,18 +1,21 @@
-"""What a run can learn from in addition to its training images: teachers, and drawn digits."""
+"""What a run can learn from in addition to its training images: teachers, drawn digits and outliers."""
 
 from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from training.augment.fonts import FONT_SUFFIXES, find_fonts, render_characters
+from training.augment.outliers import FONT_SIGNS, UNLIKE_DIGITS, outliers
 from training.augment.scripts import draw_scripts
 from training.config import TrainConfig
-from training.data.digits import Digits
+from training.data.classes import are_digits
+from training.data.digits import NO_CLASS, Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
 from training.origin import WAY_OUT, is_published
@@ -20,6 +23,9 @@ from training.origin import WAY_OUT, is_published
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
 # there are no more than training images, so that a quick try stays quick.
 FONT_DIGITS, SCRIPT_DIGITS = 5000, 5000
+# Number of outliers that are drawn at the start of a run, and of letters and signs in the fonts. There are no more than
+# training images either.
+OUTLIERS, FONT_LETTERS = 10_000, 10_000
 # With handwriting fonts, a step adds this many of their digits per image of the batch.
 FONT_SHARE = 1 / 12
 
@@ -70,8 +76,12 @@ def font_digests(config: TrainConfig) -> dict[Path, str]:
     return {font: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts}
 
 
-def draw_digits(config: TrainConfig, fonts: Iterable[Path]) -> list[tuple[Digits, float]]:
-    """Return drawn digits of each source, and how many of them a step adds per image of its batch."""
+def draw_extras(config: TrainConfig, fonts: Iterable[Path], splits: Splits | None) -> list[tuple[Digits, float]]:
+    """Return drawn images of each source, and how many of them a step adds per image of its batch.
+
+    Args:
+        splits: the data set. Without it there are no outliers, some of which are made from its training images.
+    """
     fonts, drawn = list(fonts), []
     if fonts:
         images = render_characters(fonts, string.digits, FONT_DIGITS, config.seed_for("written"))
@@ -79,4 +89,18 @@ def draw_digits(config: TrainConfig, fonts: Iterable[Path]) -> list[tuple[Digits
     if config.scripts:
         count = min(SCRIPT_DIGITS, config.subset or SCRIPT_DIGITS)
         drawn.append((Digits(*draw_scripts(count, config.seed_for("scripts"))), config.scripts))
+    if config.outliers and splits:
+        others = _draw_outliers(config, fonts, splits)
+        drawn.append((Digits(others, torch.full((len(others),), NO_CLASS)), config.outliers))
     return drawn
+
+
+def _draw_outliers(config: TrainConfig, fonts: Sequence[Path], splits: Splits) -> Tensor:
+    digits, has_symbols = splits.train.images, are_digits(splits.labels)
+    others = outliers(digits, min(OUTLIERS, len(digits)), config.seed_for("outliers"), with_symbols=has_symbols)
+    if not (fonts and has_symbols):
+        return others
+    # Not all letters, as for the novelty score: the network must not become unsure about a 0 because of the letter O.
+    count = min(FONT_LETTERS, len(digits))
+    letters = render_characters(fonts, UNLIKE_DIGITS + FONT_SIGNS, count, config.seed_for("letters"))
+    return torch.cat([others, letters])

@@ -1,4 +1,4 @@
-"""The inputs of each step: images after augmentation, labels, soft labels, drawn digits.
+"""The inputs of each step: images after augmentation, labels, soft labels, drawn images.
 
 All randomness of a step is a function of the seed and the number of the step, so that a resumed run takes the same
 steps as an uninterrupted one. It does not depend on the device, nor on how many steps are prepared at a time.
@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
     soft_labels: Tensor | None
     """The teachers' log-probabilities ``[N, C]``, if there are teachers."""
     drawn: Digits | None
-    """Drawn digits with labels, for which there are no soft labels."""
+    """Drawn digits and outliers with labels, for which there are no soft labels."""
 
 
 def inputs_of_steps(
@@ -87,7 +87,7 @@ def _prepare(state: State, batches: Sequence[Digits], generators: Sequence[torch
     augmented = _augment_together(config, batches, generators)
     for batch, images, known, generator in zip(batches, augmented, labels, generators, strict=True):
         restyled = _restyle(config, images, known, generator)
-        drawn = _drawn_digits(state, len(batch), generator, images.device)
+        drawn = _drawn_images(state, len(batch), generator, images.device)
         # The images are divided among the processes after the augmentation, so that each image changes as in one.
         soft_labels = None if batch.soft_labels is None else distributed.share(batch.soft_labels)
         if soft_labels is None and state.teacher:
@@ -119,8 +119,8 @@ def _restyle(config: TrainConfig, images: Tensor, labels: Tensor, generator: tor
     return restyle(images, labels, config.style, generator) if config.style else images
 
 
-def _drawn_digits(state: State, batch_size: int, generator: torch.Generator, device: torch.device) -> Digits | None:
-    """Return this process's part of random digits of each source, after augmentation and style augmentation."""
+def _drawn_images(state: State, batch_size: int, generator: torch.Generator, device: torch.device) -> Digits | None:
+    """Return this process's part of random images of each source, after augmentation and style augmentation."""
     config, taken = state.config, []
     for digits, share in state.drawn:
         indices = torch.randint(len(digits), (round(share * batch_size),), generator=generator)

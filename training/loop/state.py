@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training import checkpoint
@@ -15,9 +16,9 @@ from training.config import TrainConfig
 from training.data.digits import Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop import distributed
-from training.loop.averaging import Average
+from training.loop.averaging import Average, mix
 from training.loop.errors import DivergedError, TrainingError
-from training.loop.extras import draw_digits, font_digests, load_teacher
+from training.loop.extras import draw_extras, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer, load_optimizer
 from training.loop.replay import new_images, start_teacher
 from training.loop.resume import check_same_run, load_state
@@ -37,11 +38,13 @@ class State:
     fonts: dict[Path, str] = field(default_factory=dict)
     """SHA-256 of each handwriting font."""
     drawn: list[tuple[Digits, float]] = field(default_factory=list)
-    """Drawn digits of each source, on the CPU, and how many of them each step adds per image of its batch."""
+    """Drawn images of each source, on the CPU, and how many of them each step adds per image of its batch."""
     labels: tuple[str, ...] = tuple("0123456789")
     """The names of the classes."""
     start: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the weights that the run began with, by the folder of their model."""
+    first_weights: dict[str, Tensor] | None = None
+    """The weights that the run began with, if it keeps a share of them."""
     step: int = 0
     """Number of steps since the beginning of the run."""
     epoch_loss: float = 0.0
@@ -76,7 +79,7 @@ class State:
 
         Args:
             labels: the names of the classes.
-            splits: the data set, if it has images to add in each step.
+            splits: the data set, for the outliers, and for what it adds in each step.
             is_resumed: whether :meth:`load` will replace the weights, so that those of ``--from`` are not needed.
 
         Raises:
@@ -90,7 +93,7 @@ class State:
         replay = splits.replay if splits else None
         teacher = load_teacher(config, len(labels)) or start_teacher(config, labels, replay)
         fonts = font_digests(config)
-        drawn = draw_digits(config, fonts)
+        drawn = draw_extras(config, fonts, splits)
         if splits and replay:
             drawn.append(new_images(replay, len(splits.train)))
         return cls(
@@ -103,12 +106,17 @@ class State:
             drawn,
             labels,
             start,
+            copy.deepcopy(network.state_dict()) if config.keep and not is_resumed else None,
         )
 
     @property
     def result(self) -> Network:
-        """The network that the run saves as its result: the one with averaged weights, if the run averages them."""
-        return cast(Network, self.averaged.module) if self.averaged else self.network
+        """The network that the run saves as its result: the one with averaged weights, if the run averages them.
+
+        With ``--keep``, its weights are the mean of the first and the last ones (Wortsman et al., arXiv:2109.01903).
+        """
+        network = cast(Network, self.averaged.module) if self.averaged else self.network
+        return mix(network, self.first_weights, self.config.keep) if self.first_weights else network
 
     def save(self, path: Path) -> None:
         """Write a checkpoint. With several processes only the first one writes.
@@ -131,6 +139,7 @@ class State:
                 "fonts": sorted(self.fonts.values()),
                 "labels": self.labels,
                 "start": self.start,
+                "first_weights": self.first_weights,
                 "random": torch.default_generator.get_state(),
                 "step": self.step,
                 "epoch_loss": self.epoch_loss,
@@ -160,6 +169,7 @@ class State:
         self.history = saved["history"]
         # Checkpoints of version 0.1 have no such entries.
         self.start = saved.get("start", {})
+        self.first_weights = saved.get("first_weights")
         self.extended = saved.get("extended", [])
         self.precision_reason = saved.get("precision_reason", "")
         if self.config.epochs > saved["config"]["epochs"]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.data.digits import NO_CLASS
 from training.loop import distributed
 from training.loop.inputs import Inputs
 from training.loop.optimizers import set_rate
@@ -51,8 +52,15 @@ def _summed_loss(state: State, inputs: Inputs) -> Tensor:
         distillation = _distillation_loss(logits, inputs.soft_labels, config.distillation_temperature)
         loss = (1 - config.teacher_weight) * loss + config.teacher_weight * distillation
     if extra:
-        loss = loss + F.cross_entropy(outputs[len(logits) :], extra.labels, reduction="sum")
+        drawn = outputs[len(logits) :]
+        loss = loss + F.cross_entropy(drawn, _targets(extra.labels, drawn.shape[1]), reduction="sum")
     return loss
+
+
+def _targets(labels: Tensor, classes: int) -> Tensor:
+    """Return the probabilities that each label stands for, ``[N, C]``: for an outlier, all classes are as likely."""
+    is_class = labels[:, None] == torch.arange(classes, device=labels.device)
+    return torch.where(labels[:, None] == NO_CLASS, 1 / classes, is_class.float())
 
 
 def _distillation_loss(logits: Tensor, soft_labels: Tensor, temperature: float) -> Tensor:

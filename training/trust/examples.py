@@ -11,18 +11,16 @@ from torch import Tensor
 
 from training.augment.affine import augment
 from training.augment.fonts import render_characters
-from training.augment.outliers import outliers
+from training.augment.outliers import FONT_SIGNS, outliers
 from training.augment.style import restyle
 from training.data.classes import are_digits, digits_of
-from training.data.digits import Digits
+from training.data.digits import NO_CLASS, Digits
 
 # Number of images of each kind.
 CLEAN_DIGITS, DISTORTED_DIGITS, OUTLIERS = 16_000, 8_000, 20_000
 # With handwriting fonts there are twice as many clean digits and more outliers. This many letters and signs and this
 # many digits of the fonts are added. The digits count as digits, so that the score cannot tell letters by the font.
 OUTLIERS_BESIDE_FONTS, FONT_LETTERS, FONT_DIGITS = 32_000, 40_000, 10_000
-# Signs that every Latin font has, and that nobody writes as a digit.
-FONT_SIGNS = "#$%&*+<=>?@[]^{}~"
 # Share of the distorted digits, the font digits and the outliers that get style augmentation. A digit in another
 # style is still a digit, and a letter is still a letter. With fonts the outliers have the second share.
 STYLE_SHARE, STYLE_SHARE_OF_LETTERS = 0.25, 0.1
@@ -38,8 +36,6 @@ STYLE_BATCH = 256
 LEAST_MADE_UP = 64
 # How long the style augmentation of an image takes, compared with the drawing of one.
 RESTYLING = 0.25
-# An image with this label gets no upstroke and no bar, because these are for ones only.
-NO_LABEL = -1
 
 
 def digits_and_outliers(
@@ -121,7 +117,7 @@ def _bent(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _no_labels(images: Tensor) -> Tensor:
-    return torch.full((len(images),), NO_LABEL)
+    return torch.full((len(images),), NO_CLASS)
 
 
 def _restyled(

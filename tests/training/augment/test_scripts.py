@@ -8,7 +8,7 @@ import torch
 
 from training.augment.scripts import draw_scripts, forms
 from training.config import ConfigError, TrainConfig
-from training.loop.extras import draw_digits
+from training.loop.extras import draw_extras
 
 
 def test_every_digit_has_several_forms():
@@ -45,8 +45,8 @@ def test_no_two_drawings_are_equal():
 
 def test_run_learns_from_drawings_if_told(monkeypatch):
     monkeypatch.setattr("training.loop.extras.SCRIPT_DIGITS", 20)
-    assert draw_digits(TrainConfig.of(), []) == []
-    [(digits, share)] = draw_digits(TrainConfig.of(scripts=0.25), [])
+    assert draw_extras(TrainConfig.of(), [], None) == []
+    [(digits, share)] = draw_extras(TrainConfig.of(scripts=0.25), [], None)
     assert (len(digits), share) == (20, 0.25)
 
 

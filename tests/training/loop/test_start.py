@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from tests.training.support import FAST, first
+from tests.training.support import FAST, Stop, equal, first, weights
+from training import checkpoint
 from training.config import ConfigError, TrainConfig
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
@@ -58,3 +59,30 @@ def test_wrong_start_is_one_line(teacher, tmp_path):
         start_from(TrainConfig(start=str(tmp_path)), build("cnn"), "01")
     with pytest.raises(TrainingError, match="is a mlp, not a cnn"):
         start_from(TrainConfig(start=str(teacher)), build("cnn"), tuple("0123456789"))
+
+
+def test_kept_share_is_in_the_result(small, teacher, tmp_path, no_plots):
+    config = TrainConfig(**FAST | {"epochs": 1}, start=str(teacher), keep=0.75)
+    train(config, small, tmp_path)
+    state = checkpoint.load(tmp_path / "last.pt")
+    first_weights = read(str(teacher)).network.state_dict()
+    for name, value in read(str(tmp_path)).network.state_dict().items():
+        last = state["averaged"][f"module.{name}"] if state["averaged"] else state["network"][name]
+        assert torch.allclose(value, 0.75 * first_weights[name] + 0.25 * last, atol=1e-6)
+        assert not torch.equal(value, last)
+
+
+def test_resumed_run_keeps_the_same_share(small, teacher, tmp_path, no_plots):
+    config = TrainConfig(**FAST, start=str(teacher), keep=0.5)
+    train(config, small, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, small, tmp_path / "stopped", progress=Stop(6))
+    train(config, small, tmp_path / "stopped", resume=True)
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+def test_nothing_can_be_kept_without_a_start():
+    with pytest.raises(ConfigError, match=r"^--keep 0\.5: needs --from"):
+        TrainConfig(keep=0.5)
+    with pytest.raises(ConfigError, match=r"^--keep 1\.0: must be from 0 to below 1"):
+        TrainConfig(keep=1.0, start="packaged")

@@ -10,6 +10,7 @@ import torch
 
 from tests.support import font_file
 from tests.training.support import equal, first
+from training.augment.outliers import FONT_SIGNS
 from training.networks import NETWORKS, build, normalize
 from training.trust import examples, novelty
 from training.trust.calibrate import Calibration, calibrate
@@ -137,6 +138,6 @@ def test_fonts_add_digits_letters_and_signs(small, monkeypatch):
 
     monkeypatch.setattr(examples, "render_characters", kept)
     digits, others = digits_and_outliers(small.train, [font_file("cmr10")], 0, torch.Generator().manual_seed(0))
-    characters = string.ascii_letters + examples.FONT_SIGNS
+    characters = string.ascii_letters + FONT_SIGNS
     assert drawn == [(string.digits, 100), (characters, 256)], "at most as many as there are digits"
     assert (len(digits), len(others)) == (256 + 100, 256 + 256)

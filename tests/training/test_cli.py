@@ -223,7 +223,7 @@ MISTAKES = {
     ),
     "device": (["--device", "toaster"], "--device toaster: "),
     "device that gives no numbers back": (["--device", "meta"], "choose cpu, cuda, cuda:1 or mps"),
-    "flag": (["--batchsize", "3"], "Did you mean '--batch-size'?"),
+    "flag": (["--labelsmoothing", "3"], "Did you mean '--label-smoothing'?"),
 }
 
 

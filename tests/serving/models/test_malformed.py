@@ -65,6 +65,11 @@ def manifest_text(change):
     return damage
 
 
+def with_number(name, number):
+    """Return a change that puts ``number`` in the place of the number called ``name``."""
+    return manifest_text(lambda text: re.sub(rf'("{name}": *)[\d.]+', rf"\g<1>{number}", text))
+
+
 def with_threshold(number):
     """Return a change that sets the highest novelty score to ``number``."""
     return manifest_text(lambda text: re.sub(r'("novelty": *\{\s*"threshold": *)[-+.e\d]+', rf"\g<1>{number}", text))
@@ -144,8 +149,8 @@ MANIFEST = {
     ),
     "nested objects": (manifest_text(lambda text: text.replace('"cnn"', '{"a":' * 60 + "1" + "}" * 60, 1)), "levels"),
     "not an object": (manifest_text(lambda text: f"[{text}]"), "not a valid manifest"),
-    "huge number": (manifest_text(lambda text: text.replace("61946", "9" * 5000)), "not a valid manifest"),
-    "infinite number": (manifest_text(lambda text: text.replace("847.4", "1e999")), "not a finite number"),
+    "huge number": (with_number("parameters", "9" * 5000), "not a valid manifest"),
+    "infinite number": (with_number("seconds", "1e999"), "not a finite number"),
     "infinite threshold": (with_threshold("1e999"), "not a finite"),
     "threshold that is no number": (
         with_threshold("NaN"),

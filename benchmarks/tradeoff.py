@@ -65,14 +65,14 @@ def speed(text: str) -> Iterator[Point]:
 def commands(text: str) -> Iterator[Point]:
     """Yield the whole commands of training.md that report an accuracy."""
     for row in map(cells, text.splitlines()):
-        if len(row) == 3 and (found := re.fullmatch(r"([\d.]+)%", row[2])):
+        if len(row) == 4 and (found := re.fullmatch(r"([\d.]+)%", row[3])):
             name = row[0].split(":")[0].replace(" --optimizer adam --epochs 2 --validation 0", "")
             yield Point(name, float(row[1]), 100 - float(found[1]), "whole command, 2 threads")
 
 
 def draw(points: list[Point]) -> Image.Image:
     """Return the picture."""
-    figure = Figure(figsize=(9, 6), layout="tight")
+    figure = Figure(figsize=(9, 7.5), layout="tight")
     axes = figure.subplots()
     for kind in sorted({point.kind for point in points}):
         chosen = [point for point in points if point.kind == kind]
@@ -89,7 +89,7 @@ def draw(points: list[Point]) -> Image.Image:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
     axes.set_xlim(right=4 * max(point.seconds for point in points))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return Image.open(buffer).convert("RGB").quantize(COLOURS)

@@ -60,7 +60,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "pass images in MNIST's form unchanged": (mnist_form, "is_mnist_form", lambda image: False),
     "enlarge pictures of few pixels": (ink, "ENLARGE_BELOW", 0),
     "measure the ink again in a close-up": (ink, "crop_to_ink", lambda page, ink: page),
-    "measure uneven paper in the neighbourhood": (ink, "is_uneven", lambda ink, border: False),
+    "measure uneven paper in the neighbourhood": (ink, "is_uneven", lambda ink, border, most: False),
     "tell noise from ink": (ink, "DEVIATION", 0),
     "remove specks": (pieces, "SPECK", 0),
     "widen thin strokes": (mnist_form, "widen_strokes", lambda ink: ink),

@@ -1,0 +1,23 @@
+"""Every step of the picture code that benchmarks/robustness.py switches off is one that pictures go through."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+
+from benchmarks.digits import load_digits
+from benchmarks.drawings import draw
+from benchmarks.robustness import ABLATED, STEPS, Reader
+from serving.settings import RELEASE
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_step_can_be_switched_off(name):
+    module, attribute, replacement = STEPS[name]
+    new = mock.Mock(side_effect=replacement) if callable(replacement) else replacement
+    digits, _ = load_digits("test")
+    pictures = [picture for kind in ABLATED for picture in draw(kind, digits[:1])]
+    with mock.patch.object(module, attribute, new):
+        Reader(RELEASE, "mnist").pictures(pictures)
+    assert not callable(replacement) or new.called

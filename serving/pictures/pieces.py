@@ -21,6 +21,8 @@ ROW = 1.8
 DIGIT = 0.25
 # A text has several lines with at least this many parts side by side. The pieces of one digit are not in such lines.
 LINE = 3
+# So has a page with this many parts in lines that are wider than high, wherever its words begin and end.
+TEXT = 5
 
 Run = tuple[int, int, int]
 """Row, first column and end column of a horizontal run of pixels."""
@@ -111,7 +113,7 @@ def count_digits(pieces: Sequence[Piece]) -> int:
     # In a row every column without ink is a gap.
     side_by_side = _count_large(_between_gaps(pieces, "left", "right", 1.0 if width >= ROW * height else gap))
     above_each_other = _count_large(_between_gaps(pieces, "top", "bottom", gap))
-    return max(side_by_side, above_each_other, _count_in_lines(pieces))
+    return max(side_by_side, above_each_other, _count_in_lines(pieces), _count_in_wide_lines(pieces))
 
 
 def _count_in_lines(pieces: Sequence[Piece]) -> int:
@@ -120,6 +122,22 @@ def _count_in_lines(pieces: Sequence[Piece]) -> int:
     counts = [_count_large(_between_gaps(line, "left", "right", 1.0)) for line in lines]
     in_text = [count for count in counts if count >= LINE]
     return sum(in_text) if len(in_text) > 1 else 0
+
+
+def _count_in_wide_lines(pieces: Sequence[Piece]) -> int:
+    """Return the number of large pieces, 0 if they are few or less than two of their lines are wider than high.
+
+    In a small picture, the letters of a word touch each other. So a line of a text may be a single piece.
+    """
+    least = DIGIT * max(piece.mass for piece in pieces)
+    large = [piece for piece in pieces if piece.mass >= least]
+    wide = [line for line in _between_gaps(large, "top", "bottom", 1.0) if _is_wide(line)]
+    return len(large) if len(wide) > 1 and len(large) >= TEXT else 0
+
+
+def _is_wide(pieces: Sequence[Piece]) -> bool:
+    width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
+    return width >= max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
 
 
 def _count_large(groups: Sequence[Sequence[Piece]]) -> int:

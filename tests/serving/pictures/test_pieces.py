@@ -64,6 +64,15 @@ def test_lines_of_text_are_several(lines, size):
     assert to_mnist_form(picture(np.asarray(page)), MAX_PIXELS).reason == "several"
 
 
+@pytest.mark.parametrize("lines", [["call my home", "light my", "list"], ["my", "of the tree", "light"]])
+def test_lines_of_connected_writing_are_several(lines):
+    font = ImageFont.load_default(40)
+    page = Image.new("L", (320, 60 * len(lines) + 40), 255)
+    for i, line in enumerate(lines):  # with such wide strokes, the letters of a word touch each other
+        ImageDraw.Draw(page).text((20, 20 + 60 * i), line, 0, font, stroke_width=3)
+    assert to_mnist_form(picture(np.asarray(page)), MAX_PIXELS).reason == "several"
+
+
 def test_a_digit_in_pieces_is_not_several():
     dashes = np.full((120, 90), 255, np.uint8)
     for top in (10, 100):  # the bars of a Z-shaped 2, drawn with a pen that skips

@@ -1,6 +1,7 @@
 """Measure whether "accepted" means right: right answers rejected, wrong ones accepted, and other pictures rejected.
 
-    python -m benchmarks.acceptance --fonts FOLDER [--images 300] [--save FILE] [--plot docs/acceptance.png]
+    python -m benchmarks.acceptance --fonts FOLDER [--images 300] [--accepted FOLDER] [--save FILE]
+        [--plot docs/acceptance.png]
 
 Each picture takes the path of a picture sent to /predict. All digits come from MNIST's test set, from scikit-learn's
 load_digits and from strokes and fonts; the thresholds of the model were fitted on validation digits, which are training
@@ -118,13 +119,17 @@ def in_group(sets: Mapping[str, Answers], group: str) -> Answers:
     return Answers.joined([answers for name, answers in sets.items() if name.startswith(group)])
 
 
-def table_of_others(model: Model, fonts: Sequence[Path], copies: int) -> Iterator[str]:
+def table_of_others(model: Model, fonts: Sequence[Path], copies: int, accepted: Path | None) -> Iterator[str]:
     yield "\n| not digits | pictures | rejected | of them unsure | goal: at least |\n|---|---:|---:|---:|---:|"
     for name, pictures in other_pictures(fonts, copies).items():
         answers = Answers.to_pictures(model, pictures, np.zeros(len(pictures), int))
         unsure = np.mean([reason == "unsure" for reason in answers.reasons])
         goal = next((f"{share:.0%}" for kind, share in GOALS.items() if name.split(",")[0] == kind), "")
         yield f"| {name} | {len(pictures)} | {1 - answers.accepted.mean():.1%} | {unsure:.1%} | {goal} |"
+        if accepted:
+            accepted.mkdir(parents=True, exist_ok=True)
+            for i in np.flatnonzero(answers.accepted):
+                (accepted / f"{name}, {i}.png").write_bytes(pictures[i])
 
 
 def curves(sets: Mapping[str, Answers]) -> dict[str, Answers]:
@@ -181,10 +186,18 @@ def plot_curves(sets: Mapping[str, Answers], model: Model, path: Path) -> None:
 @click.option("--images", default=300, show_default=True, help="Number of test images that are drawn in each way.")
 @click.option("--copies", default=20, show_default=True, help="Number of drawings of each sign.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
+@click.option("--accepted", type=click.Path(path_type=Path), help="Folder for the accepted pictures of no digit.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the curve into this file.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
 def main(
-    folder: Path, name: str, images: int, copies: int, fonts: Path | None, plot: Path | None, save: Path | None
+    folder: Path,
+    name: str,
+    images: int,
+    copies: int,
+    fonts: Path | None,
+    accepted: Path | None,
+    plot: Path | None,
+    save: Path | None,
 ) -> None:
     """Measure what the model accepts, and print tables."""
     hand = unseen_fonts(fonts) if fonts else []
@@ -196,7 +209,7 @@ def main(
         f"lowest confidence {f'{own.threshold:.4g}' if own else 'none'}"
     )
     lines = [conditions("onnxruntime", "numpy", "pillow", "matplotlib", also=thresholds), "", *table_of_digits(sets)]
-    lines += [*table_of_others(model, hand, copies), *table_of_curves(sets, model)]
+    lines += [*table_of_others(model, hand, copies, accepted), *table_of_curves(sets, model)]
     tell(lines, save)
     if plot:
         plot_curves(sets, model, plot)

@@ -11,6 +11,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from export import opset as opsets
+from export.fuse import FusedGraph
 from export.graph import ServingGraph
 from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
@@ -28,7 +29,7 @@ def export_onnx(graph: ServingGraph, path: Path, labels: Sequence[str], opset: i
         # While torch 2.13 copies the graph, it calls one of its deprecated functions.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         program = torch.onnx.export(
-            graph,
+            FusedGraph(graph),
             (example,),
             input_names=["images"],
             output_names=graph.outputs,

@@ -6,7 +6,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     mlp         784-28-10 with ReLU, the tutorial's network             22,270
     cnn         four convolutions, 28 -> 14 -> 7 by two poolings        61,946
     cnn-small   five convolutions with few channels                      7,182
-    cnn-light   like cnn with fewer channels                            27,290
+    cnn-light   like cnn, first two convolutions without padding        59,426
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
     cnn-fast    the same, first two convolutions without padding        71,514
@@ -52,8 +52,8 @@ class Features(NamedTuple):
     vector: Tensor
     """``[N, F]``, the input of the head."""
     maps: Tensor | None = None
-    """``[N, C, 7, 7]``, the input of the last stage of convolutions; None for networks without stages. With the
-    convolutions of cnn-fast there are 5x5 values."""
+    """``[N, C, 7, 7]``, the input of the last stage of convolutions; None for networks without stages. In cnn-fast and
+    cnn-light there are 5x5 values."""
 
 
 class Network(nn.Module):
@@ -173,7 +173,7 @@ def _convolution(
 NETWORKS: dict[str, Callable[[int], Network]] = {
     "cnn": lambda classes: Cnn([16], [32], [64, 64], classes=classes),
     "cnn-small": lambda classes: Cnn([8], [12, 12], [16, 18], classes=classes),
-    "cnn-light": lambda classes: Cnn([16], [16], [32, 64], classes=classes),
+    "cnn-light": lambda classes: Cnn([8], [32], [64, 64], unpadded=2, classes=classes),
     "cnn-large": lambda classes: Cnn([24], [48, 48], [96, 96], classes=classes),
     "cnn-speed": lambda classes: Cnn([16], [32], [64, 64], strided=True, classes=classes),
     "cnn-fast": lambda classes: Cnn([16], [32], [64, 80], strided=True, unpadded=2, classes=classes),

@@ -144,10 +144,6 @@ def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
     assert not any(tensor.metadata_props for tensor in model.graph.input)
     assert b"/" not in b"".join(node.doc_string.encode() for node in model.graph.node)
     assert not any(node.metadata_props for node in model.graph.node)
-    # Scaling the pixels takes a multiplication after the cast to floating point, and no division.
-    operators = [node.op_type for node in model.graph.node]
-    assert operators[:2] == ["Cast", "Mul"]
-    assert operators.count("Div") == 0
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])

@@ -58,8 +58,13 @@ class Calibration:
     @classmethod
     def of(cls, state: dict[str, Any]) -> Calibration:
         """Return the calibration that :meth:`state` was called on."""
-        novelty = Novelty(state["inputs"], state["maps"])
-        novelty.load_state_dict(state["novelty"])
+        weights = state["novelty"]
+        # Scores of earlier versions are larger.
+        sizes = {"hidden": len(weights["hidden.weight"])}
+        if state["maps"]:
+            sizes["strokes"] = len(weights["strokes.0.weight"])
+        novelty = Novelty(state["inputs"], state["maps"], **sizes)
+        novelty.load_state_dict(weights)
         return cls(
             *(state["temperature"], novelty.eval(), state["threshold"]),
             *(state.get("confidence"), state.get("rejected", {})),

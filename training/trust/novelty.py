@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from training.networks import Features, average_and_maximum
 from training.openmp import at_most_threads
 
-HIDDEN = 128
+HIDDEN = 64
 # Scores are clamped to this size. For images unlike all that the score was fitted on, a larger score means nothing
 # more, and a large float32 has few decimals.
 LARGEST = 50.0
@@ -38,18 +38,21 @@ class Novelty(nn.Module):
         maps: number of feature maps that the score reads with an additional convolution; 0 means no convolution. The
             maps come from before the network's last stage. They still hold what separates letters from digits. The
             last stage keeps mainly what separates digits from each other.
+        strokes: the output channels of this convolution; half of ``maps`` if None.
+        hidden: number of hidden units.
     """
 
-    def __init__(self, inputs: int, maps: int = 0) -> None:
+    def __init__(self, inputs: int, maps: int = 0, *, strokes: int | None = None, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.inputs, self.maps = inputs, maps
+        channels = maps // 2 if strokes is None else strokes
         self.strokes = (
-            nn.Sequential(nn.Conv2d(maps, maps, 3, padding=1, bias=False), nn.BatchNorm2d(maps), nn.ReLU())
+            nn.Sequential(nn.Conv2d(maps, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
             if maps
             else None
         )
-        self.hidden = nn.Linear(inputs + 2 * maps, HIDDEN)
-        self.score = nn.Linear(HIDDEN, 1)
+        self.hidden = nn.Linear(inputs + 2 * channels, hidden)
+        self.score = nn.Linear(hidden, 1)
 
     def forward(self, features: Features, logits: Tensor) -> Tensor:
         """Return the scores ``[N]``, logits of "not a digit" from -LARGEST to LARGEST, for logits ``[N, C]``."""

@@ -11,7 +11,7 @@ import torch
 from tests.support import font_file
 from tests.training.support import equal, first
 from training.augment.outliers import FONT_SIGNS
-from training.networks import NETWORKS, build, normalize
+from training.networks import NETWORKS, Features, build, normalize
 from training.trust import examples, novelty
 from training.trust.calibrate import Calibration, calibrate
 from training.trust.examples import digits_and_outliers
@@ -84,6 +84,14 @@ def test_saved_calibration_is_loaded_with_the_same_numbers():
     assert not loaded.novelty.training
     del state["confidence"], state["rejected"]
     assert Calibration.of(state).confidence is None, "a run of version 0.1"
+
+
+def test_larger_scores_of_earlier_versions_are_loaded():
+    torch.manual_seed(0)
+    novelty = Novelty(138, 32, strokes=32, hidden=128).eval()
+    loaded = Calibration.of(Calibration(1.0, novelty, 0.0).state()).novelty
+    vector, maps, logits = torch.rand(5, 128), torch.rand(5, 32, 7, 7), torch.rand(5, 10)
+    torch.testing.assert_close(loaded(Features(vector, maps), logits), novelty(Features(vector, maps), logits))
 
 
 def test_score_separates_images():

@@ -21,7 +21,7 @@ ROW = 1.8
 DIGIT = 0.25
 # A text has several lines with at least this many parts side by side. The pieces of one digit are not in such lines.
 LINE = 3
-# So has a page with this many parts in lines that are wider than high, wherever its words begin and end.
+# A page with this many large pieces, in lines of which at least two are wider than high, shows a text too.
 TEXT = 5
 
 Run = tuple[int, int, int]
@@ -107,8 +107,7 @@ def count_digits(pieces: Sequence[Piece]) -> int:
     """Return the number of digits side by side, above each other or in lines: parts of similar mass between gaps."""
     if len(pieces) == 1:
         return 1
-    height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
-    width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
+    height, width = _size(pieces)
     gap = GAP * min(height, width)
     # In a row every column without ink is a gap.
     side_by_side = _count_large(_between_gaps(pieces, "left", "right", 1.0 if width >= ROW * height else gap))
@@ -125,19 +124,21 @@ def _count_in_lines(pieces: Sequence[Piece]) -> int:
 
 
 def _count_in_wide_lines(pieces: Sequence[Piece]) -> int:
-    """Return the number of large pieces, 0 if they are few or less than two of their lines are wider than high.
+    """Return the number of large pieces if they are a text by the width of its lines, else 0.
 
-    In a small picture, the letters of a word touch each other. So a line of a text may be a single piece.
+    In a small picture the letters of a word touch each other, so a whole line may be one piece.
     """
     least = DIGIT * max(piece.mass for piece in pieces)
     large = [piece for piece in pieces if piece.mass >= least]
-    wide = [line for line in _between_gaps(large, "top", "bottom", 1.0) if _is_wide(line)]
-    return len(large) if len(wide) > 1 and len(large) >= TEXT else 0
+    sizes = [_size(line) for line in _between_gaps(large, "top", "bottom", 1.0)]
+    wide = sum(width >= height for height, width in sizes)
+    return len(large) if wide > 1 and len(large) >= TEXT else 0
 
 
-def _is_wide(pieces: Sequence[Piece]) -> bool:
-    width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
-    return width >= max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
+def _size(pieces: Sequence[Piece]) -> tuple[int, int]:
+    """Return height and width of the box around the pieces."""
+    height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
+    return height, max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
 
 
 def _count_large(groups: Sequence[Sequence[Piece]]) -> int:

@@ -59,11 +59,9 @@ class Calibration:
     def of(cls, state: dict[str, Any]) -> Calibration:
         """Return the calibration that :meth:`state` was called on."""
         weights = state["novelty"]
-        # Scores of earlier versions are larger.
-        sizes = {"hidden": len(weights["hidden.weight"])}
-        if state["maps"]:
-            sizes["strokes"] = len(weights["strokes.0.weight"])
-        novelty = Novelty(state["inputs"], state["maps"], **sizes)
+        # The sizes come from the weights, because the scores of earlier versions were larger.
+        strokes = len(weights["strokes.0.weight"]) if state["maps"] else None
+        novelty = Novelty(state["inputs"], state["maps"], strokes=strokes, hidden=len(weights["hidden.weight"]))
         novelty.load_state_dict(weights)
         return cls(
             *(state["temperature"], novelty.eval(), state["threshold"]),

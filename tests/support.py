@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,9 +110,10 @@ def new_environment(folder: Path, *requirements: object) -> subprocess.Completed
 
 
 def until(condition):
-    """Wait until ``condition()`` is true, for example because of another process. Fail after about two minutes."""
+    """Wait until ``condition()`` is true, for example because of another process. Fail after two minutes."""
     event = threading.Event()
-    for _ in range(12_000):
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
         if condition():
             return
         event.wait(0.01)

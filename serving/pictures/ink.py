@@ -48,6 +48,8 @@ TOO_BROAD = 0.42
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33
+# Dark ink in a shadow is strengthened by no more than this factor, so that noise in the dark does not become ink.
+MOST_SHADE = 3
 # The slope of the light is measured over this fraction of a side.
 SLOPE_STEPS = 8
 # Width of the frame that mostly holds paper, as a share of each side: the margin in MNIST, 4 of 28 pixels.
@@ -147,15 +149,20 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
         page: brightness, ``[H, W]``.
         smooth: the page without noise, from which the paper is estimated.
     """
-    page, smooth = without_slope(page, smooth)
+    level, smooth = without_slope(page, smooth)
     window = round(PAPER_WINDOW * max(page.shape))
     # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
     # the edges of shadows than the digit.
-    relief = (page - uniform_filter(page, window))[~margin_of(page.shape)]
+    relief = (level - uniform_filter(level, window))[~margin_of(page.shape)]
     # NumPy takes 30 times as long for relief**3.
     sign = 1 if float((relief * relief * relief).sum()) > 0 else -1
-    ink: Ink = sign * page - grey_opening(sign * smooth, window)
-    return ink - np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
+    ink: Ink = sign * level - grey_opening(sign * smooth, window)
+    paper = page + ink
+    ink -= np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
+    if sign < 0:
+        # A shadow darkens paper and ink by the same factor, so dark ink differs less from the paper there.
+        ink *= np.clip(np.median(paper) / np.maximum(paper, 1), 1 / MOST_SHADE, MOST_SHADE)
+    return ink
 
 
 def without_slope(page: Grey, smooth: Grey) -> tuple[Grey, Grey]:

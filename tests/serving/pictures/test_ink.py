@@ -1,10 +1,11 @@
-"""Uneven paper is recognised, and the short cut of its test changes no result."""
+"""Uneven paper is recognised, the short cut of its test changes no result, and ink in a shadow is not weaker."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from serving.pictures.ink import FAINT, TOO_BROAD, is_uneven
+from serving.pictures.ink import FAINT, TOO_BROAD, find_ink, is_uneven
 from serving.pictures.morphology import grey_erosion
 
 
@@ -22,3 +23,14 @@ def test_ink_is_too_broad_wherever_it_lies():
         assert is_uneven(ink, np.zeros(9, np.float32), 200.0) == expected
         found += expected
     assert 50 < found < 350
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_dark_ink_in_a_shadow_is_as_strong_as_outside(turn):
+    page = np.full((90, 90), 230, np.float32)
+    page[25:65, 42:48] = 60
+    page[45:] *= 0.5
+    ink = find_ink(np.rot90(page, turn).copy())
+    rows = np.rot90(ink, -turn).max(axis=1)
+    stroke = np.flatnonzero(rows > 0.8 * rows.max())
+    assert len(stroke) == stroke[-1] - stroke[0] + 1 >= 38

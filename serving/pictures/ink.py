@@ -48,7 +48,8 @@ TOO_BROAD = 0.42
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33
-# Dark ink in a shadow is strengthened by no more than this factor, so that noise in the dark does not become ink.
+# Dark ink is strengthened in a shadow, and weakened in bright light, by no more than this factor. Without a limit,
+# noise in the dark would become ink.
 MOST_SHADE = 3
 # The slope of the light is measured over this fraction of a side.
 SLOPE_STEPS = 8

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
 from training.loop.errors import TrainingError
+from training.loop.narrow import can_narrow, narrow_weights
 from training.networks import Network
 from training.origin import WAY_OUT
 from training.trained import Trained, read
 
 
-def start_from(config: TrainConfig, network: Network, labels: Sequence[str]) -> dict[str, str]:
+def start_from(
+    config: TrainConfig, network: Network, labels: Sequence[str], images: Tensor | None = None
+) -> dict[str, str]:
     """Copy the weights that ``--from`` names into ``network``, and return the SHA-256 of their file by its folder.
 
-    The weights of a class go to the class of the same name. Other classes keep their random weights.
+    The weights of a class go to the class of the same name. Other classes keep their random weights. A network for
+    which :func:`can_narrow` is true is narrowed first.
+
+    Args:
+        images: training images, uint8 ``[N, 28, 28]``. A network is narrowed so that it computes the same on these.
 
     Raises:
         TrainingError: there are no such weights, or they are of another network.
@@ -25,11 +33,14 @@ def start_from(config: TrainConfig, network: Network, labels: Sequence[str]) -> 
     if not config.start:
         return {}
     start = read_start(config)
-    if start.model != config.model:
+    if start.model == config.model:
+        weights = start.network.state_dict()
+    elif images is not None and can_narrow(start.network, network):
+        weights = narrow_weights(start.network, network, images)
+    else:
         raise TrainingError(
             f"--from {config.start}: is a {start.model}, not a {config.model}; leave --model out, or name {start.model}"
         )
-    weights = start.network.state_dict()
     head_weight, head_bias = weights.pop("head.weight"), weights.pop("head.bias")
     network.load_state_dict(weights, strict=False)
     with torch.no_grad():

@@ -88,7 +88,7 @@ class State:
         """
         torch.default_generator.manual_seed(config.seed_for("weights"))
         built = build(config.model, len(labels))
-        start = {} if is_resumed else start_from(config, built, labels)
+        start = {} if is_resumed else start_from(config, built, labels, splits.train.images if splits else None)
         network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         replay = splits.replay if splits else None
         teacher = load_teacher(config, len(labels)) or start_teacher(config, labels, replay)

@@ -46,7 +46,7 @@ def test_packaged_model_is_loaded_without_a_path():
     model = serving.load()
     assert (model.name, model.labels) == ("mnist", tuple("0123456789"))
     assert model.accuracy == model.manifest.result["test"]["accuracy"] > 0.99
-    assert repr(model) == "<LoadedModel mnist version 1: 10 classes, accuracy 99.68%>"
+    assert repr(model) == f"<LoadedModel mnist version 1: 10 classes, accuracy {model.accuracy:.2%}>"
     assert "10: 0, 1, 2" in model._repr_html_()
 
 

@@ -109,8 +109,8 @@ class TrainConfig:
     start: Annotated[
         str,
         "Start from the weights of another model: a run folder, a published version such as models/mnist/1, or "
-        "`packaged`. Classes of the same name keep their weights; others start anew. With --model cnn-light, a cnn is "
-        "made narrower.",
+        "`packaged`. Classes of the same name keep their weights; others start anew. A cnn becomes narrower with "
+        "--model cnn-light.",
     ] = ""
     keep: Annotated[
         float,

@@ -20,10 +20,12 @@ from training.networks import Cnn, Network, normalize
 IMAGES, BATCH = 1000, 100
 # Keeps the equations solvable if a channel is always zero. In units of the mean square of all values.
 RIDGE = 1e-6
+# What a norm holds for each channel.
+PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
 
 def can_narrow(wide: Network, narrow: Network) -> bool:
-    """Return whether ``narrow`` differs from ``wide`` only in having fewer channels, or no padding."""
+    """Return whether ``narrow`` has the convolutions of ``wide``, but some with fewer channels. Padding may differ."""
     if not (isinstance(wide, Cnn) and isinstance(narrow, Cnn)):
         return False
     shapes = [[layer.weight.shape for layer in _convolutions(network)] for network in (wide, narrow)]
@@ -41,10 +43,10 @@ def narrow_weights(wide: Network, narrow: Network, images: Tensor) -> dict[str, 
 
     Args:
         wide: a trained network for which :func:`can_narrow` is true.
-        images: images to measure on, uint8 ``[N, 28, 28]``. A thousand of them are used.
+        images: images to measure on, uint8 ``[N, 28, 28]``. At most a thousand of them are used.
     """
     wide.eval()
-    # The user's own images are sorted by their class.
+    # Every nth image, because the user's own images are sorted by their class.
     images = images[:: -(-len(images) // IMAGES)]
     weights = wide.state_dict()
     names = {layer: name for name, layer in wide.named_modules()}
@@ -55,16 +57,13 @@ def narrow_weights(wide: Network, narrow: Network, images: Tensor) -> dict[str, 
             continue
         moments = _moments(wide, after, images)
         kept, fitted, constant = _fewer(after, norms[i + 1], moments, smaller[i].out_channels)
-        for name in (f"{names[before]}.weight", *(f"{names[norms[i]]}.{each}" for each in _PER_CHANNEL)):
+        for name in (f"{names[before]}.weight", *(f"{names[norms[i]]}.{each}" for each in PER_CHANNEL)):
             weights[name] = weights[name][kept]
         weights[f"{names[after]}.weight"] = fitted
         # The norm behind the next convolution subtracts its running mean, so that can hold the constant of the fit.
         mean = f"{names[norms[i + 1]]}.running_mean"
         weights[mean] = weights[mean] - constant
     return weights
-
-
-_PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
 
 def _convolutions(network: Network) -> list[nn.Conv2d]:

@@ -21,11 +21,11 @@ def start_from(
 ) -> dict[str, str]:
     """Copy the weights that ``--from`` names into ``network``, and return the SHA-256 of their file by its folder.
 
-    The weights of a class go to the class of the same name. Other classes keep their random weights. A network for
-    which :func:`can_narrow` is true is narrowed first.
+    The weights of a class go to the class of the same name. Other classes keep their random weights. A wider network is
+    made narrower first, if :func:`can_narrow` is true.
 
     Args:
-        images: training images, uint8 ``[N, 28, 28]``. A network is narrowed so that it computes the same on these.
+        images: training images, uint8 ``[N, 28, 28]``. A narrowed network computes nearly the same on these.
 
     Raises:
         TrainingError: there are no such weights, or they are of another network.

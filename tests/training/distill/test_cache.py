@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 @pytest.fixture
 def folder(teacher, tmp_path):
-    """A copy of the teacher's run folder, to hold a cache."""
-    return shutil.copytree(teacher, tmp_path / "teacher")
+    """A copy of the teacher's run folder, to hold a cache. Tests of other modules leave caches of theirs in the teacher."""
+    return shutil.copytree(teacher, tmp_path / "teacher", ignore=shutil.ignore_patterns("teacher-cache"))
 
 
 def test_students_share_the_cached_epochs(small, tmp_path, folder, monkeypatch):

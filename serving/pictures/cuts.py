@@ -27,7 +27,8 @@ MOST_CUTS = 4
 # Cost of one step to the side.
 LEAN = 0.04
 
-Integers = npt.NDArray[np.int64]
+# Small numbers, because every candidate compares those of its parts. A line is at most 1024 pixels wide.
+Integers = npt.NDArray[np.int16]
 
 
 class Parts(NamedTuple):
@@ -59,7 +60,7 @@ def cut(ink: Ink, height: float) -> Parts:
     # Two cuts may cross. Sorted in each row they are still paths, and the parts stay in order.
     seams = np.sort(seams, axis=0)
     every = np.arange(cost.shape[1])
-    part_of = np.array([np.searchsorted(seams[:, row], every, "right") for row in range(len(cost))], np.int64)
+    part_of = np.array([np.searchsorted(seams[:, row], every, "right") for row in range(len(cost))], np.int16)
     return Parts(part_of, [float(crossed[column]) for column in columns], gaps)
 
 

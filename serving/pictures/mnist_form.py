@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -200,13 +201,20 @@ def shrink_to_box(ink: Ink) -> Ink:
     """Return the square around the ink, averaged to float32 ``[20, 20]`` and stretched to 0 to 255."""
     top, left, height, width = _bounds(ink)
     side = max(height, width)
-    square = np.zeros((side, side), np.float32)
     y, x = (side - height) // 2, (side - width) // 2
-    square[y : y + height, x : x + width] = ink[top : top + height, left : left + width]
-    method = Image.Resampling.BOX if side >= BOX else Image.Resampling.BICUBIC
-    small = np.asarray(Image.fromarray(square).resize((BOX, BOX), method))
-    stretched: Ink = np.clip(small * (255 / small.max()), 0, 255).astype(np.float32)
+    shrink = _to_box(side)
+    # The rest of the square is empty, so the columns of the matrix for it are left out.
+    digit = ink[top : top + height, left : left + width]
+    small = shrink[:, y : y + height] @ digit @ shrink[:, x : x + width].T
+    stretched: Ink = np.clip(small * (255 / small.max()), 0, 255)
     return stretched
+
+
+@lru_cache(maxsize=128)
+def _to_box(side: int) -> Ink:
+    """Return the matrix ``[20, side]`` that resizes a line of ``side`` pixels to 20, with the weights of Pillow."""
+    method = Image.Resampling.BOX if side >= BOX else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(np.eye(side, dtype=np.float32)).resize((side, BOX), method))
 
 
 def centre_in_frame(digit: Ink) -> Images:

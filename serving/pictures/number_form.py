@@ -204,6 +204,7 @@ class _Grouping:
         self._factor = max(1.0, line.height / LINE_HEIGHT)
         # The filters need two pixels; a hairline may have one.
         self._ink = pad_to(_reduced(line.ink, self._factor), LEAST_PIXELS)
+        self._has_ink = self._ink > 0
         self._height = line.height / self._factor
         # One pen wrote the line, so its strokes are measured once.
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
@@ -246,10 +247,11 @@ class _Grouping:
         spans = [span for span in self._spans[first:end] if span]
         begin, stop = min(span[0] for span in spans), max(span[1] for span in spans)
         part_of = self._cuts.part_of[:, begin:stop]
-        ink = np.where((part_of >= first) & (part_of < end), self._ink[:, begin:stop], 0)
-        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+        inside = (part_of >= first) & (part_of < end) & self._has_ink[:, begin:stop]
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         top, left = int(rows[0]), int(columns[0])
-        return ink[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], begin + left, top
+        box = slice(top, int(rows[-1]) + 1), slice(left, int(columns[-1]) + 1)
+        return np.where(inside[box], self._ink[:, begin:stop][box], 0), begin + left, top
 
     def _box(self, left: int, top: int, shape: tuple[int, ...]) -> Box:
         """Return the box in the picture's own pixels of a box of the line."""

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 @pytest.fixture
 def folder(teacher, tmp_path):
-    """A copy of the teacher's run folder, to hold a cache. Tests of other modules leave caches of theirs in the teacher."""
+    """A copy of the teacher's run folder, to hold a cache, without the caches that other tests have left in it."""
     return shutil.copytree(teacher, tmp_path / "teacher", ignore=shutil.ignore_patterns("teacher-cache"))
 
 

@@ -27,7 +27,7 @@ MOST_CUTS = 4
 # Cost of one step to the side.
 LEAN = 0.04
 
-# Small numbers, because every candidate compares those of its parts. A line is at most 1024 pixels wide.
+# Every candidate compares the pixels of its parts, which is faster with small integers. A line has at most 1024 parts.
 Integers = npt.NDArray[np.int16]
 
 

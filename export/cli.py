@@ -95,7 +95,7 @@ COMMANDS = {"push": push, "pull": pull}
 @click.option(
     "--certificate",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificate of the key of --sign, and after it in the same file those that lead to a trusted one.",
+    help="File with the certificate of the key of --sign, followed by its issuers.",
 )
 @click.option(
     "--sign-password",

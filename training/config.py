@@ -162,8 +162,9 @@ class TrainConfig:
     style: Annotated[
         float,
         "Style augmentation: change images as if somebody else had written them. Each kind of change applies to this "
-        "share of the images, from 0 to 1: another width, another stroke width, a lower resolution, only black and "
-        "white and, for a 1, an upstroke or a wide bar. 0 turns it off.",
+        "share of the images, from 0 to 1: another width, another stroke width, a lower resolution and, for a 1, a "
+        "wide bar. Twice this share of the ones get an upstroke, and half of this share of the images become black and "
+        "white. 0 turns it off.",
     ] = 0.0
     teacher: Annotated[
         str,

@@ -82,11 +82,11 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	    trustme
 	@touch $@
 
-# The quick tests. Left out are those that train networks or wait for processes, and those that need a browser, other
-# extras or large tools.
+# The quick tests. A process runs whole files, so that a file starts its service once. Left out are the tests that train
+# networks or wait for processes, and those that need a browser, other extras or large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
 check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest versions that pyproject.toml allows
-	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS) $(LOWEST_TESTS)
+	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS) $(LOWEST_TESTS)
 
 # The wheel is installed into an environment of its own, so that only what it needs is listed. The image is listed if it
 # was built: docker build --tag mnist-service .

@@ -175,7 +175,7 @@ class Settings:
     feedback_bytes: Annotated[int, "Largest sum of the sizes of the stored corrections, in bytes."] = 100_000_000
     feedback_files: Annotated[int, "Largest number of files of stored corrections, two for each."] = 20_000
     feedback_full: Annotated[
-        str, "What to do with a correction without space for it: reject (reject it) or oldest (remove the oldest ones)."
+        str, "What to do if there is no space for a correction: reject refuses it, oldest removes the oldest ones."
     ] = "reject"
     cors_origins: Annotated[
         str, "Origins whose web pages may call this service, separated by commas; * means every origin."

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.digits import load_digits
 from benchmarks.drawings import Array
-from benchmarks.numbers import GAPS, KINDS, encode, page_of
+from benchmarks.numbers import GAPS, KINDS, UNEVEN, encode, page_of, seed_of
 from serving.contract import ModelOutput
 from serving.inference.path import LARGEST_MARK, MARK_CONSTANT, WEIGHTS, properties_of
 from serving.models import repository
@@ -68,8 +68,9 @@ def lattices(model: Model, rows: int) -> Iterator[Lattice]:
     drawn = [
         draw(images, labels, gap, random)
         for number, draw in enumerate(KINDS.values())
-        for gap in GAPS
-        for random in [np.random.default_rng([1, number, gap + 10])]
+        # Many rows have uneven gaps, so that the usual gap of a line counts no more than it should.
+        for gap in (*GAPS, UNEVEN, UNEVEN)
+        for random in [np.random.default_rng([1, number, seed_of(gap)])]
         for _ in range(rows)
     ]
     for scale in (1, 4):

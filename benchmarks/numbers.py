@@ -3,8 +3,8 @@
     python -m benchmarks.numbers [--rows 100] [--digits validation] [--save FILE]
 
 A number is right if the text has exactly its digits, line by line. The gap is the distance of the boxes around the ink
-of neighbouring digits, in pixels of MNIST. Below 0 the boxes overlap. The digits keep their place in MNIST's frame
-from top to bottom.
+of neighbouring digits, in pixels of MNIST. Below 0 the boxes overlap. In a row with uneven gaps, each gap is a random
+one from -1 to 8. The digits keep their place in MNIST's frame from top to bottom.
 """
 
 from __future__ import annotations
@@ -30,22 +30,25 @@ from serving.settings import RELEASE, Settings
 Array = Any
 Random = np.random.Generator
 
-GAPS = (8, 2, 1, 0, -1, -2)
+UNEVEN = None
+GAPS = (8, 2, 1, 0, -1, -2, UNEVEN)
+WIDEST_UNEVEN = 8
 MARGIN = 10
 
 
-def row_of(digits: list[Array], gap: int, random: Random, *, slant: float = 0.0, sizes: float = 0.0) -> Array:
+def row_of(digits: list[Array], gap: int | None, random: Random, *, slant: float = 0.0, sizes: float = 0.0) -> Array:
     """Return the ink of the digits side by side, 0 to 255, without a margin.
 
     Args:
-        gap: pixels between the boxes around the ink.
+        gap: pixels between the boxes around the ink, or ``UNEVEN``.
         slant: the largest lean of the whole row: columns per row.
         sizes: the largest change of the size of each digit, as a share.
     """
     shear = random.uniform(-slant, slant)
     drawn = [changed(digit, shear, 1 + random.uniform(-sizes, sizes)) for digit in digits]
     height = max(len(ink) for ink in drawn)
-    page = np.zeros((height, sum(ink.shape[1] for ink in drawn) + (len(drawn) + 1) * max(gap, 0)), np.uint8)
+    widest = WIDEST_UNEVEN if gap is UNEVEN else max(gap, 0)
+    page = np.zeros((height, sum(ink.shape[1] for ink in drawn) + (len(drawn) + 1) * widest), np.uint8)
     at = 0
     for ink in drawn:
         columns = np.flatnonzero(ink.any(axis=0))
@@ -53,7 +56,7 @@ def row_of(digits: list[Array], gap: int, random: Random, *, slant: float = 0.0,
         top, at = (height - len(ink)) // 2, max(at, 0)
         place = page[top : top + len(ink), at : at + ink.shape[1]]
         np.maximum(place, ink, out=place)
-        at += ink.shape[1] + gap
+        at += ink.shape[1] + (int(random.integers(-1, WIDEST_UNEVEN + 1)) if gap is UNEVEN else gap)
     return page[:, np.flatnonzero(page.any(axis=0))[0] : np.flatnonzero(page.any(axis=0))[-1] + 1]
 
 
@@ -110,7 +113,11 @@ def encode(page: Array) -> bytes:
     return buffer.getvalue()
 
 
-Kind = Callable[[Array, Array, int, Random], tuple[bytes, str]]
+Kind = Callable[[Array, Array, int | None, Random], tuple[bytes, str]]
+
+
+def seed_of(gap: int | None) -> int:
+    return 20 if gap is UNEVEN else gap + 10
 
 
 def kind(
@@ -122,7 +129,7 @@ def kind(
 ) -> Kind:
     """Return a function that draws a page with numbers and returns it with their text."""
 
-    def draw(images: Array, labels: Array, gap: int, random: Random) -> tuple[bytes, str]:
+    def draw(images: Array, labels: Array, gap: int | None, random: Random) -> tuple[bytes, str]:
         rows, texts = [], []
         for _ in range(lines):
             chosen = random.integers(0, len(images), random.integers(2, 13))
@@ -156,14 +163,15 @@ def read(model: Model, picture: bytes) -> NumberPrediction:
 
 def table(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
     """Yield the share of pages whose numbers are all right, for each kind of page and each gap."""
-    yield f"\n| whole page right, of {rows} pages each | {' | '.join(f'gap {gap}' for gap in GAPS)} |"
+    names = ["uneven gaps" if gap is UNEVEN else f"gap {gap}" for gap in GAPS]
+    yield f"\n| whole page right, of {rows} pages each | {' | '.join(names)} |"
     yield f"|---|{'---:|' * len(GAPS)}"
     shares: list[list[float]] = []
     right_accepted = wrong_accepted = right = 0
     for number, (name, draw) in enumerate(KINDS.items()):
         shares.append([])
         for gap in GAPS:
-            random = np.random.default_rng([number, gap + 10])
+            random = np.random.default_rng([number, seed_of(gap)])
             drawn = [draw(images, labels, gap, random) for _ in range(rows)]
             found = [(read(model, picture), text) for picture, text in drawn]
             shares[-1].append(float(np.mean([prediction.text == text for prediction, text in found])))

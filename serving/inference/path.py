@@ -26,14 +26,16 @@ ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
 ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
 # The weight of each property of a candidate, in the order of properties_of().
-WEIGHTS = (0.64, 1.59, -3.33, -0.41, -0.45, -3.94, -1.67, -0.68, -2.07, -0.02, -1.71, -0.39, 2.69, -0.73, -1.77)
+WEIGHTS = (0.97, 1.03, -2.81, -0.52, -0.42, -3.82, -2.76, -0.71, -1.07, -0.02, -0.77, -0.49, 2.44, -0.87, -1.37, -3.1)
 # The weights were fitted to novelty scores in this unit. One in a hundred digits had a higher score.
 NOVELTY_UNIT = 1.41
+# A gap counts as at most this many heights of the line for its usual gap. Wider gaps separate numbers.
+WIDEST_USUAL = 1.0
 # The constants of marks were chosen by hand, except for MARK_WEIGHT, which is fitted.
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # The score of a mark is MARK_WEIGHT * (MARK_CONSTANT + its longer side).
-MARK_WEIGHT, MARK_CONSTANT = -4.3, 0.2
+MARK_WEIGHT, MARK_CONSTANT = -4.26, 0.2
 # The score of a low mark that stands apart, with gaps of this width beside it: hardly any digit is so low. It may be
 # longer than other marks, as a minus is.
 ALONE_SCORE, ALONE = 3.0, 0.1
@@ -121,7 +123,8 @@ def properties_of(line: LineParts, output: ModelOutput) -> npt.NDArray[np.float6
         np.minimum(novelty, 4),
         np.clip(novelty - 1, 0, 3),
     ]
-    by_shape = [_shape(line, candidate, digit) for candidate, digit in zip(line.candidates, digits, strict=True)]
+    usual = _usual_gap(line)
+    by_shape = [_shape(line, candidate, digit, usual) for candidate, digit in zip(line.candidates, digits, strict=True)]
     return np.column_stack([np.ones(len(digits)), *by_network, np.array(by_shape)])
 
 
@@ -135,7 +138,13 @@ def _piece_width(line: LineParts, candidate: Candidate) -> float:
     return sum(part.width for part in line.parts[first : last + 1])
 
 
-def _shape(line: LineParts, candidate: Candidate, digit: int) -> Sequence[float]:
+def _usual_gap(line: LineParts) -> float:
+    """Return the median width of the gaps of a line, or 0 if it has none."""
+    gaps = [min(gap, WIDEST_USUAL) for gap in line.gaps if gap > 0]
+    return float(np.median(gaps)) if gaps else 0.0
+
+
+def _shape(line: LineParts, candidate: Candidate, digit: int, usual_gap: float) -> Sequence[float]:
     """Return how much a candidate differs from a whole digit, by its size and by the cuts beside and inside it."""
     first, end = candidate.first, candidate.end
     beside = [i for i in (first - 1, end - 1) if 0 <= i < len(line.crossed)]
@@ -156,4 +165,6 @@ def _shape(line: LineParts, candidate: Candidate, digit: int) -> Sequence[float]
         through_ink,
         # A narrow piece of ink is seldom two digits.
         through_ink * max(0.0, 1.0 - _piece_width(line, candidate)),
+        # Two digits of a line seldom stand much closer than the others. What does is more likely a piece of a digit.
+        sum(max(0.0, usual_gap - line.gaps[i]) for i in beside),
     )

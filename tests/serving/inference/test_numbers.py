@@ -50,6 +50,21 @@ def test_digits_that_are_close_or_touch_are_told_apart(read, write, gap):
     assert read(page(write("2026378", gap=gap))).text == "2026378"
 
 
+def test_tick_close_to_a_digit_is_not_one_more_digit_if_the_others_stand_apart(read, write):
+    ink = write("2026378", gap=8)
+    columns = np.flatnonzero(ink.any(axis=0))
+    zero_ends = columns[np.flatnonzero(np.diff(columns) > 8)[1]]
+    ink[8:18, zero_ends + 2 : zero_ends + 4] = 255
+    assert read(page(ink, scale=3)).text == "2026378"
+
+
+@pytest.mark.parametrize("pair", ["20", "63", "78", "51"])
+def test_two_digits_that_touch_are_told_apart_if_the_others_stand_apart(read, write, pair):
+    apart = np.zeros((28, 8), np.uint8)
+    ink = np.concatenate([write("43", gap=8), apart, write(pair, gap=0), apart, write("95", gap=8)], axis=1)
+    assert read(page(ink)).text == f"43{pair}95"
+
+
 def test_boxes_are_in_the_pixels_of_the_picture(read, write):
     ink = write("28", gap=6)
     [line] = read(page(ink, scale=4)).lines

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from benchmarks.digits import spread
 from benchmarks.drawings import DRAWINGS, Array, draw, render_digits, scans
 from benchmarks.others import GOALS, other_pictures
 from benchmarks.pages import PAGES, PHONE_48
@@ -86,13 +87,14 @@ def digits(model: Model, fonts: Sequence[Path], count: int) -> Iterator[tuple[st
     yield POLYLINES, Answers.to_pictures(model, *draw_polylines())
     if fonts:
         yield FONTS, Answers.to_pictures(model, *render_digits(list(fonts)))
+    images, truth = spread(images, count), spread(truth, count)
     for name in DRAWINGS:
-        yield f"drawing: {name}", Answers.to_pictures(model, draw(name, images[:count]), truth[:count])
+        yield f"drawing: {name}", Answers.to_pictures(model, draw(name, images), truth)
     for name, page in PAGES.items():
         if name != PHONE_48:  # Drawing one takes a second, and the network gets the same images from smaller photos.
             random = np.random.default_rng(0)
-            pictures = [page(digit, random) for digit in images[:count]]
-            yield f"page: {name}", Answers.to_pictures(model, pictures, truth[:count])
+            pictures = [page(digit, random) for digit in images]
+            yield f"page: {name}", Answers.to_pictures(model, pictures, truth)
 
 
 def row(name: str, answers: Answers, most: float) -> str:
@@ -183,7 +185,7 @@ def plot_curves(sets: Mapping[str, Answers], model: Model, path: Path) -> None:
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", "name", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=300, show_default=True, help="Number of test images that are drawn in each way.")
+@click.option("--images", default=300, show_default=True, help="Test images that are drawn in each way.")
 @click.option("--copies", default=20, show_default=True, help="Number of drawings of each sign.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--accepted", type=click.Path(path_type=Path), help="Folder for the accepted pictures of no digit.")

@@ -13,7 +13,7 @@ measured with the npm packages @fontsource/architects-daughter, /caveat, /gloria
 /kalam, /patrick-hand and /shadows-into-light. Fonts listed in training/augment/fonts.txt are rejected.
 --fashion: a folder with Fashion-MNIST's t10k-images-idx3-ubyte.gz, for instance from Debian's package
 dataset-fashion-mnist. Rows that need an option that is not given are left out.
---ablate N: also print what each step of serving/pictures gains, measured on the first N test images.
+--ablate N: also print what each step of serving/pictures gains, measured on N of the images.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.corruptions import CORRUPTIONS, corrupt
-from benchmarks.digits import choose_digits, load_digits
+from benchmarks.digits import choose_digits, load_digits, spread
 from benchmarks.drawings import DRAWINGS, Array, Pictures, blank_pages, draw, encode, render, render_digits, scans
 from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
@@ -150,10 +150,10 @@ def pages(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
         "| calibration error | accepted | goal |\n|---|---:|---:|---:|---:|---:|"
     )
     for name, draw_page in PAGES.items():
-        count = min(len(digits), LARGE_PHOTOS) if name == PHONE_48 else len(digits)
+        count = LARGE_PHOTOS if name == PHONE_48 else len(digits)
         random = np.random.default_rng(0)
-        measured = read.pictures([draw_page(digit, random) for digit in digits[:count]])
-        yield f"{row(name, measured, truth[:count])} {GOALS[name]:.0%} |"
+        measured = read.pictures([draw_page(digit, random) for digit in spread(digits, count)])
+        yield f"{row(name, measured, spread(truth, count))} {GOALS[name]:.0%} |"
 
 
 def scenes(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
@@ -214,7 +214,7 @@ def ablation(read: Reader, digits: Array, truth: Array) -> Iterator[str]:
         return f"| {name} | {' | '.join(cells)} | {empty:.0%} |"
 
     count = len(digits)
-    yield f"\nCorrect (accepted) of the first {count} test digits, with one step of serving/pictures switched off:\n"
+    yield f"\nCorrect (accepted) of {count} digits, with one step of serving/pictures switched off:\n"
     yield f"| step switched off | {' | '.join(sets)} | blank pages rejected as empty |"
     yield f"|---|{'---:|' * (len(sets) + 1)}"
     yield line("none")
@@ -255,7 +255,7 @@ def fashion_images(folder: Path) -> Array:
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=10_000, show_default=True, help="Number of digits in each row, the first ones.")
+@click.option("--images", default=10_000, show_default=True, help="Digits in each row, evenly spread over the set.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--fashion", type=click.Path(path_type=Path, exists=True), help="Folder with Fashion-MNIST.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
@@ -277,9 +277,9 @@ def main(
 ) -> None:
     """Measure the model on changed digits and on pictures that are not digits, and print tables."""
     handwriting = unseen_fonts(fonts) if fonts else []
-    clothes = fashion_images(fashion)[:images] if fashion else None
+    clothes = spread(fashion_images(fashion), images) if fashion else None
     read = Reader(folder, model)
-    digits, truth = (each[:images] for each in load_digits(digits_set, mnist))
+    digits, truth = (spread(each, images) for each in load_digits(digits_set, mnist))
     model_named = f"model {read.model.name} version {read.model.version}"
     tables = {
         "drawings": drawn_digits(read, digits, truth),
@@ -292,7 +292,7 @@ def main(
     printed = [
         [conditions("onnxruntime", "numpy", "pillow", also=model_named)],
         *(tables[name] for name in chosen or TABLES),
-        ablation(read, digits[:ablate], truth[:ablate]) if ablate else [],
+        ablation(read, spread(digits, ablate), spread(truth, ablate)) if ablate else [],
     ]
     lines = []
     for line in itertools.chain.from_iterable(printed):

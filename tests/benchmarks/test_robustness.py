@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from unittest import mock
 
+import numpy as np
 import pytest
 
-from benchmarks.digits import load_digits
+from benchmarks.digits import load_digits, spread
 from benchmarks.drawings import draw
 from benchmarks.robustness import ABLATED, STEPS, Reader
 from serving.settings import RELEASE
@@ -21,3 +22,8 @@ def test_step_can_be_switched_off(name):
     with mock.patch.object(module, attribute, new):
         Reader(RELEASE, "mnist").pictures(pictures)
     assert not callable(replacement) or new.called
+
+
+@pytest.mark.parametrize(("count", "expected"), [(4, [0, 2, 5, 7]), (10, list(range(10))), (99, list(range(10)))])
+def test_digits_are_spread_evenly_over_the_set(count, expected):
+    assert spread(np.arange(10), count).tolist() == expected

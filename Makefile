@@ -60,10 +60,10 @@ serve: $(SERVE_VENV)/.complete  ## serve the packaged model, without installing 
 	$(SERVE_VENV)/bin/mnist-serve
 
 test: setup  ## run all tests, in 20 to 40 minutes on two cores
-	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 test-quick: setup  ## run the quick tests, in less than 2 minutes on two cores
-	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS) $(QUICK_TESTS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS) $(QUICK_TESTS)
 
 # A target ends with an error as soon as an input fails. tests/fuzz/__main__.py says what to do with the input.
 fuzz: setup  ## look for bytes that break a parser, with each target of tests/fuzz for a minute

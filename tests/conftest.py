@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options to run the conformance suite against another server of the protocol."""
     parser.addoption("--base-url", help="test_open_inference.py tests this server and starts none")
     parser.addoption("--model-name", default="mnist", help="the model that test_open_inference.py uses on that server")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """With ``--dist loadfile``, also run all files of tests/deploy in one process, because they share one engine."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrEngine(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.split("::")[0])
+            return str(file.parent if file.parent.name == "deploy" else file)
+
+    return ByFileOrEngine(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

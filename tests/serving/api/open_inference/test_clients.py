@@ -259,7 +259,7 @@ def kserve(tmp_path_factory):
     return folder / "bin" / "python"
 
 
-@pytest.mark.xdist_group("kserve")  # Then only one process of pytest installs the client.
+@pytest.mark.xdist_group("kserve")
 @pytest.mark.parametrize("form", ["json", "binary", "grpc binary", "grpc typed"])
 def test_kserve_client_gets_the_probabilities_of_predict(kserve, addresses, digits, expected, tmp_path, form):
     np.save(tmp_path / "images.npy", digits[:70])
@@ -317,7 +317,7 @@ def run_to_its_end(command):
     raise TimeoutError(f"{command} never ended")
 
 
-@pytest.mark.xdist_group("perf_analyzer")  # Then only one process of pytest downloads it.
+@pytest.mark.xdist_group("perf_analyzer")
 @pytest.mark.parametrize(
     "options",
     [

@@ -68,7 +68,7 @@ def lattices(model: Model, rows: int) -> Iterator[Lattice]:
     drawn = [
         draw(images, labels, gap, random)
         for number, draw in enumerate(KINDS.values())
-        # Many rows have uneven gaps, so that the usual gap of a line counts no more than it should.
+        # In a third of the rows the gaps are uneven, as they are in real lines.
         for gap in (*GAPS, UNEVEN, UNEVEN)
         for random in [np.random.default_rng([1, number, seed_of(gap)])]
         for _ in range(rows)

@@ -22,7 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """With ``--dist loadfile``, also run all files of tests/deploy in one process, because they share one engine."""
+    """With ``--dist loadfile``, run all files of tests/deploy in one process, because they share one container engine.
+
+    ``--dist loadgroup`` would be the usual way. With pytest 9.2, pytest-xdist 3.8 does not keep groups together.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class ByFileOrEngine(LoadFileScheduling):

@@ -14,7 +14,8 @@ import click
 from export import opset as opsets
 from export.oci_cli import pull, push
 from export.onnx_process import OnnxProcess
-from serving.models.bundle import ONNX, Bundle
+from export.table import table
+from serving.models.bundle import ONNX
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
 from training.loop.progress import Progress
@@ -26,6 +27,7 @@ EXAMPLES = """
 Examples:
   mnist-export runs/cnn --repository models
   mnist-export runs/cnn --repository models --int8
+  mnist-export runs/cnn --first runs/first --repository models
   mnist-export runs/cnn --repository models --not-worse-than served
   mnist-export runs/cnn --repository models --sign private.pem
   mnist-export --verify models/mnist/1 --trust public.pem
@@ -66,6 +68,13 @@ COMMANDS = {"push": push, "pull": pull}
     envvar="MNIST_DATA",
     show_envvar=True,
     help="Folder with the data set, as for mnist-train.",
+)
+@click.option(
+    "--first",
+    type=Folder(),
+    metavar="RUN",
+    help="Run folder of a smaller network on the same data. It sees all images and decides those that it is sure "
+    "about; the network of the other run decides the rest. So most images take less time.",
 )
 @click.option(
     "--int8",
@@ -152,6 +161,7 @@ def main(
     repository: Path,
     name: str | None,
     data: Path | None,
+    first: Path | None,
     int8: bool,
     opset: int,
     verify: Path | None,
@@ -184,6 +194,8 @@ def main(
         raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
     if run is None and sign is not None:
         raise click.UsageError(f"--sign {sign}: signs a new bundle; name the run to export")
+    if run is None and first is not None:
+        raise click.UsageError(f"--first {first}: belongs to a new bundle; name the run to export")
     if certificate is not None and sign in (None, "sigstore"):
         raise click.UsageError(f"--certificate {certificate}: belongs to a key; name it with --sign")
     if trust and verify is None:
@@ -234,7 +246,7 @@ def main(
         try:
             with no_garbage_collection():
                 bundle = publish(
-                    Run.read(run),
+                    Run.read(run).after(Run.read(first)) if first else Run.read(run),
                     repository,
                     name,
                     data,
@@ -298,51 +310,3 @@ def take_back(repository: Path, name: str, version: int | None) -> None:
         f"Newest      {repository / name / str(served)}\n"
         f"Undo        {shlex.join(['mv', str(folder), str(repository / name / str(number))])}"
     )
-
-
-def replay_lines(found: dict[str, Any] | None) -> list[str]:
-    """Return what the certificate says about the data set that must not be forgotten."""
-    if not found:
-        return []
-    before = "" if found["errors_before"] is None else f", {found['errors_before']} before"
-    return [f"{found['name']}, replayed: {found['errors']} errors of {found['images']} test images{before}"]
-
-
-def table(bundle: Bundle) -> str:
-    """Return the manifest as text with tables."""
-    manifest = bundle.manifest
-    config, test = manifest.training["config"], manifest.result["test"]
-    lines = [
-        f"{manifest.name} version {manifest.version}: {config['model']}, {manifest.parameters:,} parameters, "
-        f"trained on {config['dataset']}, epochs: {config['epochs']}",
-        f"test set: {test['correct']} of {test['images']} correct ({test['accuracy']:.2%}), "
-        f"loss {test['loss']:.4f} after calibration",
-        *replay_lines(manifest.training["dataset"].get("replay")),
-        "",
-        f"{'format':12} {'images':>7} {'labels differ':>14} {'logits differ':>14} {'tolerance':>10}",
-    ]
-    lines += [
-        f"{name:12} {found.images:7} {found.labels_differing:14} "
-        f"{found.logits_difference:14.2g} {found.tolerance:10.0e}"
-        for name, found in manifest.equivalence.items()
-    ]
-    lines += [
-        "",
-        f"calibration temperature {manifest.temperature:.3f}, "
-        f"rejection threshold {manifest.novelty.threshold:.3f}: "
-        f"{manifest.novelty.false_rejections['test']:.2%} of the test images are rejected as something else",
-    ]
-    if manifest.confidence:
-        lines += [
-            f"lowest confidence {manifest.confidence.threshold:.3f}: "
-            f"{manifest.confidence.false_rejections['test']:.2%} of the test images are below it"
-        ]
-    if manifest.microseconds:
-        lines += ["", f"{'file':22} {'correct':>8} {'us per image':>12}"]
-        lines += [
-            f"{name:22} {manifest.correct[name]:8} {spent:12.1f}{'  served' if name == manifest.serve else ''}"
-            for name, spent in manifest.microseconds.items()
-        ]
-    lines += ["", f"{'file':22} {'bytes':>8}  SHA-256"]
-    lines += [f"{name:22} {file.bytes:8}  {file.sha256}" for name, file in manifest.files.items()]
-    return "\n".join(lines)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.graph import ServingGraph
 from export.torchscript import load_torchscript
 from serving.contract import Images, ModelOutput
 from serving.models.bundle import Equivalence
@@ -30,8 +29,8 @@ from training.loop.progress import Report, no_report
 
 # Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4
-# Quantization may change this many correct labels of 10,000 to wrong ones.
-INT8_ERRORS_PER_10_000 = 5
+# Quantization, or a network in front of another one, may make this many more errors in 10,000 images.
+MORE_ERRORS_PER_10_000 = 5
 HARD_CASE_BATCH_SIZES = (1, 2, 7, 64)
 # As in training/evaluate.py: the feature maps of more images leave the cache of a core.
 COMPARISON_BATCH_SIZE = 250
@@ -68,12 +67,12 @@ class Reference:
     The images are hard cases, in batches of several sizes, and real images.
 
     Args:
-        network: the graph that is exported.
+        network: the graph that is exported, a ServingGraph or a Cascade.
         images: real images, uint8 ``[N, 28, 28]``.
         report: called now and then with the share that is computed, 0..1.
     """
 
-    def __init__(self, network: ServingGraph, images: Images, report: Report = no_report) -> None:
+    def __init__(self, network: nn.Module, images: Images, report: Report = no_report) -> None:
         hard = hard_cases(images)
         self.images = images
         self.batches = [*hard, *np.array_split(images, max(1, len(images) // COMPARISON_BATCH_SIZE))]
@@ -107,7 +106,7 @@ def check_int8(
 ) -> Equivalence:
     """Compare the quantized file at ``path`` with the eager network by the number of correct labels.
 
-    The file may make :data:`INT8_ERRORS_PER_10_000` more errors than the network. The certified tolerance is twice the
+    The file may make :data:`MORE_ERRORS_PER_10_000` more errors than the network. The certified tolerance is twice the
     largest difference of logits found here, because other CPUs round differently.
 
     Raises:
@@ -117,13 +116,25 @@ def check_int8(
     outputs, images = _run_onnx(path, reference, labels, report), len(reference.images)
     found = compare(path.name, outputs, reference, tolerance=np.inf, allowed=images)
     correct, expected = (count_correct(reference.of_images(each), truth) for each in (outputs, reference.outputs))
-    # A small test set is allowed one error.
-    if correct < expected - math.ceil(INT8_ERRORS_PER_10_000 * images / 10_000):
-        raise LabelsError(
-            f"{path.name}: {correct} of {images} images get the correct label, {expected} with the network; "
-            f"{INT8_ERRORS_PER_10_000} fewer in 10,000 are allowed"
-        )
+    check_errors(path.name, correct, expected, images)
     return msgspec.structs.replace(found, tolerance=2 * found.logits_difference)
+
+
+def check_errors(name: str, correct: int, expected: int, images: int) -> None:
+    """Check that not many more of the ``images`` get a wrong label than from the network itself.
+
+    Args:
+        name: what gives ``correct`` labels, for the message.
+        expected: how many are correct from the network.
+
+    Raises:
+        LabelsError: more than :data:`MORE_ERRORS_PER_10_000` in 10,000 images. A small set is allowed one error.
+    """
+    if correct < expected - math.ceil(MORE_ERRORS_PER_10_000 * images / 10_000):
+        raise LabelsError(
+            f"{name}: {correct} of {images} images get the correct label, {expected} with the network; "
+            f"{MORE_ERRORS_PER_10_000} fewer in 10,000 are allowed"
+        )
 
 
 def check_torchscript(

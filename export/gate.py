@@ -141,7 +141,10 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
     manifest = newest.manifest
     is_same = (
         manifest.training["model_sha256"] == run.record["model_sha256"]
-        and manifest.result == run.record["calibration"]["result"]
+        and (manifest.first and manifest.first.training["model_sha256"])
+        == (run.first and run.first.record["model_sha256"])
+        # The results of a cascade are not those of a run.
+        and (manifest.first is not None or manifest.result == run.record["calibration"]["result"])
         and (manifest.temperature, manifest.novelty.threshold)
         == (run.calibration.temperature, run.calibration.threshold)
         and (manifest.confidence and manifest.confidence.threshold) == run.calibration.confidence

@@ -114,7 +114,7 @@ def _ways(some: Digits, splits: Splits, how: Preparation) -> Iterator[tuple[str,
     yield "pictures", f"{count} as PNG pictures, dark on white", np.stack([each.image for each in pictures]), reasons
     if splits.prepare == SYMBOL:
         drawn = styled(some, torch.Generator().manual_seed(SEED), splits.labels)
-        yield "other hands", f"{count}, bent and in other styles of writing", drawn.numpy(), {}
+        yield "other styles", f"{count}, bent and in other styles of writing", drawn.numpy(), {}
     for name, (what, corrupt) in CORRUPTIONS.items():
         damaged = corrupt(some.images[:, None].float(), torch.Generator().manual_seed(SEED))
         pixels = damaged[:, 0].clamp(0, 255).round().to(torch.uint8)

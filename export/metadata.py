@@ -33,6 +33,7 @@ def metadata(manifest: Manifest) -> dict[str, str | None]:
         "input": INPUT_RULES[manifest.prepare],
         "data_license": "that of its owner" if own else DATA[manifest.training["dataset"]["name"]].licence,
         "weights_sha256": manifest.training["model_sha256"],
+        "first_weights_sha256": manifest.first and manifest.first.training["model_sha256"],
         "temperature": str(manifest.temperature),
         "threshold": str(manifest.novelty.threshold),
         "confidence": None if manifest.confidence is None else str(manifest.confidence.threshold),

@@ -71,13 +71,12 @@ class Remote:
             from oras.container import Container
             from oras.provider import Registry
 
-            from export.oci_session import Adapter
+            from export.oci_session import Adapter, host_of
         except ImportError as error:
             raise RegistryError(
                 f"{place.registry}: needs the package oras; install it with: pip install oras"
             ) from error
-        host = place.registry.rpartition(":")[0] or place.registry
-        plain = plain or is_loopback(host.strip("[]"))
+        plain = plain or is_loopback(host_of(place.registry))
         self._place, self._client = place, Registry(insecure=plain)
         for scheme in ("https://", "http://"):
             self._client.session.mount(scheme, Adapter(place.registry, plain=plain))

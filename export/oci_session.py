@@ -29,6 +29,11 @@ class LimitError(AuthenticationException):  # type: ignore[misc]
     """A response breaks a limit, or a registry wants to pass credentials on. oras tries again after other errors."""
 
 
+def host_of(registry: str) -> str:
+    """Return the host of a registry, which may have a port. An IPv6 address loses its brackets."""
+    return urllib.parse.urlsplit(f"//{registry}").hostname or registry
+
+
 class Adapter(requests.adapters.HTTPAdapter):
     """Sends the requests to a registry.
 
@@ -40,7 +45,7 @@ class Adapter(requests.adapters.HTTPAdapter):
     def __init__(self, registry: str, *, plain: bool) -> None:
         super().__init__()
         self._registry = registry
-        self._host = urllib.parse.urlsplit(f"//{registry}").hostname or registry
+        self._host = host_of(registry)
         self._plain = plain
 
     def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:

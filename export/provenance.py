@@ -19,6 +19,10 @@ BUILD_TYPE = f"urn:{DISTRIBUTION}:train-and-export:1"
 # PyPI's packages among the versions of a manifest.
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript")
 
+# The weights of a run, and of the run of a cascade's first network. Then the names of their settings.
+WEIGHTS, FIRST_WEIGHTS = "model.pt", "model.pt of the first network"
+CONFIGS = {WEIGHTS: "config", FIRST_WEIGHTS: "config of the first network"}
+
 
 def provenance(record: dict[str, Any]) -> dict[str, Any]:
     """Return where a bundle comes from that this process makes of the run with this ``run.json``.
@@ -52,18 +56,29 @@ def statement(manifest: Manifest) -> bytes:
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"name": manifest.name, "config": manifest.training.get("config", {})},
+                "externalParameters": {
+                    "name": manifest.name,
+                    **{CONFIGS[name]: training.get("config", {}) for name, training in _trainings(manifest).items()},
+                },
                 "internalParameters": {"versions": manifest.versions} | _hosts(said),
                 "resolvedDependencies": _dependencies(manifest),
             },
             "runDetails": {
                 "builder": {"id": f"urn:{DISTRIBUTION}:mnist-export", "version": _builder(exported)},
                 "metadata": finished,
-                "byproducts": [{"name": "model.pt", "digest": {"sha256": manifest.training["model_sha256"]}}],
+                "byproducts": [
+                    {"name": name, "digest": {"sha256": training["model_sha256"]}}
+                    for name, training in _trainings(manifest).items()
+                ],
             },
         },
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _trainings(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Return what the manifest holds of each run, by the name of the weights."""
+    return {WEIGHTS: manifest.training} | ({FIRST_WEIGHTS: manifest.first.training} if manifest.first else {})
 
 
 def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:

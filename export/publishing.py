@@ -12,11 +12,14 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
+import torch
 
 from export import describe, metadata, triton
 from export import opset as opsets
+from export.cascade import Cascade
 from export.equivalence import (
     Reference,
+    check_errors,
     check_int8,
     check_onnx,
     check_torchscript,
@@ -24,7 +27,6 @@ from export.equivalence import (
     torch_classify,
 )
 from export.gate import Gate, check_new
-from export.graph import ServingGraph
 from export.history import next_version
 from export.measure import draw_sets
 from export.onnx_process import OnnxProcess
@@ -35,12 +37,13 @@ from export.timing import microseconds_per_image
 from export.torchscript import export_torchscript
 from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
-from serving.models.bundle import Bundle, ConfidenceThreshold, Manifest, RejectionThreshold
+from serving.models.bundle import Bundle, ConfidenceThreshold, FirstNetwork, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
 from training import checkpoint
 from training.data.digits import Splits
+from training.evaluate import Evaluation
 from training.loop.progress import Progress
 from training.networks import parameter_count
 from training.trust.calibrate import Calibration
@@ -65,7 +68,7 @@ def publish(
     """Export ``run``, verify every format on the whole test set, and publish the bundle as the next version.
 
     Args:
-        run: a finished run.
+        run: a finished run, or one :meth:`export.run.Run.after` another.
         repository: the model repository; the folder is made if it is missing.
         name: name of the model; the default is the name of the data set.
         data: folder with the data set; see :func:`training.data.sources.fetch`.
@@ -79,8 +82,8 @@ def publish(
     Raises:
         GateError: the run is not accurate enough.
         AlreadyPublishedError: the newest version was made from the same run.
-        ExportError: the name is not a valid model name, the opset is not a known one, there is no higher version
-            number, or nothing can be signed.
+        ExportError: the name is not a valid model name, the opset is not a known one, a cascade should be quantized,
+            there is no higher version number, or nothing can be signed.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
@@ -91,6 +94,8 @@ def publish(
         raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
     if type(opset) is not int or not opsets.LOWEST <= opset <= opsets.HIGHEST:
         raise ExportError(f"opset {opset!r}: must be a whole number from {opsets.LOWEST} to {opsets.HIGHEST}")
+    if int8 and run.first:
+        raise ExportError("--int8 cannot quantize a cascade of two networks; leave out --int8 or --first")
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)
@@ -138,7 +143,7 @@ def _build(
 ) -> Manifest:
     """Convert and verify every format in ``folder``. Return the manifest; publish() sets its version."""
     images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
-    graph = ServingGraph(run.network, run.calibration)
+    graph = run.graph()
     labels = tuple(run.record["dataset"]["labels"])
     arguments = (graph, folder / bundle.ONNX, labels, opset)
     if beside:
@@ -178,11 +183,21 @@ def _build(
     progress.clear()
     expected = reference.of_images(reference.outputs)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
-    # Of a few images, no share can be exactly the one that was aimed at.
+    # The calibration knows the shares of a single network. Of a few images, no share can be exactly the one that was
+    # aimed at.
     of_validation = (
-        torch_classify(graph)(splits.validation.images.numpy()) if splits.is_own and len(splits.validation) else None
+        torch_classify(graph)(splits.validation.images.numpy())
+        if (splits.is_own or run.first) and len(splits.validation)
+        else None
     )
     novelty, confidence = thresholds(run.calibration, expected, of_validation)
+    # Losses and confidences with the calibration temperature applied, because the graph applies it too.
+    result, first = run.record["calibration"]["result"], None
+    if isinstance(graph, Cascade):
+        alone = result["test"]["correct"]
+        result = _results(splits, expected, of_validation)
+        check_errors("the cascade", result["test"]["correct"], alone, len(splits.test))
+        first = _first(run, graph, splits)
     golden = golden_images(truth, len(labels))
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
@@ -194,10 +209,9 @@ def _build(
         labels=labels,
         inputs=INPUTS,
         outputs=outputs(len(labels)),
-        parameters=parameter_count(run.network),
+        parameters=parameter_count(run.network) + (first.parameters if first else 0),
         training=_training(run.record),
-        # Losses and confidences with the calibration temperature applied, because the graph applies it too.
-        result=run.record["calibration"]["result"],
+        result=result,
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},
         versions=_versions(run, opset),
@@ -206,6 +220,7 @@ def _build(
         temperature=run.calibration.temperature,
         prepare=cast(Preparation, splits.prepare),
         several=cast(Several, splits.several),
+        first=first,
         provenance=provenance(run.record),
         **speed,
     )
@@ -213,6 +228,29 @@ def _build(
         # The file was compared on the test images already. It is what is served, unless it has an int8 version.
         output = compared.output if manifest.serve == bundle.ONNX else None
         return describe.describe(folder, manifest, splits, output, drawn)
+
+
+def _results(splits: Splits, test: ModelOutput, validation: ModelOutput | None) -> dict[str, Any]:
+    """Return the results of a cascade, as ``run.json`` has them of a network."""
+    parts = {"test": (test, splits.test)} | ({"validation": (validation, splits.validation)} if validation else {})
+    return {
+        part: Evaluation(torch.from_numpy(output.logits), digits.labels).summary()
+        for part, (output, digits) in parts.items()
+    }
+
+
+def _first(run: Run, cascade: Cascade, splits: Splits) -> FirstNetwork:
+    """Return what the manifest holds of the first network."""
+    assert run.first is not None  # noqa: S101 (run.graph() is a cascade)
+    output = torch_classify(cascade.first)(splits.test.images.numpy())
+    is_sure = cascade.is_sure(torch.from_numpy(output.probabilities), torch.from_numpy(output.novelty))
+    return FirstNetwork(
+        training=_training(run.first.record),
+        parameters=parameter_count(run.first.network),
+        sure=cascade.sure,
+        familiar=cascade.familiar,
+        decided=float(is_sure.float().mean()),
+    )
 
 
 def golden_images(truth: Any, classes: int) -> Any:

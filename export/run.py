@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from export.cascade import Cascade
+from export.graph import ServingGraph
 from export.records import RunRecord
 from serving.contract import SYMBOL
 from serving.models import bundle
@@ -18,7 +20,7 @@ from training import checkpoint
 from training.config import KNOWN_DATASETS
 from training.data.digits import Splits
 from training.data.load import load_data, load_saved
-from training.networks import Network, build
+from training.networks import Network, build, multiplications
 from training.trust.calibrate import Calibration
 
 
@@ -35,6 +37,8 @@ class Run:
     """The content of ``run.json``."""
     network: Network
     calibration: Calibration
+    first: Run | None = None
+    """The run of the first network, if both are to become an :class:`export.cascade.Cascade`."""
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -65,6 +69,31 @@ class Run:
             reason = str(error).splitlines()[0]
             raise ExportError(f"{folder}: its files do not belong to the network of run.json: {reason}") from error
         return cls(folder, record, network, calibration)
+
+    def after(self, first: Run) -> Run:
+        """Return this run as the second network of a cascade.
+
+        Raises:
+            ExportError: the runs do not fit together.
+        """
+        ours, others = (run.record["dataset"] for run in (self, first))
+        for what in ("labels", "digests", "prepare"):
+            if ours.get(what) != others.get(what):
+                raise ExportError(
+                    f"{first.folder}: its data set differs from that of {self.folder} ({what}); train both on the same "
+                    "pictures"
+                )
+        if multiplications(first.network) >= multiplications(self.network):
+            raise ExportError(
+                f"{first.folder}: its network takes as much work as that of {self.folder}, so a cascade of them would "
+                "be slower; train a smaller one, for example with --model cnn-first"
+            )
+        return replace(self, first=first)
+
+    def graph(self) -> ServingGraph | Cascade:
+        """Return what is exported."""
+        second = ServingGraph(self.network, self.calibration)
+        return Cascade(self.first.graph(), second) if self.first else second
 
     def splits(self, data: Path | None) -> Splits:
         """Return the data set of the run. The user's own pictures are in the run folder.

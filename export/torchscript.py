@@ -1,4 +1,4 @@
-"""Export a ServingGraph to a TorchScript file, and load one."""
+"""Export a ServingGraph, or a Cascade of two, to a TorchScript file, and load one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from export.cascade import Cascade
 from training.checkpoint import write_atomically
 from training.networks import IMAGE_SIZE
 
 
 def export_torchscript(graph: nn.Module, path: Path) -> None:
-    """Trace ``graph``, freeze its weights into it, and write it to ``path``."""
-    # With a batch of one, tracing could take the batch size for a constant.
-    example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    """Trace ``graph``, a ServingGraph or a Cascade of two, freeze its weights into it, and write it to ``path``."""
     buffer = io.BytesIO()
     with _deprecation_ignored():
-        torch.jit.save(torch.jit.freeze(torch.jit.trace(graph, (example,))), buffer)
+        torch.jit.save(torch.jit.freeze(_converted(graph)), buffer)
     # torch aborts the process when it cannot write a file, for example because the disk is full.
     write_atomically(path, buffer.getvalue())
+
+
+def _converted(graph: nn.Module) -> torch.jit.ScriptModule:
+    converted: torch.jit.ScriptModule
+    if isinstance(graph, Cascade):
+        # A trace would take the same way through the cascade for all images, so only its parts are traced.
+        parts = (_converted(graph.first), _converted(graph.second))
+        converted = torch.jit.script(Cascade(*parts, graph.sure, graph.familiar))
+    else:
+        # With a batch of one, tracing could take the batch size for a constant.
+        example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+        converted = torch.jit.trace(graph, (example,))
+    return converted
 
 
 def load_torchscript(path: Path) -> nn.Module:

@@ -93,8 +93,8 @@ class TrainConfig:
 
     model: Annotated[
         str,
-        "Network to train: cnn, cnn-small, cnn-light, cnn-large, cnn-fast, cnn-speed, cnn-5x5, cnn-7x7, or mlp (the "
-        "tutorial's 784-28-10).",
+        "Network to train: cnn, cnn-small, cnn-first, cnn-light, cnn-large, cnn-fast, cnn-speed, cnn-5x5, cnn-7x7, or "
+        "mlp (the tutorial's 784-28-10).",
     ] = "cnn"
     dataset: Annotated[
         str,

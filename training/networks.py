@@ -6,6 +6,7 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     mlp         784-28-10 with ReLU, the tutorial's network             22,270
     cnn         four convolutions, 28 -> 14 -> 7 by two poolings        61,946
     cnn-small   five convolutions with few channels                      7,182
+    cnn-first   like cnn-fast with few channels, for a cascade          17,370
     cnn-light   like cnn, first two convolutions without padding        59,426
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
@@ -177,6 +178,7 @@ NETWORKS: dict[str, Callable[[int], Network]] = {
     "cnn-large": lambda classes: Cnn([24], [48, 48], [96, 96], classes=classes),
     "cnn-speed": lambda classes: Cnn([16], [32], [64, 64], strided=True, classes=classes),
     "cnn-fast": lambda classes: Cnn([16], [32], [64, 80], strided=True, unpadded=2, classes=classes),
+    "cnn-first": lambda classes: Cnn([16], [16], [32, 32], strided=True, unpadded=2, classes=classes),
     "cnn-5x5": lambda classes: Unpooled(5, [16, 32, 48, 64, 80], classes=classes),
     "cnn-7x7": lambda classes: Unpooled(7, [24, 48, 72, 96], classes=classes),
     "mlp": Mlp,

@@ -77,9 +77,13 @@ def _published(folder: Path) -> Trained:
 
 
 def _layers(graph: Any) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield the kind and the constant tensors of each layer of a frozen graph, in its order."""
+    """Yield the kind and the constant tensors of each layer of a frozen graph, in its order.
+
+    Of a cascade, these are the layers of the second network. It is in the branch of the images that are left.
+    """
     kinds = {"aten::_convolution": "convolution", "aten::batch_norm": "norm", "aten::linear": "linear"}
-    for node in graph.nodes():
+    branches = (next(node.blocks()) for node in graph.nodes() if node.kind() == "prim::If")
+    for node in next(branches, graph).nodes():
         if node.kind() in kinds:
             constants = [each.node() for each in node.inputs() if each.node().kind() == "prim::Constant"]
             tensors = [each.t("value") for each in constants if each.output().type().kind() == "TensorType"]

@@ -104,6 +104,20 @@ class ConfidenceThreshold(msgspec.Struct, frozen=True):
     """Share of clean digits below it. The keys are those of :class:`RejectionThreshold`."""
 
 
+class FirstNetwork(msgspec.Struct, frozen=True):
+    """The first network of a cascade. It decides the images that it is sure about, the second one decides the rest."""
+
+    training: dict[str, Any]
+    """As in the manifest, of the run of this network."""
+    parameters: int
+    sure: float
+    """Probability of its class that an image must have, for the first network to decide it."""
+    familiar: float
+    """Probability of being one of the classes at all that the image must have for that."""
+    decided: float
+    """Share of the test images that it decides."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The certificate of a bundle."""
 
@@ -145,6 +159,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     mistakes: tuple[Mistake, ...] = ()
     """Which classes are taken for which on the test set, the most frequent first."""
     latency: Latency | None = None
+    first: FirstNetwork | None = None
+    """The first network, if the bundle is a cascade. ``training`` and ``temperature`` belong to the second one."""
     provenance: dict[str, Any] = {}
     """Where the bundle comes from: revisions of the source, hosts, seed, digests of teachers and fonts."""
     reference: Reference | None = None

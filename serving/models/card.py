@@ -95,6 +95,12 @@ def _purpose(manifest: Manifest) -> Iterator[Block]:
         f"{manifest.parameters:,} parameters (architecture: {_text(manifest, 'config', 'model') or 'not stated'}), and "
         "it says when it should not be trusted."
     )
+    if first := manifest.first:
+        yield Paragraph(
+            f"It is a cascade of two networks. The first one, with {first.parameters:,} of the parameters, decides the "
+            f"images that it is at least {first.sure:.0%} sure about. These are {_percent(first.decided)} of "
+            "the test images. The second one decides the others."
+        )
     yield Heading("What it reads")
     if manifest.prepare == AS_IS:
         yield Paragraph("It reads a whole picture, scaled down to 28x28 pixels in shades of grey.")

@@ -55,7 +55,7 @@ def test_hugging_face_reads_the_card_with_its_results(manifest):
     assert (data.model_name, data.pipeline_tag, data.datasets) == ("mnist", "image-classification", ["ylecun/mnist"])
     accuracy = {(found.dataset_config, found.metric_type): found.metric_value for found in data.eval_results}
     assert accuracy["test", "accuracy"] == round(manifest.result["test"]["accuracy"], 4)
-    assert {name for name, _ in accuracy} == manifest.sets.keys() >= {"test", "pictures", "other hands", "noise"}
+    assert {name for name, _ in accuracy} == manifest.sets.keys() >= {"test", "pictures", "other styles", "noise"}
 
 
 def test_hugging_face_reads_the_card_of_odd_data(manifest):

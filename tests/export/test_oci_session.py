@@ -14,7 +14,7 @@ with contextlib.suppress(ImportError):
     import requests
 
     from export import oci_session
-    from export.oci_session import Adapter, LimitError, is_same_domain
+    from export.oci_session import Adapter, LimitError, host_of, is_same_domain
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +90,16 @@ def test_error_that_is_too_long_or_too_slow_is_not_read(session, port, monkeypat
 )
 def test_servers_of_the_same_domain_belong_together(first, second, expected):
     assert is_same_domain(first, second) is expected
+
+
+@pytest.mark.parametrize(
+    ("registry", "host"),
+    [
+        ("registry.example.org", "registry.example.org"),
+        ("localhost:5000", "localhost"),
+        ("[::1]", "::1"),
+        ("[::1]:80", "::1"),
+    ],
+)
+def test_host_of_a_registry(registry, host):
+    assert host_of(registry) == host

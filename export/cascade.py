@@ -1,0 +1,52 @@
+"""Cascade: a small network in front of the network of a run. It decides the images that it is sure about.
+
+Most digits are easy to read. A network with a fifth of the operations reads them as well, and only the others need the
+larger one. P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple features" (CVPR 2001),
+describe this idea.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from export.graph import ServingGraph
+
+# The first network decides an image if its class has at least the first probability, and if the image is a digit or
+# symbol at all with at least the second one. The novelty score is the logit of the opposite.
+SURE, FAMILIAR = 0.99, 0.75
+
+
+class Cascade(nn.Module):
+    """Two graphs with the input and the outputs of a single :class:`ServingGraph`.
+
+    Args:
+        first: the graph that sees all images, a ServingGraph or a TorchScript module of one.
+        second: the graph that decides the images about which the first one is not sure.
+        sure: probability of its class that an image must have for the first graph, between 0 and 1.
+        familiar: probability of being one of the classes at all that it must have, between 0 and 1.
+    """
+
+    outputs = ServingGraph.outputs
+
+    def __init__(self, first: nn.Module, second: nn.Module, sure: float = SURE, familiar: float = FAMILIAR) -> None:
+        super().__init__()
+        self.first, self.second, self.sure, self.familiar = first, second, sure, familiar
+        self.highest_novelty = -math.log(familiar / (1 - familiar))
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, probabilities and novelty scores."""
+        logits, probabilities, novelty = self.first(images)
+        left = ~self.is_sure(probabilities, novelty)
+        if bool(left.any()):
+            of_second = self.second(images[left])
+            logits[left] = of_second[0]
+            probabilities[left] = of_second[1]
+            novelty[left] = of_second[2]
+        return logits, probabilities, novelty
+
+    def is_sure(self, probabilities: Tensor, novelty: Tensor) -> Tensor:
+        """Return for each image whether the first graph decides it, from the outputs of that graph."""
+        return (probabilities.amax(dim=1) >= self.sure) & (novelty <= self.highest_novelty)

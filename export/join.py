@@ -1,0 +1,82 @@
+"""Join the ONNX files of the two graphs of a cascade."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from export.cascade import Cascade
+
+
+def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
+    """Return one model that does what ``cascade`` does, from the models of its graphs.
+
+    The second graph is in the branch of an ``If``, so it costs nothing if the first one is sure about all images.
+    """
+    first = onnx.compose.add_prefix(first, "first/", rename_inputs=False)
+    second = onnx.compose.add_prefix(second, "second/")
+    names = cascade.outputs
+    images = first.graph.input[0].name
+    decide = [
+        helper.make_node("ReduceMax", ["first/probabilities", "classes"], ["confidence"], keepdims=0),
+        helper.make_node("Less", ["confidence", "least confidence"], ["is unsure"]),
+        helper.make_node("Greater", ["first/novelty", "highest novelty"], ["is novel"]),
+        helper.make_node("Or", ["is unsure", "is novel"], ["is left"]),
+        # ReduceMax takes no booleans.
+        helper.make_node("Cast", ["is left"], ["left as number"], to=TensorProto.UINT8),
+        helper.make_node("ReduceMax", ["left as number"], ["any as number"], keepdims=0),
+        helper.make_node("Cast", ["any as number"], ["any is left"], to=TensorProto.BOOL),
+        helper.make_node(
+            "If",
+            ["any is left"],
+            names,
+            then_branch=_replacing(second, first, images),
+            else_branch=helper.make_graph(
+                [helper.make_node("Identity", [f"first/{name}"], [f"else/{name}"]) for name in names],
+                "the first graph is sure about all images",
+                [],
+                [_renamed(output, f"else/{name}") for output, name in zip(first.graph.output, names, strict=True)],
+            ),
+        ),
+    ]
+    constants = [
+        helper.make_tensor("classes", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("least confidence", TensorProto.FLOAT, [], [cascade.sure]),
+        helper.make_tensor("highest novelty", TensorProto.FLOAT, [], [cascade.highest_novelty]),
+    ]
+    graph = helper.make_graph(
+        [*first.graph.node, *decide],
+        "cascade",
+        first.graph.input,
+        [_renamed(output, name) for output, name in zip(first.graph.output, names, strict=True)],
+        [*first.graph.initializer, *constants],
+    )
+    return helper.make_model(graph, opset_imports=first.opset_import, ir_version=first.ir_version)
+
+
+def _replacing(second: ModelProto, first: ModelProto, images: str) -> onnx.GraphProto:
+    """Return the branch that runs the second graph on the images that are left, and replaces the outputs for them."""
+    names = [output.name.removeprefix("first/") for output in first.graph.output]
+    return helper.make_graph(
+        [
+            helper.make_node("NonZero", ["is left"], ["row of places"]),
+            helper.make_node("Transpose", ["row of places"], ["places"]),
+            helper.make_node("GatherND", [images, "places"], [second.graph.input[0].name]),
+            *second.graph.node,
+            *(
+                helper.make_node("ScatterND", [f"first/{name}", "places", f"second/{name}"], [f"then/{name}"])
+                for name in names
+            ),
+        ],
+        "the second graph decides the images that are left",
+        [],
+        [_renamed(output, f"then/{name}") for output, name in zip(first.graph.output, names, strict=True)],
+        second.graph.initializer,
+    )
+
+
+def _renamed(output: ValueInfoProto, name: str) -> ValueInfoProto:
+    copied = ValueInfoProto()
+    copied.CopyFrom(output)
+    copied.name = name
+    return copied

@@ -240,7 +240,7 @@ class Store:
         with (self.folder / LOCK).open("ab") as file:
             while True:
                 try:
-                    shares.lock(file.fileno(), Path(file.name), wait=False)
+                    shares.lock(file.fileno(), Path(file.name))
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:

@@ -163,8 +163,7 @@ class Store:
             same = [entry for entry in entries if entry.digest == digest and entry.has_picture]
             if any(entry.label == record.label for entry in same):
                 return "known"
-            others = [entry for entry in entries if entry.digest != digest]
-            self._make_room(others, entries, len(contents), sum(map(len, contents.values())))
+            self._make_room(entries, digest, len(contents), sum(map(len, contents.values())))
             for entry in same:
                 if not entry.is_disputed:
                     _move(entry, self.folder / DISPUTED / entry.label)
@@ -197,7 +196,8 @@ class Store:
             disputed=[DisputedPicture(digest, sorted(disputed[digest])) for digest in sorted(disputed)[:MAX_LISTED]],
         )
 
-    def _make_room(self, removable: list[_Entry], entries: list[_Entry], files: int, size: int) -> None:
+    def _make_room(self, entries: list[_Entry], digest: str, files: int, size: int) -> None:
+        """Remove the oldest corrections of other pictures until there is room, or raise if that makes no room."""
         if size > self._max_bytes or files > self._max_files:
             raise InputTooLargeError(
                 f"the picture takes {size} bytes in {files} files: must be at most {self._max_bytes} in "
@@ -205,7 +205,10 @@ class Store:
             )
         files += sum(len(entry.files) for entry in entries)
         size += sum(entry.bytes for entry in entries)
-        if not self._removes_oldest and (files > self._max_files or size > self._max_bytes):
+        removable = [entry for entry in entries if self._removes_oldest and entry.digest != digest]
+        least_files = files - sum(len(entry.files) for entry in removable)
+        least_size = size - sum(entry.bytes for entry in removable)
+        if least_files > self._max_files or least_size > self._max_bytes:
             raise StorageFullError(
                 f"the corrections fill their space of {self._max_bytes} bytes in {self._max_files} files; "
                 "the operator must move some away, or raise --feedback-bytes or --feedback-files"
@@ -224,10 +227,13 @@ class Store:
             for folder in _scan(root):
                 for file in _scan(Path(folder.path)) if folder.is_dir(follow_symlinks=False) else ():
                     if match := FILE.fullmatch(file.name):
+                        try:
+                            status = file.stat(follow_symlinks=False)
+                        except FileNotFoundError:  # Another process has moved or removed it.
+                            continue
                         is_disputed = root != self.folder
                         key = (is_disputed, folder.name, match[1])
                         entry = found.setdefault(key, _Entry(folder.name, match[1], is_disputed))
-                        status = file.stat(follow_symlinks=False)
                         entry.files.append(Path(file.path))
                         entry.bytes += status.st_size
                         entry.modified = max(entry.modified, status.st_mtime_ns)
@@ -240,7 +246,7 @@ class Store:
         with (self.folder / LOCK).open("ab") as file:
             while True:
                 try:
-                    shares.lock(file.fileno(), Path(file.name), wait=False)
+                    shares.lock(file.fileno(), Path(file.name))
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:

@@ -52,14 +52,14 @@ def replace(new: Path, path: Path) -> None:
         _tell_once(path, "cannot replace a file", error, "For a moment a reader finds no file.")
 
 
-def lock(descriptor: int, path: Path, *, wait: bool) -> None:
+def lock(descriptor: int, path: Path) -> None:
     """Lock an open file for this process, if the file system has locks. The system frees it when this process ends.
 
     Raises:
-        BlockingIOError: another process holds the lock, and this one does not ``wait``.
+        BlockingIOError: another process holds the lock.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:

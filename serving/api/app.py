@@ -139,8 +139,8 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
         shadow = Shadow(findings, service.decoder, settings.work_timeout)
         service.rollouts = Rollouts(settings, repository, findings, shadow)
     service.scan()
-    if service.rollouts and service.rollouts.problem:
-        raise SettingsError(f"--rollout: {service.rollouts.problem}")
+    if service.rollouts and service.rollouts.problems:
+        raise SettingsError(f"--rollout: {next(iter(service.rollouts.problems.values()))}")
     try:
         repository.get(settings.model)
     except (ModelNotFoundError, ModelUnavailableError):
@@ -193,7 +193,9 @@ async def follow_rollouts(app: Litestar) -> AsyncIterator[None]:
 
     async def flush_last() -> None:
         # The other workers stop too, so they could not confirm a promotion.
-        await asyncio.wait_for(on_own_thread(rollouts.flush), STOP_SECONDS)
+        _, failure = await asyncio.wait_for(on_own_thread(rollouts.flush), STOP_SECONDS)
+        if failure:
+            raise failure
 
     async with repeated("rollout", FLUSH_INTERVAL, flush, service.recorder):
         yield

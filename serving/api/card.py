@@ -62,7 +62,7 @@ class CardOperation(Operation):
 
     def __post_init__(self) -> None:
         text = Schema(type=OpenAPIType.STRING)
-        description = "Version of the model. Without it, the newest is used."
+        description = "Version of the model. The default is the newest, with --rollout the stable one."
         self.parameters = [
             Parameter("name", "path", schema=text, required=True, description="Name of the model."),
             Parameter("version", "query", schema=text, description=description),

@@ -61,7 +61,8 @@ class FeedbackOperation(Operation):
                 "version",
                 "query",
                 schema=text,
-                description="Version of the default model that gave the answer. Without it, the newest is used.",
+                description="Version of the default model that gave the answer. "
+                "The default is the newest, with --rollout the stable one.",
             ),
         ]
         picture = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The picture.")

@@ -110,7 +110,12 @@ def model_parameters() -> list[Parameter]:
     text = Schema(type=OpenAPIType.STRING)
     return [
         Parameter("model", "query", schema=text, description="Name of the model. Without it, the default is used."),
-        Parameter("version", "query", schema=text, description="Version of the model. Without it, the newest is used."),
+        Parameter(
+            "version",
+            "query",
+            schema=text,
+            description="Version of the model. The default is the newest, with --rollout the stable one.",
+        ),
     ]
 
 

@@ -169,22 +169,25 @@ def _matches(pattern: str) -> Iterator[Input]:
 
 def _walk(folder: str, leave_out: Callable[[], None]) -> Iterator[Input]:
     """Yield the pictures in a folder and in the folders below. Hidden ones are skipped, and links to folders."""
-    folders = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.name.rpartition(".")[2].lower() in PICTURE_SUFFIXES:
-                    yield Input(entry.path)
-                else:
-                    leave_out()
-    except OSError as error:
-        yield Input(folder, error.strerror)
-    for path in folders:
-        yield from _walk(path, leave_out)
+    # A function that calls itself for each folder would not get to the bottom of a thousand of them.
+    folders = [folder]
+    while folders:
+        folder = folders.pop()
+        below = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.path)
+                    elif entry.name.rpartition(".")[2].lower() in PICTURE_SUFFIXES:
+                        yield Input(entry.path)
+                    else:
+                        leave_out()
+        except OSError as error:
+            yield Input(folder, error.strerror)
+        folders += reversed(below)
 
 
 def _names_in(file: BinaryIO, beginning: bytes = b"") -> Iterator[Input]:

@@ -80,12 +80,14 @@ class _Workers:
     def predict(self, chunk: list[Input]) -> Rows:
         worker = self._idle.get()
         try:
+            worker.wait_until_ready()
             return worker.predict(chunk)
         except (EOFError, ConnectionError):
             if self._closing:
                 raise
             worker = self._replace(worker)
         finally:
+            # A worker that cannot start goes back too: another thread may wait for one, and then gets the same error.
             self._idle.put(worker)
         # A picture has ended the process. The others of its chunk are recognised one by one.
         if len(chunk) == 1:
@@ -101,7 +103,6 @@ class _Workers:
         worker.kill()
         new = _Worker(self._job)
         self._all[self._all.index(worker)] = new
-        new.wait_until_ready()
         return new
 
     def close(self) -> None:
@@ -116,6 +117,7 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         context = multiprocessing.get_context("spawn")
+        self._is_ready = False
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(job, theirs), daemon=True)
         with _without_interrupts():
@@ -124,6 +126,8 @@ class _Worker:
         theirs.close()
 
     def wait_until_ready(self) -> None:
+        if self._is_ready:
+            return
         try:
             failure = self._connection.recv()
         except EOFError as error:
@@ -131,6 +135,7 @@ class _Worker:
             raise WorkerError(f"a worker process ended with {self._process.exitcode} at its start") from error
         if failure:
             raise failure
+        self._is_ready = True
 
     def predict(self, chunk: list[Input]) -> Rows:
         self._connection.send(chunk)

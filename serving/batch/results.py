@@ -74,13 +74,15 @@ class Results:
 
     def __enter__(self) -> Self:
         try:
-            is_unpacked = self._is_parquet and self.path.exists() and not self._part.exists()
+            is_unpacked = False
             # "a" creates the file, and keeps what an earlier run has written.
             self._file: BinaryIO = self._part.open("ab+", buffering=0)
             try:
                 if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                     raise ResultsError(f"{self.path}: must be a regular file")
                 self._lock()
+                # Another process may have the part until this one has the lock.
+                is_unpacked = self._is_parquet and self.path.exists() and not os.fstat(self._file.fileno()).st_size
                 if is_unpacked:
                     parquet.unpack(self.path, self._file)
                 kept = self._kept()
@@ -132,7 +134,7 @@ class Results:
 
     def _lock(self) -> None:
         try:
-            shares.lock(self._file.fileno(), self._part, wait=False)
+            shares.lock(self._file.fileno(), self._part)
         except BlockingIOError as error:
             raise ResultsError(f"{self.path} is being written by another mnist-predict") from error
 

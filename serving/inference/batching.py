@@ -57,30 +57,33 @@ class Batches:
     def _run(self, model: Model) -> None:
         """Run the first batch of the queue. The next batch waits until the event loop has done its other work."""
         queue = self._queues[model]
-        if batch := _next_batch(queue, model.batch_size):
-            self._classify(model, batch)
-        # Schedule the next batch only now, so that the responses of this batch are sent before it runs.
-        if queue:
-            asyncio.get_running_loop().call_soon(self._run, model)
-        else:
-            del self._queues[model]
+        batch = _next_batch(queue, model.batch_size)
+        try:
+            if batch:
+                self._classify(model, batch)
+        except Exception as error:
+            for request in batch:
+                if not request.output.done():
+                    request.output.set_exception(error)
+        finally:
+            # Schedule the next batch only now, so that the responses of this batch are sent before it runs.
+            if queue:
+                asyncio.get_running_loop().call_soon(self._run, model)
+            else:
+                del self._queues[model]
 
     def _classify(self, model: Model, batch: list[_Waiting]) -> None:
         images = np.concatenate([request.images for request in batch]) if len(batch) > 1 else batch[0].images
-        try:
-            output = model.classifier.classify(images)
-        except Exception as error:
-            for request in batch:
-                request.output.set_exception(error)
-            return
-        begin = 0
+        output = model.classifier.classify(images)
         for request in batch:
             request.timing.end("infer")
             request.timing.batch = len(images)
+        self._recorder.ran(model, batch[0].timing.seconds["infer"])
+        begin = 0
+        for request in batch:
             end = begin + len(request.images)
             request.output.set_result(output.slice(begin, end) if len(batch) > 1 else output)
             begin = end
-        self._recorder.ran(model, batch[0].timing.seconds["infer"])
 
 
 def _next_batch(queue: deque[_Waiting], images: int) -> list[_Waiting]:

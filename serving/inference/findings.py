@@ -43,9 +43,9 @@ class Findings:
         self._recorder = recorder
         self._lock = threading.Lock()
         self._evidence: defaultdict[Key, Evidence] = defaultdict(Evidence)
-        # By name of the model: two versions, the number of their disagreements, and the sample of them.
         # The classes of each model that have a series.
         self._counted: defaultdict[str, set[str]] = defaultdict(set)
+        # By name of the model: two versions, the number of their disagreements, and the sample of them.
         self._samples: dict[str, tuple[Pair, int, list[Disagreement]]] = {}
 
     def take(self) -> dict[Key, Evidence]:

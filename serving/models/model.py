@@ -78,20 +78,25 @@ class Model:
             output: the model output for these images.
             reasons: the reasons that decoding has already found.
         """
-        highest = self.bundle.manifest.novelty.threshold
+        highest, lowest = self.bundle.manifest.novelty.threshold, self._least_confidence
         # Comparing bytes is several times as fast as NumPy's any() on a single image.
         pixels = images.tobytes()
         size = len(pixels) // len(images)
         blank = bytes(size)
-        return [
-            "empty"
-            if pixels.startswith(blank, i * size)
-            else self._reason(reasons.get(i))
-            or ("no digit" if novelty > highest else "unsure" if confidence < self._least_confidence else None)
-            for i, (novelty, confidence) in enumerate(
-                zip(output.novelty.tolist(), output.probabilities.max(axis=1).tolist(), strict=True)
-            )
-        ]
+        confidences = output.probabilities.max(axis=1).tolist()
+        judged: list[RejectionReason | None] = []
+        for i, (novelty, confidence) in enumerate(zip(output.novelty.tolist(), confidences, strict=True)):
+            if pixels.startswith(blank, i * size):
+                judged.append("empty")
+            elif found := self._reason(reasons.get(i)):
+                judged.append(found)
+            elif novelty > highest:
+                judged.append("no digit")
+            elif confidence < lowest:
+                judged.append("unsure")
+            else:
+                judged.append(None)
+        return judged
 
     def _reason(self, found: RejectionReason | None) -> RejectionReason | None:
         """Return the reason that decoding has found, unless it is none for this model."""

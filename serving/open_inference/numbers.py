@@ -13,7 +13,8 @@ from serving.errors import InputError, quoted
 from serving.inference.numbers import NumberPrediction
 from serving.open_inference.messages import OutputParameters, OutputTensor, RequestOutput
 
-TEXT, PREDICTION = OUTPUTS = ("text", "prediction")
+TEXT = "text"
+OUTPUTS = (TEXT, "prediction")
 """The outputs: the digits of each page, and its prediction as JSON, as in the response of ``/predict?mode=number``."""
 
 

@@ -134,9 +134,7 @@ def _png_without_metadata(content: bytes) -> bytes:
             kept.append(content[begin:after])
         else:
             is_changed = True
-    if not is_changed or not data:
-        return content
-    return b"".join([*kept, content[data:end], PNG_END])
+    return b"".join([*kept, content[data:end], PNG_END]) if is_changed else content
 
 
 def _jpeg_without_metadata(content: bytes) -> bytes:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
-
-# Pillow would otherwise import its decoders during the first request, which takes 20 ms.
-from PIL import (  # noqa: F401
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.containers import jpeg_exif, orientation, without_metadata
@@ -33,6 +28,16 @@ ARRAY_PIXELS = 1 << 13
 WHOLE_PIXELS = 1 << 20
 # A grey picture with more pixels, such as a photo, stays in bytes. Its means are rounded to whole grey levels.
 EXACT_PIXELS = 1 << 18
+# Image.open() would import these during the first request, which takes 20 ms. It would also look for further pictures
+# in a JPEG, and warn about large and damaged pictures. Warnings cannot be turned off for one thread only.
+DECODERS: dict[str, type[ImageFile.ImageFile]] = {
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "PPM": PpmImageFile,
+    "WEBP": WebPImageFile,
+}
 
 
 def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> Grey | Page:
@@ -51,19 +56,16 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
     header = read_header(content, jpeg_side)
     check_header(header, max_pixels)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about unusual files even if it can read them.
-            warnings.simplefilter("ignore")
-            picture = _open(content, header, jpeg_side)
-            picture.load()
-            exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
-            turn = TURNS[orientation(exif)]
-            pixels = picture.width * picture.height
-            if pixels <= WHOLE_PIXELS:
-                picture = _in_grey(picture)
-            if pixels <= ARRAY_PIXELS:
-                return upright(_tone(picture)(picture), turn)
-            return Page(picture, _tone(picture), turn)
+        picture = _open(content, header, jpeg_side)
+        picture.load()
+        exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
+        turn = TURNS[orientation(exif)]
+        pixels = picture.width * picture.height
+        if pixels <= WHOLE_PIXELS:
+            picture = _in_grey(picture)
+        if pixels <= ARRAY_PIXELS:
+            return upright(_tone(picture)(picture), turn)
+        return Page(picture, _tone(picture), turn)
     except InputError:
         raise
     except MemoryError as error:
@@ -73,12 +75,7 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
 
 
 def _open(content: bytes, header: Header, jpeg_side: int) -> Image.Image:
-    file = io.BytesIO(without_metadata(content, header.format))
-    if header.format == "JPEG":
-        # Image.open() would also look for further pictures in the file.
-        picture: Image.Image = JpegImagePlugin.JpegImageFile(file)
-    else:
-        picture = Image.open(file, formats=(header.format,))
+    picture = DECODERS[header.format](io.BytesIO(without_metadata(content, header.format)))
     if picture.size != (header.width, header.height):
         raise PictureError(
             f"the picture is damaged: its header says {header.width}x{header.height} pixels, "

@@ -209,7 +209,7 @@ def _webp(content: bytes) -> Header | None:
 
 
 def _pnm(content: bytes) -> Header | None:
-    if content[1:2] in b"123":
+    if content[1:2] in (b"1", b"2", b"3"):
         raise PictureError("a PNM written as text (P1, P2 or P3) is not read here; send it as PNG")
     found = _PNM.match(content[:PNM_HEADER_BYTES])
     if found is None:

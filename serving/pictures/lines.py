@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -59,23 +60,18 @@ def find_lines(ink: Ink) -> list[Line]:
     if not pieces:
         return []
     height = _usual_height(pieces)
-    pieces = [piece for piece in pieces if max(_size(piece)) >= LEAST_PIECE * height]
+    pieces = [piece for piece in pieces if max(piece.height, piece.width) >= LEAST_PIECE * height]
     if len(pieces) > MAX_PIECES or height < LEAST_HEIGHT:
         return []
-    lines = [line for line in _grouped(pieces, height) if any(_size(p)[0] >= TALL * height for p in line)]
+    lines = [line for line in _grouped(pieces, height) if any(piece.height >= TALL * height for piece in line)]
     lines.sort(key=lambda line: sum((p.top + p.bottom) * p.mass for p in line) / sum(p.mass for p in line))
     return [_upright(ink, line) for line in lines]
 
 
-def _size(piece: Piece) -> tuple[int, int]:
-    return piece.bottom - piece.top, piece.right - piece.left
-
-
 def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
     def is_frame(piece: Piece) -> bool:
-        height, width = _size(piece)
-        is_long = height >= FRAME_SIDE * shape[0] and width >= FRAME_SIDE * shape[1]
-        return is_long and _pixels(piece) <= FRAME_INK * height * width
+        is_long = piece.height >= FRAME_SIDE * shape[0] and piece.width >= FRAME_SIDE * shape[1]
+        return is_long and piece.area <= FRAME_INK * piece.height * piece.width
 
     rest = [piece for piece in pieces if not is_frame(piece)]
     return rest or list(pieces)
@@ -86,31 +82,26 @@ def _without_shadows(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Pi
     inside: list[Piece] = []
     at_edge: list[Piece] = []
     for piece in pieces:
-        is_inside = piece.top > 0 and piece.bottom < shape[0] and piece.left > 0 and piece.right < shape[1]
-        (inside if is_inside else at_edge).append(piece)
+        (inside if piece.is_inside(shape) else at_edge).append(piece)
     if not inside or not at_edge:
         return list(pieces)
-    usual = sum(piece.mass for piece in inside) / sum(map(_pixels, inside))
-    return [*inside, *(piece for piece in at_edge if piece.mass >= SHADOW * usual * _pixels(piece))]
-
-
-def _pixels(piece: Piece) -> int:
-    return sum(end - start for _, start, end in piece.runs)
+    usual = sum(piece.mass for piece in inside) / sum(piece.area for piece in inside)
+    return [*inside, *(piece for piece in at_edge if piece.mass >= SHADOW * usual * piece.area)]
 
 
 def _usual_height(pieces: Sequence[Piece]) -> float:
     """Return the median of the heights, in which each piece counts by its ink."""
-    ordered = sorted(pieces, key=lambda piece: piece.bottom - piece.top)
+    ordered = sorted(pieces, key=attrgetter("height"))
     masses = np.cumsum([piece.mass for piece in ordered])
-    return float(_size(ordered[int(np.searchsorted(masses, masses[-1] / 2))])[0])
+    return float(ordered[int(np.searchsorted(masses, masses[-1] / 2))].height)
 
 
 def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
     """Return the pieces of each line. Each line goes on from its last pieces, so it may rise or fall."""
     lines: list[list[Piece]] = []
     spans: list[tuple[float, float, int]] = []  # Top and bottom of the end of each line, and its right end.
-    tall = [piece for piece in pieces if _size(piece)[0] >= TALL * height]
-    low = [piece for piece in pieces if _size(piece)[0] < TALL * height]
+    tall = [piece for piece in pieces if piece.height >= TALL * height]
+    low = [piece for piece in pieces if piece.height < TALL * height]
     for piece in sorted(tall, key=lambda piece: piece.left):
         shared = [
             _shared(piece, top, bottom) if piece.left - right <= WIDEST_GAP * height else 0.0
@@ -132,7 +123,7 @@ def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
 
 
 def _shared(piece: Piece, top: float, bottom: float) -> float:
-    return (min(piece.bottom, bottom) - max(piece.top, top)) / min(piece.bottom - piece.top, bottom - top)
+    return (min(piece.bottom, bottom) - max(piece.top, top)) / min(piece.height, bottom - top)
 
 
 def _distance(a: Piece, b: Piece) -> float:

@@ -127,11 +127,10 @@ def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     Such pieces are several digits. What surrounds a digit is longer, reaches the border, or encloses the digit. Without
     this rule a 1 beside another digit could be taken for a line on the paper.
     """
-    lengths = [max(piece.bottom - piece.top, piece.right - piece.left) for piece in pieces]
+    lengths = [max(piece.height, piece.width) for piece in pieces]
     if len(pieces) > MOST_ALIKE or max(lengths) > ALIKE * min(lengths):
         return False
-    height, width = shape
-    if any(not (p.top > 0 and p.left > 0 and p.bottom < height and p.right < width) for p in pieces):
+    if not all(piece.is_inside(shape) for piece in pieces):
         return False
     return not any(
         a.left < b.right and b.left < a.right and a.top < b.bottom and b.top < a.bottom

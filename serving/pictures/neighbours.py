@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -34,8 +33,7 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
     """
     rings = rings_of(pieces)
     inner = [piece for piece in pieces if any(_encloses(ring, piece) for ring in rings)] if rings else list(pieces)
-    height, width = ink.shape
-    free = [p for p in inner if p.top > 0 and p.left > 0 and p.bottom < height and p.right < width]
+    free = [piece for piece in inner if piece.is_inside(ink.shape)]
     digit = max(free or inner, key=attrgetter("mass"))
     kept = [
         piece
@@ -52,7 +50,7 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
 def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces that enclose another one, as a circle or a frame does."""
     largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
-    thin = [piece for piece in largest if _area(piece) <= RING_INK * math.prod(_size(piece))]
+    thin = [piece for piece in largest if piece.area <= RING_INK * (piece.height * piece.width)]
     return [ring for ring in thin if any(_encloses(ring, piece) for piece in largest if piece is not ring)]
 
 
@@ -61,9 +59,8 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
     A ring that touches the border may be the lines of squared paper.
     """
-    height, width = shape
     for ring in rings_of(pieces):
-        if ring.top > 0 and ring.left > 0 and ring.bottom < height and ring.right < width:
+        if ring.is_inside(shape):
             masses = [piece.mass for piece in pieces if _encloses(ring, piece)]
             if sum(mass >= DIGIT * max(masses) for mass in masses) > MOST_IN_RING:
                 return True
@@ -72,9 +69,7 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
 def _encloses(ring: Piece, piece: Piece) -> bool:
     """Return whether the ring has ink on all four sides of the middle of the piece's box, outside the box."""
-    if not (
-        ring.top < piece.top and piece.bottom < ring.bottom and ring.left < piece.left and piece.right < ring.right
-    ):
+    if not ring.contains(piece):
         return False
     row, column = (piece.top + piece.bottom) // 2, (piece.left + piece.right) // 2
     left = any(y == row and end <= piece.left for y, _, end in ring.runs)
@@ -86,7 +81,7 @@ def _encloses(ring: Piece, piece: Piece) -> bool:
 
 def _is_apart(piece: Piece, digit: Piece) -> bool:
     """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
-    return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(_size(digit))
+    return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(digit.height, digit.width)
 
 
 def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) -> bool:
@@ -105,21 +100,13 @@ def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) ->
     return _strength(piece) < WEAKER * _strength(digit) or _breadth(piece) > BROADER * _breadth(digit)
 
 
-def _size(piece: Piece) -> tuple[int, int]:
-    return piece.bottom - piece.top, piece.right - piece.left
-
-
-def _area(piece: Piece) -> int:
-    return sum(end - start for _, start, end in piece.runs)
-
-
 def _strength(piece: Piece) -> float:
-    return piece.mass / _area(piece)
+    return piece.mass / piece.area
 
 
 def _breadth(piece: Piece) -> float:
     """Return the area for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
-    return _area(piece) / max(_size(piece))
+    return piece.area / max(piece.height, piece.width)
 
 
 def _distance(a: Piece, b: Piece) -> int:

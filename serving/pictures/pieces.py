@@ -40,6 +40,29 @@ class Piece(NamedTuple):
     runs: list[Run]
     """The horizontal runs of pixels, from top to bottom."""
 
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def area(self) -> int:
+        """Number of pixels with ink."""
+        return sum(end - start for _, start, end in self.runs)
+
+    def is_inside(self, shape: tuple[int, ...]) -> bool:
+        """Return whether the piece touches no border of a page of ``shape``."""
+        return self.top > 0 and self.left > 0 and self.bottom < shape[0] and self.right < shape[1]
+
+    def contains(self, other: Piece) -> bool:
+        """Return whether the box of ``other`` lies in the box of this piece, and touches none of its sides."""
+        return (
+            self.top < other.top and other.bottom < self.bottom and self.left < other.left and other.right < self.right
+        )
+
 
 def find_pieces(ink: Ink) -> list[Piece]:
     """Return the connected pieces of the ink: horizontal runs of pixels, joined where they touch (union-find)."""

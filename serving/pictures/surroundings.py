@@ -100,16 +100,15 @@ def _has_steps(page: Grey) -> bool:
 def _is_box(pieces: Sequence[Piece]) -> bool:
     """Return whether the largest piece covers two sides of its own box, as a box does. So does a straight 1."""
     piece = max(pieces, key=attrgetter("mass"))
-    height, width = piece.bottom - piece.top, piece.right - piece.left
-    near_y, near_x = 1 + height // 16, 1 + width // 16
+    near_y, near_x = 1 + piece.height // 16, 1 + piece.width // 16
     rows = (
         [run for run in piece.runs if run[0] < piece.top + near_y],
         [run for run in piece.runs if run[0] >= piece.bottom - near_y],
     )
-    covered = [max((end - start for _, start, end in part), default=0) / width for part in rows]
+    covered = [max((end - start for _, start, end in part), default=0) / piece.width for part in rows]
     left = {row for row, start, _ in piece.runs if start < piece.left + near_x}
     right = {row for row, _, end in piece.runs if end >= piece.right - near_x}
-    covered += [len(side) / height for side in (left, right)]
+    covered += [len(side) / piece.height for side in (left, right)]
     return sum(share >= COVERED for share in covered) >= 2
 
 
@@ -166,13 +165,7 @@ def _enclosing(pieces: Sequence[Piece]) -> list[Piece]:
     inner = [piece for piece in pieces if piece.mass >= SPECK * most]
     if len(inner) > MAX_PIECES:
         return []
-    return [outer for outer in inner if any(_is_inside(piece, outer) for piece in inner)]
-
-
-def _is_inside(piece: Piece, outer: Piece) -> bool:
-    return (
-        outer.top < piece.top and piece.bottom < outer.bottom and outer.left < piece.left and piece.right < outer.right
-    )
+    return [outer for outer in inner if any(map(outer.contains, inner))]
 
 
 def _standing_out(page: Grey) -> Grey:
@@ -194,9 +187,9 @@ def _without_level_lines(ink: Grey) -> Grey:
     level = max(LEAST_LINE, LINE_CONTRAST * float(ink.max()), NOISE * float(np.median(straight)))
     lines = np.zeros(ink.shape, bool)
     for piece in find_pieces(np.where(straight > level, straight, 0)):
-        long, high = piece.right - piece.left, piece.bottom - piece.top
         is_cut = piece.left == 0 or piece.right == width
-        if (is_cut or long >= LINE_LENGTH * width) and high <= HIGHEST_LINE * longest + TILT * long:
+        is_long = is_cut or piece.width >= LINE_LENGTH * width
+        if is_long and piece.height <= HIGHEST_LINE * longest + TILT * piece.width:
             _draw(lines, piece)
     if not lines.any():
         return ink

@@ -14,6 +14,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from serving import tls
+from serving.errors import SettingsError
 from serving.settings import Settings, described
 
 # The settings that name a file with keys or certificates.
@@ -30,6 +31,9 @@ def lasting(settings: Settings) -> Settings:
     """Return ``settings`` that are still valid in a process that starts later, in any working directory.
 
     A file that can be read only once, such as a pipe, becomes a file in memory.
+
+    Raises:
+        SettingsError: the path of a file of ``--trust`` has a comma.
     """
     changes: dict[str, Any] = {}
     for name in FILES:
@@ -38,14 +42,23 @@ def lasting(settings: Settings) -> Settings:
             changes[name] = _lasting_file(file)
     if not settings.repository.is_absolute():
         changes["repository"] = settings.repository.absolute()
-    # Only a file of this name can be meant: sigstore:IDENTITY is none.
     trusted = [name.strip() for name in settings.trust.split(",")]
-    changes["trust"] = ",".join(_lasting_file(name) if Path(name).exists() else name for name in trusted if name)
+    changes["trust"] = ",".join(map(_lasting_entry, filter(None, trusted)))
     if settings.feedback:
         changes["feedback"] = str(Path(settings.feedback).absolute())
     if settings.state:
         changes["state"] = str(Path(settings.state).absolute())
     return replace(settings, **changes)
+
+
+def _lasting_entry(name: str) -> str:
+    """Return an entry of ``--trust``: a file, or what is no file, such as sigstore:IDENTITY."""
+    entry = _lasting_file(name) if Path(name).exists() else name
+    if "," in entry:
+        raise SettingsError(
+            f"--trust {name}: its path {entry} must have no comma, which ends an entry; move the file to another folder"
+        )
+    return entry
 
 
 def _lasting_file(file: str) -> str:
@@ -76,7 +89,8 @@ def _file_in_memory(content: bytes) -> int:
 
 def descriptors(settings: Settings) -> list[int]:
     """Return the descriptors that a worker must inherit: the descriptors of the files in memory."""
-    return [int(found[1]) for name in FILES if (found := DESCRIPTOR.fullmatch(getattr(settings, name)))]
+    files = [*(getattr(settings, name) for name in FILES), *settings.trust.split(",")]
+    return [int(found[1]) for file in files if (found := DESCRIPTOR.fullmatch(file))]
 
 
 def written(settings: Settings, unloaded: Collection[str]) -> bytes:

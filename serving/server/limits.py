@@ -60,8 +60,8 @@ class LimitedProtocol(Protocol):
             return
         while self._service.held.needs_room() and self.server_state.make_room_for_bytes():
             pass
-        # A whole request gets its response soon, and then its bytes are free. How long
-        # other bytes stay depends on the client.
+        # A whole request gets its response soon, and then its bytes are free. How long other bytes stay depends on the
+        # client.
         if self.account.is_over() and (self._state is not State.RESPONDING or size > self._queued):
             self.evict(too_many_bytes())
 

@@ -57,6 +57,10 @@ class Worker:
     asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     """By number, the changes and questions that it has not answered yet."""
 
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # It has ended already.
+            self.process.kill()
+
 
 class Supervisor:
     """Runs ``settings.workers`` workers that share the listening sockets.
@@ -131,7 +135,7 @@ class Supervisor:
             return False, WorkerError(f"cannot start a worker: {error}")
         reading = asyncio.create_task(self._follow(worker))
         if self._stopping.is_set():
-            worker.process.kill()
+            worker.kill()
         status = await worker.process.wait()
         # The last messages of the worker may still be on their way.
         await asyncio.wait({reading}, timeout=1)
@@ -173,7 +177,7 @@ class Supervisor:
                 worker.silence += worker.is_ready
                 if worker.silence > RESPONSE_TIMEOUT:
                     log.error("worker %d has not responded for %d s", worker.process.pid, RESPONSE_TIMEOUT)
-                    worker.process.kill()
+                    worker.kill()
 
     def _stop(self, number: int) -> None:
         """Stop the workers: after the drain time if ``number`` is SIGTERM, otherwise at once."""
@@ -186,14 +190,14 @@ class Supervisor:
             if worker.is_ready:
                 worker.channel.send("stop", number)
             else:
-                worker.process.kill()
+                worker.kill()
         drain = self._settings.drain if number == signal.SIGTERM else 0
         asyncio.get_running_loop().call_later(drain + self._settings.grace + EXTRA_SECONDS, self._kill)
 
     def _kill(self) -> None:
         for worker in self._workers:
             log.error("worker %d did not stop in time and is killed", worker.process.pid)
-            worker.process.kill()
+            worker.kill()
 
     # Messages
 

@@ -45,7 +45,10 @@ async def on_own_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         lower_priority()
         try:
-            result = context.run(work)
+            try:
+                result = context.run(work)
+            except StopIteration as error:  # A future does not take this exception, so nobody would get it.
+                raise RuntimeError("background work raised StopIteration") from error
         except BaseException as error:
             deliver(future.set_exception, error)
         else:

@@ -117,8 +117,8 @@ class Call:
             InputError: the timeout or the header is not a number of at least 0.
         """
         deadline = self.arrival + self.service.settings.work_timeout
-        if timeout not in (None, 0, "", "0"):
-            deadline = min(deadline, self.arrival + _number("timeout", timeout) / 1e6)
+        if timeout not in (None, "") and (microseconds := _number("timeout", timeout)):
+            deadline = min(deadline, self.arrival + microseconds / 1e6)
         moment = self.header(b"x-request-deadline")
         if moment is not None:
             deadline = min(deadline, time.monotonic() + _number("X-Request-Deadline", moment) - time.time())

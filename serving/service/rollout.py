@@ -84,8 +84,8 @@ class Rollouts:
         self.header = settings.canary_header.lower().encode()
         self._files = RolloutFiles(settings.repository, settings.state)
         self._states: dict[str, RolloutState] = {}
-        self.problem = ""
-        """Why a state cannot be read or written."""
+        self.problems: dict[str, str] = {}
+        """By model, why its state cannot be read or written."""
 
     # Requests
 
@@ -110,7 +110,7 @@ class Rollouts:
 
     def follow(self) -> None:
         """Read the states of all models, and let the repository follow them. Log a state that cannot be read."""
-        states, problem = dict(self._states), ""
+        states, problems = dict(self._states), {}
         try:
             names = disk.names(self._settings.repository)
         except OSError:
@@ -119,15 +119,15 @@ class Rollouts:
             try:
                 state = self._files.read(name)
             except RolloutError as error:
-                problem = str(error)
+                problems[name] = str(error)
                 continue
             if state:
                 states[name] = state
-        self._use(states, problem)
+        self._use(states, problems)
 
     def begin(self) -> None:
         """Write a first state for each model that has none: its newest version is stable."""
-        states, problem = dict(self._states), ""
+        states, problems = dict(self._states), dict(self.problems)
         for name in {model.name for model in self._repository.models()}:
             newest = self._repository.versions(name)[-1]
             if name in states and os.path.exists(self._files.path(name)):  # noqa: PTH110 (Path.exists raises errors)
@@ -136,14 +136,15 @@ class Rollouts:
             try:
                 states[name] = self._files.change(name, partial(_first, first)) or first
             except RolloutError as error:
-                problem = str(error)
-        if problem or states != self._states:
-            self._use(states, problem)
+                problems[name] = str(error)
+        if problems != self.problems or states != self._states:
+            self._use(states, problems)
 
-    def _use(self, states: dict[str, RolloutState], problem: str) -> None:
-        if problem and problem != self.problem:
-            log.error("rollout: the former state stays: %s", problem)
-        self.problem = problem
+    def _use(self, states: dict[str, RolloutState], problems: dict[str, str]) -> None:
+        for name, problem in problems.items():
+            if problem != self.problems.get(name):
+                log.error("rollout: the former state stays: %s", problem)
+        self.problems = problems
         self._states = states
         self._repository.roll_out(states)
 
@@ -154,8 +155,8 @@ class Rollouts:
             ModelUnavailableError: it cannot read the state, or it has not loaded the stable version.
         """
         state = self._states.get(name)
-        if self.problem:
-            raise ModelUnavailableError(self.problem)
+        if problem := self.problems.get(name):
+            raise ModelUnavailableError(problem)
         if not state or state.stable in self._repository.versions(name):
             return
         for entry in self._repository.index():
@@ -228,22 +229,25 @@ class Rollouts:
 
     # Comparing
 
-    def flush(self) -> list[str]:
-        """Add what this worker has compared to the files. Return the models whose candidate was promoted by the rule.
+    def flush(self) -> tuple[list[str], RolloutError | None]:
+        """Add what this worker has compared to the files.
 
-        Raises:
-            RolloutError: a state cannot be written. Nothing is lost.
+        Returns:
+            The models whose candidate was promoted by the rule, and the first error if a state cannot be written. The
+            evidence for that state is kept for the next call.
         """
         promoted: list[str] = []
+        failure: RolloutError | None = None
         for (name, pair), evidence in self._findings.take().items():
             try:
                 state = self._files.change(name, partial(self._with_evidence, name, pair, evidence))
-            except RolloutError:
+            except RolloutError as error:
                 self._findings.give_back((name, pair), evidence)
-                raise
+                failure = failure or error
+                continue
             if state and state.stable == pair.candidate:
                 promoted.append(name)
-        return promoted
+        return promoted, failure
 
     def _with_evidence(
         self, name: str, pair: Pair, evidence: Evidence, state: RolloutState | None

@@ -102,8 +102,11 @@ class Service:
 
     def flush_rollouts(self) -> None:
         """Add what this worker has compared to the states of the rollouts, and let all workers follow a promotion."""
-        for name in self.checked_rollouts().flush():
+        promoted, failure = self.checked_rollouts().flush()
+        for name in promoted:
             self._follow(name)
+        if failure:
+            raise failure
 
     def report_rollout(self, name: str) -> Report:
         """Return the report on the rollout of a model, with the sample of all workers.

@@ -126,7 +126,7 @@ class Metrics:
         )
         self.background_failures = Counter(
             "mnist_background_failures",
-            "Failures of the background tasks scan, count, keys and traces. A task that fails is tried again.",
+            "Failures of background tasks (scan, count, keys, rollout, tls, traces). A task that fails is tried again.",
             ["task"],
             registry=registry,
         )

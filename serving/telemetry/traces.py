@@ -125,11 +125,11 @@ class Tracer:
         sampler ``traceidratio``.
         """
         if parent:
-            return Trace(parent.trace_id, _new_id(64), parent.span_id) if parent.is_sampled else None
+            return Trace(parent.trace_id, _new_id(), parent.span_id) if parent.is_sampled else None
         if not self._bound or UNTRACED_PATH.fullmatch(path):
             return None
         number = random.getrandbits(128)
-        return Trace(f"{number:032x}", _new_id(64), "") if number % ALL < self._bound else None
+        return Trace(f"{number:032x}", _new_id(), "") if number % ALL < self._bound else None
 
     def end(self, note: Note) -> None:
         """Keep the note of a request until it is sent, or drop it if too many wait."""
@@ -161,8 +161,8 @@ class Tracer:
         self._sender.stop()
 
 
-def _new_id(bits: int) -> str:
-    return f"{random.getrandbits(bits) or 1:0{bits // 4}x}"
+def _new_id() -> str:
+    return f"{random.getrandbits(64) or 1:016x}"
 
 
 # From the settings

@@ -164,10 +164,6 @@ class Search:
         )
 
 
-def _trials(within: list[list[Result]]) -> list[Trial]:
-    return [result.trial for results in within for result in results]
-
-
 def _best(results: list[Result]) -> Result:
     """Return the fastest result. Of those that are as fast, return the one with the lowest p99."""
     fastest = max(result.rate for result in results)

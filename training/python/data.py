@@ -68,5 +68,5 @@ def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validat
         counts={label: {part: by_part[part][label] for part in PARTS} for label in found.labels},
         findings=tuple(findings(found)),
         sheet=Plot("classes", to_png(found)),
-        text="\n".join(report_lines(found)),
+        text="\n".join(report_lines(found, with_validation=with_validation)),
     )

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The search covers these logarithms of the temperature. Each step shortens the interval to 0.618 of its length.
+# The search covers these logarithms of the temperature.
 LOWEST, HIGHEST = -2.0, 2.0
-SEARCH_STEPS = 30
+# Each step shortens the interval to this share of its length.
 GOLDEN_RATIO = (5**0.5 - 1) / 2
-
-
+SEARCH_STEPS = 30
 # With fewer images than this the temperature stays nearer to 1. If a network makes no mistake on a few images, the best
 # temperature for them would be the lowest possible one.
 ENOUGH = 200

@@ -15,7 +15,7 @@ def model_paths(ending: str = "") -> list[str]:
 
 
 def model_of(request: AnyRequest) -> Model:
-    """Return the model that the path names: the newest version if the path has none.
+    """Return the model that the path names: the newest version if the path has none, the stable one in a rollout.
 
     Raises:
         ModelNotFoundError, ModelUnavailableError: it is not loaded.

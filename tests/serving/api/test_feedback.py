@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 import zlib
@@ -14,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from serving import feedback
 from serving.errors import SettingsError, StorageFullError
 from serving.feedback import Answer, ModelVersion, Record, Store, is_folder_name
 from serving.pictures.prepare import prepare
@@ -235,6 +237,33 @@ def test_oldest_corrections_make_room_and_other_files_stay(folder, limits):
     assert report.files <= report.max_files
     assert report.bytes <= report.max_bytes
     assert len([name for name in files_in(folder) if "own" in name]) == 9
+
+
+def test_disputed_picture_for_which_the_oldest_make_no_room_is_rejected(folder):
+    store = Store(Settings(feedback=str(folder), feedback_files=4, feedback_full="oldest"))
+    for seed, label in ((1, "7"), (0, "3"), (0, "5")):
+        store.add(b"png", record(seed, label), time.monotonic() + 9)
+    before = files_in(folder)
+    assert [Path(name).parent.name for name in before] == ["3", "3", "5", "5"]
+    with pytest.raises(StorageFullError, match="in 4 files; the operator must move some away"):
+        store.add(b"png", record(0, "8"), time.monotonic() + 9)
+    assert files_in(folder) == before
+
+
+def test_report_survives_a_correction_that_is_moved_meanwhile(folder, monkeypatch):
+    store = Store(Settings(feedback=str(folder)))
+    for label in "37":
+        store.add(b"png", record(int(label), label), time.monotonic() + 9)
+    scan = feedback._scan
+
+    def scan_and_move(place):
+        found = scan(place)
+        if place.name == "7":
+            shutil.rmtree(place)
+        return found
+
+    monkeypatch.setattr(feedback, "_scan", scan_and_move)
+    assert store.report().labels.keys() == {"3"}
 
 
 def test_workers_that_store_at_the_same_time_keep_the_bounds(folder):

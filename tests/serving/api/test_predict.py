@@ -68,6 +68,12 @@ def test_include_image_adds_the_input_of_the_model(client, digits):
             np.testing.assert_allclose(one["probabilities"], other["probabilities"], atol=1e-5)
 
 
+@pytest.mark.parametrize("timeout", ["", "0", "0.0", "00", "0e9"])
+def test_timeout_of_zero_is_none(client, digits, timeout):
+    response = client.post(f"/predict?timeout={timeout}", content=digits[:1].tobytes(), headers=PIXELS)
+    assert response.status_code == 200, response.text
+
+
 def test_unknown_include_is_rejected(client, digits):
     response = client.post("/predict?include=logits", content=digits[0].tobytes(), headers=PIXELS)
     assert response.status_code == 400

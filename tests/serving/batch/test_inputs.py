@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import sys
 
 import pytest
 
@@ -34,6 +36,18 @@ def test_folder_is_walked_in_the_order_of_its_names(scans):
     found = inputs("scans")
     assert [name for name, _ in found] == ["scans/a.JPG", "scans/b.png", "scans/e.tiff", "scans/sub/c.png"]
     assert (found.total, found.left_out) == (4, 1)
+
+
+def test_folders_may_be_deeper_than_calls_of_python(tmp_path):
+    bottom = tmp_path.joinpath(*["d"] * 200)
+    bottom.mkdir(parents=True)
+    (bottom / "a.png").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        assert names(tmp_path) == [str(bottom / "a.png")]
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_arguments_keep_their_order_and_may_repeat(scans):

@@ -5,21 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
 import os
 import resource
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from serving.batch import local, run
+from serving.batch import local, parquet, run
 from serving.batch.inputs import CHUNK, Input, Inputs
 from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.results import Results
 from serving.batch.rows import CSV_COLUMNS, JsonLines, Row, Table
-from serving.errors import BundleError, ResultsError, SettingsError
+from serving.errors import BundleError, ResultsError, SettingsError, WorkerError
 from serving.settings import RELEASE
 from tests.serving.models.bundles import publish
 from tests.support import BIN, ROOT, picture, until
@@ -152,6 +154,20 @@ def test_file_that_another_run_writes_is_rejected(scans, tmp_path):
     assert not output.exists()
 
 
+def test_second_run_with_the_same_parquet_file_leaves_the_part_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "unpack", lambda path, lines: None)  # Only a test that installs pyarrow can unpack it.
+    output, part = tmp_path / "results.parquet", tmp_path / "results.parquet.part"
+    output.touch()
+    first, second = (Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1") for _ in range(2))
+    with ExitStack() as stack:
+        lock = second._lock
+        # The first run is faster: it has the lock when the second has just opened the part.
+        monkeypatch.setattr(second, "_lock", lambda: (stack.enter_context(first), lock()))
+        with pytest.raises(ResultsError, match="is being written by another mnist-predict"):
+            second.__enter__()
+        assert part.exists()
+
+
 def test_disk_that_becomes_full_is_one_line_and_the_run_goes_on_later(whole, scans, tmp_path):
     output = tmp_path / "results.csv"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -255,6 +271,15 @@ def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on():
             rows = [json.loads(row) for row in workers.predict(chunk).encoded]
             expected = [None] * 2 if len(chunk) == 2 else [local.CRASHED]
             assert [row["error"] for row in rows] == expected
+
+
+def test_worker_that_cannot_be_replaced_is_the_same_error_for_every_chunk(monkeypatch):
+    with local._Workers(Job(RELEASE, "mnist", 1, JsonLines(), "/"), 1) as workers:
+        workers._all[0]._process.kill()
+        monkeypatch.setattr(local, "_work", operator.is_)  # The new process ends at once.
+        for _ in range(2):
+            with pytest.raises(WorkerError, match="ended with 0 at its start"):
+                workers.predict([Input(str(SEVEN))])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

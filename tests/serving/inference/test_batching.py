@@ -133,3 +133,20 @@ def test_failure_reaches_the_whole_batch_and_the_next_batch_still_runs(model, di
     failed, output = asyncio.run(fail_then_work())
     assert [str(error) for error in failed] == ["broken", "broken"]
     assert output.logits.argmax() == 7
+
+
+def test_batch_that_has_no_memory_fails_and_the_next_batch_still_runs(model, digits, monkeypatch):
+    def full(arrays):
+        raise MemoryError
+
+    async def fail_then_work():
+        batches = Batches(Recorder())
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "concatenate", full)
+            waiting = [classify(model, batches, digits[:1]) for _ in range(AT_ONCE)]
+            failed = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
+        return failed, await asyncio.wait_for(classify(model, batches, digits[:1]), 60)
+
+    failed, output = asyncio.run(fail_then_work())
+    assert [type(error) for error in failed] == [MemoryError] * AT_ONCE
+    assert output.logits.argmax() == 7

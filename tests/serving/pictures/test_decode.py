@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 from serving.errors import InputTooLargeError, PictureError
 from serving.pictures.decode import decode_grey
 from serving.pictures.header import FORMATS
+from tests.serving.pictures.files import black_png, chunk
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000
@@ -45,6 +48,26 @@ def test_size_is_checked_before_the_pixels_are_unpacked():
     header_only = picture(np.zeros((100, 100), np.uint8))[:60]
     with pytest.raises(InputTooLargeError, match="100x100 pixels: must be at most 9999"):
         decode_grey(header_only, 9_999)
+
+
+def test_decoding_changes_no_filter_of_warnings(monkeypatch):
+    """The filters belong to all threads: of two that change them, one may leave its own behind."""
+    with monkeypatch.context() as patch:
+        patch.setattr(warnings, "catch_warnings", None)
+        assert decode_grey(picture(PAGE), MAX_PIXELS).shape == PAGE.shape
+
+
+ANIMATION = chunk(b"acTL", bytes(8))
+UNUSUAL = {
+    "two animations": (black_png(28, 28, 1)[:33] + 2 * ANIMATION, r"damaged: (?!Invalid APNG)"),
+    "a second, large header": (black_png(28, 28, 1)[:33] + black_png(10_000, 10_000, 1)[8:], "content 10000x10000"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), UNUSUAL.values(), ids=UNUSUAL)
+def test_picture_about_which_pillow_would_warn_is_one_error(content, reason):
+    with pytest.raises(PictureError, match=reason):
+        decode_grey(content, MAX_PIXELS)
 
 
 def test_camera_rotation_is_undone():

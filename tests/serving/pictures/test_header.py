@@ -132,6 +132,12 @@ def test_scans_are_counted_across_the_pieces_of_a_large_file(monkeypatch):
         assert read_header(content).scans == expected
 
 
+@pytest.mark.parametrize("content", [b"P", b"Px", b"PK\3\4"])
+def test_file_that_only_begins_like_a_pnm_is_no_picture(content):
+    with pytest.raises(PictureError, match="not a picture"):
+        read_header(content)
+
+
 def test_jpeg_of_padding_is_no_picture():
     with pytest.raises(PictureError, match="not a picture"):
         to_mnist_form(b"\xff\xd8" + b"\xff" * 7_900_000, MAX_PIXELS)

@@ -14,8 +14,8 @@ from serving.errors import DeadlineExceededError
 from serving.inference import readings
 from serving.inference.readings import choose
 from serving.models.repository import load
-from serving.pictures import surroundings
 from serving.pictures.mnist_form import Digit, to_mnist_form
+from serving.pictures.pieces import Piece
 from serving.pictures.process import parse, respond
 from serving.settings import RELEASE
 from tests.support import picture
@@ -166,7 +166,7 @@ def test_choice_ends_at_the_deadline(model, digits):
 
 def test_page_of_many_pieces_is_not_searched_for_boxes(monkeypatch):
     """Each piece would be compared with each other piece."""
-    monkeypatch.setattr(surroundings, "_is_inside", None)
+    monkeypatch.setattr(Piece, "contains", None)
     dots = np.full((192, 192), 255, np.uint8)
     dots[20:172:5, 20:172:5] = dots[20:172:5, 21:172:5] = 0
     dots[:, :12] = 0

@@ -18,7 +18,7 @@ import pytest
 
 from serving.errors import WorkerError
 from serving.server import supervisor
-from serving.server.supervisor import Supervisor
+from serving.server.supervisor import Supervisor, Worker
 from serving.settings import RELEASE, Settings
 from tests.serving.models.bundles import change_manifest, reference
 from tests.serving.server.clients import children, get, predict, workers_of
@@ -209,6 +209,24 @@ def test_worker_that_hangs_is_replaced(monkeypatch):
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert asyncio.run(asyncio.wait_for(steps(), 120)) == -signal.SIGKILL
+
+
+def test_worker_that_has_ended_does_not_keep_the_others_from_being_killed():
+    async def steps():
+        supervising = Supervisor(Settings(), [], lambda _: None)
+        for code in ("pass", "import time; time.sleep(600)"):
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+            supervising._workers.append(Worker(process, channel=None))
+        ended, running = (worker.process for worker in supervising._workers)
+        await ended.wait()
+        try:
+            supervising._kill()
+            return await asyncio.wait_for(running.wait(), 60)
+        finally:
+            with suppress(ProcessLookupError):
+                running.kill()
+
+    assert asyncio.run(steps()) == -signal.SIGKILL
 
 
 # The end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import signal
@@ -99,6 +100,11 @@ def test_requests_and_shutdown_do_not_wait_for_a_hung_disk(hang, monkeypatch):
         until(lambda: threading.active_count() <= threads)
         begin = time.monotonic()
     assert time.monotonic() - begin < 20
+
+
+def test_stop_iteration_of_background_work_reaches_its_caller():
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        asyncio.run(asyncio.wait_for(background.on_own_thread(lambda: next(iter(()))), 60))
 
 
 def test_process_ends_while_a_scan_hangs():

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from serving.errors import SettingsError
+from serving.errors import RolloutError, SettingsError
 from serving.models.repository import load
 from serving.settings import RELEASE, Settings
 from tests.serving.models.bundles import change_manifest, favour, publish
@@ -319,6 +319,40 @@ def test_damaged_state_of_a_running_service_changes_nothing(models, other, digit
         (models / "mnist" / ".rollout.json").unlink()
         client.app.state.service.scan()
         assert report(client)["stable"] == "1"
+
+
+def test_damaged_state_of_a_model_does_not_stop_decisions_about_another(models, other):
+    publish(models, 1, "letters")
+    with rollout(models) as client:
+        publish(models, 2, "letters")
+        appear(client, other)
+        (models / "mnist" / ".rollout.json").write_text("{")
+        client.app.state.service.scan()
+        assert client.post("/models/mnist/promote", headers=ADMIN).status_code == 503
+        response = client.post("/models/letters/promote", headers=ADMIN)
+        assert (response.status_code, response.json()["stable"]) == (200, "2")
+
+
+def test_damaged_state_of_a_model_loses_no_evidence_and_no_promotion(models, other, digits, monkeypatch):
+    monkeypatch.setattr("serving.api.app.FLUSH_INTERVAL", 600)
+    publish(models, 1, "letters")
+    with rollout(models, promote_after=1) as client:
+        service, state = client.app.state.service, models / "mnist" / ".rollout.json"
+        publish(models, 2, "letters")
+        appear(client, other)
+        for name in ("mnist", "letters"):
+            predict(client, digits[:1], f"?model={name}")
+            counted = f'mnist_shadow_predictions_total{{label="7",model="{name}",version="2"}} 1.0'
+            until(lambda counted=counted: counted in client.get("/metrics").text)
+        before = state.read_text()
+        state.write_text("{")
+        with pytest.raises(RolloutError, match="delete it"):
+            service.flush_rollouts()
+        assert version(predict(client, digits[:1], "?model=letters")) == "2"
+        assert version(predict(client, digits[:1])) == "1"
+        state.write_text(before)
+        service.flush_rollouts()
+        assert version(predict(client, digits[:1])) == "2"
 
 
 @pytest.mark.parametrize(

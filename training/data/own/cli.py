@@ -79,7 +79,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     try:
         found = inspect(folder, prepare, with_validation=with_validation)
         write_atomically(sheet, to_png(found))
-        print_output("\n".join(report_lines(found)))
+        print_output("\n".join(report_lines(found, with_validation=with_validation)))
         print_output(f"\nContact sheet  {sheet}")
         demand_trainable(found, folder)
     except DataError as error:

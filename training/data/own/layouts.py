@@ -91,14 +91,16 @@ def _raise(error: OSError) -> None:
 def _from_table(place: Path) -> Iterator[Sample]:
     table = place / TABLE
     try:
-        rows = list(csv.reader(table.read_text("utf-8-sig").splitlines()))
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: is not a table in UTF-8: {error}; save it as CSV in UTF-8") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
     if not {"path", "label"} <= set(header):
         raise DataError(f"{table}: its first line must name the columns path and label, for example path,label,group")
     labels: dict[str, str] = {}
-    for number, cells in enumerate(rows[1:], 2):
+    for number, cells in rows[1:]:
         if not any(cell.strip() for cell in cells):
             continue
         where = f"{table} line {number}"

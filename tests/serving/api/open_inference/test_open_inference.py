@@ -256,6 +256,11 @@ def test_null_means_absent(client, metadata):
     assert client.post(inputs=inputs, parameters=unset, outputs=outputs).json() == expected
 
 
+@pytest.mark.parametrize("timeout", [False, True, [], -1])
+def test_timeout_that_is_no_number_of_at_least_0_is_rejected(client, timeout):
+    assert_rejected(client.post(parameters={"timeout": timeout}), 400)
+
+
 @pytest.mark.parametrize("repeats", [2, 1400])
 def test_output_that_is_named_twice_is_rejected(client, metadata, repeats):
     output = {"name": metadata["outputs"][0]["name"]}

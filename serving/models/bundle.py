@@ -44,7 +44,7 @@ SIGNATURE = "model.sig"
 # Raise this number when the meaning of a manifest changes.
 FORMAT = 1
 
-# The packaged manifest has 8 kB, and all files of its bundle together have 1 MB.
+# The packaged manifest has 23 kB, and all files of its bundle together have 1 MB.
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_BUNDLE_BYTES = 1_000_000_000
 # A response has one probability per label and image, and the metrics have one series per label.
@@ -112,8 +112,6 @@ class FirstNetwork(msgspec.Struct, frozen=True):
     parameters: int
     sure: float
     """Probability of its class that an image must have, for the first network to decide it."""
-    familiar: float
-    """Probability of being one of the classes at all that the image must have for that."""
     decided: float
     """Share of the test images that it decides."""
 

@@ -164,11 +164,11 @@ def test_results_are_read_like_a_list(model, page):
 
 def test_results_are_shown_as_text(model, page):
     found = model.predict([SEVEN, np.zeros((28, 28), np.uint8)])
-    assert repr(found[0]) == "<Prediction '7' with 99.98% confidence, accepted>"
+    assert repr(found[0]) == "<Prediction '7' with >99.99% confidence, accepted>"
     assert repr(found[1]).endswith("rejected: empty>")
     head, first, second = repr(found).splitlines()
     assert head.split() == ["name", "label", "confidence", "accepted"]
-    assert first.split() == [str(SEVEN), "7", "99.98%", "yes"]
+    assert first.split() == [str(SEVEN), "7", ">99.99%", "yes"]
     assert second.split()[-1] == "empty"
     many = model.predict(np.zeros((1234, 28, 28), np.uint8))
     assert repr(many).splitlines()[-1] == "… and 1,204 more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -25,8 +26,14 @@ HOW_TO_SEND = (
     '(application/octet-stream, 784 bytes per image) or JSON ({"images": [[[0..255, 28 times], 28 times], ...]})'
 )
 
+CURL_TYPE = "application/x-www-form-urlencoded"
 # Content types that programs send when nobody has chosen one: none, curl's own, and that of any bytes.
-UNSPECIFIC = ("", "application/x-www-form-urlencoded", "application/octet-stream", "*/*")
+UNSPECIFIC = ("", CURL_TYPE, "application/octet-stream", "*/*")
+
+# The name of a file, where the file itself should be.
+FILE_NAME = re.compile(rb"[^\0\r\n]{1,1000}\.(?:png|jpe?g|gif|bmp|webp|p[bgp]m|tiff?|heic|json|bin)", re.IGNORECASE)
+# A picture file whose zero bytes and line breaks are missing. `curl -d @FILE` removes them.
+STRIPPED_PICTURE = re.compile(rb"(?:\x89PNG\x1a|\xff\xd8\xff|GIF8[79]a|RIFF|BM)[^\0\r\n]*")
 
 
 class JsonImages(msgspec.Struct):
@@ -65,7 +72,8 @@ async def read_images(request: AnyRequest, timeout: object, model: Model) -> tup
         return decode_raw_pixels(body, settings.max_batch), {}
     if kind == "application/json":
         return await threads.run_by_size(lambda: decode_json(body, settings.max_batch), len(body)), {}
-    raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported; {HOW_TO_SEND}")
+    with_curl = "; with curl, add -H 'content-type: TYPE' and --data-binary @FILE" if kind == CURL_TYPE else ""
+    raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported; {HOW_TO_SEND}{with_curl}")
 
 
 async def read_pictures(request: AnyRequest) -> list[bytes]:
@@ -102,7 +110,26 @@ async def _read(request: AnyRequest) -> tuple[str, bytes]:
     context.check_admitted()
     if not body:
         raise InputError(f"the body is empty; {HOW_TO_SEND}")
+    is_raw = kind == "application/octet-stream" and len(body) % PIXELS_PER_IMAGE == 0
+    if kind != FORM and not is_raw:
+        _check_curl(body)
     return kind, body
+
+
+def _check_curl(body: bytes) -> None:
+    """Check that the body is neither the name of a file nor a file from which curl has removed bytes.
+
+    Raises:
+        InputError: it is one of both; the message gives the right option of curl.
+    """
+    if FILE_NAME.fullmatch(body):
+        name = body.decode(errors="replace")
+        raise InputError(f"the body is the name {quoted(name)} and not a file; with curl, write --data-binary @FILE")
+    if STRIPPED_PICTURE.fullmatch(body):
+        raise InputError(
+            "the body is a picture without its zero bytes and line breaks, which curl -d removes; "
+            "write --data-binary @FILE instead of -d @FILE"
+        )
 
 
 async def pictures_in(context: RequestContext, kind: str, body: bytes) -> list[bytes]:

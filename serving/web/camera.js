@@ -1,24 +1,18 @@
-// Takes a picture with the camera. Browsers offer the camera only to pages from https or from the same machine.
+// Takes a picture with the camera.
 
 import { scaled } from "./pictures.js";
 
-export function camera(button, dialog, onPicture, onError) {
-  button.hidden = !navigator.mediaDevices?.getUserMedia;
+export async function takePicture(dialog, onPicture, onError) {
   const video = dialog.querySelector("video");
-  let stream = null;
-
-  button.addEventListener("click", async () => {
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-    } catch (error) {
-      const forbidden = error.name === "NotAllowedError";
-      onError(forbidden ? "The browser has no permission to use the camera." : "No usable camera was found.");
-      return;
-    }
-    video.srcObject = stream;
-    dialog.showModal();
-  });
-  dialog.querySelector(".take").addEventListener("click", () => {
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    const forbidden = error.name === "NotAllowedError";
+    onError(forbidden ? "The browser has no permission to use the camera." : "No usable camera was found.");
+    return;
+  }
+  dialog.querySelector(".take").onclick = () => {
     // The dialog shows the square in the middle of the video.
     const side = Math.min(video.videoWidth, video.videoHeight);
     if (!side) return;
@@ -27,11 +21,13 @@ export function camera(button, dialog, onPicture, onError) {
     square.getContext("2d").drawImage(video, (side - video.videoWidth) / 2, (side - video.videoHeight) / 2);
     dialog.close();
     onPicture({ picture: scaled(square, side, side) });
-  });
-  dialog.querySelector(".cancel").addEventListener("click", () => dialog.close());
+  };
+  dialog.querySelector(".cancel").onclick = () => dialog.close();
   // Escape closes the dialog too.
-  dialog.addEventListener("close", () => {
-    stream?.getTracks().forEach((track) => track.stop());
-    video.srcObject = stream = null;
-  });
+  dialog.onclose = () => {
+    stream.getTracks().forEach((track) => track.stop());
+    video.srcObject = null;
+  };
+  video.srcObject = stream;
+  dialog.showModal();
 }

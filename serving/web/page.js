@@ -1,7 +1,6 @@
 // Connects the parts of the page. What few visits need is loaded when it is needed.
 
 import { BoxView } from "./boxes.js";
-import { camera } from "./camera.js";
 import { CertificateView } from "./certificate.js";
 import { copyText, curlCommand } from "./curl.js";
 import { History } from "./history.js";
@@ -113,7 +112,12 @@ pictureFiles(find("#file"), canvas.parentElement, async (file) => {
   }
 });
 find("#choose").addEventListener("click", () => find("#file").click());
-camera(find("#camera"), find("#viewfinder"), showPicture, (message) => notify("drawing", message));
+// Browsers offer the camera only to pages from https or from the same machine.
+find("#camera").hidden = !navigator.mediaDevices?.getUserMedia;
+find("#camera").addEventListener("click", safely(async () => {
+  const { takePicture } = await load("./camera.js");
+  await takePicture(find("#viewfinder"), showPicture, (message) => notify("drawing", message));
+}));
 
 // Predictions
 

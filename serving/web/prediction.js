@@ -21,6 +21,13 @@ const rejection = (prediction) => (REJECTIONS[prediction.reason] ?? isNone)(pred
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 
+// Returns the width of the widest word in an element, in ems. The page makes the label as large as its words allow.
+function widestWord(element) {
+  const context = document.createElement("canvas").getContext("2d");
+  context.font = `600 100px ${getComputedStyle(element).fontFamily}`;
+  return Math.max(...element.textContent.split(/\s/).map((word) => context.measureText(word).width / 100));
+}
+
 export class PredictionView {
   #root;
   #labels = [];
@@ -39,6 +46,7 @@ export class PredictionView {
     const before = what;
     what = labels.every((label) => /^\d$/.test(label)) ? "digit" : "symbol";
     document.body.dataset.what = what;
+    this.#root.classList.toggle("words", labels.some((label) => [...label].length > 2));
     document.title = document.querySelector("h1").textContent = `Draw a ${what}`;
     for (const part of document.querySelectorAll("[aria-label]")) part.ariaLabel = part.ariaLabel.replace(before, what);
     this.#find("#bars").replaceChildren(...labels.slice(0, BARS).map(() => {
@@ -71,7 +79,7 @@ export class PredictionView {
     this.#root.dataset.state = state;
     const digit = this.#find("#digit");
     digit.textContent = (state !== "rejected" && prediction.label) || "?";
-    digit.classList.toggle("long", digit.textContent.length > 2);
+    digit.style.setProperty("--ems", widestWord(digit));
     this.#find("#confidence").textContent = {
       guess: () => "A guess while you draw",
       accepted: () => inPercent(prediction.confidence),

@@ -159,6 +159,9 @@ REJECTED_BODIES = {
     "truth value instead of a pixel": (json_of([[True] * 28] * 28), JSON, 400, "Expected `int`"),
     "deeply nested JSON": (b"[" * 100_000, JSON, 400, "JSON"),
     "deeply nested JSON images": (b'{"images":' + b"[" * 100_000, JSON, 400, "JSON"),
+    "type of curl -d": (b"{}", "application/x-www-form-urlencoded", 415, "add -H 'content-type: TYPE'"),
+    "name of a file": (b"my scan.PNG", None, 400, "the name 'my scan.PNG' and not a file"),
+    "name of a JSON file": (b"@images.json", JSON, 400, "write --data-binary @FILE"),
     "form without a boundary": (b"x", "multipart/form-data", 400, "boundary"),
     "damaged form": (b"--b\r\nrubbish", "multipart/form-data; boundary=b", 400, ""),
     "form without files": (FORM_WITHOUT_FILES, "multipart/form-data; boundary=b", 400, "no image"),
@@ -244,3 +247,12 @@ def test_picture_of_two_digits_is_not_accepted(client, digits):
     page = enlarged(np.hstack([digits[0], digits[2]]), 5)
     [prediction] = predictions_of(send(client, picture(page), "image/png"))
     assert (prediction["accepted"], prediction["reason"]) == (False, "several")
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/x-www-form-urlencoded", None])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_picture_that_curl_has_changed_is_named(client, digits, format, kind):
+    body = picture(enlarged(digits[0], 4), format).translate(None, b"\0\r\n")
+    response = send(client, body, kind)
+    assert response.status_code == 400
+    assert "write --data-binary @FILE instead of -d @FILE" in response.json()["detail"]

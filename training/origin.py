@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError
+from training.config import ConfigError, is_place
 
 PACKAGED = "packaged"
 MANIFEST, RECORD = "manifest.json", "run.json"
@@ -45,6 +45,11 @@ def _absolute(place: str) -> str:
         return str(Path(place).expanduser().absolute())
     except RuntimeError:  # There is no such home folder.
         return place
+
+
+def as_place(path: Path) -> str:
+    """Return a path as a value of ``--dataset``, which takes a text without a separator for a name."""
+    return str(path) if is_place(str(path)) else f"./{path}"
 
 
 def model_of(place: str) -> str:

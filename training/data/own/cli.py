@@ -10,6 +10,7 @@ import click
 
 from training.command import ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
+from training.origin import as_place
 
 if TYPE_CHECKING:
     from training.data.own.check import Check
@@ -86,8 +87,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
-    given = str(folder) if is_place(str(folder)) else f"./{folder}"
-    command = ["mnist-train", "--dataset", given]
+    command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
     command += ["--recipe", "small-data"] if found.parts.count("train") < SMALL else []
     print_output(f"Next           {shlex.join(command)}")
@@ -123,8 +123,7 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     print_output("\n".join(found.lines()))
     print_output(f"\nContact sheet  {sheet}")
-    given = str(folder) if is_place(str(folder)) else f"./{folder}"
-    command = ["mnist-train", "--dataset", given, "--from", "packaged", "--replay", "mnist"]
+    command = ["mnist-train", "--dataset", as_place(folder), "--from", "packaged", "--replay", "mnist"]
     print_output(f"Next           {shlex.join(command)}")
 
 

@@ -58,6 +58,14 @@ def find(place: Path) -> list[Sample]:
     return samples
 
 
+def holds_classes(place: Path) -> bool:
+    """Return whether ``place`` is a data set with several classes. A folder of IDX files says no class by name."""
+    try:
+        return not arrays.idx_pairs(place) and len({sample.label for sample in find(place)}) > 1
+    except (DataError, OSError):
+        return False
+
+
 def _from_folders(place: Path) -> Iterator[Sample]:
     folders = _folders(place)
     names = {folder.name.lower() for folder in folders}

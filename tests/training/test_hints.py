@@ -1,0 +1,64 @@
+"""What mnist-train says to somebody who uses it for the first time, and names the wrong thing."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support import picture
+from tests.training.test_python import bar
+from tests.training.test_resume_alone import prepare
+from training.cli import main
+
+QUICK = ["--model", "mlp", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with pictures of two classes in ``lines``."""
+    home = tmp_path_factory.mktemp("home")
+    for name, angle in (("up", 0), ("level", 90)):
+        (home / "lines" / name).mkdir(parents=True)
+        for variant in range(12):
+            (home / "lines" / name / f"{variant}.png").write_bytes(picture(bar(angle, variant)))
+    return home
+
+
+@pytest.fixture
+def command(home, monkeypatch):
+    """A function that runs ``mnist-train`` in this process and in ``home``, and returns its outcome."""
+    prepare(monkeypatch)
+    monkeypatch.chdir(home)
+    return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def refused(command):
+    """A function that runs ``mnist-train``, which must fail, and returns its error of one line."""
+
+    def refused(*arguments):
+        done = command(*arguments)
+        assert done.exit_code in (1, 2), done.output
+        [*_, error] = done.output.splitlines()
+        return error.removeprefix("Error: ")
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lines", "did you mean --dataset ./lines?"),
+        ("kmnist", "did you mean --dataset kmnist?"),
+        ("cnn", "did you mean --model cnn?"),
+        ("chekc", "choose from check, compare, review, or see mnist-train --help"),
+    ],
+)
+def test_word_without_a_flag_is_answered_with_the_flag(refused, word, meant):
+    assert refused(word) == f"there is no command '{word}'; {meant}"
+
+
+def test_pictures_of_ones_own_are_no_source_of_mnist(refused, home):
+    assert refused(*QUICK, "--data", "./lines") == (
+        "--data lines: holds pictures of your own, not mnist; did you mean --dataset ./lines?"
+    )

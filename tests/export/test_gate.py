@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from export.gate import AlreadyPublishedError, Gate, GateError, check_new
+from export.gate import AlreadyPublishedError, Gate, GateError, check_classes, check_new
 from export.history import newest, next_version, retire
+from export.publishing import publish
 from export.run import ExportError, Run
 from serving.errors import BundleError
 from serving.models import bundle
@@ -61,6 +62,18 @@ def test_command_that_takes_back_names_the_models_there_are(tmp_path):
         newest(tmp_path, "letters")
     with pytest.raises(BundleError, match="publish one with mnist-export"):
         newest(tmp_path / "nowhere", "letters")
+
+
+def test_run_without_classes_of_the_newest_version_is_not_published(models):
+    digits = list("0123456789")
+    check_classes(run_with(9_000, dataset={"name": "x", "labels": [*digits, "+"]}), models, "mnist")
+    check_classes(run_with(9_000, dataset={"name": "x", "labels": ["a", "b"]}), models, "other")
+    for labels, gone in (
+        (digits[1:], r"lacks 1 of the 10 classes of .*mnist/3 \(0\)"),
+        ("ab", r"0, 1, 2, 3, 4 and 5 more"),
+    ):
+        with pytest.raises(ExportError, match=rf"{gone}.*; publish it as another model with --name, or train it with"):
+            publish(run_with(9_000, dataset={"name": "x", "labels": labels}), models, "mnist")
 
 
 # The packaged model has some 30 errors in 10,000 test images. By chance, 20 errors more or less are common.

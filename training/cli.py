@@ -191,7 +191,7 @@ def main(
         from training.device import check_device, use_deterministic_operations
         from training.loop import distributed
         from training.loop.errors import TrainingError
-        from training.loop.folder import check_free, check_writable
+        from training.loop.folder import check_apart, check_free, check_writable
         from training.loop.resume import resumed_config
         from training.loop.train import train
         from training.networks import NETWORKS
@@ -212,6 +212,7 @@ def main(
         if is_speaker():
             check_writable(output)
             check_free(output, resume=resume)
+            check_apart(output, config.dataset, config.replay)
         if resume and (output / "last.pt").exists():
             config = resumed_config(output / "last.pt", chosen)
         with distributed.processes(device) as device:

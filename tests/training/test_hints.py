@@ -62,3 +62,24 @@ def test_pictures_of_ones_own_are_no_source_of_mnist(refused, home):
     assert refused(*QUICK, "--data", "./lines") == (
         "--data lines: holds pictures of your own, not mnist; did you mean --dataset ./lines?"
     )
+
+
+@pytest.mark.parametrize("output", ["lines", "lines/runs/new"])
+def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
+    before = sorted(home.rglob("*"))
+    for data in (["--dataset", "./lines"], ["--dataset", "./others", "--replay", "lines"]):
+        assert refused(*QUICK, *data, "--output", output) == (
+            f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it."
+        )
+    assert sorted(home.rglob("*")) == before
+
+
+@pytest.mark.parametrize("data", ["./runs/first", "runs/first/data.npz"])
+def test_run_folder_is_no_data_set(refused, home, data):
+    (home / "runs" / "first").mkdir(parents=True, exist_ok=True)
+    for name in ("run.json", "data.npz"):
+        (home / "runs" / "first" / name).touch()
+    for arguments in ((*QUICK, "--output", "new", "--dataset", data), ("check", data)):
+        error = refused(*arguments)
+        assert "is no data set but belongs to a run; name the folder of the pictures, or continue the run with" in error
+        assert error.endswith("runs/first --resume")

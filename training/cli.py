@@ -215,6 +215,8 @@ def main(
             check_apart(output, config.dataset, config.replay)
         if resume and (output / "last.pt").exists():
             config = resumed_config(output / "last.pt", chosen)
+        elif resume and is_speaker():
+            click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
         with distributed.processes(device) as device:
             with distributed.first_of_machine_first():
                 if (output / "last.pt").exists() and (output / saved.FILE).exists():

@@ -8,6 +8,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,31 @@ def run_with(correct, **record):
     }
     network = build("mlp")
     return Run("runs/new", values, network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))  # type: ignore[arg-type]
+
+
+HOLD = "import sys; from pathlib import Path; from training.loop.lock import locked\n"
+HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+
+
+def test_folder_without_a_finished_run_says_what_to_do(tmp_path):
+    def error(folder):
+        with pytest.raises(ExportError) as raised:
+            Run.read(folder)
+        return str(raised.value).removeprefix(f"{folder}: ")
+
+    assert error(tmp_path) == "holds no run; name the run folder that mnist-train wrote"
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    assert error(tmp_path / "runs") == f"holds no run; name one of {tmp_path / 'runs' / 'a'}, {tmp_path / 'runs' / 'b'}"
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "last.pt").touch()
+    assert error(begun).startswith("not a finished run, run.json is missing; finish it with mnist-train --output")
+    with subprocess.Popen([sys.executable, "-c", HOLD, begun], stdin=-1, stdout=-1, text=True) as training:
+        assert training.stdout.readline() == "held\n"
+        assert error(begun) == f"process {training.pid} is still training in this folder; wait until it ends"
+        training.stdin.close()
 
 
 def test_command_that_takes_back_names_the_models_there_are(tmp_path):

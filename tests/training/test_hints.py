@@ -74,6 +74,15 @@ def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
     assert sorted(home.rglob("*")) == before
 
 
+def test_resume_without_a_run_says_that_a_new_one_begins(command):
+    arguments = *QUICK, "--dataset", "./lines", "--output", "begun", "--resume"
+    says = "begun: holds no run to resume; starting a new one\n"
+    for is_new in (True, False):
+        done = command(*arguments)
+        assert done.exit_code == 0, done.output
+        assert (says in done.stderr) == is_new
+
+
 @pytest.mark.parametrize("data", ["./runs/first", "runs/first/data.npz"])
 def test_run_folder_is_no_data_set(refused, home, data):
     (home / "runs" / "first").mkdir(parents=True, exist_ok=True)

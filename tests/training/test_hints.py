@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from click.testing import CliRunner
 
@@ -74,6 +76,26 @@ def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
     assert sorted(home.rglob("*")) == before
 
 
+def test_missing_start_model_names_those_that_exist(refused, tmp_path):
+    for version in ("letters/1", "letters/2", "marks/1"):
+        (tmp_path / "models" / version).mkdir(parents=True)
+        (tmp_path / "models" / version / "manifest.json").touch()
+    for place, near in (("mnist/1", "letters/1 letters/2 marks/1"), ("letters", "letters/1 letters/2")):
+        paths = ", ".join(str(tmp_path / "models" / each) for each in near.split())
+        error = refused("--dataset", "./lines", "--from", tmp_path / "models" / place)
+        assert error.endswith(f"{place}: there is no trained model; choose from {paths}, packaged")
+    assert "there is no trained model; name a finished run folder" in refused("--from", tmp_path / "a/b/c")
+
+
+def test_run_that_forgets_classes_says_so(command, home, tmp_path):
+    assert command(*QUICK, "--dataset", "./lines", "--output", "old").exit_code == 0
+    shutil.copytree(home / "lines" / "up", tmp_path / "up")
+    shutil.copytree(home / "lines" / "level", tmp_path / "flat")
+    done = command("--epochs", "1", "--dataset", tmp_path, "--from", "old", "--output", "new")
+    assert done.exit_code == 0, done.output
+    assert f"forgets 1 class of {home / 'old'}: level; --replay with its pictures keeps them\n" in done.stdout
+
+
 def test_resume_without_a_run_says_that_a_new_one_begins(command):
     arguments = *QUICK, "--dataset", "./lines", "--output", "begun", "--resume"
     says = "begun: holds no run to resume; starting a new one\n"
@@ -88,7 +110,7 @@ def test_run_folder_is_no_data_set(refused, home, data):
     (home / "runs" / "first").mkdir(parents=True, exist_ok=True)
     for name in ("run.json", "data.npz"):
         (home / "runs" / "first" / name).touch()
-    for arguments in ((*QUICK, "--output", "new", "--dataset", data), ("check", data)):
+    for arguments in ((*QUICK, "--output", "another", "--dataset", data), ("check", data)):
         error = refused(*arguments)
         assert "is no data set but belongs to a run; name the folder of the pictures, or continue the run with" in error
         assert error.endswith("runs/first --resume")

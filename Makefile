@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SERVE_VENV := .venv-serve
 LOWEST_VENV := .venv-lowest
+# Only with an older Python would pip say that no version of a requirement fits. `venv --clear` removes what an installation
+# that failed has left: otherwise the folder would keep its link to the older Python.
+MAKE_VENV = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is \
+    %d.%d; use make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])' \
+    && $(PYTHON) -m venv $(if $(wildcard $@),,--clear)
 RUN ?= runs/cnn
 MODELS ?= models
 LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
@@ -31,12 +36,14 @@ help:  ## list these targets
 
 # The stamp file lets make skip the installation while pyproject.toml and constraints.txt have not changed.
 $(VENV)/.complete: pyproject.toml constraints.txt
+	@$(MAKE_VENV) $(VENV)
 	@echo "installing into $(VENV): about 3 minutes, 2.2 GB"
-	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Other targets need the environment too, but no next step.
 setup: $(VENV)/.complete  ## make the environment .venv with everything
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo "Next: . $(BIN)/activate && mnist-predict tests/seven.png")
 
 # --resume lets a second `make run` continue an interrupted training.
 $(RUN)/run.json: | setup
@@ -51,8 +58,8 @@ run: $(MODELS)/.published  ## train on MNIST, export, and serve the model on htt
 	$(BIN)/mnist-serve --repository $(MODELS)
 
 $(SERVE_VENV)/.complete: pyproject.toml constraints.txt
+	@$(MAKE_VENV) $(SERVE_VENV)
 	@echo "installing into $(SERVE_VENV): about 1 minute, 250 MB"
-	$(PYTHON) -m venv $(SERVE_VENV)
 	$(SERVE_VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt --editable .
 	@touch $@
 
@@ -75,7 +82,7 @@ check: setup  ## run ruff and mypy
 	$(BIN)/mypy
 
 $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
-	$(PYTHON) -m venv $(LOWEST_VENV)
+	@$(MAKE_VENV) $(LOWEST_VENV)
 	$(PYTHON) .ci/lowest > $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	    --constraint $(LOWEST_VENV)/constraints.txt --editable '.[export,grpc]' httpx pytest pytest-xdist scikit-image scikit-learn \
@@ -93,7 +100,7 @@ check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest v
 sbom: setup  ## write the bills of materials of the wheel and of the image mnist-service to sbom/ (CycloneDX)
 	@rm -rf sbom && mkdir sbom
 	$(BIN)/python -m build --wheel --no-isolation --outdir sbom . >sbom/build.log
-	$(PYTHON) -m venv --without-pip sbom/environment
+	@$(MAKE_VENV) --without-pip sbom/environment
 	$(PIP) --python sbom/environment install --quiet --no-compile --constraint constraints.txt sbom/*.whl
 	$(BIN)/python deploy/image/sbom sbom/environment sbom/wheel.cdx.json
 	@if docker image inspect mnist-service >sbom/image.log 2>&1; then \

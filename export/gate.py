@@ -18,6 +18,8 @@ from serving.models.bundle import Bundle, Manifest
 from serving.models.repository import versions
 
 SERVED = "served"
+# How many names of classes an error shows.
+SHOWN = 5
 
 
 class GateError(Exception):
@@ -155,6 +157,22 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
     )
     if is_same:
         raise AlreadyPublishedError(newest)
+
+
+def check_classes(run: Run, repository: Path, name: str) -> None:
+    """Check that the run has every class of the newest version, whose clients expect them.
+
+    Raises:
+        ExportError: a class would disappear.
+    """
+    newest = next(_newest_first(repository, name), None)
+    labels = newest.manifest.labels if newest else ()
+    if newest and (gone := [label for label in labels if label not in run.record["dataset"]["labels"]]):
+        more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
+        raise ExportError(
+            f"{run.folder}: lacks {len(gone)} of the {len(labels)} classes of {newest.folder} "
+            f"({', '.join(gone[:SHOWN])}{more}); publish it as another model with --name, or train it with --replay"
+        )
 
 
 def _newest_first(repository: Path, name: str) -> Iterator[Bundle]:

@@ -26,7 +26,7 @@ from export.equivalence import (
     count_correct,
     torch_classify,
 )
-from export.gate import Gate, check_new
+from export.gate import Gate, check_classes, check_new
 from export.history import next_version
 from export.measure import draw_sets
 from export.onnx_process import OnnxProcess
@@ -82,8 +82,8 @@ def publish(
     Raises:
         GateError: the run is not accurate enough.
         AlreadyPublishedError: the newest version was made from the same run.
-        ExportError: the name is not a valid model name, the opset is not a known one, a cascade should be quantized,
-            there is no higher version number, or nothing can be signed.
+        ExportError: the name is not a valid model name, the newest version has classes that the run lacks, the opset is
+            not a known one, a cascade should be quantized, there is no higher version number, or nothing can be signed.
         EquivalenceError: a format is not equivalent. No file is left in the repository.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
@@ -91,11 +91,12 @@ def publish(
     """
     name = name or run.record["dataset"]["name"]
     if not disk.NAME.fullmatch(name):
-        raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}")
+        raise ExportError(f"{name!r} is not a valid model name: it {NAME_RULE}; choose one with --name")
     if type(opset) is not int or not opsets.LOWEST <= opset <= opsets.HIGHEST:
         raise ExportError(f"opset {opset!r}: must be a whole number from {opsets.LOWEST} to {opsets.HIGHEST}")
     if int8 and run.first:
         raise ExportError("--int8 cannot quantize a cascade of two networks; leave out --int8 or --first")
+    check_classes(run, repository, name)
     gate.check(run, repository, name)
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)

@@ -20,8 +20,12 @@ from training import checkpoint
 from training.config import KNOWN_DATASETS
 from training.data.digits import Splits
 from training.data.load import load_data, load_saved
+from training.loop.lock import holder
 from training.networks import Network, build, multiplications
 from training.trust.calibrate import Calibration
+
+# How many other runs an error names.
+SHOWN = 5
 
 
 class ExportError(Exception):
@@ -129,8 +133,16 @@ def _read(folder: Path, name: str) -> bytes:
         if (folder / bundle.MANIFEST).exists():
             verify = shlex.join(["mnist-export", "--verify", str(folder)])
             raise ExportError(f"{folder}: is a published version; name a run folder, or use {verify}") from error
-        raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
+        if training := holder(folder):
+            raise ExportError(f"{folder}: {training} is still training in this folder; wait until it ends") from error
+        if (folder / "last.pt").exists() or (folder / "run.json").exists():
+            raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
+        runs = [str(path.parent) for path in sorted(folder.glob("*/run.json"))[:SHOWN]]
+        way_out = f"name one of {', '.join(runs)}" if runs else "name the run folder that mnist-train wrote"
+        raise ExportError(f"{folder}: holds no run; {way_out}") from error
 
 
 def _way_out(folder: Path) -> str:
+    if not (folder / "last.pt").exists():
+        return "train it again, or name another folder"
     return f"finish it with {shlex.join(['mnist-train', '--output', str(folder), '--resume'])}, or name another folder"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 from functools import partial
@@ -101,7 +102,19 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-@click.group(cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=SERVE_EXAMPLES)
+class Serve(Group):
+    """The command, which says what a folder without a flag may have been meant for."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            meant = (
+                f"did you mean --repository {shlex.quote(args[0])}?" if Path(args[0]).is_dir() else "there is `tune`"
+            )
+            ctx.fail(f"there is no command {args[0]!r}; {meant}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Serve, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=SERVE_EXAMPLES)
 @settings_options
 @click.version_option(package_name="mnist-service")
 @click.pass_context

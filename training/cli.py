@@ -24,11 +24,11 @@ from training.command import (
     print_output,
 )
 from training.compare import compare
-from training.config import ConfigError, TrainConfig, flag
+from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, flag
 from training.data.own.cli import check, place_of, review, say_findings
 from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
-from training.origin import model_of, with_absolute_places
+from training.origin import as_place, model_of, with_absolute_places
 
 EXAMPLES = """
 \b
@@ -58,8 +58,31 @@ def config_options(command: Any) -> Any:
     return command
 
 
+class Train(Group):
+    """The command, which says what a word without a flag may have been meant for."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"there is no command {args[0]!r}; {meant_by(args[0])}")
+        return super().resolve_command(ctx, args)
+
+
+def meant_by(word: str) -> str:
+    """Return the flag that a word without one may belong to, as a question, or the commands."""
+    path = Path(word)
+    if (path / "last.pt").exists():
+        flags = ["--output", word, "--resume"]
+    elif path.exists() or word in KNOWN_DATASETS:
+        flags = ["--dataset", word if word in KNOWN_DATASETS else as_place(path)]
+    elif word.startswith(("cnn", "mlp")):
+        flags = ["--model", word]
+    else:
+        return f"choose from {', '.join(main.commands)}, or see mnist-train --help"
+    return f"did you mean {shlex.join(flags)}?"
+
+
 @click.group(
-    cls=Group,
+    cls=Train,
     invoke_without_command=True,
     subcommand_metavar="[COMMAND]",
     context_settings={"show_default": True},
@@ -80,8 +103,8 @@ def config_options(command: Any) -> Any:
     type=Folder(),
     envvar="MNIST_DATA",
     show_envvar=True,
-    help="Folder with the files of a known data set, such as mnist. It is tried first, then the cache, the mirrors and "
-    "the package index.",
+    help="Folder with the files of a known data set, such as mnist. The flag allows no other source. The variable "
+    "names the source to try first, before the cache, the mirrors and the package index.",
 )
 @click.option(
     "--resume",
@@ -168,7 +191,7 @@ def main(
         from training.device import check_device, use_deterministic_operations
         from training.loop import distributed
         from training.loop.errors import TrainingError
-        from training.loop.folder import check_free, check_writable
+        from training.loop.folder import check_apart, check_free, check_writable
         from training.loop.resume import resumed_config
         from training.loop.train import train
         from training.networks import NETWORKS
@@ -189,8 +212,11 @@ def main(
         if is_speaker():
             check_writable(output)
             check_free(output, resume=resume)
+            check_apart(output, config.dataset, config.replay)
         if resume and (output / "last.pt").exists():
             config = resumed_config(output / "last.pt", chosen)
+        elif resume and is_speaker():
+            click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
         with distributed.processes(device) as device:
             with distributed.first_of_machine_first():
                 if (output / "last.pt").exists() and (output / saved.FILE).exists():
@@ -202,6 +228,7 @@ def main(
                         config.dataset,
                         prepare=config.prepare,
                         folder=data,
+                        only_folder=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
                         validation=config.validation,
                         subset=config.subset,
                         replay=config.replay,

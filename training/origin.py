@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError
+from training.config import ConfigError, is_place
 
 PACKAGED = "packaged"
 MANIFEST, RECORD = "manifest.json", "run.json"
+# How many other models an error names.
+SHOWN = 5
 WAY_OUT = "name a finished run folder, a published version such as models/mnist/1, or `packaged`"
 
 
@@ -47,6 +49,11 @@ def _absolute(place: str) -> str:
         return place
 
 
+def as_place(path: Path) -> str:
+    """Return a path as a value of ``--dataset``, which takes a text without a separator for a name."""
+    return str(path) if is_place(str(path)) else f"./{path}"
+
+
 def model_of(place: str) -> str:
     """Return the name of the network that ``--from`` names.
 
@@ -59,4 +66,22 @@ def model_of(place: str) -> str:
             return str(json.loads((folder / MANIFEST).read_bytes())["training"]["config"]["model"])
         return str(json.loads((folder / RECORD).read_bytes())["config"]["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--from {place}: there is no trained model; {WAY_OUT}") from error
+        near = [*models_near(folder), PACKAGED]
+        way_out = f"choose from {', '.join(near)}" if len(near) > 1 else WAY_OUT
+        raise ConfigError(f"--from {place}: there is no trained model; {way_out}") from error
+
+
+def labels_of(place: str) -> tuple[str, ...]:
+    """Return the classes of the model that ``--from`` names, which exists."""
+    if is_published(place):
+        return tuple(json.loads((origin(place) / MANIFEST).read_bytes())["labels"])
+    return tuple(json.loads((origin(place) / RECORD).read_bytes())["dataset"]["labels"])
+
+
+def models_near(folder: Path) -> list[str]:
+    """Return up to SHOWN published versions and finished runs in ``folder``, or else in a folder above it."""
+    for place in (folder, *folder.parents[:2]):
+        files = (place.glob(pattern) for pattern in (f"[0-9]*/{MANIFEST}", f"*/[0-9]*/{MANIFEST}", f"*/{RECORD}"))
+        if found := [str(path.parent) for each in files for path in sorted(each)]:
+            return found[:SHOWN]
+    return []

@@ -503,7 +503,7 @@ def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
 def test_folder_that_holds_no_run_is_named_with_what_it_is(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    for name, reason in (("no", "there is no such folder"), ("file", "there is no such"), ("empty", "finish it with")):
+    for name, reason in (("no", "there is no such folder"), ("file", "there is no such"), ("empty", "holds no run")):
         with pytest.raises(ExportError, match=reason):
             Run.read(tmp_path / name)
     with pytest.raises(ExportError, match=r"is a published version; .* use mnist-export --verify "):

@@ -8,12 +8,15 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from export.gate import AlreadyPublishedError, Gate, GateError, check_new
+from export.gate import AlreadyPublishedError, Gate, GateError, check_classes, check_new
 from export.history import newest, next_version, retire
+from export.publishing import publish
 from export.run import ExportError, Run
 from serving.errors import BundleError
 from serving.models import bundle
@@ -55,12 +58,49 @@ def run_with(correct, **record):
     return Run("runs/new", values, network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))  # type: ignore[arg-type]
 
 
+HOLD = "import sys; from pathlib import Path; from training.loop.lock import locked\n"
+HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+
+
+def test_folder_without_a_finished_run_says_what_to_do(tmp_path):
+    def error(folder):
+        with pytest.raises(ExportError) as raised:
+            Run.read(folder)
+        return str(raised.value).removeprefix(f"{folder}: ")
+
+    assert error(tmp_path) == "holds no run; name the run folder that mnist-train wrote"
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    assert error(tmp_path / "runs") == f"holds no run; name one of {tmp_path / 'runs' / 'a'}, {tmp_path / 'runs' / 'b'}"
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "last.pt").touch()
+    assert error(begun).startswith("not a finished run, run.json is missing; finish it with mnist-train --output")
+    with subprocess.Popen([sys.executable, "-c", HOLD, begun], stdin=-1, stdout=-1, text=True) as training:
+        assert training.stdout.readline() == "held\n"
+        assert error(begun) == f"process {training.pid} is still training in this folder; wait until it ends"
+        training.stdin.close()
+
+
 def test_command_that_takes_back_names_the_models_there_are(tmp_path):
     repository_with(tmp_path, 1)
     with pytest.raises(BundleError, match="holds no model 'letters'; it holds mnist; choose with --name"):
         newest(tmp_path, "letters")
     with pytest.raises(BundleError, match="publish one with mnist-export"):
         newest(tmp_path / "nowhere", "letters")
+
+
+def test_run_without_classes_of_the_newest_version_is_not_published(models):
+    digits = list("0123456789")
+    check_classes(run_with(9_000, dataset={"name": "x", "labels": [*digits, "+"]}), models, "mnist")
+    check_classes(run_with(9_000, dataset={"name": "x", "labels": ["a", "b"]}), models, "other")
+    for labels, gone in (
+        (digits[1:], r"lacks 1 of the 10 classes of .*mnist/3 \(0\)"),
+        ("ab", r"0, 1, 2, 3, 4 and 5 more"),
+    ):
+        with pytest.raises(ExportError, match=rf"{gone}.*; publish it as another model with --name, or train it with"):
+            publish(run_with(9_000, dataset={"name": "x", "labels": labels}), models, "mnist")
 
 
 # The packaged model has some 30 errors in 10,000 test images. By chance, 20 errors more or less are common.

@@ -48,6 +48,12 @@ def test_command_names_the_models_of_a_repository_without_the_default_model(run,
         assert "holds no model 'mnist'; it holds letters, tick-marks; choose with --model" in done.stderr
 
 
+def test_folder_without_a_flag_is_answered_with_the_flag(run, tmp_path):
+    for word, meant in ((tmp_path, f"did you mean --repository {tmp_path}?"), ("modles", "there is `tune`")):
+        done = run("mnist-serve", word)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"Error: there is no command '{word}'; {meant}")
+
+
 def test_predict_explains_a_mistake_in_one_line(run, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("no picture")

@@ -98,12 +98,18 @@ class Splits:
 
 
 def load(
-    name: str, *, folder: Path | None = None, validation: int = 0, subset: int = 0, prepare: str = "symbol"
+    name: str,
+    *,
+    folder: Path | None = None,
+    only_folder: bool = False,
+    validation: int = 0,
+    subset: int = 0,
+    prepare: str = "symbol",
 ) -> Splits:
     """Return the data set ``name``, with ``validation`` images of its training set as the validation set.
 
     Args:
-        folder: the folder to try first; see :func:`training.data.sources.fetch`.
+        folder, only_folder: see :func:`training.data.sources.fetch`.
         validation: size of the validation set. The same size gives the same images every time.
         subset: number of the other training images to keep; 0 keeps all.
         prepare: how the service must bring pictures to 28x28. The images of the data set stay as they are.
@@ -112,7 +118,7 @@ def load(
         DataError: no source has the data set.
     """
     dataset = DATASETS[name]
-    files = fetch(dataset, folder)
+    files = fetch(dataset, folder, only_folder=only_folder)
     train, test = (
         Digits(_images(files[images]), _labels(files[labels]))
         for images, labels in zip(IMAGE_FILES, LABEL_FILES, strict=True)

@@ -11,10 +11,13 @@ from training.data.datasets import DATASETS
 from training.data.digits import Splits
 from training.data.own import saved
 from training.data.own.check import Check
+from training.data.own.layouts import holds_classes
 from training.data.own.load import load_own
 from training.data.own.prepare import Stage, no_stage
 from training.data.own.replay import REPLAY_FILE, with_replay
+from training.data.sources import DataError
 from training.data.torchvision_sets import load_from_torchvision
+from training.origin import as_place
 
 
 def load_data(
@@ -22,6 +25,7 @@ def load_data(
     *,
     prepare: str,
     folder: Path | None = None,
+    only_folder: bool = False,
     validation: int = 0,
     subset: int = 0,
     replay: str = "",
@@ -33,6 +37,7 @@ def load_data(
     Args:
         prepare: how pictures come to 28x28; ``symbol`` or ``as-is``.
         folder: where to look for a known data set first.
+        only_folder: whether to look for it nowhere else.
         validation: size of the validation set; for the user's own data, whether there is one.
         subset: number of training images to keep; 0 keeps all. With ``replay``, of that data set.
         replay: the data set that must not be forgotten; its name or its path. None if it is empty.
@@ -43,14 +48,37 @@ def load_data(
         DataError: there is no such data set, or it cannot be used.
     """
     if replay:
-        old = load_data(replay, prepare=prepare, folder=folder, validation=validation, subset=subset, stage=stage)
+        old = load_data(
+            replay,
+            prepare=prepare,
+            folder=folder,
+            only_folder=only_folder,
+            validation=validation,
+            subset=subset,
+            stage=stage,
+        )
         where = Path(dataset)
         new = load_own(where, prepare, validation=validation, replayed=old.labels, stage=stage, tell=tell)
         return with_replay(new, old)
     if is_place(dataset):
         return load_own(Path(dataset), prepare, validation=validation, subset=subset, stage=stage, tell=tell)
     if dataset in DATASETS:
-        return digits.load(dataset, folder=folder, validation=validation, subset=subset, prepare=prepare)
+        try:
+            return digits.load(
+                dataset,
+                folder=folder,
+                only_folder=only_folder,
+                validation=validation,
+                subset=subset,
+                prepare=prepare,
+            )
+        except DataError as error:
+            if only_folder and folder and holds_classes(folder):
+                raise DataError(
+                    f"--data {folder}: holds pictures of your own, not {dataset}; did you mean "
+                    f"--dataset {as_place(folder)}?"
+                ) from error
+            raise
     return load_from_torchvision(dataset, prepare, folder=folder, validation=validation, subset=subset, stage=stage)
 
 

@@ -74,12 +74,15 @@ class Source(NamedTuple):
     """Whether the source is a cache without files, as on the first run. Its failure is then not printed."""
 
 
-def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = None) -> Files:
+def fetch(
+    dataset: Dataset, folder: Path | None = None, cache: Path | None = None, *, only_folder: bool = False
+) -> Files:
     """Return the four files by name, decompressed and verified. Downloaded files are kept in the cache.
 
     Args:
         folder: the folder to try first.
         cache: parent folder of the cached data sets; :func:`default_cache` if it is None.
+        only_folder: whether to use no other source than ``folder``.
 
     Raises:
         DataError: no source has all four files.
@@ -90,6 +93,10 @@ def fetch(dataset: Dataset, folder: Path | None = None, cache: Path | None = Non
         try:
             files = source.read()
         except SourceError as error:
+            if only_folder and folder is not None:
+                raise DataError(
+                    f"--data {folder}: {error}; name a folder with the files of {dataset.name}, or leave --data out"
+                ) from error
             failures.append(f"  {source.description}: {error}")
             if source.is_remote:
                 click.echo(f"{dataset.name}: no data from {source.description} ({error}); trying the next", err=True)

@@ -8,6 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from training.config import is_place
 from training.loop.errors import TrainingError
 
 # Any of these files shows that the folder holds a run, although last.pt may have been removed.
@@ -45,6 +46,21 @@ def check_free(output: Path, *, resume: bool) -> None:
             f"--output {output}: already holds a run ({found}), and without its last.pt it cannot be resumed; "
             "name another --output."
         )
+
+
+def check_apart(output: Path, *places: str) -> None:
+    """Check that ``output`` does not lie in a data set of the user, where its plots would become pictures.
+
+    Args:
+        places: data sets. Names of known ones are passed over.
+
+    Raises:
+        TrainingError: it does.
+    """
+    folder = output.absolute().resolve()
+    for place in filter(is_place, places):
+        if Path(place).resolve() in (folder, *folder.parents):
+            raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it.")
 
 
 def remove_leftovers(output: Path) -> None:

@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TrainingError(
-                f"--output {folder}: {_holder(os.fstat(handle).st_ino)} is training in this folder; "
+                f"--output {folder}: {holder(folder) or 'another process'} is training in this folder; "
                 "wait until it ends, or name another --output."
             ) from error
         except OSError as error:  # Some network file systems have no locks.
@@ -42,10 +42,12 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _holder(inode: int) -> str:
+def holder(folder: Path) -> str:
+    """Return which process holds the lock of ``folder``; empty if none does, or if the system does not tell."""
     try:
+        inode = folder.stat().st_ino
         lines = [line.split() for line in LOCKS.read_text().splitlines()]
     except OSError:
-        lines = []
+        return ""
     processes = [words[4] for words in lines if words[1] == "FLOCK" and words[5].endswith(f":{inode}")]
-    return f"process {processes[0]}" if processes else "another process"
+    return f"process {processes[0]}" if processes else ""

@@ -12,7 +12,7 @@ from training.config import TrainConfig
 from training.loop.errors import TrainingError
 from training.loop.narrow import can_narrow, narrow_weights
 from training.networks import Network
-from training.origin import WAY_OUT
+from training.origin import SHOWN, WAY_OUT, labels_of
 from training.trained import Trained, read
 
 
@@ -49,6 +49,20 @@ def start_from(
                 network.head.weight[i] = head_weight[start.labels.index(label)]
                 network.head.bias[i] = head_bias[start.labels.index(label)]
     return {config.start: start.digest}
+
+
+def forgotten(config: TrainConfig, labels: Sequence[str]) -> str:
+    """Return a line on the classes that the run forgets, if it goes on with others of the model it starts from.
+
+    A model that has none of ``labels`` is a start for other symbols, which is no loss.
+    """
+    known = labels_of(config.start) if config.start and not config.replay else ()
+    gone = [label for label in known if label not in labels]
+    if not gone or len(gone) == len(known):
+        return ""
+    what = "1 class" if len(gone) == 1 else f"{len(gone)} classes"
+    more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
+    return f"forgets {what} of {config.start}: {', '.join(gone[:SHOWN])}{more}; --replay with its pictures keeps them"
 
 
 def read_start(config: TrainConfig) -> Trained:

@@ -39,6 +39,7 @@ from training.loop.optimizers import rate_at
 from training.loop.progress import Progress, epoch_line
 from training.loop.record import finish, write_metrics
 from training.loop.resume import load_state
+from training.loop.start import forgotten
 from training.loop.state import State
 from training.loop.step import set_numbers
 from training.networks import multiplications, parameter_count
@@ -85,6 +86,8 @@ def train(
         replace(config, precision=precision), target, splits.labels, splits=splits, is_resumed=last.exists()
     )
     state.precision_reason = reason
+    if not last.exists() and (line := forgotten(config, splits.labels)):
+        progress.line(line)
     state.threads = threads_for(multiplications(state.network) * (config.batch_size or len(splits.train)))
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:

@@ -77,7 +77,7 @@ def train(
             from training.data.own.cli import say_findings
             from training.data.sources import DataError
             from training.device import check_device
-            from training.loop.folder import check_free, check_writable
+            from training.loop.folder import check_apart, check_free, check_writable
             from training.loop.progress import Progress
             from training.loop.resume import resumed_config
             from training.loop.train import train as run
@@ -87,6 +87,7 @@ def train(
         check_device(device)
         check_writable(folder)
         check_free(folder, resume=resume)
+        check_apart(folder, settings.dataset, settings.replay)
         shown = Progress(sys.stdout if progress else None)
         stack.callback(shown.clear)
         is_resumed = (folder / "last.pt").exists()

@@ -220,9 +220,17 @@ def test_run_folder_keeps_the_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [("letters", "letters"), ("Meine Schrift!", "Meine-Schrift"), ("あ", "own")]
+    ("name", "model"),
+    [
+        ("letters", "letters"),
+        ("Meine Schrift!", "Meine-Schrift"),
+        ("Übung ä", "Ubung-a"),
+        ("日本", "日本"),
+        ("中文 2", "中文 2"),
+        ("!", "own"),
+    ],
 )
-def test_data_set_gives_its_model_a_valid_name(name, model, tmp_path):
+def test_data_set_gives_its_model_a_name(name, model, tmp_path):
     (tmp_path / name).mkdir()
     assert model_name(tmp_path / name) == model
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -39,18 +41,50 @@ def test_review_counts_and_lists(corrections, run, tmp_path):
     done = run("mnist-train", "review", corrections, "--sheet", sheet)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert ["4", "30", "30"] in lines
-    assert ["7", "1", "0"] in lines
-    assert ["all", "33", "30"] in lines
+    assert lines[0] == ["label", "pictures", "misread", "rejected"]
+    assert ["4", "30", "30", "0"] in lines
+    assert ["7", "1", "0", "0"] in lines
+    assert ["all", "33", "30", "0"] in lines
     assert (
         f"1 disputed, set aside. Of each, move the picture of the right label from {corrections}/.disputed/LABEL"
         in (done.stdout)
     )
     assert ["3", "or", "8"] in [line[:3] for line in lines]
-    assert f"mnist-train --dataset {corrections} --from packaged --replay mnist" in done.stdout
+    assert (
+        f"mnist-train --dataset {corrections} --from packaged --replay mnist --output runs/corrected\n" in done.stdout
+    )
     # Six lines of images: one for each of 1, 2, 7 and the disputed picture, and two for the 30 pictures of the 4.
     with Image.open(sheet) as image:
         assert image.height == 4 + 6 * (56 + 4 + 15)
+
+
+@pytest.mark.parametrize(
+    ("model", "places"),
+    [
+        (("letters", "3"), "--from models/letters/3 --replay ./YOUR-DATA"),
+        (("mnist", "2"), "--from models/mnist/2 --replay mnist"),
+    ],
+)
+def test_next_command_starts_from_the_model_that_was_corrected(corrections, run, tmp_path, model, places):
+    folder = tmp_path / "feedback"
+    shutil.copytree(corrections, folder)
+    first, *others = sorted(folder.glob("*/*.json"))
+    first.write_text("not a record")
+    for path in others:
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"model": {"name": model[0], "version": model[1]}}))
+    done = run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png")
+    assert f"Next           mnist-train --dataset {folder} {places} --output runs/corrected\n" in done.stdout
+    assert ("with the pictures that letters was trained with" in done.stdout) == (model[0] == "letters")
+
+
+def test_rejected_picture_is_not_counted_as_misread(corrections, tmp_path):
+    folder = tmp_path / "feedback"
+    shutil.copytree(corrections, folder)
+    path = next((folder / "4").glob("*.json"))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"answer": record["answer"] | {"accepted": False}}))
+    assert ["4", "30", "29", "1"] in [line.split() for line in review(folder, "symbol").lines()]
 
 
 def test_moved_picture_is_no_longer_disputed(digits, tmp_path):

@@ -430,6 +430,14 @@ def test_download_that_is_too_large_is_given_up(mirror, monkeypatch, length):
         sources.from_mirror(TINY, mirror.url)
 
 
+def test_folder_of_the_flag_is_the_only_source(tmp_path, cache):
+    put(cache / "tiny", CONTENT)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=f"^--data {tmp_path / 'data'}: has no .*; name a folder with .*, or leave"):
+        fetch(TINY, tmp_path / "data", cache, only_folder=True)
+    assert fetch(TINY, put(tmp_path / "data", CONTENT), cache, only_folder=True) == CONTENT
+
+
 def test_without_network_the_error_lists_all_sources(run, tmp_path):
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     with socket.socket() as closed:
@@ -437,7 +445,7 @@ def test_without_network_the_error_lists_all_sources(run, tmp_path):
         proxy = ADDRESSES.format(closed.getsockname()[1])
         environment |= {"XDG_CACHE_HOME": str(tmp_path), "http_proxy": proxy, "https_proxy": proxy}
         environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(tmp_path)}
-        done = run("mnist-train", "--output", tmp_path / "run", "--data", tmp_path, env=environment)
+        done = run("mnist-train", "--output", tmp_path / "run", env=environment | {"MNIST_DATA": str(tmp_path)})
     assert done.returncode == 1
     message = done.stderr[done.stderr.index("Error: ") :]
     for source in (f"the folder {tmp_path}", "the cache", "the mirror", f"the package {sources.PACKAGE}", "--data"):

@@ -12,7 +12,7 @@ from training import checkpoint
 from training.config import ConfigError, TrainConfig
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
-from training.loop.start import start_from
+from training.loop.start import forgotten, start_from
 from training.loop.train import train
 from training.networks import build, normalize
 from training.origin import model_of, origin
@@ -43,6 +43,20 @@ def test_class_of_the_same_name_keeps_its_weights():
     assert list(digests) == ["packaged"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "settings", "line"),
+    [
+        ("0123456789a", {}, ""),
+        ("ab", {}, ""),
+        ("012345678a", {}, "forgets 1 class of packaged: 9; --replay with its pictures keeps them"),
+        ("01", {}, "forgets 8 classes of packaged: 2, 3, 4, 5, 6 and 3 more; --replay with its pictures keeps them"),
+        ("01", {"dataset": "./new", "replay": "mnist"}, ""),
+    ],
+)
+def test_forgotten_classes_are_told(labels, settings, line):
+    assert forgotten(TrainConfig(start="packaged", **settings), labels) == line
+
+
 def test_run_starts_from_the_weights_of_a_run(small, teacher, tmp_path, no_plots):
     config = TrainConfig(**FAST | {"epochs": 1, "learning_rate": 1e-9}, start=str(teacher))
     test = train(config, small, tmp_path)
@@ -53,7 +67,7 @@ def test_run_starts_from_the_weights_of_a_run(small, teacher, tmp_path, no_plots
 
 def test_wrong_start_is_one_line(teacher, tmp_path):
     assert (model_of("packaged"), model_of(str(teacher))) == ("cnn", "mlp")
-    with pytest.raises(ConfigError, match=r"^--from \S+: there is no trained model; name a finished run folder"):
+    with pytest.raises(ConfigError, match=r"^--from \S+: there is no trained model; (choose from|name a finished)"):
         model_of(str(tmp_path))
     with pytest.raises(TrainingError, match=r"^--from \S+: .*; name a finished run folder"):
         start_from(TrainConfig(start=str(tmp_path)), build("cnn"), "01")

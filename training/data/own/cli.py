@@ -10,10 +10,13 @@ import click
 
 from training.command import ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
+from training.origin import as_place
 
 if TYPE_CHECKING:
     from training.data.own.check import Check
 
+# Stands in a command for what only the user knows.
+PICTURES = "./YOUR-DATA"
 # With fewer training pictures than this, --recipe small-data is advised.
 SMALL = 5000
 
@@ -86,8 +89,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
-    given = str(folder) if is_place(str(folder)) else f"./{folder}"
-    command = ["mnist-train", "--dataset", given]
+    command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
     command += ["--recipe", "small-data"] if found.parts.count("train") < SMALL else []
     print_output(f"Next           {shlex.join(command)}")
@@ -104,8 +106,8 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 def review(folder: Path, prepare: str, sheet: Path | None) -> None:
     """Look at the corrections that the service has stored in FOLDER, before you train with them.
 
-    It prints how many pictures have each label and how many of them the model had misread, and lists pictures that got
-    several labels.
+    It prints how many pictures have each label and how many of them the model had misread or rejected, and lists
+    pictures that got several labels.
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically
@@ -123,9 +125,14 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     print_output("\n".join(found.lines()))
     print_output(f"\nContact sheet  {sheet}")
-    given = str(folder) if is_place(str(folder)) else f"./{folder}"
-    command = ["mnist-train", "--dataset", given, "--from", "packaged", "--replay", "mnist"]
-    print_output(f"Next           {shlex.join(command)}")
+    name, version = reviewing.model_of(folder) or ("mnist", "1")
+    start, replay = f"models/{name}/{version}", name if name in KNOWN_DATASETS else PICTURES
+    if (name, version) == ("mnist", "1") and not Path(start).exists():
+        start = "packaged"
+    command = ["mnist-train", "--dataset", as_place(folder), "--from", start, "--replay", replay]
+    print_output(f"Next           {shlex.join([*command, '--output', 'runs/corrected'])}")
+    if replay == PICTURES:
+        print_output(f"               with the pictures that {name} was trained with instead of {PICTURES}")
 
 
 def say_findings(found: Check, *, with_advice: bool = True) -> None:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from training.data.own import arrays
+from training.data.own import arrays, saved
+from training.data.own.replay import REPLAY_FILE
 from training.data.own.samples import PARTS, Sample, class_name, part_name
 from training.data.sources import DataError
+from training.origin import RECORD
 
 TABLE = "labels.csv"
 # Files that systems and people put beside pictures. They are passed over.
@@ -36,6 +39,7 @@ def find(place: Path) -> list[Sample]:
         DataError: it is not a data set, or a part of it breaks a rule. The message names the file and the way out.
     """
     try:
+        _check_no_run(place)
         if place.is_file():
             if place.suffix.lower() != ".npz":
                 raise DataError(f"{place}: is a file; {HOW_TO}")
@@ -56,6 +60,24 @@ def find(place: Path) -> list[Sample]:
     if not samples:
         raise DataError(f"{place}: holds no pictures in folders; {HOW_TO}")
     return samples
+
+
+def _check_no_run(place: Path) -> None:
+    folder = place if place.is_dir() else place.parent
+    is_part = place.is_dir() or place.name in (saved.FILE, REPLAY_FILE)
+    if is_part and any((folder / name).is_file() for name in ("last.pt", RECORD)):
+        raise DataError(
+            f"{place}: is no data set but belongs to a run; name the folder of the pictures, or continue the run with "
+            f"{shlex.join(['mnist-train', '--output', str(folder), '--resume'])}"
+        )
+
+
+def holds_classes(place: Path) -> bool:
+    """Return whether ``place`` is a data set with several classes. A folder of IDX files says no class by name."""
+    try:
+        return not arrays.idx_pairs(place) and len({sample.label for sample in find(place)}) > 1
+    except (DataError, OSError):
+        return False
 
 
 def _from_folders(place: Path) -> Iterator[Sample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,9 +84,16 @@ def load_own(
 
 
 def model_name(place: Path) -> str:
-    """Return the name of the data set, which is also the default name of its models: that of its folder or file."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.absolute().stem if place.is_file() else place.absolute().name)
-    return name.strip("._-")[:128] or "own"
+    """Return the name of the data set, which is also the default name of its models: that of its folder or file.
+
+    Accents are left out. With letters of another script the name stays as it is, and the export asks for another one:
+    without these letters, different data sets would have the same name.
+    """
+    said = place.absolute().stem if place.is_file() else place.absolute().name
+    letters = [sign for sign in unicodedata.normalize("NFKD", said) if not unicodedata.combining(sign)]
+    if any(sign.isalnum() and not sign.isascii() for sign in letters):
+        return said
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "".join(letters)).strip("._-")[:128] or "own"
 
 
 def _part(found: Check, part: str) -> Digits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ DISPUTED = ".disputed"
 SHOWN = 480
 # How many disputed pictures are listed.
 LISTED = 20
+# The answer of a model that had rejected a picture.
+REJECTED = "?"
 
 
 @dataclass
@@ -57,11 +60,15 @@ class Review:
         lines: list[str] = []
         if self.found:
             total = Counter(each.sample.label for each in self.found.kept)
-            wrong = Counter(each.sample.label for each in self.found.kept if _wrong_answer(self.folder, each))
+            answers = [(each.sample.label, _wrong_answer(self.folder, each)) for each in self.found.kept]
+            rejected = Counter(label for label, answer in answers if answer == REJECTED)
+            wrong = Counter(label for label, answer in answers if answer) - rejected
             width = max(5, *map(len, self.found.labels))
-            lines.append(f"{'label':{width}}  {'pictures':>8} {'misread':>8}")
-            lines += [f"{label:{width}}  {total[label]:8} {wrong[label]:8}" for label in self.found.labels]
-            lines += [f"{'all':{width}}  {total.total():8} {wrong.total():8}"]
+            lines.append(f"{'label':{width}}  {'pictures':>8} {'misread':>8} {'rejected':>8}")
+            lines += [
+                f"{label:{width}}  {total[label]:8} {wrong[label]:8} {rejected[label]:8}" for label in self.found.labels
+            ]
+            lines += [f"{'all':{width}}  {total.total():8} {wrong.total():8} {rejected.total():8}"]
             lines += findings(self.found, with_advice=False)
         if self.disputed:
             lines.append(
@@ -96,11 +103,21 @@ def review(folder: Path, how: str) -> Review:
     return Review(folder, found, aside)
 
 
+def model_of(folder: Path) -> tuple[str, str] | None:
+    """Return name and version of the model that most of the pictures were shown to; None if the folder does not say."""
+    models: Counter[tuple[str, str]] = Counter()
+    for path in folder.glob("*/*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            model = json.loads(path.read_bytes())["model"]
+            models[str(model["name"]), str(model["version"])] += 1
+    return max(models, key=models.__getitem__, default=None)
+
+
 def _wrong_answer(folder: Path, each: Prepared) -> str:
-    """Return what the model had read, or "?" if it had rejected the picture; empty if it was right or is unknown."""
+    """Return what the model had read, or REJECTED; empty if it was right or is unknown."""
     try:
         answer: dict[str, Any] = json.loads((folder / each.sample.name).with_suffix(".json").read_bytes())["answer"]
-        said = str(answer["label"]) if answer["accepted"] else "?"
+        said = str(answer["label"]) if answer["accepted"] else REJECTED
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     return "" if said == each.sample.label else said

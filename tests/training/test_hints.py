@@ -1,0 +1,116 @@
+"""What mnist-train says to somebody who uses it for the first time, and names the wrong thing."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support import picture
+from tests.training.test_python import bar
+from tests.training.test_resume_alone import prepare
+from training.cli import main
+
+QUICK = ["--model", "mlp", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with pictures of two classes in ``lines``."""
+    home = tmp_path_factory.mktemp("home")
+    for name, angle in (("up", 0), ("level", 90)):
+        (home / "lines" / name).mkdir(parents=True)
+        for variant in range(12):
+            (home / "lines" / name / f"{variant}.png").write_bytes(picture(bar(angle, variant)))
+    return home
+
+
+@pytest.fixture
+def command(home, monkeypatch):
+    """A function that runs ``mnist-train`` in this process and in ``home``, and returns its outcome."""
+    prepare(monkeypatch)
+    monkeypatch.chdir(home)
+    return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def refused(command):
+    """A function that runs ``mnist-train``, which must fail, and returns its error of one line."""
+
+    def refused(*arguments):
+        done = command(*arguments)
+        assert done.exit_code in (1, 2), done.output
+        [*_, error] = done.output.splitlines()
+        return error.removeprefix("Error: ")
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lines", "did you mean --dataset ./lines?"),
+        ("kmnist", "did you mean --dataset kmnist?"),
+        ("cnn", "did you mean --model cnn?"),
+        ("chekc", "choose from check, compare, review, or see mnist-train --help"),
+    ],
+)
+def test_word_without_a_flag_is_answered_with_the_flag(refused, word, meant):
+    assert refused(word) == f"there is no command '{word}'; {meant}"
+
+
+def test_pictures_of_ones_own_are_no_source_of_mnist(refused, home):
+    assert refused(*QUICK, "--data", "./lines") == (
+        "--data lines: holds pictures of your own, not mnist; did you mean --dataset ./lines?"
+    )
+
+
+@pytest.mark.parametrize("output", ["lines", "lines/runs/new"])
+def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
+    before = sorted(home.rglob("*"))
+    for data in (["--dataset", "./lines"], ["--dataset", "./others", "--replay", "lines"]):
+        assert refused(*QUICK, *data, "--output", output) == (
+            f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it."
+        )
+    assert sorted(home.rglob("*")) == before
+
+
+def test_missing_start_model_names_those_that_exist(refused, tmp_path):
+    for version in ("letters/1", "letters/2", "marks/1"):
+        (tmp_path / "models" / version).mkdir(parents=True)
+        (tmp_path / "models" / version / "manifest.json").touch()
+    for place, near in (("mnist/1", "letters/1 letters/2 marks/1"), ("letters", "letters/1 letters/2")):
+        paths = ", ".join(str(tmp_path / "models" / each) for each in near.split())
+        error = refused("--dataset", "./lines", "--from", tmp_path / "models" / place)
+        assert error.endswith(f"{place}: there is no trained model; choose from {paths}, packaged")
+    assert "there is no trained model; name a finished run folder" in refused("--from", tmp_path / "a/b/c")
+
+
+def test_run_that_forgets_classes_says_so(command, home, tmp_path):
+    assert command(*QUICK, "--dataset", "./lines", "--output", "old").exit_code == 0
+    shutil.copytree(home / "lines" / "up", tmp_path / "up")
+    shutil.copytree(home / "lines" / "level", tmp_path / "flat")
+    done = command("--epochs", "1", "--dataset", tmp_path, "--from", "old", "--output", "new")
+    assert done.exit_code == 0, done.output
+    assert f"forgets 1 class of {home / 'old'}: level; --replay with its pictures keeps them\n" in done.stdout
+
+
+def test_resume_without_a_run_says_that_a_new_one_begins(command):
+    arguments = *QUICK, "--dataset", "./lines", "--output", "begun", "--resume"
+    says = "begun: holds no run to resume; starting a new one\n"
+    for is_new in (True, False):
+        done = command(*arguments)
+        assert done.exit_code == 0, done.output
+        assert (says in done.stderr) == is_new
+
+
+@pytest.mark.parametrize("data", ["./runs/first", "runs/first/data.npz"])
+def test_run_folder_is_no_data_set(refused, home, data):
+    (home / "runs" / "first").mkdir(parents=True, exist_ok=True)
+    for name in ("run.json", "data.npz"):
+        (home / "runs" / "first" / name).touch()
+    for arguments in ((*QUICK, "--output", "another", "--dataset", data), ("check", data)):
+        error = refused(*arguments)
+        assert "is no data set but belongs to a run; name the folder of the pictures, or continue the run with" in error
+        assert error.endswith("runs/first --resume")

@@ -24,6 +24,7 @@ Random = random.Random
 
 VALUES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "hostile.json").read_text())
 INFER = "/v2/models/mnist/infer"
+FEEDBACK = "/feedback?label=1&consent=yes"
 
 
 def texts(name: str) -> list[bytes]:
@@ -148,6 +149,11 @@ def picture_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
         yield Request("/predict", draw.choice(VALUES["picture content types"]), body).as_bytes()
 
 
+def correction_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
+    for body in pictures(image, draw):
+        yield Request(FEEDBACK, "image/png", body).as_bytes()
+
+
 def json_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
     for body in json_bodies(image, draw):
         yield Request(draw.choice(("/predict", INFER)), "application/json", body).as_bytes()
@@ -211,6 +217,7 @@ def damaged_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
 
 KINDS = {
     "picture": picture_requests,
+    "correction": correction_requests,
     "JSON": json_requests,
     "form": form_requests,
     "pixels": pixel_requests,

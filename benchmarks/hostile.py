@@ -183,7 +183,9 @@ def http_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
     for size in [*texts("chunk sizes"), b"310;" + b"e" * 5000]:
         yield start + b"transfer-encoding: chunked\r\n\r\n" + size + b"\r\n" + body + b"\r\n0\r\n\r\n"
     yield start + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n"
-    yield start + b"transfer-encoding: gzip, chunked\r\n\r\n310\r\n" + body + b"\r\n0\r\n\r\n"
+    for separator in (b", ", b"\r\ntransfer-encoding: "):
+        yield start + b"transfer-encoding: gzip%bchunked\r\n\r\n310\r\n%b\r\n0\r\n\r\n" % (separator, body)
+    yield b"GET /v2 HTTP/1.1\r\n\r\n"
     for header in [*texts("headers before no body"), b"a" * 40_000 + b": b\r\n", b"a: b\r\n" * 5000]:
         yield start + header + b"\r\n"
     random_id = b"x-request-id: " + draw.randbytes(20).replace(b"\r", b"").replace(b"\n", b"")

@@ -132,11 +132,15 @@ def counts(each: Bystander) -> tuple[int, int, int, int]:
 
 @contextlib.contextmanager
 def watched_service(file: Path, grpc_port: int) -> Iterator[Server]:
-    """Run the service with the watchdog of its event loop, which writes into ``file``. ``grpc_port``: -1 for none."""
+    """Run the service with the watchdog of its event loop, which writes into ``file``, and with corrections beside it.
+
+    Args:
+        grpc_port: -1 for none.
+    """
     port = free_port()
     command: list[object] = [sys.executable, "-m", "benchmarks.watched", file]
     options = ["--port", port, "--log-level", "error", "--drain", 0, "--grace", 1]
-    options += ["--grpc-port", grpc_port]
+    options += ["--grpc-port", grpc_port, "--feedback", file.with_name("feedback")]
     with run_server([*command, *options], port, "/v2/health/ready", stop=LONGEST_STOP) as server:
         yield server
 

@@ -17,7 +17,7 @@ from benchmarks import bombs, clients
 from benchmarks.bombs import FORM, Named
 from benchmarks.clients import Client, Outcome, Target
 from benchmarks.harness import Request, encode_picture, golden_digits
-from benchmarks.hostile import INFER, hostile_requests
+from benchmarks.hostile import FEEDBACK, INFER, hostile_requests
 
 PREDICT = "/predict"
 PIXELS = "application/octet-stream"
@@ -221,6 +221,15 @@ def ordinary() -> Named:
     yield "inference", Request(INFER, PIXELS, digits().tobytes(), {"Inference-Header-Content-Length": "0"}).as_bytes()
 
 
+def drawings() -> Named:
+    """Yield thousands of pictures that all differ, so that each of them is a correction to store."""
+    draw = np.random.default_rng(0)
+    for number in range(3000):
+        image = digits()[0].copy()
+        image[10:14, 10:14] = draw.integers(0, 256, (4, 4))
+        yield f"drawing {number}", encode_picture(image)
+
+
 def of_images(bodies: Callable[[np.ndarray], Named]) -> Callable[[], Named]:
     return lambda: bodies(digits(40))
 
@@ -230,6 +239,7 @@ def pictures(bodies: Callable[[], Named]) -> Attack:
 
 
 inferences = partial(posts, INFER, JSON)
+corrections = partial(posts, FEEDBACK, "image/png")
 forms = partial(posts, PREDICT, FORM)
 unread = posts("/predict?include=image", PIXELS, lambda: pixels(1024))
 
@@ -244,6 +254,11 @@ ATTACKS: dict[str, Attack | Together] = {
     "BMP with run lengths": pictures(bombs.run_lengths),
     "plain PNM and PFM": pictures(bombs.plain_pixmaps),
     "texts and profiles in PNG": pictures(bombs.text_chunks),
+    "image data of PNG in many pieces": pictures(bombs.pieces_of_data),
+    "corrections": Attack(corrections(drawings)),
+    "corrections with large pictures": Attack(
+        joined(*map(corrections, (bombs.pieces_of_data, bombs.text_chunks, bombs.large_pictures)))
+    ),
     "forms of large pictures": Attack(forms(bombs.forms_of_pictures)),
     "charsets in forms": Attack(forms(bombs.charsets)),
     "boundaries and headers in forms": Attack(forms(bombs.boundaries)),

@@ -185,6 +185,12 @@ def text_chunks() -> Named:
     )
 
 
+def pieces_of_data() -> Named:
+    """Yield PNG pictures whose image data comes in very many pieces, most of them empty."""
+    for count in (16_000, 650_000):
+        yield f"PNG, {count} pieces", png(28, 28, 8, 0, bytes(28), *[png_chunk(b"IDAT", b"")] * count)
+
+
 # Forms
 
 FORM = "multipart/form-data; boundary=x"

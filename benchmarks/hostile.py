@@ -24,6 +24,7 @@ Random = random.Random
 
 VALUES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "hostile.json").read_text())
 INFER = "/v2/models/mnist/infer"
+FEEDBACK = "/feedback?label=1&consent=yes"
 
 
 def texts(name: str) -> list[bytes]:
@@ -148,6 +149,11 @@ def picture_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
         yield Request("/predict", draw.choice(VALUES["picture content types"]), body).as_bytes()
 
 
+def correction_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
+    for body in pictures(image, draw):
+        yield Request(FEEDBACK, "image/png", body).as_bytes()
+
+
 def json_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
     for body in json_bodies(image, draw):
         yield Request(draw.choice(("/predict", INFER)), "application/json", body).as_bytes()
@@ -177,7 +183,9 @@ def http_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
     for size in [*texts("chunk sizes"), b"310;" + b"e" * 5000]:
         yield start + b"transfer-encoding: chunked\r\n\r\n" + size + b"\r\n" + body + b"\r\n0\r\n\r\n"
     yield start + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n"
-    yield start + b"transfer-encoding: gzip, chunked\r\n\r\n310\r\n" + body + b"\r\n0\r\n\r\n"
+    for separator in (b", ", b"\r\ntransfer-encoding: "):
+        yield start + b"transfer-encoding: gzip%bchunked\r\n\r\n310\r\n%b\r\n0\r\n\r\n" % (separator, body)
+    yield b"GET /v2 HTTP/1.1\r\n\r\n"
     for header in [*texts("headers before no body"), b"a" * 40_000 + b": b\r\n", b"a: b\r\n" * 5000]:
         yield start + header + b"\r\n"
     random_id = b"x-request-id: " + draw.randbytes(20).replace(b"\r", b"").replace(b"\n", b"")
@@ -211,6 +219,7 @@ def damaged_requests(image: np.ndarray, draw: Random) -> Iterator[bytes]:
 
 KINDS = {
     "picture": picture_requests,
+    "correction": correction_requests,
     "JSON": json_requests,
     "form": form_requests,
     "pixels": pixel_requests,

@@ -125,6 +125,7 @@ def serve(context: click.Context, /, **given: Any) -> None:
     from serving.server import handover
     from serving.telemetry import logs
 
+    _stop_at_hangup()
     # prometheus_client would write the metrics to files in this folder, together with those of other programs.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
@@ -189,6 +190,7 @@ def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: f
     progress = Line(sys.stderr)
     # Without this, SIGTERM would end this process and leave the measured service.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    _stop_at_hangup()
     try:
         run.tune(run.Options(p99, seconds, picture, arguments), print_output, progress.show)
     except TuneError as error:
@@ -198,6 +200,12 @@ def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: f
         sys.exit(INTERRUPTED)
     finally:
         progress.show("")
+
+
+def _stop_at_hangup() -> None:
+    """Do the same when the terminal is closed (SIGHUP) as at SIGTERM."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _is_given(name: str) -> bool:

@@ -107,7 +107,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     body = await read_body(request, service.settings.max_body)
     context.check_admitted()
     # The answer is for what is stored.
-    picture = bare_png(body)
+    picture = await service.pipeline.threads.run_by_size(functools.partial(bare_png, body), len(body))
     images, reasons = await decode_pictures([picture], context, None, model)
     if not images.any():
         raise InputError("the picture is empty, so there is nothing to learn from")

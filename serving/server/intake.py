@@ -127,9 +127,13 @@ class Intake:
             raise malformed("its target has a fragment")
         if (version := read.parser.get_http_version()) not in VERSIONS:
             raise unknown_version(version)
-        encoding = dict(read.headers).get(b"transfer-encoding", b"chunked")
-        if encoding.strip().lower() != b"chunked":
+        # A list may be divided among several headers of the same name. The parser looks at the last one only.
+        encodings = [value for name, value in read.headers if name == b"transfer-encoding"]
+        if encodings and (encoding := b", ".join(encodings)).strip().lower() != b"chunked":
             raise unknown_transfer_encoding(encoding)
+        hosts = sum(name == b"host" for name, _ in read.headers)
+        if hosts > 1 or (not hosts and version == "1.1"):
+            raise malformed(f"it has {hosts} Host headers, and must have one")
         if self.received or self._settings.max_head < PIECE:
             size = len(read.url) + sum(len(name) + len(value) + 4 for name, value in read.headers)
             if size > self._settings.max_head:

@@ -46,6 +46,7 @@ def main() -> None:
         inherited.set_inheritable(False)
     settings, unloaded = handover.read()
     logs.configure(settings.log_level, settings.log_format)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # The supervisor stops the workers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     watched = os.dup(channel.fileno())

@@ -37,8 +37,8 @@ def check_afterwards(url, process):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_service_survives_random_requests(seed):
-    with service() as (url, process):
+def test_service_survives_random_requests(seed, tmp_path):
+    with service("--feedback", tmp_path) as (url, process):
         outcome, good = under(url, run_random(httpx.URL(url).port, 1500, seed))
         assert list(described(outcome.failures)) == []
         assert not any(each.wrong for each in good)
@@ -50,8 +50,8 @@ def test_service_survives_random_requests(seed):
 
 
 @pytest.fixture(scope="module")
-def attacked():
-    with service() as (url, process):
+def attacked(tmp_path_factory):
+    with service("--feedback", tmp_path_factory.mktemp("feedback")) as (url, process):
         yield url, process
 
 
@@ -61,7 +61,7 @@ def attacked():
     [
         *("boundaries and headers in forms", "small chunks", "slow senders", "connections that are reset"),
         *("half-closed connections", "300 connections at once", "upgrades", "heads over the limit"),
-        *("bodies over the limit", "pipelined requests"),
+        *("bodies over the limit", "pipelined requests", "corrections"),
     ],
 )
 def test_service_survives_the_attack(name, attacked, monkeypatch):

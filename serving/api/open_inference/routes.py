@@ -14,6 +14,7 @@ from serving.api.open_inference.messages import IndexRequest, LoadRequest, Model
 from serving.api.open_inference.paths import model_of, model_paths, operation_ids
 from serving.api.problems import ProtocolError, documented
 from serving.errors import InputError
+from serving.inference.threads import INLINE_BYTES
 from serving.open_inference import models
 from serving.open_inference.messages import IndexEntry, ModelMetadata, ServerMetadata
 from serving.service.background import on_own_thread
@@ -123,7 +124,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     """Return the state of every version at the last scan, and the reason why a version is not ready."""
     context = context_of(request)
     context.service.keys.check_prediction(context)
-    body = await request.body()
+    body = await read_body(request, INLINE_BYTES)
     try:
         only_ready = msgspec.json.decode(body, type=IndexRequest).ready if body.strip() else False
     except JSON_ERRORS as error:
@@ -144,7 +145,7 @@ async def load_model(request: AnyRequest) -> dict[str, str]:
     """Respond when the model is loaded. The request needs an admin key."""
     context = context_of(request)
     context.service.keys.check_admin(context)
-    check_load(await read_body(request, context.service.settings.max_body))
+    check_load(await read_body(request, INLINE_BYTES))
     await on_own_thread(lambda: context.service.load_model(request.path_params["name"]))
     return {}
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import time
-import zlib
 from datetime import datetime
 from pathlib import Path
 
@@ -16,11 +15,15 @@ import numpy as np
 import pytest
 
 from serving import feedback
+from serving.api import feedback as route
 from serving.errors import SettingsError, StorageFullError
 from serving.feedback import Answer, ModelVersion, Record, Store, is_folder_name
+from serving.inference.threads import INLINE_BYTES
+from serving.pictures.containers import bare_png
 from serving.pictures.prepare import prepare
 from serving.server.handover import lasting
 from serving.settings import Settings
+from tests.serving.pictures.files import chunk
 from tests.support import ROOT, application, picture
 from training.data.own.layouts import find
 
@@ -81,13 +84,25 @@ def test_correction_is_stored_in_the_layout_that_training_reads(give, folder):
 
 
 def test_only_pixels_of_a_picture_are_stored(give, folder):
-    text = b"tEXtAuthor\0a visitor"
-    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
-    assert give(content=SEVEN[:33] + chunk + SEVEN[33:] + b"after the end").status_code == 201
+    text = chunk(b"tEXt", b"Author\0a visitor")
+    assert give(content=SEVEN[:33] + text + SEVEN[33:] + b"after the end").status_code == 201
     [sample] = find(folder)
     assert b"visitor" not in sample.read()
     assert b"after" not in sample.read()
     assert np.array_equal(prepare(sample.read()).image, prepare(SEVEN).image)
+
+
+def test_large_picture_is_read_on_a_thread(give, folder, monkeypatch):
+    threads = []
+    monkeypatch.setattr(
+        route, "bare_png", lambda body: threads.append(threading.current_thread().name) or bare_png(body)
+    )
+    text = chunk(b"tEXt", bytes(INLINE_BYTES))
+    assert give().status_code == 201
+    assert give(content=SEVEN[:33] + text + SEVEN[33:]).status_code == 200
+    small, large = threads
+    assert "large" not in small
+    assert "large" in large
 
 
 def test_same_correction_is_stored_once(give, folder):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from serving.errors import PictureError
-from serving.pictures.containers import jpeg_exif, orientation, without_metadata
+from serving.pictures.containers import MAX_PNG_PIECES, bare_png, jpeg_exif, orientation, png_chunks, without_metadata
 from serving.pictures.mnist_form import to_mnist_form
 from tests.serving.pictures.files import black_png, chunk, encoded, gif, greedy_directory, segment
 
@@ -57,6 +57,28 @@ def test_number_of_parts_before_the_image_data_is_limited(content):
         PictureError, match=r"more than (256|10000) parts before its image data; save it without metadata"
     ):
         to_mnist_form(content, MAX_PIXELS)
+
+
+def in_pieces(count):
+    """A PNG whose image data comes in this many pieces. All of them but one are empty."""
+    png = black_png(28, 28)
+    start = png.index(b"IDAT") - 4
+    return png[:start] + chunk(b"IDAT", b"") * (count - 1) + png[start:]
+
+
+def test_image_data_in_many_pieces_is_read_as_one_chunk():
+    content = in_pieces(MAX_PNG_PIECES)
+    assert [kind for kind, _, _ in png_chunks(content)] == [b"IHDR", b"IDAT", b"IEND"]
+    assert bare_png(content) == content
+    assert without_metadata(content, "PNG") is content
+    assert to_mnist_form(content, MAX_PIXELS).reason == "empty"
+
+
+def test_number_of_pieces_of_image_data_is_limited():
+    content = in_pieces(MAX_PNG_PIECES + 1)
+    for read in (bare_png, lambda content: to_mnist_form(content, MAX_PIXELS)):
+        with pytest.raises(PictureError, match="image data in more than 16384 pieces; save it again"):
+            read(content)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])

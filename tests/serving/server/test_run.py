@@ -96,8 +96,9 @@ def test_workers_end_with_their_supervisor():
 # Shutdown
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_under_load_loses_no_request(workers):
+def test_stop_under_load_loses_no_request(workers, number):
     with service("--workers", workers, "--drain", 2) as (url, process):
         until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
         statuses, stop = [], threading.Event()
@@ -111,7 +112,7 @@ def test_sigterm_under_load_loses_no_request(workers):
         with ThreadPoolExecutor(4) as pool:
             clients = [pool.submit(send_predictions) for _ in range(4)]
             until(lambda: len(statuses) > 50)
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
             before = len(statuses)
             until(lambda: len(statuses) > before + 8)
@@ -131,6 +132,29 @@ def test_request_in_flight_gets_its_response_after_sigterm():
         connection.sendall(DIGIT[100:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_service_under_nohup_goes_on_when_the_terminal_is_closed(workers):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with service("--workers", workers, preexec_fn=ignore) as (url, process):
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGHUP)
+        for _ in range(8):
+            assert get(f"{url}/v2/health/ready").status_code == 200
+
+
+def test_hangup_of_a_worker_does_not_end_it():
+    with service("--workers", 2) as (url, process):
+        until(lambda: 'mnist_model_loaded{model="mnist",version="1"} 2.0' in get(f"{url}/metrics").text)
+        workers = children(process.pid)
+        for pid in workers:
+            os.kill(pid, signal.SIGHUP)
+        for _ in range(8):
+            assert get(f"{url}/v2/health/ready").status_code == 200
+        assert children(process.pid) == workers
 
 
 def listens(url):

@@ -14,6 +14,7 @@ import time
 import httpx
 import pytest
 
+from serving.inference.threads import INLINE_BYTES
 from serving.models import disk
 from serving.service import background
 from serving.settings import RELEASE
@@ -183,6 +184,13 @@ def test_load_with_a_body_that_is_not_a_json_object_is_rejected(body):
         response = client.post("/v2/repository/models/mnist/load", content=body, headers=ADMIN)
         assert response.status_code == 400
         assert client.post("/v2/repository/models/mnist/load", content=body).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/repository/models/mnist/load"])
+def test_large_body_of_a_route_of_the_repository_is_not_parsed(path):
+    with application(admin_keys="key", poll=0.0) as client:
+        assert client.post(path, content=b" " * INLINE_BYTES, headers=ADMIN).status_code == 200
+        assert client.post(path, content=b" " * (INLINE_BYTES + 1), headers=ADMIN).status_code == 413
 
 
 def test_odd_name_of_a_model_is_not_found():

@@ -144,6 +144,9 @@ def serve(context: click.Context, /, **given: Any) -> None:
         raise click.UsageError(str(error)) from error
     except (BundleError, AddressError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:  # Before the service is ready. Later, the server stops cleanly.
+        warn("Stopped.")
+        sys.exit(INTERRUPTED)
 
 
 def seconds_of(text: str) -> float:

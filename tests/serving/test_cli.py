@@ -77,6 +77,19 @@ def test_folder_that_is_no_repository_is_named_with_the_way_out(run, tmp_path):
             assert "Traceback" not in done.stderr
 
 
+def test_interruption_before_the_service_is_ready_is_no_error():
+    code = """
+import serving.api.app
+def interrupted(*_):
+    raise KeyboardInterrupt
+serving.api.app.create_app = interrupted
+from serving.cli import serve
+serve(["--port", "0"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+
+
 def test_argument_of_serve_gets_the_option_or_the_command_that_takes_it(run, tmp_path):
     for argument, way_out in ((tmp_path, f"--repository {tmp_path}"), (SEVEN, f"mnist-predict {SEVEN}")):
         done = run("mnist-serve", argument)

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from serving.errors import BundleError
-from serving.models.repository import load, published, versions
+from serving.models.disk import published
+from serving.models.repository import load, versions
 
 # Serving reads only folders whose names are numbers. Triton and KServe ignore this name too.
 RETIRED = ".retired-"

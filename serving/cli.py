@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from serving.errors import AddressError, BundleError, ResultsError, SettingsError, TuneError, WorkerError
+from serving.models.disk import default_model
 from serving.server import address, systemd
 from serving.server.address import Listener
 from serving.server.streams import Command, Group, Line, abandon_output, print_output, warn, write_output
@@ -55,6 +56,10 @@ Examples:
   mnist-predict scans --output results.csv
   mnist-predict --number meter.jpg
 """
+
+MODEL_HELP = (
+    "Model to use. Its newest version is used. Without it, the only model of a repository that holds one alone."
+)
 
 # Exit statuses: some pictures could not be read, Ctrl-C, and SIGTERM.
 UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143
@@ -102,19 +107,18 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-class Serve(Group):
-    """The command, which says what a folder without a flag may have been meant for."""
+class ServeGroup(Group):
+    """The group of mnist-serve, which takes no arguments of its own."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if self.get_command(ctx, args[0]) is None:
-            meant = (
-                f"did you mean --repository {shlex.quote(args[0])}?" if Path(args[0]).is_dir() else "there is `tune`"
-            )
-            ctx.fail(f"there is no command {args[0]!r}; {meant}")
+        if args[0] not in self.commands and Path(args[0]).exists():
+            place = shlex.quote(args[0])
+            way_out = f"--repository {place}" if Path(args[0]).is_dir() else f"mnist-predict {place}"
+            ctx.fail(f"{args[0]}: is no command of mnist-serve; did you mean {way_out}?")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Serve, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=SERVE_EXAMPLES)
+@click.group(cls=ServeGroup, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=SERVE_EXAMPLES)
 @settings_options
 @click.version_option(package_name="mnist-service")
 @click.pass_context
@@ -129,6 +133,8 @@ def serve(context: click.Context, /, **given: Any) -> None:
     # prometheus_client would write the metrics to files in this folder, together with those of other programs.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
+    if not _is_given("model"):
+        given["model"] = default_model(given["repository"])
     try:
         if (given["uds"] or given["fd"]) and not (_is_given("host") or _is_given("port")):
             given["port"] = NO_PORT
@@ -141,6 +147,9 @@ def serve(context: click.Context, /, **given: Any) -> None:
         raise click.UsageError(str(error)) from error
     except (BundleError, AddressError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:  # Before the service is ready. Later, the server stops cleanly.
+        warn("Stopped.")
+        sys.exit(INTERRUPTED)
 
 
 def seconds_of(text: str) -> float:
@@ -274,7 +283,7 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
     type=Place(),
     help="Model repository: the folder that holds `<name>/<version>/`.  [default: the packaged one]",
 )
-@click.option("--model", default=Settings.model, show_default=True, help="Model to use. Its newest version is used.")
+@click.option("--model", default=Settings.model, show_default=True, help=MODEL_HELP)
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes of this machine to use.  [default: one for each core]"
 )
@@ -295,7 +304,10 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
     """
     from serving.batch import run
 
-    options = run.Options(repository=repository or RELEASE, workers=workers or run.cores(), **given)
+    repository = repository or RELEASE
+    if not _is_given("model"):
+        given["model"] = default_model(repository)
+    options = run.Options(repository=repository, workers=workers or run.cores(), **given)
     try:
         options.check()
         outcome = run.predict(inputs, options, write_output)

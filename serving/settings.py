@@ -78,7 +78,11 @@ class Settings:
         str, "File with the issuers of client certificates. With it, a client must have a certificate (mTLS)."
     ] = ""
     repository: Annotated[Path, "Model repository: the folder that holds `<name>/<version>/`."] = RELEASE
-    model: Annotated[str, "Default model of /predict: its newest version, with --rollout the stable one."] = "mnist"
+    model: Annotated[
+        str,
+        "Default model of /predict: its newest version, with --rollout the stable one. Without it, the only model of a "
+        "repository that holds one alone.",
+    ] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
     trust: Annotated[

@@ -86,7 +86,9 @@ class Credentials:
                 if versions != self._current_versions():
                     continue
             except OSError as error:
-                raise SettingsError(f"{self._described(self._named_in(error))}: cannot be read: {error}") from error
+                raise SettingsError(
+                    f"{self._described(self._named_in(error))}: cannot be read: {error.strerror or error}"
+                ) from error
             self.pem = Pem(contents["tls_cert"], contents["tls_key"], contents.get("tls_client_ca", b""))
             self.context, self._versions = context, versions
             return
@@ -141,7 +143,9 @@ class Credentials:
     def _warn_of_readable_key(self) -> None:
         path = self._paths["tls_key"]
         if path.stat().st_mode & stat.S_IROTH:
-            log.warning("%s: every user of this machine can read this key", self._described("tls_key"))
+            log.warning(
+                "%s: every user of this machine can read this key; run chmod 600 %s", self._described("tls_key"), path
+            )
 
     def _described(self, name: str) -> str:
         option = "tls_cert" if self._paths[name] == self._paths["tls_cert"] else name

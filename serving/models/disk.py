@@ -7,7 +7,7 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from serving.settings import NAME_PATTERN
+from serving.settings import NAME_PATTERN, Settings
 
 # No leading zero: otherwise the folders 01 and 1 would be the same version.
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -39,6 +39,27 @@ def versions(model: Path) -> list[int]:
     """
     with os.scandir(model) as entries:
         return sorted(int(entry.name) for entry in entries if VERSION.fullmatch(entry.name))
+
+
+def published(repository: Path) -> list[str]:
+    """Return the names of the models that have a version on disk; nothing if the folder cannot be read."""
+    try:
+        return sorted(name for name in names(repository) if _has_version(repository / name))
+    except OSError:
+        return []
+
+
+def default_model(repository: Path) -> str:
+    """Return the name of the model that is used if nobody names one: the only one of the repository, or ``mnist``."""
+    found = published(repository)
+    return found[0] if len(found) == 1 else Settings.model
+
+
+def _has_version(model: Path) -> bool:
+    try:
+        return bool(versions(model))
+    except OSError:
+        return False
 
 
 def fingerprint(folder: Path) -> Fingerprint:

@@ -11,15 +11,18 @@ from typing import Literal, NamedTuple
 
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.models import disk
+from serving.models.bundle import MANIFEST
 from serving.models.disk import NAME, Fingerprint
 from serving.models.model import Model, load_folder
 from serving.models.rollout import RolloutState, choose
 from serving.models.state import UNKNOWN, Entry, ModelState, public
 from serving.models.trust import Trust
-from serving.settings import NAME_RULE
+from serving.settings import NAME_RULE, RELEASE
 
 log = logging.getLogger("serving")
 
+# The file that a run folder has.
+RECORD = "run.json"
 # How many models a message names.
 SHOWN = 5
 
@@ -37,14 +40,6 @@ def versions(repository: Path, name: str) -> list[int]:
     """Return the version numbers of the model ``name`` on disk in ascending order."""
     try:
         return disk.versions(repository / name)
-    except OSError:
-        return []
-
-
-def published(repository: Path) -> list[str]:
-    """Return the names of the models that have a version on disk."""
-    try:
-        return sorted(name for name in disk.names(repository) if versions(repository, name))
     except OSError:
         return []
 
@@ -67,11 +62,7 @@ def load(repository: Path, name: str, version: int | None = None, trust: Trust |
             raise BundleError(f"{repository / name} cannot be read: {error.strerror}") from error
         known = []
     if not known:
-        others = published(repository)
-        way_out = (
-            f"it holds {', '.join(others[:SHOWN])}; choose with --model" if others else "publish one with mnist-export"
-        )
-        raise BundleError(f"{repository} holds no model {name!r}; {way_out}")
+        raise BundleError(_why_missing(repository, name))
     if version is not None and version not in known:
         raise BundleError(f"{repository / name} has no version {version}; choose one of {', '.join(map(str, known))}")
     version = version or known[-1]
@@ -79,6 +70,25 @@ def load(repository: Path, name: str, version: int | None = None, trust: Trust |
     if (model.name, model.version) != (name, str(version)):
         raise BundleError(f"{model.bundle.folder} holds {model.name} version {model.version}: was it renamed?")
     return model
+
+
+def _why_missing(repository: Path, name: str) -> str:
+    """Return why a repository does not hold a model of this name, and what to do."""
+    if not os.path.lexists(repository):
+        return f"{repository} does not exist; publish a model there with mnist-export RUN --repository {repository}"
+    folder = repository if repository.name not in ("", "..") else repository.resolve()
+    way_out = "not a repository; use --repository {0.parent} --model {0.name}"
+    if os.path.lexists(folder / MANIFEST):
+        return f"{repository} is one version of a model and {way_out.format(folder.parent)}"
+    if versions(folder.parent, folder.name):
+        return f"{repository} is a model and {way_out.format(folder)}"
+    if os.path.lexists(folder / RECORD):
+        return f"{repository} is a run and not a repository; use mnist-export {repository} --repository models first"
+    others = ", ".join(disk.published(repository)[:SHOWN])
+    if repository == RELEASE:
+        return f"the packaged repository holds no model {name!r}, only {others}; name yours with --repository"
+    way_out = f"it holds {others}; choose with --model" if others else "publish one with mnist-export"
+    return f"{repository} holds no model {name!r}; {way_out}"
 
 
 class Repository:

@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 
 from serving.errors import BundleError
-from serving.models import bundle, repository
+from serving.models import bundle, disk, repository
 from serving.models.model import load_folder
 from serving.models.trust import Trust
 from serving.python.model import LoadedModel
 from serving.settings import RELEASE, Settings
-
-RECORD = "run.json"
 
 
 def load(path: str | os.PathLike[str] | None = None, version: int | None = None, trust: str = "") -> LoadedModel:
@@ -46,10 +44,10 @@ def _only_model(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise BundleError(f"{folder} is no folder; name a published model, such as models/mnist")
-    found = repository.published(folder)
+    found = disk.published(folder)
     if len(found) > 1:
         raise BundleError(f"{folder} holds the models {', '.join(found)}; name one, for example {folder / found[0]}")
-    if not found and (folder / RECORD).exists():
+    if not found and (folder / repository.RECORD).exists():
         raise BundleError(f"{folder} is a run folder; publish it with export.publish or mnist-export first")
     if not found:
         raise BundleError(f"{folder} holds no published model; publish one with export.publish or mnist-export")

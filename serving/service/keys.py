@@ -77,7 +77,10 @@ class KeyFile:
         if stat.S_ISREG(status.st_mode):
             self.version = FileVersion.of(status)
             if status.st_mode & stat.S_IROTH:
-                log.warning("%s %s: every user of this machine can read this file", self.option, self.path)
+                log.warning(
+                    "%s %s: every user of this machine can read this file; run chmod 600 %s",
+                    *(self.option, self.path, self.path),
+                )
 
     def read_if_changed(self) -> None:
         """Read the keys again if the file has changed. If it cannot be read, keep the former keys and log the reason.

@@ -48,10 +48,53 @@ def test_command_names_the_models_of_a_repository_without_the_default_model(run,
         assert "holds no model 'mnist'; it holds letters, tick-marks; choose with --model" in done.stderr
 
 
-def test_folder_without_a_flag_is_answered_with_the_flag(run, tmp_path):
-    for word, meant in ((tmp_path, f"did you mean --repository {tmp_path}?"), ("modles", "there is `tune`")):
-        done = run("mnist-serve", word)
-        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"Error: there is no command '{word}'; {meant}")
+def test_only_model_of_a_repository_is_used(run, tmp_path):
+    publish(tmp_path, 1, "letters")
+    assert run("mnist-predict", SEVEN, "--repository", tmp_path).returncode == 0
+    with service("--repository", tmp_path) as (url, _):
+        assert httpx.get(f"{url}/certificate", timeout=60).json()["name"] == "letters"
+    done = run("mnist-predict", SEVEN, "--repository", tmp_path, "--model", "mnist")
+    assert "holds no model 'mnist'; it holds letters; choose with --model" in done.stderr
+
+
+def test_folder_that_is_no_repository_is_named_with_the_way_out(run, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "runs" / "letters").mkdir(parents=True)
+    (tmp_path / "runs" / "letters" / "run.json").touch()
+    publish(tmp_path / "models", 1, "letters")
+    way_out = "and not a repository; use --repository models --model letters"
+    for arguments, message in (
+        (["--repository", "nosuch"], "nosuch does not exist; publish a model there with mnist-export RUN --repository"),
+        (["--repository", "models/letters"], f"models/letters is a model {way_out}"),
+        (["--repository", "models/letters/1"], f"models/letters/1 is one version of a model {way_out}"),
+        (["--repository", "runs/letters"], "is a run and not a repository; use mnist-export runs/letters --repository"),
+        (["--model", "letters"], "the packaged repository holds no model 'letters', only mnist; name yours with --rep"),
+    ):
+        for command in (["mnist-predict", SEVEN], ["mnist-serve", "--port", "0"]):
+            done = run(*command, *arguments, cwd=tmp_path)
+            assert done.returncode == 1
+            assert message in done.stderr.splitlines()[-1].replace(f"{tmp_path}/", "")
+            assert "Traceback" not in done.stderr
+
+
+def test_interruption_before_the_service_is_ready_is_no_error():
+    code = """
+import serving.api.app
+def interrupted(*_):
+    raise KeyboardInterrupt
+serving.api.app.create_app = interrupted
+from serving.cli import serve
+serve(["--port", "0"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+
+
+def test_argument_of_serve_gets_the_option_or_the_command_that_takes_it(run, tmp_path):
+    for argument, way_out in ((tmp_path, f"--repository {tmp_path}"), (SEVEN, f"mnist-predict {SEVEN}")):
+        done = run("mnist-serve", argument)
+        assert done.returncode == 2
+        assert f"is no command of mnist-serve; did you mean {way_out}?" in done.stderr
 
 
 def test_predict_explains_a_mistake_in_one_line(run, tmp_path):
@@ -76,7 +119,8 @@ def test_line_break_in_a_path_makes_no_second_line_of_an_error(run, tmp_path, co
     done = run(*command, f"--repository={tmp_path}/my\nmodels")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"Error: {tmp_path}/my\\nmodels holds no model 'mnist'; publish one with mnist-export"
+        f"Error: {tmp_path}/my\\nmodels does not exist; publish a model there with mnist-export RUN "
+        f"--repository {tmp_path}/my\\nmodels"
     ]
 
 
@@ -87,7 +131,7 @@ def test_tilde_stands_for_the_home_folder(run, tmp_path, command):
         if variables and command[0] == "mnist-predict":
             continue
         done = run(*command, *more, env=os.environ | {"HOME": str(tmp_path)} | variables)
-        assert f"Error: {tmp_path}/models holds no model" in done.stderr
+        assert f"Error: {tmp_path}/models does not exist" in done.stderr
 
 
 @pytest.mark.parametrize(

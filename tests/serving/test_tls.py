@@ -47,7 +47,7 @@ def test_file_that_cannot_be_used_is_named_with_the_reason(authority, tmp_path):
     form = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
     encrypted.write_bytes(load_pem_private_key(key.read_bytes(), None).private_bytes(*form))
     for files, message in [
-        ((nothing, key), f"--tls-cert {nothing}: cannot be read: .*No such file"),
+        ((nothing, key), f"--tls-cert {nothing}: cannot be read: No such file or directory$"),
         ((tmp_path, key), f"--tls-cert {tmp_path}: cannot be read: .*directory"),
         ((certificate, nothing), f"--tls-key {nothing}: cannot be read"),
         ((certificate, key, nothing), f"--tls-client-ca {nothing}: cannot be read"),
@@ -120,4 +120,4 @@ def test_key_that_everybody_can_read_gets_a_warning(authority, caplog):
     key.chmod(0o644)
     credentials(certificate, key)
     [record] = caplog.records
-    assert f"--tls-key {key}: every user of this machine can read this key" in record.getMessage()
+    assert f"--tls-key {key}: every user of this machine can read this key; run chmod 600 {key}" in record.getMessage()

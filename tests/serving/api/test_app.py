@@ -114,7 +114,7 @@ def test_newest_version_is_served(tmp_path, run):
     [
         (["--port", "70000"], 2, "--port 70000"),
         (["--max-batch", "0"], 2, "--max-batch 0"),
-        (["--repository", "nowhere"], 1, "nowhere holds no model 'mnist'"),
+        (["--repository", "nowhere"], 1, "nowhere does not exist"),
         (["--model", "letters"], 1, "'letters'"),
         (["--host", "nowhere.invalid"], 1, "cannot listen on nowhere.invalid"),
     ],

@@ -194,7 +194,7 @@ def test_signal_ends_the_measured_service_too(number):
         (["--p99", "5"], "'5': must be a time of more than 0, such as 5ms, 500us or 0.2s"),
         (["--p99", "0ms"], "'0ms': must be a time of more than 0"),
         (["--picture", "none.png"], "none.png' does not exist"),
-        (["--repository", "nowhere", "--seconds", "1"], "nowhere holds no model 'mnist'; publish one"),
+        (["--repository", "nowhere", "--seconds", "1"], "nowhere does not exist; publish a model there"),
     ],
 )
 def test_command_explains_a_mistake_in_one_line(run, arguments, message):

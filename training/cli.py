@@ -199,6 +199,8 @@ def main(
         from training.track.tracking import TrackingError, tracked
 
     leave_out_compiler()
+    has_chosen = recipe or config.start or config.replay or "model" in given
+    tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)
     output = output or Path("runs") / config.model
     try:
         check_name("model", config.model, NETWORKS)
@@ -233,7 +235,7 @@ def main(
                         subset=config.subset,
                         replay=config.replay,
                         stage=progress.stage,
-                        tell=partial(say_findings, with_advice=not config.replay) if is_speaker() else lambda _: None,
+                        tell=tell if is_speaker() else lambda _: None,
                     )
             with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
                 test = train(
@@ -282,8 +284,9 @@ def about_losses(output: Path) -> str:
     calibration = json.loads((output / "run.json").read_text())["calibration"]
     return (
         "The training loss is a mean over the epoch, while the weights change; the validation loss is measured after "
-        f"it.\nmnist-export divides the logits by {calibration['temperature']:.3f}, so that the confidences are right. "
-        f"The loss is then {calibration['result']['test']['loss']:.4f}."
+        f"it.\nYou need to do nothing about the confidences: mnist-export divides the logits by "
+        f"{calibration['temperature']:.3f}, so that they are right. The loss is then "
+        f"{calibration['result']['test']['loss']:.4f}."
     )
 
 

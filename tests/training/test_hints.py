@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,8 @@ from tests.support import picture
 from tests.training.test_python import bar
 from tests.training.test_resume_alone import prepare
 from training.cli import main
+from training.data.own.load import load_own
+from training.loop.errors import TrainingError
 
 QUICK = ["--model", "mlp", "--epochs", "1"]
 
@@ -74,6 +77,33 @@ def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
             f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it."
         )
     assert sorted(home.rglob("*")) == before
+
+
+def test_known_data_set_needs_no_check(refused):
+    assert refused("check", "usps") == (
+        "usps: is a known data set and needs no check; train with it: mnist-train --dataset usps"
+    )
+
+
+def test_check_prints_the_whole_next_command(command, home):
+    done = command("check", "lines")
+    flags = "--recipe small-data --from packaged --output runs/lines"
+    assert done.stdout.endswith(f"Next           mnist-train --dataset ./lines {flags}\n"), done.output
+    assert (home / "lines-classes.png").exists()
+    flags = "--prepare as-is --recipe small-data --output runs/lines"
+    assert f"--dataset ./lines {flags}\n" in command("check", "./lines", "--prepare", "as-is").stdout
+
+
+@pytest.mark.parametrize(("flags", "is_told"), [([], True), (["--model", "mlp"], False), (["--replay", "usps"], False)])
+def test_few_pictures_are_answered_with_the_recipe(command, monkeypatch, flags, is_told):
+    def stop(*_, **__):
+        raise TrainingError("stopped")
+
+    monkeypatch.setattr("training.loop.train.train", stop)
+    monkeypatch.setattr("training.data.load.load_from_torchvision", lambda *_, **__: load_own(Path("lines"), "symbol"))
+    done = command("--dataset", "./lines", *flags, "--output", "few")
+    assert done.stderr.splitlines()[-1] == "Error: stopped"
+    assert ("are few: --recipe small-data --from packaged makes more of them." in done.stderr) == is_told
 
 
 def test_missing_start_model_names_those_that_exist(refused, tmp_path):

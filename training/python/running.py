@@ -53,7 +53,8 @@ def train(
         resume: continue from the last checkpoint in the run folder, if there is one, with the settings of that run.
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        source: folder with the files of a known data set; the default is the variable ``MNIST_DATA``.
+        source: folder with the files of a known data set, and the only source; the default is to try the folder of the
+            variable ``MNIST_DATA`` first, then the other sources.
         progress: print a line for each epoch.
 
     Raises:
@@ -108,6 +109,7 @@ def train(
                     settings.dataset,
                     prepare=settings.prepare,
                     folder=place,
+                    only_folder=source is not None,
                     validation=settings.validation,
                     subset=settings.subset,
                     replay=settings.replay,

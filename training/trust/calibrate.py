@@ -104,7 +104,7 @@ def calibrate(
         digits, others = cached_examples(splits.train, fonts, report, classes=splits.labels)
         if splits.replay:
             digits = torch.cat([digits, _new_images(splits.replay.added, len(digits), generator)])
-        report = stage("running the network on them")
+        report = stage("running the network on these images")
         outputs = _outputs(network, torch.cat([digits, others]), maps=bool(fonts), report=report)
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")

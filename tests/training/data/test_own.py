@@ -156,6 +156,8 @@ def test_check_finds_what_is_wrong_with_pictures(tmp_path):
     text = "\n".join(report_lines(found))
     for word in ("unreadable", "empty", "disputed", "repeated", "few pictures"):
         assert word in text
+    assert "1 unreadable: " in text
+    assert "\n  é/broken.png\n" in text
     with pytest.raises(DataError, match=r"é/broken\.png: .*damaged.*; repair or remove it$"):
         demand_trainable(found, place)
 
@@ -176,6 +178,42 @@ def test_check_without_a_validation_set_has_no_column_for_it(tmp_path):
     found = inspect(folders(tmp_path / "marks"), "symbol", with_validation=False)
     assert report_lines(found, with_validation=False)[0].split() == ["class", "train", "test"]
     assert report_lines(found)[0].split() == ["class", "train", "valid.", "test"]
+
+
+def test_check_lists_every_unreadable_picture_below_its_reason(tmp_path):
+    place = folders(tmp_path / "marks")
+    for number in range(9):
+        (place / "cross" / f"{number}.png").write_bytes(b"" if number else b"text")
+    found = inspect(place, "symbol", with_validation=True)
+    lines = report_lines(found)
+    assert [f"  cross/{number}.png" for number in range(1, 9)] == lines[lines.index("  cross/1.png") :][:8]
+    assert [line.split(":")[0] for line in lines if "unreadable" in line] == ["1 unreadable", "8 unreadable"]
+    assert sum("unreadable" in line for line in findings(found)) == 1
+    with pytest.raises(DataError, match=r"this and 8 more .mnist-train check lists"):
+        demand_trainable(found, place)
+    with pytest.raises(DataError, match=r"this and 8 more$"):
+        demand_trainable(found, place, see="")
+
+
+def test_class_without_a_picture_is_told(tmp_path):
+    place = folders(tmp_path / "marks")
+    (place / "star" / "old").mkdir(parents=True)
+    (place / "star" / "notes.txt").touch()
+    (place / "tick").mkdir()
+    found = inspect(place, "symbol", with_validation=True)
+    assert "2 classes without a picture, left out: star, tick. Add pictures, or remove the folder." in findings(found)
+    (place / "tick").rmdir()
+    found = inspect(place, "symbol", with_validation=True)
+    assert any(line.startswith("1 class without a picture, left out: star.") for line in findings(found))
+    assert not inspect(table(tmp_path / "table"), "symbol", with_validation=True).bare
+
+
+@pytest.mark.parametrize("separator", ";\t")
+def test_table_of_a_spreadsheet_is_read(separator, tmp_path):
+    place = table(tmp_path / "marks")
+    text = (place / "labels.csv").read_text("utf-8")
+    (place / "labels.csv").write_text(text.replace(",", separator), "utf-8")
+    assert len(find(place)) == 36
 
 
 def test_symbol_of_several_pieces_is_allowed(tmp_path):
@@ -290,7 +328,10 @@ WRONG = {
     "nothing there": (lambda place: None, "does not exist"),
     "empty folder": (lambda place: place.mkdir(), "holds no pictures in folders"),
     "one class": (lambda place: folders(place, 3, ("circle",)), r"has 1 class \(circle\): must have 2 to 1000"),
-    "a table without labels": (rewritten("labels.csv", "path,class\n"), "must name the columns path and label"),
+    "a table without labels": (
+        rewritten("labels.csv", "path,class\n"),
+        r"line .path,class. must name the columns",
+    ),
     "a missing picture": (rewritten("labels.csv", "path,label\nx.png,a\n"), "line 2: there is no file"),
     "a path that leaves the folder": (rewritten("labels.csv", "path,label\n../x.png,a\n"), "line 2: .*must be below"),
     "an empty class": (rewritten("labels.csv", "path,label\ncircle 0.png,\n"), "line 2: the class name ''"),

@@ -19,6 +19,7 @@ UNEVEN = 10
 OF_PIECES = 0.1
 # How many names a finding shows.
 SHOWN = 5
+DIVIDE = "divide the pictures yourself into train/ and test/"
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Check:
     """Samples that look the same but have different classes. None of them is kept."""
     several: dict[str, int] = field(default_factory=dict)
     """Kept samples in several pieces, by class."""
+    bare: list[str] = field(default_factory=list)
+    """Folders of classes that hold no picture."""
 
     def count(self, part: str) -> Counter[str]:
         """Return the number of kept samples of a part by class."""
@@ -86,11 +89,14 @@ def check(found: Sequence[Prepared], where: object, *, with_validation: bool = T
     return result
 
 
-def demand_trainable(result: Check, where: object, replayed: Sequence[str] = ()) -> None:
+def demand_trainable(
+    result: Check, where: object, replayed: Sequence[str] = (), *, see: str = " (mnist-train check lists what is wrong)"
+) -> None:
     """Check that a network can be trained and tested.
 
     Args:
         replayed: the classes of a data set that is learnt and tested too.
+        see: where there is more to read; ``mnist-train check`` has said it all already.
 
     Raises:
         DataError: a picture cannot be read, a class has nothing to learn from, or there is nothing to test with.
@@ -99,18 +105,17 @@ def demand_trainable(result: Check, where: object, replayed: Sequence[str] = ())
         first, more = result.unreadable[0], len(result.unreadable) - 1
         raise DataError(
             f"{where}/{first.sample.name}: {first.error}; repair or remove "
-            + (f"this and {more} more (mnist-train check lists them)" if more else "it")
+            + (f"this and {more} more{see}" if more else "it")
         )
     learnt = result.count(TRAIN)
     if missing := [label for label in result.labels if not learnt[label] and label not in replayed]:
         raise DataError(
-            f"{where}: no picture to learn from in {_names(missing)}; add pictures to it, or remove it "
-            "(mnist-train check says what was left out)"
+            f"{where}: no picture to learn from in {_names(missing)}; add pictures to it, remove it, or {DIVIDE}{see}"
         )
     if not learnt:
-        raise DataError(f"{where}: no picture is left to learn from; add pictures (mnist-train check says more)")
+        raise DataError(f"{where}: no picture is left to learn from; add pictures{see}")
     if not result.count(TEST) and not replayed:
-        raise DataError(f"{where}: no picture is left for the test set; add pictures, or make a folder test")
+        raise DataError(f"{where}: no picture is left for the test set; add pictures, or {DIVIDE}")
 
 
 def report_lines(result: Check, *, with_validation: bool = True) -> list[str]:
@@ -123,22 +128,30 @@ def report_lines(result: Check, *, with_validation: bool = True) -> list[str]:
         f"{label:{width}}  " + " ".join(f"{count[label]:7}" for count in counts.values()) for label in result.labels
     ]
     sums = " ".join(f"{count.total():7}" for count in counts.values())
-    return [*lines, f"{'all':{width}}  {sums}", *findings(result)]
+    return [*lines, f"{'all':{width}}  {sums}", *findings(result, with_all_unreadable=True)]
 
 
-def findings(result: Check, *, with_advice: bool = True) -> list[str]:
+def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bool = False) -> list[str]:
     """Return what is wrong or odd, one line each, with the way out.
 
     Args:
         with_advice: also say which classes have few pictures.
+        with_all_unreadable: name each unreadable picture in a line of its own.
     """
     lines = []
 
     def say(what: str, which: Sequence[str], advice: str) -> None:
         if which:
+            if len(which) == 1:
+                what = what.replace("classes", "class", 1)
             lines.append(f"{len(which)} {what}: {_names(which)}. {advice}")
 
-    say("unreadable", [f"{each.sample.name} ({each.error})" for each in result.unreadable], "Repair or remove them.")
+    if with_all_unreadable:
+        lines += _unreadable(result)
+    else:
+        names = [f"{each.sample.name} ({each.error})" for each in result.unreadable]
+        say("unreadable", names, "Repair or remove them.")
+    say("classes without a picture, left out", result.bare, "Add pictures, or remove the folder.")
     say(
         "empty, left out",
         [each.sample.name for each in result.empty],
@@ -174,7 +187,7 @@ def findings(result: Check, *, with_advice: bool = True) -> list[str]:
     say(
         "classes without a test picture",
         [label for label in result.labels if not tested[label]],
-        "Their accuracy is unknown. Add pictures.",
+        f"So nothing is known about their accuracy. Add pictures, or {DIVIDE}.",
     )
     if learnt and max(learnt.values()) > UNEVEN * max(1, min(learnt[label] for label in result.labels)):
         most = max(learnt.values())
@@ -183,6 +196,18 @@ def findings(result: Check, *, with_advice: bool = True) -> list[str]:
             "--balance 1 shows each class equally often."
         )
     return lines
+
+
+def _unreadable(result: Check) -> list[str]:
+    """Return each unreadable picture in a line of its own, below the reason."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for each in result.unreadable:
+        by_reason[str(each.error)].append(each.sample.name)
+    return [
+        line
+        for reason, names in by_reason.items()
+        for line in (f"{len(names)} unreadable: {reason}. Repair or remove:", *(f"  {name}" for name in names))
+    ]
 
 
 def _names(names: Sequence[str]) -> str:

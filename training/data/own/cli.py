@@ -77,21 +77,25 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         from training.data.own.load import inspect, model_name
         from training.data.own.sheet import to_png
         from training.data.sources import DataError
+    if str(folder) in KNOWN_DATASETS and not folder.exists():
+        raise click.ClickException(
+            f"{folder}: is a known data set and needs no check; train with it: mnist-train --dataset {folder}"
+        )
     folder = folder.expanduser()
-    sheet = sheet or Path(f"{model_name(folder)}-classes.png")
+    sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
     try:
         found = inspect(folder, prepare, with_validation=with_validation)
         write_atomically(sheet, to_png(found))
         print_output("\n".join(report_lines(found, with_validation=with_validation)))
         print_output(f"\nContact sheet  {sheet}")
-        demand_trainable(found, folder)
+        demand_trainable(found, folder, see="")
     except DataError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
-    command += ["--recipe", "small-data"] if found.parts.count("train") < SMALL else []
+    command += [*better_for(found, prepare).split(), "--output", f"runs/{model_name(folder)}"]
     print_output(f"Next           {shlex.join(command)}")
 
 
@@ -112,10 +116,9 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically
         from training.data.own import review as reviewing
-        from training.data.own.load import model_name
         from training.data.sources import DataError
     folder = folder.expanduser()
-    sheet = sheet or Path(f"{model_name(folder)}-review.png")
+    sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     try:
         found = reviewing.review(folder, prepare)
         write_atomically(sheet, found.sheet())
@@ -135,9 +138,26 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         print_output(f"               with the pictures that {name} was trained with instead of {PICTURES}")
 
 
-def say_findings(found: Check, *, with_advice: bool = True) -> None:
-    """Print what is wrong or odd in the user's data to standard error."""
+def better_for(found: Check, prepare: str) -> str:
+    """Return the flags that make more of few pictures; empty if there are enough.
+
+    The packaged model knows strokes, which photos do not have.
+    """
+    if found.parts.count("train") >= SMALL:
+        return ""
+    return "--recipe small-data" + (" --from packaged" if prepare == "symbol" else "")
+
+
+def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "") -> None:
+    """Print what is wrong or odd in the user's data to standard error.
+
+    Args:
+        with_recipe: how the pictures are prepared, to advise a recipe for few pictures; empty advises none.
+    """
     from training.data.own.check import findings
 
     for line in findings(found, with_advice=with_advice):
         click.echo(line, err=True)
+    if with_recipe and (flags := better_for(found, with_recipe)):
+        count = found.parts.count("train")
+        click.echo(f"{count} pictures to learn from are few: {flags} makes more of them.", err=True)

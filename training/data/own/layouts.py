@@ -80,17 +80,29 @@ def holds_classes(place: Path) -> bool:
         return False
 
 
+def bare_classes(place: Path) -> list[str]:
+    """Return the names of the classes that have a folder without pictures. Other layouts have no such classes."""
+    if not place.is_dir() or (place / TABLE).is_file() or any(place.glob("*.npz")) or arrays.idx_pairs(place):
+        return []
+    return sorted({label for folder, label, _ in _class_folders(place) if not any(_pictures(folder))})
+
+
 def _from_folders(place: Path) -> Iterator[Sample]:
+    for folder, label, part in _class_folders(place):
+        for path in _pictures(folder):
+            yield Sample(path.relative_to(place).as_posix(), label, partial(read, path), part=part)
+
+
+def _class_folders(place: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield each folder of a class with the name of the class, and the part of a divided data set."""
     folders = _folders(place)
     names = {folder.name.lower() for folder in folders}
     # A class may be called "test" too, but hardly all the classes have such names.
     is_divided = bool(names) and names <= PARTS.keys() and "train" in {PARTS[name] for name in names}
     for folder in folders:
         for of_class in _folders(folder) if is_divided else [folder]:
-            label = class_name(of_class.name, str(of_class))
             part = PARTS[folder.name.lower()] if is_divided else ""
-            for path in _pictures(of_class):
-                yield Sample(path.relative_to(place).as_posix(), label, partial(read, path), part=part)
+            yield of_class, class_name(of_class.name, str(of_class)), part
 
 
 def _folders(place: Path) -> list[Path]:
@@ -114,13 +126,19 @@ def _from_table(place: Path) -> Iterator[Sample]:
     table = place / TABLE
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            # Spreadsheets of many countries write semicolons.
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=first.count))
             rows = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: is not a table in UTF-8: {error}; save it as CSV in UTF-8") from error
     header = [name.strip().lower() for name in rows[0][1]] if rows else []
     if not {"path", "label"} <= set(header):
-        raise DataError(f"{table}: its first line must name the columns path and label, for example path,label,group")
+        raise DataError(
+            f"{table}: its first line {','.join(header)[:80]!r} must name the columns path and label, for example "
+            "path,label,group"
+        )
     labels: dict[str, str] = {}
     for number, cells in rows[1:]:
         if not any(cell.strip() for cell in cells):

@@ -127,6 +127,32 @@ def full_pages(images: np.ndarray) -> Named:
         frames[inset : 1000 - inset, inset : 1000 - inset] = 0
         frames[inset + 4 : 996 - inset, inset + 4 : 996 - inset] = 255
     yield "frames", saved(Image.fromarray(frames), "PNG")
+    yield from high_lines()
+
+
+def high_lines() -> Named:
+    """Yield pages of strokes that are much higher than the bars beside them, which have more ink.
+
+    The bars give the lines their height, so that the boxes around the lines, or around groups of strokes, are large.
+    """
+
+    def page(*boxes: tuple[int, int, int, int]) -> bytes:
+        """Return a page with these boxes of ink: left, top, width and height."""
+        page = np.full((1000, 1000), 255, np.uint8)
+        for left, top, width, height in boxes:
+            page[top : top + height, left : left + width] = 0
+        return saved(Image.fromarray(page), "PNG", optimize=True)
+
+    # A straight edge as long as the page would be erased like the line of ruled paper.
+    edge = [(10 + 12 * (i % 2), 10 + 40 * i, 2, 42) for i in range(24)] + [(10, 10 + 40 * i, 14, 2) for i in range(25)]
+    teeth = [(left, top, 2, 6) for left in range(10, 800, 6) for top in (6, 970)]
+    outline = [*edge, (10, 10, 790, 2), (10, 970, 790, 2), *teeth]
+    yield "outline around a bar", page((200, 480, 780, 20), *outline)
+    poles = [(984 - 20 * i, 8 + 32 * i, 2, 984 - 32 * i) for i in range(28)]
+    yield "bars at poles", page(*((8, top, left - 14, 16) for left, top, _, _ in poles), *poles)
+    strokes = [(left, top, 1, 117) for top in (10, 150, 290) for left in range(319, 970, 11)]
+    joints = [(left, top + 116 * (left // 11 % 2), 12, 1) for left, top, _, _ in strokes]
+    yield "high zigzags", page(*((8, top + 38, 300, 40) for top in (10, 150, 290)), *strokes, *joints)
 
 
 def many_scans() -> Named:

@@ -3,7 +3,7 @@
 | pictures | where |
 |---|---|
 | a small one | at once, on the event loop |
-| a moderate one, or several | on a thread, one after another; it checks the deadline before each picture |
+| a moderate one, or several | on a thread, one by one; it checks the deadline before each and inside pages of numbers |
 | a large one, or one with a slow decoder | in a process that is killed at the deadline |
 
 A file of a kilobyte can have millions of pixels, so the cost is estimated from the header of the file and its size.
@@ -35,7 +35,8 @@ T = TypeVar("T")
 # A picture with up to this many pixels, each counted once per scan, is decoded on the event loop. Decoding then takes
 # at most 15 ms and the later steps 10 ms, and usually both take far less than 1 ms.
 INLINE_PIXELS = 1 << 17
-# A picture beyond one of these numbers is decoded in the process. Other pictures keep a thread for up to 0.2 s.
+# A picture beyond one of these numbers is decoded in the process. Other pictures keep a thread for up to 0.2 s,
+# and the worst known pages of numbers for 0.5 s.
 THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
 THREAD_DECODED_BYTES = 8_000_000
@@ -147,7 +148,7 @@ class Decoder:
         def read() -> None:
             for index, picture in watch.each(pictures):
                 with _numbered(index, count):
-                    page = to_number_page(picture, self._settings.max_pixels)
+                    page = to_number_page(picture, self._settings.max_pixels, watch.check)
                 found.add(index, page)
 
         async with watch.turn(self._several) if count > 1 else nullcontext():
@@ -179,18 +180,26 @@ class _Watch:
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self._seconds = deadline - time.monotonic()
+        self._before = 0.0  # The time of the thread at which its work began.
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items to one thread, and check the deadline before each.
 
+        Raises: as :meth:`check`.
+        """
+        self._before = time.thread_time()
+        for item in items:
+            self.check()
+            yield item
+
+    def check(self) -> None:
+        """Check the deadline, on the thread to which :meth:`each` yields.
+
         Raises:
             DeadlineExceededError, OverloadedError: it has passed. See :func:`too_late`.
         """
-        before = time.thread_time()
-        for item in items:
-            if time.monotonic() > self._deadline:
-                raise too_late(self._seconds, time.thread_time() - before)
-            yield item
+        if time.monotonic() > self._deadline:
+            raise too_late(self._seconds, time.thread_time() - self._before)
 
     @asynccontextmanager
     async def turn(self, lock: asyncio.Lock) -> AsyncIterator[None]:

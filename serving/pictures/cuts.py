@@ -56,11 +56,10 @@ def cut(ink: Ink, height: float) -> Parts:
     up, from_below = _paths(cost[middle:][::-1], lean)
     crossed = (down + up - cost[middle]) / height
     columns, gaps = _places(crossed, height)
-    seams = np.array([_trace(column, from_above, from_below) for column in columns], np.int64).reshape(-1, len(cost))
     # Two cuts may cross. Sorted in each row they are still paths, and the parts stay in order.
-    seams = np.sort(seams, axis=0)
+    seams = np.sort(_trace(columns, from_above, from_below), axis=1)
     every = np.arange(cost.shape[1])
-    part_of = np.array([np.searchsorted(seams[:, row], every, "right") for row in range(len(cost))], np.int16)
+    part_of = np.array([np.searchsorted(row, every, "right") for row in seams], np.int16)
     return Parts(part_of, [float(crossed[column]) for column in columns], gaps)
 
 
@@ -108,13 +107,12 @@ def _places(crossed: Ink, height: float) -> tuple[list[int], list[float]]:
     return [column for column, _ in places], [width for _, width in places]
 
 
-def _trace(column: int, above: npt.NDArray[np.int8], below: npt.NDArray[np.int8]) -> list[int]:
-    """Return the column of a cut in each row, from its column in the middle row."""
+def _trace(columns: list[int], above: npt.NDArray[np.int8], below: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    """Return the column of each cut in each row, ``[H, cuts]``, from the columns in the middle row."""
     halves = []
     for steps in (above, below):
-        at, half = column, [column]
-        for row in range(len(steps) - 1, 0, -1):
-            at += int(steps[row, at])
-            half.append(at)
+        half = [np.array(columns, np.int64)]
+        for step in steps[:0:-1]:
+            half.append(half[-1] + step[half[-1]])
         halves.append(half)
-    return halves[0][::-1] + halves[1][1:]
+    return np.array(halves[0][::-1] + halves[1][1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -54,18 +54,18 @@ class Line(NamedTuple):
         return min(xs), min(ys), max(xs), max(ys)
 
 
-def find_lines(ink: Ink) -> list[Line]:
-    """Return the lines of digits on a page, from top to bottom."""
+def find_lines(ink: Ink) -> Iterator[Line]:
+    """Yield the lines of digits on a page, from top to bottom. Each may take as much memory as the page."""
     pieces = _without_shadows(_without_frame(find_pieces(ink), ink.shape), ink.shape)
     if not pieces:
-        return []
+        return
     height = _usual_height(pieces)
     pieces = [piece for piece in pieces if max(piece.height, piece.width) >= LEAST_PIECE * height]
     if len(pieces) > MAX_PIECES or height < LEAST_HEIGHT:
-        return []
+        return
     lines = [line for line in _grouped(pieces, height) if any(piece.height >= TALL * height for piece in line)]
     lines.sort(key=lambda line: sum((p.top + p.bottom) * p.mass for p in line) / sum(p.mass for p in line))
-    return [_upright(ink, line) for line in lines]
+    yield from (_upright(ink, line) for line in lines)
 
 
 def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
-from serving.errors import InputTooLargeError
 from serving.pictures.cuts import Integers, Parts, cut
 from serving.pictures.decode import decode_grey
 from serving.pictures.header import read_header
@@ -26,6 +25,7 @@ from serving.pictures.lines import Line, find_lines
 from serving.pictures.mnist_form import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
 from serving.pictures.page import Grey
 from serving.pictures.page_ink import LONGEST, find_page_ink
+from serving.pictures.work import Work
 
 # A JPEG is decoded at a share of its size if both sides keep this many pixels: a page has many small digits.
 NUMBER_JPEG_SIDE = 2048
@@ -37,19 +37,20 @@ EDGE = 0.05
 MOST_PARTS = 8
 # The widest candidate of several parts. A 2 that is written alone may be twice as wide as high.
 WIDEST = 2.2
+# The highest candidate. Digits of one line differ in height by less: the highest of 300,000 candidates in the rows of
+# benchmarks/numbers.py has 1.65. Without a limit, each part of an outline around the line would be as high as the page.
+HIGHEST = 3.0
 # The widest gap inside a candidate. A digit of two pieces has a narrower one.
 WIDEST_GAP = 0.3
 # A digit's longer side has at least this length. A smaller part may be a dot, or a piece of a digit.
 LEAST_SIDE = 0.3
 # The shorter side of a candidate has at least this many pixels.
 LEAST_PIXELS = 2
-# The most candidates of a picture. A page of 200 digits that do not touch has about 600.
-MAX_CANDIDATES = 2048
 # The most horizontal runs of ink of a picture. A page of 200 digits has about 10,000. More is a texture.
 MAX_RUNS = 30_000
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in the picture's own pixels; right and bottom are exclusive."""
+"""Left, top, right and bottom; right and bottom are exclusive. The pixels are the picture's own, or those of a line."""
 
 
 def around(boxes: Sequence[Box]) -> Box:
@@ -65,6 +66,7 @@ class Part(NamedTuple):
     """Height and width of the ink, as a share of the line's height; 0 if there is no ink."""
     width: float
     box: Box
+    """In the picture's own pixels."""
 
 
 class Candidate(NamedTuple):
@@ -78,6 +80,7 @@ class Candidate(NamedTuple):
     """Height and width of the ink, as a share of the line's height."""
     width: float
     box: Box
+    """In the picture's own pixels."""
 
 
 class LineParts(NamedTuple):
@@ -132,14 +135,17 @@ def _line_of(parts: list[list[Any]], crossed: list[float], gaps: list[float], ca
     )
 
 
-def to_number_page(content: bytes, max_pixels: int) -> NumberPage:
+def to_number_page(content: bytes, max_pixels: int, check: Callable[[], None] = lambda: None) -> NumberPage:
     """Return the lines and candidates of a picture file.
 
+    Args:
+        check: see :class:`Work`.
+
     Raises:
-        InputTooLargeError: the picture has more than ``max_pixels`` pixels, or more than ``MAX_CANDIDATES`` candidates.
+        InputTooLargeError: the picture has more than ``max_pixels`` pixels, or takes more work than ``work.py`` allows.
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
-    return candidates_of(*_reduced_page(content, max_pixels))
+    return candidates_of(*_reduced_page(content, max_pixels), check)
 
 
 def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int]]:
@@ -155,12 +161,13 @@ def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int
     return reduce(page, LONGEST), (height, width)
 
 
-def candidates_of(page: Grey, size: tuple[int, int]) -> NumberPage:
+def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) -> NumberPage:
     """Return the lines and candidates of a page.
 
     Args:
         page: brightness from 0 to 255, ``[H, W]``, of at most ``LONGEST`` pixels a side.
         size: height and width of the picture that was reduced to the page.
+        check: see :class:`Work`.
     """
     height, width = size
     result = NumberPage(width, height, [], b"")
@@ -172,15 +179,11 @@ def candidates_of(page: Grey, size: tuple[int, int]) -> NumberPage:
     if _count_runs(ink) > MAX_RUNS:
         return result
     images: list[Images] = []
+    work = Work(check)
     for line in find_lines(ink):
+        work.add_line(line.ink.size)
         grouped = _Grouping(line, scale, (width, height))
-        for image in grouped.candidates():
-            if len(images) == MAX_CANDIDATES:
-                raise InputTooLargeError(
-                    f"the picture has more than {MAX_CANDIDATES} groups of strokes that may be digits; "
-                    "send a part of the picture"
-                )
-            images.append(image)
+        images += grouped.candidates(work)
         result.lines.append(grouped.result)
     result.pixels = b"".join(image.tobytes() for image in images)
     return result
@@ -204,60 +207,55 @@ class _Grouping:
         self._factor = max(1.0, line.height / LINE_HEIGHT)
         # The filters need two pixels; a hairline may have one.
         self._ink = pad_to(_reduced(line.ink, self._factor), LEAST_PIXELS)
-        self._has_ink = self._ink > 0
         self._height = line.height / self._factor
         # One pen wrote the line, so its strokes are measured once.
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
         self._cuts: Parts = cut(self._ink, self._height)
-        count = len(self._cuts.crossed) + 1
-        self._spans = _spans(self._cuts.part_of, self._ink, count)
-        self.result = LineParts([self._part(i) for i in range(count)], self._cuts.crossed, self._cuts.gaps, [])
+        self._boxes = _boxes(self._cuts.part_of, self._ink, len(self._cuts.crossed) + 1)
+        self.result = LineParts(list(map(self._part, self._boxes)), self._cuts.crossed, self._cuts.gaps, [])
 
-    def candidates(self) -> Iterator[Images]:
+    def candidates(self, work: Work) -> Iterator[Images]:
         """Add the candidates to the result, and yield the image of each."""
-        count = len(self._spans)
+        count = len(self._boxes)
         for first in range(count):
             for end in range(first + 1, min(first + MOST_PARTS, count) + 1):
                 is_group = end > first + 1
                 if is_group and self._cuts.gaps[end - 2] > WIDEST_GAP:
                     break
                 # A group without ink in its first or last part is the same as a smaller group.
-                if self._spans[first] is None or self._spans[end - 1] is None:
+                if self._boxes[first] is None or self._boxes[end - 1] is None:
                     continue
-                digit, left, top = self._ink_of(first, end)
-                height, width = (side / self._height for side in digit.shape)
-                if is_group and width > WIDEST:
+                box = left, top, right, bottom = around([part for part in self._boxes[first:end] if part])
+                height, width = self._shape(box)
+                if height > HIGHEST or (is_group and width > WIDEST):
                     break
-                if max(height, width) < LEAST_SIDE or min(digit.shape) < LEAST_PIXELS:
+                if max(height, width) < LEAST_SIDE or min(right - left, bottom - top) < LEAST_PIXELS:
                     continue
-                box = self._box(left, top, digit.shape)
-                self.result.candidates.append(Candidate(first, end, height, width, box))
+                work.add_candidate((right - left) * (bottom - top))
+                self.result.candidates.append(Candidate(first, end, height, width, self._on_picture(box)))
+                digit = self._ink_of(first, end, box)
                 # Shrinking may lose a line of one pixel, also beside broader strokes.
                 is_thin = self._is_thin or np.count_nonzero(digit) <= 2 * sum(digit.shape)
                 yield centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit))
 
-    def _part(self, i: int) -> Part:
-        if self._spans[i] is None:
-            return Part(0, 0, (0, 0, 0, 0))
-        ink, left, top = self._ink_of(i, i + 1)
-        return Part(ink.shape[0] / self._height, ink.shape[1] / self._height, self._box(left, top, ink.shape))
+    def _part(self, box: Box | None) -> Part:
+        return Part(*self._shape(box), self._on_picture(box)) if box else Part(0, 0, (0, 0, 0, 0))
 
-    def _ink_of(self, first: int, end: int) -> tuple[Ink, int, int]:
-        """Return the ink of the parts from ``first`` to before ``end``, and its left and top in the line."""
-        spans = [span for span in self._spans[first:end] if span]
-        begin, stop = min(span[0] for span in spans), max(span[1] for span in spans)
-        part_of = self._cuts.part_of[:, begin:stop]
-        inside = (part_of >= first) & (part_of < end) & self._has_ink[:, begin:stop]
-        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        box = slice(top, int(rows[-1]) + 1), slice(left, int(columns[-1]) + 1)
-        return np.where(inside[box], self._ink[:, begin:stop][box], 0), begin + left, top
+    def _shape(self, box: Box) -> tuple[float, float]:
+        """Return height and width of a box of the line, as a share of the line's height."""
+        left, top, right, bottom = box
+        return (bottom - top) / self._height, (right - left) / self._height
 
-    def _box(self, left: int, top: int, shape: tuple[int, ...]) -> Box:
+    def _ink_of(self, first: int, end: int, box: Box) -> Ink:
+        """Return the ink of the parts from ``first`` to before ``end``, which lies in ``box``."""
+        left, top, right, bottom = box
+        part_of = self._cuts.part_of[top:bottom, left:right]
+        return np.where((part_of >= first) & (part_of < end), self._ink[top:bottom, left:right], 0)
+
+    def _on_picture(self, box: Box) -> Box:
         """Return the box in the picture's own pixels of a box of the line."""
-        corners = (left, top, left + shape[1], top + shape[0])
-        box = self._line.box_on_page(*(self._factor * side for side in corners))
-        x, y, right, bottom = (side * self._scale for side in box)
+        on_page = self._line.box_on_page(*(self._factor * side for side in box))
+        x, y, right, bottom = (side * self._scale for side in on_page)
         width, height = self._size
         return (
             max(0, math.floor(x)),
@@ -275,11 +273,16 @@ def _reduced(ink: Ink, factor: float) -> Ink:
     return np.where(small < EDGE * small.max(), 0, small)
 
 
-def _spans(part_of: Integers, ink: Ink, count: int) -> list[tuple[int, int] | None]:
-    """Return the first column and the end column of the ink of each part, or None if it has no ink."""
+def _boxes(part_of: Integers, ink: Ink, count: int) -> list[Box | None]:
+    """Return the box around the ink of each part, or None if it has no ink."""
     rows, columns = np.nonzero(ink)
     parts = part_of[rows, columns]
-    begin, end = np.full(count, ink.shape[1]), np.zeros(count, int)
-    np.minimum.at(begin, parts, columns)
-    np.maximum.at(end, parts, columns + 1)
-    return [(a, b) if a < b else None for a, b in zip(begin.tolist(), end.tolist(), strict=True)]
+    edges = []
+    for places, side in ((columns, ink.shape[1]), (rows, ink.shape[0])):
+        first, end = np.full(count, side), np.zeros(count, int)
+        np.minimum.at(first, parts, places)
+        np.maximum.at(end, parts, places + 1)
+        edges += [first.tolist(), end.tolist()]
+    return [
+        (left, top, right, bottom) if left < right else None for left, right, top, bottom in zip(*edges, strict=True)
+    ]

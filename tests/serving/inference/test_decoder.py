@@ -150,6 +150,20 @@ def test_deadline_is_checked_between_pictures(monkeypatch):
     assert len(decoded) < 10
 
 
+def test_deadline_is_checked_inside_a_page_of_numbers(monkeypatch):
+    deadline = time.monotonic() + 0.1
+
+    def slow(picture, max_pixels, check):
+        while time.monotonic() <= deadline:
+            pass
+        check()
+        return to_number_page(picture, max_pixels)
+
+    monkeypatch.setattr(decoder, "to_number_page", slow)
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(Decoder(Settings(), ThreadPool(16)).read_numbers([SMALL], deadline))
+
+
 @pytest.mark.parametrize(
     ("share", "short", "error"),
     [
@@ -185,7 +199,7 @@ def test_pictures_of_a_request_for_numbers_are_read_one_after_another(monkeypatc
     read = []
     monkeypatch.setattr(decoder, "read_header", lambda content, side: read_header(SMALL, side))
     monkeypatch.setattr(
-        decoder, "to_number_page", lambda content, _: read.append(content) or to_number_page(SMALL, 10**6)
+        decoder, "to_number_page", lambda content, *_: read.append(content) or to_number_page(SMALL, 10**6)
     )
 
     async def run():

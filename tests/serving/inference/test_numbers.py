@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.errors import InputTooLargeError
+from benchmarks.bombs import high_lines
+from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.numbers import Reading
 from serving.models import repository
-from serving.pictures import number_form
+from serving.pictures import work
 from serving.pictures.number_form import to_number_page
 from serving.settings import RELEASE
 from tests.serving.pictures.numbers import MARGIN, page, written
@@ -172,7 +173,50 @@ def test_line_of_one_pixel_beside_a_broad_stroke_is_read_without_an_error(read):
     assert read(drawn).lines
 
 
-def test_candidates_of_a_picture_are_limited(write, monkeypatch):
-    monkeypatch.setattr(number_form, "MAX_CANDIDATES", 3)
-    with pytest.raises(InputTooLargeError, match="more than 3 groups of strokes"):
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("MAX_CANDIDATES", 3, "more than 3 groups of strokes"),
+        ("MAX_CANDIDATE_PIXELS", 4000, "more than 4000 pixels in groups of strokes"),
+        ("MAX_LINE_PIXELS", 5000, "more than 5000 pixels in the boxes around its lines"),
+    ],
+)
+def test_work_on_a_picture_is_limited(write, monkeypatch, name, value, words):
+    monkeypatch.setattr(work, name, value)
+    with pytest.raises(InputTooLargeError, match=words):
         to_number_page(picture(page(write("2026378", gap=0)).astype(np.uint8)), MAX_PIXELS)
+
+
+def test_candidates_are_not_much_higher_than_their_line():
+    """The outline has 60 parts and hundreds of groups, nearly all of them as high as the page."""
+    found = to_number_page(dict(high_lines())["outline around a bar"], MAX_PIXELS)
+    [line] = found.lines
+    assert len(line.parts) > 50
+    assert max(part.height for part in line.parts) > 40
+    assert len(found.images) == len(line.candidates) == 0
+
+
+def test_lines_as_high_as_the_page_are_limited_before_their_candidates():
+    with pytest.raises(InputTooLargeError, match="in the boxes around its lines"):
+        to_number_page(dict(high_lines())["bars at poles"], MAX_PIXELS)
+
+
+def test_digit_that_is_twice_as_high_as_the_others_of_its_line_is_a_candidate(write):
+    low = write("20263781")
+    ink = np.concatenate([np.pad(low, [(14, 14), (0, 10)]), np.kron(write("4"), np.ones((2, 2), np.uint8))], axis=1)
+    [line] = to_number_page(picture(page(ink)), MAX_PIXELS).lines
+    assert 1.6 < max(candidate.height for candidate in line.candidates) < 3
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_work_on_a_page_ends_when_its_check_fails(write, last):
+    checks = []
+
+    def check():
+        checks.append(None)
+        if len(checks) == last:
+            raise DeadlineExceededError
+
+    with pytest.raises(DeadlineExceededError):
+        to_number_page(picture(page(write("2026378"))), MAX_PIXELS, check)
+    assert len(checks) == last

@@ -127,6 +127,7 @@ def serve(context: click.Context, /, **given: Any) -> None:
     if context.invoked_subcommand:
         return
     from serving.server import handover
+    from serving.server.descriptors import with_descriptors
     from serving.telemetry import logs
 
     _stop_at_hangup()
@@ -138,7 +139,7 @@ def serve(context: click.Context, /, **given: Any) -> None:
     try:
         if (given["uds"] or given["fd"]) and not (_is_given("host") or _is_given("port")):
             given["port"] = NO_PORT
-        settings = address.reserve_grpc(handover.lasting(Settings(**given)))
+        settings = with_descriptors(address.reserve_grpc(handover.lasting(Settings(**given))))
         logs.configure(settings.log_level, settings.log_format)
         passed = address.inherited(settings)
         serve_it = _serve_here if settings.workers == 1 else _serve_with_workers

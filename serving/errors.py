@@ -98,7 +98,7 @@ class MisdirectedError(ServiceError):
 
 
 class StorageFullError(ServiceError):
-    """There is no space left for corrections."""
+    """There is no space left for corrections, or their folder cannot be written."""
 
 
 class OverloadedError(ServiceError):

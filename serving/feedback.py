@@ -9,7 +9,9 @@ The digest is that of the 28x28 image. So pictures that look the same to the mod
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import os
 import re
 import time
@@ -17,13 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import msgspec
 
 from serving import shares
 from serving.contract import RejectionReason
 from serving.errors import InputTooLargeError, OverloadedError, SettingsError, StorageFullError
+from serving.file_version import FolderVersion, sign
 from serving.settings import Settings
 
 DISPUTED, LOCK = ".disputed", ".lock"
@@ -36,6 +39,10 @@ MAX_NAME_BYTES = 255
 RETRY = 0.01
 # How many disputed pictures a report lists.
 MAX_LISTED = 1000
+# The system's errors if a folder is read-only, or belongs to others.
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+log = logging.getLogger("serving")
 
 Outcome = Literal["stored", "known", "disputed"]
 
@@ -104,7 +111,7 @@ class _Said(msgspec.Struct):
     answer: Answer
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     """The files of one picture with one label."""
 
@@ -114,6 +121,10 @@ class _Entry:
     files: list[Path] = field(default_factory=list)
     bytes: int = 0
     modified: int = 0
+
+    @property
+    def key(self) -> tuple[bool, str, str]:
+        return self.is_disputed, self.label, self.digest
 
     @property
     def has_picture(self) -> bool:
@@ -131,6 +142,8 @@ class Store:
         self.folder = Path(settings.feedback)
         self._max_bytes, self._max_files = settings.feedback_bytes, settings.feedback_files
         self._removes_oldest = settings.feedback_full == "oldest"
+        self._known: tuple[FolderVersion, list[_Entry]] | None = None
+        """What the last scan has found, with the changes of this process since."""
         try:
             # Handwriting of visitors is nobody else's business.
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -151,19 +164,21 @@ class Store:
 
         Raises:
             InputTooLargeError: it is larger than all the space.
-            StorageFullError: there is no space left.
+            StorageFullError: there is no space left, or the folder is read-only.
             OverloadedError: another process has not finished before the deadline.
             OSError: a file could not be written.
         """
         digest = hashlib.sha256(bytes(pixel for row in record.image for pixel in row)).hexdigest()
         # The picture comes last: without it, mnist-train ignores the rest.
         contents = {f"{digest}.json": msgspec.json.encode(record), f"{digest}.png": picture}
-        with self._locked(deadline):
-            entries = self._entries()
+        with self._explained(), self._locked(deadline) as lock:
+            entries = self._current(lock)
             same = [entry for entry in entries if entry.digest == digest and entry.has_picture]
             if any(entry.label == record.label for entry in same):
                 return "known"
             self._make_room(entries, digest, len(contents), sum(map(len, contents.values())))
+            self._known = None
+            sign(lock)
             for entry in same:
                 if not entry.is_disputed:
                     _move(entry, self.folder / DISPUTED / entry.label)
@@ -171,11 +186,20 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
                 _write(folder / name, content)
+            size = sum(map(len, contents.values()))
+            new = _Entry(record.label, digest, bool(same), [folder / name for name in contents], size, time.time_ns())
+            kept = [entry for entry in entries if entry.files and entry.key != new.key]
+            self._known = self._version(lock), [*kept, new]
         return "disputed" if same else "stored"
 
     def report(self) -> FeedbackReport:
-        """Return what the folder holds."""
-        entries = self._entries()
+        """Return what the folder holds.
+
+        Raises:
+            StorageFullError: it cannot be read.
+        """
+        with self._explained():
+            entries = self._entries()
         labels: dict[str, LabelCount] = {}
         disputed: dict[str, list[str]] = {}
         for entry in entries:
@@ -219,6 +243,21 @@ class Store:
             for path in entry.files:
                 path.unlink(missing_ok=True)
             files, size = files - len(entry.files), size - entry.bytes
+            entry.files, entry.bytes = [], 0
+
+    def _current(self, lock: IO[bytes]) -> list[_Entry]:
+        """Return what is stored, the oldest first. Scan only if others have changed the folder: it takes long."""
+        version = self._version(lock)
+        if not version.signature:
+            sign(lock)
+            version = self._version(lock)
+        if self._known is None or self._known[0] != version or not version.signature:
+            self._known = version, self._entries()
+        return self._known[1]
+
+    def _version(self, lock: IO[bytes]) -> FolderVersion:
+        inside = [each for root in (self.folder, self.folder / DISPUTED) for each in _scan(root)]
+        return FolderVersion.of([each for each in inside if each.is_dir(follow_symlinks=False)], lock)
 
     def _entries(self) -> list[_Entry]:
         """Return what is stored, the oldest first."""
@@ -240,10 +279,24 @@ class Store:
         return sorted(found.values(), key=lambda entry: entry.modified)
 
     @contextmanager
-    def _locked(self, deadline: float) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
+        """Raise StorageFullError instead of an OSError that says that the folder is read-only."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            reason = os.strerror(error.errno)
+            log.error("corrections cannot be stored in %s: %s", self.folder, reason)
+            raise StorageFullError(
+                f"corrections cannot be stored: {reason}; the operator must make the folder of --feedback writable"
+            ) from error
+
+    @contextmanager
+    def _locked(self, deadline: float) -> Iterator[IO[bytes]]:
         """Hold the lock of the folder. The system frees it when this process ends, however it ends."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("ab") as file:
+        with (self.folder / LOCK).open("a+b", buffering=0) as file:
             while True:
                 try:
                     shares.lock(file.fileno(), Path(file.name))
@@ -252,7 +305,7 @@ class Store:
                     if time.monotonic() > deadline:
                         raise OverloadedError from None
                     time.sleep(RETRY)
-            yield
+            yield file
 
 
 def is_folder_name(label: str) -> bool:
@@ -273,6 +326,7 @@ def _move(entry: _Entry, target: Path) -> None:
     # The picture goes first, so that it is learnt from no longer.
     for path in sorted(entry.files, key=lambda path: path.suffix != ".png"):
         shares.replace(path, target / path.name)
+    entry.is_disputed, entry.files = True, [target / path.name for path in entry.files]
 
 
 def _write(path: Path, content: bytes) -> None:

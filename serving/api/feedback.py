@@ -123,7 +123,9 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         image=images[0].tolist(),
     )
-    outcome = await on_own_thread(functools.partial(store.add, picture, record, context.deadline()))
+    context.finished()  # A correction that waits to be stored must not keep predictions out.
+    deadline = context.deadline()
+    outcome = await service.storing.do(functools.partial(store.add, picture, record, deadline), deadline)
     body = msgspec.json.encode(Feedback(outcome, label, record.answer, record.model))
     return Response(body, [(b"content-type", b"application/json")], 200 if outcome == "known" else 201)
 

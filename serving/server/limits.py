@@ -6,12 +6,11 @@ import asyncio
 import math
 
 from serving.api.middleware import context_in
+from serving.server.descriptors import EXTRA_CONNECTIONS
 from serving.server.protocol import CLOSE, Protocol
 from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections, too_slow
 from serving.server.states import PARTIAL, State
 
-# Connections beyond the limit that get a response, which is 503. Further ones are closed without a response.
-EXTRA_CONNECTIONS = 128
 # Shorter limit in seconds, while the service stops or when the place of the connection is needed: for sending the first
 # request, and for reading the last response.
 LAST_SECONDS = 1.0

@@ -33,7 +33,7 @@ LAST_ACCEPTS = 8192
 SEND_BUFFER = 131_072
 # The same for what arrives encrypted, because it counts only after it is decrypted.
 ENCRYPTED_RECEIVE_BUFFER = 65_536
-# Seconds without accepting if the process has no file descriptor left.
+# Seconds without accepting if the process has no file descriptor left, and no connection can make room.
 PAUSE = 0.5
 # Seconds at shutdown in which the connections that were just accepted read what has arrived.
 LAST_LOOK = 0.05
@@ -109,7 +109,10 @@ class Server(uvicorn.Server):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # There is no descriptor or memory left. Until there is, the listener would wake this loop for nothing.
+                # There is no descriptor or memory left. If an idle connection makes room, the loop calls again at once.
+                if self.server_state.make_room():
+                    return
+                # Otherwise the listener would wake the loop for nothing.
                 loop.remove_reader(listener)
                 loop.call_later(PAUSE, self._listen, listener)
                 return

@@ -7,11 +7,12 @@ import contextlib
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from serving.errors import ModelUnavailableError
+from serving.errors import ModelUnavailableError, OverloadedError
 from serving.inference.threads import lower_priority
 from serving.telemetry.recorder import Recorder
 
@@ -57,6 +58,38 @@ async def on_own_thread(work: Callable[[], T]) -> T:
     context = contextvars.copy_context()
     threading.Thread(target=run, name="background", daemon=True).start()
     return await future
+
+
+class Turns:
+    """Does work on threads, one after another. Only ``limit`` calls may have work to do or wait for it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._calls = 0
+        self._lock = asyncio.Lock()
+
+    async def do(self, work: Callable[[], T], deadline: float) -> T:
+        """Do ``work`` on a thread of its own and return its result.
+
+        Raises:
+            OverloadedError: too many calls wait, or others have not finished before the deadline, in the time of
+                ``time.monotonic``.
+        """
+        if self._calls >= self._limit:
+            raise OverloadedError
+        self._calls += 1
+        try:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._lock.acquire()
+            except TimeoutError as error:
+                raise OverloadedError from error
+            try:
+                return await on_own_thread(work)
+            finally:
+                self._lock.release()
+        finally:
+            self._calls -= 1
 
 
 class RepositoryLock:

@@ -13,13 +13,16 @@ from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
-from serving.service.background import RepositoryLock, on_own_thread
+from serving.service.background import RepositoryLock, Turns, on_own_thread
 from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
 from serving.service.rollout import Report, Rollouts
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.traces import Tracer
+
+# Corrections that one worker may have to store at a time.
+MAX_STORING = 4
 
 T = TypeVar("T")
 
@@ -38,6 +41,8 @@ class Service:
     decoder: Decoder
     feedback: Store | None = None
     """The corrections of visitors, if they may be stored."""
+    storing: Turns = field(default_factory=lambda: Turns(MAX_STORING), repr=False)
+    """The corrections that wait to be stored."""
     tracer: Tracer | None = None
     """None if no traces are sent."""
     draining: bool = False

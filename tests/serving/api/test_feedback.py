@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -22,9 +26,11 @@ from serving.inference.threads import INLINE_BYTES
 from serving.pictures.containers import bare_png
 from serving.pictures.prepare import prepare
 from serving.server.handover import lasting
+from serving.service.service import MAX_STORING
 from serving.settings import Settings
 from tests.serving.pictures.files import chunk
-from tests.support import ROOT, application, picture
+from tests.serving.server.clients import metric
+from tests.support import PIXELS, ROOT, application, picture, service, until
 from training.data.own.layouts import find
 
 SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
@@ -300,6 +306,92 @@ def test_workers_that_store_at_the_same_time_keep_the_bounds(folder):
         thread.join()
     assert outcomes.count("stored") == 5
     assert len(files_in(folder)) == 10
+
+
+class Watched(Store):
+    """Counts the scans of the folder."""
+
+    scans = 0
+
+    def _entries(self):
+        self.scans += 1
+        return super()._entries()
+
+
+def add(store, seed, label="7"):
+    return store.add(b"png", record(seed, label), time.monotonic() + 9)
+
+
+def test_folder_is_scanned_again_only_if_others_have_changed_it(folder):
+    settings = Settings(feedback=str(folder), feedback_files=16)
+    store, other = Watched(settings), Watched(settings)
+    assert [add(store, seed) for seed in (0, 0, 1, 2)] == ["stored", "known", "stored", "stored"]
+    assert [add(store, 2, label) for label in "1727"] == ["disputed", "known", "disputed", "known"]
+    assert add(store, 3) == "stored"
+    assert store.scans == 1
+    assert [add(other, 0), add(other, 4), add(other, 4, "1")] == ["known", "stored", "disputed"]
+    assert other.scans == 1
+    # The other process has filled the folder.
+    for _ in range(2):
+        with pytest.raises(StorageFullError):
+            add(store, 5)
+    assert add(store, 4, "1") == "known"
+    assert store.scans == 2
+    # The owner moves a picture away.
+    for file in list((folder / "7").iterdir())[:2]:
+        file.rename(folder.parent / file.name)
+    assert add(store, 5) == "stored"
+    assert store.scans == 3
+    report = store.report()
+    assert sum(len(entry.files) for entry in store._known[1]) == report.files == 16
+    assert sum(entry.bytes for entry in store._known[1]) == report.bytes
+
+
+def test_oldest_corrections_make_room_without_a_scan_for_each(folder):
+    store = Watched(Settings(feedback=str(folder), feedback_full="oldest", feedback_files=6))
+    assert [add(store, seed) for seed in range(20)] == ["stored"] * 20
+    assert store.scans == 1
+    assert [add(store, seed) for seed in (17, 18, 19, 16)] == ["known", "known", "known", "stored"]
+    assert store.report().files == 6
+
+
+def test_folder_on_a_file_system_that_keeps_no_signature_is_scanned_each_time(folder, monkeypatch):
+    store = Watched(Settings(feedback=str(folder)))
+    monkeypatch.setattr(os, "urandom", lambda _: b"")
+    assert [add(store, seed) for seed in (0, 1, 0)] == ["stored", "stored", "known"]
+    assert store.scans == 3
+
+
+def test_read_only_folder_is_no_fault_of_the_service(give, folder, monkeypatch, caplog):
+    """Root may write everywhere, so the test makes the error."""
+    assert give().status_code == 201
+
+    def no_folder(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+
+    monkeypatch.setattr(Path, "mkdir", no_folder)
+    for label in "71":
+        response = give(label)
+        assert response.status_code == 507
+        assert "cannot be stored: Read-only file system; the operator must make" in response.json()["detail"]
+    assert f"corrections cannot be stored in {folder}: Read-only file system" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_corrections_that_wait_keep_no_predictions_out(folder):
+    with service("--feedback", folder, "--max-concurrency", 2, "--work-timeout", 600) as (url, _):
+        sent = f"{url}/feedback?label=7&consent=yes"
+        with (folder / ".lock").open("ab") as lock, ThreadPoolExecutor(MAX_STORING) as pool:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting = []
+            for seed in range(MAX_STORING):
+                waiting.append(pool.submit(httpx.post, sent, content=drawing(seed), headers=PNG, timeout=60))
+                until(lambda: metric(url, "mnist_http_requests_in_flight") == len(waiting) + 1)
+            for _ in range(4):
+                assert httpx.post(f"{url}/predict", content=bytes(784), headers=PIXELS).status_code == 200
+            assert httpx.post(sent, content=SEVEN, headers=PNG).status_code == 429
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert [future.result().status_code for future in waiting] == [201] * MAX_STORING
 
 
 def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import resource
 import socket
 import struct
 import time
@@ -174,6 +175,51 @@ def test_longest_idle_connection_makes_room_for_a_new_one():
         for _ in range(5):
             stack.enter_context(connect(url))
         until(lambda: get(f"{url}/v2/health/live").status_code == 200)
+
+
+def responds(url):
+    """Return whether the service responds, and does not end the connection at once."""
+    with contextlib.suppress(OSError, IndexError):
+        return answers(url) == (200, 200)
+    return False
+
+
+def limited(soft, hard):
+    """Return what sets the limits of open files in a new process."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_limit_of_open_files_is_raised_to_what_the_connections_need():
+    with service(preexec_fn=limited(256, 4096)) as (_, process):
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (1384, 4096)
+    with service("--max-connections", 100, preexec_fn=limited(1024, 4096)) as (_, process):
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (1024, 4096)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fewer_connections_are_accepted_if_the_limit_of_open_files_is_too_low(workers):
+    with service("--workers", workers, preexec_fn=limited(400, 400)) as (url, process):
+        with contextlib.ExitStack() as stack:
+            for _ in range(600):
+                stack.enter_context(connect(url))
+            until(lambda: all(responds(url) for _ in range(8)))
+            assert metric(url, 'mnist_closed_connections_total{reason="too_many_connections"}') > 0
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+    assert "--max-connections 1000 needs 1384 open files for each worker, and this process may have 400, so" in log
+    assert "accepts only 16 connections. Raise the hard limit of open files (ulimit -n" in log
+    assert "background task" not in log
+
+
+def test_idle_connections_make_room_if_there_is_no_descriptor_left():
+    with service("--request-timeout", 600) as (url, process), contextlib.ExitStack() as stack:
+        assert answers(url) == (200, 200)
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        used = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 5, hard))
+        for _ in range(20):
+            stack.enter_context(connect(url))
+        assert answers(url) == (200, 200)
 
 
 def test_connections_that_are_reset_leave_nothing_behind():

@@ -134,6 +134,20 @@ def test_number_in_a_tight_crop_is_read(read, write):
     assert read(page(write("2026"), margin=0)).text == "2026"
 
 
+@pytest.mark.parametrize("side", range(4))
+def test_dark_strip_along_the_border_is_no_digit(read, write, side):
+    drawn = np.rot90(page(write("2026")), side).copy()
+    drawn[: round(0.7 * len(drawn)), :7] = 40
+    assert read(np.rot90(drawn, -side)).text == "2026"
+
+
+def test_upright_1_at_the_border_of_a_tight_crop_is_read(read, write):
+    ink = write("26")
+    ink = ink[ink.any(axis=1)]
+    one, gap = np.full((len(ink), 3), 255, np.uint8), np.zeros((len(ink), 5), np.uint8)
+    assert read(255 - np.kron(np.concatenate([one, gap, ink, gap, one], axis=1), np.ones((4, 4)))).text == "1261"
+
+
 def test_blank_page_is_empty(read):
     found = read(np.full((300, 400), 200))
     assert (found.text, found.accepted, found.reason, found.lines) == ("", False, "empty", [])

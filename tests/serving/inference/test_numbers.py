@@ -134,6 +134,12 @@ def test_number_in_a_tight_crop_is_read(read, write):
     assert read(page(write("2026"), margin=0)).text == "2026"
 
 
+@pytest.mark.parametrize("ink_is_dark", [True, False])
+def test_number_on_a_sheet_on_a_desk_is_read(read, write, ink_is_dark):
+    drawn = np.pad(page(write("2026")) * 0.8 + 30, 40, constant_values=90)
+    assert read(drawn if ink_is_dark else 255 - drawn).text == "2026"
+
+
 @pytest.mark.parametrize("side", range(4))
 def test_dark_strip_along_the_border_is_no_digit(read, write, side):
     drawn = np.rot90(page(write("2026")), side).copy()

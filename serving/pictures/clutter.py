@@ -1,12 +1,17 @@
-"""Leave out pieces of ink that are no digits: dirt, the frame of a page, a desk or a shadow at its border."""
+"""Leave out pieces of ink that are no digits: dirt, boxes and circles, a desk or a shadow at the border."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 
-from serving.pictures.pieces import Piece
+from serving.pictures.ink import Ink
+from serving.pictures.neighbours import LARGEST, RING_INK, encloses
+from serving.pictures.pieces import Piece, find_pieces, moved
+from serving.pictures.rules import without_rules
 
 # A piece whose longer side is shorter than this share of the usual height is dirt.
 LEAST_PIECE = 0.1
@@ -14,6 +19,12 @@ LEAST_PIECE = 0.1
 MAX_PIECES = 500
 # A piece is the frame of the page if it is at least this share of both sides long, and ink fills no more than this.
 FRAME_SIDE, FRAME_INK = 0.8, 0.2
+# A ring is a box, a circle or the lines of a form if the ink inside it is at least this share of its own. The dot in
+# a zero has less.
+IN_RING = 0.2
+# What remains of a box without its lines is a digit that touches it if it is at least this share of the usual height
+# high, and at least the second share of its own height wide. What is narrower is a rest of a line.
+TOUCHING, NARROW = 0.6, 0.5
 # A piece at the border is a shadow if its ink is weaker than this share of the usual ink.
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
@@ -23,14 +34,11 @@ CONTACT = 0.5
 ALIKE, SAME_ROWS, WIDE = 1.5, 0.7, 1.5
 
 
-def without_clutter(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
-    """Return the pieces that may belong to digits.
-
-    Args:
-        shape: height and width of the page.
-    """
-    pieces = _without_shadows(_without_frame(pieces, shape), shape)
-    along = [piece for piece in pieces if _is_along_border(piece, shape)]
+def without_clutter(ink: Ink) -> list[Piece]:
+    """Return the pieces of the ink that may belong to digits."""
+    pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
+    pieces = _without_shadows(pieces, ink.shape)
+    along = [piece for piece in pieces if _is_along_border(piece, ink.shape)]
     ids = {id(piece) for piece in along}
     inside = [piece for piece in pieces if id(piece) not in ids]
     if not inside:
@@ -63,6 +71,46 @@ def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piec
 
     rest = [piece for piece in pieces if not is_frame(piece)]
     return rest or list(pieces)
+
+
+def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces without boxes and circles around others. A digit that touches its box stays."""
+    broadest = sorted(pieces, key=lambda piece: math.prod(size_of(piece)))[-LARGEST:]
+    rings = [piece for piece in broadest if _is_ring(piece, pieces)]
+    if not rings:
+        return list(pieces)
+    ids = {id(ring) for ring in rings}
+    rest = [piece for piece in pieces if id(piece) not in ids]
+    least = TOUCHING * usual_height(rest)
+    return rest + [piece for ring in rings for piece in _touching(ink, ring, least)]
+
+
+def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
+    """Return the digits that touch a box: what remains of it without its straight lines, at least ``least`` high."""
+    alone = np.zeros(size_of(box), np.float32)
+    for row, start, end in box.runs:
+        alone[row - box.top, start - box.left : end - box.left] = ink[row, start:end]
+    pieces = [moved(piece, box.top, box.left) for piece in find_pieces(without_rules(alone))]
+    sizes = map(size_of, pieces)
+    return [
+        piece
+        for piece, (height, width) in zip(pieces, sizes, strict=True)
+        if height >= least and width >= NARROW * height and 2 * max(height, width) < max(alone.shape)
+    ]
+
+
+def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:
+    """Return whether a piece encloses others, as a box or a circle does."""
+    if _pixels(ring) > RING_INK * math.prod(size_of(ring)):
+        return False
+    inside = [
+        piece
+        for piece in pieces
+        if ring.top < piece.top and piece.bottom < ring.bottom and ring.left < piece.left and piece.right < ring.right
+    ]
+    if sum(piece.mass for piece in inside) < IN_RING * ring.mass:
+        return False
+    return any(encloses(ring, piece) for piece in sorted(inside, key=attrgetter("mass"))[-LARGEST:])
 
 
 def _without_shadows(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:

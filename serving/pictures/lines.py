@@ -10,7 +10,7 @@ from PIL import Image
 
 from serving.pictures.clutter import size_of, usual_height, without_clutter
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import Piece, find_pieces
+from serving.pictures.pieces import Piece
 
 # All sizes are shares of the usual height of a piece.
 # A piece that is lower than this may be a dot, a minus or a part of a digit. It does not say where its line lies.
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 def find_lines(ink: Ink) -> list[Line]:
     """Return the lines of digits on a page, from top to bottom."""
-    pieces = without_clutter(find_pieces(ink), ink.shape)
+    pieces = without_clutter(ink)
     if not pieces:
         return []
     height = usual_height(pieces)

@@ -33,7 +33,7 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
         at_border: judge also what touches the border. Not if the border was changed before.
     """
     rings = rings_of(pieces)
-    inner = [piece for piece in pieces if any(_encloses(ring, piece) for ring in rings)] if rings else list(pieces)
+    inner = [piece for piece in pieces if any(encloses(ring, piece) for ring in rings)] if rings else list(pieces)
     height, width = ink.shape
     free = [p for p in inner if p.top > 0 and p.left > 0 and p.bottom < height and p.right < width]
     digit = max(free or inner, key=attrgetter("mass"))
@@ -53,7 +53,7 @@ def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces that enclose another one, as a circle or a frame does."""
     largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
     thin = [piece for piece in largest if _area(piece) <= RING_INK * math.prod(_size(piece))]
-    return [ring for ring in thin if any(_encloses(ring, piece) for piece in largest if piece is not ring)]
+    return [ring for ring in thin if any(encloses(ring, piece) for piece in largest if piece is not ring)]
 
 
 def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -64,13 +64,13 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     height, width = shape
     for ring in rings_of(pieces):
         if ring.top > 0 and ring.left > 0 and ring.bottom < height and ring.right < width:
-            masses = [piece.mass for piece in pieces if _encloses(ring, piece)]
+            masses = [piece.mass for piece in pieces if encloses(ring, piece)]
             if sum(mass >= DIGIT * max(masses) for mass in masses) > MOST_IN_RING:
                 return True
     return False
 
 
-def _encloses(ring: Piece, piece: Piece) -> bool:
+def encloses(ring: Piece, piece: Piece) -> bool:
     """Return whether the ring has ink on all four sides of the middle of the piece's box, outside the box."""
     if not (
         ring.top < piece.top and piece.bottom < ring.bottom and ring.left < piece.left and piece.right < ring.right

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from serving.errors import InputTooLargeError
 from serving.inference.numbers import Reading
@@ -138,6 +138,43 @@ def test_number_in_a_tight_crop_is_read(read, write):
 def test_number_on_a_sheet_on_a_desk_is_read(read, write, ink_is_dark):
     drawn = np.pad(page(write("2026")) * 0.8 + 30, 40, constant_values=90)
     assert read(drawn if ink_is_dark else 255 - drawn).text == "2026"
+
+
+def boxed(ink):
+    ink = np.pad(ink, 4)
+    ink[[1, -2]] = ink[:, [1, -2]] = 200
+    return ink
+
+
+def circled(ink):
+    canvas = Image.fromarray(np.pad(ink, [(16, 16), (30, 30)]))
+    ImageDraw.Draw(canvas).ellipse((1, 1, canvas.width - 2, canvas.height - 2), outline=200, width=2)
+    return np.asarray(canvas)
+
+
+@pytest.mark.parametrize("enclose", [boxed, circled])
+def test_number_in_a_box_or_a_circle_is_read(read, write, enclose):
+    assert read(page(enclose(write("2026")), margin=30)).text == "2026"
+
+
+def test_digits_in_the_boxes_of_a_form_are_read(read, write):
+    boxes = [boxed(write(digit))[:, :-2] for digit in "2026"]
+    assert (
+        read(page(np.concatenate([*boxes, np.pad(boxes[0][:, 1:2], [(0, 0), (0, 2)])], axis=1), margin=30)).text
+        == "2026"
+    )
+
+
+def test_digit_that_touches_its_box_is_read(read, write):
+    ink = boxed(write("2026"))
+    ink[1:8, 12:14] = 255
+    assert read(page(ink, margin=30)).text == "2026"
+
+
+def test_dot_in_a_zero_is_no_digit_and_the_zero_stays(read, write):
+    ink = write("20")
+    ink[12:15, -10:-7] = 255
+    assert read(page(ink, margin=30)).text == "20"
 
 
 @pytest.mark.parametrize("side", range(4))

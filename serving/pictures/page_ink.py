@@ -39,6 +39,8 @@ POLARITY_SIDE = 192
 LEAST_SHEET = 40
 # Share of the strongest pixels that are left out when the contrast of the ink is measured.
 GLARE = 0.002
+# Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
+FAINT_RULE = 0.08
 # Pixels from which the statistics of the page are taken.
 SAMPLE = 1 << 17
 # The filters need a page of at least this many pixels in each direction.
@@ -60,8 +62,10 @@ def find_page_ink(page: Grey) -> Ink | None:
     most = _contrast(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
-    ink[ink < max(FAINT * most, NOISE * noise)] = 0
-    return without_rules(np.minimum(ink, most))
+    ink[ink < max(FAINT_RULE * most, NOISE * noise)] = 0
+    ink = without_rules(np.minimum(ink, most))
+    ink[ink < FAINT * most] = 0
+    return ink
 
 
 def _stride(values: Grey) -> int:

@@ -125,7 +125,13 @@ def shadowed(drawn):
     return (60 + 0.7 * drawn) * light + np.random.default_rng(0).normal(0, 4, drawn.shape)
 
 
-@pytest.mark.parametrize("paper", [ruled, squared, shadowed, lambda drawn: 255 - drawn])
+def squared_in_steep_light(drawn):
+    pale = 255 - 0.6 * (255.0 - squared(np.full(drawn.shape, 255)))
+    light = np.linspace(0.7, 1, drawn.shape[1])
+    return np.minimum(drawn, pale) * light + np.random.default_rng(0).normal(0, 2, drawn.shape)
+
+
+@pytest.mark.parametrize("paper", [ruled, squared, squared_in_steep_light, shadowed, lambda drawn: 255 - drawn])
 def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 

@@ -1,4 +1,4 @@
-"""Leave out pieces of ink that are no digits: dirt, boxes and circles, a desk or a shadow at the border."""
+"""Leave out ink that is no digit: dirt, boxes, circles, lines under a number, a desk or a shadow at the border."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ IN_RING = 0.2
 # What remains of a box without its lines is a digit that touches it if it is at least this share of the usual height
 # high, and at least the second share of its own height wide. What is narrower is a rest of a line.
 TOUCHING, NARROW = 0.6, 0.5
+# A level piece that is so many times as wide as high does not say how high the digits are.
+FLAT = 3.0
+# A line under, over or between numbers is longer than a minus: so many times the usual height. It is thinner than the
+# second share of that height, and deviates from a straight line by no more than the third share on average.
+LONG, THIN, STRAIGHT = 1.3, 0.2, 0.08
 # A piece at the border is a shadow if its ink is weaker than this share of the usual ink.
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
@@ -45,6 +50,7 @@ def without_clutter(ink: Ink) -> list[Piece]:
         inside, along = along, []
     if not inside:
         return []
+    inside = _without_lines(ink, inside)
     least = LEAST_PIECE * usual_height(inside)
     inside, along = ([piece for piece in some if max(size_of(piece)) >= least] for some in (inside, along))
     if len(inside) + len(along) > MAX_PIECES:
@@ -87,16 +93,45 @@ def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
 
 def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
     """Return the digits that touch a box: what remains of it without its straight lines, at least ``least`` high."""
-    alone = np.zeros(size_of(box), np.float32)
-    for row, start, end in box.runs:
-        alone[row - box.top, start - box.left : end - box.left] = ink[row, start:end]
-    pieces = [moved(piece, box.top, box.left) for piece in find_pieces(without_rules(alone))]
-    sizes = map(size_of, pieces)
     return [
         piece
-        for piece, (height, width) in zip(pieces, sizes, strict=True)
-        if height >= least and width >= NARROW * height and 2 * max(height, width) < max(alone.shape)
+        for piece in _without_straight_lines(ink, box)
+        if (height := size_of(piece)[0]) >= least
+        and (width := size_of(piece)[1]) >= NARROW * height
+        and 2 * max(height, width) < max(size_of(box))
     ]
+
+
+def _without_straight_lines(ink: Ink, piece: Piece) -> list[Piece]:
+    """Return what remains of a piece without the lines that run from one of its sides to the other."""
+    alone = np.zeros(size_of(piece), np.float32)
+    for row, start, end in piece.runs:
+        alone[row - piece.top, start - piece.left : end - piece.left] = ink[row, start:end]
+    return [moved(part, piece.top, piece.left) for part in find_pieces(without_rules(alone))]
+
+
+def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces without long level lines, such as an underline. Digits that touch a line stay."""
+    height = usual_height([piece for piece in pieces if size_of(piece)[1] <= FLAT * size_of(piece)[0]] or pieces)
+    long = [piece for piece in pieces if size_of(piece)[1] >= LONG * height]
+    ids = {id(piece) for piece in long}
+    digits = [piece for piece in pieces if id(piece) not in ids]
+    long.sort(key=lambda piece: size_of(piece)[1], reverse=True)
+    digits += [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one)]
+    rest = [piece for piece in digits + long[LARGEST:] if not _is_line(piece, height)]
+    return rest or list(pieces)
+
+
+def _is_line(piece: Piece, height: float) -> bool:
+    high, wide = size_of(piece)
+    if wide < max(LONG * height, high) or _pixels(piece) > THIN * height * wide:
+        return False
+    rows, starts, ends = np.array(piece.runs).T
+    lengths = ends - starts
+    y = np.repeat(rows, lengths)
+    x = np.concatenate([np.arange(start, end) for _, start, end in piece.runs])
+    rest = y - np.polyval(np.polyfit(x, y, 1), x)
+    return float(np.sqrt(np.mean(rest * rest))) <= STRAIGHT * height
 
 
 def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:

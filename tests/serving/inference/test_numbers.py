@@ -183,6 +183,19 @@ def test_dot_in_a_zero_is_no_digit_and_the_zero_stays(read, write):
     assert read(page(ink, margin=30)).text == "20"
 
 
+@pytest.mark.parametrize("row", [23, 27])
+def test_line_under_a_number_is_no_digit(read, write, row):
+    ink = np.pad(write("2026"), [(0, 6), (6, 6)])
+    ink[row] = 200
+    ink[:, :2] = ink[:, -2:] = 0
+    assert read(page(ink, margin=30)).text == "2026"
+
+
+def test_dash_between_numbers_is_reported_as_a_mark(read, write):
+    [line] = read(page(write("20-26"))).lines
+    assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("2026", [("mark", 2)])
+
+
 @pytest.mark.parametrize("side", range(4))
 def test_dark_strip_along_the_border_is_no_digit(read, write, side):
     drawn = np.rot90(page(write("2026")), side).copy()

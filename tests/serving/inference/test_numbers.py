@@ -196,6 +196,14 @@ def test_dash_between_numbers_is_reported_as_a_mark(read, write):
     assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("2026", [("mark", 2)])
 
 
+def test_colon_is_reported_as_a_mark(read, write):
+    ink = write("07.31")
+    dot = np.flatnonzero((ink[21:24] == 255).all(axis=0) & ~ink[:21].any(axis=0))
+    ink[14:17, dot] = 255
+    [line] = read(page(ink)).lines
+    assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("0731", [("mark", 2)])
+
+
 @pytest.mark.parametrize("side", range(4))
 def test_dark_strip_along_the_border_is_no_digit(read, write, side):
     drawn = np.rot90(page(write("2026")), side).copy()

@@ -35,15 +35,22 @@ SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
 CONTACT = 0.5
 # A piece at the border is still a digit if a piece inside is at most so many times as high or as low, if both share at
-# least this part of the lower height, and if the piece is at most so many times as wide as the other one is high.
-ALIKE, SAME_ROWS, WIDE = 1.5, 0.7, 1.5
+# least this part of the lower height, and if the piece is at most so many times as wide as the other one is high. Its
+# strokes are at most so many times as broad.
+ALIKE, SAME_ROWS, WIDE, BROADER = 1.5, 0.7, 1.5, 2.0
 
 
 def without_clutter(ink: Ink) -> list[Piece]:
     """Return the pieces of the ink that may belong to digits."""
     pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
-    pieces = _without_shadows(pieces, ink.shape)
-    along = [piece for piece in pieces if _is_along_border(piece, ink.shape)]
+    usual = _strength([piece for piece in pieces if not _is_at_border(piece, ink.shape)])
+    along = [
+        piece
+        for piece in pieces
+        if _is_along_border(piece, ink.shape)
+        # The corner of a shadow, in which the paper could not be estimated.
+        or (_is_at_border(piece, ink.shape) and _strength([piece]) < SHADOW * usual)
+    ]
     ids = {id(piece) for piece in along}
     inside = [piece for piece in pieces if id(piece) not in ids]
     if not inside:
@@ -148,20 +155,18 @@ def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:
     return any(encloses(ring, piece) for piece in sorted(inside, key=attrgetter("mass"))[-LARGEST:])
 
 
-def _without_shadows(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
-    """Return the pieces without the corners of shadows, in which the paper could not be estimated."""
-    inside: list[Piece] = []
-    at_edge: list[Piece] = []
-    for piece in pieces:
-        (at_edge if _is_at_border(piece, shape) else inside).append(piece)
-    if not inside or not at_edge:
-        return list(pieces)
-    usual = sum(piece.mass for piece in inside) / sum(map(_pixels, inside))
-    return [*inside, *(piece for piece in at_edge if piece.mass >= SHADOW * usual * _pixels(piece))]
+def _strength(pieces: Sequence[Piece]) -> float:
+    """Return the mean ink of the pixels of some pieces, or 0 if there are none."""
+    return sum(piece.mass for piece in pieces) / max(1, sum(map(_pixels, pieces)))
 
 
 def _pixels(piece: Piece) -> int:
     return sum(end - start for _, start, end in piece.runs)
+
+
+def _breadth(piece: Piece) -> float:
+    """Return the pixels for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
+    return _pixels(piece) / max(size_of(piece))
 
 
 def _is_at_border(piece: Piece, shape: tuple[int, ...]) -> bool:
@@ -183,4 +188,5 @@ def _is_beside(piece: Piece, other: Piece) -> bool:
     (height, width), usual = size_of(piece), size_of(other)[0]
     shared = min(piece.bottom, other.bottom) - max(piece.top, other.top)
     is_alike = max(height, usual) <= ALIKE * min(height, usual) and width <= WIDE * usual
+    is_alike = is_alike and _breadth(piece) <= BROADER * _breadth(other)
     return is_alike and shared >= SAME_ROWS * min(height, usual)

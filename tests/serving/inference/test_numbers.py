@@ -218,6 +218,12 @@ def test_upright_1_at_the_border_of_a_tight_crop_is_read(read, write):
     assert read(255 - np.kron(np.concatenate([one, gap, ink, gap, one], axis=1), np.ones((4, 4)))).text == "1261"
 
 
+def test_weak_digit_at_the_border_of_a_tight_crop_is_read(read, write):
+    ink = np.concatenate([0.5 * write("2"), np.zeros((28, 5)), write("026378")], axis=1)
+    ink = ink[:, np.flatnonzero((ink > 90).any(axis=0))[0] :]
+    assert read(page(np.rint(ink).astype(np.uint8), margin=0)).text == "2026378"
+
+
 def test_blank_page_is_empty(read):
     found = read(np.full((300, 400), 200))
     assert (found.text, found.accepted, found.reason, found.lines) == ("", False, "empty", [])

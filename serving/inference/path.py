@@ -40,6 +40,8 @@ MARK_WEIGHT, MARK_CONSTANT = -4.26, 0.2
 # longer than other marks, as a minus is.
 ALONE_SCORE, ALONE = 3.0, 0.1
 ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
+# The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
+COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
 
 
 Step = int | Part
@@ -101,7 +103,9 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
         parts = [part for part in line.parts[begin:end] if part.height]
         height = max((part.height for part in parts), default=0.0)
         width = sum(part.width for part in parts)
-        if parts and height < ALONE_HEIGHT and width < ALONE_WIDTH and min(gaps[begin], gaps[end]) >= ALONE:
+        is_low = height < ALONE_HEIGHT and width < ALONE_WIDTH
+        is_colon = height < COLON_HEIGHT and width < COLON_WIDTH
+        if parts and (is_low or is_colon) and min(gaps[begin], gaps[end]) >= ALONE:
             yield (begin, end), Part(height, width, around([part.box for part in parts]))
 
 

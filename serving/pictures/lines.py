@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from serving.pictures.clutter import usual_height, without_clutter
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import Piece, find_pieces
+from serving.pictures.pieces import Piece
 
 # All sizes are shares of the usual height of a piece.
-# A piece whose longer side is shorter is dirt.
-LEAST_PIECE = 0.1
 # A piece that is lower than this may be a dot, a minus or a part of a digit. It does not say where its line lies.
 TALL = 0.5
 # A piece belongs to a line if it shares at least this part of the lower height with the last pieces of the line.
 SHARED = 0.35
 # The widest gap inside a line.
 WIDEST_GAP = 6.0
-# A piece at the edge of the page is a shadow if its ink is weaker than this share of the usual ink.
-SHADOW = 0.75
 # Lines whose digits have fewer pixels than this from top to bottom cannot be read.
 LEAST_HEIGHT = 6
-# The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
-MAX_PIECES = 500
 # Ink that turns the estimate of the tilt to 0, as the variance of its columns. Two digits say little about the tilt.
 LEVEL = 2.0
 # A line is turned if it rises by more than this per column.
 LEAST_TILT = 0.03
-# A piece is the frame of the page if it is at least this share of both sides long, and ink fills no more than this.
-FRAME_SIDE, FRAME_INK = 0.8, 0.2
 
 
 class Line(NamedTuple):
@@ -56,44 +48,15 @@ class Line(NamedTuple):
 
 def find_lines(ink: Ink) -> Iterator[Line]:
     """Yield the lines of digits on a page, from top to bottom. Each may take as much memory as the page."""
-    pieces = _without_shadows(_without_frame(find_pieces(ink), ink.shape), ink.shape)
+    pieces = without_clutter(ink)
     if not pieces:
         return
-    height = _usual_height(pieces)
-    pieces = [piece for piece in pieces if max(piece.height, piece.width) >= LEAST_PIECE * height]
-    if len(pieces) > MAX_PIECES or height < LEAST_HEIGHT:
+    height = usual_height(pieces)
+    if height < LEAST_HEIGHT:
         return
     lines = [line for line in _grouped(pieces, height) if any(piece.height >= TALL * height for piece in line)]
     lines.sort(key=lambda line: sum((p.top + p.bottom) * p.mass for p in line) / sum(p.mass for p in line))
     yield from (_upright(ink, line) for line in lines)
-
-
-def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
-    def is_frame(piece: Piece) -> bool:
-        is_long = piece.height >= FRAME_SIDE * shape[0] and piece.width >= FRAME_SIDE * shape[1]
-        return is_long and piece.area <= FRAME_INK * piece.height * piece.width
-
-    rest = [piece for piece in pieces if not is_frame(piece)]
-    return rest or list(pieces)
-
-
-def _without_shadows(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
-    """Return the pieces without the corners of shadows, in which the paper could not be estimated."""
-    inside: list[Piece] = []
-    at_edge: list[Piece] = []
-    for piece in pieces:
-        (inside if piece.is_inside(shape) else at_edge).append(piece)
-    if not inside or not at_edge:
-        return list(pieces)
-    usual = sum(piece.mass for piece in inside) / sum(piece.area for piece in inside)
-    return [*inside, *(piece for piece in at_edge if piece.mass >= SHADOW * usual * piece.area)]
-
-
-def _usual_height(pieces: Sequence[Piece]) -> float:
-    """Return the median of the heights, in which each piece counts by its ink."""
-    ordered = sorted(pieces, key=attrgetter("height"))
-    masses = np.cumsum([piece.mass for piece in ordered])
-    return float(ordered[int(np.searchsorted(masses, masses[-1] / 2))].height)
 
 
 def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
@@ -141,7 +104,7 @@ def _upright(ink: Ink, pieces: Sequence[Piece]) -> Line:
     for piece in pieces:
         for row, start, end in piece.runs:
             line[row - top, start - left : end - left] = ink[row, start:end]
-    height = _usual_height(pieces)
+    height = usual_height(pieces)
     tilt = _tilt(line, height)
     if abs(tilt) < LEAST_TILT:
         return Line(line, height, (left, top), (1.0, 0.0))

@@ -32,7 +32,7 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
         at_border: judge also what touches the border. Not if the border was changed before.
     """
     rings = rings_of(pieces)
-    inner = [piece for piece in pieces if any(_encloses(ring, piece) for ring in rings)] if rings else list(pieces)
+    inner = [piece for piece in pieces if any(encloses(ring, piece) for ring in rings)] if rings else list(pieces)
     free = [piece for piece in inner if piece.is_inside(ink.shape)]
     digit = max(free or inner, key=attrgetter("mass"))
     kept = [
@@ -51,7 +51,7 @@ def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces that enclose another one, as a circle or a frame does."""
     largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
     thin = [piece for piece in largest if piece.area <= RING_INK * (piece.height * piece.width)]
-    return [ring for ring in thin if any(_encloses(ring, piece) for piece in largest if piece is not ring)]
+    return [ring for ring in thin if any(encloses(ring, piece) for piece in largest if piece is not ring)]
 
 
 def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -61,13 +61,13 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     """
     for ring in rings_of(pieces):
         if ring.is_inside(shape):
-            masses = [piece.mass for piece in pieces if _encloses(ring, piece)]
+            masses = [piece.mass for piece in pieces if encloses(ring, piece)]
             if sum(mass >= DIGIT * max(masses) for mass in masses) > MOST_IN_RING:
                 return True
     return False
 
 
-def _encloses(ring: Piece, piece: Piece) -> bool:
+def encloses(ring: Piece, piece: Piece) -> bool:
     """Return whether the ring has ink on all four sides of the middle of the piece's box, outside the box."""
     if not ring.contains(piece):
         return False

@@ -27,6 +27,7 @@ from serving.pictures.ink import (
 from serving.pictures.morphology import uniform_filter
 from serving.pictures.page import Grey
 from serving.pictures.rules import without_rules
+from serving.pictures.surroundings import on_sheet
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
 LONGEST = 1024
@@ -34,8 +35,12 @@ LONGEST = 1024
 PAPER_WINDOW = 0.33
 # Longer side of the page that decides whether the ink is darker or brighter than the paper.
 POLARITY_SIDE = 192
+# A desk around the sheet is looked for if the shorter side of this page has at least so many pixels.
+LEAST_SHEET = 40
 # Share of the strongest pixels that are left out when the contrast of the ink is measured.
 GLARE = 0.002
+# Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
+FAINT_RULE = 0.08
 # Pixels from which the statistics of the page are taken.
 SAMPLE = 1 << 17
 # The filters need a page of at least this many pixels in each direction.
@@ -57,8 +62,10 @@ def find_page_ink(page: Grey) -> Ink | None:
     most = _contrast(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
-    ink[ink < max(FAINT * most, NOISE * noise)] = 0
-    return without_rules(np.minimum(ink, most))
+    ink[ink < max(FAINT_RULE * most, NOISE * noise)] = 0
+    ink = without_rules(np.minimum(ink, most))
+    ink[ink < FAINT * most] = 0
+    return ink
 
 
 def _stride(values: Grey) -> int:
@@ -83,10 +90,14 @@ def _noise(grey: Grey) -> float:
 def _is_dark(grey: Grey) -> bool:
     """Return whether the ink is darker than the paper: the ink takes less of the page than the paper."""
     small = reduce(grey, POLARITY_SIDE)
+    # A desk around the sheet is neither ink nor paper. It stays on the page itself, because it may be a shadow with
+    # digits in it. In the ink of the page it reaches the border, and ``clutter.py`` leaves it out.
+    sheet = on_sheet(small) if min(small.shape) >= LEAST_SHEET else None
     border = border_of(small)
     relief = small - most_common_shade(border)
-    if float((np.abs(border - most_common_shade(border)) < SAME_SHADE).mean()) >= EVEN_BORDER:
+    if sheet is None and float((np.abs(border - most_common_shade(border)) < SAME_SHADE).mean()) >= EVEN_BORDER:
         return float((relief * np.abs(relief)).sum()) < 0
+    small = small if sheet is None else sheet
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
     relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
     return float((relief**3).sum()) < 0

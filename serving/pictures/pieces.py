@@ -111,6 +111,12 @@ def _runs(ink: Ink) -> tuple[list[Run], list[float]]:
     return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)), sums[::2].tolist()
 
 
+def moved(piece: Piece, down: int, right: int) -> Piece:
+    """Return the piece at another place."""
+    runs = [(row + down, start + right, end + right) for row, start, end in piece.runs]
+    return _piece(runs, piece.mass)
+
+
 def split_specks(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     """Return the pieces large enough to belong to a digit, and the specks."""
     least = SPECK * max(piece.mass for piece in pieces)

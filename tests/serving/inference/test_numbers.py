@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from benchmarks.bombs import high_lines
 from serving.errors import DeadlineExceededError, InputTooLargeError
@@ -126,13 +126,103 @@ def shadowed(drawn):
     return (60 + 0.7 * drawn) * light + np.random.default_rng(0).normal(0, 4, drawn.shape)
 
 
-@pytest.mark.parametrize("paper", [ruled, squared, shadowed, lambda drawn: 255 - drawn])
+def squared_in_steep_light(drawn):
+    pale = 255 - 0.6 * (255.0 - squared(np.full(drawn.shape, 255)))
+    light = np.linspace(0.7, 1, drawn.shape[1])
+    return np.minimum(drawn, pale) * light + np.random.default_rng(0).normal(0, 2, drawn.shape)
+
+
+@pytest.mark.parametrize("paper", [ruled, squared, squared_in_steep_light, shadowed, lambda drawn: 255 - drawn])
 def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 
 
 def test_number_in_a_tight_crop_is_read(read, write):
     assert read(page(write("2026"), margin=0)).text == "2026"
+
+
+@pytest.mark.parametrize("ink_is_dark", [True, False])
+def test_number_on_a_sheet_on_a_desk_is_read(read, write, ink_is_dark):
+    drawn = np.pad(page(write("2026")) * 0.8 + 30, 40, constant_values=90)
+    assert read(drawn if ink_is_dark else 255 - drawn).text == "2026"
+
+
+def boxed(ink):
+    ink = np.pad(ink, 4)
+    ink[[1, -2]] = ink[:, [1, -2]] = 200
+    return ink
+
+
+def circled(ink):
+    canvas = Image.fromarray(np.pad(ink, [(16, 16), (30, 30)]))
+    ImageDraw.Draw(canvas).ellipse((1, 1, canvas.width - 2, canvas.height - 2), outline=200, width=2)
+    return np.asarray(canvas)
+
+
+@pytest.mark.parametrize("enclose", [boxed, circled])
+def test_number_in_a_box_or_a_circle_is_read(read, write, enclose):
+    assert read(page(enclose(write("2026")), margin=30)).text == "2026"
+
+
+def test_digits_in_the_boxes_of_a_form_are_read(read, write):
+    boxes = [boxed(write(digit))[:, :-2] for digit in "2026"]
+    assert (
+        read(page(np.concatenate([*boxes, np.pad(boxes[0][:, 1:2], [(0, 0), (0, 2)])], axis=1), margin=30)).text
+        == "2026"
+    )
+
+
+def test_digit_that_touches_its_box_is_read(read, write):
+    ink = boxed(write("2026"))
+    ink[1:8, 12:14] = 255
+    assert read(page(ink, margin=30)).text == "2026"
+
+
+def test_dot_in_a_zero_is_no_digit_and_the_zero_stays(read, write):
+    ink = write("20")
+    ink[12:15, -10:-7] = 255
+    assert read(page(ink, margin=30)).text == "20"
+
+
+@pytest.mark.parametrize("row", [23, 27])
+def test_line_under_a_number_is_no_digit(read, write, row):
+    ink = np.pad(write("2026"), [(0, 6), (6, 6)])
+    ink[row] = 200
+    ink[:, :2] = ink[:, -2:] = 0
+    assert read(page(ink, margin=30)).text == "2026"
+
+
+def test_dash_between_numbers_is_reported_as_a_mark(read, write):
+    [line] = read(page(write("20-26"))).lines
+    assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("2026", [("mark", 2)])
+
+
+def test_colon_is_reported_as_a_mark(read, write):
+    ink = write("07.31")
+    dot = np.flatnonzero((ink[21:24] == 255).all(axis=0) & ~ink[:21].any(axis=0))
+    ink[14:17, dot] = 255
+    [line] = read(page(ink)).lines
+    assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("0731", [("mark", 2)])
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_dark_strip_along_the_border_is_no_digit(read, write, side):
+    drawn = np.rot90(page(write("2026")), side).copy()
+    drawn[: round(0.7 * len(drawn)), :7] = 40
+    assert read(np.rot90(drawn, -side)).text == "2026"
+
+
+def test_upright_1_at_the_border_of_a_tight_crop_is_read(read, write):
+    ink = write("26")
+    ink = ink[ink.any(axis=1)]
+    one, gap = np.full((len(ink), 3), 255, np.uint8), np.zeros((len(ink), 5), np.uint8)
+    assert read(255 - np.kron(np.concatenate([one, gap, ink, gap, one], axis=1), np.ones((4, 4)))).text == "1261"
+
+
+def test_weak_digit_at_the_border_of_a_tight_crop_is_read(read, write):
+    ink = np.concatenate([0.5 * write("2"), np.zeros((28, 5)), write("026378")], axis=1)
+    ink = ink[:, np.flatnonzero((ink > 90).any(axis=0))[0] :]
+    assert read(page(np.rint(ink).astype(np.uint8), margin=0)).text == "2026378"
 
 
 def test_blank_page_is_empty(read):

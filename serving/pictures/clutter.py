@@ -1,0 +1,176 @@
+"""Leave out ink that is no digit: dirt, boxes, circles, lines under a number, a desk or a shadow at the border."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+import numpy as np
+
+from serving.pictures.ink import Ink
+from serving.pictures.neighbours import LARGEST, RING_INK, encloses
+from serving.pictures.pieces import Piece, find_pieces, moved
+from serving.pictures.rules import without_rules
+
+# A piece whose longer side is shorter than this share of the usual height is dirt.
+LEAST_PIECE = 0.1
+# The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
+MAX_PIECES = 500
+# A piece is the frame of the page if it is at least this share of both sides long, and ink fills no more than this.
+FRAME_SIDE, FRAME_INK = 0.8, 0.2
+# A ring is a box, a circle or the lines of a form if the ink inside it is at least this share of its own. The dot in
+# a zero has less.
+IN_RING = 0.2
+# What remains of a box without its lines is a digit that touches it if it is at least this share of the usual height
+# high, and at least the second share of its own height wide. What is narrower is a rest of a line.
+TOUCHING, NARROW = 0.6, 0.5
+# A level piece that is so many times as wide as high does not say how high the digits are.
+FLAT = 3.0
+# A line under, over or between numbers is longer than a minus: so many times the usual height. It is thinner than the
+# second share of that height, and deviates from a straight line by no more than the third share on average.
+LONG, THIN, STRAIGHT = 1.3, 0.2, 0.08
+# A piece at the border is a shadow if its ink is weaker than this share of the usual ink.
+SHADOW = 0.75
+# A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
+CONTACT = 0.5
+# A piece at the border is still a digit if a piece inside is at most so many times as high or as low, if both share at
+# least this part of the lower height, and if the piece is at most so many times as wide as the other one is high. Its
+# strokes are at most so many times as broad.
+ALIKE, SAME_ROWS, WIDE, BROADER = 1.5, 0.7, 1.5, 2.0
+
+
+def without_clutter(ink: Ink) -> list[Piece]:
+    """Return the pieces of the ink that may belong to digits."""
+    pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
+    usual = _strength([piece for piece in pieces if piece.is_inside(ink.shape)])
+    along = [
+        piece
+        for piece in pieces
+        if _is_along_border(piece, ink.shape)
+        # The corner of a shadow, in which the paper could not be estimated.
+        or (not piece.is_inside(ink.shape) and _strength([piece]) < SHADOW * usual)
+    ]
+    ids = {id(piece) for piece in along}
+    inside = [piece for piece in pieces if id(piece) not in ids]
+    if not inside:
+        inside, along = along, []
+    if not inside:
+        return []
+    inside = _without_lines(ink, inside)
+    least = LEAST_PIECE * usual_height(inside)
+    inside, along = ([piece for piece in some if max(piece.height, piece.width) >= least] for some in (inside, along))
+    if len(inside) + len(along) > MAX_PIECES:
+        return []
+    return inside + [piece for piece in along if any(_is_beside(piece, other) for other in inside)]
+
+
+def usual_height(pieces: Sequence[Piece]) -> float:
+    """Return the median of the heights, in which each piece counts by its ink."""
+    ordered = sorted(pieces, key=attrgetter("height"))
+    masses = np.cumsum([piece.mass for piece in ordered])
+    return float(ordered[int(np.searchsorted(masses, masses[-1] / 2))].height)
+
+
+def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
+    def is_frame(piece: Piece) -> bool:
+        is_long = piece.height >= FRAME_SIDE * shape[0] and piece.width >= FRAME_SIDE * shape[1]
+        return is_long and piece.area <= FRAME_INK * piece.height * piece.width
+
+    rest = [piece for piece in pieces if not is_frame(piece)]
+    return rest or list(pieces)
+
+
+def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces without boxes and circles around others. A digit that touches its box stays."""
+    broadest = sorted(pieces, key=lambda piece: piece.height * piece.width)[-LARGEST:]
+    rings = [piece for piece in broadest if _is_ring(piece, pieces)]
+    if not rings:
+        return list(pieces)
+    ids = {id(ring) for ring in rings}
+    rest = [piece for piece in pieces if id(piece) not in ids]
+    least = TOUCHING * usual_height(rest)
+    return rest + [piece for ring in rings for piece in _touching(ink, ring, least)]
+
+
+def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
+    """Return the digits that touch a box: what remains of it without its straight lines, at least ``least`` high."""
+    return [
+        piece
+        for piece in _without_straight_lines(ink, box)
+        if piece.height >= least
+        and piece.width >= NARROW * piece.height
+        and 2 * max(piece.height, piece.width) < max(box.height, box.width)
+    ]
+
+
+def _without_straight_lines(ink: Ink, piece: Piece) -> list[Piece]:
+    """Return what remains of a piece without the lines that run from one of its sides to the other."""
+    alone = np.zeros((piece.height, piece.width), np.float32)
+    for row, start, end in piece.runs:
+        alone[row - piece.top, start - piece.left : end - piece.left] = ink[row, start:end]
+    return [moved(part, piece.top, piece.left) for part in find_pieces(without_rules(alone))]
+
+
+def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces without long level lines, such as an underline. Digits that touch a line stay."""
+    height = usual_height([piece for piece in pieces if piece.width <= FLAT * piece.height] or pieces)
+    long = [piece for piece in pieces if piece.width >= LONG * height]
+    ids = {id(piece) for piece in long}
+    digits = [piece for piece in pieces if id(piece) not in ids]
+    long.sort(key=attrgetter("width"), reverse=True)
+    digits += [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one)]
+    rest = [piece for piece in digits + long[LARGEST:] if not _is_line(piece, height)]
+    return rest or list(pieces)
+
+
+def _is_line(piece: Piece, height: float) -> bool:
+    if piece.width < max(LONG * height, piece.height) or piece.area > THIN * height * piece.width:
+        return False
+    rows, starts, ends = np.array(piece.runs).T
+    lengths = ends - starts
+    y = np.repeat(rows, lengths)
+    x = np.concatenate([np.arange(start, end) for _, start, end in piece.runs])
+    rest = y - np.polyval(np.polyfit(x, y, 1), x)
+    return float(np.sqrt(np.mean(rest * rest))) <= STRAIGHT * height
+
+
+def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:
+    """Return whether a piece encloses others, as a box or a circle does."""
+    if ring.area > RING_INK * ring.height * ring.width:
+        return False
+    inside = [piece for piece in pieces if ring.contains(piece)]
+    if sum(piece.mass for piece in inside) < IN_RING * ring.mass:
+        return False
+    return any(encloses(ring, piece) for piece in sorted(inside, key=attrgetter("mass"))[-LARGEST:])
+
+
+def _strength(pieces: Sequence[Piece]) -> float:
+    """Return the mean ink of the pixels of some pieces, or 0 if there are none."""
+    return sum(piece.mass for piece in pieces) / max(1, sum(piece.area for piece in pieces))
+
+
+def _breadth(piece: Piece) -> float:
+    """Return the pixels for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
+    return piece.area / max(piece.height, piece.width)
+
+
+def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
+    """Return whether a piece touches one side of the page with a large part of its own length."""
+    if piece.is_inside(shape):
+        return False
+    height, width = shape
+    level = (sum(end - start for row, start, end in piece.runs if row == at) for at in (0, height - 1))
+    upright = (sum(start <= at < end for _, start, end in piece.runs) for at in (0, width - 1))
+    return max(*level, *upright) >= CONTACT * max(piece.height, piece.width)
+
+
+def _is_beside(piece: Piece, other: Piece) -> bool:
+    """Return whether a piece at the border stands beside another one as a digit beside a digit."""
+    lower, higher = sorted((piece.height, other.height))
+    shared = min(piece.bottom, other.bottom) - max(piece.top, other.top)
+    return (
+        higher <= ALIKE * lower
+        and piece.width <= WIDE * other.height
+        and _breadth(piece) <= BROADER * _breadth(other)
+        and shared >= SAME_ROWS * lower
+    )

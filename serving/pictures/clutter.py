@@ -26,6 +26,8 @@ IN_RING = 0.2
 TOUCHING, NARROW = 0.6, 0.5
 # A level piece that is so many times as wide as high does not say how high the digits are.
 FLAT = 3.0
+# A piece that is so many times as wide as the digits are high may be a line that joins several digits.
+JOINED = 2.0
 # A line under, over or between numbers is longer than a minus: so many times the usual height. It is thinner than the
 # second share of that height, and deviates from a straight line by no more than the third share on average.
 LONG, THIN, STRAIGHT = 1.3, 0.2, 0.08
@@ -114,7 +116,7 @@ def _without_straight_lines(ink: Ink, piece: Piece) -> list[Piece]:
 def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces without long level lines, such as an underline. Digits that touch a line stay."""
     height = usual_height([piece for piece in pieces if piece.width <= FLAT * piece.height] or pieces)
-    long = [piece for piece in pieces if piece.width >= LONG * height]
+    long = [piece for piece in pieces if piece.width >= JOINED * height]
     ids = {id(piece) for piece in long}
     digits = [piece for piece in pieces if id(piece) not in ids]
     long.sort(key=attrgetter("width"), reverse=True)

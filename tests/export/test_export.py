@@ -580,12 +580,12 @@ def test_wrong_usage_ends_with_a_message(run, tmp_path):
 
 
 def test_packaged_model_gives_its_certified_results():
-    """It classifies at least 99.5 % of the test set correctly, and its ONNX file is smaller than 400 kB."""
+    """It classifies at least 99.5 % of the test set correctly, and its ONNX file is smaller than 500 kB."""
     verified = verify_bundle(RELEASE / "mnist" / "1")
     assert verified.manifest.training["config"]["model"] == "cnn"
     assert verified.manifest.training["config"]["subset"] == 0
     assert verified.manifest.result["test"]["accuracy"] >= 0.995
-    assert verified.manifest.files[bundle.ONNX].bytes < 400_000
+    assert verified.manifest.files[bundle.ONNX].bytes < 500_000
 
 
 def test_torchscript_file_runs_without_this_project(published, digits):

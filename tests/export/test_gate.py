@@ -151,7 +151,9 @@ def test_equal_run_is_not_published_twice(models):
         "calibration": {"result": MANIFEST.result},
         "dataset": {"name": "mnist", "validation_images": 5000 if MANIFEST.reference else 0},
     }
-    run = dataclasses.replace(run_with(1, **record), calibration=calibration)
+    # The packaged model is a cascade.
+    first = run_with(1, model_sha256=MANIFEST.first.training["model_sha256"])
+    run = dataclasses.replace(run_with(1, **record), calibration=calibration, first=first)
     with pytest.raises(AlreadyPublishedError, match="mnist/3 was made from the same run"):
         check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions)
     # Another file, newer packages, another calibration, other weights, and a version before the newest are new. So is a
@@ -170,6 +172,7 @@ def test_equal_run_is_not_published_twice(models):
     check_new(warmer, models, "mnist", int8=False, versions=MANIFEST.versions)
     bolder = dataclasses.replace(run, calibration=dataclasses.replace(calibration, confidence=None))
     check_new(bolder, models, "mnist", int8=False, versions=MANIFEST.versions)
+    check_new(dataclasses.replace(run, first=None), models, "mnist", int8=False, versions=MANIFEST.versions)
     other = dataclasses.replace(run, record=copy.deepcopy(run.record) | {"model_sha256": "f" * 64})
     check_new(other, models, "mnist", int8=False, versions=MANIFEST.versions)
     path = models / "mnist" / "3" / bundle.MANIFEST

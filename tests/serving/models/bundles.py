@@ -60,13 +60,15 @@ def favour(label, logit):
         from onnx import helper, numpy_helper
 
         model = onnx.load(folder / bundle.ONNX)
+        names = {"logits": "before", "probabilities": "unused"}
         for node in model.graph.node:
-            node.output[:] = ["before" if name == "logits" else name for name in node.output]
+            for part in node.input, node.output:
+                part[:] = [names.get(name, name) for name in part]
         bias = np.zeros(10, np.float32)
         bias[label] = logit
         model.graph.initializer.append(numpy_helper.from_array(bias, "bias"))
-        [place] = [i for i, node in enumerate(model.graph.node) if "before" in node.output]
-        model.graph.node.insert(place + 1, helper.make_node("Add", ["before", "bias"], ["logits"]))
+        model.graph.node.append(helper.make_node("Add", ["before", "bias"], ["logits"]))
+        model.graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
         replace(folder, bundle.ONNX, model.SerializeToString())
         with np.load(folder / bundle.GOLDEN) as file:
             images = file["images"]

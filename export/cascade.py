@@ -7,13 +7,15 @@ describe this idea.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from export.graph import ServingGraph
 
-# The first network decides an image if its class has at least this probability, and if the image is more probably a
-# digit or symbol than not: the novelty score is the logit of the opposite.
-SURE = 0.99
+# The first network decides an image if its class has at least the first probability, and if the image is a digit or
+# symbol at all with at least the second one. The novelty score is the logit of the opposite.
+SURE, FAMILIAR = 0.99, 0.75
 
 
 class Cascade(nn.Module):
@@ -23,13 +25,15 @@ class Cascade(nn.Module):
         first: the graph that sees all images, a ServingGraph or a TorchScript module of one.
         second: the graph that decides the images about which the first one is not sure.
         sure: probability of its class that an image must have for the first graph, between 0 and 1.
+        familiar: probability of being one of the classes at all that it must have, between 0 and 1.
     """
 
     outputs = ServingGraph.outputs
 
-    def __init__(self, first: nn.Module, second: nn.Module, sure: float = SURE) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module, sure: float = SURE, familiar: float = FAMILIAR) -> None:
         super().__init__()
-        self.first, self.second, self.sure = first, second, sure
+        self.first, self.second, self.sure, self.familiar = first, second, sure, familiar
+        self.highest_novelty = -math.log(familiar / (1 - familiar))
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,4 +49,4 @@ class Cascade(nn.Module):
 
     def is_sure(self, probabilities: Tensor, novelty: Tensor) -> Tensor:
         """Return for each image whether the first graph decides it, from the outputs of that graph."""
-        return (probabilities.amax(dim=1) >= self.sure) & (novelty <= 0)
+        return (probabilities.amax(dim=1) >= self.sure) & (novelty <= self.highest_novelty)

@@ -42,7 +42,7 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
     constants = [
         helper.make_tensor("classes", TensorProto.INT64, [1], [1]),
         helper.make_tensor("least confidence", TensorProto.FLOAT, [], [cascade.sure]),
-        helper.make_tensor("highest novelty", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("highest novelty", TensorProto.FLOAT, [], [cascade.highest_novelty]),
     ]
     graph = helper.make_graph(
         [*first.graph.node, *decide],

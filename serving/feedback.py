@@ -177,7 +177,6 @@ class Store:
             if any(entry.label == record.label for entry in same):
                 return "known"
             self._make_room(entries, digest, len(contents), sum(map(len, contents.values())))
-            self._known = None
             sign(lock)
             for entry in same:
                 if not entry.is_disputed:
@@ -193,11 +192,7 @@ class Store:
         return "disputed" if same else "stored"
 
     def report(self) -> FeedbackReport:
-        """Return what the folder holds.
-
-        Raises:
-            StorageFullError: it cannot be read.
-        """
+        """Return what the folder holds."""
         with self._explained():
             entries = self._entries()
         labels: dict[str, LabelCount] = {}

@@ -121,7 +121,7 @@ def test_process_ends_while_a_scan_hangs():
             return names(folder)
         disk.names = hang
         from serving.cli import serve
-        sys.exit(serve(["--port", "0", "--poll", "0.01", "--drain", "0"]))
+        sys.exit(serve(["--model", "mnist", "--port", "0", "--poll", "0.01", "--drain", "0"]))
     """
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,8 +1,8 @@
 """Cascade: a small network in front of the network of a run. It decides the images that it is sure about.
 
-Most digits are easy to read. A network with a fifth of the operations reads them as well, and only the others need the
-larger one. P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple features" (CVPR 2001),
-describe this idea.
+Most digits are easy to read. A network with a sixth of the multiplications reads them as well, and only the others
+need the larger one. P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple features" (CVPR
+2001), describe this idea.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
@@ -30,7 +32,7 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
             "If",
             ["any is left"],
             names,
-            then_branch=_replacing(second, first, images),
+            then_branch=_replacing(second, first, images, names),
             else_branch=helper.make_graph(
                 [helper.make_node("Identity", [f"first/{name}"], [f"else/{name}"]) for name in names],
                 "the first graph is sure about all images",
@@ -54,9 +56,8 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
     return helper.make_model(graph, opset_imports=first.opset_import, ir_version=first.ir_version)
 
 
-def _replacing(second: ModelProto, first: ModelProto, images: str) -> onnx.GraphProto:
+def _replacing(second: ModelProto, first: ModelProto, images: str, names: Sequence[str]) -> onnx.GraphProto:
     """Return the branch that runs the second graph on the images that are left, and replaces the outputs for them."""
-    names = [output.name.removeprefix("first/") for output in first.graph.output]
     return helper.make_graph(
         [
             helper.make_node("NonZero", ["is left"], ["row of places"]),

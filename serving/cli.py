@@ -57,9 +57,7 @@ Examples:
   mnist-predict --number meter.jpg
 """
 
-MODEL_HELP = (
-    "Model to use. Its newest version is used. Without it, the only model of a repository that holds one alone."
-)
+MODEL_HELP = "Model to use, in its newest version. If you leave it out and the repository has only one model: that one."
 
 # Exit statuses: some pictures could not be read, Ctrl-C, and SIGTERM.
 UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143

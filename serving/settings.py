@@ -80,8 +80,8 @@ class Settings:
     repository: Annotated[Path, "Model repository: the folder that holds `<name>/<version>/`."] = RELEASE
     model: Annotated[
         str,
-        "Default model of /predict: its newest version, with --rollout the stable one. Without it, the only model of a "
-        "repository that holds one alone.",
+        "Default model of /predict: its newest version, with --rollout the stable one. If you leave it out and the "
+        "repository has only one model: that one.",
     ] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0

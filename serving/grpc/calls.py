@@ -108,7 +108,7 @@ class Calls:
                 raise
             except ServiceError as error:
                 code = code_of(error)
-                return await self._sending.status(context, code, detail_of(error))
+                return await self._sending.rejection(context, error)
             except Exception as error:
                 code = grpc.StatusCode.INTERNAL
                 log.error("%s failed", path, exc_info=error)

@@ -7,7 +7,6 @@ from typing import Any
 
 from serving.errors import ServiceError
 from serving.grpc.sending import Sending
-from serving.grpc.status import code_of, detail_of
 
 
 def guarded(behaviour: Callable[[Any], Awaitable[Any]], sending: Sending) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -17,7 +16,7 @@ def guarded(behaviour: Callable[[Any], Awaitable[Any]], sending: Sending) -> Cal
         try:
             content = await behaviour(context)
         except ServiceError as error:
-            await sending.status(context, code_of(error), detail_of(error))
+            await sending.rejection(context, error)
         sending.begin(context)
         return content
 

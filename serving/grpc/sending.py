@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import grpc
 
+from serving.errors import ServiceError
+from serving.grpc.status import code_of, detail_of
 from serving.inference.admission import Held
 from serving.inference.threads import INLINE_BYTES
 from serving.telemetry.recorder import Recorder
@@ -62,6 +64,12 @@ class Sending:
         self._held.bytes += charged
         self._unread[context] = Unread(asyncio.get_running_loop().time(), charged, context.peer())
         context.add_done_callback(self._end)
+
+    async def rejection(self, context: Any, error: ServiceError) -> NoReturn:
+        """End a call with the status of an error."""
+        # The traceback would keep the call's message in memory until the client has read the status.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        await self.status(context, code_of(error), detail_of(error))
 
     async def status(self, context: Any, code: grpc.StatusCode, detail: str) -> NoReturn:
         """End a call with a status. This raises an exception that gRPC knows."""

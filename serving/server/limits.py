@@ -14,8 +14,9 @@ from serving.server.states import PARTIAL, State
 # Shorter limit in seconds, while the service stops or when the place of the connection is needed: for sending the first
 # request, and for reading the last response.
 LAST_SECONDS = 1.0
-# Seconds for which nothing is read from a connection after a prediction was rejected with 429. Without this pause,
-# clients that send requests without waiting would keep the event loop busy with rejections.
+# Seconds for which nothing is read from a connection after a prediction was rejected with 429, if there are too many
+# rejections. Without this pause, clients that send requests without waiting would keep the event loop busy with them.
+# A connection of a load balancer also carries requests of others, which would wait too. So a few rejections cause none.
 PAUSE_SECONDS = 0.1
 
 
@@ -42,7 +43,8 @@ class LimitedProtocol(Protocol):
             self._pause()
 
     def _pause(self) -> None:
-        if not self._is_pausing:
+        """Count a rejection, and read nothing from this connection for a moment if there are too many."""
+        if self.server_state.has_too_many_rejections() and not self._is_pausing:
             self._is_pausing = True
             self.flow.hold(True)
             self.loop.call_later(PAUSE_SECONDS, self._end_pause)

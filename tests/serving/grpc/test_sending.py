@@ -6,11 +6,13 @@ import asyncio
 import re
 import struct
 import types
+import weakref
 
 import pytest
 
-from tests.serving.grpc.door import door, infer_request, random_images  # first: skips without gRPC
+from tests.serving.grpc.door import door, grpc, infer_request, random_images  # first: skips without gRPC
 
+from serving.errors import OverloadedError  # isort: skip
 from serving.grpc import sending  # isort: skip
 from serving.grpc.messages import REQUESTS, SERVICE
 from serving.grpc.sending import Sending, address_of
@@ -152,3 +154,30 @@ def test_connection_is_counted_once_if_its_calls_end_late(monkeypatch):
 )
 def test_address_of_a_client_is_read_in_each_form(peer, address):
     assert address_of(peer) == address
+
+
+def test_rejected_call_frees_its_message_before_the_client_reads_the_status():
+    class Message:
+        """What the frames of an exception may keep in memory."""
+
+    kept = []
+
+    def reject():
+        message = Message()
+        kept.append(weakref.ref(message))
+        raise OverloadedError
+
+    class Rejected(Context):
+        async def abort(self, code, detail):
+            kept.append((code, detail, kept[0]()))
+            raise asyncio.CancelledError
+
+    async def test():
+        try:
+            reject()
+        except OverloadedError as error:
+            with pytest.raises(asyncio.CancelledError):
+                await Sending(60, Held(0), None).rejection(Rejected("a"), error)
+
+    asyncio.run(test())
+    assert kept[1] == (grpc.StatusCode.RESOURCE_EXHAUSTED, str(OverloadedError()), None)

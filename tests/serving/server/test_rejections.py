@@ -216,8 +216,9 @@ def test_rejected_predictions_are_counted_but_not_timed():
         assert metric(url, count) == 40
 
 
-def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_busy():
-    """After a rejected prediction, the connection pauses. Only about four requests are read between two pauses."""
+def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_busy(monkeypatch):
+    """After too many rejections, connections pause. Only about four requests are read between two pauses."""
+    monkeypatch.setattr("serving.server.connections.FREE_REJECTIONS", 0)
     app = create_app(Settings())
     app.state.service.admission = Admission(0)
     with served(app) as url, connect(url) as connection:
@@ -229,3 +230,14 @@ def test_client_that_only_sends_rejected_requests_does_not_keep_the_event_loop_b
         assert time.monotonic() - started >= 3 * PAUSE_SECONDS * 0.9
         with httpx.Client(base_url=url) as client:
             assert client.get("/v2/health/live").status_code == 200
+
+
+def test_a_rejection_does_not_delay_the_next_request_on_its_connection(monkeypatch):
+    """A load balancer sends requests of several clients over one connection."""
+    monkeypatch.setattr("serving.server.limits.PAUSE_SECONDS", 1000)
+    app = create_app(Settings())
+    with served(app) as url, httpx.Client(base_url=url, timeout=60) as client:
+        open_to_all, app.state.service.admission = app.state.service.admission, Admission(0)
+        assert predict(client).status_code == 429
+        app.state.service.admission = open_to_all
+        assert predict(client).status_code == 200

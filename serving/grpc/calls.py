@@ -18,7 +18,7 @@ from serving.grpc.methods import METHODS, Method
 from serving.grpc.receiving import Receiving
 from serving.grpc.sending import Sending
 from serving.grpc.spans import call_note
-from serving.grpc.status import HTTP_STATUSES, code_of, detail_of
+from serving.grpc.status import HTTP_STATUSES, code_of
 from serving.service.call import Call, identify
 from serving.service.service import Service
 from serving.telemetry.logs import request_fields

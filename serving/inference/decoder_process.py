@@ -32,9 +32,10 @@ SHORT = 1.0
 # The shortest time that the process is given for a picture.
 LEAST_SECONDS = 1e-3
 
-# glibc returns freed memory beyond this many bytes to the system, and takes larger buffers from the system directly. By default it keeps up to 64 MB, and then the memory of a process depends on the pictures before.
-# The system has to clear such memory for each picture: with less than this, decoding takes up to twice as long. The
-# buffers of a drawing of 512x512 pixels have 3 MB.
+# glibc returns freed memory beyond this many bytes to the system, and takes larger buffers from the system directly. By
+# default it keeps up to 64 MB, and then the memory of a process depends on the pictures before. The system has to clear
+# such memory for each picture: with less than this, decoding takes up to twice as long. The buffers of a drawing of
+# 512x512 pixels have 3 MB.
 KEPT_BYTES = 1 << 22
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",

@@ -212,6 +212,16 @@ def strongest(ink: Ink) -> float:
     return float((rows[:, :-1] + rows[:, 1:]).max()) / 4
 
 
+def breadth_of(strokes: npt.NDArray[np.bool_]) -> float:
+    """Estimate the mean breadth of strokes, in pixels: their area divided by half the length of their edges."""
+    padded = np.zeros((strokes.shape[0] + 2, strokes.shape[1] + 2), bool)
+    padded[1:-1, 1:-1] = strokes
+    steps = np.count_nonzero(padded[1:] != padded[:-1]) + np.count_nonzero(padded[:, 1:] != padded[:, :-1])
+    # An edge made of pixel steps is longer than the true edge: by the factor 4 / pi, averaged over all directions.
+    edges = steps * np.pi / 4
+    return 2 * np.count_nonzero(strokes) / max(1.0, edges)
+
+
 def pad_to(page: Grey, side: int) -> Grey:
     """Repeat the last row and column until both sides have at least ``side`` pixels."""
     if min(page.shape) >= side:

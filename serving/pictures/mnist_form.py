@@ -21,7 +21,7 @@ from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
-from serving.pictures.ink import OVERVIEW, Ink, border_of, find_ink, middle, reduce, resize, strongest
+from serving.pictures.ink import OVERVIEW, Ink, border_of, breadth_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.neighbours import encloses_several, rings_of, without_neighbours
 from serving.pictures.page import Grey, Page
@@ -90,7 +90,7 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
     others = list(_readings_without(ink, pieces))
-    for other in map(find_ink, other_pages(page, overview, pieces)):
+    for other in map(find_ink, other_pages(page, overview, pieces, ink)):
         if other is not None:
             its_pieces = find_pieces(other)
             others += _digit_of(other, its_pieces), *_readings_without(other, its_pieces, at_border=False)
@@ -187,13 +187,8 @@ def widen_strokes(ink: Ink) -> Ink:
 
 
 def stroke_width(ink: Ink) -> float:
-    """Estimate the mean width of the strokes, in pixels: their area divided by half the length of their edges."""
-    line = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), bool)
-    line[1:-1, 1:-1] = ink > 0.5 * strongest(ink)
-    steps = np.count_nonzero(line[1:] != line[:-1]) + np.count_nonzero(line[:, 1:] != line[:, :-1])
-    # An edge made of pixel steps is longer than the true edge: by the factor 4 / pi, averaged over all directions.
-    edges = steps * np.pi / 4
-    return 2 * np.count_nonzero(line) / max(1.0, edges)
+    """Return the mean breadth of the strokes, in pixels."""
+    return breadth_of(ink > 0.5 * strongest(ink))
 
 
 def shrink_to_box(ink: Ink) -> Ink:

@@ -7,7 +7,6 @@ Here the page keeps up to 1024 pixels, so the filters work on bytes, which NumPy
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.pictures.ink import (
     DEVIATION,
@@ -22,31 +21,25 @@ from serving.pictures.ink import (
     most_common_shade,
     pad_to,
     reduce,
-    strongest,
 )
 from serving.pictures.morphology import uniform_filter
 from serving.pictures.page import Grey
+from serving.pictures.paper import contrast, on_paper, stride
 from serving.pictures.rules import without_rules
 from serving.pictures.surroundings import on_sheet
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
 LONGEST = 1024
-# Side of the window that estimates the paper, as a share of the page's shorter side: broader than any stroke.
+# Side of the window that estimates uneven paper, as a share of the page's shorter side.
 PAPER_WINDOW = 0.33
 # Longer side of the page that decides whether the ink is darker or brighter than the paper.
 POLARITY_SIDE = 192
 # A desk around the sheet is looked for if the shorter side of this page has at least so many pixels.
 LEAST_SHEET = 40
-# Share of the strongest pixels that are left out when the contrast of the ink is measured.
-GLARE = 0.002
 # Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
 FAINT_RULE = 0.08
-# Pixels from which the statistics of the page are taken.
-SAMPLE = 1 << 17
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 8
-
-Bytes = npt.NDArray[np.uint8]
 
 
 def find_page_ink(page: Grey) -> Ink | None:
@@ -56,10 +49,9 @@ def find_page_ink(page: Grey) -> Ink | None:
     values = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     if not _is_dark(grey):
         values = 255 - values
-    window = max(3, round(PAPER_WINDOW * min(grey.shape)))
-    ink = (_closing(values, window) - values).astype(np.float32)
-    ink -= np.median(ink[:: _stride(ink)])  # Most of the page is paper, and grain makes the paper look like ink.
-    most = _contrast(ink)
+    ink = on_paper(values).astype(np.float32)
+    ink -= np.median(ink[:: stride(ink)])  # Most of the page is paper, and grain makes the paper look like ink.
+    most = contrast(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
     ink[ink < max(FAINT_RULE * most, NOISE * noise)] = 0
@@ -68,21 +60,9 @@ def find_page_ink(page: Grey) -> Ink | None:
     return ink
 
 
-def _stride(values: Grey) -> int:
-    """Return the distance of the rows that are enough for a statistic of all values."""
-    return max(1, values.size // SAMPLE)
-
-
-def _contrast(ink: Ink) -> float:
-    """Return the contrast of the ink without the few strongest pixels, which may be glare or dirt."""
-    some = ink[:: _stride(ink)]
-    some = some[some > LEAST_CONTRAST]
-    return min(strongest(ink), float(np.quantile(some, 1 - GLARE))) if len(some) else 0.0
-
-
 def _noise(grey: Grey) -> float:
     """Return the standard deviation of the grain: the difference of two neighbours deviates sqrt(2) times as much."""
-    some = grey[:: _stride(grey)]
+    some = grey[:: stride(grey)]
     steps = np.abs(some[:, 1:] - some[:, :-1])
     return DEVIATION * float(np.median(steps)) / 2**0.5
 
@@ -101,28 +81,3 @@ def _is_dark(grey: Grey) -> bool:
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
     relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
     return float((relief**3).sum()) < 0
-
-
-def _closing(values: Bytes, size: int) -> Bytes:
-    """Dilate, then erode: dark parts narrower than ``size`` pixels take the shade around them."""
-    for extreme in (np.maximum, np.minimum):
-        for axis in (0, 1):
-            values = _extreme(extreme, values, size, axis)
-    return values
-
-
-def _extreme(extreme: np.ufunc, values: Bytes, size: int, axis: int) -> Bytes:
-    """Return the extreme of ``size`` neighbours along an axis. Windows of doubled size overlap until they cover it."""
-    before = size // 2 if extreme is np.maximum else size - 1 - size // 2
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (before, size - 1 - before)
-    values = np.pad(values, pad, mode="edge")
-    covered = 1
-    while covered < size:
-        step = min(covered, size - covered)
-        ahead = [slice(None), slice(None)]
-        behind = [slice(None), slice(None)]
-        ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-        values = extreme(values[tuple(behind)], values[tuple(ahead)])
-        covered += step
-    return values

@@ -1,0 +1,78 @@
+"""Measure dark ink on paper with shadows: how much darker each pixel is than the paper around it.
+
+The paper is estimated with a window that is broader than the strokes and narrower than a shadow: the window sees paper
+everywhere, and the shadow of a hand or a phone is part of the paper.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.pictures.ink import LEAST_CONTRAST, Ink, breadth_of, reduce, strongest
+
+# Side of the window, as a share of the page's shorter side, if the strokes are not known yet. No stroke is broader.
+WIDEST = 0.33
+# The strokes are measured on a page whose longer side has this many pixels. They are the ink that is stronger than this
+# share of the strongest. A shadow is weaker than ink.
+STROKE_SIDE, STRONG = 256, 0.6
+# Side of the window in strokes. Where strokes cross, ink is broader than one stroke.
+STROKES = 4
+# Share of the strongest pixels that are left out when the contrast of the ink is measured.
+GLARE = 0.002
+# Pixels from which the statistics of the page are taken.
+SAMPLE = 1 << 17
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def on_paper(page: Bytes) -> Bytes:
+    """Return how much darker each pixel is than the paper around it. The ink must be darker than the paper."""
+    return _closing(page, _window(page)) - page
+
+
+def _window(page: Bytes) -> int:
+    """Return the side of the window, in pixels of the page."""
+    small = np.rint(reduce(page.astype(np.float32), STROKE_SIDE)).astype(np.uint8)
+    widest: int = max(3, round(WIDEST * min(small.shape)))
+    ink = (_closing(small, widest) - small).astype(np.float32)
+    window: int = min(widest, round(STROKES * (1 + breadth_of(ink > STRONG * contrast(ink)))))
+    factor: float = max(page.shape) / max(small.shape)
+    return max(3, round(factor * window))
+
+
+def contrast(ink: Ink) -> float:
+    """Return the contrast of the ink without the few strongest pixels, which may be glare or dirt."""
+    some = ink[:: stride(ink)]
+    some = some[some > LEAST_CONTRAST]
+    return min(strongest(ink), float(np.quantile(some, 1 - GLARE))) if len(some) else 0.0
+
+
+def stride(values: Ink) -> int:
+    """Return the distance of the rows that are enough for a statistic of all values."""
+    return max(1, values.size // SAMPLE)
+
+
+def _closing(values: Bytes, size: int) -> Bytes:
+    """Dilate, then erode: dark parts narrower than ``size`` pixels take the shade around them."""
+    for extreme in (np.maximum, np.minimum):
+        for axis in (0, 1):
+            values = _extreme(extreme, values, size, axis)
+    return values
+
+
+def _extreme(extreme: np.ufunc, values: Bytes, size: int, axis: int) -> Bytes:
+    """Return the extreme of ``size`` neighbours along an axis. Windows of doubled size overlap until they cover it."""
+    before = size // 2 if extreme is np.maximum else size - 1 - size // 2
+    pad = [(0, 0), (0, 0)]
+    pad[axis] = (before, size - 1 - before)
+    values = np.pad(values, pad, mode="edge")
+    covered = 1
+    while covered < size:
+        step = min(covered, size - covered)
+        ahead = [slice(None), slice(None)]
+        behind = [slice(None), slice(None)]
+        ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
+        values = extreme(values[tuple(behind)], values[tuple(ahead)])
+        covered += step
+    return values

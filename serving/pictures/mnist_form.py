@@ -23,7 +23,7 @@ from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
 from serving.pictures.ink import OVERVIEW, Ink, border_of, breadth_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
-from serving.pictures.neighbours import encloses_several, rings_of, without_neighbours
+from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_neighbours
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
 from serving.pictures.surroundings import is_along_border, other_pages
@@ -118,6 +118,8 @@ def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = Tr
 
 def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     """Return whether the pieces are a text, a face or a row of digits. None of them surrounds a digit."""
+    if has_line(pieces):
+        return False
     return count_digits(pieces) >= MANY_PARTS or encloses_several(pieces, shape) or _are_alike(pieces, shape)
 
 
@@ -150,7 +152,7 @@ def _digit_of(ink: Ink, every: Sequence[Piece]) -> Digit:
     if specks:
         ink = erase(ink, specks)
     digit = shrink_to_box(widen_strokes(ink))
-    is_several = count_digits(pieces) > 1 or bool(rings_of(pieces))
+    is_several = count_digits(pieces) > 1 or bool(rings_of(pieces)) or has_line(pieces)
     return Digit(centre_in_frame(digit), "several" if is_several else None)
 
 

@@ -18,6 +18,9 @@ WEAKER, BROADER = 0.75, 2.0
 RING_INK = 0.4
 # A ring with more large pieces in it than this encloses no digit. The eyes and the mouth of a face are three.
 MOST_IN_RING = 2
+# A level line is so many times as wide as high. It is no part of the digit above or below it if it is so many times as
+# wide as the digit.
+LEVEL, WIDER = 3.0, 1.2
 # Only so many pieces of a page are compared with each other.
 LARGEST = 8
 
@@ -34,17 +37,32 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
     rings = rings_of(pieces)
     inner = [piece for piece in pieces if any(encloses(ring, piece) for ring in rings)] if rings else list(pieces)
     free = [piece for piece in inner if piece.is_inside(ink.shape)]
-    digit = max(free or inner, key=attrgetter("mass"))
+    digit = _main(free or inner)
     kept = [
         piece
         for piece in inner
         if piece is digit
-        or not (_is_apart(piece, digit) or (at_border and _is_left_at_border(piece, digit, ink, bool(free))))
+        or not (
+            _is_apart(piece, digit)
+            or _is_line_under_or_over(piece, digit)
+            or (at_border and _is_left_at_border(piece, digit, ink, bool(free)))
+        )
     ]
     if len(kept) == len(pieces):
         return None
     ids = {id(piece) for piece in kept}
     return erase(ink, [piece for piece in pieces if id(piece) not in ids])
+
+
+def has_line(pieces: Sequence[Piece]) -> bool:
+    """Return whether there is a line under or over the digit. The digit is the largest piece that is no line."""
+    digit = _main(pieces)
+    return any(_is_line_under_or_over(piece, digit) for piece in pieces)
+
+
+def _main(pieces: Sequence[Piece]) -> Piece:
+    """Return the piece with the most ink that is not level, or else of all."""
+    return max([piece for piece in pieces if piece.width < LEVEL * piece.height] or pieces, key=attrgetter("mass"))
 
 
 def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
@@ -82,6 +100,13 @@ def encloses(ring: Piece, piece: Piece) -> bool:
 def _is_apart(piece: Piece, digit: Piece) -> bool:
     """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
     return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(digit.height, digit.width)
+
+
+def _is_line_under_or_over(piece: Piece, digit: Piece) -> bool:
+    """Return whether a piece is a level line, wider than the digit, that does not reach into its rows."""
+    is_line = piece.width >= max(LEVEL * piece.height, WIDER * digit.width)
+    middle = (piece.top + piece.bottom) / 2
+    return is_line and not digit.top <= middle < digit.bottom
 
 
 def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) -> bool:

@@ -9,7 +9,9 @@ one from -1 to 8. The digits keep their place in MNIST's frame from top to botto
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +19,10 @@ from typing import Any
 
 import click
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from benchmarks.digits import choose_digits, load_digits
+from benchmarks.pages import phone_light
 from benchmarks.report import conditions
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.models import repository
@@ -79,14 +82,15 @@ def page_of(ink: Array, scale: float) -> Array:
     return 255 - np.asarray(Image.fromarray(page).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
 
 
-def ruled(page: Array, random: Random) -> Array:
+def ruled(page: Array, random: Random, *, squared: bool = False) -> Array:
     """Rule the paper: lines of a quarter to a half of the ink's contrast, as far apart as the digits are high."""
     page = page.copy()
     pitch = max(8, round(len(page) * random.uniform(0.35, 0.6)))
     thick = max(1, round(len(page) / 60))
     shade = 255 * (1 - random.uniform(0.25, 0.5))
-    for top in range(int(random.integers(pitch)), len(page), pitch):
-        page[top : top + thick] = np.minimum(page[top : top + thick], shade)
+    for lines in (page, page.T) if squared else (page,):
+        for top in range(int(random.integers(pitch)), len(lines), pitch):
+            lines[top : top + thick] = np.minimum(lines[top : top + thick], shade)
     return page
 
 
@@ -105,6 +109,44 @@ def tilted(page: Array, random: Random) -> Array:
         random.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True, fillcolor=float(page[0, 0])
     )
     return np.asarray(picture)
+
+
+def in_phone_shadow(page: Array, random: Random) -> Array:
+    """Photograph the page in the soft shadow of the phone, with grain."""
+    return (40 + 0.75 * page) * phone_light(page.shape, random) + random.normal(0, 3, page.shape)
+
+
+def boxed(page: Array, random: Random) -> Array:
+    """Draw a box around the numbers, by hand: its corners are not quite right."""
+    page = np.pad(page, 40, constant_values=255)
+    height, width = page.shape
+    corners = [
+        (x + random.uniform(-8, 8), y + random.uniform(-8, 8))
+        for x, y in ((16, 16), (width - 16, 16), (width - 16, height - 16), (16, height - 16))
+    ]
+    canvas = Image.fromarray(page)
+    ImageDraw.Draw(canvas).line([*corners, corners[0]], 40.0, int(random.integers(3, 9)))
+    return np.asarray(canvas)
+
+
+def underlined(page: Array, random: Random) -> Array:
+    """Draw one or two lines under the numbers."""
+    page = np.pad(page, [(0, 60), (0, 0)], constant_values=255)
+    height, width = page.shape
+    canvas = Image.fromarray(page)
+    for step in range(int(random.integers(1, 3))):
+        at, slope = height - 50 + 18 * step, random.uniform(-0.02, 0.02) * width
+        ImageDraw.Draw(canvas).line((12, at - slope, width - 12, at + slope), 40.0, int(random.integers(3, 9)))
+    return np.asarray(canvas)
+
+
+def on_table(page: Array, random: Random) -> Array:
+    """Photograph the sheet, turned by up to 6 degrees, on a darker table."""
+    around = int(random.integers(30, 90))
+    turned = Image.fromarray(page).rotate(random.uniform(-6, 6), Image.Resampling.BICUBIC, expand=True, fillcolor=-1.0)
+    sheet = np.pad(np.asarray(turned), around, constant_values=-1)
+    table = random.uniform(40, 130) + random.normal(0, 8, sheet.shape)
+    return np.where(sheet < 0, table, 30 + 0.8 * sheet) + random.normal(0, 3, sheet.shape)
 
 
 def encode(page: Array) -> bytes:
@@ -155,6 +197,16 @@ KINDS: dict[str, Kind] = {
 }
 
 
+PHOTOS: dict[str, Kind] = {
+    "shadow of the phone": kind(4, paper=in_phone_shadow),
+    "in a drawn box": kind(4, paper=boxed),
+    "underlined": kind(4, paper=underlined),
+    "sheet on a table": kind(4, paper=on_table),
+    "squared paper": kind(4, paper=functools.partial(ruled, squared=True)),
+}
+"""More pages, with uneven gaps."""
+
+
 def read(model: Model, picture: bytes) -> NumberPrediction:
     """Return the numbers in a picture, as /predict?mode=number does."""
     reading = Reading(model, [to_number_page(picture, Settings.max_pixels)])
@@ -187,6 +239,18 @@ def table(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str
     )
 
 
+def photos(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
+    """Yield the share of pages whose numbers are all right, and of those accepted although they are wrong."""
+    yield f"\n| pages with uneven gaps, {rows} of each kind | whole page right | accepted and wrong |\n|---|---:|---:|"
+    for number, (name, draw) in enumerate(PHOTOS.items()):
+        random = np.random.default_rng([number, seed_of(UNEVEN), 1])
+        drawn = [draw(images, labels, UNEVEN, random) for _ in range(rows)]
+        found = [(read(model, picture), text) for picture, text in drawn]
+        right = np.mean([prediction.text == text for prediction, text in found])
+        wrong = np.mean([prediction.text != text and prediction.accepted for prediction, text in found])
+        yield f"| {name} | {right:.1%} | {wrong:.1%} |"
+
+
 def large_page(images: Array, labels: Array) -> bytes:
     """Return a photo of 2 megapixels with four lines of five digits."""
     random = np.random.default_rng(0)
@@ -209,7 +273,7 @@ def main(rows: int, mnist: Path | None, folder: Path, digits_set: str, save: Pat
     model = repository.load(folder, "mnist")
     lines = [conditions("onnxruntime", "numpy", "pillow", also=f"model {model.name} version {model.version}")]
     click.echo(lines[0])
-    for line in table(model, images, labels, rows):
+    for line in itertools.chain(table(model, images, labels, rows), photos(model, images, labels, rows)):
         click.echo(line)
         lines.append(line)
     page = large_page(images, labels)

@@ -140,6 +140,44 @@ def hard_shadow(digit: Array, random: Random) -> bytes:
     return _saved(page, random)
 
 
+def phone_light(shape: tuple[int, ...], random: Random) -> Array:
+    """Return how much light, 0..1, falls on each pixel of a page over which somebody holds a phone."""
+    height, width = shape
+    side = max(shape)
+    mask = Image.new("L", (width, height))
+    long, broad = random.uniform(0.25, 0.5) * side, random.uniform(0.15, 0.3) * side
+    turn, middle = random.uniform(0, np.pi), random.uniform(0, 1, 2) * (width, height)
+    along, across = np.array([np.cos(turn), np.sin(turn)]) * long, np.array([-np.sin(turn), np.cos(turn)]) * broad
+    corners = [middle + a * along + b * across for a, b in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
+    ImageDraw.Draw(mask).polygon([tuple(corner) for corner in corners], 255)
+    soft = np.asarray(mask.filter(ImageFilter.GaussianBlur(random.uniform(0.01, 0.05) * side)), float) / 255
+    return 1 - random.uniform(0.3, 0.55) * soft
+
+
+def phone_shadow(digit: Array, random: Random) -> bytes:
+    """Photograph the digit in the soft shadow of the phone."""
+    page = np.full((320, 320), PAPER)
+    side = int(random.integers(140, 220))
+    _paint(page, _enlarged(digit, side), *random.integers(20, 300 - side, 2).tolist())
+    return _saved(page * phone_light(page.shape, random), random)
+
+
+def underlined(digit: Array, random: Random) -> bytes:
+    """Draw one or two lines below the digit, 1.5 to 2.5 times as wide as the digit."""
+    page = np.full((340, 340), PAPER)
+    ink = _enlarged(digit, 200)
+    rows, columns = np.nonzero((ink > 0.3).any(axis=1))[0], np.nonzero((ink > 0.3).any(axis=0))[0]
+    _paint(page, ink, 30, 70)
+    canvas = Image.fromarray(page.astype(np.uint8))
+    reach = (columns[-1] - columns[0] + 20) * random.uniform(0.75, 1.25)
+    middle, y = 70 + (columns[0] + columns[-1]) / 2, 30 + rows[-1] + random.uniform(18, 40)
+    slope, line = random.uniform(-8, 8), int(random.integers(5, 14))
+    for step in range(int(random.integers(1, 3))):
+        at = y + step * (line + 12)
+        ImageDraw.Draw(canvas).line((middle - reach, at - slope, middle + reach, at + slope), int(INK), line)
+    return _saved(np.asarray(canvas, float), random)
+
+
 def thin_pen(digit: Array, random: Random) -> bytes:
     """Draw the middle line of the digit, 2 pixels wide and grey, on a photo of 900x700 pixels, lit from one side."""
     line = skeletonize(np.kron(digit, np.ones((16, 16))) > 100)
@@ -209,6 +247,8 @@ PAGES: dict[str, Page] = {
     "cropped to the ink": tight,
     "cropped close on some sides": cut_close,
     "hard shadow": hard_shadow,
+    "shadow of the phone": phone_shadow,
+    "underlined": underlined,
     "thin pen on a large photo": thin_pen,
     "desk at the edge": dark_desk,
     "steep light": steep_light,

@@ -118,9 +118,8 @@ def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = Tr
 
 def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     """Return whether the pieces are a text, a face or a row of digits. None of them surrounds a digit."""
-    if has_line(pieces):
-        return False
-    return count_digits(pieces) >= MANY_PARTS or encloses_several(pieces, shape) or _are_alike(pieces, shape)
+    is_many = count_digits(pieces) >= MANY_PARTS or encloses_several(pieces, shape)
+    return is_many or (not has_line(pieces) and _are_alike(pieces, shape))
 
 
 def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:

@@ -16,6 +16,8 @@ IN_STRIP, IN_STRIPS = 0.75, 0.9
 SLOPES = np.linspace(-0.06, 0.06, 25)
 # Rows that are searched above and below a rule for the strokes that cross it. A rule is thinner.
 REACH = 12
+# Pixels around the place where a rule meets the border. Fewer rules than a box and one more must reach the border.
+BORDER, SIDES_OF_BOX = 4, 2
 # Ink is part of a rule if it is at most this many times as thick as the rule's median, or one pixel thicker.
 THICKER = 1.6
 
@@ -33,7 +35,7 @@ def without_rules(ink: Ink) -> Ink:
     """Return the ink without lines that run across the whole page, from side to side or from top to bottom."""
     if min(ink.shape) < 2 * STRIPS:
         return ink
-    across, down = _find_rules(ink > 0), _find_rules((ink > 0).T)
+    across, down = _rules_of(ink > 0), _rules_of((ink > 0).T)
     if not across and not down:
         return ink
     ink = ink.copy()
@@ -43,8 +45,14 @@ def without_rules(ink: Ink) -> Ink:
     return ink
 
 
+def _rules_of(mask: Mask) -> list[_Rule]:
+    """Return the rules that run from left to right. One or two that end before both borders are sides of a box."""
+    rules = _find_rules(mask)
+    return rules if len(rules) > SIDES_OF_BOX else [rule for rule in rules if _reaches_border(rule, mask)]
+
+
 def _find_rules(mask: Mask) -> list[_Rule]:
-    """Return the rules that run from left to right."""
+    """Return the lines that run from left to right, or nearly so."""
     height, width = mask.shape
     edges = np.linspace(0, width, STRIPS + 1).astype(int)
     # A rule may lie on one row or the next in the course of a strip.
@@ -69,6 +77,16 @@ def _find_rules(mask: Mask) -> list[_Rule]:
         row, slope = (np.median(places) for places in np.nonzero((some == some.max()).T))
         rules.append(_Rule(int(rows_of_rule[0] + row), float(SLOPES[int(slope)])))
     return rules
+
+
+def _reaches_border(rule: _Rule, mask: Mask) -> bool:
+    """Return whether a rule has ink at the left or at the right border of the page."""
+    width = mask.shape[1]
+    for side, columns in ((-1, slice(0, BORDER)), (1, slice(width - BORDER, width))):
+        row = round(rule.row + side * rule.slope * width / 2)
+        if mask[max(0, row - BORDER) : max(0, row + BORDER), columns].any():
+            return True
+    return False
 
 
 def _erase(page: Ink, rule: _Rule) -> None:

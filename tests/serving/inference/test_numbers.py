@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.bombs import high_lines
 from serving.errors import DeadlineExceededError, InputTooLargeError
@@ -126,13 +126,24 @@ def shadowed(drawn):
     return (60 + 0.7 * drawn) * light + np.random.default_rng(0).normal(0, 4, drawn.shape)
 
 
+def in_the_shadow_of_a_phone(drawn):
+    height, width = drawn.shape
+    shadow = Image.new("L", (width, height))
+    ImageDraw.Draw(shadow).polygon([(0.6 * width, -height), (1.1 * width, 0.4 * height), (0.7 * width, height), (0.4 * width, 0.3 * height)], 255)
+    soft = np.asarray(shadow.filter(ImageFilter.GaussianBlur(6))) / 255
+    return (40 + 0.8 * drawn) * (1 - 0.5 * soft) + np.random.default_rng(0).normal(0, 3, drawn.shape)
+
+
 def squared_in_steep_light(drawn):
     pale = 255 - 0.6 * (255.0 - squared(np.full(drawn.shape, 255)))
     light = np.linspace(0.7, 1, drawn.shape[1])
     return np.minimum(drawn, pale) * light + np.random.default_rng(0).normal(0, 2, drawn.shape)
 
 
-@pytest.mark.parametrize("paper", [ruled, squared, squared_in_steep_light, shadowed, lambda drawn: 255 - drawn])
+@pytest.mark.parametrize(
+    "paper",
+    [ruled, squared, squared_in_steep_light, shadowed, in_the_shadow_of_a_phone, lambda drawn: 255 - drawn],
+)
 def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 
@@ -159,9 +170,10 @@ def circled(ink):
     return np.asarray(canvas)
 
 
+@pytest.mark.parametrize("margin", [1, 30])
 @pytest.mark.parametrize("enclose", [boxed, circled])
-def test_number_in_a_box_or_a_circle_is_read(read, write, enclose):
-    assert read(page(enclose(write("2026")), margin=30)).text == "2026"
+def test_number_in_a_box_or_a_circle_is_read(read, write, enclose, margin):
+    assert read(page(enclose(write("2026")), margin=margin)).text == "2026"
 
 
 def test_digits_in_the_boxes_of_a_form_are_read(read, write):

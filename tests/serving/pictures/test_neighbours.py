@@ -27,6 +27,8 @@ DIGIT = (25, 36, 55, 42, 200)
         pytest.param((20, 0, 60, 20, 200), id="broad ink at the border"),
         pytest.param((0, 0, 8, 5, 200), id="corner of a shadow"),
         pytest.param((60, 5, 65, 10, 200), id="small piece far away"),
+        pytest.param((58, 20, 63, 60, 200), id="line under the digit"),
+        pytest.param((18, 24, 21, 52, 200), id="line over the digit"),
     ],
 )
 def test_ink_beside_the_digit_is_left_out(beside):
@@ -40,6 +42,8 @@ def test_ink_beside_the_digit_is_left_out(beside):
         pytest.param((25, 0, 55, 6, 200), id="second digit at the border"),
         pytest.param((25, 60, 55, 66, 200), id="second digit inside"),
         pytest.param((20, 44, 23, 50, 200), id="part of the digit"),
+        pytest.param((20, 36, 22, 43, 200), id="flag of the digit"),
+        pytest.param((38, 20, 41, 34, 200), id="stroke beside the digit"),
     ],
 )
 def test_what_may_belong_to_a_number_or_to_the_digit_stays(other):

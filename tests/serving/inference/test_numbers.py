@@ -129,7 +129,8 @@ def shadowed(drawn):
 def in_the_shadow_of_a_phone(drawn):
     height, width = drawn.shape
     shadow = Image.new("L", (width, height))
-    ImageDraw.Draw(shadow).polygon([(0.6 * width, -height), (1.1 * width, 0.4 * height), (0.7 * width, height), (0.4 * width, 0.3 * height)], 255)
+    corners = [(0.6, -1), (1.1, 0.4), (0.7, 1), (0.4, 0.3)]
+    ImageDraw.Draw(shadow).polygon([(x * width, y * height) for x, y in corners], 255)
     soft = np.asarray(shadow.filter(ImageFilter.GaussianBlur(6))) / 255
     return (40 + 0.8 * drawn) * (1 - 0.5 * soft) + np.random.default_rng(0).normal(0, 3, drawn.shape)
 

@@ -117,12 +117,12 @@ def _to_grey(part: Image.Image) -> Grey:
 
 
 def _scale(picture: Image.Image) -> float:
-    """Return the number by which to divide the values of a picture with more than 8 bits per pixel.
+    """Return the number by which to divide the values of a picture that may have more than 8 bits per pixel.
 
-    The file does not state its scale. If a value is over 255, all values are taken as 16-bit values.
+    The file does not state how many bits are used: a camera may use 10 or 12 of 16. So the largest value tells.
     """
     most: Any = picture.getextrema()[1]
-    return 257 if most > WHITE else 1  # 257 = 65535 / 255
+    return float(2 ** max(8, int(most).bit_length()) - 1) / WHITE
 
 
 def _deep_to_grey(part: Image.Image, scale: float) -> Grey:

@@ -77,8 +77,10 @@ def test_camera_rotation_is_undone():
     np.testing.assert_allclose(decode_grey(picture(turned, "JPEG", exif=exif, quality=95), MAX_PIXELS), PAGE, atol=2)
 
 
-def test_16_bits_are_scaled_to_8():
-    np.testing.assert_array_equal(decode_grey(picture(PAGE.astype(np.uint16) * 257), MAX_PIXELS), PAGE)
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_up_to_16_bits_are_scaled_to_8(bits):
+    deep = PAGE.astype(np.float64) * (2**bits - 1) / 255
+    np.testing.assert_allclose(decode_grey(picture(np.rint(deep).astype(np.uint16)), MAX_PIXELS), PAGE, atol=0.2)
 
 
 @pytest.mark.parametrize("ink", [0, 255])

@@ -13,7 +13,7 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, Ink, border_of, middle, reduce, strongest
+from serving.pictures.ink import NOISE, Ink, border_of, is_flat, middle, reduce, strongest
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
 from serving.pictures.paper import STRONG, on_paper
@@ -79,7 +79,8 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     """
     if min(page.shape) < LEAST_SIDE:
         return
-    if _is_mostly_weak(ink):
+    # Only a photo has shadows. A picture from a program is flat.
+    if _is_mostly_weak(ink) and not is_flat(overview):
         yield without_shadows(reduce(page, FINE))
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))

@@ -64,7 +64,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "tell noise from ink": (ink, "DEVIATION", 0),
     "remove specks": (pieces, "SPECK", 0),
     "widen thin strokes": (mnist_form, "widen_strokes", lambda ink: ink),
-    "remove what surrounds the digit": (mnist_form, "other_pages", lambda page, overview, pieces: ()),
+    "remove what surrounds the digit": (mnist_form, "other_pages", lambda page, overview, pieces, ink: ()),
 }
 ABLATED = (
     *("as PNG", "28x28, dark on white, off centre", "420x420", "somewhere on 600x800", "hairline"),

@@ -1,8 +1,9 @@
-"""Say why a repository does not hold a model, and what to do."""
+"""Say why there is no such model, and which ones there are."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.models import disk
@@ -11,8 +12,14 @@ from serving.settings import RELEASE
 
 # The file that a run folder has.
 RECORD = "run.json"
-# How many models a message names.
-SHOWN = 5
+# How many models or versions a message names.
+SHOWN = 10
+
+
+def choose_one_of(names: Sequence[str]) -> str:
+    """Return the end of a message that names what the client may choose; empty if there is nothing."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"; choose one of {', '.join(names[:SHOWN])}{more}" if names else ""
 
 
 def why_missing(repository: Path, name: str) -> str:

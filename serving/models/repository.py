@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
+from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, quoted
 from serving.models import disk
 from serving.models.disk import NAME, Fingerprint
-from serving.models.missing import why_missing
+from serving.models.missing import choose_one_of, why_missing
 from serving.models.model import Model, load_folder
 from serving.models.rollout import RolloutState, choose
 from serving.models.state import UNKNOWN, Entry, ModelState, public
@@ -117,9 +117,9 @@ class Repository:
                 raise ModelUnavailableError(f"model {name!r} is unavailable: {entry.reason}")
             if version in (None, entry.version):
                 raise ModelUnavailableError(f"model {name!r} version {entry.version} is unavailable: {entry.reason}")
-        raise ModelNotFoundError(
-            f"there is no model {name!r}" if version is None else f"model {name!r} has no version {version!r}"
-        )
+        if not entries:
+            raise self._unknown(name)
+        raise ModelNotFoundError(f"model {quoted(name)} has no version {quoted(version)}{choose_one_of(list(loaded))}")
 
     def pair(self, name: str) -> tuple[Model, Model] | None:
         """Return the stable version of a model and its candidate, or None if it has no candidate."""
@@ -169,7 +169,8 @@ class Repository:
         Raises:
             ModelNotFoundError: the name is not a valid name of a model.
         """
-        _check_name(name)
+        if not NAME.fullmatch(name):
+            raise self._unknown(name)
         self._unloaded.discard(name)
         with self._scanning:
             for key in [key for key in self._rejected if key[0] == name]:
@@ -185,9 +186,8 @@ class Repository:
         Raises:
             ModelNotFoundError: there is no such model.
         """
-        _check_name(name)
-        if name not in self._models and not versions(self.folder, name):
-            raise ModelNotFoundError(f"there is no model {name!r}")
+        if not NAME.fullmatch(name) or (name not in self._models and not versions(self.folder, name)):
+            raise self._unknown(name)
         self._unloaded.add(name)
         return self.scan()
 
@@ -198,6 +198,9 @@ class Repository:
             self._models = {
                 name: self._state(name, state.loaded, state.entries) for name, state in self._models.items()
             }
+
+    def _unknown(self, name: str) -> ModelNotFoundError:
+        return ModelNotFoundError(f"there is no model {quoted(name)}{choose_one_of(sorted(self._models))}")
 
     def _state(self, name: str, loaded: Mapping[str, Model], entries: tuple[Entry, ...]) -> ModelState:
         if not loaded:
@@ -315,8 +318,3 @@ class Repository:
             log.error("the loaded versions stay in service: %s", fault)
         elif before and not fault:
             log.info("this error has passed: %s", before)
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise ModelNotFoundError(f"there is no model {name!r}")

@@ -208,7 +208,6 @@ def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plai
         raise BundleError(f"oci://{place.registry}/{place.name}: is no image with layers")
     # Those before it belong to a base image.
     layer = remote.blob(layers[-1])
-    repository.mkdir(parents=True, exist_ok=True)
     with staging_folder(repository) as staging:
         name, version = oci_image.unpack(layer, staging)
         found = load_folder(staging, trust).bundle.manifest

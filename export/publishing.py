@@ -84,7 +84,7 @@ def publish(
         AlreadyPublishedError: the newest version was made from the same run.
         ExportError: the name is not a valid model name, the newest version has classes that the run lacks, the opset is
             not a known one, a cascade should be quantized, there is no higher version number, or nothing can be signed.
-        EquivalenceError: a format is not equivalent. No file is left in the repository.
+        EquivalenceError: a format is not equivalent. No file and no new folder is left.
         BundleError: the service could not load the finished bundle.
         DataError: the test images could not be found.
         OSError: a file could not be written.
@@ -101,7 +101,6 @@ def publish(
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)
     models = repository / name
-    models.mkdir(parents=True, exist_ok=True)
     # The process ends before the folder is removed, so that it cannot write there any longer.
     with staging_folder(models) as staging, beside or nullcontext():
         manifest = _build(staging, run, splits, name, int8, progress or Progress(None), opset, beside)

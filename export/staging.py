@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # No version number begins so, and no server reads a hidden folder.
@@ -17,10 +17,15 @@ PREFIX = ".export-"
 def staging_folder(models: Path) -> Iterator[Path]:
     """Make a folder in ``models``, on whose disk a single rename publishes it. At the end it is removed, if it exists.
 
+    ``models`` and the folders above it are made if they are missing. Those that are still empty at the end, because
+    nothing was published, are removed too.
+
     Raises:
         OSError: it could not be made.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, [place for place in (models, *models.parents) if not place.exists()])
+        models.mkdir(parents=True, exist_ok=True)
         # Nobody looks for folders without a lock while this one has no lock yet.
         with _locked(models, wait=True):
             for old in models.glob(f"{PREFIX}*"):
@@ -30,6 +35,12 @@ def staging_folder(models: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(_locked(folder, wait=True))
         yield folder
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _remove_unless_in_use(folder: Path) -> None:

@@ -54,6 +54,31 @@ def picture(image: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
 
 
 @contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Give up the rights of root, who may read everything, inside the block."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextlib.contextmanager
+def mode_0(folder: Path) -> Iterator[None]:
+    """Take all rights from a folder, and give up those of root, inside the block."""
+    mode = folder.stat().st_mode
+    folder.chmod(0)
+    try:
+        with unprivileged():
+            yield
+    finally:
+        folder.chmod(mode)
+
+
+@contextlib.contextmanager
 def application(**settings: Any) -> Iterator[Any]:
     """Yield a client of an application with these settings, in this process."""
     from litestar.testing import TestClient

@@ -56,6 +56,38 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
     recorder, tracer, access_log = service.recorder, service.tracer, service.settings.access_log
     hosts, cors = Hosts(service.settings), cors_config(service.settings.cors_origins)
 
+    def responder(scope: HTTPScope, context: RequestContext) -> ASGIApp:
+        """Return what responds to a request: the application, or an error response before it."""
+        path, headers = scope["path"], scope["headers"]
+        if context.is_rejected:
+            return too_many_in_flight(service, path, headers)
+        try:
+            hosts.check(headers, scope["server"])
+        except MisdirectedError as error:
+            return problem_of(error, path)
+        if is_foreign_preflight(cors, scope["method"], headers):
+            # Litestar would respond with plain text instead of a problem document.
+            return problem(
+                path, 403, "this origin may not call the service; the operator can allow it with --cors-origins"
+            )
+        if is_canonical(scope["raw_path"]):
+            return app
+        return with_cors(service, not_found(path, context.header(b"accept") or ""), headers)
+
+    def record(
+        scope: HTTPScope, context: RequestContext, template: str | None, request_id: bytes, status: int, started: float
+    ) -> None:
+        """Count, trace and log a request that has ended."""
+        seconds = time.perf_counter() - started
+        # The declared route, so that made-up paths create no new series in the metrics.
+        route = "unmatched" if status in (404, 405) else template or "unmatched"
+        recorder.request(route, scope["method"], status, seconds)
+        if tracer and (trace := context.trace):
+            tracer.end(request_note(context, trace, scope, request_id, route, status, started, seconds))
+            recorder.example(route, status, seconds, trace.trace_id, trace.span_id)
+        if access_log:
+            log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
+
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.WEBSOCKET:
             await app(scope, receive, send)
@@ -89,35 +121,12 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         token = request_fields.set(fields)
         recorder.in_flight += 1
         try:
-            if context.is_rejected:
-                await too_many_in_flight(service, scope["path"], scope["headers"])(scope, receive, send_with_headers)
-            else:
-                hosts.check(scope["headers"], scope["server"])
-                if is_foreign_preflight(cors, scope["method"], scope["headers"]):
-                    # Litestar would respond with plain text instead of a problem document.
-                    detail = "this origin may not call the service; the operator can allow it with --cors-origins"
-                    await problem(scope["path"], 403, detail)(scope, receive, send_with_headers)
-                elif is_canonical(scope["raw_path"]):
-                    await app(inner, receive, send_with_headers)
-                else:
-                    accept = context.header(b"accept") or ""
-                    response = with_cors(service, not_found(scope["path"], accept), scope["headers"])
-                    await response(scope, receive, send_with_headers)
-        except MisdirectedError as error:
-            await problem_of(error, scope["path"])(scope, receive, send_with_headers)
+            await responder(scope, context)(inner, receive, send_with_headers)
         finally:
             context.finished()
             context.compare()
             recorder.in_flight -= 1
-            seconds = time.perf_counter() - started
-            # The declared route, so that made-up paths create no new series in the metrics.
-            route = "unmatched" if status in (404, 405) else inner.get("path_template") or "unmatched"
-            recorder.request(route, scope["method"], status, seconds)
-            if tracer and (trace := context.trace):
-                tracer.end(request_note(context, trace, scope, request_id, route, status, started, seconds))
-                recorder.example(route, status, seconds, trace.trace_id, trace.span_id)
-            if access_log:
-                log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
+            record(scope, context, inner.get("path_template"), request_id, status, started)
             request_fields.reset(token)
 
     return respond

@@ -22,6 +22,8 @@ from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines, Ro
 from serving.errors import ResultsError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+# What to do if the file cannot be opened.
+WAY_OUT = "choose another --output, in a folder where you may write"
 _JSON_START = b'{"file":'
 # Bytes of the longest row: a long name, and the probabilities of a thousand classes.
 MAX_ROW = 1_000_000
@@ -94,7 +96,7 @@ class Results:
                 self._file.close()
                 raise
         except OSError as error:
-            raise ResultsError(f"{self.path}: {error.strerror}") from error
+            raise ResultsError(f"{self.path}: {error.strerror}; {WAY_OUT}") from error
         except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
             raise self._foreign("it is not a file of mnist-predict") from error
         self.rows, _, self.unreadable, self.complaint = kept

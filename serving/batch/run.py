@@ -19,7 +19,7 @@ from serving.batch import local
 from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.job import Job, labels_of, newest_version
 from serving.batch.progress import Progress
-from serving.batch.results import SUFFIXES, Results
+from serving.batch.results import SUFFIXES, WAY_OUT, Results
 from serving.batch.rows import Form, Json, Rows, Table, printable
 from serving.errors import SettingsError
 
@@ -63,9 +63,13 @@ class Options:
             raise SettingsError(
                 f"--output {self.output}: needs pyarrow; install it with: pip install pyarrow, or choose .csv or .jsonl"
             )
-        if not self.output.parent.is_dir():
+        try:
+            has_folder, is_folder = self.output.parent.is_dir(), self.output.is_dir()
+        except OSError as error:
+            raise SettingsError(f"--output {self.output}: {error.strerror}; {WAY_OUT}") from error
+        if not has_folder:
             raise SettingsError(f"--output {self.output}: the folder {self.output.parent} must exist")
-        if self.output.is_dir():
+        if is_folder:
             raise SettingsError(f"--output {self.output}: must be a file, not a folder")
 
 

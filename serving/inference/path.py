@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,9 @@ COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
 Step = int | Part
 """A digit, by its index among the candidates of the line, or a part that is a mark."""
 
+Arc = tuple[int, float, Step | None]
+"""Goes from one place between parts to a later one: where it begins, its score, and its step; None without ink."""
+
 
 class Path(NamedTuple):
     """The digits and marks of a line, from left to right."""
@@ -63,9 +66,18 @@ def best_path(line: LineParts, output: ModelOutput) -> Path:
         line: has at least one part.
         output: the model output for the candidates of the line.
     """
-    count = len(line.parts)
-    scores = _scores(line, output)
-    arcs: list[list[tuple[int, float, Step | None]]] = [[] for _ in range(count + 1)]
+    arcs = _arcs(line, _scores(line, output))
+    score, steps = _best_steps(arcs)
+    return Path(steps, math.exp(min(0.0, score - _sum_of_paths(arcs))))
+
+
+def _arcs(line: LineParts, scores: Sequence[float]) -> list[list[Arc]]:
+    """Return the arcs of a line, by the place where they end. Place ``i`` is the one before part ``i``.
+
+    Args:
+        scores: those of the candidates.
+    """
+    arcs: list[list[Arc]] = [[] for _ in range(len(line.parts) + 1)]
     for index, candidate in enumerate(line.candidates):
         arcs[candidate.end].append((candidate.first, scores[index], index))
     alone = dict(_marks_alone(line))
@@ -77,21 +89,34 @@ def best_path(line: LineParts, output: ModelOutput) -> Path:
             arcs[at + 1].append((at, MARK_WEIGHT * (MARK_CONSTANT + size), part))
     for (begin, end), mark in alone.items():
         arcs[end].append((begin, ALONE_SCORE, mark))
-    best, back = [0.0], [(0, cast("Step | None", None))]
-    total = [0.0]  # The logarithm of the sum over all paths to each part.
-    for end in range(1, count + 1):
-        ways = [(best[first] + score, first, step) for first, score, step in arcs[end]]
+    return arcs
+
+
+def _best_steps(arcs: Sequence[Sequence[Arc]]) -> tuple[float, list[Step]]:
+    """Return the score of the best path from the first part to the last (Viterbi), and its steps."""
+    # For each end: the score of the best path to it, and where the last arc of that path begins, with its step.
+    best: list[float] = [0.0]
+    back: list[tuple[int, Step | None]] = [(0, None)]
+    for ending in arcs[1:]:
+        ways = [(best[first] + score, first, step) for first, score, step in ending]
         score, first, step = max(ways, key=itemgetter(0), default=(-math.inf, 0, None))
         best.append(score)
         back.append((first, step))
-        total.append(float(np.logaddexp.reduce([total[first] + score for first, score, _ in arcs[end]] or [-math.inf])))
     steps: list[Step] = []
-    at = count
+    at = len(arcs) - 1
     while at:
         at, step = back[at]
         if step is not None:
             steps.append(step)
-    return Path(steps[::-1], math.exp(min(0.0, best[count] - total[count])))
+    return best[-1], steps[::-1]
+
+
+def _sum_of_paths(arcs: Sequence[Sequence[Arc]]) -> float:
+    """Return the logarithm of the sum over all paths from the first part to the last (forward algorithm)."""
+    totals = [0.0]
+    for ending in arcs[1:]:
+        totals.append(float(np.logaddexp.reduce([totals[first] + score for first, score, _ in ending] or [-math.inf])))
+    return totals[-1]
 
 
 def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:

@@ -44,7 +44,7 @@ def versions(model: Path) -> list[int]:
 def published(repository: Path) -> list[str]:
     """Return the names of the models that have a version on disk; nothing if the folder cannot be read."""
     try:
-        return sorted(name for name in names(repository) if _has_version(repository / name))
+        return sorted(name for name in names(repository) if has_version(repository / name))
     except OSError:
         return []
 
@@ -55,7 +55,8 @@ def default_model(repository: Path) -> str:
     return found[0] if len(found) == 1 else Settings.model
 
 
-def _has_version(model: Path) -> bool:
+def has_version(model: Path) -> bool:
+    """Return whether the folder of a model can be read and has a version."""
     try:
         return bool(versions(model))
     except OSError:

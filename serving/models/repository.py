@@ -5,26 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
+from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, quoted
 from serving.models import disk
-from serving.models.bundle import MANIFEST
 from serving.models.disk import NAME, Fingerprint
+from serving.models.missing import choose_one_of, why_missing
 from serving.models.model import Model, load_folder
 from serving.models.rollout import RolloutState, choose
 from serving.models.state import UNKNOWN, Entry, ModelState, public
 from serving.models.trust import Trust
-from serving.settings import NAME_RULE, RELEASE
+from serving.settings import NAME_RULE
 
 log = logging.getLogger("serving")
-
-# The file that a run folder has.
-RECORD = "run.json"
-# How many models a message names.
-SHOWN = 5
 
 
 class Change(NamedTuple):
@@ -62,7 +57,7 @@ def load(repository: Path, name: str, version: int | None = None, trust: Trust |
             raise BundleError(f"{repository / name} cannot be read: {error.strerror}") from error
         known = []
     if not known:
-        raise BundleError(_why_missing(repository, name))
+        raise BundleError(why_missing(repository, name))
     if version is not None and version not in known:
         raise BundleError(f"{repository / name} has no version {version}; choose one of {', '.join(map(str, known))}")
     version = version or known[-1]
@@ -70,25 +65,6 @@ def load(repository: Path, name: str, version: int | None = None, trust: Trust |
     if (model.name, model.version) != (name, str(version)):
         raise BundleError(f"{model.bundle.folder} holds {model.name} version {model.version}: was it renamed?")
     return model
-
-
-def _why_missing(repository: Path, name: str) -> str:
-    """Return why a repository does not hold a model of this name, and what to do."""
-    if not os.path.lexists(repository):
-        return f"{repository} does not exist; publish a model there with mnist-export RUN --repository {repository}"
-    folder = repository if repository.name not in ("", "..") else repository.resolve()
-    way_out = "not a repository; use --repository {0.parent} --model {0.name}"
-    if os.path.lexists(folder / MANIFEST):
-        return f"{repository} is one version of a model and {way_out.format(folder.parent)}"
-    if versions(folder.parent, folder.name):
-        return f"{repository} is a model and {way_out.format(folder)}"
-    if os.path.lexists(folder / RECORD):
-        return f"{repository} is a run and not a repository; use mnist-export {repository} --repository models first"
-    others = ", ".join(disk.published(repository)[:SHOWN])
-    if repository == RELEASE:
-        return f"the packaged repository holds no model {name!r}, only {others}; name yours with --repository"
-    way_out = f"it holds {others}; choose with --model" if others else "publish one with mnist-export"
-    return f"{repository} holds no model {name!r}; {way_out}"
 
 
 class Repository:
@@ -141,9 +117,9 @@ class Repository:
                 raise ModelUnavailableError(f"model {name!r} is unavailable: {entry.reason}")
             if version in (None, entry.version):
                 raise ModelUnavailableError(f"model {name!r} version {entry.version} is unavailable: {entry.reason}")
-        raise ModelNotFoundError(
-            f"there is no model {name!r}" if version is None else f"model {name!r} has no version {version!r}"
-        )
+        if not entries:
+            raise self._unknown(name)
+        raise ModelNotFoundError(f"model {quoted(name)} has no version {quoted(version)}{choose_one_of(list(loaded))}")
 
     def pair(self, name: str) -> tuple[Model, Model] | None:
         """Return the stable version of a model and its candidate, or None if it has no candidate."""
@@ -193,7 +169,8 @@ class Repository:
         Raises:
             ModelNotFoundError: the name is not a valid name of a model.
         """
-        _check_name(name)
+        if not NAME.fullmatch(name):
+            raise self._unknown(name)
         self._unloaded.discard(name)
         with self._scanning:
             for key in [key for key in self._rejected if key[0] == name]:
@@ -209,9 +186,8 @@ class Repository:
         Raises:
             ModelNotFoundError: there is no such model.
         """
-        _check_name(name)
-        if name not in self._models and not versions(self.folder, name):
-            raise ModelNotFoundError(f"there is no model {name!r}")
+        if not NAME.fullmatch(name) or (name not in self._models and not versions(self.folder, name)):
+            raise self._unknown(name)
         self._unloaded.add(name)
         return self.scan()
 
@@ -222,6 +198,9 @@ class Repository:
             self._models = {
                 name: self._state(name, state.loaded, state.entries) for name, state in self._models.items()
             }
+
+    def _unknown(self, name: str) -> ModelNotFoundError:
+        return ModelNotFoundError(f"there is no model {quoted(name)}{choose_one_of(sorted(self._models))}")
 
     def _state(self, name: str, loaded: Mapping[str, Model], entries: tuple[Entry, ...]) -> ModelState:
         if not loaded:
@@ -239,20 +218,41 @@ class Repository:
         before = self._models.get(name, UNKNOWN)
         on_disk: list[str] = []
         if not fault:
-            try:
-                on_disk = [str(version) for version in disk.versions(self.folder / name)] if is_listed else []
-            except OSError as error:
-                if isinstance(error, NotADirectoryError) and before == UNKNOWN:
-                    return []
-                fault = f"{self.folder / name} cannot be read: {error.strerror}"
+            on_disk, fault = self._versions_on_disk(name, before) if is_listed else ([], "")
             self._log_fault(name, fault)
         if fault:
             # A network disk may be unreachable for a moment, so the loaded versions stay.
             on_disk = [entry.version for entry in before.entries if entry.version]
-        changes: list[Change] = []
-        after: dict[str, Model] = {}
         is_unloaded = name in self._unloaded
         wanted = [] if is_unloaded else on_disk
+        after, changes = self._scan_versions(name, wanted, before, fault)
+        changes += self._drop(name, before.loaded.keys() - after.keys(), wanted)
+        entries = [
+            self._entry(name, version, fault, is_loaded=version in after, is_unloaded=is_unloaded)
+            for version in on_disk
+        ]
+        if fault and not entries:
+            entries = [Entry(name, "", "UNAVAILABLE", public(fault, self.folder))]
+        self._models = {other: state for other, state in self._models.items() if other != name} | (
+            {name: self._state(name, after, tuple(entries))} if entries else {}
+        )
+        return changes
+
+    def _versions_on_disk(self, name: str, before: ModelState) -> tuple[list[str], str]:
+        """Return the versions in the folder of a model in ascending order, and why it cannot be read, if so."""
+        try:
+            return [str(version) for version in disk.versions(self.folder / name)], ""
+        except OSError as error:
+            # A file beside the models is no fault. One that has replaced the folder of a model is.
+            is_file = isinstance(error, NotADirectoryError) and before == UNKNOWN
+            return [], "" if is_file else f"{self.folder / name} cannot be read: {error.strerror}"
+
+    def _scan_versions(
+        self, name: str, wanted: Sequence[str], before: ModelState, fault: str
+    ) -> tuple[dict[str, Model], list[Change]]:
+        """Return the models to serve of the wanted versions, newest first, and the changes."""
+        after: dict[str, Model] = {}
+        changes: list[Change] = []
         rollout = self._rollouts.get(name)
         for version in reversed(wanted):
             if self._keep and len(after) >= self._keep and not (rollout and version == rollout.stable):
@@ -264,23 +264,17 @@ class Repository:
                 after[version] = model
             if change:
                 changes.append(change)
+        return after, changes
+
+    def _drop(self, name: str, dropped: Collection[str], wanted: Sequence[str]) -> list[Change]:
+        """Forget the files of the versions that are dropped or no longer wanted. Return the changes."""
         for key in [key for key in self._fingerprints if key[0] == name and key[1] not in wanted]:
             self._fingerprints.pop(key)
             self._rejected.pop(key, None)
-        for version in before.loaded.keys() - after.keys():
+        for version in dropped:
             self._fingerprints.pop((name, version), None)
             log.info("dropped model %s version %s", name, version)
-            changes.append(Change("dropped", name, version))
-        entries = [
-            self._entry(name, version, fault, is_loaded=version in after, is_unloaded=is_unloaded)
-            for version in on_disk
-        ]
-        if fault and not entries:
-            entries = [Entry(name, "", "UNAVAILABLE", public(fault, self.folder))]
-        self._models = {other: state for other, state in self._models.items() if other != name} | (
-            {name: self._state(name, after, tuple(entries))} if entries else {}
-        )
-        return changes
+        return [Change("dropped", name, version) for version in dropped]
 
     def _scan_version(self, name: str, version: str, loaded: Model | None) -> tuple[Model | None, Change | None]:
         """Return the model to serve for a version: the one on disk if it can be verified, otherwise ``loaded``."""
@@ -324,8 +318,3 @@ class Repository:
             log.error("the loaded versions stay in service: %s", fault)
         elif before and not fault:
             log.info("this error has passed: %s", before)
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise ModelNotFoundError(f"there is no model {name!r}")

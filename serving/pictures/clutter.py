@@ -44,13 +44,13 @@ ALIKE, SAME_ROWS, WIDE, BROADER = 1.5, 0.7, 1.5, 2.0
 def without_clutter(ink: Ink) -> list[Piece]:
     """Return the pieces of the ink that may belong to digits."""
     pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
-    usual = _strength([piece for piece in pieces if piece.is_inside(ink.shape)])
+    usual = _mean_strength([piece for piece in pieces if piece.is_inside(ink.shape)])
     along = [
         piece
         for piece in pieces
         if _is_along_border(piece, ink.shape)
         # The corner of a shadow, in which the paper could not be estimated.
-        or (not piece.is_inside(ink.shape) and _strength([piece]) < SHADOW * usual)
+        or (not piece.is_inside(ink.shape) and piece.strength < SHADOW * usual)
     ]
     ids = {id(piece) for piece in along}
     inside = [piece for piece in pieces if id(piece) not in ids]
@@ -146,14 +146,9 @@ def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:
     return any(encloses(ring, piece) for piece in sorted(inside, key=attrgetter("mass"))[-LARGEST:])
 
 
-def _strength(pieces: Sequence[Piece]) -> float:
-    """Return the mean ink of the pixels of some pieces, or 0 if there are none."""
+def _mean_strength(pieces: Sequence[Piece]) -> float:
+    """Return the mean ink of the pixels of all pieces together, or 0 if there are none."""
     return sum(piece.mass for piece in pieces) / max(1, sum(piece.area for piece in pieces))
-
-
-def _breadth(piece: Piece) -> float:
-    """Return the pixels for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
-    return piece.area / max(piece.height, piece.width)
 
 
 def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
@@ -173,6 +168,6 @@ def _is_beside(piece: Piece, other: Piece) -> bool:
     return (
         higher <= ALIKE * lower
         and piece.width <= WIDE * other.height
-        and _breadth(piece) <= BROADER * _breadth(other)
+        and piece.breadth <= BROADER * other.breadth
         and shared >= SAME_ROWS * lower
     )

@@ -122,16 +122,7 @@ def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) ->
         return False
     if (is_inside or (at_side and at_end)) and piece.mass < EDGE_MASS * digit.mass:
         return True
-    return _strength(piece) < WEAKER * _strength(digit) or _breadth(piece) > BROADER * _breadth(digit)
-
-
-def _strength(piece: Piece) -> float:
-    return piece.mass / piece.area
-
-
-def _breadth(piece: Piece) -> float:
-    """Return the area for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
-    return piece.area / max(piece.height, piece.width)
+    return piece.strength < WEAKER * digit.strength or piece.breadth > BROADER * digit.breadth
 
 
 def _distance(a: Piece, b: Piece) -> int:

@@ -53,6 +53,16 @@ class Piece(NamedTuple):
         """Number of pixels with ink."""
         return sum(end - start for _, start, end in self.runs)
 
+    @property
+    def strength(self) -> float:
+        """Mean ink of its pixels."""
+        return self.mass / self.area
+
+    @property
+    def breadth(self) -> float:
+        """Pixels for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
+        return self.area / max(self.height, self.width)
+
     def is_inside(self, shape: tuple[int, ...]) -> bool:
         """Return whether the piece touches no border of a page of ``shape``."""
         return self.top > 0 and self.left > 0 and self.bottom < shape[0] and self.right < shape[1]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from serving.errors import BundleError
-from serving.models import bundle, disk, repository
+from serving.models import bundle, disk, missing, repository
 from serving.models.model import load_folder
 from serving.models.trust import Trust
 from serving.python.model import LoadedModel
@@ -47,7 +47,7 @@ def _only_model(folder: Path) -> Path:
     found = disk.published(folder)
     if len(found) > 1:
         raise BundleError(f"{folder} holds the models {', '.join(found)}; name one, for example {folder / found[0]}")
-    if not found and (folder / repository.RECORD).exists():
+    if not found and (folder / missing.RECORD).exists():
         raise BundleError(f"{folder} is a run folder; publish it with export.publish or mnist-export first")
     if not found:
         raise BundleError(f"{folder} holds no published model; publish one with export.publish or mnist-export")

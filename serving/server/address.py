@@ -14,7 +14,7 @@ from pathlib import Path
 
 from serving.errors import AddressError, SettingsError
 from serving.server import systemd
-from serving.settings import NO_PORT, Settings, is_loopback
+from serving.settings import NO_PORT, Settings, flag, is_loopback, variable
 
 # Connections that the kernel holds until a worker accepts them.
 BACKLOG = 2048
@@ -87,7 +87,7 @@ def _on_port(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
-        raise _cannot_listen(host, port, "--port", error) from error
+        raise _cannot_listen(host, port, "port", error) from error
 
 
 def reserve_grpc(settings: Settings) -> Settings:
@@ -115,15 +115,20 @@ def reserve_grpc(settings: Settings) -> Settings:
             reserved.bind((host, port))
             reserved.detach()  # It does not listen. It stays open, so that the port stays ours while no worker runs.
     except (OSError, UnicodeError) as error:
-        raise _cannot_listen(host, port, "--grpc-port", error) from error
+        raise _cannot_listen(host, port, "grpc_port", error) from error
     return replace(settings, grpc_port=port)
 
 
-def _cannot_listen(host: str, port: int, option: str, error: OSError | UnicodeError) -> AddressError:
+def _cannot_listen(host: str, port: int, setting: str, error: OSError | UnicodeError) -> AddressError:
     return AddressError(
         f"cannot listen on {host} port {port}: {_reason(error)}. "
-        f"Choose another address with --host or another port with {option}."
+        f"Choose another port with {_named(setting)}, or another address with {_named('host')}."
     )
+
+
+def _named(setting: str) -> str:
+    """Return how the operator changes a setting."""
+    return f"{flag(setting)} or {variable(setting)}"
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -142,7 +147,7 @@ def _on_path(path: str) -> Iterator[Listener]:
             made = absolute.stat()
         except (OSError, UnicodeError, ValueError) as error:
             raise AddressError(
-                f"cannot listen on the Unix socket {path}: {_reason(error)}. Choose another path with --uds."
+                f"cannot listen on the Unix socket {path}: {_reason(error)}. Choose another path with {_named('uds')}."
             ) from error
         try:
             yield Listener(listener, f"unix:{absolute}")

@@ -470,7 +470,7 @@ def test_full_disk_leaves_no_files(trained, tmp_path, run):
     assert re.fullmatch(
         r"Error: not published: .*model\.torchscript\.pt: File too large", failed.stderr.splitlines()[-1]
     )
-    assert list((tmp_path / "my models" / "mnist").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_staging_folder_of_a_killed_export_is_removed_and_that_of_a_running_one_is_not(tmp_path):
@@ -480,6 +480,19 @@ def test_staging_folder_of_a_killed_export_is_removed_and_that_of_a_running_one_
     with staging_folder(tmp_path) as one, staging_folder(tmp_path) as two:
         assert {path.name for path in tmp_path.iterdir()} == {"1", one.name, two.name}
     assert {path.name for path in tmp_path.iterdir()} == {"1"}
+
+
+def test_staging_folder_removes_only_the_empty_folders_that_it_has_made(tmp_path):
+    (tmp_path / "old").mkdir()
+    with staging_folder(tmp_path / "old"), staging_folder(tmp_path / "models" / "letters"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    with staging_folder(tmp_path / "models" / "letters"):
+        (tmp_path / "models" / "mnist").mkdir()
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["mnist"]
+    with staging_folder(tmp_path / "models" / "letters") as staging:
+        staging.rename(staging.parent / "1")
+    assert (tmp_path / "models" / "letters" / "1").is_dir()
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
@@ -493,11 +506,11 @@ def test_files_of_a_bundle_have_one_mode(trained, tmp_path, umask):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
 
 
-def test_failed_export_leaves_no_files(trained, tmp_path, monkeypatch):
+def test_failed_export_leaves_no_files_and_no_new_folder(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("export.onnx.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
     with pytest.raises(NumbersError):
-        publish(Run.read(trained), tmp_path)
-    assert list((tmp_path / "mnist").iterdir()) == []
+        publish(Run.read(trained), tmp_path / "models")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_holds_no_run_is_named_with_what_it_is(tmp_path):

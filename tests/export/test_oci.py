@@ -154,7 +154,7 @@ def test_pull_accepts_only_what_a_trusted_key_signed(pushed, registry, keys, tmp
     done = export("pull", f"oci://{registry}/digits/mnist:unsigned", "--trust", keys[1], "--repository", tmp_path / "x")
     assert done.exit_code == 1
     assert "has no signature" in done.output
-    assert list((tmp_path / "x").iterdir()) == []
+    assert not (tmp_path / "x").exists()
 
 
 def test_pull_replaces_no_other_version(pushed, tmp_path):

@@ -206,6 +206,18 @@ def test_unspecified_ipv6_address_accepts_ipv4_too():
             assert httpx.get(url.replace("[::]", host) + "/v2/health/live", timeout=60).status_code == 200
 
 
+def test_error_for_a_port_in_use_names_the_flag_and_the_variable(run):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = run("mnist-serve", "--port", port)
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert error.endswith(
+        "Choose another port with --port or MNIST_PORT, or another address with --host or MNIST_HOST."
+    )
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no.such.name.invalid", "." * 300])
 def test_address_that_cannot_be_used_is_one_line(run, host):
     done = run("mnist-serve", "--host", host, "--port", 0, "--workers", 2)

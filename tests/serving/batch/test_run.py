@@ -21,10 +21,10 @@ from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.results import Results
 from serving.batch.rows import CSV_COLUMNS, JsonLines, Row, Table
-from serving.errors import BundleError, ResultsError, SettingsError, WorkerError
+from serving.errors import BundleError, ResultsError, ServiceError, SettingsError, WorkerError
 from serving.settings import RELEASE
 from tests.serving.models.bundles import publish
-from tests.support import BIN, ROOT, picture, until
+from tests.support import BIN, ROOT, mode_0, picture, until
 
 SEVEN = ROOT / "tests" / "seven.png"
 # Two whole chunks and a part of the third.
@@ -180,6 +180,19 @@ def test_disk_that_becomes_full_is_one_line_and_the_run_goes_on_later(whole, sca
     assert output.stat().st_size == 4000
     predict(scans, output=output)
     assert output.read_bytes() == whole[".csv"].read_bytes()
+
+
+def test_output_without_the_right_to_write_it_names_the_way_out(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    output = folder / "results.csv"
+    error = f"{output}: Permission denied; choose another --output, in a folder where you may write$"
+    with mode_0(folder):
+        with pytest.raises(ResultsError, match=error):
+            Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1").__enter__()
+        # Even whether the file is a folder cannot be found out.
+        with pytest.raises(ServiceError, match=error):
+            predict(SEVEN, output=output)
 
 
 def test_device_is_not_a_file_of_results(scans, tmp_path):

@@ -130,8 +130,8 @@ def tensor(**fields):
 
 RAW = {"raw_input_contents": [bytes(784)]}
 REJECTED = {
-    "unknown model": ({"model_name": "letters"}, CODES.NOT_FOUND, "no model 'letters'"),
-    "unknown version": ({"model_version": "9"}, CODES.NOT_FOUND, "no version '9'"),
+    "unknown model": ({"model_name": "letters"}, CODES.NOT_FOUND, "no model 'letters'; choose one of mnist"),
+    "unknown version": ({"model_version": "9"}, CODES.NOT_FOUND, "no version '9'; choose one of 1"),
     "no input": ({}, CODES.INVALID_ARGUMENT, "has 0 inputs"),
     "two inputs": ({"inputs": [tensor(), tensor()]}, CODES.INVALID_ARGUMENT, "has 2 inputs"),
     "other name": ({"inputs": [tensor(name="x")], **RAW}, CODES.INVALID_ARGUMENT, "exactly one input, 'images'"),

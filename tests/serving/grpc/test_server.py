@@ -98,7 +98,7 @@ def test_second_service_on_the_port_is_one_line(run):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
-    assert "--grpc-port" in done.stderr
+    assert "another port with --grpc-port or MNIST_GRPC_PORT" in done.stderr
 
 
 def test_missing_package_is_one_line(run, tmp_path):

@@ -43,8 +43,32 @@ def test_only_the_newest_versions_are_loaded(models, repository):
     assert repository.get("mnist", "3").version == "3"
     with pytest.raises(ModelUnavailableError, match="newest 2 only"):
         repository.get("mnist", "1")
-    with pytest.raises(ModelNotFoundError):
+    with pytest.raises(ModelNotFoundError, match=r"^model 'mnist' has no version '4'; choose one of 10, 3$"):
         repository.get("mnist", "4")
+
+
+def test_error_for_an_unknown_model_names_those_that_exist_but_not_hundreds(models, repository):
+    for version in (None, "1"):
+        with pytest.raises(ModelNotFoundError, match=r"^there is no model 'letters'; choose one of mnist$"):
+            repository.get("letters", version)
+    for number in range(12):
+        (models / f"damaged-{number:02}" / "1").mkdir(parents=True)
+    repository.scan()
+    first = ", ".join(f"damaged-{number:02}" for number in range(10))
+    for ask in (repository.get, repository.unload):
+        with pytest.raises(ModelNotFoundError) as found:
+            ask("letters")
+        assert str(found.value) == f"there is no model 'letters'; choose one of {first} and 3 more"
+
+
+def test_error_for_an_unknown_model_is_short_and_names_nothing_in_an_empty_repository(tmp_path):
+    repository = Repository(tmp_path, 1)
+    repository.scan()
+    with pytest.raises(ModelNotFoundError, match=r"^there is no model 'letters'$"):
+        repository.get("letters")
+    with pytest.raises(ModelNotFoundError) as found:
+        repository.get("x" * 10_000)
+    assert len(str(found.value)) < 300
 
 
 def test_scan_of_an_unchanged_folder_changes_nothing(repository):
@@ -215,5 +239,11 @@ def test_several_models_are_served_with_their_own_labels(models, digits, truth):
             response = client.post(f"/predict?model={name}", content=digits[0].tobytes(), headers=PIXELS).json()
             assert response["model"]["name"] == name
             assert response["predictions"][0]["label"] == labels[truth[0]]
-        assert client.post("/predict?model=letters", content=digits[0].tobytes(), headers=PIXELS).status_code == 404
-        assert client.post("/predict?version=9", content=digits[0].tobytes(), headers=PIXELS).status_code == 404
+        for query, error in (
+            ("model=letters", "there is no model 'letters'; choose one of fashion-mnist, mnist"),
+            ("version=9", "model 'mnist' has no version '9'; choose one of 1"),
+        ):
+            response = client.post(f"/predict?{query}", content=digits[0].tobytes(), headers=PIXELS)
+            assert (response.status_code, response.json()["detail"]) == (404, error)
+        response = client.get("/v2/models/letters")
+        assert response.json() == {"error": "there is no model 'letters'; choose one of fashion-mnist, mnist"}

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,7 @@ from serving.models import bundle, disk, files
 from serving.models.repository import Change, Entry
 from serving.settings import RELEASE
 from tests.serving.models.bundles import PACKAGED, publish, repository_of
-from tests.support import PIXELS, application
-
-NOBODY = 65534
+from tests.support import PIXELS, application, mode_0
 
 
 @pytest.fixture
@@ -34,30 +31,6 @@ def repository(models):
     repository = repository_of(models)
     assert repository.scan() == [Change("loaded", "mnist", "1")]
     return repository
-
-
-@contextmanager
-def unprivileged():
-    """Leave the rights of root, which may read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@contextmanager
-def mode_0(folder):
-    mode = folder.stat().st_mode
-    folder.chmod(0)
-    try:
-        with unprivileged():
-            yield
-    finally:
-        folder.chmod(mode)
 
 
 def assert_served_on(repository, reason):

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.support import unprivileged
 from training import checkpoint
 from training.data import download, sources
 from training.data.datasets import DATASETS, FILES, Dataset
@@ -197,12 +198,8 @@ UNUSABLE = {
 @pytest.fixture
 def ordinary_user():
     """Let the process have only the rights of an ordinary user, for whom a file may be unreadable."""
-    if os.geteuid():
+    with unprivileged():
         yield
-        return
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,10 @@ import click
 from export import opset as opsets
 from export.oci_cli import pull, push
 from export.onnx_process import OnnxProcess
-from export.table import table
-from serving.models.bundle import ONNX
 from serving.settings import NAME_PATTERN, NAME_RULE
-from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
+from training.command import Command, Folder, ending_at_once, naming_what_is_missing
 from training.loop.progress import Progress
-from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
+from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
 
 EXAMPLES = """
@@ -186,22 +185,7 @@ def main(
       mnist-export push   upload a bundle to an OCI registry
       mnist-export pull   download a bundle from one
     """
-    if [run is not None, verify is not None, retire is not None, rollback].count(True) != 1:
-        raise click.UsageError(
-            "give either the run folder to export, or --verify with a published bundle, or --retire, or --rollback"
-        )
-    if not_worse_than not in (None, "served") and not (not_worse_than or "").isdecimal():
-        raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
-    if run is None and sign is not None:
-        raise click.UsageError(f"--sign {sign}: signs a new bundle; name the run to export")
-    if run is None and first is not None:
-        raise click.UsageError(f"--first {first}: belongs to a new bundle; name the run to export")
-    if certificate is not None and sign in (None, "sigstore"):
-        raise click.UsageError(f"--certificate {certificate}: belongs to a key; name it with --sign")
-    if trust and verify is None:
-        raise click.UsageError(f"--trust {trust}: belongs to --verify")
-    if name is not None and not re.fullmatch(NAME_PATTERN, name):
-        raise click.UsageError(f"--name {name}: {NAME_RULE}")
+    check_options(context.params)
     if rollback or retire is not None:
         take_back(repository, name or "mnist", retire)
         return
@@ -217,82 +201,58 @@ def main(
         naming_what_is_missing("mnist-export"),
         no_garbage_collection(),
     ):
-        from export.equivalence import EquivalenceError
-        from export.gate import AlreadyPublishedError, Gate, GateError
-        from export.publishing import publish
-        from export.run import ExportError, Run
+        from export import actions
+        from export.gate import Gate
         from export.sign import Signer
-        from export.verify import verify_bundle
-        from serving.errors import BundleError, SettingsError
-        from serving.models.trust import Trust
-        from training.checkpoint import CheckpointError
-        from training.data.sources import DataError
-        from training.track.mlflow import register, run_of
-        from training.track.tracking import TrackingError
-    try:
+        from training.track.mlflow import run_of
+    with actions.explained(repository):
         if verify is not None:
-            with progress.waiting(f"verifying {verify}", late=True):
-                bundle = verify_bundle(verify, data, Trust.of(trust))
-            signed = f" It is what {trust} signed." if trust else ""
-            print_output(
-                f"{table(bundle)}\n\n{verify} matches its manifest and gives the certified results here too.{signed}"
-            )
+            actions.verify(verify, data, trust, progress)
             return
-        assert run is not None  # noqa: S101 (checked above)
+        assert run is not None  # noqa: S101 (check_options() has checked it)
         if track:
             run_of(run)  # Otherwise nothing could be registered.
-        gate = Gate(min_accuracy, not_worse_than, margin)
-        signer = Signer(sign, certificate, sign_password) if sign else None
-        try:
-            with no_garbage_collection():
-                bundle = publish(
-                    Run.read(run).after(Run.read(first)) if first else Run.read(run),
-                    repository,
-                    name,
-                    data,
-                    int8=int8,
-                    opset=opset,
-                    gate=gate,
-                    sign=signer,
-                    progress=progress,
-                    beside=beside,
-                )
-        except AlreadyPublishedError as error:
-            if signer:
-                signer(error.bundle.folder)
-            done = f"It is signed with {sign} now." if signer else "Nothing was changed."
-            print_output(f"{table(error.bundle)}\n\nAlready published   {error}. {done}")
-            return
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
-    except GateError as error:
-        raise click.ClickException(f"not published: {error}") from error
-    except EquivalenceError as error:
-        raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
-    except (BundleError, CheckpointError, DataError, ExportError, TrackingError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        where = error.filename or repository
-        raise click.ClickException(f"not published: {where}: {error.strerror or error}") from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_memory_error(error):
-            raise
-        raise click.ClickException(f"not published: not enough memory: {str(error).splitlines()[0]:.200}") from error
-    model = [] if bundle.manifest.name == "mnist" else ["--model", bundle.manifest.name]
-    registered = ""
-    if track:
-        tags = {"version": str(bundle.manifest.version), "sha256": bundle.manifest.files[ONNX].sha256}
-        try:
-            number = register(run, bundle.folder, bundle.manifest.name, tags)
-            registered = f"Registered  {bundle.manifest.name} version {number} in MLflow\n"
-        except TrackingError as error:
-            click.echo(f"WARNING: {error}: the version is published, but not registered", err=True)
-    print_output(
-        f"{table(bundle)}\n\n"
-        f"Published   {bundle.folder}\n"
-        f"{registered}"
-        f"Next        {shlex.join(['mnist-serve', '--repository', str(repository), *model])}"
-    )
+        bundle = actions.publish_run(
+            run,
+            first,
+            repository,
+            name,
+            data,
+            int8=int8,
+            opset=opset,
+            gate=Gate(min_accuracy, not_worse_than, margin),
+            signer=Signer(sign, certificate, sign_password) if sign else None,
+            progress=progress,
+            beside=beside,
+        )
+    if bundle is not None:
+        actions.print_published(bundle, repository, actions.register(run, bundle) if track else "")
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Check what can be checked of the options before torch is loaded.
+
+    Raises:
+        UsageError: options do not belong together, or one breaks its rule.
+    """
+    run, sign, name, not_worse_than = (given[option] for option in ("run", "sign", "name", "not_worse_than"))
+    tasks = [run is not None, given["verify"] is not None, given["retire"] is not None, given["rollback"]]
+    if tasks.count(True) != 1:
+        raise click.UsageError(
+            "give either the run folder to export, or --verify with a published bundle, or --retire, or --rollback"
+        )
+    if not_worse_than not in (None, "served") and not not_worse_than.isdecimal():
+        raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
+    if run is None and sign is not None:
+        raise click.UsageError(f"--sign {sign}: signs a new bundle; name the run to export")
+    if run is None and given["first"] is not None:
+        raise click.UsageError(f"--first {given['first']}: belongs to a new bundle; name the run to export")
+    if given["certificate"] is not None and sign in (None, "sigstore"):
+        raise click.UsageError(f"--certificate {given['certificate']}: belongs to a key; name it with --sign")
+    if given["trust"] and given["verify"] is None:
+        raise click.UsageError(f"--trust {given['trust']}: belongs to --verify")
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        raise click.UsageError(f"--name {name}: {NAME_RULE}")
 
 
 def take_back(repository: Path, name: str, version: int | None) -> None:

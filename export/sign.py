@@ -31,7 +31,7 @@ class Signer:
     """
 
     def __init__(self, key: str, certificate: Path | None = None, password: str | None = None) -> None:
-        self._key = key
+        self.key = key
         try:
             from model_signing import hashing, signing
         except ImportError as error:
@@ -59,7 +59,7 @@ class Signer:
             except OSError:
                 raise
             except Exception as error:
-                raise ExportError(f"--sign {self._key}: {reason_of(error)}") from error
+                raise ExportError(f"--sign {self.key}: {reason_of(error)}") from error
             checkpoint.write_atomically(folder / SIGNATURE, written.read_bytes())
 
 

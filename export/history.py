@@ -25,7 +25,7 @@ def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
     """
     known = versions(repository, name)
     if version not in known:
-        choice = f"choose one of {', '.join(map(str, known))}" if known else "there is none"
+        choice = f"choose one of {', '.join(map(str, known))}" if known else "no version is published there"
         raise BundleError(f"{repository / name} has no version {version}: {choice}")
     left = [each for each in known if each != version]
     if not left:

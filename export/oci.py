@@ -27,7 +27,7 @@ REFERENCE = re.compile(
     r"oci://(?P<registry>[A-Za-z0-9.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)/(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-RULE = "must be like oci://registry.example.org/digits/mnist:1, with small letters"
+RULE = "must be like oci://registry.example.org/digits/mnist:1, in lower-case letters"
 MAX_MANIFEST_BYTES = 4_000_000
 
 

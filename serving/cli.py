@@ -57,7 +57,7 @@ Examples:
   mnist-predict --number meter.jpg
 """
 
-MODEL_HELP = "Model to use, in its newest version. If you leave it out and the repository has only one model: that one."
+MODEL_HELP = "Model to use, in its newest version. If the repository has only one model, that model is the default."
 
 # Exit statuses: some pictures could not be read, Ctrl-C, and SIGTERM.
 UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143
@@ -167,19 +167,19 @@ def seconds_of(text: str) -> float:
     metavar="TIME",
     default="10ms",
     show_default=True,
-    help="The time within which 99 % of the requests must have their responses.",
+    help="Time within which 99 % of the responses must come.",
 )
 @click.option(
     "--picture",
     type=Place(exists=True, dir_okay=False),
     help="Send this picture, as your clients do.  [default: the pixels of one image]",
 )
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="The time to measure.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds to measure.")
 @click.option("--repository", type=Place(), help="Model repository.  [default: the packaged one]")
 @click.option("--model", help="Model of the repository.  [default: mnist]")
 @click.pass_context
 def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: float, **given: Any) -> None:
-    """Measure this machine, and print the settings with the highest throughput.
+    """Find the settings with the highest throughput on this machine.
 
     The command starts services on this machine and sends them requests. It prints what it measures, and the command
     line with the number of workers, the predictions in flight and the largest request that keep the p99.
@@ -273,7 +273,7 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
 @click.option(
     "--output",
     type=Place(),
-    help="Write the rows to this file: .csv, .jsonl or .parquet. The same command continues after an interruption.",
+    help="Write the rows to this file: .csv, .jsonl or .parquet. After an interruption, the same command continues.",
 )
 @click.option("--number", "as_numbers", is_flag=True, help="Read all lines of digits in each picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
@@ -284,7 +284,7 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
 )
 @click.option("--model", default=Settings.model, show_default=True, help=MODEL_HELP)
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes of this machine to use.  [default: one for each core]"
+    "--workers", type=click.IntRange(min=1), help="Number of processes on this machine.  [default: one for each core]"
 )
 @click.option(
     "--engine",

@@ -62,10 +62,12 @@ class Settings:
 
     host: Annotated[str, "Address to listen on; 0.0.0.0 means every address of this machine."] = "127.0.0.1"
     port: Annotated[
-        int, "Port to listen on; 0 means any free port. -1 means no port, the default with --uds or --fd."
+        int, "Port to listen on; 0 means any free port, -1 means no port, which is the default with --uds or --fd."
     ] = 8000
-    grpc_port: Annotated[int, "Port for gRPC, in addition; 0 means any free port; -1 means no gRPC."] = -1
-    uds: Annotated[str, "Unix socket to listen on, as a path; beside the port only if you also set --port."] = ""
+    grpc_port: Annotated[int, "Port for gRPC, beside HTTP; 0 means any free port, -1 means no gRPC."] = -1
+    uds: Annotated[
+        str, "Path of a Unix socket to listen on. Then the service listens on a port only if you also set --port."
+    ] = ""
     fd: Annotated[
         str,
         "Descriptors of inherited sockets to listen on, separated by commas; `systemd` means those of its socket unit.",
@@ -80,8 +82,8 @@ class Settings:
     repository: Annotated[Path, "Model repository: the folder that holds `<name>/<version>/`."] = RELEASE
     model: Annotated[
         str,
-        "Default model of /predict: its newest version, with --rollout the stable one. If you leave it out and the "
-        "repository has only one model: that one.",
+        "Default model of /predict: its newest version, with --rollout the stable one. If the "
+        "repository has only one model, that model is the default.",
     ] = "mnist"
     versions: Annotated[int, "Number of versions to load of each model, the newest first; 0 means all versions."] = 3
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
@@ -100,8 +102,8 @@ class Settings:
     ] = 1.0
     promote_after: Annotated[
         int,
-        "With --rollout, let the new version take over after so many compared predictions, if it agrees with the old "
-        "one; see --max-disagreement. 0 means never.",
+        "With --rollout, number of compared predictions after which the new version takes over, if it agrees with the "
+        "old one; see --max-disagreement. 0 means never.",
     ] = 0
     max_disagreement: Annotated[
         float,
@@ -170,16 +172,18 @@ class Settings:
     admin_keys_file: Annotated[str, "File with admin keys, one per line."] = ""
     feedback: Annotated[
         str,
-        "Folder for the corrections of visitors, a data set for mnist-train. Without it, nothing is stored.",
+        "Folder for the corrections of visitors, a data set for mnist-train. Without this setting, nothing is stored.",
     ] = ""
     feedback_keys: Annotated[
         str, "Feedback keys, separated by commas. Without one, whoever may predict may also send corrections."
     ] = field(default="", repr=False)
     feedback_keys_file: Annotated[str, "File with feedback keys, one per line."] = ""
     feedback_bytes: Annotated[int, "Largest sum of the sizes of the stored corrections, in bytes."] = 100_000_000
-    feedback_files: Annotated[int, "Largest number of files of stored corrections, two for each."] = 20_000
+    feedback_files: Annotated[int, "Largest number of files of stored corrections; each correction has two."] = 20_000
     feedback_full: Annotated[
-        str, "What to do if there is no space for a correction: reject refuses it, oldest removes the oldest ones."
+        str,
+        "What to do if there is no space for a correction: reject (it is rejected) or oldest (the oldest ones are "
+        "removed).",
     ] = "reject"
     cors_origins: Annotated[
         str, "Origins whose web pages may call this service, separated by commas; * means every origin."
@@ -192,8 +196,8 @@ class Settings:
     ] = ""
     otlp_endpoint: Annotated[
         str,
-        "URL of the OpenTelemetry collector that gets the traces, such as http://collector:4318 (OTLP over HTTP). "
-        "Without it, OTEL_EXPORTER_OTLP_ENDPOINT counts; without both, there are no traces.",
+        "URL of the OpenTelemetry collector that gets the traces, such as http://collector:4318 (OTLP over HTTP). The "
+        "default is the variable OTEL_EXPORTER_OTLP_ENDPOINT; without both, there are no traces.",
     ] = ""
     trace_sample: Annotated[
         str,

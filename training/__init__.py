@@ -1,4 +1,5 @@
-"""Training: from a data set to a run folder. This package imports neither export nor serving.
+"""Training: from a data set to a run folder. This package does not import export. Of serving, it
+imports only the code that prepares pictures.
 
     import training
 

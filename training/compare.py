@@ -123,8 +123,9 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     help="PNG with the losses and the validation error of every run by epoch.",
 )
 def compare(runs: tuple[Path, ...], plot: Path) -> None:
-    """Print and plot the runs in these RUN folders side by side: results, costs, and the settings that differ.
+    """Print and plot runs side by side.
 
+    RUNS are run folders. The table has their results, costs, and the settings that differ.
     The best validation accuracy has a star. Choose by it, not by the test set.
     """
     folders = list(dict.fromkeys(run.expanduser() for run in runs))

@@ -147,14 +147,14 @@ class TrainConfig:
     ] = 1.0
     rotate: Annotated[
         float,
-        "Largest angle of the random rotation in degrees, at --augment 1. 0 forbids rotation, for symbols that differ "
-        "by it.",
+        "Largest angle of the random rotation in degrees, from 0 to 180, at --augment 1. 0 forbids rotation, for "
+        "symbols that differ by it.",
     ] = 18.0
     mirror: Annotated[
-        str, "Whether images are mirrored at random: none, horizontal, vertical or both. For symbols that allow it."
+        str, "Mirror images at random, for symbols that allow it: none, horizontal, vertical or both."
     ] = "none"
     elastic: Annotated[
-        float, "Strength of random bending, as the standard deviation of the shift in pixels; 0 turns it off."
+        float, "Strength of random bending, from 0 to 5: the standard deviation of the shift in pixels. 0 turns it off."
     ] = 0.0
     contrast: Annotated[
         float, "Contrast factor that undoes the blur of augmented images, from 1 to 5; 1 leaves the blur."
@@ -186,19 +186,19 @@ class TrainConfig:
     ] = 0
     fonts: Annotated[
         str,
-        "Folder with handwriting fonts. Their digits are added to the training images, and the novelty score learns "
-        "to reject their letters. Without this flag the novelty score learns to reject printed letters only.",
+        "For mnist: folder with handwriting fonts. Their digits are added to the training images, and the novelty "
+        "score learns to reject their letters. Without this flag it learns to reject printed letters only.",
     ] = ""
     scripts: Annotated[
         float,
-        "School scripts: how many digits to add per training image, drawn in the forms that are taught in several "
+        "For mnist: how many digits to add per training image, from 0 to 1, in the school scripts of several "
         "countries, for example a 7 with a bar and a 1 with a long upstroke. 0 adds none.",
     ] = 0.0
     outliers: Annotated[
         float,
-        "Outliers: how many images of other things to add per training image, such as scribbles and plots and, if all "
-        "classes are digits, letters and signs. The network learns to be unsure about them, so more of them are "
-        "rejected. 0 adds none.",
+        "How many images of other things to add per training image, from 0 to 1: scribbles, plots and, if all classes "
+        "are digits, letters and signs. The network learns to be unsure about them, so more of them are rejected. 0 "
+        "adds none.",
     ] = 0.0
     ema: Annotated[
         float,
@@ -213,7 +213,7 @@ class TrainConfig:
     validation: Annotated[
         int,
         "Number of training images to leave out for the validation set, from 0 to 30000; 0 means no validation set. "
-        "Of your own data, 15 % are left out, whatever the number, or none if it is 0.",
+        "Of your own data, any other number than 0 leaves out 15 %.",
     ] = 5000
     balance: Annotated[
         float,

@@ -61,7 +61,7 @@ class FeedbackOperation(Operation):
                 "version",
                 "query",
                 schema=text,
-                description="Version of the default model that gave the answer. "
+                description="Version of the default model that made the prediction. "
                 "The default is the newest, with --rollout the stable one.",
             ),
         ]
@@ -78,7 +78,7 @@ class FeedbackOperation(Operation):
     summary="Say what a picture shows, so that a later model learns it",
     tags=["feedback"],
     responses={
-        200: ResponseSpec(Feedback, description="It is stored already.", generate_examples=False),
+        200: ResponseSpec(Feedback, description="It was already stored.", generate_examples=False),
         201: ResponseSpec(Feedback, description="What was stored.", generate_examples=False),
         **documented(400, 401, 403, 404, 413, 415, 429, 503, 504, 507),
     },

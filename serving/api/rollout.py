@@ -91,7 +91,7 @@ async def promote(request: AnyRequest) -> ASGIApp:
     operation_id="drop",
     security=REQUIRED,
     operation_class=VersionOperation,
-    summary="Stop to compare the candidate of a model",
+    summary="Stop comparing the candidate of a model",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
 )

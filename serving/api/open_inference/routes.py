@@ -137,7 +137,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     status_code=200,
     operation_id="loadModel",
     security=REQUIRED,
-    summary="Load a model, or look for its new versions now",
+    summary="Load an unloaded model, and try its rejected versions again",
     tags=["repository"],
     responses=LOAD_ERRORS,
 )

@@ -46,8 +46,8 @@ def test_review_counts_and_lists(corrections, run, tmp_path):
     assert ["7", "1", "0", "0"] in lines
     assert ["all", "33", "30", "0"] in lines
     assert (
-        f"1 disputed, set aside. Of each, move the picture of the right label from {corrections}/.disputed/LABEL"
-        in (done.stdout)
+        "1 disputed, so the training ignores them. Of each, move the picture of the right label from "
+        f"{corrections}/.disputed/LABEL" in (done.stdout)
     )
     assert ["3", "or", "8"] in [line[:3] for line in lines]
     assert (

@@ -47,7 +47,7 @@ prepare_option = click.option(
     type=click.Choice(["symbol", "as-is"]),
     default="symbol",
     show_default=True,
-    help="How a picture comes to 28x28, as for mnist-train.",
+    help="How a picture becomes 28x28 pixels, as for mnist-train.",
 )
 
 
@@ -59,7 +59,7 @@ prepare_option = click.option(
     "with_validation",
     default=True,
     show_default=True,
-    help="Whether to set a part of the pictures aside for validation, as mnist-train does.",
+    help="Whether some of the pictures are for the validation set, as in mnist-train.",
 )
 @click.option(
     "--sheet",
@@ -67,9 +67,10 @@ prepare_option = click.option(
     help="PNG with each class as the network will see it.  [default: NAME-classes.png]",
 )
 def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None) -> None:
-    """Look at your own data before you train: what is in FOLDER, what will be left out, and what to do about it.
+    """Check your own data before you train with it.
 
-    The exit status is 1 if no network can be trained with it.
+    It prints what is in FOLDER, what will be left out, and what to do about it. The exit status is 1 if no network can
+    be trained with the data.
     """
     with ending_at_once(), naming_what_is_missing("mnist-train check"):
         from training.checkpoint import write_atomically
@@ -108,10 +109,10 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     help="PNG with every picture and what the model had read.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str, sheet: Path | None) -> None:
-    """Look at the corrections that the service has stored in FOLDER, before you train with them.
+    """Look at stored corrections before you train with them.
 
-    It prints how many pictures have each label and how many of them the model had misread or rejected, and lists
-    pictures that got several labels.
+    FOLDER is that of mnist-serve --feedback. The command prints how many pictures have each label and how many of them
+    the model had misread or rejected, and lists pictures that got several labels.
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically

@@ -72,8 +72,8 @@ class Review:
             lines += findings(self.found, with_advice=False)
         if self.disputed:
             lines.append(
-                f"{len(self.disputed)} disputed, set aside. Of each, move the picture of the right label from "
-                f"{self.folder / DISPUTED}/LABEL to {self.folder}/LABEL, and remove the others:"
+                f"{len(self.disputed)} disputed, so the training ignores them. Of each, move the picture of the right "
+                f"label from {self.folder / DISPUTED}/LABEL to {self.folder}/LABEL, and remove the others:"
             )
             lines += [
                 f"  {' or '.join(each.sample.label for each in same)}  {Path(same[0].sample.name).name}"

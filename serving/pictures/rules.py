@@ -16,8 +16,9 @@ IN_STRIP, IN_STRIPS = 0.75, 0.9
 SLOPES = np.linspace(-0.06, 0.06, 25)
 # Rows that are searched above and below a rule for the strokes that cross it. A rule is thinner.
 REACH = 12
-# Pixels around the place where a rule meets the border. Fewer rules than a box and one more must reach the border.
-BORDER, SIDES_OF_BOX = 4, 2
+# One or two lines may be the sides of a box, so they are rules only if they reach the border. Their ink is looked for
+# within so many pixels of the place where they would meet it.
+SIDES_OF_BOX, BORDER = 2, 4
 # Ink is part of a rule if it is at most this many times as thick as the rule's median, or one pixel thicker.
 THICKER = 1.6
 
@@ -46,7 +47,7 @@ def without_rules(ink: Ink) -> Ink:
 
 
 def _rules_of(mask: Mask) -> list[_Rule]:
-    """Return the rules that run from left to right. One or two that end before both borders are sides of a box."""
+    """Return the rules that run from left to right, without those that may be sides of a box."""
     rules = _find_rules(mask)
     return rules if len(rules) > SIDES_OF_BOX else [rule for rule in rules if _reaches_border(rule, mask)]
 

@@ -74,8 +74,8 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
 
     Args:
         overview: the page, reduced to ``OVERVIEW``.
-        pieces: the pieces of its ink.
-        ink: the ink.
+        pieces: the pieces of ``ink``.
+        ink: the ink of the page, as ``find_ink`` returns it.
     """
     if min(page.shape) < LEAST_SIDE:
         return

@@ -2,7 +2,8 @@
 
 Most digits are easy to read. A network with a sixth of the multiplications reads them as well, and only the others
 need the larger one. P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple features" (CVPR
-2001), describe this idea.
+2001), describe this idea. The others are decided by both networks together, because two networks make different
+mistakes, and what the first one says is known already.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from export.graph import ServingGraph
 
 # The first network decides an image if its class has at least the first probability, and if the image is a digit or
 # symbol at all with at least the second one. The novelty score is the logit of the opposite.
-SURE, FAMILIAR = 0.99, 0.75
+SURE, FAMILIAR = 0.995, 0.75
 
 
 class Cascade(nn.Module):
@@ -23,16 +24,21 @@ class Cascade(nn.Module):
 
     Args:
         first: the graph that sees all images, a ServingGraph or a TorchScript module of one.
-        second: the graph that decides the images about which the first one is not sure.
+        second: the graph that also sees the images about which the first one is not sure.
+        share: how much the first graph counts for these images, from 0 to 1. Their logits and novelty scores are
+            weighted means of both graphs.
         sure: probability of its class that an image must have for the first graph, between 0 and 1.
         familiar: probability of being one of the classes at all that it must have, between 0 and 1.
     """
 
     outputs = ServingGraph.outputs
 
-    def __init__(self, first: nn.Module, second: nn.Module, sure: float = SURE, familiar: float = FAMILIAR) -> None:
+    def __init__(
+        self, first: nn.Module, second: nn.Module, share: float = 0.0, sure: float = SURE, familiar: float = FAMILIAR
+    ) -> None:
         super().__init__()
-        self.first, self.second, self.sure, self.familiar = first, second, sure, familiar
+        self.first, self.second = first, second
+        self.share, self.sure, self.familiar = share, sure, familiar
         self.highest_novelty = -math.log(familiar / (1 - familiar))
         self.eval()
 
@@ -42,9 +48,9 @@ class Cascade(nn.Module):
         left = ~self.is_sure(probabilities, novelty)
         if bool(left.any()):
             of_second = self.second(images[left])
-            logits[left] = of_second[0]
-            probabilities[left] = of_second[1]
-            novelty[left] = of_second[2]
+            logits[left] = of_second[0].lerp(logits[left], self.share)
+            probabilities[left] = logits[left].softmax(dim=1)
+            novelty[left] = of_second[2].lerp(novelty[left], self.share)
         return logits, probabilities, novelty
 
     def is_sure(self, probabilities: Tensor, novelty: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.cascade import Cascade
 
@@ -32,7 +32,7 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
             "If",
             ["any is left"],
             names,
-            then_branch=_replacing(second, first, images, names),
+            then_branch=_joining(second, first, images, names),
             else_branch=helper.make_graph(
                 [helper.make_node("Identity", [f"first/{name}"], [f"else/{name}"]) for name in names],
                 "the first graph is sure about all images",
@@ -45,6 +45,7 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
         helper.make_tensor("classes", TensorProto.INT64, [1], [1]),
         helper.make_tensor("least confidence", TensorProto.FLOAT, [], [cascade.sure]),
         helper.make_tensor("highest novelty", TensorProto.FLOAT, [], [cascade.highest_novelty]),
+        helper.make_tensor("share", TensorProto.FLOAT, [], [cascade.share]),
     ]
     graph = helper.make_graph(
         [*first.graph.node, *decide],
@@ -56,24 +57,39 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
     return helper.make_model(graph, opset_imports=first.opset_import, ir_version=first.ir_version)
 
 
-def _replacing(second: ModelProto, first: ModelProto, images: str, names: Sequence[str]) -> onnx.GraphProto:
-    """Return the branch that runs the second graph on the images that are left, and replaces the outputs for them."""
+def _joining(second: ModelProto, first: ModelProto, images: str, names: Sequence[str]) -> onnx.GraphProto:
+    """Return the branch that runs the second graph on the images that are left, and joins what both graphs say."""
+    logits, probabilities, novelty = names
     return helper.make_graph(
         [
             helper.make_node("NonZero", ["is left"], ["row of places"]),
             helper.make_node("Transpose", ["row of places"], ["places"]),
             helper.make_node("GatherND", [images, "places"], [second.graph.input[0].name]),
-            *second.graph.node,
+            # Both graphs together have other probabilities.
+            *(node for node in second.graph.node if f"second/{probabilities}" not in node.output),
+            *_mean(logits),
+            *_mean(novelty),
+            helper.make_node("Softmax", [f"both/{logits}"], [f"both/{probabilities}"], axis=1),
             *(
-                helper.make_node("ScatterND", [f"first/{name}", "places", f"second/{name}"], [f"then/{name}"])
+                helper.make_node("ScatterND", [f"first/{name}", "places", f"both/{name}"], [f"then/{name}"])
                 for name in names
             ),
         ],
-        "the second graph decides the images that are left",
+        "both graphs decide the images that are left",
         [],
         [_renamed(output, f"then/{name}") for output, name in zip(first.graph.output, names, strict=True)],
         second.graph.initializer,
     )
+
+
+def _mean(name: str) -> list[NodeProto]:
+    """Return the nodes for the weighted mean of an output of both graphs, second + share * (first - second)."""
+    return [
+        helper.make_node("GatherND", [f"first/{name}", "places"], [f"left/{name}"]),
+        helper.make_node("Sub", [f"left/{name}", f"second/{name}"], [f"difference/{name}"]),
+        helper.make_node("Mul", [f"difference/{name}", "share"], [f"part/{name}"]),
+        helper.make_node("Add", [f"second/{name}", f"part/{name}"], [f"both/{name}"]),
+    ]
 
 
 def _renamed(output: ValueInfoProto, name: str) -> ValueInfoProto:

@@ -26,6 +26,7 @@ from export.equivalence import (
     count_correct,
     torch_classify,
 )
+from export.fit_cascade import fit_cascade
 from export.gate import Gate, check_classes, check_new
 from export.history import next_version
 from export.measure import draw_sets
@@ -98,12 +99,16 @@ def publish(
         raise ExportError("--int8 cannot quantize a cascade of two networks; leave out --int8 or --first")
     check_classes(run, repository, name)
     gate.check(run, repository, name)
+    progress = progress or Progress(None)
+    if run.first:
+        with progress.waiting("fitting both networks together"):
+            run = fit_cascade(run, run.splits(data))
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)
     models = repository / name
     # The process ends before the folder is removed, so that it cannot write there any longer.
     with staging_folder(models) as staging, beside or nullcontext():
-        manifest = _build(staging, run, splits, name, int8, progress or Progress(None), opset, beside)
+        manifest = _build(staging, run, splits, name, int8, progress, opset, beside)
         while True:
             version = next_version(repository, name)
             if version > disk.MAX_VERSION:
@@ -249,6 +254,7 @@ def _first(run: Run, cascade: Cascade, splits: Splits) -> FirstNetwork:
         parameters=parameter_count(run.first.network),
         sure=cascade.sure,
         familiar=cascade.familiar,
+        share=cascade.share,
         decided=float(is_sure.float().mean()),
     )
 

@@ -43,6 +43,8 @@ class Run:
     calibration: Calibration
     first: Run | None = None
     """The run of the first network, if both are to become an :class:`export.cascade.Cascade`."""
+    share: float = 0.0
+    """How much the first network counts for the images that both see; see :mod:`export.fit_cascade`."""
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -97,7 +99,7 @@ class Run:
     def graph(self) -> ServingGraph | Cascade:
         """Return what is exported."""
         second = ServingGraph(self.network, self.calibration)
-        return Cascade(self.first.graph(), second) if self.first else second
+        return Cascade(self.first.graph(), second, self.share) if self.first else second
 
     def splits(self, data: Path | None) -> Splits:
         """Return the data set of the run. The user's own pictures are in the run folder.

@@ -30,7 +30,7 @@ def _converted(graph: nn.Module) -> torch.jit.ScriptModule:
     if isinstance(graph, Cascade):
         # A trace would take the same way through the cascade for all images, so only its parts are traced.
         parts = (_converted(graph.first), _converted(graph.second))
-        converted = torch.jit.script(Cascade(*parts, graph.sure, graph.familiar))
+        converted = torch.jit.script(Cascade(*parts, graph.share, graph.sure, graph.familiar))
     else:
         # With a batch of one, tracing could take the batch size for a constant.
         example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)

@@ -105,7 +105,7 @@ class ConfidenceThreshold(msgspec.Struct, frozen=True):
 
 
 class FirstNetwork(msgspec.Struct, frozen=True):
-    """The first network of a cascade. It decides the images that it is sure about, the second one decides the rest."""
+    """The first network of a cascade. It decides the images that it is sure about, and both decide the rest."""
 
     training: dict[str, Any]
     """As in the manifest, of the run of this network."""
@@ -116,6 +116,8 @@ class FirstNetwork(msgspec.Struct, frozen=True):
     """Probability of being one of the classes at all that the image must have for that."""
     decided: float
     """Share of the test images that it decides."""
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """How much it counts for the other images, beside the second network."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from serving.contract import AS_IS
-from serving.models.bundle import Manifest
+from serving.models.bundle import FirstNetwork, Manifest
 from serving.models.document import Block, Code, Heading, Items, Paragraph, Table, printable, to_markdown
 
 # A confusion matrix with more classes is too wide. The mistakes are then listed.
@@ -88,6 +88,13 @@ def blocks(manifest: Manifest) -> list[Block]:
     return [block for section in sections for block in section(manifest)]
 
 
+def _others(first: FirstNetwork) -> str:
+    """Return how a cascade decides the images that its first network does not decide."""
+    if not first.share:
+        return "The second one decides the others."
+    return f"Both together decide the others: the first one counts {first.share:.0%}, the second one the rest."
+
+
 def _purpose(manifest: Manifest) -> Iterator[Block]:
     labels = ", ".join(manifest.labels[:MAX_MATRIX]) + (", ..." if len(manifest.labels) > MAX_MATRIX else "")
     yield Paragraph(
@@ -99,7 +106,7 @@ def _purpose(manifest: Manifest) -> Iterator[Block]:
         yield Paragraph(
             f"It is a cascade of two networks. The first one, with {first.parameters:,} of the parameters, decides the "
             f"images that it is at least {first.sure:.0%} sure about. These are {_percent(first.decided)} of "
-            "the test images. The second one decides the others."
+            f"the test images. {_others(first)}"
         )
     yield Heading("What it reads")
     if manifest.prepare == AS_IS:

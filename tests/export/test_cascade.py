@@ -11,6 +11,7 @@ import torch
 
 from export.cascade import Cascade
 from export.equivalence import LabelsError
+from export.fit_cascade import fit_cascade
 from export.onnx import export_onnx
 from export.publishing import publish
 from export.run import ExportError, Run
@@ -48,24 +49,26 @@ def cascade(digits):
         _, probabilities, novelty = first(torch.from_numpy(digits[:64]))
     # Both limits lie between two images, so that rounding does not matter.
     limits = (float(each.quantile(0.3)) for each in (probabilities.amax(dim=1), torch.sigmoid(-novelty)))
-    return Cascade(first, second, *limits)
+    return Cascade(first, second, 0.25, *limits)
 
 
-def test_each_image_is_decided_by_one_network(cascade, digits):
+def test_first_network_or_both_decide_an_image(cascade, digits):
     images = torch.from_numpy(digits[:64])
     with torch.inference_mode():
         first, second, both = cascade.first(images), cascade.second(images), cascade(images)
         is_sure = cascade.is_sure(*first[1:])
     assert 0 < is_sure.sum() < len(images)
-    for of_first, of_second, found in zip(first, second, both, strict=True):
+    means = [0.25 * of_first + 0.75 * of_second for of_first, of_second in zip(first, second, strict=True)]
+    means[1] = means[0].softmax(dim=1)
+    for of_first, mean, found in zip(first, means, both, strict=True):
         torch.testing.assert_close(found[is_sure], of_first[is_sure])
-        torch.testing.assert_close(found[~is_sure], of_second[~is_sure], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[~is_sure], mean[~is_sure], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sure", ["some", "all", "none"])
 def test_both_files_give_the_same_numbers(cascade, sure, digits, tmp_path):
     if sure != "some":
-        cascade = Cascade(cascade.first, cascade.second, *([1e-9, 1e-9] if sure == "all" else [1.1, 0.5]))
+        cascade = Cascade(cascade.first, cascade.second, 0.25, *([1e-9, 1e-9] if sure == "all" else [1.1, 0.5]))
     export_onnx(cascade, tmp_path / "model.onnx", "0123456789")
     export_torchscript(cascade, tmp_path / "model.pt")
     classifier, script = Classifier(tmp_path / "model.onnx"), load_torchscript(tmp_path / "model.pt")
@@ -78,6 +81,25 @@ def test_both_files_give_the_same_numbers(cascade, sure, digits, tmp_path):
                 for found in classifier.classify(images), script(torch.from_numpy(images)):
                     for numbers, row in zip(found, rows, strict=True):
                         np.testing.assert_allclose(numbers, row, rtol=1e-4, atol=1e-4)
+
+
+def test_share_and_thresholds_are_fitted_on_validation_digits(runs, mnist):
+    """The first network counts for the images that it leaves, unless it is useless."""
+    few = replace(mnist, validation=mnist.validation.take(torch.arange(400)))
+    run = Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"]))
+    fitted = fit_cascade(run, few)
+    assert 0 < fitted.share <= 0.5
+    with torch.inference_mode():
+        _, probabilities, novelty = fitted.graph()(few.validation.images)
+    found = fitted.calibration
+    shares = (novelty > found.threshold), (probabilities.amax(dim=1) < found.confidence)
+    assert list(found.rejected.values()) == pytest.approx([float(each.float().mean()) for each in shares])
+    assert sum(found.rejected.values()) <= 0.02
+
+    with torch.no_grad():
+        run.first.network.head.weight.neg_()
+        run.first.network.head.bias.neg_()
+    assert fit_cascade(run, few).share == 0
 
 
 def test_bundle_certifies_both_networks(published, runs, digits, truth):

@@ -90,7 +90,7 @@ def calibrate(
     """
     network = copy.deepcopy(network).cpu().eval()
     generator = torch.Generator().manual_seed(seed)
-    held_out = splits.validation if len(splits.validation) else _last(splits.train, STAND_IN)
+    held_out = held_out_digits(splits)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         report = stage("fitting the calibration temperature")
@@ -114,6 +114,13 @@ def calibrate(
         scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
         thresholds = fit_thresholds(*scores)
     return Calibration(temperature, novelty, *thresholds, thresholds.false_rejections(scores[0]))
+
+
+def held_out_digits(splits: Splits) -> Digits:
+    """Return the images that the calibration is fitted on: the validation set, or the last training images."""
+    if len(splits.validation):
+        return splits.validation
+    return Digits(splits.train.images[-STAND_IN:], splits.train.labels[-STAND_IN:])
 
 
 def _new_images(added: Digits, others: int, generator: torch.Generator) -> Tensor:
@@ -142,7 +149,3 @@ def _outputs(
     vector = torch.cat([of_batch.vector for of_batch in features])
     kept = [of_batch.maps for of_batch in features if of_batch.maps is not None]
     return Outputs(Features(vector, torch.cat(kept) if kept else None), network.head(vector))
-
-
-def _last(digits: Digits, count: int) -> Digits:
-    return Digits(digits.images[-count:], digits.labels[-count:])

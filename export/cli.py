@@ -73,7 +73,7 @@ COMMANDS = {"push": push, "pull": pull}
     type=Folder(),
     metavar="RUN",
     help="Run folder of a smaller network on the same data. It sees all images and decides those that it is sure "
-    "about; the network of the other run decides the rest. So most images take less time.",
+    "about; both networks together decide the rest. So most images take less time.",
 )
 @click.option(
     "--int8",

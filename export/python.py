@@ -81,7 +81,7 @@ def publish(
         repository: the model repository; the folder is made if it is missing.
         name: name of the model; the default is the name of the data set.
         first: the run folder of a smaller network on the same data. It decides the images that it is sure about, and
-            the network of ``run`` decides the rest, so most images take less time.
+            both networks decide the rest, so most images take less time.
         int8: also add a quantized ONNX file.
         opset: the opset of the ONNX files, from 18 to 23; by default 18. Older runtimes read a lower one.
         min_accuracy: publish only a run with at least this accuracy on the test set, from 0 to 1.

@@ -105,7 +105,7 @@ def _purpose(manifest: Manifest) -> Iterator[Block]:
     if first := manifest.first:
         yield Paragraph(
             f"It is a cascade of two networks. The first one, with {first.parameters:,} of the parameters, decides the "
-            f"images that it is at least {first.sure:.0%} sure about. These are {_percent(first.decided)} of "
+            f"images that it is at least {first.sure:.1%} sure about. These are {_percent(first.decided)} of "
             f"the test images. {_others(first)}"
         )
     yield Heading("What it reads")

@@ -1,4 +1,4 @@
-"""A cascade: a small network decides the images that it is sure about, and the network of the run decides the rest."""
+"""A cascade: a small network decides the images that it is sure about, and both networks decide the rest."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/telemetry/test_traces.py --ignore tests/serving/grpc/test_spans.py \
     --ignore tests/serving/inference/test_bombs.py --ignore tests/serving/server/test_supervisor.py \
     --ignore tests/serving/server/test_rollout.py --ignore tests/training/augment/test_fonts.py \
+    --ignore tests/export/test_cascade_bundle.py --ignore tests/serving/server/test_budgets.py --ignore tests/serving/tune \
     --deselect tests/serving/server/test_encryption.py::test_triton_client_gets_the_probabilities_of_predict
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
@@ -89,8 +90,9 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	    trustme
 	@touch $@
 
-# The quick tests. A process runs whole files, so that a file starts its service once. Left out are the tests that train
-# networks or wait for processes, and those that need a browser, other extras or large tools.
+# The quick tests. A process runs whole files, so that a file starts its service once. Left out are tests that train
+# networks or wait for processes, where other tests use the same functions of the packages, and those that need a
+# browser, other extras or large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
 check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest versions that pyproject.toml allows
 	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS) $(LOWEST_TESTS)

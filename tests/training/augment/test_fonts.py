@@ -13,6 +13,7 @@ from PIL import Image
 
 from export.graph import ServingGraph
 from tests.support import font_file
+from tests.training.support import first
 from training import checkpoint
 from training.augment.fonts import find_fonts, frame_as_mnist, render_characters
 from training.config import TrainConfig
@@ -71,13 +72,15 @@ FONTS = ["DejaVuSans", "cmr10", "cmtt10", "STIXGeneral"]
 def few(mnist):
     """MNIST with few images, so that training takes seconds."""
     return replace(
-        mnist, train=mnist.train.take(torch.arange(4000)), validation=mnist.validation.take(torch.arange(1000))
+        mnist, train=first(mnist.train, 4000), validation=first(mnist.validation, 1000), test=first(mnist.test, 1000)
     )
 
 
 def trained(few, folder, **settings):
     """Return a cnn after a training of a few seconds."""
-    train(TrainConfig(model="cnn", epochs=2, subset=4000, **settings), few, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "STEPS", 1)  # No test uses the novelty score of these runs.
+        train(TrainConfig(model="cnn", epochs=2, subset=4000, **settings), few, folder)
     network = build("cnn")
     network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
     return network.eval()
@@ -89,8 +92,7 @@ def plain(few, tmp_path_factory):
     return trained(few, tmp_path_factory.mktemp("plain") / "run")
 
 
-def test_training_with_fonts_reads_digits_of_fonts_better(plain, few, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "STEPS", 1)  # This test does not use the novelty score.
+def test_training_with_fonts_reads_digits_of_fonts_better(plain, few, tmp_path):
     for name in FONTS:
         (tmp_path / name).mkdir()
         shutil.copy(font_file(name), tmp_path / name)

@@ -111,12 +111,14 @@ def test_stop_under_load_loses_no_request(workers, number):
 
         with ThreadPoolExecutor(4) as pool:
             clients = [pool.submit(send_predictions) for _ in range(4)]
-            until(lambda: len(statuses) > 50)
-            process.send_signal(number)
-            until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
-            before = len(statuses)
-            until(lambda: len(statuses) > before + 8)
-            stop.set()
+            try:
+                until(lambda: len(statuses) > 50)
+                process.send_signal(number)
+                until(lambda: get(f"{url}/v2/health/ready").status_code == 503)
+                before = len(statuses)
+                until(lambda: len(statuses) > before + 8)
+            finally:
+                stop.set()  # or the pool would wait for ever
             for future in clients:
                 future.result()
         assert process.wait(timeout=30) == 0

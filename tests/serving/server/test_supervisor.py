@@ -313,10 +313,12 @@ def test_counters_never_fall_from_one_scrape_to_the_next():
         threads = [threading.Thread(target=send_predictions) for _ in range(4)]
         for thread in threads:
             thread.start()
-        counts = [sample(url, 'mnist_inference_seconds_count{model="mnist",version="1"}') or 0 for _ in range(50)]
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            counts = [sample(url, 'mnist_inference_seconds_count{model="mnist",version="1"}') or 0 for _ in range(50)]
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         assert counts == sorted(counts)
         assert counts[-1] > counts[0]
 

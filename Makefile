@@ -91,7 +91,7 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	@touch $@
 
 # The quick tests. A process runs whole files, so that a file starts its service once. Left out are tests that train
-# networks or wait for processes, where other tests use the same functions of the packages, and those that need a
+# networks or wait for processes, if other tests call the same functions of the packages, and tests that need a
 # browser, other extras or large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
 check-lowest: $(LOWEST_VENV)/.complete  ## run the quick tests with the lowest versions that pyproject.toml allows

@@ -3,7 +3,7 @@
 Most digits are easy to read. A network with a sixth of the multiplications reads them as well, and only the others
 need the larger one. P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple features" (CVPR
 2001), describe this idea. The others are decided by both networks together, because two networks make different
-mistakes, and what the first one says is known already.
+mistakes, and the outputs of the first one are there already.
 """
 
 from __future__ import annotations

@@ -20,10 +20,12 @@ from training.trust.examples import styled
 
 # The first network is the weaker one, so it counts for at most a half.
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+# On a few easy images the loss may be 0. Without this, the other set would then not count.
+SMALL = 1e-6
 
 
 class Outputs(NamedTuple):
-    """What one graph says about N images."""
+    """The outputs of one graph for N images."""
 
     logits: Tensor
     probabilities: Tensor
@@ -31,17 +33,18 @@ class Outputs(NamedTuple):
 
 
 def fit_cascade(run: Run, splits: Splits) -> Run:
-    """Return ``run`` with the best share of its first network, and with thresholds for both networks together.
+    """Return ``run`` with the best share of its first network, and with thresholds for the whole cascade.
 
     They are fitted on the images that the run was calibrated on, as they are and in other styles. The share has the
-    lowest product of the losses on both sets, so that a set counts as much as the other one, however hard it is.
+    lowest product of the losses on both sets. A product gives both sets the same weight, although the losses on one are
+    much larger.
 
     Args:
         run: the run of the second network, after that of the first one.
         splits: the data set of both runs.
     """
     cascade = run.graph()
-    assert isinstance(cascade, Cascade)  # noqa: S101 (the run is after another one)
+    assert isinstance(cascade, Cascade)  # noqa: S101 (run.first is set)
     held_out = held_out_digits(splits)
     labels = held_out.labels.cpu()
     in_styles = styled(held_out, torch.Generator().manual_seed(run.record["config"]["seed"]), splits.labels)
@@ -51,7 +54,8 @@ def fit_cascade(run: Run, splits: Splits) -> Run:
     ]
 
     def loss(share: float) -> float:
-        return math.prod(F.cross_entropy(_joined(cascade, share, *each)[0], labels).item() for each in sets)
+        losses = [F.cross_entropy(_joined(cascade, share, *each)[0], labels).item() for each in sets]
+        return math.prod(each + SMALL for each in losses)
 
     share = min(SHARES, key=loss)
     clean, other = (_scores(*_joined(cascade, share, *each), labels) for each in sets)
@@ -66,7 +70,7 @@ def fit_cascade(run: Run, splits: Splits) -> Run:
 
 
 def _joined(cascade: Cascade, share: float, of_first: Outputs, of_second: Outputs) -> tuple[Tensor, Tensor]:
-    """Return logits and novelty scores with this share, from what both graphs say about the same images."""
+    """Return logits and novelty scores with this share, from the outputs of both graphs for the same images."""
     left = ~cascade.is_sure(of_first.probabilities, of_first.novelty)
     logits = torch.where(left.unsqueeze(1), of_second.logits.lerp(of_first.logits, share), of_first.logits)
     return logits, torch.where(left, of_second.novelty.lerp(of_first.novelty, share), of_first.novelty)

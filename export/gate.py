@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from export.cascade import FAMILIAR, SURE
 from export.records import ReplayRecord
 from export.run import ExportError, Run
 from serving.errors import BundleError
@@ -147,9 +148,11 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
         == (run.first and run.first.record["model_sha256"])
         # The results of a cascade are not those of a run.
         and (manifest.first is not None or manifest.result == run.record["calibration"]["result"])
-        and (manifest.temperature, manifest.novelty.threshold)
-        == (run.calibration.temperature, run.calibration.threshold)
-        and (manifest.confidence and manifest.confidence.threshold) == run.calibration.confidence
+        and (manifest.first and (manifest.first.share, manifest.first.sure, manifest.first.familiar))
+        == (run.first and (run.share, SURE, FAMILIAR))
+        and manifest.temperature == run.calibration.temperature
+        and _are_near(manifest.novelty.threshold, run.calibration.threshold)
+        and _are_near(manifest.confidence.threshold if manifest.confidence else None, run.calibration.confidence)
         and (bundle.INT8 in manifest.files) == int8
         and manifest.versions == versions
         # An older version of this project wrote no reference histograms.
@@ -157,6 +160,13 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
     )
     if is_same:
         raise AlreadyPublishedError(newest)
+
+
+def _are_near(threshold: float | None, other: float | None) -> bool:
+    """Return whether two thresholds are the same. Those of a cascade are fitted by each export, on any CPU."""
+    if threshold is None or other is None:
+        return threshold is other
+    return math.isclose(threshold, other, rel_tol=1e-4)
 
 
 def check_classes(run: Run, repository: Path, name: str) -> None:

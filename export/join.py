@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export.cascade import Cascade
+
+# The constants of the joined file, by their names in it.
+CONSTANTS = SHARE, LEAST_CONFIDENCE, HIGHEST_NOVELTY = "share", "least confidence", "highest novelty"
 
 
 def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
@@ -21,8 +25,8 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
     images = first.graph.input[0].name
     decide = [
         helper.make_node("ReduceMax", ["first/probabilities", "classes"], ["confidence"], keepdims=0),
-        helper.make_node("Less", ["confidence", "least confidence"], ["is unsure"]),
-        helper.make_node("Greater", ["first/novelty", "highest novelty"], ["is novel"]),
+        helper.make_node("Less", ["confidence", LEAST_CONFIDENCE], ["is unsure"]),
+        helper.make_node("Greater", ["first/novelty", HIGHEST_NOVELTY], ["is novel"]),
         helper.make_node("Or", ["is unsure", "is novel"], ["is left"]),
         # ReduceMax takes no booleans.
         helper.make_node("Cast", ["is left"], ["left as number"], to=TensorProto.UINT8),
@@ -43,9 +47,9 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
     ]
     constants = [
         helper.make_tensor("classes", TensorProto.INT64, [1], [1]),
-        helper.make_tensor("least confidence", TensorProto.FLOAT, [], [cascade.sure]),
-        helper.make_tensor("highest novelty", TensorProto.FLOAT, [], [cascade.highest_novelty]),
-        helper.make_tensor("share", TensorProto.FLOAT, [], [cascade.share]),
+        helper.make_tensor(LEAST_CONFIDENCE, TensorProto.FLOAT, [], [cascade.sure]),
+        helper.make_tensor(HIGHEST_NOVELTY, TensorProto.FLOAT, [], [cascade.highest_novelty]),
+        helper.make_tensor(SHARE, TensorProto.FLOAT, [], [cascade.share]),
     ]
     graph = helper.make_graph(
         [*first.graph.node, *decide],
@@ -57,8 +61,16 @@ def join(first: ModelProto, second: ModelProto, cascade: Cascade) -> ModelProto:
     return helper.make_model(graph, opset_imports=first.opset_import, ir_version=first.ir_version)
 
 
+def settings_of(model: ModelProto) -> dict[str, float]:
+    """Return ``share``, ``sure`` and ``familiar`` of the cascade that a file holds. Older files have no share."""
+    found = {each.name: each for each in model.graph.initializer}
+    values = {name: numpy_helper.to_array(found[name]).item() if name in found else 0.0 for name in CONSTANTS}
+    share, sure, highest_novelty = values.values()
+    return {"share": share, "sure": sure, "familiar": 1 / (1 + math.exp(highest_novelty))}
+
+
 def _joining(second: ModelProto, first: ModelProto, images: str, names: Sequence[str]) -> onnx.GraphProto:
-    """Return the branch that runs the second graph on the images that are left, and joins what both graphs say."""
+    """Return the branch that runs the second graph on the images that are left, and joins the outputs of both."""
     logits, probabilities, novelty = names
     return helper.make_graph(
         [
@@ -87,7 +99,7 @@ def _mean(name: str) -> list[NodeProto]:
     return [
         helper.make_node("GatherND", [f"first/{name}", "places"], [f"left/{name}"]),
         helper.make_node("Sub", [f"left/{name}", f"second/{name}"], [f"difference/{name}"]),
-        helper.make_node("Mul", [f"difference/{name}", "share"], [f"part/{name}"]),
+        helper.make_node("Mul", [f"difference/{name}", SHARE], [f"part/{name}"]),
         helper.make_node("Add", [f"second/{name}", f"part/{name}"], [f"both/{name}"]),
     ]
 

@@ -101,7 +101,7 @@ def publish(
     gate.check(run, repository, name)
     progress = progress or Progress(None)
     if run.first:
-        with progress.waiting("fitting both networks together"):
+        with progress.waiting("fitting the cascade"):
             run = fit_cascade(run, run.splits(data))
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
     splits = run.splits(data)
@@ -207,6 +207,12 @@ def _build(
     buffer = io.BytesIO()
     np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
     checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
+    training = _training(run.record)
+    if first and splits.replay:
+        # The run counted the errors of its network alone.
+        said, count = training["dataset"], splits.replay.test_images
+        errors = int((expected.logits[:count].argmax(axis=1) != truth[:count]).sum())
+        training["dataset"] = said | {"replay": said["replay"] | {"errors": errors}}
     manifest = Manifest(
         format=bundle.FORMAT,
         name=name,
@@ -215,7 +221,7 @@ def _build(
         inputs=INPUTS,
         outputs=outputs(len(labels)),
         parameters=parameter_count(run.network) + (first.parameters if first else 0),
-        training=_training(run.record),
+        training=training,
         result=result,
         equivalence=equivalence,
         files={file: bundle.describe(folder / file) for file in files},

@@ -83,7 +83,8 @@ class Run:
             ExportError: the runs do not fit together.
         """
         ours, others = (run.record["dataset"] for run in (self, first))
-        for what in ("labels", "digests", "prepare"):
+        # With fewer validation images, a run has trained on some of those that the cascade is fitted on.
+        for what in ("labels", "digests", "prepare", "train_images", "validation_images"):
             if ours.get(what) != others.get(what):
                 raise ExportError(
                     f"{first.folder}: its data set differs from that of {self.folder} ({what}); train both on the same "

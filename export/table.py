@@ -60,7 +60,8 @@ def _first_lines(first: FirstNetwork | None) -> list[str]:
     """Return what the certificate says about the first network of a cascade."""
     if not first:
         return []
+    others = f", and counts {first.share:.0%} for the others" if first.share else ""
     return [
         f"first network: {first.training['config']['model']}, {first.parameters:,} of the parameters, decides "
-        f"{first.decided:.1%} of the test images, and counts {first.share:.0%} for the others"
+        f"{first.decided:.1%} of the test images{others}"
     ]

@@ -19,6 +19,7 @@ import torch
 
 from export import metadata
 from export.equivalence import TOLERANCE, Classify, hard_cases, torch_classify
+from export.join import settings_of
 from export.measure import measure
 from export.provenance import statement
 from export.records import Provenance, ReplayRecord, Results, Training
@@ -42,6 +43,9 @@ from training.networks import build, parameter_count
 
 # How far figures may differ from CPU to CPU: a mean loss, a calibration error, a share of rejected images.
 LOSS, CALIBRATION_ERROR, SHARE = 2e-5, 5e-4, 1e-3
+
+# The constants of a cascade are float32 in its file.
+ROUNDING = 1e-6
 
 # Sets of images that had another name in version 0.1.
 RENAMED = {"other hands": "other styles"}
@@ -152,6 +156,9 @@ def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:
         expected = metadata.metadata(manifest)
         for key in expected if "threshold" in said else ["labels"]:
             yield Fact(f"{key}, for the metadata of {name},", expected[key], said.get(key))
+        if manifest.first:
+            for what, value in settings_of(model).items():
+                yield Fact(f"first.{what}", getattr(manifest.first, what), value, ROUNDING)
         opsets = {entry.domain: str(entry.version) for entry in model.opset_import}
         yield Fact("versions.opset", manifest.versions.get("opset"), opsets.get(""))
 

@@ -210,7 +210,9 @@ def _calibration(manifest: Manifest) -> Iterator[Block]:
     yield Heading("Calibration")
     error = _number(manifest, "test", "calibration_error")
     said = "" if error is None else f" The expected calibration error on the test set is {_percent(error)}."
-    yield Paragraph(f"The logits are divided by the calibration temperature {manifest.temperature:.3f}.{said}")
+    each = "The logits of each network are divided by its own calibration temperature, those of the second one by"
+    one = "The logits are divided by the calibration temperature"
+    yield Paragraph(f"{each if manifest.first else one} {manifest.temperature:.3f}.{said}")
 
 
 def _rejections(manifest: Manifest) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,8 @@ from export.equivalence import LabelsError
 from export.fit_cascade import fit_cascade
 from export.publishing import publish
 from export.run import ExportError, Run
+from export.verify import verify_bundle
+from serving.errors import BundleError
 from serving.models import bundle, repository
 from serving.models.model import load_folder
 from training.trained import read
@@ -87,6 +90,18 @@ def test_command_publishes_and_verifies_a_cascade(runs, tmp_path, run):
     assert repository.versions(tmp_path, "mnist") == [1, 2]
 
 
+@pytest.mark.parametrize("setting", ["share", "sure", "familiar"])
+def test_verifying_finds_a_changed_setting(published, setting, tmp_path):
+    """The ONNX file holds the settings of the cascade."""
+    folder = tmp_path / "1"
+    shutil.copytree(published.folder, folder)
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["first"][setting] += 0.001
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=rf"its manifest says first\.{setting} "):
+        verify_bundle(folder)
+
+
 def test_training_continues_with_the_second_network(published, runs, digits):
     images = torch.from_numpy(digits[:64]).float().unsqueeze(1) / 255
     again, original = read(str(published.folder)), read(str(runs["cnn-first"]))
@@ -114,6 +129,9 @@ def test_runs_that_do_not_fit_together(runs, tmp_path, run):
     other = replace(small, record=small.record | {"dataset": small.record["dataset"] | {"labels": list("abcdefghij")}})
     with pytest.raises(ExportError, match=r"its data set differs from that of .* \(labels\)"):
         large.after(other)
+    fewer = replace(small, record=small.record | {"dataset": small.record["dataset"] | {"validation_images": 0}})
+    with pytest.raises(ExportError, match=r"its data set differs from that of .* \(validation_images\)"):
+        large.after(fewer)
     with pytest.raises(ExportError, match="--int8 cannot quantize a cascade"):
         publish(large.after(small), tmp_path, int8=True)
     done = run("mnist-export", "--first", runs["mlp"], "--rollback", "--repository", tmp_path)

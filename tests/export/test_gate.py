@@ -153,7 +153,7 @@ def test_equal_run_is_not_published_twice(models):
     }
     # The packaged model is a cascade.
     first = run_with(1, model_sha256=MANIFEST.first.training["model_sha256"])
-    run = dataclasses.replace(run_with(1, **record), calibration=calibration, first=first)
+    run = dataclasses.replace(run_with(1, **record), calibration=calibration, first=first, share=MANIFEST.first.share)
     with pytest.raises(AlreadyPublishedError, match="mnist/3 was made from the same run"):
         check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions)
     # Another file, newer packages, another calibration, other weights, and a version before the newest are new. So is a

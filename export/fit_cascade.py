@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from export.cascade import Cascade
+from export.equivalence import torch_classify
 from export.run import Run
+from serving.contract import ModelOutput
 from training.data.digits import Splits
-from training.evaluate import BATCH
 from training.trust.acceptance import Scores, fit_thresholds
 from training.trust.calibrate import held_out_digits
 from training.trust.examples import styled
@@ -22,14 +21,6 @@ from training.trust.examples import styled
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 # On a few easy images the loss may be 0. Without this, the other set would then not count.
 SMALL = 1e-6
-
-
-class Outputs(NamedTuple):
-    """The outputs of one graph for N images."""
-
-    logits: Tensor
-    probabilities: Tensor
-    novelty: Tensor
 
 
 def fit_cascade(run: Run, splits: Splits) -> Run:
@@ -48,17 +39,16 @@ def fit_cascade(run: Run, splits: Splits) -> Run:
     held_out = held_out_digits(splits)
     labels = held_out.labels.cpu()
     in_styles = styled(held_out, torch.Generator().manual_seed(run.record["config"]["seed"]), splits.labels)
-    sets = [
-        (_outputs(cascade.first, images), _outputs(cascade.second, images))
-        for images in (held_out.images.cpu(), in_styles)
-    ]
+    first, second = torch_classify(cascade.first), torch_classify(cascade.second)
+    sets = [(first(images), second(images)) for images in (held_out.images.cpu().numpy(), in_styles.numpy())]
 
     def loss(share: float) -> float:
-        losses = [F.cross_entropy(_joined(cascade, share, *each)[0], labels).item() for each in sets]
-        return math.prod(each + SMALL for each in losses)
+        joined = [torch.from_numpy(_joined(cascade, share, *each).logits) for each in sets]
+        return math.prod(F.cross_entropy(logits, labels).item() + SMALL for logits in joined)
 
     share = min(SHARES, key=loss)
-    clean, other = (_scores(*_joined(cascade, share, *each), labels) for each in sets)
+    joined = [_joined(cascade, share, *each) for each in sets]
+    clean, other = (Scores.of(each.probabilities, each.novelty, labels.numpy()) for each in joined)
     found = fit_thresholds(clean, other)
     calibration = replace(
         run.calibration,
@@ -69,17 +59,10 @@ def fit_cascade(run: Run, splits: Splits) -> Run:
     return replace(run, calibration=calibration, share=share)
 
 
-def _joined(cascade: Cascade, share: float, of_first: Outputs, of_second: Outputs) -> tuple[Tensor, Tensor]:
-    """Return logits and novelty scores with this share, from the outputs of both graphs for the same images."""
-    left = ~cascade.is_sure(of_first.probabilities, of_first.novelty)
-    logits = torch.where(left.unsqueeze(1), of_second.logits.lerp(of_first.logits, share), of_first.logits)
-    return logits, torch.where(left, of_second.novelty.lerp(of_first.novelty, share), of_first.novelty)
-
-
-def _scores(logits: Tensor, novelty: Tensor, labels: Tensor) -> Scores:
-    return Scores.of(logits.softmax(dim=1).numpy(), novelty.numpy(), labels.numpy())
-
-
-@torch.inference_mode()
-def _outputs(graph: nn.Module, images: Tensor) -> Outputs:
-    return Outputs(*map(torch.cat, zip(*map(graph, images.split(BATCH)), strict=True)))
+def _joined(cascade: Cascade, share: float, first: ModelOutput, second: ModelOutput) -> ModelOutput:
+    """Return the output of the cascade with this share, from the outputs of both graphs for the same images."""
+    is_sure = cascade.is_sure(torch.from_numpy(first.probabilities), torch.from_numpy(first.novelty)).numpy()
+    logits = second.logits + share * (first.logits - second.logits)
+    novelty = second.novelty + share * (first.novelty - second.novelty)
+    logits[is_sure], novelty[is_sure] = first.logits[is_sure], first.novelty[is_sure]
+    return ModelOutput(logits, torch.from_numpy(logits).softmax(dim=1).numpy(), novelty)

@@ -46,7 +46,13 @@ class Gate:
     """How much of its accuracy on a replayed data set a run may have lost."""
 
     def check(self, run: Run, repository: Path, name: str) -> None:
-        """Check that ``run`` may be published as the model ``name``.
+        """Check that the network of ``run`` may be published as the model ``name``, as :meth:`check_result` does."""
+        self.check_result(run.folder, run.record["calibration"]["result"], run.record["dataset"], repository, name)
+
+    def check_result(
+        self, folder: Path, result: dict[str, Any], dataset: dict[str, Any], repository: Path, name: str
+    ) -> None:
+        """Check that what was made from a run may be published as the model ``name``.
 
         A run with ``--replay`` is compared with the model it started from, and with every version that was tested on
         the replayed data set. So a little that is lost in each of many runs does not add up.
@@ -54,25 +60,29 @@ class Gate:
         A run is worse than a version if it has more errors than chance explains: over two standard errors of the
         difference. Two trainings that differ in their seeds only are seldom further apart.
 
+        Args:
+            folder: the run folder, for the messages.
+            result, dataset: as in a manifest.
+
         Raises:
             GateError: it is not accurate enough, or it cannot be compared.
             ExportError: there is no such version to compare with.
         """
-        found = _test_result(run.record["calibration"]["result"], f"{run.folder / 'run.json'}")
+        found = _test_result(result, f"{folder / 'run.json'}")
         accuracy = found["correct"] / found["images"]
         if accuracy < self.min_accuracy:
             raise GateError(
-                f"{run.folder} has a test accuracy of {accuracy:.2%}: it must be at least {self.min_accuracy:.2%} "
+                f"{folder} has a test accuracy of {accuracy:.2%}: it must be at least {self.min_accuracy:.2%} "
                 f"(--min-accuracy). Train it longer, or lower the limit"
             )
-        self._check_replay(run, repository, name)
+        self._check_replay(folder, dataset, repository, name)
         other = self._other(repository, name)
         if other is None:
             return
         label = f"version {other.version} of {name}"
-        if other.training["dataset"]["name"] != run.record["dataset"]["name"]:
+        if other.training["dataset"]["name"] != dataset["name"]:
             raise GateError(
-                f"{run.folder} was trained on {run.record['dataset']['name']}, but {label} on "
+                f"{folder} was trained on {dataset['name']}, but {label} on "
                 f"{other.training['dataset']['name']}: publish it under another --name, or leave --not-worse-than out"
             )
         before = _test_result(other.result, label)
@@ -82,12 +92,12 @@ class Gate:
         )
         if accuracy < known - margin:
             raise GateError(
-                f"{run.folder} has a test accuracy of {accuracy:.2%}, and {label} has {known:.2%}: the run must have "
+                f"{folder} has a test accuracy of {accuracy:.2%}, and {label} has {known:.2%}: the run must have "
                 f"at least {known - margin:.2%} (--not-worse-than). Train a better network, or leave the option out"
             )
 
-    def _check_replay(self, run: Run, repository: Path, name: str) -> None:
-        found = replayed(run.record["dataset"])
+    def _check_replay(self, folder: Path, dataset: dict[str, Any], repository: Path, name: str) -> None:
+        found = replayed(dataset)
         if found is None:
             return
         before = [(found.errors_before, "the model that it started from")] if found.errors_before is not None else []
@@ -100,7 +110,7 @@ class Gate:
         allowed = fewest + math.floor(self.margin * found.images + 1e-9)
         if found.errors > allowed:
             raise GateError(
-                f"{run.folder} has {found.errors} errors on the {found.images} test images of {found.name}, and "
+                f"{folder} has {found.errors} errors on the {found.images} test images of {found.name}, and "
                 f"{label} has {fewest}: the run must have at most {allowed} (--margin {self.margin:g}). Train with "
                 "more replayed images or a lower --learning-rate, or raise the margin"
             )

@@ -98,9 +98,10 @@ def publish(
     if int8 and run.first:
         raise ExportError("--int8 cannot quantize a cascade of two networks; leave out --int8 or --first")
     check_classes(run, repository, name)
-    gate.check(run, repository, name)
     progress = progress or Progress(None)
-    if run.first:
+    if not run.first:
+        gate.check(run, repository, name)
+    else:
         with progress.waiting("fitting the cascade"):
             run = fit_cascade(run, run.splits(data))
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
@@ -109,6 +110,9 @@ def publish(
     # The process ends before the folder is removed, so that it cannot write there any longer.
     with staging_folder(models) as staging, beside or nullcontext():
         manifest = _build(staging, run, splits, name, int8, progress, opset, beside)
+        if run.first:
+            # Only now is it known how accurate the two networks are together.
+            gate.check_result(run.folder, manifest.result, manifest.training["dataset"], repository, name)
         while True:
             version = next_version(repository, name)
             if version > disk.MAX_VERSION:

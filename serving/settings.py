@@ -190,9 +190,9 @@ class Settings:
     ] = ""
     allowed_hosts: Annotated[
         str,
-        "Host names that the Host header of a request may have, separated by commas; * means every name. Without this "
-        "setting, a service on a loopback address allows only the names of loopback, such as localhost; any other "
-        "service allows every name.",
+        "Host names that the Host header of a request may have, separated by commas. *.example.org means every name "
+        "below example.org, and * every name. Without this setting, a service on a loopback address allows only the "
+        "names of loopback, such as localhost; any other service allows every name.",
     ] = ""
     otlp_endpoint: Annotated[
         str,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import typing
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,12 @@ from training.command import (
     Group,
     ending_at_once,
     is_speaker,
-    leave,
     naming_what_is_missing,
-    print_output,
 )
 from training.compare import compare
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, flag
-from training.data.own.cli import check, place_of, review, say_findings
-from training.memory import is_memory_error, keep_freed_memory, no_garbage_collection
+from training.data.own.cli import check, place_of, review
+from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
 from training.origin import as_place, model_of, with_absolute_places
 
@@ -183,121 +179,35 @@ def main(
         naming_what_is_missing("mnist-train"),
         no_garbage_collection(),
     ):
-        from training.checkpoint import CheckpointError
-        from training.config import check_name
-        from training.data.load import load_data, load_saved
-        from training.data.own import saved
-        from training.data.sources import DataError
-        from training.device import check_device, use_deterministic_operations
-        from training.loop import distributed
-        from training.loop.errors import TrainingError
-        from training.loop.folder import check_apart, check_free, check_writable
-        from training.loop.resume import resumed_config
-        from training.loop.train import train
-        from training.networks import NETWORKS
+        from training import actions
         from training.no_compiler import leave_out_compiler
-        from training.track.tracking import TrackingError, tracked
 
     leave_out_compiler()
-    has_chosen = recipe or config.start or config.replay or "model" in given
-    tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)
-    output = output or Path("runs") / config.model
-    try:
-        check_name("model", config.model, NETWORKS)
-        if deterministic:
-            use_deterministic_operations()
-        check_device(device)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+    actions.check_settings(config, device, deterministic=deterministic)
     keep_freed_memory()
-    try:
-        if is_speaker():
-            check_writable(output)
-            check_free(output, resume=resume)
-            check_apart(output, config.dataset, config.replay)
-        if resume and (output / "last.pt").exists():
-            config = resumed_config(output / "last.pt", chosen)
-        elif resume and is_speaker():
-            click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
-        with distributed.processes(device) as device:
-            with distributed.first_of_machine_first():
-                if (output / "last.pt").exists() and (output / saved.FILE).exists():
-                    splits = load_saved(
-                        output, config.replay, folder=data, validation=config.validation, subset=config.subset
-                    )
-                else:
-                    splits = load_data(
-                        config.dataset,
-                        prepare=config.prepare,
-                        folder=data,
-                        only_folder=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
-                        validation=config.validation,
-                        subset=config.subset,
-                        replay=config.replay,
-                        stage=progress.stage,
-                        tell=tell if is_speaker() else lambda _: None,
-                    )
-            with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
-                test = train(
-                    config,
-                    splits,
-                    output,
-                    resume=resume,
-                    checkpoint_every=checkpoint_every,
-                    device=device,
-                    graph=not no_graph,
-                    progress=progress,
-                    plots=plots,
-                    tracking=tracking,
-                )
-    except (TrainingError, CheckpointError, DataError, TrackingError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(
-            f"{error}. The files in the run folder are complete. Remove the cause and continue with: {_resume(resume)}"
-        ) from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_memory_error(error):
-            raise
-        raise click.ClickException(
-            f"there is not enough memory ({str(error).splitlines()[0]:.200}); use a smaller --batch-size or --model, "
-            "or a machine with more memory."
-        ) from error
-    except KeyboardInterrupt as stop:
-        if is_speaker():
-            kept = f"The last checkpoint is in {output}. Continue with" if (output / "last.pt").exists() else "Restart"
-            click.echo(f"\nStopped. {kept}: {_resume(resume)}", err=True)
-        leave(stop)
-    if not is_speaker():
-        return
-    print_output(
-        f"Test set: Avg. loss: {test.loss:.4f}, "
-        f"Accuracy: {test.correct}/{len(test.labels)} ({test.accuracy:.2%})\n"
-        f"{about_losses(output)}\n\n"
-        f"Run folder  {output}\n"
-        f"Next        {shlex.join(['mnist-export', str(output), '--repository', 'models'])}"
-    )
-
-
-def about_losses(output: Path) -> str:
-    """Return two sentences on the losses of a finished run, because each is measured in another way."""
-    calibration = json.loads((output / "run.json").read_text())["calibration"]
-    return (
-        "The training loss is a mean over the epoch, while the weights change; the validation loss is measured after "
-        f"it.\nYou need to do nothing about the confidences: mnist-export divides the logits by "
-        f"{calibration['temperature']:.3f}, so that they are right. The loss is then "
-        f"{calibration['result']['test']['loss']:.4f}."
-    )
+    output = output or Path("runs") / config.model
+    with actions.explained(output, resumed=resume):
+        test = actions.train_run(
+            config,
+            chosen,
+            output,
+            data,
+            only_data=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
+            has_chosen=bool(recipe or config.start or config.replay or "model" in given),
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            device=device,
+            graph=not no_graph,
+            track=track,
+            progress=progress,
+            plots=plots,
+        )
+    if is_speaker():
+        actions.print_finished(output, test)
 
 
 def _was_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is not ParameterSource.DEFAULT
-
-
-def _resume(resumed: bool) -> str:
-    """Return this command line with --resume."""
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return shlex.join(command if resumed else [*command, "--resume"])
 
 
 main.add_command(check)

@@ -8,6 +8,8 @@ import torch
 
 from training.config import ConfigError
 
+CHOICES = "choose cpu, cuda, cuda:1 or mps"
+
 
 def check_device(name: str) -> None:
     """Compute something on the device ``name`` and read the result.
@@ -16,11 +18,15 @@ def check_device(name: str) -> None:
         ConfigError: that is not possible, for whatever reason.
     """
     try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: no device has this name; {CHOICES}") from error
+    try:
         # torch knows devices that take a tensor, but give no number back.
         torch.ones(1, device=name).sum().item()
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ConfigError(f"--device {name}: {reason:.200}; choose cpu, cuda, cuda:1 or mps") from error
+        raise ConfigError(f"--device {name}: {reason:.200}; {CHOICES}") from error
 
 
 def use_deterministic_operations() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from export.equivalence import LabelsError
 from export.fit_cascade import fit_cascade
+from export.gate import Gate, GateError
 from export.publishing import publish
 from export.run import ExportError, Run
 from export.verify import verify_bundle
@@ -119,6 +120,14 @@ def test_first_network_that_makes_mistakes_publishes_nothing(runs, tmp_path):
         hasty.calibration.novelty.score.bias.fill_(-1000.0)
     with pytest.raises(LabelsError, match=r"the cascade: .* 5 fewer in 10,000 are allowed"):
         publish(Run.read(runs["cnn-first"]).after(hasty), tmp_path)
+    assert repository.versions(tmp_path, "mnist") == []
+
+
+def test_gate_looks_at_the_cascade(published, runs, tmp_path):
+    cascade, found = Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"])), published.manifest.result["test"]
+    assert found["correct"] != cascade.record["calibration"]["result"]["test"]["correct"]
+    with pytest.raises(GateError, match=rf"accuracy of {found['accuracy']:.2%}: it must be at least .*--min-accuracy"):
+        publish(cascade, tmp_path, gate=Gate((found["correct"] + 1) / found["images"]))
     assert repository.versions(tmp_path, "mnist") == []
 
 

@@ -221,7 +221,7 @@ MISTAKES = {
         ["--distillation-temperature", "0"],
         "--distillation-temperature 0.0: must be greater than 0 and finite",
     ),
-    "device": (["--device", "toaster"], "--device toaster: "),
+    "device": (["--device", "toaster"], "--device toaster: no device has this name; choose cpu, cuda,"),
     "device that gives no numbers back": (["--device", "meta"], "choose cpu, cuda, cuda:1 or mps"),
     "flag": (["--labelsmoothing", "3"], "Did you mean '--label-smoothing'?"),
 }

@@ -99,7 +99,7 @@ def test_few_pictures_are_answered_with_the_recipe(command, monkeypatch, flags, 
     def stop(*_, **__):
         raise TrainingError("stopped")
 
-    monkeypatch.setattr("training.loop.train.train", stop)
+    monkeypatch.setattr("training.actions.train", stop)
     monkeypatch.setattr("training.data.load.load_from_torchvision", lambda *_, **__: load_own(Path("lines"), "symbol"))
     done = command("--dataset", "./lines", *flags, "--output", "few")
     assert done.stderr.splitlines()[-1] == "Error: stopped"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -175,17 +174,6 @@ def test_report_escapes_the_names_of_classes(tmp_path):
 def test_way_to_prepare_pictures_is_checked(folder):
     with pytest.raises(ConfigError, match="--prepare photo: unknown name"):
         training.check(folder, "photo")
-
-
-def test_python_and_the_command_load_the_data_with_the_same_settings():
-    """A setting that only one of them passes on would be ignored by the other without a word."""
-    given = []
-    for name in ("cli.py", "python/running.py"):
-        tree = ast.parse((ROOT / "training" / name).read_text())
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        [call] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "load_data"]
-        given.append({keyword.arg for keyword in call.keywords})
-    assert given[0] == given[1]
 
 
 @pytest.mark.parametrize(

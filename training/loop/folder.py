@@ -22,6 +22,21 @@ BUNDLE_FILES = ("manifest.json", "model.onnx", "model.int8.onnx", "model.torchsc
 LONG_NAME = ".calibration.pt.12345678"
 
 
+def check_output(output: Path, *places: str, resume: bool) -> None:
+    """Check that a run may write into ``output``, and that it can.
+
+    Args:
+        places: the data sets of the run.
+        resume: whether the run may continue one that ``output`` holds.
+
+    Raises:
+        TrainingError: it may not or cannot. The message says why.
+    """
+    check_writable(output)
+    check_free(output, resume=resume)
+    check_apart(output, *places)
+
+
 def check_free(output: Path, *, resume: bool) -> None:
     """Check that a run may write into ``output``: it is empty, or it holds a run to resume.
 

@@ -1,8 +1,8 @@
-"""Resume: which settings a resumed run has."""
+"""Resume: which settings and which images a resumed run has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,11 @@ from typing import Any
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import AUTO, TrainConfig, flag
+from training.data.digits import Splits
+from training.data.load import load_data, load_saved
+from training.data.own import saved
+from training.data.own.check import Check
+from training.data.own.prepare import Stage
 from training.loop.errors import TrainingError
 
 # Teachers, fonts and first weights are known by their digests, so their folders may have moved.
@@ -27,11 +32,43 @@ def resumed_config(last: Path, chosen: Mapping[str, Any]) -> TrainConfig:
         TrainingError: a chosen setting differs from that of the run.
         CheckpointError: the checkpoint is damaged.
     """
-    saved = load_state(last)["config"]
+    before = load_state(last)["config"]
     # The run has chosen its precision already.
     chosen = {name: value for name, value in chosen.items() if (name, value) != ("precision", AUTO)}
-    check_same_run(saved, chosen, last.parent)
-    return TrainConfig(**{**saved, **chosen})
+    check_same_run(before, chosen, last.parent)
+    return TrainConfig(**{**before, **chosen})
+
+
+def load_splits(
+    config: TrainConfig,
+    output: Path,
+    folder: Path | None,
+    *,
+    only_folder: bool,
+    stage: Stage,
+    tell: Callable[[Check], None],
+) -> Splits:
+    """Return the images of a run: those that ``output`` has saved if it is resumed, otherwise those of its data set.
+
+    Args:
+        folder, only_folder, stage, tell: as for :func:`training.data.load.load_data`.
+
+    Raises:
+        DataError: there is no such data set, or it cannot be used.
+    """
+    if (output / "last.pt").exists() and (output / saved.FILE).exists():
+        return load_saved(output, config.replay, folder=folder, validation=config.validation, subset=config.subset)
+    return load_data(
+        config.dataset,
+        prepare=config.prepare,
+        folder=folder,
+        only_folder=only_folder,
+        validation=config.validation,
+        subset=config.subset,
+        replay=config.replay,
+        stage=stage,
+        tell=tell,
+    )
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -40,27 +77,27 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged, or holds weights only.
     """
-    saved = checkpoint.load(path)
-    if "config" not in saved:
+    state = checkpoint.load(path)
+    if "config" not in state:
         raise CheckpointError(f"{path}: holds weights only, not the state of a run. Name another --output.")
-    return saved
+    return state
 
 
-def check_same_run(saved: Mapping[str, Any], chosen: Mapping[str, Any], folder: Path) -> None:
-    """Check that a run with the settings ``saved`` can go on with the settings ``chosen``. Only epochs may grow.
+def check_same_run(before: Mapping[str, Any], chosen: Mapping[str, Any], folder: Path) -> None:
+    """Check that a run with the settings ``before`` can go on with the settings ``chosen``. Only epochs may grow.
 
     Raises:
         TrainingError: a setting differs. The message names every such setting.
     """
     # The checkpoint of an older version has fewer settings.
-    saved = {field.name: field.default for field in fields(TrainConfig)} | dict(saved)
+    before = {field.name: field.default for field in fields(TrainConfig)} | dict(before)
     changes = [
-        f"{flag(name)} {saved[name]}, not {value}"
+        f"{flag(name)} {before[name]}, not {value}"
         for name, value in chosen.items()
-        if saved[name] != value and name not in KNOWN_BY_DIGEST and not (name == "epochs" and value > saved[name])
+        if before[name] != value and name not in KNOWN_BY_DIGEST and not (name == "epochs" and value > before[name])
     ]
     if changes:
-        few = " --epochs can only grow;" if chosen.get("epochs", saved["epochs"]) < saved["epochs"] else ""
+        few = " --epochs can only grow;" if chosen.get("epochs", before["epochs"]) < before["epochs"] else ""
         raise TrainingError(
             f"--output {folder}: belongs to another run, which has {', '.join(changes)};{few} "
             "leave these flags out to resume it, or name another --output."

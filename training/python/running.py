@@ -73,52 +73,38 @@ def train(
         # torch reads this variable when it is imported.
         sleep_while_waiting()
         with needing_torch("training.train"):
-            from training.data.load import load_data, load_saved
-            from training.data.own import saved
             from training.data.own.cli import say_findings
             from training.data.sources import DataError
             from training.device import check_device
-            from training.loop.folder import check_apart, check_free, check_writable
+            from training.loop.folder import check_output
             from training.loop.progress import Progress
-            from training.loop.resume import resumed_config
+            from training.loop.resume import load_splits, resumed_config
             from training.loop.train import train as run
             from training.networks import NETWORKS
 
         check_name("model", settings.model, NETWORKS)
         check_device(device)
-        check_writable(folder)
-        check_free(folder, resume=resume)
-        check_apart(folder, settings.dataset, settings.replay)
+        check_output(folder, settings.dataset, settings.replay, resume=resume)
         shown = Progress(sys.stdout if progress else None)
         stack.callback(shown.clear)
-        is_resumed = (folder / "last.pt").exists()
-        if is_resumed:
+        if (folder / "last.pt").exists():
             if is_arrays:
                 # Their file is another one each time. The run folder has the images.
                 del chosen["dataset"]
             settings = resumed_config(folder / "last.pt", chosen)
         named = source or os.environ.get("MNIST_DATA")
-        place = Path(named).expanduser() if named else None
-        if is_resumed and (folder / saved.FILE).exists():
-            splits = load_saved(
-                folder, settings.replay, folder=place, validation=settings.validation, subset=settings.subset
+        try:
+            splits = load_splits(
+                settings,
+                folder,
+                Path(named).expanduser() if named else None,
+                only_folder=source is not None,
+                stage=shown.stage,
+                tell=partial(say_findings, with_advice=not settings.replay) if progress else lambda _: None,
             )
-        else:
-            try:
-                splits = load_data(
-                    settings.dataset,
-                    prepare=settings.prepare,
-                    folder=place,
-                    only_folder=source is not None,
-                    validation=settings.validation,
-                    subset=settings.subset,
-                    replay=settings.replay,
-                    stage=shown.stage,
-                    tell=partial(say_findings, with_advice=not settings.replay) if progress else lambda _: None,
-                )
-            except DataError as error:
-                # The file of the arrays is nothing that the caller knows.
-                raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
+        except DataError as error:
+            # The file of the arrays is nothing that the caller knows.
+            raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
         run(
             settings,
             splits,

@@ -26,7 +26,7 @@ from training.data.sources import DataError
 from training.loop.progress import Progress
 from training.memory import is_memory_error, no_garbage_collection
 from training.track import mlflow
-from training.track.tracking import TrackingError
+from training.track.shown import TrackingError
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -96,6 +97,15 @@ def test_file_of_serving_imports_only_from_its_own_part_and_the_layers_below():
         used = {name.split(".")[1] for name in names}
         wrong += [f"{path.relative_to(ROOT)} imports serving.{name}" for name in sorted(used - allowed_parts(part))]
     assert wrong == []
+
+
+def test_no_files_import_each_other():
+    """Files in a loop can only be understood together. An import inside a function counts too."""
+    files = {}
+    for path in (path for package in PACKAGES for path in files_of(package)):
+        if path.name != "__init__.py":  # It passes on names, and holds nothing that a file of its package needs.
+            files[".".join(path.relative_to(ROOT).with_suffix("").parts)] = path
+    graphlib.TopologicalSorter({name: files.keys() & imported(path) for name, path in files.items()}).prepare()
 
 
 def test_layers_forbid_what_they_should():

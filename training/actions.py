@@ -29,7 +29,8 @@ from training.loop.train import train
 from training.memory import is_memory_error
 from training.networks import NETWORKS
 from training.plot_process import PlotProcess
-from training.track.tracking import TrackingError, tracked
+from training.track.shown import TrackingError
+from training.track.tracking import tracked
 
 
 def check_settings(config: TrainConfig, device: str, *, deterministic: bool) -> None:

@@ -6,8 +6,8 @@ from litestar.types import HTTPScope
 
 from serving.api.targets import MAX_PATH
 from serving.service.call import MAX_TEXT, Call
+from serving.telemetry.notes import Attribute, Note, Trace
 from serving.telemetry.recorder import METHODS
-from serving.telemetry.traces import Attribute, Note, Trace
 
 
 def request_note(

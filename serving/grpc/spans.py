@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from serving.service.call import Call
-from serving.telemetry.traces import Attribute, Note, Trace
+from serving.telemetry.notes import Attribute, Note, Trace
 
 # The codes that are faults of a server. The conventions count the others as faults of the client.
 FAULTS = frozenset(

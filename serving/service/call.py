@@ -14,8 +14,9 @@ from serving.errors import InputError, OverloadedError, quoted
 from serving.inference.comparison import Comparison
 from serving.models.model import Model
 from serving.service.service import Service
+from serving.telemetry.notes import Attribute, Note, Trace, parent_of
 from serving.telemetry.timing import Timing
-from serving.telemetry.traces import Attribute, Note, Trace, Tracer, parent_of
+from serving.telemetry.traces import Tracer
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from serving.telemetry.notes import Attribute, Note, ended_stages
 from serving.telemetry.timing import Timing
-from serving.telemetry.traces import Attribute, Note, ended_stages
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 

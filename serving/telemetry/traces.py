@@ -1,4 +1,4 @@
-"""Traces: which requests are traced, and the notes from which their spans are made.
+"""Traces: which requests are traced, and the notes of those that have ended.
 
 A traced request costs the event loop one note. A thread of low priority makes the spans and sends them (otlp.py). If
 the collector is away or slow, notes wait, up to a limit. Further ones are dropped and counted, and no request waits.
@@ -14,20 +14,18 @@ import re
 import threading
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from serving.errors import SettingsError
 from serving.settings import Settings
+from serving.telemetry.notes import Note, Parent, Trace
 from serving.telemetry.recorder import Recorder
-from serving.telemetry.timing import STAGES, Timing
 
 # Seconds between two exports.
 EXPORT_INTERVAL = 0.5
 # Notes that are sent in one request to the collector, and notes that may wait. Each takes about 2 kB of memory.
 BATCH, MAX_WAITING = 256, 4096
 
-# version-trace-parent-flags, https://www.w3.org/TR/trace-context/#traceparent-header
-TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 # Probes and scrapes come every few seconds. They are traced only if their client asks for it.
 UNTRACED_PATH = re.compile(
     r"/metrics|/v2/health/.*|/v2/models/.*/ready|/inference\.GRPCInferenceService/(Server|Model)(Live|Ready)"
@@ -37,61 +35,7 @@ INSTALL = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 PROTOCOL = "http/protobuf"
 ALL = 1 << 64
 
-Attribute = str | int | bool | list[str]
-
 log = logging.getLogger("serving")
-
-
-class Parent(NamedTuple):
-    """What the client's ``traceparent`` says: the span of the client, and whether its trace is recorded."""
-
-    trace_id: str
-    span_id: str
-    is_sampled: bool
-
-
-def parent_of(traceparent: bytes) -> Parent | None:
-    """Return the client's span, or None if the header is not a valid one."""
-    found = TRACEPARENT.fullmatch(traceparent)
-    if not found:
-        return None
-    version, trace_id, span_id, flags, more = found.groups()
-    if more and version == b"00":  # Only later versions may have further fields.
-        return None
-    return Parent(trace_id.decode(), span_id.decode(), bool(int(flags, 16) & 1))
-
-
-class Trace(NamedTuple):
-    """The place of a traced request in its trace."""
-
-    trace_id: str
-    span_id: str
-    parent_id: str
-    """The span of the client; empty if the trace begins here."""
-
-
-class Note(NamedTuple):
-    """One traced request that has ended."""
-
-    trace: Trace
-    state: str
-    """The client's ``tracestate``."""
-    name: str
-    start: float
-    """In the time of ``time.perf_counter``."""
-    seconds: float
-    attributes: dict[str, Attribute]
-    is_error: bool
-    timing: Timing | None
-    """The stages of a prediction."""
-
-    def spans(self) -> int:
-        """Return the number of spans: one for the request, and one for each stage that has ended."""
-        return 1 + (len(ended_stages(self.timing)) if self.timing else 0)
-
-
-def ended_stages(timing: Timing) -> list[str]:
-    return [stage for stage in STAGES if timing.seconds[stage]]
 
 
 class Sender(Protocol):

@@ -17,7 +17,8 @@ from tests.support import missing, until
 from tests.training.support import FAST, rows
 from training.config import TrainConfig
 from training.loop.train import train
-from training.track.tracking import PACKAGES, Tracking, TrackingError, tracked
+from training.track.shown import TrackingError
+from training.track.tracking import PACKAGES, Tracking, tracked
 
 
 def test_tensorboard_shows_epochs_results_and_plots(small, tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import write_atomically
-from training.track.tracking import PLOTS, Row, TrackingError, first_line, results, scalars
+from training.track.shown import PLOTS, Row, TrackingError, first_line, results, scalars
 
 FILE = "mlflow.json"
 EXPERIMENT = "mnist-service"

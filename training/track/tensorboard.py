@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.track.tracking import PLOTS, Row, done_epochs, results, scalars
+from training.track.shown import PLOTS, Row, done_epochs, results, scalars
 
 FOLDER = "tensorboard"
 

@@ -18,9 +18,10 @@ import pytest
 from serving.errors import SettingsError
 from serving.settings import Settings
 from serving.telemetry import traces
+from serving.telemetry.notes import Note, Trace, parent_of
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.timing import STAGES
-from serving.telemetry.traces import MAX_WAITING, Note, Trace, Tracer, endpoint_of, parent_of, share_of
+from serving.telemetry.traces import MAX_WAITING, Tracer, endpoint_of, share_of
 from tests.support import PIXELS, application, missing, service, until
 
 if importlib.util.find_spec("opentelemetry") is None:

@@ -1,0 +1,42 @@
+"""What trackers show of a run, and the error of a tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+# Plots of a finished run.
+PLOTS = ("curves.png", "confusion.png", "mistakes.png", "reliability.png")
+
+Row = dict[str, Any]
+
+
+class TrackingError(Exception):
+    """A tracker cannot be used. The message gives the reason and the way out."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error."""
+    return f"{next(iter(str(error).splitlines()), '') or type(error).__name__:.300}"
+
+
+def done_epochs(output: Path) -> int:
+    """Return the number of epochs that a run to be resumed has finished."""
+    try:
+        return len((output / "metrics.jsonl").read_text().splitlines())
+    except OSError:
+        return 0
+
+
+def scalars(row: Row) -> dict[str, float]:
+    """Return the numbers of a row of ``metrics.jsonl``, except the epoch."""
+    return {name: float(value) for name, value in row.items() if name != "epoch" and isinstance(value, int | float)}
+
+
+def results(record: Row) -> dict[str, float]:
+    """Return the results in ``run.json``, with the calibration temperature applied."""
+    return {
+        f"{part}/{name}": float(value)
+        for part, summary in record["calibration"]["result"].items()
+        for name, value in summary.items()
+    }

@@ -30,25 +30,25 @@ from training.track.shown import TrackingError
 
 
 @contextmanager
-def explained(repository: Path) -> Iterator[None]:
-    """Turn the errors of the block into one line."""
+def explained(repository: Path, failed: str) -> Iterator[None]:
+    """Turn the errors of the block into one line, which begins with ``failed``, such as "not published"."""
     try:
         yield
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     except GateError as error:
-        raise click.ClickException(f"not published: {error}") from error
+        raise click.ClickException(f"{failed}: {error}") from error
     except EquivalenceError as error:
-        raise click.ClickException(f"not published: {type(error).__name__}: {error}") from error
+        raise click.ClickException(f"{failed}: {type(error).__name__}: {error}") from error
     except (BundleError, CheckpointError, DataError, ExportError, TrackingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         where = error.filename or repository
-        raise click.ClickException(f"not published: {where}: {error.strerror or error}") from error
+        raise click.ClickException(f"{failed}: {where}: {error.strerror or error}") from error
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-        raise click.ClickException(f"not published: not enough memory: {str(error).splitlines()[0]:.200}") from error
+        raise click.ClickException(f"{failed}: not enough memory: {str(error).splitlines()[0]:.200}") from error
 
 
 def verify(folder: Path, data: Path | None, trust: str, progress: Progress) -> None:

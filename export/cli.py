@@ -205,7 +205,7 @@ def main(
         from export.gate import Gate
         from export.sign import Signer
         from training.track.mlflow import run_of
-    with actions.explained(repository):
+    with actions.explained(repository, "not published" if verify is None else "not verified"):
         if verify is not None:
             actions.verify(verify, data, trust, progress)
             return

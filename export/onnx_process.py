@@ -26,7 +26,7 @@ class OnnxProcess:
         self._process = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]  # noqa: S603
 
     def begin(self, *arguments: Any) -> None:
-        """Begin to write the file that ``arguments`` describe, and do not wait for it."""
+        """Begin to write the file that ``arguments`` describe. This waits until the process has read them."""
         # If the process has failed, finish() says so.
         with contextlib.suppress(BrokenPipeError):
             pickle.dump(arguments, cast("BinaryIO", self._process.stdin))

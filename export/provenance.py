@@ -24,19 +24,25 @@ WEIGHTS, FIRST_WEIGHTS = "model.pt", "model.pt of the first network"
 CONFIGS = {WEIGHTS: "config", FIRST_WEIGHTS: "config of the first network"}
 
 
-def provenance(record: dict[str, Any]) -> dict[str, Any]:
+def provenance(record: dict[str, Any], first: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return where a bundle comes from that this process makes of the run with this ``run.json``.
 
-    The service shows it, so it has no paths: a teacher is named by the digest of its weights.
+    Args:
+        first: the ``run.json`` of the first network of a cascade.
     """
+    exported = {
+        "revision": revision(),
+        "host": host(),
+        "version": importlib.metadata.version(DISTRIBUTION),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    return _of_run(record) | {"export": exported} | ({"first": _of_run(first)} if first else {})
+
+
+def _of_run(record: dict[str, Any]) -> dict[str, Any]:
+    """Return where a run comes from. The service shows it, so it has no paths: digests name the teachers."""
     return {
         "training": {"revision": record.get("revision", ""), "host": record.get("host", {})},
-        "export": {
-            "revision": revision(),
-            "host": host(),
-            "version": importlib.metadata.version(DISTRIBUTION),
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        },
         "seed": record["config"].get("seed"),
         "teachers": sorted(record.get("teachers", {}).values()),
         "fonts": record.get("fonts", {}),
@@ -84,19 +90,11 @@ def _trainings(manifest: Manifest) -> dict[str, dict[str, Any]]:
 def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:
     """Return the data, the other models, the fonts, the source and the packages that the bundle was made of."""
     said = manifest.provenance
-    named = {
-        "data": manifest.training.get("dataset", {}).get("digests", {}),
-        "font": said.get("fonts", {}),
-        "teacher": {str(i): digest for i, digest in enumerate(said.get("teachers", []))},
-        "first weights": {str(i): digest for i, digest in enumerate(said.get("start", []))},
-    }
-    found: list[dict[str, Any]] = [
-        {"name": f"{kind} {name}", "digest": {"sha256": digest}}
-        for kind, digests in named.items()
-        for name, digest in digests.items()
-    ]
-    for step in ("training", "export"):
-        commit, _, changed = str(said.get(step, {}).get("revision", "")).partition("-")
+    digests = {f"data {name}": each for name, each in manifest.training.get("dataset", {}).get("digests", {}).items()}
+    digests |= _digests(said) | _digests(said.get("first") or {}, " of the first network")
+    found: list[dict[str, Any]] = [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
+    for step, made in _steps(said).items():
+        commit, _, changed = str(made.get("revision", "")).partition("-")
         if commit:
             notes = {"annotations": {"changed": True}} if changed else {}
             found.append({"name": f"source of the {step}", "digest": {"gitCommit": commit}, **notes})
@@ -104,10 +102,25 @@ def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:
     return found + [{"uri": f"pkg:pypi/{name}@{version}"} for name, version in packages.items()]
 
 
-def _hosts(said: dict[str, Any]) -> dict[str, Any]:
+def _digests(said: dict[str, Any], whose: str = "") -> dict[str, str]:
+    """Return the digests of what a run learnt from, beside its data."""
     return {
-        f"host of the {step}": said[step]["host"] for step in ("training", "export") if said.get(step, {}).get("host")
+        **{f"font {name}{whose}": digest for name, digest in said.get("fonts", {}).items()},
+        **{f"teacher {i}{whose}": digest for i, digest in enumerate(said.get("teachers", []))},
+        **{f"first weights {i}{whose}": digest for i, digest in enumerate(said.get("start", []))},
     }
+
+
+def _steps(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return where and when each step was done."""
+    steps: dict[str, dict[str, Any]] = {step: said[step] for step in ("training", "export") if step in said}
+    if first := said.get("first"):
+        steps["training of the first network"] = first.get("training", {})
+    return steps
+
+
+def _hosts(said: dict[str, Any]) -> dict[str, Any]:
+    return {f"host of the {step}": made["host"] for step, made in _steps(said).items() if made.get("host")}
 
 
 def _builder(exported: dict[str, Any]) -> dict[str, str]:

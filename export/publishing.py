@@ -236,7 +236,7 @@ def _build(
         prepare=cast(Preparation, splits.prepare),
         several=cast(Several, splits.several),
         first=first,
-        provenance=provenance(run.record),
+        provenance=provenance(run.record, run.first.record if run.first else None),
         **speed,
     )
     with progress.waiting("measuring the bundle"):

@@ -77,15 +77,22 @@ class Step(msgspec.Struct, frozen=True):
     time: str = ""
 
 
-class Provenance(msgspec.Struct, frozen=True):
-    """What a manifest says about how its bundle was made. Older bundles say nothing."""
+class RunProvenance(msgspec.Struct, frozen=True):
+    """Where a run comes from: its revision and machine, its seed, and the digests of what it learnt from."""
 
     training: Step = Step()
-    export: Step = Step()
     seed: int | None = None
     teachers: tuple[str, ...] = ()
     fonts: dict[str, str] = {}
     start: tuple[str, ...] = ()
+
+
+class Provenance(RunProvenance, frozen=True):
+    """What a manifest says about how its bundle was made. Older bundles say nothing."""
+
+    export: Step = Step()
+    first: RunProvenance | None = None
+    """The run of the first network of a cascade. Cascades of older versions say nothing about it."""
 
 
 class Training(msgspec.Struct, frozen=True):

@@ -306,7 +306,7 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
     repository = repository or RELEASE
     if not _is_given("model"):
         given["model"] = default_model(repository)
-    options = run.Options(repository=repository, workers=workers or run.cores(), **given)
+    options = run.Options(repository=repository, workers=workers or run.default_workers(), **given)
     try:
         options.check()
         outcome = run.predict(inputs, options, write_output)

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 from serving.errors import InputError
 from serving.pictures.signatures import is_picture
@@ -76,6 +76,13 @@ class Inputs:
         for argument in arguments:
             self._add(argument)
         self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete the names."""
+        self._database.close()
 
     def __iter__(self) -> Iterator[Input]:
         return self.since(0)

@@ -208,4 +208,5 @@ def _records(file: BinaryIO, is_csv: bool) -> Iterator[bytes]:
         yield record
         record = b""
     if record:
-        yield record
+        # The file ends within a record, perhaps after a line break in a name. Only whole records end with one.
+        yield record.removesuffix(b"\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -22,6 +21,7 @@ from serving.batch.progress import Progress
 from serving.batch.results import SUFFIXES, WAY_OUT, Results
 from serving.batch.rows import Form, Json, Rows, Table, printable
 from serving.errors import SettingsError
+from serving.machine import usable_cores
 
 # The column with the names is as wide as the longest of this many names.
 NAMES_FOR_WIDTH = 1000
@@ -98,12 +98,12 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
     """
     with Progress(_progress_stream(options)) as progress:
         stdin: BinaryIO = sys.stdin.buffer if sys.stdin else io.BytesIO()  # None if it is closed
-        inputs = Inputs(arguments, stdin, progress.found)
-        if options.as_numbers:
-            return _numbers_to_stdout(inputs, options, write)
-        if options.output is None:
-            return _to_stdout(inputs, options, write, progress)
-        return _to_file(options.output, inputs, options, progress)
+        with Inputs(arguments, stdin, progress.found) as inputs:
+            if options.as_numbers:
+                return _numbers_to_stdout(inputs, options, write)
+            if options.output is None:
+                return _to_stdout(inputs, options, write, progress)
+            return _to_file(options.output, inputs, options, progress)
 
 
 def _to_file(path: Path, inputs: Inputs, options: Options, progress: Progress) -> Outcome:
@@ -187,9 +187,6 @@ def _progress_stream(options: Options) -> TextIO | None:
     return None if shows_rows else sys.stderr
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+def default_workers() -> int:
+    """Return the number of whole cores that this process may use, in a container too. Each worker takes 100 MB."""
+    return max(1, int(usable_cores()))

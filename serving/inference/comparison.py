@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from serving.contract import Images, ModelOutput, RejectionReason
-from serving.inference.numbers import Reading, check_reads_numbers
+from serving.inference.numbers import NumberPrediction, Reading, check_reads_numbers
 from serving.models.model import Model, Reasons
 from serving.models.rollout import Pair
 from serving.pictures.mnist_form import Digit
@@ -91,9 +91,14 @@ def numbers(comparison: Comparison, reading: Reading) -> tuple[list[Outcome], li
     versions = ((comparison.model, comparison.output), (comparison.other, output))
     mine, others = (
         [
-            Outcome(read.text, math.prod(line.confidence for line in read.lines), read.accepted, read.reason)
+            Outcome(read.text, _confidence(read), read.accepted, read.reason)
             for read in reading.by(model).predictions(found)
         ]
         for model, found in versions
     )
     return mine, others, seconds
+
+
+def _confidence(read: NumberPrediction) -> float:
+    """Return the probability that all lines are right. A picture without lines has none."""
+    return math.prod(line.confidence for line in read.lines) if read.lines else 0.0

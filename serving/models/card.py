@@ -37,6 +37,10 @@ DATA = {
     "usps": Data("USPS", "not stated"),
 }
 
+# Settings of a run that the card shows, and those that it shows only if they are in use.
+SETTINGS = ("epochs", "optimizer", "batch_size", "learning_rate", "augment", "style", "teacher_weight", "seed")
+OPTIONAL_SETTINGS = ("scripts", "outliers", "keep")
+
 # Why the service rejects pictures. The other reasons have thresholds.
 REASONS = {
     "several": "A picture of several symbols is rejected as several.",
@@ -98,15 +102,19 @@ def _others(first: FirstNetwork) -> str:
 def _purpose(manifest: Manifest) -> Iterator[Block]:
     labels = ", ".join(manifest.labels[:MAX_MATRIX]) + (", ..." if len(manifest.labels) > MAX_MATRIX else "")
     yield Paragraph(
-        f"This model classifies a picture into one of {len(manifest.labels)} classes: {labels}. It is a network of "
-        f"{manifest.parameters:,} parameters (architecture: {_text(manifest, 'config', 'model') or 'not stated'}), and "
-        "it says when it should not be trusted."
+        f"This model classifies a picture into one of {len(manifest.labels)} classes: {labels}. It says when it "
+        "should not be trusted."
     )
-    if first := manifest.first:
+    first, architecture = manifest.first, _text(manifest, "config", "model") or "not stated"
+    if first is None:
+        yield Paragraph(f"It is a network of {manifest.parameters:,} parameters (architecture: {architecture}).")
+    else:
+        smaller = _dictionary(first.training, "config").get("model", "not stated")
         yield Paragraph(
-            f"It is a cascade of two networks. The first one, with {first.parameters:,} of the parameters, decides the "
-            f"images that it is at least {first.sure:.1%} sure about. These are {_percent(first.decided)} of "
-            f"the test images. {_others(first)}"
+            f"It is a cascade of two networks with {manifest.parameters:,} parameters. The first one, with "
+            f"{first.parameters:,} of them (architecture: {smaller}), decides the images that it is at least "
+            f"{first.sure:.1%} sure about. These are {_percent(first.decided)} of the test images. {_others(first)} "
+            f"The architecture of the second one is {architecture}."
         )
     yield Heading("What it reads")
     if manifest.prepare == AS_IS:
@@ -136,21 +144,31 @@ def _use(manifest: Manifest) -> Iterator[Block]:
 
 
 def _training(manifest: Manifest) -> Iterator[Block]:
-    config, data = _part(manifest, "config"), data_of(manifest)
-    dataset = _part(manifest, "dataset")
+    data, dataset, made = data_of(manifest), _part(manifest, "dataset"), manifest.provenance
     yield Heading("What it was trained on")
     rows = [["data set", data.title], ["licence of the data", data.licence]]
     counts = (("training images", "train_images"), ("validation images", "validation_images"))
     rows += [[text, f"{dataset[key]:,}"] for text, key in counts if isinstance(dataset.get(key), int)]
-    names = ("epochs", "optimizer", "batch_size", "learning_rate", "augment", "style", "teacher_weight", "seed")
-    rows += [[name.replace("_", " "), str(config[name])] for name in names if config.get(name) not in (None, "")]
+    yield Table(["data", "value"], rows)
+    if manifest.first:
+        own = _settings(_dictionary(manifest.first.training, "config"), _dictionary(made, "first"))
+        yield Table(["setting of the first network", "value"], own)
+    of_second = "setting of the second network" if manifest.first else "setting"
+    yield Table([of_second, "value"], _settings(_part(manifest, "config"), made))
+    yield Paragraph("Thresholds and calibration were fitted on the validation set. Nothing was fitted on the test set.")
+
+
+def _settings(config: dict[str, Any], made: dict[str, Any]) -> list[list[str]]:
+    """Return the rows about how a network was trained."""
+    rows = [[name.replace("_", " "), str(config[name])] for name in SETTINGS if config.get(name) not in (None, "")]
+    rows += [[name, str(config[name])] for name in OPTIONAL_SETTINGS if config.get(name)]
+    if config.get("start"):
+        rows.append(["started from another model", "yes"])
     if config.get("teacher"):
         rows.append(["teachers (distillation)", str(len(str(config["teacher"]).split(",")))])
-    fonts = manifest.provenance.get("fonts")
-    if isinstance(fonts, dict) and fonts:
+    if fonts := _dictionary(made, "fonts"):
         rows.append(["handwriting fonts, for letters that are no digits", str(len(fonts))])
-    yield Table(["setting", "value"], rows)
-    yield Paragraph("Thresholds and calibration were fitted on the validation set. Nothing was fitted on the test set.")
+    return rows
 
 
 def _results(manifest: Manifest) -> Iterator[Block]:
@@ -287,7 +305,11 @@ def _figures(manifest: Manifest) -> Iterator[tuple[str, str, dict[str, float]]]:
 
 def _part(manifest: Manifest, name: str) -> dict[str, Any]:
     """Return a part of what the manifest says about the training. Any JSON may stand there."""
-    found = manifest.training.get(name)
+    return _dictionary(manifest.training, name)
+
+
+def _dictionary(parts: dict[str, Any], name: str) -> dict[str, Any]:
+    found = parts.get(name)
     return found if isinstance(found, dict) else {}
 
 

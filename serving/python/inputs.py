@@ -116,11 +116,13 @@ def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterato
 
 def _of_path(path: str, how: Reader[T]) -> Iterator[tuple[str, T]]:
     """Yield the picture at a path; for a folder, a pattern or a list of names all of its pictures."""
-    for each in Inputs([os.path.expanduser(path)], io.BytesIO()):  # noqa: PTH111 (Path changes names such as ./a.png)
-        found = decoded(each, None, "", how.file)
-        if isinstance(found, str):
-            raise PictureError(f"{shown(each.name)}: {found}")
-        yield shown(each.name), found
+    # Path would change names such as ./a.png.
+    with Inputs([os.path.expanduser(path)], io.BytesIO()) as inputs:  # noqa: PTH111
+        for each in inputs:
+            found = decoded(each, None, "", how.file)
+            if isinstance(found, str):
+                raise PictureError(f"{shown(each.name)}: {found}")
+            yield shown(each.name), found
 
 
 def _of_array(array: Array, name: str, how: Reader[T], *, is_alone: bool) -> Iterator[tuple[str, T]]:

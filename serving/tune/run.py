@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.tune.machine import Machine, this_machine
+from serving.machine import Machine, this_machine
 from serving.tune.search import Found, Result, Search, Trial, shown
 from serving.tune.service import Measured
 

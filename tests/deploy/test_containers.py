@@ -111,7 +111,7 @@ def test_rolls_to_other_code_keys_and_a_rollout_and_back_over_https_lose_no_requ
     stack, url, engine, authority, tmp_path
 ):
     for name in "predict", "admin":
-        (tmp_path / f"{name}.keys").write_text(f"{name}-key-of-the-test\n")
+        (tmp_path / f"{name}.keys").write_text(f"# of the test\n\n{name}-key-of-the-test  # of nobody\n")
     for file, name in zip(authority.issue("stack"), ("tls.crt", "tls.key"), strict=True):
         shutil.copy(file, tmp_path / name)
         (tmp_path / name).chmod(0o644)
@@ -122,7 +122,7 @@ def test_rolls_to_other_code_keys_and_a_rollout_and_back_over_https_lose_no_requ
         "MNIST_TLS_FOLDER": str(tmp_path),
         "MNIST_TLS_PORT": "0",
     }
-    key = (tmp_path / "predict.keys").read_text().strip()
+    key = "predict-key-of-the-test"
     before, image = stack.replicas(), f"mnist-service:{stack.name}"
 
     # Another image, other settings, and two more files, as after a change of the code and of .env.

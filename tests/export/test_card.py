@@ -113,6 +113,24 @@ def test_provenance_names_what_the_bundle_was_made_of_and_no_paths(manifest):
     assert definition["internalParameters"]["host of the training"] == {"cpu": "one"}
 
 
+def test_provenance_of_a_cascade_names_what_both_networks_were_made_of(manifest):
+    first = RECORD | {"revision": "e" * 40, "teachers": {"other": "f" * 64}, "fonts": {}}
+    made = msgspec.structs.replace(manifest, provenance=provenance(RECORD, first))
+    definition = json.loads(statement(made))["predicate"]["buildDefinition"]
+    found = {each.get("name"): each["digest"] for each in definition["resolvedDependencies"] if "digest" in each}
+    assert found["teacher 0"] == {"sha256": "b" * 64}
+    assert found["teacher 0 of the first network"] == {"sha256": "f" * 64}
+    assert found["source of the training of the first network"] == {"gitCommit": "e" * 40}
+    assert definition["internalParameters"]["host of the training of the first network"] == {"cpu": "one"}
+
+
+def test_card_shows_the_settings_of_both_networks(manifest):
+    text = card.to_readme(manifest)
+    assert "| setting of the first network | value |" in text
+    assert "| setting of the second network | value |" in text
+    assert "| setting | value |" in card.to_readme(msgspec.structs.replace(manifest, first=None))
+
+
 def test_config_of_a_manifest_has_names_and_no_paths():
     config = {"teacher": "/home/me/one,runs/two/", "fonts": "/home/me/fonts", "start": "packaged", "seed": 1}
     record = {"config": config, "dataset": {"name": "letters"}, "seconds": 1.0, "model_sha256": "a" * 64}

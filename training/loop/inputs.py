@@ -16,8 +16,8 @@ from torch import Tensor
 from training.augment.affine import apply_changes, augment, draw_changes, join_changes
 from training.augment.style import restyle
 from training.config import TrainConfig
-from training.data.classes import digits_of
-from training.data.digits import Digits
+from training.data.classes import NO_DIGIT, digits_of
+from training.data.digits import NO_CLASS, Digits
 from training.loop import distributed
 from training.loop.state import State
 
@@ -115,8 +115,8 @@ def _augment_together(
     return parts
 
 
-def _restyle(config: TrainConfig, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    return restyle(images, labels, config.style, generator) if config.style else images
+def _restyle(config: TrainConfig, images: Tensor, digits: Tensor, generator: torch.Generator) -> Tensor:
+    return restyle(images, digits, config.style, generator) if config.style else images
 
 
 def _drawn_images(state: State, batch_size: int, generator: torch.Generator, device: torch.device) -> Digits | None:
@@ -129,5 +129,7 @@ def _drawn_images(state: State, batch_size: int, generator: torch.Generator, dev
         return None
     images, labels = torch.cat([part.images for part in taken]), torch.cat([part.labels for part in taken])
     images = augment(images.to(device, non_blocking=True), generator, **config.augmentation())
-    images = _restyle(config, images, labels, generator)
+    # Outliers have no class, and -1 would be the last one.
+    known = torch.where(labels == NO_CLASS, NO_DIGIT, digits_of(state.labels, labels))
+    images = _restyle(config, images, known, generator)
     return Digits(distributed.share(images), distributed.share(labels.to(device, non_blocking=True)))

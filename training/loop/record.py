@@ -7,6 +7,8 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -147,7 +149,7 @@ def _record(
         "parameters": parameter_count(state.network),
         "model_sha256": digests["model"],
         "teachers": state.teacher.digests if state.teacher else {},
-        "fonts": {font.name: digest for font, digest in state.fonts.items()},
+        "fonts": by_name(state.fonts),
         "start": state.start,
         "result": {name: evaluation.summary() for name, evaluation in evaluations.items()},
         "calibration": {
@@ -168,3 +170,13 @@ def _record(
         "revision": revision(),
         "host": host(),
     }
+
+
+def by_name(fonts: Mapping[Path, str]) -> dict[str, str]:
+    """Return the digest of each font by its file name. Further fonts of the same name get a number."""
+    found: dict[str, str] = {}
+    count: Counter[str] = Counter()
+    for font, digest in fonts.items():
+        count[font.name] += 1
+        found[font.name if count[font.name] == 1 else f"{font.name} ({count[font.name]})"] = digest
+    return found

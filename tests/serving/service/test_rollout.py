@@ -123,6 +123,17 @@ def test_every_way_to_ask_is_compared(models, other, digits):
         assert compared(client, 5)["compared"] == 5
 
 
+def test_page_without_a_number_has_no_confidence(models, other, digits):
+    pages = [255 - np.pad(digits[0], 20), np.full((68, 68), 255, np.uint8)]
+    with rollout(models) as client:
+        appear(client, other)
+        files = [("files", ("page.png", picture(page), "image/png")) for page in pages]
+        found = client.post("/predict?mode=number", files=files).json()["predictions"]
+        assert [len(page["lines"]) for page in found] == [1, 0]
+        [line] = found[0]["lines"]
+        assert compared(client, 2)["confidence"]["stable"] == pytest.approx(line["confidence"] / 2)
+
+
 def test_candidate_prepares_pictures_itself(models, other, digits):
     change_manifest(other, prepare="as-is")
     # As it is, a small digit in a large picture is a speck.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.training.support import FAST, first, rows
 from training import checkpoint
 from training.config import TrainConfig
 from training.evaluate import evaluate
+from training.loop.record import by_name
 from training.loop.train import train
 from training.networks import build
 
@@ -22,6 +24,11 @@ def finished(small, tmp_path_factory):
     """The folder of a finished run and the evaluation that train() returned."""
     folder = tmp_path_factory.mktemp("finished") / "made" / "by the run"
     return folder, train(TrainConfig(**FAST), small, folder)
+
+
+def test_fonts_of_the_same_file_name_are_all_recorded():
+    fonts = {Path("a/files/x.woff"): "1", Path("b/files/x.woff"): "2", Path("b/files/y.woff"): "3"}
+    assert by_name(fonts) == {"x.woff": "1", "x.woff (2)": "2", "y.woff": "3"}
 
 
 def test_run_folder_has_all_files(finished):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from training.data import load as loading
 from training.data.digits import Digits, Replay
 from training.data.load import load_data, load_saved
 from training.data.sources import DataError
+from training.loop import inputs
 from training.loop.replay import Widened, new_images
 from training.loop.train import train
 from training.networks import build
@@ -191,3 +193,16 @@ def test_small_losses_of_many_runs_do_not_add_up(tmp_path):
         Gate().check(finished(tmp_path, many, before=before), tmp_path, "mnist")
     Gate().check(finished(tmp_path, many, before=before, name="qmnist"), tmp_path, "mnist")
     Gate().check(finished(tmp_path, many, before=before), tmp_path, "other")
+
+
+@pytest.mark.parametrize(("labels", "expected"), [(("a", "b", "c"), {-1}), (("7", "1", "4"), {7, 1, 4, -1})])
+def test_style_augmentation_knows_the_digit_of_a_drawn_image(monkeypatch, labels, expected):
+    """Only a 1 gets an upstroke, and not class 1 of other symbols. Outliers have no class."""
+    given = []
+    monkeypatch.setattr(inputs, "restyle", lambda images, digits, *_: given.append(digits) or images)
+    classes = torch.arange(64) % 4 - 1
+    drawn = Digits(torch.zeros(64, 28, 28, dtype=torch.uint8), classes)
+    state = SimpleNamespace(labels=labels, config=TrainConfig(style=0.5), drawn=[(drawn, 1.0)])
+    found = inputs._drawn_images(state, 64, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert set(given[0].tolist()) == expected
+    assert set(found.labels.tolist()) == {-1, 0, 1, 2}

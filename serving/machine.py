@@ -30,7 +30,19 @@ def this_machine(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Machine:
         cgroups: where the file system of the control groups is mounted.
         own: the file that names the groups of this process.
     """
-    cores = float(_cores())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for folder in _folders(cgroups, own, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            memory = min([memory, *(int(word) for word in _words(folder / name) if word.isdigit())])
+    return Machine(usable_cores(cgroups, own), memory)
+
+
+def usable_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
+    """Return the cores that this process may use. A container may have a part of a core."""
+    try:
+        cores = float(len(os.sched_getaffinity(0)))
+    except AttributeError:
+        cores = float(os.cpu_count() or 1)
     for folder in _folders(cgroups, own, "cpu"):
         # Version 2 has one file with quota and period, version 1 has two files. "max" and -1 mean no quota.
         words = _words(folder / "cpu.max") or [
@@ -39,18 +51,7 @@ def this_machine(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Machine:
         ]
         if len(words) == 2 and all(word.isdigit() for word in words):
             cores = min(cores, int(words[0]) / int(words[1]))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for folder in _folders(cgroups, own, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            memory = min([memory, *(int(word) for word in _words(folder / name) if word.isdigit())])
-    return Machine(cores, memory)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+    return cores
 
 
 def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:

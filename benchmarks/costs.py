@@ -74,7 +74,10 @@ def cost_tables(parts: Sequence[str], seconds: int, rounds: int) -> Iterator[str
 
 
 def table(part: str, figures: Mapping[str, Sequence[Measured]]) -> Iterator[str]:
-    """Yield the medians of each service. The first one is without the part, and the ratios are those to it."""
+    """Yield the medians of each service. The first one is without the part, and the ratios are those to it.
+
+    A ratio is the median of the ratios within each round. So it can differ from the ratio of two medians.
+    """
     without = next(iter(figures.values()))
     yield from ("", f"| {part} | requests/s | CPU µs per request | CPU time, ratio | p50 ms | p99 ms | p99, ratio |")
     yield "|---|---|---|---|---|---|---|"

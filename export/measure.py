@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from export.timing import microseconds_per_image
-from serving.contract import SYMBOL, Images, ModelOutput, Preparation
+from serving.contract import SYMBOL, Images, ModelOutput, Preparation, Reasons
 from serving.models.classifier import IMAGES_PER_RUN
-from serving.models.model import Model, Reasons
+from serving.models.model import Model
 from serving.models.results import ClassResult, Latency, Mistake, SetResult
 from serving.pictures.prepare import prepare
 from training.data.digits import Digits, Splits

@@ -324,5 +324,5 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         warn(f"left out {outcome.left_out:,} files in the folders, because their extensions are not those of pictures")
     if outcome.unreadable:
         several = f"{outcome.unreadable:,} pictures could not be read; the row of each has its error"
-        warn(f"Error: {several if outcome.unreadable > 1 else outcome.complaint}")
+        warn(f"Error: {several if outcome.unreadable > 1 else outcome.first_error}")
         sys.exit(UNREADABLE)

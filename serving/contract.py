@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -24,6 +25,8 @@ Several = Literal["rejected", "allowed"]
 
 RejectionReason = Literal["empty", "several", "no digit", "unsure"]
 """Why a prediction is not accepted: no ink, several digits, something that is not a digit, or low confidence."""
+Reasons = Mapping[int, RejectionReason | None]
+"""Why images were rejected before inference, by their index in the request. None: not rejected so far."""
 OUTCOMES: tuple[str, ...] = ("accepted", *get_args(RejectionReason))
 """What may become of a prediction."""
 

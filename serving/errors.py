@@ -120,5 +120,12 @@ def quoted(value: object) -> str:
     return _short.repr(value)
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with an escape for each control character and each other character that shows nothing."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxlong = _short.maxother = 200

@@ -145,8 +145,8 @@ def about_losses(output: Path) -> str:
     calibration = json.loads((output / "run.json").read_text())["calibration"]
     return (
         "The training loss is a mean over the epoch, while the weights change; the validation loss is measured after "
-        f"it.\nYou need to do nothing about the confidences: mnist-export divides the logits by "
-        f"{calibration['temperature']:.3f}, so that they are right. The loss is then "
+        f"it.\nmnist-export divides the logits by {calibration['temperature']:.3f}, so that the confidences match the "
+        "accuracy. You need to do nothing for that. The loss is then "
         f"{calibration['result']['test']['loss']:.4f}."
     )
 

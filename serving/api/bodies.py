@@ -12,10 +12,10 @@ import numpy as np
 from serving.api.context import AnyRequest, RequestContext, context_of, read_body
 from serving.api.forms import files_in_form
 from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
-from serving.contract import IMAGE_SIZE, Images
+from serving.contract import IMAGE_SIZE, Images, Reasons
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 from serving.inference.readings import choose, count_readings
-from serving.models.model import Model, Reasons
+from serving.models.model import Model
 from serving.pictures.signatures import is_picture
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE

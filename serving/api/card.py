@@ -18,7 +18,7 @@ from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
 from serving.api.responses import CHECK_AGAIN, Response
 from serving.models import card as cards
-from serving.models.document import printable, to_html
+from serving.models.document import on_one_line, to_html
 from serving.models.model import Model
 
 CARD_ROUTE = "/models/{name}/card"
@@ -99,7 +99,7 @@ def page_of(model: Model) -> str:
     manifest = model.bundle.manifest
     query = urlencode({"model": model.name, "version": model.version})
     return PAGE.format(
-        title=html.escape(printable(cards.title(manifest))),
+        title=html.escape(on_one_line(cards.title(manifest))),
         certificate=html.escape(f"certificate?{query}"),
         content=to_html(cards.blocks(manifest)),
     )

@@ -19,7 +19,7 @@ from serving.api.handlers import prediction
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
 from serving.api.responses import Response
-from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, RejectionReason
+from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, Reasons, RejectionReason
 from serving.errors import InputError, quoted
 from serving.feedback import ModelVersion
 from serving.inference.admission import PREDICT_ROUTE
@@ -31,7 +31,7 @@ from serving.inference.numbers import (
     Reading,
     check_reads_numbers,
 )
-from serving.models.model import Model, Reasons
+from serving.models.model import Model
 from serving.service.service import Service
 from serving.telemetry.timing import Timing
 

@@ -96,7 +96,7 @@ class _Workers:
         return Rows(
             [row for part in parts for row in part.encoded],
             sum(part.unreadable for part in parts),
-            next((part.complaint for part in parts if part.complaint), ""),
+            next((part.first_error for part in parts if part.first_error), ""),
         )
 
     def _replace(self, worker: _Worker) -> _Worker:

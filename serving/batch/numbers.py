@@ -9,8 +9,8 @@ import msgspec
 
 from serving.batch.decoding import decoded
 from serving.batch.inputs import Input, Inputs, shown
-from serving.batch.rows import percent, printable
-from serving.errors import BundleError
+from serving.batch.rows import percent
+from serving.errors import BundleError, printable
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.models.model import Model
 from serving.models.repository import load

@@ -30,8 +30,8 @@ class Predictor:
         """Return a row for each input, in their order."""
         rows = self.rows(chunk)
         errors = [row for row in rows if row.error is not None]
-        complaint = f"{errors[0].file}: {errors[0].error}" if errors else ""
-        return Rows([self._job.form.encode(row) for row in rows], len(errors), complaint)
+        first_error = f"{errors[0].file}: {errors[0].error}" if errors else ""
+        return Rows([self._job.form.encode(row) for row in rows], len(errors), first_error)
 
     def rows(self, chunk: Sequence[Input]) -> list[Row]:
         found = [self.decode(each) for each in chunk]

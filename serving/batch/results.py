@@ -37,7 +37,7 @@ class _Known(msgspec.Struct):
     model: str | None
 
     @property
-    def complaint(self) -> str:
+    def first_error(self) -> str:
         return f"{self.file}: {self.error}" if self.error else ""
 
 
@@ -48,7 +48,7 @@ class _Kept(NamedTuple):
     size: int
     """Bytes of these rows in the file."""
     unreadable: int
-    complaint: str
+    first_error: str
     """The first of these files that could not be read, and why."""
 
 
@@ -63,7 +63,7 @@ class Results:
     """Rows in the file."""
     unreadable: int
     """Rows with an error."""
-    complaint: str
+    first_error: str
     """The first file that could not be read, and why."""
 
     def __init__(self, path: Path, inputs: Inputs, model: str) -> None:
@@ -99,7 +99,7 @@ class Results:
             raise ResultsError(f"{self.path}: {error.strerror}; {WAY_OUT}") from error
         except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
             raise self._foreign("it is not a file of mnist-predict") from error
-        self.rows, _, self.unreadable, self.complaint = kept
+        self.rows, _, self.unreadable, self.first_error = kept
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -113,7 +113,7 @@ class Results:
         self._write(head + b"".join(rows.encoded))
         self.rows += len(rows.encoded)
         self.unreadable += rows.unreadable
-        self.complaint = self.complaint or rows.complaint
+        self.first_error = self.first_error or rows.first_error
 
     def finish(self) -> None:
         """Make sure that the rows are on the disk. A Parquet file appears now."""
@@ -147,7 +147,7 @@ class Results:
             ResultsError: the rows are not those of the first inputs.
         """
         kept = _Kept(0, 0, 0, "")
-        unreadable, complaint = 0, ""
+        unreadable, first_error = 0, ""
         inputs = iter(self._inputs)
         for count, (known, size) in enumerate(self._read(), 1):
             expected = next(inputs, None)
@@ -159,9 +159,9 @@ class Results:
             if known.model != self._model:
                 raise self._foreign(f"its row {count} is from the model {known.model}, not {self._model}")
             unreadable += known.error is not None
-            complaint = complaint or known.complaint
+            first_error = first_error or known.first_error
             if count % CHUNK == 0 or count == self._inputs.total:
-                kept = _Kept(count, size, unreadable, complaint)
+                kept = _Kept(count, size, unreadable, first_error)
         return kept
 
     def _foreign(self, reason: str) -> ResultsError:

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from serving.errors import printable
+
 
 class Row(msgspec.Struct):
     """The result for one picture. A picture that could not be read has only ``file`` and ``error``."""
@@ -40,7 +42,7 @@ class Rows(NamedTuple):
     encoded: list[bytes]
     unreadable: int
     """Number of rows with an error."""
-    complaint: str
+    first_error: str
     """The first file with an error, and the error."""
 
 
@@ -125,8 +127,3 @@ class Table:
 def percent(probability: float) -> str:
     """Return a probability in percent. No probability is 100 %, so none is shown so."""
     return ">99.99%" if probability > 0.9999 else f"{probability:.2%}"
-
-
-def printable(text: str) -> str:
-    """Return a text for one line of a terminal: line breaks and other control characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -19,8 +19,8 @@ from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.job import Job, labels_of, newest_version
 from serving.batch.progress import Progress
 from serving.batch.results import SUFFIXES, WAY_OUT, Results
-from serving.batch.rows import Form, Json, Rows, Table, printable
-from serving.errors import SettingsError
+from serving.batch.rows import Form, Json, Rows, Table
+from serving.errors import SettingsError, printable
 from serving.machine import usable_cores
 
 # The column with the names is as wide as the longest of this many names.
@@ -79,7 +79,7 @@ class Outcome:
 
     rows: int = 0
     unreadable: int = 0
-    complaint: str = ""
+    first_error: str = ""
     """The first file that could not be read, and why."""
     rate: float = 0
     left_out: int = 0
@@ -114,7 +114,7 @@ def _to_file(path: Path, inputs: Inputs, options: Options, progress: Progress) -
             for rows in chunks:
                 results.add(rows)
         results.finish()
-        return Outcome(results.rows, results.unreadable, results.complaint, progress.rate, inputs.left_out)
+        return Outcome(results.rows, results.unreadable, results.first_error, progress.rate, inputs.left_out)
 
 
 def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None], progress: Progress) -> Outcome:
@@ -135,7 +135,7 @@ def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None],
             write((head if not outcome.rows else between) + between.join(rows.encoded))
             outcome.rows += len(rows.encoded)
             outcome.unreadable += rows.unreadable
-            outcome.complaint = outcome.complaint or rows.complaint
+            outcome.first_error = outcome.first_error or rows.first_error
     write(tail)
     outcome.rate = progress.rate
     return outcome
@@ -149,7 +149,7 @@ def _numbers_to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes]
     write_all = numbers.print_json if options.as_json else partial(numbers.print_table, width=_width_of_names(inputs))
     for file, error in write_all(found, write=write):
         outcome.unreadable += 1
-        outcome.complaint = outcome.complaint or f"{file}: {error}"
+        outcome.first_error = outcome.first_error or f"{file}: {error}"
     return outcome
 
 

@@ -104,9 +104,9 @@ class Held:
         return self.bytes + self.leaving - freed > self._limit
 
     def needs_room(self) -> bool:
-        """Return whether a request must end to make room: those that have ended do not make enough."""
+        """Return whether the open requests alone hold more bytes than the limit, so that one of them must end."""
         return self.bytes > self._limit
 
-    def left(self, size: int) -> None:
+    def forget(self, size: int) -> None:
         """Stop counting ``size`` bytes of requests that have ended."""
         self.leaving -= size

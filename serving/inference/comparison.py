@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from serving.contract import Images, ModelOutput, RejectionReason
+from serving.contract import Images, ModelOutput, Reasons, RejectionReason
 from serving.inference.numbers import NumberPrediction, Reading, check_reads_numbers
-from serving.models.model import Model, Reasons
+from serving.models.model import Model
 from serving.models.rollout import Pair
 from serving.pictures.mnist_form import Digit
 

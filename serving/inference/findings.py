@@ -55,7 +55,7 @@ class Findings:
         return evidence
 
     def give_back(self, key: Key, evidence: Evidence) -> None:
-        """Keep evidence that was taken for the next call."""
+        """Put evidence back that :meth:`take` returned, so that the next call returns it again."""
         with self._lock:
             self._evidence[key].add(evidence)
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from serving.contract import Images, ModelOutput
+from serving.contract import Images, ModelOutput, Reasons
 from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.batching import Batches
 from serving.inference.comparison import Comparison
 from serving.inference.numbers import NumberPrediction, Reading
 from serving.inference.threads import ThreadPool
-from serving.models.model import Model, Reasons
+from serving.models.model import Model
 from serving.telemetry.predictions import NO_REASONS
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.timing import Timing

@@ -14,14 +14,13 @@ import time
 
 import numpy as np
 
-from serving.contract import Images
+from serving.contract import Images, Reasons
 from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.comparison import Comparison, numbers, outcomes
 from serving.inference.decoder import Decoder
 from serving.inference.findings import Findings, Key
 from serving.inference.readings import choose
 from serving.inference.threads import lower_priority
-from serving.models.model import Reasons
 
 # The largest share of the time of a core for repeating requests.
 SHARE = 0.05

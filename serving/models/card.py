@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from serving.contract import AS_IS
 from serving.models.bundle import FirstNetwork, Manifest
-from serving.models.document import Block, Code, Heading, Items, Paragraph, Table, printable, to_markdown
+from serving.models.document import Block, Code, Heading, Items, Paragraph, Table, on_one_line, to_markdown
 
 # A confusion matrix with more classes is too wide. The mistakes are then listed.
 MAX_MATRIX = 26
@@ -58,7 +58,7 @@ def to_readme(manifest: Manifest) -> str:
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """Return the metadata of Hugging Face: tags, data set, and results."""
     data = data_of(manifest)
-    of = {"type": data.hub or printable(_text(manifest, "dataset", "name")) or "unknown"}
+    of = {"type": data.hub or on_one_line(_text(manifest, "dataset", "name")) or "unknown"}
     results = []
     for name, what, figures in _figures(manifest):
         dataset = of | {"name": f"{data.title}, {what}", "split": "test", "config": name}
@@ -81,7 +81,7 @@ def title(manifest: Manifest) -> str:
 
 def data_of(manifest: Manifest) -> Data:
     """Return the data set of a model. Somebody's own data has the licence that its owner gives it."""
-    name = printable(_text(manifest, "dataset", "name"))
+    name = on_one_line(_text(manifest, "dataset", "name"))
     known = None if _part(manifest, "dataset").get("own") else DATA.get(name)
     return known or Data(name or "not stated", "that of its owner")
 

@@ -83,13 +83,13 @@ def to_html(blocks: Iterable[Block]) -> str:
     return "\n".join([*pieces, "</section>" if is_open else ""])
 
 
-def printable(text: str) -> str:
+def on_one_line(text: str) -> str:
     """Return a text without line breaks and control characters."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _plain(text: str) -> str:
-    return MARKDOWN.sub(r"\\\1", printable(text))
+    return MARKDOWN.sub(r"\\\1", on_one_line(text))
 
 
 def _markdown(block: Block) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import string
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
-from serving.contract import Images, ModelOutput, RejectionReason
+from serving.contract import Images, ModelOutput, Reasons, RejectionReason
 from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.bundle import Bundle
@@ -23,9 +22,6 @@ MIN_BATCH_SIZE = 8
 # Bytes that loading a bundle may take, and how often it may take the size of its ONNX file in addition. The packaged
 # model takes 5 MB.
 LOAD_BYTES, LOAD_FACTOR = 160_000_000, 4
-
-Reasons = Mapping[int, RejectionReason | None]
-"""Why images were rejected before inference, by their index in the request. None: not rejected so far."""
 
 
 class Model:

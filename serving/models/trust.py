@@ -1,4 +1,4 @@
-"""Whose bundles are loaded: those that somebody trusted has signed.
+"""Check who signed a bundle. With ``--trust``, only bundles with a trusted signature are loaded.
 
 The signature is that of the OpenSSF's package model-signing: ``model.sig`` in the bundle, which names the SHA-256 of
 every other file there. ``model_signing verify`` accepts the same bundles. The package is imported only here, and only

@@ -8,8 +8,9 @@ from typing import overload
 
 import numpy as np
 
-from serving.batch.rows import percent, printable
+from serving.batch.rows import percent
 from serving.contract import Floats, Images, RejectionReason
+from serving.errors import printable
 from serving.inference.numbers import NumberLine, NumberPrediction
 from serving.python import html
 

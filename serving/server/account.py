@@ -38,7 +38,7 @@ class Account:
         self.charge(0)
         if size:
             self._held.leaving += size
-            loop.call_later(LEAVING_SECONDS, self._held.left, size)
+            loop.call_later(LEAVING_SECONDS, self._held.forget, size)
 
     def is_over(self) -> bool:
         """Return whether the sum is too large and this connection adds to it."""

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 import click
 
+from serving.errors import printable
+
 # Errors of writing to a standard stream. EPIPE is missing, because click handles it.
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
@@ -49,7 +51,7 @@ def readable(message: str, arguments: Sequence[str]) -> str:
     """
     for part in {part for argument in arguments for part in re.split("[/=]", argument)}:
         if part.strip() and not part.isprintable():
-            escaped = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in part)
+            escaped = printable(part)
             message = message.replace(part, escaped)
     return message
 

@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from serving.errors import printable
+
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
 """The request that this task handles: its ``request_id``, and its ``trace_id`` if the client sent one."""
 
@@ -55,13 +57,6 @@ class TextLines(logging.Formatter):
 
 # Escapes everything that is not ASCII, such as the line separators of Unicode. Other types than JSON's become text.
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with an escape for each control character and each other character that shows nothing."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _value(value: object) -> str:

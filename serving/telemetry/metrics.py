@@ -126,7 +126,8 @@ class Metrics:
         )
         self.background_failures = Counter(
             "mnist_background_failures",
-            "Failures of background tasks (scan, count, keys, rollout, tls, traces). A task that fails is tried again.",
+            "Failures of background tasks (scan, count, keys, rollout, tls, traces, memory). A task that fails is "
+            "tried again.",
             ["task"],
             registry=registry,
         )

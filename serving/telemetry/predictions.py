@@ -8,10 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from serving.contract import IMAGE_SIZE, Images, ModelOutput, RejectionReason
+from serving.contract import IMAGE_SIZE, Images, ModelOutput, Reasons, RejectionReason
 
-Reasons = Mapping[int, RejectionReason | None]
-"""Why images were rejected before inference, by their index. None: not rejected so far."""
 NO_REASONS: Reasons = {}
 
 

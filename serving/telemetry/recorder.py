@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from prometheus_client import Counter, Gauge
 
-from serving.contract import OUTCOMES, Images, ModelOutput
+from serving.contract import OUTCOMES, Images, ModelOutput, Reasons
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.predictions import NO_REASONS, Predictions, Reasons, RecordedModel, predictions_of
+from serving.telemetry.predictions import NO_REASONS, Predictions, RecordedModel, predictions_of
 from serving.telemetry.samples import Snapshot
 from serving.telemetry.shadow import ShadowMetrics
 from serving.telemetry.timing import STAGES

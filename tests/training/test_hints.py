@@ -103,7 +103,7 @@ def test_few_pictures_are_answered_with_the_recipe(command, monkeypatch, flags, 
     monkeypatch.setattr("training.data.load.load_from_torchvision", lambda *_, **__: load_own(Path("lines"), "symbol"))
     done = command("--dataset", "./lines", *flags, "--output", "few")
     assert done.stderr.splitlines()[-1] == "Error: stopped"
-    assert ("are few: --recipe small-data --from packaged makes more of them." in done.stderr) == is_told
+    assert ("training pictures. Add --recipe small-data --from packaged for a better model." in done.stderr) == is_told
 
 
 def test_missing_start_model_names_those_that_exist(refused, tmp_path):

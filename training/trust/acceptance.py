@@ -83,7 +83,7 @@ def fit_thresholds(clean: Scores, styled: Scores) -> Thresholds:
 
 
 def _lowest_confidence(scores: Scores, share: float, novelty: float) -> float:
-    """Return the confidence below which so many right predictions are that ``share`` of them is rejected in all."""
+    """Return the highest confidence with which both thresholds reject at most ``share`` of the right predictions."""
     kept = np.sort(scores.confidence[scores.is_right & (scores.novelty <= novelty)])
     right = int(scores.is_right.sum())
     budget = int(share * right) - (right - len(kept))

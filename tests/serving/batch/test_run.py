@@ -91,7 +91,7 @@ def test_run_goes_on_after_it_was_killed_at_any_byte(whole, scans, tmp_path, suf
     outcome, _ = predict(scans, output=output)
     assert output.read_bytes() == expected
     assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
-    assert outcome.complaint.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
+    assert outcome.first_error.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
 
 
 def test_complete_file_is_not_written_again(whole, scans):

@@ -96,7 +96,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
-    command += [*better_for(found, prepare).split(), "--output", f"runs/{model_name(folder)}"]
+    command += [*flags_for_few_pictures(found, prepare).split(), "--output", f"runs/{model_name(folder)}"]
     print_output(f"Next           {shlex.join(command)}")
 
 
@@ -139,8 +139,8 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         print_output(f"               with the pictures that {name} was trained with instead of {PICTURES}")
 
 
-def better_for(found: Check, prepare: str) -> str:
-    """Return the flags that make more of few pictures; empty if there are enough.
+def flags_for_few_pictures(found: Check, prepare: str) -> str:
+    """Return the flags that give a better model of few pictures; empty if there are enough.
 
     The packaged model knows strokes, which photos do not have.
     """
@@ -159,6 +159,6 @@ def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "
 
     for line in findings(found, with_advice=with_advice):
         click.echo(line, err=True)
-    if with_recipe and (flags := better_for(found, with_recipe)):
+    if with_recipe and (flags := flags_for_few_pictures(found, with_recipe)):
         count = found.parts.count("train")
-        click.echo(f"{count} pictures to learn from are few: {flags} makes more of them.", err=True)
+        click.echo(f"There are only {count} training pictures. Add {flags} for a better model.", err=True)

@@ -32,8 +32,9 @@ UNSPECIFIC = ("", CURL_TYPE, "application/octet-stream", "*/*")
 
 # The name of a file, where the file itself should be.
 FILE_NAME = re.compile(rb"[^\0\r\n]{1,1000}\.(?:png|jpe?g|gif|bmp|webp|p[bgp]m|tiff?|heic|json|bin)", re.IGNORECASE)
-# A picture file whose zero bytes and line breaks are missing. `curl -d @FILE` removes them.
-STRIPPED_PICTURE = re.compile(rb"(?:\x89PNG\x1a|\xff\xd8\xff|GIF8[79]a|RIFF|BM)[^\0\r\n]*")
+# The beginnings of picture files, and the bytes that `curl -d @FILE` removes from every file.
+STRIPPED_PICTURES = (b"\x89PNG\x1a", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"RIFF", b"BM")
+REMOVED_BY_CURL = (b"\0", b"\r", b"\n")
 
 
 class JsonImages(msgspec.Struct):
@@ -125,7 +126,8 @@ def _check_curl(body: bytes) -> None:
     if FILE_NAME.fullmatch(body):
         name = body.decode(errors="replace")
         raise InputError(f"the body is the name {quoted(name)} and not a file; with curl, write --data-binary @FILE")
-    if STRIPPED_PICTURE.fullmatch(body):
+    # A regular expression would take 80 ms for a body of 8 MB, and these searches take 1 ms.
+    if body.startswith(STRIPPED_PICTURES) and not any(removed in body for removed in REMOVED_BY_CURL):
         raise InputError(
             "the body is a picture without its zero bytes and line breaks, which curl -d removes; "
             "write --data-binary @FILE instead of -d @FILE"

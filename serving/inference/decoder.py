@@ -6,12 +6,14 @@
 | a moderate one, or several | on a thread, one by one; it checks the deadline before each and inside pages of numbers |
 | a large one, or one with a slow decoder | in a process that is killed at the deadline |
 
-A file of a kilobyte can have millions of pixels, so the cost is estimated from the header of the file and its size.
+A file of a kilobyte can have millions of pixels, so the cost is estimated from the header of the file and its size. A
+small picture that turns out to have thousands of pieces of ink goes to a thread, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -27,6 +29,7 @@ from serving.inference.threads import INLINE_BYTES, ThreadPool
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NUMBER_JPEG_SIDE, NumberPage, to_number_page
+from serving.pictures.pieces import TooManyRunsError, at_most_runs
 from serving.pictures.prepare import prepare
 from serving.settings import Settings
 
@@ -35,6 +38,9 @@ T = TypeVar("T")
 # A picture with up to this many pixels, each counted once per scan, is decoded on the event loop. Decoding then takes
 # at most 15 ms and the later steps 10 ms, and usually both take far less than 1 ms.
 INLINE_PIXELS = 1 << 17
+# But if its ink has more runs than this, it is decoded on a thread after all. That is found out within 15 ms. A page
+# with one digit has 50 to 1500, each counted once per search for pieces. A picture of 2 kB may have 20,000.
+INLINE_RUNS = 2000
 # A picture beyond one of these numbers is decoded in the process. Other pictures keep a thread for up to 0.2 s,
 # and the worst known pages of numbers for 0.5 s.
 THREAD_BYTES = 1 << 18
@@ -75,7 +81,8 @@ class Decoder:
         if len(pictures) == 1 and len(pictures[0]) <= INLINE_BYTES:
             [header] = self._checked_headers(pictures, watch)
             if _cost(header) <= INLINE_PIXELS:
-                return [prepare(pictures[0], how, self._settings.max_pixels)]
+                with contextlib.suppress(TooManyRunsError), at_most_runs(INLINE_RUNS):
+                    return [prepare(pictures[0], how, self._settings.max_pixels)]
         with self._threads.place():
             digits = await self._threads.do(lambda: self._decode_on_thread(pictures, watch, how))
             large = [index for index in range(len(pictures)) if index not in digits]

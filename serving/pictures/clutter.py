@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 
 from serving.pictures.ink import Ink
-from serving.pictures.neighbours import LARGEST, RING_INK, encloses
+from serving.pictures.neighbours import LARGEST, RING_INK, Ring
 from serving.pictures.pieces import Piece, find_pieces, moved
 from serving.pictures.rules import without_rules
 
@@ -143,7 +143,7 @@ def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:
     inside = [piece for piece in pieces if ring.contains(piece)]
     if sum(piece.mass for piece in inside) < IN_RING * ring.mass:
         return False
-    return any(encloses(ring, piece) for piece in sorted(inside, key=attrgetter("mass"))[-LARGEST:])
+    return any(map(Ring(ring).encloses, sorted(inside, key=attrgetter("mass"))[-LARGEST:]))
 
 
 def _mean_strength(pieces: Sequence[Piece]) -> float:

@@ -90,12 +90,17 @@ def bare_png(content: bytes) -> bytes:
 
 
 def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, the begin and the end of each segment of a JPEG. The header of the first scan is the last."""
+    """Yield the marker, the begin and the end of each segment of a JPEG. The header of the first scan is the last.
+
+    Raises:
+        PictureError: there are too many segments, or no scan is found. A decoder might go on where this function ends,
+            and read more than was checked.
+    """
     position = 2
     for _ in range(MAX_PARTS):
         found = _JPEG_MARKER.search(content, position, position + MAX_JPEG_GAP)
         if found is None or found[1][0] == JPEG_END:
-            return
+            raise PictureError("the picture is damaged: a JPEG without image data where it should be")
         begin = found.start()
         position = begin + 2 + int.from_bytes(content[begin + 2 : begin + 4])
         yield found[1][0], begin, position

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 
+import numpy as np
+
 from serving.pictures.ink import Ink
 from serving.pictures.pieces import DIGIT, GAP, Piece, erase
 
@@ -35,7 +37,7 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
         at_border: judge also what touches the border. Not if the border was changed before.
     """
     rings = rings_of(pieces)
-    inner = [piece for piece in pieces if any(encloses(ring, piece) for ring in rings)] if rings else list(pieces)
+    inner = [piece for piece in pieces if any(ring.encloses(piece) for ring in rings)] if rings else list(pieces)
     free = [piece for piece in inner if piece.is_inside(ink.shape)]
     digit = _main(free or inner)
     kept = [
@@ -65,11 +67,48 @@ def _main(pieces: Sequence[Piece]) -> Piece:
     return max([piece for piece in pieces if piece.width < LEVEL * piece.height] or pieces, key=attrgetter("mass"))
 
 
-def rings_of(pieces: Sequence[Piece]) -> list[Piece]:
+class Ring:
+    """A piece that may enclose others, as a circle or a frame does.
+
+    It keeps where its ink begins and ends in each row and column, because it may have thousands of runs, and thousands
+    of pieces may be compared with it.
+    """
+
+    def __init__(self, piece: Piece) -> None:
+        self.piece = piece
+        self._first_end: dict[int, int] = {}
+        """For each row, the end of its first run."""
+        self._last_start: dict[int, int] = {}
+        """For each row, the start of its last run."""
+        # For each column, the first and the last row with ink in it.
+        self._top, self._bottom = np.zeros(piece.width, int), np.zeros(piece.width, int)
+        for row, start, end in piece.runs:
+            self._first_end.setdefault(row, end)
+            self._last_start[row] = start
+            self._bottom[start - piece.left : end - piece.left] = row
+        for row, start, end in reversed(piece.runs):
+            self._top[start - piece.left : end - piece.left] = row
+
+    def encloses(self, piece: Piece) -> bool:
+        """Return whether the ring has ink on all four sides of the middle of the piece's box, outside the box."""
+        if not self.piece.contains(piece):
+            return False
+        row, column = (piece.top + piece.bottom) // 2, (piece.left + piece.right) // 2 - self.piece.left
+        # A ring is connected, so each row and each column within its box has ink.
+        return (
+            self._first_end[row] <= piece.left
+            and self._last_start[row] >= piece.right
+            and bool(self._top[column] < piece.top)
+            and bool(self._bottom[column] >= piece.bottom)
+        )
+
+
+def rings_of(pieces: Sequence[Piece]) -> list[Ring]:
     """Return the pieces that enclose another one, as a circle or a frame does."""
     largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
     thin = [piece for piece in largest if piece.area <= RING_INK * (piece.height * piece.width)]
-    return [ring for ring in thin if any(encloses(ring, piece) for piece in largest if piece is not ring)]
+    rings = [Ring(piece) for piece in thin if any(map(piece.contains, largest))]
+    return [ring for ring in rings if any(map(ring.encloses, largest))]
 
 
 def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -78,23 +117,11 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     A ring that touches the border may be the lines of squared paper.
     """
     for ring in rings_of(pieces):
-        if ring.is_inside(shape):
-            masses = [piece.mass for piece in pieces if encloses(ring, piece)]
+        if ring.piece.is_inside(shape):
+            masses = [piece.mass for piece in pieces if ring.encloses(piece)]
             if sum(mass >= DIGIT * max(masses) for mass in masses) > MOST_IN_RING:
                 return True
     return False
-
-
-def encloses(ring: Piece, piece: Piece) -> bool:
-    """Return whether the ring has ink on all four sides of the middle of the piece's box, outside the box."""
-    if not ring.contains(piece):
-        return False
-    row, column = (piece.top + piece.bottom) // 2, (piece.left + piece.right) // 2
-    left = any(y == row and end <= piece.left for y, _, end in ring.runs)
-    right = any(y == row and start >= piece.right for y, start, _ in ring.runs)
-    above = any(y < piece.top and start <= column < end for y, start, end in ring.runs)
-    below = any(y >= piece.bottom and start <= column < end for y, start, end in ring.runs)
-    return left and right and above and below
 
 
 def _is_apart(piece: Piece, digit: Piece) -> bool:

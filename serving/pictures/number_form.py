@@ -183,6 +183,7 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
     for line in find_lines(ink):
         work.add_line(line.ink.size)
         grouped = _Grouping(line, scale, (width, height))
+        work.add_parts(len(grouped.result.parts))
         images += grouped.candidates(work)
         result.lines.append(grouped.result)
     result.pixels = b"".join(image.tobytes() for image in images)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
@@ -37,6 +40,8 @@ class Piece(NamedTuple):
     bottom: int
     left: int
     right: int
+    area: int
+    """Number of pixels with ink."""
     runs: list[Run]
     """The horizontal runs of pixels, from top to bottom."""
 
@@ -47,11 +52,6 @@ class Piece(NamedTuple):
     @property
     def width(self) -> int:
         return self.right - self.left
-
-    @property
-    def area(self) -> int:
-        """Number of pixels with ink."""
-        return sum(end - start for _, start, end in self.runs)
 
     @property
     def strength(self) -> float:
@@ -74,8 +74,35 @@ class Piece(NamedTuple):
         )
 
 
+class TooManyRunsError(Exception):
+    """The ink has more runs than :func:`at_most_runs` allows."""
+
+
+_runs_left: ContextVar[float] = ContextVar("runs_left", default=math.inf)
+
+
+@contextmanager
+def at_most_runs(limit: int) -> Iterator[None]:
+    """Limit the work in the ``with`` statement, most of which grows with the runs of ink.
+
+    A picture is searched for pieces several times, and a file of a few hundred bytes may hold thousands of runs.
+
+    Raises:
+        TooManyRunsError: the calls of :func:`find_pieces` find more than ``limit`` runs together.
+    """
+    token = _runs_left.set(limit)
+    try:
+        yield
+    finally:
+        _runs_left.reset(token)
+
+
 def find_pieces(ink: Ink) -> list[Piece]:
-    """Return the connected pieces of the ink: horizontal runs of pixels, joined where they touch (union-find)."""
+    """Return the connected pieces of the ink: horizontal runs of pixels, joined where they touch (union-find).
+
+    Raises:
+        TooManyRunsError: see :func:`at_most_runs`.
+    """
     runs, masses = _runs(ink)
     parent = list(range(len(runs)))
 
@@ -102,7 +129,8 @@ def find_pieces(ink: Ink) -> list[Piece]:
 
 def _piece(runs: list[Run], mass: float) -> Piece:
     left, right = min(map(itemgetter(1), runs)), max(map(itemgetter(2), runs))
-    return Piece(mass, runs[0][0], runs[-1][0] + 1, left, right, runs)
+    area = sum(end - start for _, start, end in runs)
+    return Piece(mass, runs[0][0], runs[-1][0] + 1, left, right, area, runs)
 
 
 def _runs(ink: Ink) -> tuple[list[Run], list[float]]:
@@ -117,6 +145,10 @@ def _runs(ink: Ink) -> tuple[list[Run], list[float]]:
     ends = edges[1::2] - rows * (width + 1)
     # The begin and the end of each run, among all pixels. Every other sum is that of the paper between two runs.
     places = np.stack([rows * width + starts, rows * width + ends], axis=1).ravel()
+    left = _runs_left.get() - len(rows)
+    if left < 0:
+        raise TooManyRunsError
+    _runs_left.set(left)
     sums = np.add.reduceat(np.append(ink, np.float32(0)), places, dtype=np.float64) if len(places) else places
     return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)), sums[::2].tolist()
 

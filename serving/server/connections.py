@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from serving.server.account import Account
 from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections
+from serving.server.turns import Turns
 from serving.telemetry.recorder import Recorder
 
 # Seconds between two checks of all connections.
@@ -51,6 +52,7 @@ class Connections(ServerState):
         self._idle = _Longest(lambda connection: True)
         self._holders = _Longest(lambda connection: connection.account.charged > 0)
         self._rejections, self._counted_until = 0, 0.0
+        self.turns = Turns()
 
     # Time
 

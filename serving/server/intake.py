@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 import httptools
@@ -45,12 +46,15 @@ class Intake:
     def __init__(self, callbacks: Callbacks, settings: Settings) -> None:
         self._callbacks = callbacks
         self._settings = settings
-        self.rest = memoryview(b"")
-        """Bytes that are not parsed yet."""
+        self.rest = 0
+        """Number of bytes that are not parsed yet."""
+        self._parts: deque[memoryview] = deque()
         self.received = 0
         """Bytes of the request that is being read, without the piece in which it began."""
         self.body = 0
         """Bytes of the body of this request, without the sizes of its chunks."""
+        self._declared = 0
+        """Bytes of this body by its Content-Length."""
         self._overhead = 0
         """Bytes since the last byte of this body: sizes of chunks, and trailers."""
         self._is_idle = True
@@ -66,19 +70,22 @@ class Intake:
 
     def add(self, data: bytes) -> None:
         """Keep ``data`` to be parsed in pieces."""
-        self.rest = memoryview(bytes(self.rest) + data) if self.rest else memoryview(data)
+        self._parts.append(memoryview(data))
+        self.rest += len(data)
 
     def clear(self) -> None:
         """Drop the bytes that are not parsed yet."""
-        self.rest = memoryview(b"")
+        self._parts.clear()
+        self.rest = 0
 
     def next_piece(self, is_in_body: bool) -> memoryview:
-        """Take the next piece of the rest. A body of known length is one piece: no other request can begin in it."""
-        size = PIECE
-        if is_in_body:
-            declared = dict(self._callbacks.headers).get(b"content-length", b"0")
-            size = max(PIECE, int(declared) - self.body)
-        piece, self.rest = self.rest[:size], self.rest[size:]
+        """Take the next piece of the rest. In a body of known length it may be long: no other request begins there."""
+        size = max(PIECE, self._declared - self.body) if is_in_body else PIECE
+        part = self._parts.popleft()
+        if len(part) > size:
+            self._parts.appendleft(part[size:])
+        piece = part[:size]
+        self.rest -= len(piece)
         return piece
 
     def parse(self, data: bytes | memoryview, is_idle: bool) -> None:
@@ -134,6 +141,7 @@ class Intake:
         hosts = sum(name == b"host" for name, _ in read.headers)
         if hosts > 1 or (not hosts and version == "1.1"):
             raise malformed(f"it has {hosts} Host headers, and must have one")
+        self._declared = int(dict(read.headers).get(b"content-length", 0))
         if self.received or self._settings.max_head < PIECE:
             size = len(read.url) + sum(len(name) + len(value) + 4 for name, value in read.headers)
             if size > self._settings.max_head:

@@ -52,7 +52,7 @@ class LimitedProtocol(Protocol):
     def _end_pause(self) -> None:
         self._is_pausing = False
         if not self.transport.is_closing():
-            self._parse_rest()
+            self.parse_rest()
 
     def _charge(self) -> None:
         """Charge the bytes of this connection. If there are too many in all, end the one that has waited longest."""
@@ -87,7 +87,7 @@ class LimitedProtocol(Protocol):
             # Line breaks between two requests do not begin a request, but they count as received.
             is_new = self.cycle is None or self._intake.received
             limit = settings.request_timeout if is_new else settings.keep_alive
-            if waits_for > (LAST_SECONDS if self._is_stopping else limit):
+            if waits_for > (LAST_SECONDS if self._is_stopping else limit) and not self._intake.rest:
                 self.transport.close()
         elif self._state is State.ENDING:
             limit = LAST_SECONDS if self._is_stopping else settings.request_timeout

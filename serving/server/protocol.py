@@ -1,6 +1,6 @@
 """One connection: uvicorn's HTTP/1.1 protocol, which reads requests, starts the application and rejects requests.
 
-This is the only file that imports uvicorn's internals. The class in limits.py extends the class in this file: it adds
+Only this file and flow.py import uvicorn's internals. The class in limits.py extends the class in this file: it adds
 the limits of time and memory. The states of a connection are in states.py.
 
 Nearly every request passes through the states within one call of data_received. A pipelined request arrives before the
@@ -15,21 +15,20 @@ from typing import Any, cast
 
 from litestar.types import HTTPScope
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.api.context import SCOPE_KEY, RequestContext
 from serving.api.middleware import context_in, overloaded
 from serving.server.account import FREE_BYTES, Account
 from serving.server.connections import Connections
+from serving.server.flow import Flow
 from serving.server.intake import PIECE, EndedError, Intake
 from serving.server.rejection import RejectedError, incomplete, malformed
 from serving.server.stand_ins import Discarded, Outgoing
 from serving.server.states import PARTIAL, State
+from serving.server.turns import SLICE
 from serving.service.service import Service
 
-# Seconds of parsing after which this connection lets the event loop serve other connections.
-TURN = 0.01
 # What a queued request takes in memory, in addition to its bytes.
 QUEUED_BYTES = 2048
 # A connection in the state ENDING is aborted after it has dropped twice the largest body and this many bytes.
@@ -85,11 +84,18 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether the connection stays open for responses: the client has closed only its own side."""
         self._is_half_closed = True
+        if not self._intake.rest:
+            self._end_input()
+        return (bool(self._intake.rest) or not self._has_responded()) and not self.transport.is_closing()
+
+    def _end_input(self) -> None:
+        """Reject a request that is not complete when the client has closed its side, and all it sent is parsed."""
         if self._state is State.DISCARD:
             self._reject_prediction(CLOSE)
         elif self._state in PARTIAL:
             self._reject(incomplete())
-        return not self._has_responded() and not self.transport.is_closing()
+        elif self._has_responded():
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -110,29 +116,36 @@ class Protocol(HttpToolsProtocol):
         intake = self._intake
         if self._state is State.ENDING:
             self._drop(len(data))
-        elif len(data) <= PIECE and not intake.rest:
+        elif len(data) <= PIECE and not intake.rest and (self._state not in PARTIAL or self.pipeline):
             self._parse(data)
         else:
             intake.add(data)
-            self._parse_rest()
-        if self.account.charged or self._queued + intake.received > FREE_BYTES:
+            self.server_state.turns.add(self)
+        if self.account.charged or self._queued + intake.received + intake.rest > FREE_BYTES:
             self._charge()
 
-    def _parse_rest(self) -> None:
-        """Parse what was received, until a response is due."""
+    def hold_back(self) -> None:
+        """Read nothing more until the rest is parsed."""
+        if not self.transport.is_closing():
+            self.flow.hold(True)
+
+    def parse_rest(self) -> None:
+        """Parse what was received, until a response is due. After a while others get their turn."""
         if self.transport.is_closing():
             return
-        end, intake = time.perf_counter() + TURN, self._intake
+        end, intake = time.perf_counter() + SLICE, self._intake
         while intake.rest and self._state is not State.RESPONDING and not self.pipeline and not self._is_blocked():
             if self._state is State.ENDING:
-                self._drop(len(intake.rest))
+                self._drop(intake.rest)
                 intake.clear()
-            elif time.perf_counter() > end:
-                self.loop.call_soon(self._parse_rest)
-                break
             else:
                 self._parse(intake.next_piece(self._state in (State.BODY, State.DISCARD)))
+            if time.perf_counter() > end and intake.rest:
+                self.server_state.turns.add(self)
+                break
         self.flow.hold(bool(intake.rest) or self._is_blocked())
+        if self._is_half_closed and not intake.rest:
+            self._end_input()
 
     def _is_blocked(self) -> bool:
         return self.flow.write_paused or self._is_pausing
@@ -248,7 +261,7 @@ class Protocol(HttpToolsProtocol):
         elif self._is_half_closed and not self._intake.rest:
             self.transport.close()
         if self._intake.rest:
-            self._parse_rest()
+            self.parse_rest()
         self.flow.resume_reading()
 
     def _has_responded(self) -> bool:
@@ -298,7 +311,7 @@ class Protocol(HttpToolsProtocol):
     def _held_bytes(self) -> int:
         received = self._intake.received if self._state in (State.HEAD, State.BODY) else 0
         unread = self._undecrypted_bytes() + self.transport.get_write_buffer_size()
-        return received + self._queued + len(self._intake.rest) + unread
+        return received + self._queued + self._intake.rest + unread
 
     def _close(self) -> None:
         """End the connection. Its last response is written."""
@@ -330,20 +343,3 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-
-
-class Flow(FlowControl):
-    """Pauses reading also while :meth:`hold` asks for it: for example while received bytes wait to be parsed."""
-
-    _is_held = False
-
-    def hold(self, is_held: bool) -> None:
-        self._is_held = is_held
-        if is_held:
-            self.pause_reading()
-        else:
-            self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if not self._is_held:
-            super().resume_reading()

@@ -27,9 +27,11 @@ from serving.pictures.mnist_form import to_mnist_form
 from serving.pictures.number_form import to_number_page
 from serving.settings import Settings
 from tests.serving.pictures.files import RGB, RGBA, black_png, slow_pgm, webp_of_codes
-from tests.support import until
+from tests.support import picture, until
 
 SMALL = black_png(40, 40)
+# Thousands of pieces of ink in a small picture.
+SPECKS = picture(np.where(np.add.outer(np.arange(96) % 2, np.arange(96) % 2) == 0, 0, 255).astype(np.uint8))
 MODERATE = black_png(900, 900)
 LARGE = black_png(1500, 1500, colour=RGB)
 SLOW = slow_pgm()
@@ -103,6 +105,7 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
     for name, pictures in {
         "small": [SMALL],
         "many small": [SMALL] * 50,
+        "many pieces": [SPECKS],
         "moderate": [MODERATE],
         "many bytes": [SMALL[:-12] + bytes(20_000)],
         "large": [LARGE],
@@ -118,6 +121,7 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
     assert used == {
         "small": [],
         "many small": ["thread"],
+        "many pieces": ["thread"],
         "moderate": ["thread"],
         "many bytes": ["thread"],
         "large": ["thread", "process"],

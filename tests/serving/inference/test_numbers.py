@@ -279,6 +279,7 @@ def test_line_of_one_pixel_beside_a_broad_stroke_is_read_without_an_error(read):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
+        ("MAX_PARTS", 3, "more than 3 strokes and dots in its lines"),
         ("MAX_CANDIDATES", 3, "more than 3 groups of strokes"),
         ("MAX_CANDIDATE_PIXELS", 4000, "more than 4000 pixels in groups of strokes"),
         ("MAX_LINE_PIXELS", 5000, "more than 5000 pixels in the boxes around its lines"),

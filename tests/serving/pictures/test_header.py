@@ -8,6 +8,7 @@ from PIL import Image
 
 from serving.errors import InputTooLargeError, PictureError
 from serving.pictures import header
+from serving.pictures.containers import jpeg_segments
 from serving.pictures.header import MAX_SIDE, check_header, read_header
 from serving.pictures.mnist_form import to_mnist_form
 from tests.serving.pictures.files import PALETTE, RGB, RGBA, black_png, chunk, encoded, gif, many_scans, rle_bmp
@@ -138,8 +139,18 @@ def test_file_that_only_begins_like_a_pnm_is_no_picture(content):
         read_header(content)
 
 
+@pytest.mark.parametrize("hidden", [b"\0" * 70_000, b"\xff\xd9"], ids=["a gap", "an end"])
+def test_jpeg_is_not_read_beyond_what_was_checked(hidden):
+    """A decoder skips bytes between two segments. Behind them it might find thousands of scans, or camera data."""
+    content = many_scans(16, 80)
+    [end] = [end for marker, _, end in jpeg_segments(content) if marker == 0xC2]
+    read_header(content[:end] + b"\0" * 100 + content[end:])
+    with pytest.raises(PictureError, match="a JPEG without image data where it should be"):
+        read_header(content[:end] + hidden + content[end:])
+
+
 def test_jpeg_of_padding_is_no_picture():
-    with pytest.raises(PictureError, match="not a picture"):
+    with pytest.raises(PictureError, match="a JPEG without image data"):
         to_mnist_form(b"\xff\xd8" + b"\xff" * 7_900_000, MAX_PIXELS)
 
 

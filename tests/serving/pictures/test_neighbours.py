@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.pictures.neighbours import rings_of, without_neighbours
+from serving.pictures.neighbours import Ring, rings_of, without_neighbours
 from serving.pictures.pieces import find_pieces
 
 
@@ -61,3 +61,27 @@ def test_frame_is_a_ring_but_a_sheet_is_not():
     assert len(rings_of(find_pieces(thin))) == 1
     np.testing.assert_array_equal(without_neighbours(thin, find_pieces(thin)), page(digit=DIGIT))
     assert rings_of(find_pieces(sheet)) == []
+
+
+def runs_enclose(ring, piece):
+    """The definition of Ring.encloses, which looks at every run of the ring."""
+    row, column = (piece.top + piece.bottom) // 2, (piece.left + piece.right) // 2
+    sides = (
+        any(y == row and end <= piece.left for y, _, end in ring.runs),
+        any(y == row and start >= piece.right for y, start, _ in ring.runs),
+        any(y < piece.top and start <= column < end for y, start, end in ring.runs),
+        any(y >= piece.bottom and start <= column < end for y, start, end in ring.runs),
+    )
+    return ring.contains(piece) and all(sides)
+
+
+def test_ring_encloses_what_its_runs_enclose():
+    random, found = np.random.default_rng(0), []
+    for _ in range(40):
+        ink = (random.random((40, 40)) < random.uniform(0.2, 0.6)).astype(np.float32)
+        ink[5, 5:35] = ink[34, 5:35] = ink[5:35, 5] = ink[5:35, 34] = 1
+        pieces = find_pieces(ink)
+        for ring in sorted(pieces, key=lambda piece: piece.area)[-4:]:
+            found += [(Ring(ring).encloses(piece), runs_enclose(ring, piece)) for piece in pieces]
+    assert {expected for _, expected in found} == {True, False}
+    assert all(fast == expected for fast, expected in found)

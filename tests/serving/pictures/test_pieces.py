@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from serving.pictures.mnist_form import to_mnist_form
-from serving.pictures.pieces import erase, find_pieces, split_specks
+from serving.pictures.pieces import TooManyRunsError, at_most_runs, erase, find_pieces, split_specks
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000
@@ -17,6 +17,16 @@ MAX_PIXELS = 25_000_000
 def large(digit, factor=6):
     """The digit as dark ink on white paper, ``factor`` times as large."""
     return 255 - np.kron(digit, np.ones((factor, factor), np.uint8))
+
+
+def test_runs_of_a_block_are_limited_together():
+    ink = np.zeros((9, 9), np.float32)
+    ink[::2, ::2] = 1  # 25 runs
+    with at_most_runs(60):
+        assert len(find_pieces(ink)) == len(find_pieces(ink)) == 25
+        with pytest.raises(TooManyRunsError):
+            find_pieces(ink)
+    assert len(find_pieces(ink)) == 25
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.6, 1])

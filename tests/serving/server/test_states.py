@@ -63,6 +63,12 @@ async def connected(app):
     return protocol
 
 
+async def receive(protocol, data):
+    """Let the connection receive ``data``, and wait until it has parsed it: at once, or in its next turn."""
+    protocol.data_received(data)
+    await asyncio.sleep(0)
+
+
 async def responded(protocol):
     while protocol._state is State.RESPONDING:
         await asyncio.sleep(0)
@@ -73,7 +79,7 @@ def test_request_in_pieces_goes_through_every_state(app):
         protocol = await connected(app)
         states = [protocol._state]
         for piece in (HEAD[:30], HEAD[30:] + bytes(100), bytes(684)):
-            protocol.data_received(piece)
+            await receive(protocol, piece)
             states.append(protocol._state)
         await responded(protocol)
         return [*states, protocol._state], protocol.transport.written
@@ -89,7 +95,7 @@ def test_connection_without_progress_ends(app):
     async def ends(*pieces, after):
         protocol = await connected(app)
         for piece in pieces:
-            protocol.data_received(piece)
+            await receive(protocol, piece)
         if pieces and pieces[-1] == DIGIT:
             await responded(protocol)
         now = protocol.loop.time()
@@ -119,7 +125,7 @@ def test_rejected_body_is_discarded_and_the_next_request_is_read(app):
         admission, app.state.service.admission = app.state.service.admission, Admission(0)
         protocol.data_received(HEAD + bytes(10))
         states = [protocol._state]
-        protocol.data_received(bytes(774))
+        await receive(protocol, bytes(774))
         states.append(protocol._state)
         rejected, protocol.transport.written = protocol.transport.written, b""
         app.state.service.admission = admission
@@ -138,9 +144,57 @@ def test_pipelined_request_is_read_while_the_first_is_in_flight(app):
         protocol = await connected(app)
         protocol.data_received(HEAD + bytes(784) + HEAD + bytes(10))
         assert protocol._state is State.BODY
-        protocol.data_received(bytes(774))
+        await receive(protocol, bytes(774))
         assert protocol._state is State.RESPONDING
         await responded(protocol)
         return protocol.transport.written
 
     assert asyncio.run(steps()).count(b"HTTP/1.1 200 ") == 2
+
+
+def test_many_connections_share_the_time_for_parsing(app, monkeypatch):
+    """None of them parses all it has at once, each gets its turn, and small whole requests wait for nobody."""
+    monkeypatch.setattr("serving.server.turns.TURN", 0.0)
+    monkeypatch.setattr("serving.server.protocol.SLICE", 0.0)
+    chunked = HEAD.replace(b"content-length: 784", b"transfer-encoding: chunked")
+    assert chunked != HEAD
+    body = b"1\r\n\0\r\n" * 784 + b"0\r\n\r\n"
+
+    async def steps():
+        slow = [await connected(app) for _ in range(3)]
+        for protocol in slow:
+            protocol.data_received(chunked + body)
+        assert [protocol._state for protocol in slow] == [State.IDLE] * 3
+        good = await connected(app)
+        good.data_received(HEAD + bytes(784))
+        assert good._state is State.RESPONDING
+        left = []
+        while any(protocol._intake.rest for protocol in slow):
+            await asyncio.sleep(0)
+            left.append([protocol._intake.rest for protocol in slow])
+        for protocol in [*slow, good]:
+            await responded(protocol)
+        return left, [protocol.transport.written for protocol in [*slow, good]]
+
+    left, written = asyncio.run(steps())
+    # They take turns: none is more than one piece ahead of another.
+    assert all(max(sizes) - min(sizes) <= 4096 for sizes in left)
+    assert all(response.startswith(b"HTTP/1.1 200 ") for response in written)
+
+
+def test_request_is_read_to_its_end_after_the_client_has_closed_its_side(app):
+    async def steps(size):
+        protocol = await connected(app)
+        protocol.data_received(HEAD.replace(b"784", b"7840") + bytes(size))
+        assert protocol.eof_received()
+        while protocol._intake.rest:
+            await asyncio.sleep(0)
+        await responded(protocol)
+        return protocol.transport.written, protocol.transport.closing
+
+    whole, is_closed = asyncio.run(steps(7840))
+    assert whole.startswith(b"HTTP/1.1 200 ")
+    assert is_closed
+    part, is_closed = asyncio.run(steps(7839))
+    assert part.startswith(b"HTTP/1.1 400 ")
+    assert is_closed

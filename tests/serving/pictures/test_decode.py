@@ -31,6 +31,8 @@ def test_every_format_is_decoded(format):
 
 def test_other_format_is_rejected():
     with pytest.raises(PictureError, match="not a picture in one of the formats PNG"):
+        decode_grey(picture(PAGE, "ICO"), MAX_PIXELS)
+    with pytest.raises(PictureError, match="a TIFF is not read here; convert it to PNG or JPEG"):
         decode_grey(picture(PAGE, "TIFF"), MAX_PIXELS)
 
 

@@ -49,12 +49,12 @@ class LoadedModel:
         """Return a prediction for each picture, in their order.
 
         Args:
-            pictures: one picture or several. A picture is a path, the bytes of a picture file, a PIL image or an
-                array. A path may also be a folder, a pattern such as ``scans/*.png`` or a list of names
-                (``LIST.txt``); then it stands for all of its pictures. An array of the shape ``[28, 28]`` or
-                ``[N, 28, 28]`` holds images in MNIST's form (bright ink on black), which are used as they are. Any
-                other array ``[H, W]``, ``[H, W, 3]`` or ``[N, H, W, 3]`` holds pictures. The values are whole numbers
-                in 0..255, or floats in 0..1.
+            pictures: one picture or several. A picture is a path, the bytes of a picture file, a file that is open
+                for reading bytes, a PIL image or an array. A path may also be a folder, a pattern such as
+                ``scans/*.png`` or a list of names (``LIST.txt``); then it stands for all of its pictures. An array of
+                the shape ``[28, 28]`` or ``[N, 28, 28]`` holds images in MNIST's form (bright ink on black), which are
+                used as they are. Any other array ``[H, W]``, ``[H, W, 3]`` or ``[N, H, W, 3]`` holds pictures. The
+                values are whole numbers in 0..255, or floats in 0..1.
 
         Raises:
             InputError: a picture cannot be read. The message names it.

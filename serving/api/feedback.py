@@ -30,6 +30,7 @@ from serving.telemetry.logs import request_fields
 
 PNG = "image/png"
 CONSENT = "yes"
+PARAMETERS = ("label", "consent", "version")
 HOW_TO_SEND = (
     f"send one uncompressed {PNG}; with curl: -H 'content-type: {PNG}' --data-binary @FILE; convert a JPEG or another "
     "picture to PNG first"
@@ -98,7 +99,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     service = context.service
     store = store_of(service)
     service.keys.check_feedback(context)
-    query = query_of(request)
+    query = query_of(request, PARAMETERS)
     model = service.repository.get(service.settings.model, query.get("version"))
     label = label_of(query.get("label"), model)
     if query.get("consent") != CONSENT:

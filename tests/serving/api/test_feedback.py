@@ -157,6 +157,7 @@ def test_report_counts_the_labels_and_the_right_answers(give, folder):
         ({"label": "../7"}, 400, "must be a class of mnist"),
         ({"label": ""}, 400, "label 'missing'"),
         ({"consent": "no"}, 400, "consent 'no': must be yes, after the visitor has agreed"),
+        ({"labl": "7"}, 400, "parameter 'labl': unknown; did you mean label? choose from label, consent, version"),
         ({"version": "9"}, 404, "has no version '9'"),
         ({"content": b""}, 400, "is not a PNG"),
         ({"content": JPEG}, 400, "the body is not a PNG; send one uncompressed image/png; with curl: -H"),

@@ -17,6 +17,7 @@ from serving.batch.decoding import decoded
 from serving.batch.inputs import MAX_FILE_BYTES, Inputs, shown
 from serving.contract import IMAGE_SIZE, Images, Preparation
 from serving.errors import InputError, InputTooLargeError, PictureError
+from serving.pictures.decode import reason_of
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage, to_number_page
 from serving.pictures.prepare import prepare
@@ -117,7 +118,7 @@ def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterato
         try:
             content = _png_of(given)
         except Exception as error:  # Pillow reads the file only now, and raises almost any exception on damaged data
-            raise PictureError(f"{place}: the picture is damaged: {error}") from error
+            raise PictureError(f"{place}: the picture is damaged: {reason_of(error)}") from error
         yield place, _prepared(content, place, how)
     elif _is_array(given):
         yield from _of_array(np.asarray(given), name, how, is_alone=is_alone)

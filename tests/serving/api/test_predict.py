@@ -76,6 +76,13 @@ def test_timeout_of_zero_is_none(client, digits, timeout):
     assert response.status_code == 200, response.text
 
 
+@pytest.mark.parametrize("timeout", ["-1", "x", "1_000", "\u0661\u0662", "nan", "1e999"])
+def test_timeout_is_a_number_in_ascii(client, digits, timeout):
+    response = client.post("/predict", params={"timeout": timeout}, content=digits[:1].tobytes(), headers=PIXELS)
+    assert response.status_code == 400
+    assert response.json()["detail"].endswith("must be a number of at least 0")
+
+
 @pytest.mark.parametrize(
     ("query", "reason"),
     [

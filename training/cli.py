@@ -22,6 +22,7 @@ from training.command import (
 from training.compare import compare
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, flag
 from training.data.own.cli import check, place_of, review
+from training.hints import FLAGS, SETTINGS, plain
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
 from training.origin import as_place, model_of, with_absolute_places
@@ -55,7 +56,19 @@ def config_options(command: Any) -> Any:
 
 
 class Train(Group):
-    """The command, which says what a word without a flag may have been meant for."""
+    """The command, which says what an unknown flag, or a word without one, may have been meant for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = plain(error.option_name)
+            meant = FLAGS.get(name) or (name in SETTINGS and flag(SETTINGS[name]))
+            if not meant:
+                raise
+            # Among possibilities, click names only what looks similar.
+            text = f"No such option {error.option_name!r}. Did you mean {meant!r}?"
+            raise click.NoSuchOption(error.option_name, text, ctx=error.ctx) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None:

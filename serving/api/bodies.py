@@ -16,7 +16,7 @@ from serving.contract import IMAGE_SIZE, Images, Reasons
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 from serving.inference.readings import choose, count_readings
 from serving.models.model import Model
-from serving.pictures.signatures import is_picture
+from serving.pictures.signatures import conversion_advice, is_picture
 
 PIXELS_PER_IMAGE = IMAGE_SIZE * IMAGE_SIZE
 
@@ -95,7 +95,13 @@ async def read_pictures(request: AnyRequest) -> list[bytes]:
 
 
 def _holds_pictures(kind: str, body: bytes) -> bool:
-    return kind == FORM or kind.startswith("image/") or (kind in UNSPECIFIC and is_picture(body))
+    # A format that is not read is named where pictures are decoded, whatever the client calls it.
+    return (
+        kind == FORM
+        or kind.startswith("image/")
+        or (kind in UNSPECIFIC and is_picture(body))
+        or bool(conversion_advice(body))
+    )
 
 
 async def _read(request: AnyRequest) -> tuple[str, bytes]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from litestar import Request
 
-from serving.errors import InputError, InputTooLargeError
+from serving.errors import InputError, InputTooLargeError, quoted
 from serving.inference.admission import limited_route
 from serving.service.call import Call
 
@@ -21,6 +23,8 @@ SCOPE_KEY = "mnist.context"
 # Limits of a query, in bytes and in parameters. The routes know five parameters.
 MAX_QUERY = 4096
 MAX_QUERY_PARAMETERS = 64
+# Characters of an unknown parameter that are compared with the known ones.
+MAX_NAME = 40
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +72,16 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def query_of(request: AnyRequest) -> dict[str, str]:
+def query_of(request: AnyRequest, known: Sequence[str] = ()) -> dict[str, str]:
     """Return the parameters of the query by name. Of a name that is given twice, the first one counts.
 
     Litestar's ``request.query_params`` keeps the last thousand queries in a cache, however long they are.
 
+    Args:
+        known: the names that the query may have. Without them it may have any.
+
     Raises:
-        InputError: the query is too long or has too many parameters.
+        InputError: the query is too long, has too many parameters, or has an unknown one.
     """
     query = request.scope["query_string"]
     if not query:
@@ -87,7 +94,17 @@ def query_of(request: AnyRequest) -> dict[str, str]:
         )
     except ValueError as error:
         raise InputError(f"the query has too many parameters: must be at most {MAX_QUERY_PARAMETERS}") from error
+    if known:
+        for name, _ in pairs:
+            if name not in known:
+                raise InputError(_unknown(name, known))
     return dict(reversed(pairs))
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    similar = difflib.get_close_matches(name[:MAX_NAME].lower(), known, n=1)
+    hint = f"did you mean {similar[0]}? " if similar else ""
+    return f"parameter {quoted(name)}: unknown; {hint}choose from {', '.join(known)}"
 
 
 def _over_limit(limit: int) -> str:

@@ -14,22 +14,29 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, Reques
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 
-from serving.api.bodies import decode_pictures
-from serving.api.context import AnyRequest, context_of, query_of, read_body
+from serving.api.bodies import UNSPECIFIC, decode_pictures
+from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
 from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
 from serving.api.responses import Response
-from serving.errors import InputError, UnsupportedInputError, quoted
+from serving.errors import InputError, PictureError, UnsupportedInputError, quoted
 from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
 from serving.models.model import Model
-from serving.pictures.containers import bare_png
+from serving.pictures.containers import PNG_SIGNATURE, bare_png
 from serving.service.background import on_own_thread
 from serving.service.service import Service
 from serving.telemetry.logs import request_fields
 
 PNG = "image/png"
 CONSENT = "yes"
+PARAMETERS = ("label", "consent", "version")
+HOW_TO_SEND = (
+    f"send one uncompressed {PNG}; with curl: -H 'content-type: {PNG}' --data-binary @FILE; convert a JPEG or another "
+    "picture to PNG first"
+)
+# Browsers add one of these headers to every POST request of a page.
+OF_A_PAGE = (b"origin", b"sec-fetch-site")
 
 
 class Feedback(msgspec.Struct):
@@ -92,7 +99,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     service = context.service
     store = store_of(service)
     service.keys.check_feedback(context)
-    query = query_of(request)
+    query = query_of(request, PARAMETERS)
     model = service.repository.get(service.settings.model, query.get("version"))
     label = label_of(query.get("label"), model)
     if query.get("consent") != CONSENT:
@@ -100,12 +107,11 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
             f"consent {quoted(query.get('consent', 'missing'))}: must be {CONSENT}, after the visitor has agreed that "
             "the picture is stored"
         )
-    # Browsers send this type to another host only with its permission, so no foreign page can add corrections.
-    kind = (context.header(b"content-type") or "missing").partition(";")[0].strip().lower()
-    if kind != PNG or context.header(b"content-encoding") not in (None, "identity"):
-        raise UnsupportedInputError(f"Content-Type {quoted(kind)}: not supported here; send an uncompressed {PNG}")
+    check_type(context)
     body = await read_body(request, service.settings.max_body)
     context.check_admitted()
+    if not body.startswith(PNG_SIGNATURE):
+        raise PictureError(f"the body is not a PNG; {HOW_TO_SEND}")
     # The answer is for what is stored.
     picture = await service.pipeline.threads.run_by_size(functools.partial(bare_png, body), len(body))
     images, reasons = await decode_pictures([picture], context, None, model)
@@ -154,6 +160,24 @@ def store_of(service: Service) -> Store:
     if service.feedback is None:
         raise PermissionDeniedException("feedback is off: the operator can start the service with --feedback DIR")
     return service.feedback
+
+
+def check_type(context: RequestContext) -> None:
+    """Check that the headers of a correction say that its body is a PNG, or that they leave it open.
+
+    A browser sends image/png to another host only with its permission, so no foreign page can add corrections. It sends
+    other types without asking, so a page must name this type. A program such as curl need not.
+
+    Raises:
+        UnsupportedInputError: they say something else.
+    """
+    kind = (context.header(b"content-type") or "").partition(";")[0].strip().lower()
+    is_of_page = any(context.header(name) is not None for name in OF_A_PAGE)
+    if kind != PNG and (is_of_page or kind not in UNSPECIFIC):
+        raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported here; {HOW_TO_SEND}")
+    encoding = context.header(b"content-encoding")
+    if encoding not in (None, "identity"):
+        raise UnsupportedInputError(f"Content-Encoding {quoted(encoding)}: not supported here; {HOW_TO_SEND}")
 
 
 def label_of(label: str | None, model: Model) -> str:

@@ -39,6 +39,8 @@ from serving.telemetry.timing import Timing
 # than 0.2 ms, and other threads run between two pieces.
 ENCODE_PIECE, ENCODE_PIECE_OF_IMAGES = 64, 16
 
+# The query parameters. Another one is an error: with a wrong name, mode=number would be ignored.
+PARAMETERS = ("model", "version", "include", "mode", "timeout")
 # The values of the query parameter ``include``.
 INCLUDES = ("image",)
 
@@ -210,7 +212,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
     timing = context.timing = Timing()
     service = context.service
     service.keys.check_prediction(context)
-    query = query_of(request)
+    query = query_of(request, PARAMETERS)
     model = context.route(query.get("model", service.settings.model), query.get("version"))
     timeout = query.get("timeout")
     context.deadline(timeout)  # Raises InputError before the body is read.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from serving.errors import InputError
-from serving.pictures.signatures import is_picture
+from serving.pictures.signatures import conversion_advice, is_picture
 
 STDIN = "-"
 LIST_SUFFIX = ".txt"
@@ -120,7 +120,7 @@ class Inputs:
 
     def _add_stdin(self) -> None:
         beginning = self._stdin.read(BLOCK)
-        if not is_picture(beginning):
+        if not (is_picture(beginning) or conversion_advice(beginning)):
             self._add_list(self._stdin, STDIN, beginning)
             return
         self.picture = beginning + self._stdin.read(MAX_FILE_BYTES - len(beginning) + 1)

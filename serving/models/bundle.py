@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from msgspec import Meta
 
 from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
-from serving.models import files
+from serving.models import disk, files
 from serving.models.reference import Reference
 from serving.models.results import ClassResult, Count, Latency, Mistake, SetResult
 from serving.settings import NAME_PATTERN
@@ -208,7 +209,9 @@ def read(folder: Path) -> Bundle:
         content = files.read(path, MAX_MANIFEST_BYTES)
         manifest = decode(content)
     except OSError as error:
-        raise BundleError(f"{folder} is not a model bundle: cannot read {MANIFEST}: {error.strerror}") from error
+        raise BundleError(
+            f"{folder} is not a model bundle: cannot read {MANIFEST}: {error.strerror}{_bundle_below(folder)}"
+        ) from error
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path} is not a valid manifest: {error}") from error
     if manifest.format != FORMAT:
@@ -233,6 +236,14 @@ def read(folder: Path) -> Bundle:
             except OSError as error:
                 raise BundleError(f"{folder / name} cannot be read: {error.strerror}") from error
     return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _bundle_below(folder: Path) -> str:
+    """Return the end of a message that names a bundle in a model or in a repository; empty if there is none."""
+    for model in (folder, *(folder / name for name in disk.published(folder))):
+        with suppress(OSError, IndexError):  # It cannot be read, or it has no version.
+            return f"; name one version of a model, such as {model / str(disk.versions(model)[-1])}"
+    return ""
 
 
 def decode(content: bytes) -> Manifest:

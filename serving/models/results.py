@@ -5,12 +5,28 @@ Bundles of older versions say none of this.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=0)]
+
+# With fewer test images, a percentage with two decimals says more than is known.
+FEW_IMAGES = 1000
+
+
+def accuracy_text(test: Mapping[str, Any]) -> str:
+    """Return the accuracy in the results of a test set: in per cent, or as a count if there are few images.
+
+    Args:
+        test: ``result["test"]`` of a manifest, of which only ``accuracy`` is certain.
+    """
+    images, correct = test.get("images"), test.get("correct")
+    if isinstance(images, int) and isinstance(correct, int) and images < FEW_IMAGES:
+        return f"{correct} of {images}"
+    return f"{test['accuracy']:.2%}"
 
 
 class SetResult(msgspec.Struct, frozen=True):

@@ -71,7 +71,12 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
     except MemoryError as error:
         raise InputTooLargeError("decoding the picture takes too much memory; send a smaller picture") from error
     except Exception as error:  # Pillow's decoders raise almost any exception on damaged data
-        raise PictureError(f"the picture is damaged: {error}") from error
+        raise PictureError(f"the picture is damaged: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason that Pillow gives for damaged data, which is empty for some files."""
+    return str(error) or "its parts do not fit together"
 
 
 def _open(content: bytes, header: Header, jpeg_side: int) -> Image.Image:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from serving.errors import InputTooLargeError, PictureError
 from serving.pictures.containers import JPEG_SCAN, PNG_SIGNATURE, gif_picture, jpeg_segments
+from serving.pictures.signatures import conversion_advice
 
 # Only common formats: each further decoder of Pillow is more code that reads untrusted bytes.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
@@ -102,7 +103,7 @@ def read_header(content: bytes, jpeg_side: int = JPEG_SIDE) -> Header:
                 return header if header.share == 1 else header._replace(share=_share(header, jpeg_side))
     if not content:
         raise PictureError("the picture is empty: the file has no bytes")
-    raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}")
+    raise PictureError(conversion_advice(content) or f"not a picture in one of the formats {', '.join(FORMATS)}")
 
 
 def check_header(header: Header, max_pixels: int) -> None:

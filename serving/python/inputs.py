@@ -1,4 +1,4 @@
-"""The pictures that a call of predict() is given: paths, bytes, PIL images and arrays."""
+"""The pictures that a call of predict() is given: paths, bytes, open files, PIL images and arrays."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from serving.batch.decoding import decoded
-from serving.batch.inputs import Inputs, shown
+from serving.batch.inputs import MAX_FILE_BYTES, Inputs, shown
 from serving.contract import IMAGE_SIZE, Images, Preparation
-from serving.errors import InputError, PictureError
+from serving.errors import InputError, InputTooLargeError, PictureError
+from serving.pictures.decode import reason_of
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage, to_number_page
 from serving.pictures.prepare import prepare
 from serving.settings import Settings
 
-WHAT = "must be a path, the bytes of a picture file, a PIL image, or an array"
+WHAT = "must be a path, the bytes of a picture file, an open file, a PIL image, or an array"
 SHAPES = "must be [28, 28] or [N, 28, 28] for images in MNIST's form, or [H, W], [H, W, 3] or [N, H, W, 3] for pictures"
 
 
@@ -32,7 +33,13 @@ class SupportsArray(Protocol):
     def __array__(self, *arguments: Any, **options: Any) -> Any: ...
 
 
-Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | SupportsArray
+class SupportsRead(Protocol):
+    """A file that is open for reading bytes, such as ``io.BytesIO``."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | SupportsRead | Image.Image | SupportsArray
 Pictures = Picture | Iterable[Picture]
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -84,7 +91,8 @@ def _read(pictures: Pictures, how: Reader[T]) -> Iterator[tuple[str, T]]:
 
 
 def _is_picture(given: Any) -> TypeGuard[Picture]:
-    return isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or _is_array(given)
+    is_content = isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
+    return is_content or _is_array(given) or _is_file(given)
 
 
 def _is_array(given: Any) -> bool:
@@ -94,6 +102,10 @@ def _is_array(given: Any) -> bool:
     """
     kind = getattr(getattr(given, "dtype", None), "kind", "")
     return hasattr(given, "__array__") and not (kind in "OUT" and getattr(given, "ndim", 0) == 1)
+
+
+def _is_file(given: Any) -> TypeGuard[SupportsRead]:
+    return callable(getattr(given, "read", None))
 
 
 def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterator[tuple[str, T]]:
@@ -106,12 +118,27 @@ def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterato
         try:
             content = _png_of(given)
         except Exception as error:  # Pillow reads the file only now, and raises almost any exception on damaged data
-            raise PictureError(f"{place}: the picture is damaged: {error}") from error
+            raise PictureError(f"{place}: the picture is damaged: {reason_of(error)}") from error
         yield place, _prepared(content, place, how)
     elif _is_array(given):
         yield from _of_array(np.asarray(given), name, how, is_alone=is_alone)
+    elif _is_file(given):
+        yield name, _prepared(_content_of(given, name), name, how)
     else:
         raise InputError(f"{name}: got {type(given).__name__}: {WHAT}")
+
+
+def _content_of(file: SupportsRead, name: str) -> bytes:
+    """Return what is left to read in an open file."""
+    kind = type(file).__name__
+    content = file.read(MAX_FILE_BYTES + 1)
+    if not isinstance(content, bytes):
+        raise InputError(f"{name}: {kind} gives {type(content).__name__}: must give bytes; open it with mode 'rb'")
+    if not content:
+        raise PictureError(f"{name}: {kind} has no bytes left to read; call its seek(0) first")
+    if len(content) > MAX_FILE_BYTES:
+        raise InputTooLargeError(f"{name}: {kind} has more than {MAX_FILE_BYTES} bytes")
+    return content
 
 
 def _of_path(path: str, how: Reader[T]) -> Iterator[tuple[str, T]]:

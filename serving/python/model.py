@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 from serving.batch.inputs import CHUNK
 from serving.batch.numbers import read_page
@@ -10,6 +11,7 @@ from serving.errors import InputError
 from serving.inference.recognition import recognise
 from serving.models.bundle import Manifest
 from serving.models.model import Model
+from serving.models.results import accuracy_text
 from serving.python import html
 from serving.python.inputs import Pictures, digits_in, pages_in
 from serving.python.predictions import Numbers, Prediction, Predictions
@@ -42,19 +44,24 @@ class LoadedModel:
     @property
     def accuracy(self) -> float | None:
         """The accuracy on the test set of the training, from 0 to 1; None if the manifest does not state it."""
-        accuracy: float | None = self.manifest.result.get("test", {}).get("accuracy")
+        accuracy: float | None = self._test.get("accuracy")
         return accuracy
+
+    @property
+    def _test(self) -> dict[str, Any]:
+        test: dict[str, Any] = self.manifest.result.get("test", {})
+        return test
 
     def predict(self, pictures: Pictures) -> Predictions:
         """Return a prediction for each picture, in their order.
 
         Args:
-            pictures: one picture or several. A picture is a path, the bytes of a picture file, a PIL image or an
-                array. A path may also be a folder, a pattern such as ``scans/*.png`` or a list of names
-                (``LIST.txt``); then it stands for all of its pictures. An array of the shape ``[28, 28]`` or
-                ``[N, 28, 28]`` holds images in MNIST's form (bright ink on black), which are used as they are. Any
-                other array ``[H, W]``, ``[H, W, 3]`` or ``[N, H, W, 3]`` holds pictures. The values are whole numbers
-                in 0..255, or floats in 0..1.
+            pictures: one picture or several. A picture is a path, the bytes of a picture file, a file that is open
+                for reading bytes, a PIL image or an array. A path may also be a folder, a pattern such as
+                ``scans/*.png`` or a list of names (``LIST.txt``); then it stands for all of its pictures. An array of
+                the shape ``[28, 28]`` or ``[N, 28, 28]`` holds images in MNIST's form (bright ink on black), which are
+                used as they are. Any other array ``[H, W]``, ``[H, W, 3]`` or ``[N, H, W, 3]`` holds pictures. The
+                values are whole numbers in 0..255, or floats in 0..1.
 
         Raises:
             InputError: a picture cannot be read. The message names it.
@@ -93,7 +100,7 @@ class LoadedModel:
     def _facts(self) -> dict[str, str]:
         count = len(self.labels)
         shown = ", ".join(self.labels[:10]) + (f" and {count - 10} more" if count > 10 else "")
-        accuracy = "not stated" if self.accuracy is None else f"{self.accuracy:.2%} on its test set"
+        accuracy = "not stated" if self.accuracy is None else f"{accuracy_text(self._test)} on its test set"
         return {
             "model": f"{self.name}, version {self.version}",
             "classes": f"{count}: {shown}",
@@ -104,7 +111,7 @@ class LoadedModel:
         }
 
     def __repr__(self) -> str:
-        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
+        accuracy = "" if self.accuracy is None else f", accuracy {accuracy_text(self._test)}"
         return f"<LoadedModel {self.name} version {self.version}: {len(self.labels)} classes{accuracy}>"
 
     def _repr_html_(self) -> str:

@@ -178,7 +178,10 @@ def _number(name: str, value: object) -> float:
     try:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError
-        number = float(value.replace("_", "x") if isinstance(value, str) else value)  # float() ignores "_"
+        # float() would also accept underscores and the digits of other scripts.
+        if isinstance(value, str) and ("_" in value or not value.isascii()):
+            raise ValueError
+        number = float(value)
         if not 0 <= number < math.inf:
             raise ValueError
     except (ValueError, OverflowError) as error:

@@ -2,6 +2,9 @@
 
 import { card, cardPath, certificate, certificatePath, key } from "./service.js";
 
+// With fewer test images, a percentage with two decimals says more than is known.
+const FEW_IMAGES = 1000;
+
 const number = (value) => value.toLocaleString("en");
 const labels = (count) => `${count || "no"} ${count === 1 ? "label differs" : "labels differ"}`;
 
@@ -26,8 +29,11 @@ export class CertificateView {
     const onnx = found.equivalence.onnx;
     this.#set("name", found.name);
     this.#set("version", `version ${found.version}`);
-    this.#set("accuracy", test ? `${(100 * test.accuracy).toFixed(2)} %` : "not stated");
-    this.#set("test", test ? `on ${number(test.images)} test images that were not used for training` : "");
+    const few = test?.images < FEW_IMAGES;
+    const percent = test && `${(100 * test.accuracy).toFixed(2)} %`;
+    this.#set("accuracy", few ? `${test.correct} of ${test.images}` : (percent ?? "not stated"));
+    const images = "test images that were not used for training";
+    this.#set("test", few ? images : test ? `on ${number(test.images)} ${images}` : "");
     this.#set("network", `${config.model ?? "not stated"}, ${number(found.parameters)} parameters`);
     this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${config.epochs} epochs` : "not stated");
     this.#set("equivalence", `compared with the trained network on ${number(onnx.images)} images: ${labels(onnx.labels_differing)}`);

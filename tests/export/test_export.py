@@ -590,6 +590,12 @@ def test_wrong_usage_ends_with_a_message(run, tmp_path):
     failed = run("mnist-export", "--verify", tmp_path)
     assert failed.returncode == 1
     assert "is not a model bundle" in failed.stderr
+    for number in (2, 10):
+        (tmp_path / "models" / "mnist" / str(number)).mkdir(parents=True)
+    newest = tmp_path / "models" / "mnist" / "10"
+    for folder in (newest.parent, newest.parent.parent):
+        with pytest.raises(BundleError, match=rf"{folder} is not .*; name one version of a model, such as {newest}$"):
+            bundle.read(folder)
 
 
 def test_packaged_model_gives_its_certified_results():

@@ -175,7 +175,8 @@ def test_run_in_python_has_the_record_the_plots_and_the_path(finished):
     assert set(run.plots) == {"curves", "confusion", "mistakes", "reliability", "classes"}
     assert run.plots["confusion"]._repr_png_() == (finished / "confusion.png").read_bytes()
     assert os.fspath(run) == str(finished)
-    assert repr(run) == f"<TrainingRun {finished}: mlp on my-marks, {run.accuracy:.2%} of the test set>"
+    counts = f"{run.test['correct']} of {run.test['images']}"
+    assert repr(run) == f"<TrainingRun {finished}: mlp on my-marks, {counts} test images correct>"
     assert f"({run.test['correct']} of {run.test['images']})" in run._repr_html_()
 
 

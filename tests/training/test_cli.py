@@ -223,6 +223,7 @@ MISTAKES = {
     ),
     "device": (["--device", "toaster"], "--device toaster: no device has this name; choose cpu, cuda,"),
     "device that gives no numbers back": (["--device", "meta"], "choose cpu, cuda, cuda:1 or mps"),
+    "flag of other programs": (["--lr", "3"], "Did you mean '--learning-rate'?"),
     "flag": (["--labelsmoothing", "3"], "Did you mean '--label-smoothing'?"),
 }
 

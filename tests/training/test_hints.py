@@ -12,7 +12,9 @@ from tests.support import picture
 from tests.training.test_python import bar
 from tests.training.test_resume_alone import prepare
 from training.cli import main
+from training.config import flag
 from training.data.own.load import load_own
+from training.hints import FLAGS, SETTINGS
 from training.loop.errors import TrainingError
 
 QUICK = ["--model", "mlp", "--epochs", "1"]
@@ -61,6 +63,14 @@ def refused(command):
 )
 def test_word_without_a_flag_is_answered_with_the_flag(refused, word, meant):
     assert refused(word) == f"there is no command '{word}'; {meant}"
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *FLAGS])
+def test_name_that_other_programs_use_is_answered_with_the_flag(refused, name):
+    if name not in ("from", "data_folder"):  # Flags of these names exist.
+        meant = FLAGS.get(name) or flag(SETTINGS[name])
+        assert meant.split()[0] in [option for each in main.params for option in each.opts]
+        assert refused(f"--{name.replace('_', '-')}", "1").endswith(f"Did you mean '{meant}'?")
 
 
 def test_pictures_of_ones_own_are_no_source_of_mnist(refused, home):

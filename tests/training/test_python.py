@@ -124,6 +124,9 @@ def test_start_of_another_model_brings_its_network():
     ("config", "data", "message"),
     [
         ({"epoch": 3}, None, "config 'epoch': unknown setting; did you mean epochs"),
+        ({"from": "packaged"}, None, "config 'from': unknown setting; did you mean start"),
+        ({"batch-size": 8}, None, "config 'batch-size': unknown setting; did you mean batch_size"),
+        ({"lr": 0.1}, None, "config 'lr': unknown setting; did you mean learning_rate"),
         ({"epochs": 2.5}, None, "config epochs = 2.5: must be a whole number"),
         ({"epochs": True}, None, "config epochs = True: must be a whole number"),
         ({"learning_rate": "high"}, None, "config learning_rate = 'high': must be a number"),

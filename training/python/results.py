@@ -108,7 +108,7 @@ class TrainingRun(os.PathLike[str]):
     def __repr__(self) -> str:
         return (
             f"<TrainingRun {self.folder}: {self.settings['model']} on {self.record['dataset']['name']}, "
-            f"{self.accuracy:.2%} of the test set>"
+            f"{self.test['correct']:,} of {self.test['images']:,} test images correct>"
         )
 
     def _repr_html_(self) -> str:

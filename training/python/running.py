@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
+from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
 from training.origin import model_of, with_absolute_places
 from training.python.needs import needing_torch
@@ -144,8 +144,8 @@ def _checked(name: str, value: Any) -> Any:
     """Return the value of a setting in the type that it must have."""
     kinds: dict[str, Any] = {**get_type_hints(TrainConfig), "recipe": str}
     if name not in kinds:
-        similar = difflib.get_close_matches(name, kinds, n=1)
-        hint = f"did you mean {similar[0]}? " if similar else ""
+        meant = setting_meant(name, kinds)
+        hint = f"did you mean {meant}? " if meant else ""
         raise ConfigError(f"config {name!r}: unknown setting; {hint}choose from {', '.join(kinds)}")
     kind = kinds[name]
     if isinstance(value, os.PathLike):

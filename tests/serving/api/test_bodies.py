@@ -74,6 +74,27 @@ def test_picture_is_known_by_its_bytes_where_no_content_type_says_otherwise(clie
     assert digits_of(send(client, picture(enlarged(digits[0], 4), format), kind)) == [truth[0]]
 
 
+FOREIGN = {
+    "a TIFF": picture(BLACK, "TIFF"),
+    "an AVIF": b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf",
+    "a HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "an SVG": b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "a PDF": b"%PDF-1.7\n",
+}
+
+
+@pytest.mark.parametrize("query", ["", "?mode=number"])
+@pytest.mark.parametrize(
+    "kind", [None, "application/x-www-form-urlencoded", PIXELS, JSON, "application/pdf", "image/x"]
+)
+@pytest.mark.parametrize("name", FOREIGN)
+def test_known_format_that_is_not_read_is_named(client, name, kind, query):
+    headers = {"content-type": kind} if kind else {}
+    response = client.post(f"/predict{query}", content=FOREIGN[name], headers=headers)
+    assert response.status_code == 400
+    assert response.json()["detail"].endswith(f"{name} is not read here; convert it to PNG or JPEG")
+
+
 def test_raw_pixels_that_begin_like_a_picture_stay_raw_pixels(client, digits):
     for start in (b"BM", b"P5", b"\xff\xd8\xff\0", b"GIF8", b"\x89PNG"):
         body = start + digits[0].tobytes()[len(start) :]
@@ -127,7 +148,7 @@ REJECTED_BODIES = {
     "text sent as a picture": (b"hello", "image/png", 400, "not a picture"),
     "truncated picture": (picture(BLACK)[:50], "image/png", 400, "damaged"),
     "truncated JPEG header": (picture(BLACK, "JPEG")[:100], "image/jpeg", 400, ""),
-    "picture format that is not read": (picture(BLACK, "TIFF"), "image/tiff", 400, "not a picture"),
+    "picture format that is not read": (picture(BLACK, "TIFF"), "image/tiff", 400, "convert it to PNG"),
     "decompression bomb": (png_bomb(), "image/png", 413, "60000x60000 pixels: must be at most 25000000"),
     "row of pixels": (black_png(25_000_000, 1, 1), "image/png", 413, "at most 16384 pixels wide and high"),
     "BMP with run lengths": (rle_bmp(5000, 5000), "image/bmp", 400, "send it as PNG"),

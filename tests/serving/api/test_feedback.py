@@ -34,7 +34,9 @@ from tests.support import PIXELS, ROOT, application, picture, service, until
 from training.data.own.layouts import find
 
 SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
+JPEG = b"\xff\xd8\xff\xe0"
 PNG = {"content-type": "image/png"}
+CURL = {"content-type": "application/x-www-form-urlencoded"}
 ADMIN = {"x-api-key": "ADMIN"}
 
 
@@ -98,6 +100,13 @@ def test_only_pixels_of_a_picture_are_stored(give, folder):
     assert np.array_equal(prepare(sample.read()).image, prepare(SEVEN).image)
 
 
+@pytest.mark.parametrize("headers", [{}, CURL, {"content-type": "application/octet-stream"}])
+def test_png_is_known_by_its_bytes_where_no_content_type_says_otherwise(give, folder, headers):
+    assert give(headers=headers).status_code == 201
+    [sample] = find(folder)
+    assert sample.read() == bare_png(SEVEN)
+
+
 def test_large_picture_is_read_on_a_thread(give, folder, monkeypatch):
     threads = []
     monkeypatch.setattr(
@@ -148,17 +157,22 @@ def test_report_counts_the_labels_and_the_right_answers(give, folder):
         ({"label": "../7"}, 400, "must be a class of mnist"),
         ({"label": ""}, 400, "label 'missing'"),
         ({"consent": "no"}, 400, "consent 'no': must be yes, after the visitor has agreed"),
+        ({"labl": "7"}, 400, "parameter 'labl': unknown; did you mean label? choose from label, consent, version"),
         ({"version": "9"}, 404, "has no version '9'"),
         ({"content": b""}, 400, "is not a PNG"),
-        ({"content": b"\xff\xd8\xff\xe0"}, 400, "is not a PNG; send a PNG"),
+        ({"content": JPEG}, 400, "the body is not a PNG; send one uncompressed image/png; with curl: -H"),
+        ({"content": JPEG, "headers": CURL}, 400, "convert a JPEG or another picture to PNG first"),
+        ({"content": JPEG, "headers": {"content-type": "image/jpeg"}}, 415, "convert a JPEG"),
         ({"content": SEVEN[:-20]}, 400, "is cut short"),
         ({"content": SEVEN[:8]}, 400, "is cut short"),
         ({"content": SEVEN[:8] + SEVEN[-12:]}, 400, ""),
         ({"content": picture(np.full((50, 50), 255, np.uint8))}, 400, "the picture is empty"),
-        ({"headers": {}}, 415, "Content-Type 'missing'"),
-        ({"headers": {"content-type": "application/x-www-form-urlencoded"}}, 415, "send an uncompressed image/png"),
-        ({"headers": {"content-type": "multipart/form-data; boundary=x"}}, 415, "send an uncompressed image/png"),
-        ({"headers": PNG | {"content-encoding": "gzip"}}, 415, "send an uncompressed image/png"),
+        ({"headers": {"origin": "null"}}, 415, "Content-Type 'missing'"),
+        ({"headers": CURL | {"origin": "http://example.com"}}, 415, "not supported here; send one uncompressed"),
+        ({"headers": CURL | {"sec-fetch-site": "cross-site"}}, 415, "not supported here; send one uncompressed"),
+        ({"headers": {"content-type": "text/plain"}}, 415, "Content-Type 'text/plain': not supported here"),
+        ({"headers": {"content-type": "multipart/form-data; boundary=x"}}, 415, "with curl: -H 'content-type:"),
+        ({"headers": PNG | {"content-encoding": "gzip"}}, 415, "Content-Encoding 'gzip': not supported here"),
     ],
 )
 def test_wrong_correction_stores_nothing(give, folder, changes, status, reason):

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from serving.api import feedback
+from serving.api import predict as route
 from tests.support import PIXELS, picture
 
 
@@ -72,6 +74,38 @@ def test_include_image_adds_the_input_of_the_model(client, digits):
 def test_timeout_of_zero_is_none(client, digits, timeout):
     response = client.post(f"/predict?timeout={timeout}", content=digits[:1].tobytes(), headers=PIXELS)
     assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("timeout", ["-1", "x", "1_000", "\u0661\u0662", "nan", "1e999"])
+def test_timeout_is_a_number_in_ascii(client, digits, timeout):
+    response = client.post("/predict", params={"timeout": timeout}, content=digits[:1].tobytes(), headers=PIXELS)
+    assert response.status_code == 400
+    assert response.json()["detail"].endswith("must be a number of at least 0")
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (
+            "mod=number",
+            "parameter 'mod': unknown; did you mean mode? choose from model, version, include,",
+        ),
+        (
+            "mode=digit&utm_source",
+            "parameter 'utm_source': unknown; choose from model, version, include,",
+        ),
+    ],
+)
+def test_unknown_parameter_is_rejected(client, digits, query, reason):
+    response = client.post(f"/predict?{query}", content=digits[0].tobytes(), headers=PIXELS)
+    assert (response.status_code, response.json()["detail"]) == (400, f"{reason} mode, timeout")
+
+
+def test_parameters_are_those_of_the_document(client):
+    paths = client.get("/schema").json()["paths"]
+    for path, names in (("/predict", route.PARAMETERS), ("/feedback", feedback.PARAMETERS)):
+        described = [each["name"] for each in paths[path]["post"]["parameters"] if each["in"] == "query"]
+        assert sorted(described) == sorted(names)
 
 
 def test_unknown_include_is_rejected(client, digits):

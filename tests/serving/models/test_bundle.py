@@ -7,6 +7,7 @@ import pytest
 
 from serving.errors import BundleError
 from serving.models import bundle, repository
+from serving.models.results import accuracy_text
 from tests.serving.models.bundles import certify, change_manifest, manifest_files, reference
 
 
@@ -103,3 +104,16 @@ def test_versions_are_positive_integers_in_ascending_order(models):
 def test_error_for_an_unknown_version_names_the_known_ones(models):
     with pytest.raises(BundleError, match="has no version 7; choose one of 1"):
         repository.load(models, "mnist", 7)
+
+
+@pytest.mark.parametrize(
+    ("test", "text"),
+    [
+        ({"images": 15, "correct": 15, "accuracy": 1.0}, "15 of 15"),
+        ({"images": 1000, "correct": 990, "accuracy": 0.99}, "99.00%"),
+        ({"accuracy": 0.99}, "99.00%"),
+        ({"images": "15", "correct": 15, "accuracy": 1}, "100.00%"),
+    ],
+)
+def test_accuracy_on_few_images_is_a_count(test, text):
+    assert accuracy_text(test) == text

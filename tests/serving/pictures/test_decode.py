@@ -11,7 +11,7 @@ from PIL import Image
 from serving.errors import InputTooLargeError, PictureError
 from serving.pictures.decode import decode_grey
 from serving.pictures.header import FORMATS
-from tests.serving.pictures.files import black_png, chunk
+from tests.serving.pictures.files import PALETTE, black_png, chunk
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000
@@ -31,7 +31,16 @@ def test_every_format_is_decoded(format):
 
 def test_other_format_is_rejected():
     with pytest.raises(PictureError, match="not a picture in one of the formats PNG"):
+        decode_grey(picture(PAGE, "ICO"), MAX_PIXELS)
+    with pytest.raises(PictureError, match="a TIFF is not read here; convert it to PNG or JPEG"):
         decode_grey(picture(PAGE, "TIFF"), MAX_PIXELS)
+
+
+def test_palette_without_its_colours_is_damaged_for_a_reason():
+    content = black_png(28, 28, 8, PALETTE)
+    assert b"PLTE" not in content
+    with pytest.raises(PictureError, match="the picture is damaged: its parts do not fit together"):
+        decode_grey(content, MAX_PIXELS)
 
 
 def test_empty_file_is_called_empty():

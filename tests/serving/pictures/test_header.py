@@ -71,7 +71,7 @@ UNUSED = {
 
 @pytest.mark.parametrize("content", UNUSED.values(), ids=UNUSED.keys())
 def test_format_that_nobody_uses_is_rejected(content):
-    with pytest.raises(PictureError, match=r"not a picture in one of the formats PNG|send it as PNG"):
+    with pytest.raises(PictureError, match=r"not a picture in one of the formats PNG|send it as PNG|convert it to PNG"):
         to_mnist_form(content, MAX_PIXELS)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 import serving
 from serving.errors import InputError, InputTooLargeError, PictureError
+from serving.python import inputs
 from tests.support import PIXELS, ROOT, picture
 
 SEVEN = ROOT / "tests" / "seven.png"
@@ -104,6 +105,16 @@ def test_folder_pattern_and_list_stand_for_their_pictures(model, tmp_path):
     assert names(model.predict([tmp_path / "list.txt", tmp_path / "c"])) == ["b.png", "a.png", "d.png"]
 
 
+def test_open_file_is_a_picture(model, monkeypatch):
+    with SEVEN.open("rb") as file:
+        found = model.predict([file, io.BytesIO(SEVEN.read_bytes())])
+    assert (found.labels, [each.name for each in found]) == (["7", "7"], ["image 0", "image 1"])
+    assert model.predict(io.BytesIO(SEVEN.read_bytes())).labels == ["7"]
+    monkeypatch.setattr(inputs, "MAX_FILE_BYTES", 10)
+    with pytest.raises(InputTooLargeError, match="image: BytesIO has more than 10 bytes"):
+        model.predict(io.BytesIO(SEVEN.read_bytes()))
+
+
 def test_array_of_paths_is_a_list_of_pictures(model):
     for paths in (np.array([str(SEVEN)] * 2), np.array([SEVEN, SEVEN], dtype=object)):
         found = model.predict(paths)
@@ -127,6 +138,8 @@ def test_turned_photo_is_set_upright(model, page, seven):
         ([SEVEN, "nowhere.png"], PictureError, r"nowhere\.png: No such file"),
         (b"text", PictureError, "image: not a picture"),
         ([b""], PictureError, "image 0: the picture is empty"),
+        (io.BytesIO(), PictureError, r"image: BytesIO has no bytes left to read; call its seek\(0\) first"),
+        ([io.StringIO("text")], InputError, "image 0: StringIO gives str: must give bytes; open it with mode 'rb'"),
         (None, InputError, "pictures: got NoneType: must be a path, the bytes"),
         ([3], InputError, "image 0: got int: must be a path"),
         ([[0] * 28] * 28, InputError, "image 0: got list: must be a path"),

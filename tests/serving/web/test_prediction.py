@@ -74,6 +74,16 @@ def test_page_shows_probabilities_model_input_and_times(url, visit):
     assert 0 < model < service < round_trip
 
 
+def test_accuracy_on_few_test_images_is_a_count(url, visit):
+    manifest = httpx.get(f"{url}/certificate").json()
+    manifest["result"]["test"] |= {"images": 15, "correct": 14, "accuracy": 14 / 15}
+    page = visit(url)
+    page.route(re.compile(r"/certificate(\?|$)"), lambda route: route.fulfill(json=manifest))
+    page.reload()
+    expect(page.locator("#model")).to_contain_text("14 of 15 test images that were not used for training")
+    expect(page.locator("header")).to_contain_text("14 of 15")
+
+
 def test_page_shows_the_model_and_links_its_certificate(url, visit):
     page = visit(url)
     manifest = httpx.get(f"{url}/certificate").json()

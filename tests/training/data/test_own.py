@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import struct
 import zipfile
 from collections import Counter
@@ -193,6 +194,34 @@ def test_check_lists_every_unreadable_picture_below_its_reason(tmp_path):
         demand_trainable(found, place)
     with pytest.raises(DataError, match=r"this and 8 more$"):
         demand_trainable(found, place, see="")
+
+
+def test_pictures_in_a_format_that_is_not_read_are_to_be_converted(tmp_path):
+    place = folders(tmp_path / "marks", 40)
+    for path in (place / "cross").iterdir():
+        Image.open(path).save(path.with_suffix(".tiff"))
+        path.unlink()
+    found = inspect(place, "symbol", with_validation=True)
+    text = "\n".join(report_lines(found))
+    assert text.count("cross/") == 5
+    advice = r"40 unreadable: a TIFF is not read here; convert it to PNG or JPEG: cross/0\.tiff, .* and 35 more\."
+    assert re.search(advice, text)
+    assert re.search(advice, "\n".join(findings(found)))
+    # What the class lacks is known only then.
+    assert "cross" not in text[text.index(" and 35 more") :]
+    with pytest.raises(DataError, match=r"tiff: a TIFF is not .* PNG or JPEG; 39 more cannot be read either$"):
+        demand_trainable(found, place, see="")
+
+
+@pytest.mark.parametrize("is_divided", [False, True])
+def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided):
+    place = folders(tmp_path / ("train" if is_divided else ""))
+    for name in ("stray.png", "notes.txt", "letters-classes.png", ".hidden.png"):
+        (place / name).write_bytes(b"")
+    found = inspect(tmp_path, "symbol", with_validation=True)
+    assert len(found.labels) == 3
+    name = "train/stray.png" if is_divided else "stray.png"
+    assert f"1 beside the class folders, left out: {name}. Move each into the folder of its class." in findings(found)
 
 
 def test_class_without_a_picture_is_told(tmp_path):

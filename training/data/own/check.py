@@ -43,6 +43,8 @@ class Check:
     """Kept samples in several pieces, by class."""
     bare: list[str] = field(default_factory=list)
     """Folders of classes that hold no picture."""
+    stray: list[str] = field(default_factory=list)
+    """Pictures beside the folders of the classes."""
 
     def count(self, part: str) -> Counter[str]:
         """Return the number of kept samples of a part by class."""
@@ -103,10 +105,11 @@ def demand_trainable(
     """
     if result.unreadable:
         first, more = result.unreadable[0], len(result.unreadable) - 1
-        raise DataError(
-            f"{where}/{first.sample.name}: {first.error}; repair or remove "
-            + (f"this and {more} more{see}" if more else "it")
-        )
+        if first.is_foreign:
+            others = f"; {more} more cannot be read either{see}" if more else ""
+        else:
+            others = "; repair or remove " + (f"this and {more} more{see}" if more else "it")
+        raise DataError(f"{where}/{first.sample.name}: {first.error}{others}")
     learnt = result.count(TRAIN)
     if missing := [label for label in result.labels if not learnt[label] and label not in replayed]:
         raise DataError(
@@ -146,12 +149,17 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
                 what = what.replace("classes", "class", 1)
             lines.append(f"{len(which)} {what}: {_names(which)}. {advice}")
 
+    damaged, foreign = _by_reason(result, is_foreign=False), _by_reason(result, is_foreign=True)
+    for reason, names in foreign.items():
+        lines.append(f"{len(names)} unreadable: {reason}: {_names(names)}.")
     if with_all_unreadable:
-        lines += _unreadable(result)
+        for reason, names in damaged.items():
+            lines += [f"{len(names)} unreadable: {reason}. Repair or remove:", *(f"  {name}" for name in names)]
     else:
-        names = [f"{each.sample.name} ({each.error})" for each in result.unreadable]
-        say("unreadable", names, "Repair or remove them.")
+        shown = [f"{name} ({reason})" for reason, names in damaged.items() for name in names]
+        say("unreadable", shown, "Repair or remove them.")
     say("classes without a picture, left out", result.bare, "Add pictures, or remove the folder.")
+    say("beside the class folders, left out", result.stray, "Move each into the folder of its class.")
     say(
         "empty, left out",
         [each.sample.name for each in result.empty],
@@ -181,33 +189,31 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
     if not with_advice:
         return lines
+    # Whether a class has enough pictures is known when all of them can be read.
+    whole = sorted({*result.labels} - {each.sample.label for each in result.unreadable})
     learnt, tested = result.count(TRAIN), result.count(TEST)
-    few = [label for label in result.labels if learnt[label] < FEW]
+    few = [label for label in whole if learnt[label] < FEW]
     say("classes with few pictures", few, f"Give each {FEW} or more to learn from, and use --recipe small-data.")
     say(
         "classes without a test picture",
-        [label for label in result.labels if not tested[label]],
+        [label for label in whole if not tested[label]],
         f"So nothing is known about their accuracy. Add pictures, or {DIVIDE}.",
     )
-    if learnt and max(learnt.values()) > UNEVEN * max(1, min(learnt[label] for label in result.labels)):
-        most = max(learnt.values())
+    sizes = [learnt[label] for label in whole]
+    if sizes and max(sizes) > UNEVEN * max(1, min(sizes)):
         lines.append(
-            f"uneven classes: from {min(learnt[label] for label in result.labels)} to {most} pictures. "
-            "--balance 1 shows each class equally often."
+            f"uneven classes: from {min(sizes)} to {max(sizes)} pictures. --balance 1 shows each class equally often."
         )
     return lines
 
 
-def _unreadable(result: Check) -> list[str]:
-    """Return each unreadable picture in a line of its own, below the reason."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
+def _by_reason(result: Check, *, is_foreign: bool) -> dict[str, list[str]]:
+    """Return the names of the unreadable pictures by reason."""
+    names: dict[str, list[str]] = defaultdict(list)
     for each in result.unreadable:
-        by_reason[str(each.error)].append(each.sample.name)
-    return [
-        line
-        for reason, names in by_reason.items()
-        for line in (f"{len(names)} unreadable: {reason}. Repair or remove:", *(f"  {name}" for name in names))
-    ]
+        if each.is_foreign == is_foreign:
+            names[str(each.error)].append(each.sample.name)
+    return names
 
 
 def _names(names: Sequence[str]) -> str:

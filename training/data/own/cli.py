@@ -159,6 +159,6 @@ def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "
 
     for line in findings(found, with_advice=with_advice):
         click.echo(line, err=True)
-    if with_recipe and (flags := flags_for_few_pictures(found, with_recipe)):
+    if with_recipe and not found.unreadable and (flags := flags_for_few_pictures(found, with_recipe)):
         count = found.parts.count("train")
         click.echo(f"There are only {count} training pictures. Add {flags} for a better model.", err=True)

@@ -26,6 +26,13 @@ TABLE = "labels.csv"
 # Files that systems and people put beside pictures. They are passed over.
 OTHER_NAMES = {"thumbs.db", "desktop.ini"}
 OTHER_SUFFIXES = {".txt", ".md", ".csv", ".json", ".xml", ".html", ".yaml", ".yml", ".py"}
+# Files that are meant as pictures, although they do not lie in the folder of a class.
+PICTURE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".pbm", ".pgm", ".ppm"),
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".pdf"),
+}
+# What the commands check and review write, which may be to the folder of the data set.
+SHEETS = ("-classes.png", "-review.png")
 MAX_FILE_BYTES = 100_000_000
 HOW_TO = (
     "a data set is a folder with a folder for each class, or with labels.csv, or with IDX files, or it is an .npz file"
@@ -82,9 +89,34 @@ def holds_classes(place: Path) -> bool:
 
 def bare_classes(place: Path) -> list[str]:
     """Return the names of the classes that have a folder without pictures. Other layouts have no such classes."""
-    if not place.is_dir() or (place / TABLE).is_file() or any(place.glob("*.npz")) or arrays.idx_pairs(place):
+    if not _has_class_folders(place):
         return []
     return sorted({label for folder, label, _ in _class_folders(place) if not any(_pictures(folder))})
+
+
+def stray_pictures(place: Path) -> list[str]:
+    """Return the names of pictures that lie beside the folders of the classes, so that they have no class."""
+    if not _has_class_folders(place):
+        return []
+    beside = {place, *(folder.parent for folder, _, _ in _class_folders(place))}
+    return sorted(
+        path.relative_to(place).as_posix()
+        for folder in beside
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not path.name.startswith(".")
+        and not path.name.endswith(SHEETS)
+        and path.is_file()
+    )
+
+
+def _has_class_folders(place: Path) -> bool:
+    return (
+        place.is_dir()
+        and not (place / TABLE).is_file()
+        and not any(place.glob("*.npz"))
+        and not arrays.idx_pairs(place)
+    )
 
 
 def _from_folders(place: Path) -> Iterator[Sample]:

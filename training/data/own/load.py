@@ -13,7 +13,7 @@ import torch
 
 from training.data.digits import Digits, Splits
 from training.data.own.check import Check, check, demand_trainable
-from training.data.own.layouts import bare_classes, find
+from training.data.own.layouts import bare_classes, find, stray_pictures
 from training.data.own.prepare import Stage, no_stage, prepare_all
 from training.data.own.samples import MIN_CLASSES
 from training.data.own.saved import FILE, digest_of, to_bytes
@@ -35,7 +35,8 @@ def inspect(
     """
     found = prepare_all(find(place), how, stage("reading the pictures"))
     result = check(found, place, with_validation=with_validation, least=least)
-    return replace(result, bare=[name for name in bare_classes(place) if name not in result.labels])
+    bare = [name for name in bare_classes(place) if name not in result.labels]
+    return replace(result, bare=bare, stray=stray_pictures(place))
 
 
 def load_own(

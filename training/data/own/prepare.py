@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from serving.errors import InputError
 from serving.pictures import prepare as pictures
+from serving.pictures.signatures import conversion_advice
 from training.data.own.samples import Sample
 
 Image = npt.NDArray[np.uint8]
@@ -44,6 +45,8 @@ class Prepared(NamedTuple):
     """Uint8 ``[28, 28]``, or None if the picture cannot be read."""
     error: str = ""
     """Why it cannot be read."""
+    is_foreign: bool = False
+    """Whether it is a file of a known format that is not read, so that it must be converted."""
     is_several: bool = False
     """Whether the ink is in several pieces, each of them large enough for a symbol of its own."""
 
@@ -80,7 +83,7 @@ def _prepared(sample: Sample, how: str) -> Prepared:
     except OSError as error:
         return Prepared(sample, digest, None, error.strerror or str(error))
     except InputError as error:
-        return Prepared(sample, digest, None, str(error))
+        return Prepared(sample, digest, None, str(error), is_foreign=bool(conversion_advice(content)))
     except MemoryError:
         return Prepared(sample, digest, None, "the picture takes too much memory")
     return Prepared(sample, digest, found.image, is_several=found.reason == "several")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from export.earlier import compared
 from export.equivalence import EquivalenceError
 from export.gate import AlreadyPublishedError, Gate, GateError
 from export.onnx_process import OnnxProcess
@@ -109,10 +110,12 @@ def register(run: Path, bundle: Bundle) -> str:
 
 def print_published(bundle: Bundle, repository: Path, registered: str) -> None:
     """Print the certificate of a new bundle, where it is, and the next command."""
+    before = f"Compared    {line}\n" if (line := compared(bundle, repository)) else ""
     model = [] if bundle.manifest.name == "mnist" else ["--model", bundle.manifest.name]
     print_output(
         f"{table(bundle)}\n\n"
         f"Published   {bundle.folder}\n"
+        f"{before}"
         f"{registered}"
         f"Next        {shlex.join(['mnist-serve', '--repository', str(repository), *model])}"
     )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from export.cascade import FAMILIAR, SURE
-from export.records import ReplayRecord
+from export.earlier import newest_first, replayed, tested
 from export.run import ExportError, Run
 from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.bundle import Bundle, Manifest
-from serving.models.repository import versions
 
 SERVED = "served"
 # How many names of classes an error shows.
@@ -101,9 +97,10 @@ class Gate:
         if found is None:
             return
         before = [(found.errors_before, "the model that it started from")] if found.errors_before is not None else []
-        for other in _newest_first(repository, name):
-            known = _errors(other.manifest, found)
-            before += [] if known is None else [(known, f"version {other.manifest.version} of {name}")]
+        for other in newest_first(repository, name):
+            known = tested(other.manifest)
+            if known and known[:2] == (found.name, found.images):
+                before.append((known.errors, f"version {other.manifest.version} of {name}"))
         if not before:
             return
         fewest, label = min(before)
@@ -120,26 +117,11 @@ class Gate:
         if self.not_worse_than is None:
             return None
         if self.not_worse_than == SERVED:
-            return next((found.manifest for found in _newest_first(repository, name)), None)
+            return next((found.manifest for found in newest_first(repository, name)), None)
         try:
             return bundle.read(repository / name / self.not_worse_than).manifest
         except BundleError as error:
             raise ExportError(f"--not-worse-than {self.not_worse_than}: {error}") from error
-
-
-def replayed(dataset: dict[str, Any]) -> ReplayRecord | None:
-    """Return what a record says about the data set that must not be forgotten; None if there is none."""
-    return msgspec.convert(dataset["replay"], ReplayRecord) if dataset.get("replay") else None
-
-
-def _errors(manifest: Manifest, wanted: ReplayRecord) -> int | None:
-    """Return the errors of a version on the same test images; None if it was not tested on them."""
-    dataset = manifest.training["dataset"]
-    known = replayed(dataset)
-    if known is not None:
-        return known.errors if (known.name, known.images) == (wanted.name, wanted.images) else None
-    test = manifest.result.get("test", {})
-    return test.get("errors") if (dataset["name"], test.get("images")) == (wanted.name, wanted.images) else None
 
 
 def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: dict[str, str]) -> None:
@@ -148,7 +130,7 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
     Raises:
         AlreadyPublishedError: it was.
     """
-    newest = next(_newest_first(repository, name), None)
+    newest = next(newest_first(repository, name), None)
     if newest is None:
         return
     manifest = newest.manifest
@@ -185,7 +167,7 @@ def check_classes(run: Run, repository: Path, name: str) -> None:
     Raises:
         ExportError: a class would disappear.
     """
-    newest = next(_newest_first(repository, name), None)
+    newest = next(newest_first(repository, name), None)
     labels = newest.manifest.labels if newest else ()
     if newest and (gone := [label for label in labels if label not in run.record["dataset"]["labels"]]):
         more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
@@ -193,15 +175,6 @@ def check_classes(run: Run, repository: Path, name: str) -> None:
             f"{run.folder}: lacks {len(gone)} of the {len(labels)} classes of {newest.folder} "
             f"({', '.join(gone[:SHOWN])}{more}); publish it as another model with --name, or train it with --replay"
         )
-
-
-def _newest_first(repository: Path, name: str) -> Iterator[Bundle]:
-    """Yield the versions that match their manifests."""
-    for version in reversed(versions(repository, name)):
-        try:
-            yield bundle.read(repository / name / str(version))
-        except BundleError:
-            continue
 
 
 def _test_result(result: dict[str, Any], place: str) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class PublishedModel(os.PathLike[str]):
     """The certificate: classes, results, and how far each file differs from the network."""
     is_new: bool = True
     """False if the newest version was already made from the same run, so that nothing was published."""
+    compared: str = ""
+    """Its errors on the test set, and those of the version before. Empty if the two cannot be compared."""
 
     def __fspath__(self) -> str:
         return os.fspath(self.folder)
@@ -89,7 +91,7 @@ def publish(
         margin: how much of its accuracy on a replayed data set a run may have lost, from 0 to 1; by default 0.0005.
         sign: sign the version with this private key, a file in PEM. Needs the extra ``sign``.
         source: folder with the files of a known data set; the default is the variable ``MNIST_DATA``.
-        progress: print a line for each step that takes seconds.
+        progress: print a line for each step that takes seconds, and how the errors compare with the version before.
 
     Raises:
         ExportError: the run is not finished, or it cannot be published under this name or with this opset.
@@ -101,6 +103,7 @@ def publish(
     """
     with needing_torch("export.publish"):
         from export import opset as opsets
+        from export.earlier import compared
         from export.gate import AlreadyPublishedError, Gate
         from export.publishing import publish as publish_run
         from export.run import Run
@@ -131,4 +134,7 @@ def publish(
         return PublishedModel(error.bundle.folder, error.bundle.manifest, is_new=False)
     finally:
         shown.clear()
-    return PublishedModel(bundle.folder, bundle.manifest)
+    line = compared(bundle, Path(repository).expanduser())
+    if line:
+        shown.line(line)
+    return PublishedModel(bundle.folder, bundle.manifest, compared=line)

@@ -75,6 +75,8 @@ class Record(msgspec.Struct):
     """In UTC, as in ISO 8601."""
     image: list[list[int]]
     """The 28x28 pixels that the model received."""
+    model_sha256: str = ""
+    """That of its float32 ONNX file: a model of another repository may have the same name and version."""
 
 
 class LabelCount(msgspec.Struct):

@@ -24,6 +24,7 @@ from training.loop import distributed
 from training.loop.errors import TrainingError
 from training.loop.folder import check_output
 from training.loop.progress import Progress
+from training.loop.replay import with_enough_epochs
 from training.loop.resume import load_splits, resumed_config
 from training.loop.train import train
 from training.memory import is_memory_error
@@ -114,6 +115,8 @@ def train_run(
                 stage=progress.stage,
                 tell=tell if is_speaker() else lambda _: None,
             )
+        if not (output / "last.pt").exists():
+            config = with_enough_epochs(config, chosen, splits)
         with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
             return train(
                 config,

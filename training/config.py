@@ -45,6 +45,9 @@ OWN_DEFAULTS: dict[str, Any] = {"balance": 0.5}
 REPLAY_DEFAULTS: dict[str, Any] = {"epochs": 1, "batch_size": 32, "learning_rate": 0.0002, "teacher_weight": 1.0}
 """The same for a run that starts from a model and must not forget what it knows: many small steps."""
 
+LEAST_REPLAYED = 12_800
+"""If such a run replays fewer images, the default is as many epochs as show this many: 400 steps."""
+
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {"": PLAIN},
@@ -121,8 +124,8 @@ class TrainConfig:
         str,
         "Data set that the model must not forget while it learns --dataset: a name, such as mnist, or the path of your "
         "own. The run trains on the images of both, some of --dataset in each step. With --from, the model that the "
-        "run starts from is the teacher for these images, and the defaults are 1 epoch, 32 images per step and a "
-        "learning rate of 0.0002.",
+        "run starts from is the teacher for these images, and the defaults are 32 images per step, a learning rate of "
+        f"0.0002, and 1 epoch, or with fewer than {LEAST_REPLAYED} images as many epochs as show this number.",
     ] = ""
     epochs: Annotated[int, "Number of passes over the training images."] = 8
     optimizer: Annotated[

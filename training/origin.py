@@ -11,7 +11,7 @@ from typing import Any
 from training.config import ConfigError, is_place
 
 PACKAGED = "packaged"
-MANIFEST, RECORD = "manifest.json", "run.json"
+MANIFEST, RECORD, ONNX = "manifest.json", "run.json", "model.onnx"
 # How many other models an error names.
 SHOWN = 5
 WAY_OUT = "name a finished run folder, a published version such as models/mnist/1, or `packaged`"
@@ -69,6 +69,14 @@ def model_of(place: str) -> str:
         near = [*models_near(folder), PACKAGED]
         way_out = f"choose from {', '.join(near)}" if len(near) > 1 else WAY_OUT
         raise ConfigError(f"--from {place}: there is no trained model; {way_out}") from error
+
+
+def digest_of(place: str) -> str:
+    """Return the SHA-256 of the ONNX file of a published version as its manifest says it; empty if there is none."""
+    try:
+        return str(json.loads((origin(place) / MANIFEST).read_bytes())["files"][ONNX]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def labels_of(place: str) -> tuple[str, ...]:

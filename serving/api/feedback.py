@@ -22,6 +22,7 @@ from serving.api.responses import Response
 from serving.errors import InputError, PictureError, UnsupportedInputError, quoted
 from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
+from serving.models.bundle import ONNX
 from serving.models.model import Model
 from serving.pictures.containers import PNG_SIGNATURE, bare_png
 from serving.service.background import on_own_thread
@@ -128,6 +129,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
         request_id=request_fields.get()["request_id"],
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         image=images[0].tolist(),
+        model_sha256=model.bundle.manifest.files[ONNX].sha256,
     )
     context.finished()  # A correction that waits to be stored must not keep predictions out.
     deadline = context.deadline()

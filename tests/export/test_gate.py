@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from export.actions import print_published
+from export.earlier import compared
 from export.gate import AlreadyPublishedError, Gate, GateError, check_classes, check_new
 from export.history import newest, next_version, retire
 from export.publishing import publish
@@ -178,6 +180,50 @@ def test_equal_run_is_not_published_twice(models):
     path = models / "mnist" / "3" / bundle.MANIFEST
     path.write_text(path.read_text().replace(MANIFEST.training["model_sha256"], "f" * 64))
     check_new(run, models, "mnist", int8=False, versions=MANIFEST.versions)
+
+
+# What is said about a version that was published.
+
+
+def retested(models, number, errors, **dataset):
+    """Version ``number`` with other errors, or with another data set."""
+    path = models / "mnist" / str(number) / bundle.MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["result"]["test"]["errors"] = errors
+    manifest["training"]["dataset"] |= dataset
+    path.write_text(json.dumps(manifest))
+    return bundle.read(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "line"),
+    [
+        (37, 256, "had 37 errors in 10,000 test images, this one has 256; take it back with mnist-export --rollback "),
+        (1256, 37, "had 1,256 errors in 10,000 test images, this one has 37"),
+        (1, 1, "had 1 error in 10,000 test images, this one has as many"),
+    ],
+)
+def test_new_version_is_compared_with_the_one_before(models, capsys, before, now, line):
+    retested(models, 2, before)
+    new = retested(models, 3, now)
+    back = f"--repository {models}" if now > before else ""
+    assert compared(new, models) == f"version 2 {line}{back}"
+    print_published(new, models, "")
+    assert f"{new.folder}\nCompared    version 2 {line}{back}\nNext " in capsys.readouterr().out
+
+
+def test_versions_with_other_tests_are_not_compared(models, capsys):
+    first = bundle.read(models / "mnist" / "1")
+    assert compared(first, models) == ""
+    print_published(first, models, "")
+    assert f"Published   {first.folder}\nNext " in capsys.readouterr().out
+    assert compared(retested(models, 3, 37, name="usps"), models) == ""
+    (models / "mnist" / "2" / bundle.ONNX).write_bytes(b"rubbish")
+    assert compared(retested(models, 3, 37, name="mnist"), models).startswith("version 1 had ")
+    replay = {"name": "mnist", "own": False, "images": 10_000, "errors": 40, "errors_before": 31}
+    assert ", this one has 40; take it back" in compared(retested(models, 3, 0, replay=replay), models)
+    replay["images"] = 300
+    assert compared(retested(models, 3, 0, replay=replay), models) == ""
 
 
 # Taking back.

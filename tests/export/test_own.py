@@ -186,6 +186,16 @@ def test_run_is_published_once(published, finished):
     assert (again.folder, again.manifest) == (published.folder, published.manifest)
 
 
+def test_next_version_is_compared_with_the_one_before(finished, tmp_path, capsys):
+    first = export.publish(finished, tmp_path, progress=False)
+    assert first.compared == ""
+    second = export.publish(finished, tmp_path, opset=20)
+    test = first.manifest.result["test"]
+    errors = "1 error" if test["errors"] == 1 else f"{test['errors']} errors"
+    assert second.compared == f"version 1 had {errors} in {test['images']} test images, this one has as many"
+    assert f"{second.compared}\n" in capsys.readouterr().out
+
+
 def test_published_model_shows_its_certificate(published):
     assert repr(published).startswith("my-marks version 1: mlp")
     shown = published._repr_html_()

@@ -78,6 +78,18 @@ def test_run_goes_on_with_its_own_settings_from_any_folder(home, tmp_path, monke
         assert found in refused.output
 
 
+def test_run_on_few_images_chooses_its_epochs_and_keeps_them(home, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("training.loop.replay.LEAST_REPLAYED", 30)
+    monkeypatch.chdir(home)
+    flags = ["--dataset", "lines", "--from", "runs/first", "--replay", "lines", "--output", tmp_path / "run"]
+    for more in ([], ["--resume"]):
+        done = command(*flags, *more)
+        assert done.exit_code == 0, done.output
+        config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+        assert config["epochs"] == len(rows(tmp_path / "run")) > 1
+    assert "new pictures: " in done.output
+
+
 def test_teacher_and_start_may_have_moved(home, tmp_path, monkeypatch, command):
     monkeypatch.chdir(home)
     for kind, flag in (("teacher", "--teacher"), ("start", "--from")):

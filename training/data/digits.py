@@ -63,6 +63,8 @@ class Replay:
     """Its classes. The run may have more."""
     test_images: int
     """How many images of the test set are of this data set. They are the first ones."""
+    validation_images: int
+    """The same of the validation set."""
     added: Digits
     """The new training images. Each step adds some of them to its batch."""
     is_own: bool

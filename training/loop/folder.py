@@ -51,6 +51,11 @@ def check_free(output: Path, *, resume: bool) -> None:
             raise TrainingError(
                 f"--output {output}: {models} holds published versions ({version.parent.name}); name another --output."
             )
+    if version := next(output.glob("*/[0-9]*/manifest.json"), None):
+        raise TrainingError(
+            f"--output {output}: is a model repository, with {version.parent.relative_to(output)}; name another "
+            "--output, and publish the run there with mnist-export."
+        )
     found = next((name for name in RUN_FILES if (output / name).exists()), None)
     if found == "last.pt" and not resume:
         raise TrainingError(

@@ -23,7 +23,7 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.errors import DivergedError
 from training.loop.progress import Progress
-from training.loop.replay import replay_line, replay_record
+from training.loop.replay import replay_lines, replay_record
 from training.loop.state import State
 from training.networks import Network, parameter_count
 from training.plot_process import PlotProcess
@@ -60,13 +60,13 @@ def finish(
         raise DivergedError(state.config, state.step)
     if not distributed.is_first():
         return test
-    with progress.waiting("testing what must not be forgotten") if splits.replay else nullcontext():
-        replay = replay_record(state.config, splits, test)
-    if replay:
-        progress.line(replay_line(replay, test))
     evaluations = {"test": test}
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))
+    with progress.waiting("testing what must not be forgotten") if splits.replay else nullcontext():
+        replay = replay_record(state.config, splits, network, evaluations.get("validation"), test)
+    for line in replay_lines(replay, state.config.epochs) if replay else ():
+        progress.line(line)
     draw_results(plots, output, state.history, test, splits)
     calibration = calibrate(network, splits, state.config.seed_for("calibration"), list(state.fonts), progress.stage)
     calibrated = calibration.applied(test)

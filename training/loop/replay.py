@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.config import TrainConfig
+from training.config import LEAST_REPLAYED, TrainConfig
 from training.data.digits import Digits, Replay, Splits
 from training.distill.ensemble import Ensemble
 from training.evaluate import Evaluation, evaluate
@@ -21,6 +23,8 @@ from training.trained import Trained
 LEAST_SHARE = 1 / 16
 # The logit of a class that a network does not have.
 NEVER = -20.0
+# If fewer of the new training images are right after the run, it prints what to do.
+ENOUGH = 0.8
 
 
 class Widened(nn.Module):
@@ -37,6 +41,17 @@ class Widened(nn.Module):
         logits = self.network(x)
         widened: Tensor = logits.new_full((len(logits), self._count), NEVER)
         return widened.index_copy(1, self.get_buffer("places"), logits)
+
+
+def with_enough_epochs(config: TrainConfig, chosen: Mapping[str, Any], splits: Splits) -> TrainConfig:
+    """Return the config of a new run. By default, a run on little data gets more epochs, so that it learns at all.
+
+    Args:
+        chosen: the settings that the user has chosen, as flags or by a recipe.
+    """
+    if splits.replay is None or not config.start or "epochs" in chosen:
+        return config
+    return replace(config, epochs=max(config.epochs, math.ceil(LEAST_REPLAYED / len(splits.train))))
 
 
 def new_images(replay: Replay, train_images: int) -> tuple[Digits, float]:
@@ -59,25 +74,45 @@ def start_teacher(config: TrainConfig, labels: Sequence[str], replay: Replay | N
     return teacher
 
 
-def replay_record(config: TrainConfig, splits: Splits, test: Evaluation) -> dict[str, object] | None:
-    """Return what ``run.json`` says about the data set that must not be forgotten: the errors before and after the run.
+def replay_record(
+    config: TrainConfig, splits: Splits, network: nn.Module, validation: Evaluation | None, test: Evaluation
+) -> dict[str, object] | None:
+    """Return what ``run.json`` says about a run with ``--replay``.
+
+    It has the errors on the data set that must not be forgotten, before and after the run, and how many of the new
+    images are right after it: of those for training, and of those for validation and test.
 
     Args:
-        test: the evaluation on the whole test set.
+        network: the network after the run.
+        validation, test: its evaluations on the whole validation set, if there is one, and on the whole test set.
     """
-    if splits.replay is None:
+    replay = splits.replay
+    if replay is None:
         return None
-    count = splits.replay.test_images
-    after = Evaluation(test.logits[:count], test.labels[:count])
-    found = _start(config, splits.labels, splits.replay)
+    count = replay.test_images
+    after = _part(test, None, count)
+    found = _start(config, splits.labels, replay)
     before = evaluate(found[1], Digits(splits.test.images[:count], splits.test.labels[:count])) if found else None
+    learnt = evaluate(network, replay.added.to(next(network.parameters()).device))
+    held_out = [_part(test, count, None)]
+    held_out += [_part(validation, replay.validation_images, None)] if validation else []
     return {
-        "name": splits.replay.name,
-        "own": splits.replay.is_own,
+        "name": replay.name,
+        "own": replay.is_own,
         "images": count,
         "errors": count - after.correct,
         "errors_before": None if before is None else count - before.correct,
+        "new": {
+            "images": len(learnt.labels),
+            "correct": learnt.correct,
+            "held_out": sum(len(each.labels) for each in held_out),
+            "held_out_correct": sum(each.correct for each in held_out),
+        },
     }
+
+
+def _part(evaluation: Evaluation, first: int | None, end: int | None) -> Evaluation:
+    return Evaluation(evaluation.logits[first:end], evaluation.labels[first:end])
 
 
 def _start(config: TrainConfig, labels: Sequence[str], replay: Replay | None) -> tuple[Trained, Widened] | None:
@@ -89,10 +124,22 @@ def _start(config: TrainConfig, labels: Sequence[str], replay: Replay | None) ->
     return start, Widened(start.network.eval(), start.labels, labels)
 
 
-def replay_line(record: dict[str, object], test: Evaluation) -> str:
-    """Return what a run says about both parts of its test set."""
-    count = cast(int, record["images"])
-    new = Evaluation(test.logits[count:], test.labels[count:])
+def replay_lines(record: dict[str, Any], epochs: int) -> list[str]:
+    """Return what a run prints about the data set that must not be forgotten, and about the new images.
+
+    Args:
+        record: what :func:`replay_record` returned.
+        epochs: the epochs of the run.
+    """
     before = "" if record["errors_before"] is None else f", {record['errors_before']} before"
-    text = f"{record['name']}: {record['errors']} errors of {count:,} test images{before}"
-    return f"{text}; new pictures: {new.correct} of {len(new.labels)} right" if len(new.labels) else text
+    new = record["new"]
+    learnt = f"new pictures: {new['correct']} of {new['images']} learnt"
+    if new["held_out"]:
+        learnt += f"; of the {new['held_out']} for validation and test, {new['held_out_correct']} right"
+    lines = [f"{record['name']}: {record['errors']} errors of {record['images']:,} test images{before}", learnt]
+    if new["correct"] < ENOUGH * new["images"]:
+        lines.append(
+            f"Many new pictures are not learnt. Give more --epochs than {epochs}, "
+            "or look for wrong labels: mnist-train review"
+        )
+    return lines

@@ -78,6 +78,7 @@ def train(
             from training.device import check_device
             from training.loop.folder import check_output
             from training.loop.progress import Progress
+            from training.loop.replay import with_enough_epochs
             from training.loop.resume import load_splits, resumed_config
             from training.loop.train import train as run
             from training.networks import NETWORKS
@@ -105,6 +106,8 @@ def train(
         except DataError as error:
             # The file of the arrays is nothing that the caller knows.
             raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
+        if not (folder / "last.pt").exists():
+            settings = with_enough_epochs(settings, chosen, splits)
         run(
             settings,
             splits,

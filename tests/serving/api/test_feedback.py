@@ -27,7 +27,7 @@ from serving.pictures.containers import bare_png
 from serving.pictures.prepare import prepare
 from serving.server.handover import lasting
 from serving.service.service import MAX_STORING
-from serving.settings import Settings
+from serving.settings import RELEASE, Settings
 from tests.serving.pictures.files import chunk
 from tests.serving.server.clients import metric
 from tests.support import PIXELS, ROOT, application, picture, service, until
@@ -82,9 +82,11 @@ def test_correction_is_stored_in_the_layout_that_training_reads(give, folder):
     [sample] = find(folder)
     assert sample.label == "7"
     said = json.loads((folder / record).read_text())
-    assert said.keys() == {"label", "answer", "model", "request_id", "time", "image"}
+    assert said.keys() == {"label", "answer", "model", "request_id", "time", "image", "model_sha256"}
     assert (said["label"], said["request_id"]) == ("7", "prediction-1")
     assert said["model"] == {"name": "mnist", "version": "1"}
+    manifest = json.loads((RELEASE / "mnist" / "1" / "manifest.json").read_text())
+    assert said["model_sha256"] == manifest["files"]["model.onnx"]["sha256"]
     assert said["answer"].keys() == {"label", "confidence", "accepted", "reason"}
     assert datetime.fromisoformat(said["time"]).tzinfo
     assert np.array_equal(np.array(said["image"], np.uint8), prepare(sample.read()).image)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from serving.feedback import DISPUTED as DISPUTED_BY_SERVICE
 from tests.support import application, picture
-from training.data.own.review import DISPUTED, review
+from training.data.own.review import DISPUTED, ShownTo, review, start_for
 from training.data.sources import DataError
+from training.origin import digest_of
 
 PNG = {"content-type": "image/png"}
 
@@ -72,10 +73,51 @@ def test_next_command_starts_from_the_model_that_was_corrected(corrections, run,
     first.write_text("not a record")
     for path in others:
         record = json.loads(path.read_text())
+        # Records of an older service have no digest.
+        del record["model_sha256"]
         path.write_text(json.dumps(record | {"model": {"name": model[0], "version": model[1]}}))
     done = run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png")
     assert f"Next           mnist-train --dataset {folder} {places} --output runs/corrected\n" in done.stdout
     assert ("with the pictures that letters was trained with" in done.stdout) == (model[0] == "letters")
+
+
+def test_start_is_the_model_with_the_digest(tmp_path, monkeypatch):
+    """The packaged model and the first one that a user publishes have the same name and version."""
+    monkeypatch.chdir(tmp_path)
+    packaged = digest_of("packaged")
+    assert start_for(None) == ("packaged", "")
+    old, new = ShownTo("mnist", "1", ""), ShownTo("mnist", "1", packaged)
+    assert [start_for(each) for each in (old, new)] == [("packaged", "")] * 2
+    other = ShownTo("mnist", "1", "f" * 64)
+    note = "with the model repository of that service instead of ./YOUR-MODELS"
+    assert start_for(other) == ("./YOUR-MODELS/mnist/1", note)
+
+    mine = tmp_path / "models" / "mnist" / "1" / "manifest.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(json.dumps({"files": {"model.onnx": {"sha256": other.digest}}}))
+    assert start_for(new) == ("packaged", "")
+    assert start_for(other) == ("models/mnist/1", "")
+    assert start_for(old) == (
+        "models/mnist/1",
+        "or --from packaged, if the service had no --repository: these corrections do not say it",
+    )
+    mine.write_text(json.dumps({"files": {"model.onnx": {"sha256": packaged}}}))
+    assert {start_for(each) for each in (old, new)} == {("models/mnist/1", "")}
+    mine.write_text("no manifest")
+    assert start_for(new) == ("packaged", "")
+
+
+def test_next_command_is_no_training_that_would_fail(digits, run, tmp_path):
+    folder = tmp_path / "feedback"
+    store(folder, (digits[0], 7), (digits[0], 1))
+    done = run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(
+        f"Not ready      {folder}: every picture is disputed; move those of the right labels, as said above\n"
+        f"Next           mnist-train review {folder}\n"
+    )
+    (folder / "7" / "broken.png").write_bytes(b"broken")
+    assert "7/broken.png: " in run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png").stdout
 
 
 def test_rejected_picture_is_not_counted_as_misread(corrections, tmp_path):

@@ -24,7 +24,7 @@ from training.data.digits import Digits, Replay
 from training.data.load import load_data, load_saved
 from training.data.sources import DataError
 from training.loop import inputs
-from training.loop.replay import Widened, new_images
+from training.loop.replay import Widened, new_images, replay_lines, with_enough_epochs
 from training.loop.train import train
 from training.networks import build
 
@@ -71,7 +71,7 @@ def test_new_classes_come_after_the_known_ones(small_mnist, tmp_path):
 def test_new_images_fit_into_an_epoch():
     def share(count, train_images):
         added = Digits(torch.zeros(count, 28, 28, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
-        return new_images(Replay("mnist", (), 0, added, False), train_images)[1]
+        return new_images(Replay("mnist", (), 0, 0, added, False), train_images)[1]
 
     assert share(10, 10_000) == 1 / 16
     assert share(2000, 1000) == 2
@@ -106,6 +106,11 @@ def test_run_is_resumed_exported_and_verified(small_mnist, teacher, tmp_path):
     assert (replay["name"], replay["images"], replay["errors"]) == ("mnist", 300, 300 - right)
     assert replay["errors_before"] > 0
     assert record["teachers"] == record["start"]
+    new = replay["new"]
+    assert new["images"] + new["held_out"] == 8
+    assert new["images"] == len(splits.replay.added)
+    of_test = int((whole.predictions[300:] == 7).sum())
+    assert of_test <= new["held_out_correct"] <= of_test + len(splits.validation) - 200
 
     bundle = publish(Run.read(tmp_path / "run"), tmp_path / "models", gate=Gate(margin=1))
     assert bundle.manifest.name == "mnist"
@@ -162,6 +167,35 @@ def test_fine_tuning_has_small_steps_by_default():
     tuned = TrainConfig.of(**settings, start="packaged", batch_size=64)
     assert (tuned.epochs, tuned.batch_size, tuned.learning_rate, tuned.balance) == (1, 64, 0.0002, 0)
     assert TrainConfig.of(**settings).learning_rate == TrainConfig.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "epochs"),
+    [(12_800, {}, 1), (12_799, {}, 2), (60_000, {}, 1), (62, {}, 207), (62, {"epochs": 3}, 3), (62, {"start": ""}, 8)],
+)
+def test_run_on_few_images_has_enough_epochs(images, given, epochs):
+    old = Digits(torch.zeros(images, 1), torch.zeros(images, dtype=torch.int64))
+    splits = SimpleNamespace(train=old, replay=object())
+    settings = {"dataset": "./a", "replay": "./b", "start": "packaged", **given}
+    config = with_enough_epochs(TrainConfig.of(**settings), settings, splits)
+    assert config.epochs == epochs
+    assert with_enough_epochs(config, settings, SimpleNamespace(train=old, replay=None)) == config
+
+
+def test_run_says_what_it_has_learnt():
+    new = {"images": 10, "correct": 8, "held_out": 4, "held_out_correct": 1}
+    record = {"name": "mnist", "errors": 3, "errors_before": 5, "images": 10_000, "new": new}
+    lines = [
+        "mnist: 3 errors of 10,000 test images, 5 before",
+        "new pictures: 8 of 10 learnt; of the 4 for validation and test, 1 right",
+    ]
+    assert replay_lines(record, 6) == lines
+    new |= {"correct": 7, "held_out": 0}
+    assert replay_lines(record | {"errors_before": None}, 6) == [
+        "mnist: 3 errors of 10,000 test images",
+        "new pictures: 7 of 10 learnt",
+        "Many new pictures are not learnt. Give more --epochs than 6, or look for wrong labels: mnist-train review",
+    ]
 
 
 # The gate.

@@ -141,6 +141,14 @@ def test_folder_of_a_model_in_a_repository_is_not_free(tmp_path, output):
     check_free(tmp_path / "runs" / "2", resume=True)
 
 
+def test_model_repository_is_no_run_folder(tmp_path):
+    (tmp_path / "models" / "mnist" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "mnist" / "1" / "manifest.json").touch()
+    with pytest.raises(TrainingError, match="models: is a model repository, with mnist/1; name another --output"):
+        check_free(tmp_path / "models", resume=False)
+    check_free(tmp_path, resume=False)
+
+
 @pytest.mark.parametrize("name", [*RUN_FILES, *BUNDLE_FILES])
 @pytest.mark.parametrize("resume", [False, True])
 def test_any_file_of_a_run_or_of_a_published_model_protects_its_folder(tmp_path, name, resume):

@@ -129,12 +129,20 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     print_output("\n".join(found.lines()))
     print_output(f"\nContact sheet  {sheet}")
-    name, version = reviewing.model_of(folder) or ("mnist", "1")
-    start, replay = f"models/{name}/{version}", name if name in KNOWN_DATASETS else PICTURES
-    if (name, version) == ("mnist", "1") and not Path(start).exists():
-        start = "packaged"
+    try:
+        found.demand_trainable()
+    except DataError as error:
+        print_output(f"Not ready      {error}")
+        print_output(f"Next           {shlex.join(['mnist-train', 'review', str(folder)])}")
+        return
+    model = reviewing.model_of(folder)
+    start, note = reviewing.start_for(model)
+    name = model.name if model else "mnist"
+    replay = name if name in KNOWN_DATASETS else PICTURES
     command = ["mnist-train", "--dataset", as_place(folder), "--from", start, "--replay", replay]
     print_output(f"Next           {shlex.join([*command, '--output', 'runs/corrected'])}")
+    if note:
+        print_output(f"               {note}")
     if replay == PICTURES:
         print_output(f"               with the pictures that {name} was trained with instead of {PICTURES}")
 

@@ -34,7 +34,7 @@ def with_replay(new: Splits, old: Splits) -> Splits:
         prepare=new.prepare,
         several="allowed" if "allowed" in (old.several, new.several) else "rejected",
         is_own=True,
-        replay=Replay(old.name, old.labels, len(old.test), renumbered(new.train), old.is_own),
+        replay=Replay(old.name, old.labels, len(old.test), len(old.validation), renumbered(new.train), old.is_own),
         files=new.files | ({REPLAY_FILE: to_bytes(old)} if old.is_own else {}),
     )
 

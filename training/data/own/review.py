@@ -7,13 +7,14 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from training.data.own.check import Check, check, findings
+from training.data.own.check import Check, check, demand_trainable, findings
 from training.data.own.layouts import find
 from training.data.own.prepare import Prepared, prepare_all
 from training.data.own.sheet import Row, Shown, contact_sheet, spread
 from training.data.sources import DataError
+from training.origin import PACKAGED, digest_of
 
 # Where the service puts pictures that got several labels. Training passes over this folder.
 DISPUTED = ".disputed"
@@ -21,6 +22,8 @@ DISPUTED = ".disputed"
 SHOWN = 480
 # How many disputed pictures are listed.
 LISTED = 20
+# Stands in a command for the model repository, which only the user knows.
+REPOSITORY = "./YOUR-MODELS"
 # The answer of a model that had rejected a picture.
 REJECTED = "?"
 
@@ -34,6 +37,16 @@ class Review:
     """The corrections to learn from; None if there are none."""
     disputed: dict[str, list[Prepared]]
     """Pictures that got several labels, by their digest: each label has a file of its own."""
+
+    def demand_trainable(self) -> None:
+        """Check that a run with ``--replay`` can learn from the corrections.
+
+        Raises:
+            DataError: there are none, or one cannot be read.
+        """
+        if self.found is None:
+            raise DataError(f"{self.folder}: every picture is disputed; move those of the right labels, as said above")
+        demand_trainable(self.found, self.folder, self.found.labels, see="")
 
     def sheet(self) -> bytes:
         """Return a PNG of all pictures by label. A caption says what the model had read instead."""
@@ -95,7 +108,7 @@ def review(folder: Path, how: str) -> Review:
         for each in prepare_all(find(folder / DISPUTED), how):
             aside.setdefault(Path(each.sample.name).stem, []).append(each)
     try:
-        found = check(prepare_all(find(folder), how), folder, with_validation=False, least=1)
+        found = check(prepare_all(find(folder), how), folder, least=1)
     except DataError:
         if not aside:
             raise
@@ -103,14 +116,44 @@ def review(folder: Path, how: str) -> Review:
     return Review(folder, found, aside)
 
 
-def model_of(folder: Path) -> tuple[str, str] | None:
-    """Return name and version of the model that most of the pictures were shown to; None if the folder does not say."""
-    models: Counter[tuple[str, str]] = Counter()
+class ShownTo(NamedTuple):
+    """The model that pictures were shown to."""
+
+    name: str
+    version: str
+    digest: str
+    """The SHA-256 of its ONNX file; empty if the records are of an older version of the service."""
+
+
+def model_of(folder: Path) -> ShownTo | None:
+    """Return the model that most of the pictures were shown to; None if the folder does not say."""
+    models: Counter[ShownTo] = Counter()
     for path in folder.glob("*/*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            model = json.loads(path.read_bytes())["model"]
-            models[str(model["name"]), str(model["version"])] += 1
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            record = json.loads(path.read_bytes())
+            name, version = record["model"]["name"], record["model"]["version"]
+            models[ShownTo(str(name), str(version), str(record.get("model_sha256", "")))] += 1
     return max(models, key=models.__getitem__, default=None)
+
+
+def start_for(model: ShownTo | None) -> tuple[str, str]:
+    """Return the value of ``--from`` for pictures that were shown to ``model``, and what to say about it.
+
+    A service without a repository serves the packaged model. The first model of MNIST that a user publishes has the
+    same name and version, so only the digest tells them apart.
+    """
+    name, version, digest = model or ShownTo("mnist", "1", "")
+    place = f"models/{name}/{version}"
+    if digest:
+        known = next((each for each in (place, PACKAGED) if digest_of(each) == digest), "")
+        if known:
+            return known, ""
+        return f"{REPOSITORY}/{name}/{version}", f"with the model repository of that service instead of {REPOSITORY}"
+    if (name, version) != ("mnist", "1") or digest_of(place) == digest_of(PACKAGED):
+        return place, ""
+    if not Path(place).exists():
+        return PACKAGED, ""
+    return place, f"or --from {PACKAGED}, if the service had no --repository: these corrections do not say it"
 
 
 def _wrong_answer(folder: Path, each: Prepared) -> str:

@@ -128,6 +128,7 @@ def full_pages(images: np.ndarray) -> Named:
         frames[inset + 4 : 996 - inset, inset + 4 : 996 - inset] = 255
     yield "frames", saved(Image.fromarray(frames), "PNG")
     yield from high_lines()
+    yield from hairlines()
 
 
 def high_lines() -> Named:
@@ -155,12 +156,47 @@ def high_lines() -> Named:
     yield "high zigzags", page(*((8, top + 38, 300, 40) for top in (10, 150, 290)), *strokes, *joints)
 
 
+def hairlines() -> Named:
+    """Yield a page of faint lines between dots, which is divided into tens of thousands of parts.
+
+    Bars at the top hold most of the ink, so that each line counts as high as they are.
+    """
+    ink = np.zeros((1000, 1000), np.float32)
+    for top in range(4, 85, 9):
+        ink[top : top + 6, 10:865] = 1
+    for top in range(94, 690, 6):
+        ink[top : top + 4, 8:12] = 1
+        ink[top + 1, 14:865] = 0.35
+    yield "hairlines", saved(Image.fromarray((255 - 255 * ink).round().astype(np.uint8)), "PNG", optimize=True)
+
+
+def specks() -> Named:
+    """Yield small pictures of a thousand specks, alone and inside rings whose sides are combs."""
+    random = np.random.default_rng(0)
+    plain = np.where(random.random((200, 200)) < 0.05, 255, 0).astype(np.uint8)
+    plain[[0, -1]] = plain[:, [0, -1]] = 255
+    yield "specks in a frame", saved(Image.fromarray(plain), "PNG", optimize=True)
+    combs = np.zeros((96, 96), np.uint8)
+    for left, right in ((1, 95), (3, 93), (5, 91)):
+        combs[left, left:right] = combs[right - 1, left:right] = combs[left:right, [left, right - 1]] = 255
+        combs[left + 2 : left + 10, left:right:2] = combs[right - 10 : right - 2, left:right:2] = 255
+    combs[18:78:2, 18:78:2] = 255
+    yield "specks in rings of combs", saved(Image.fromarray(combs), "PNG", optimize=True)
+
+
 def many_scans() -> Named:
-    """Yield progressive JPEG pictures that repeat their last scan thousands of times. Each one visits every block."""
+    """Yield progressive JPEG pictures that repeat their last scan thousands of times. Each one visits every block.
+
+    The last one hides its scans behind a gap of more bytes than may stand between two segments.
+    """
     for side, count in ((SIDE, 3000), (2000, 3000), (SIDE, 300)):
         content = saved(Image.new("L", (side, side), 200), "JPEG", progressive=True)
         start, end = content.rindex(b"\xff\xda"), content.rindex(b"\xff\xd9")
-        yield f"JPEG {side}x{side}, {count} scans", content[:end] + content[start:end] * count + content[end:]
+        repeated = content[:end] + content[start:end] * count + content[end:]
+        yield f"JPEG {side}x{side}, {count} scans", repeated
+    # The frame header is the last segment before the tables of the first scan.
+    gap = repeated.index(b"\xff\xc4")
+    yield "JPEG with a gap before its scans", repeated[:gap] + bytes(70_000) + repeated[gap:]
 
 
 def run_lengths() -> Named:

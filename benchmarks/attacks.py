@@ -274,7 +274,10 @@ ATTACKS: dict[str, Attack | Together] = {
     "unfinished bodies": Attack(largest_bodies, clients.unfinished, MANY),
     "unfinished forms": Attack(largest_forms, clients.unfinished, MANY),
     "small chunks": Attack(small_chunks),
-    "small chunks of many clients": Attack(small_chunks, connections=MANY),
+    "small chunks of many clients": Attack(
+        lambda: iter([("13 images in chunks of one byte", chunked(PIXELS, digits(13).tobytes(), 1))]),
+        connections=MANY,
+    ),
     "slow senders": Attack(joined(ordinary, small_chunks), clients.slow_sender, 500),
     "connections that are reset": Attack(ordinary, clients.resetting, 20),
     "300 connections at once": Attack(ordinary, clients.crowd, 1, ANSWERED),

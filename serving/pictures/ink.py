@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serving.pictures.morphology import erosion_along, grey_erosion, grey_opening, median_filter, uniform_filter
+from serving.pictures.morphology import (
+    erosion_along,
+    grey_dilation,
+    grey_erosion,
+    grey_opening,
+    median_filter,
+    uniform_filter,
+)
 from serving.pictures.page import REDUCING_GAP, Grey, Page
 
 # The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
@@ -43,8 +50,15 @@ SAME_SHADE = 16
 # Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper.
 EVEN_BORDER = 0.6
 # Paper is also lit unevenly if something stands out that is broader in both directions than this share of the page's
-# longer side. No stroke is that broad.
+# longer side, and is no filled shape. No stroke is that broad.
 TOO_BROAD = 0.42
+# What has so many pixels of a shape on each of its four sides lies within the shape. An edge may be rough or blurred.
+EDGE = 4
+# On a page with noise, a filled shape has at least this share of the strongest contrast. A shadow is weaker than ink.
+FILLED = 0.8
+# Such a page shows other shades than those of the paper and the shape on at most this share of the shape's area. Pixels
+# in a window of BLUR pixels around a pixel of the shape do not count. They are its edge.
+OTHER_SHADES, BLUR = 0.02, 5
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33
@@ -117,12 +131,48 @@ def is_uneven(ink: Ink, border: Grey, most: float) -> bool:
     """
     if float((np.abs(border) < SAME_SHADE).mean()) < EVEN_BORDER:
         return True
-    broad, least = round(TOO_BROAD * max(ink.shape)), FAINT * most
+    return is_broad(ink, FAINT * most) and not is_filled_shape(ink, most)
+
+
+def is_broad(ink: Ink, least: float) -> bool:
+    """Return whether ink stronger than ``least`` fills a square of ``TOO_BROAD`` of the page's longer side."""
+    broad = round(TOO_BROAD * max(ink.shape))
     # What is so broad crosses one of these rows, also at the edge, where half a window is enough. Most strokes are
     # narrower there, so most pages need no look at the other rows.
     step = min(broad // 2, len(ink))
     rows = ink[step - 1 :: step]
     return float(erosion_along(rows, broad, 1).max()) > least and float(grey_erosion(ink, broad).max()) > least
+
+
+def is_filled_shape(ink: Ink, most: float) -> bool:
+    """Return whether broad ink is a filled shape, such as a black disc, and not a shadow or a sheet on a desk.
+
+    Nothing stands out within a shape. It may touch the border of the page, but does not lie along it. These two rules
+    are enough on a page without noise. Other pages must show nothing but paper and a shape of one strong shade.
+
+    Args:
+        most: the strongest ink.
+    """
+    strong = np.abs(ink) > FAINT * most
+    if max(float(side.mean()) for side in (strong[0], strong[-1], strong[:, 0], strong[:, -1])) >= TOO_BROAD:
+        return False
+    shade, flat = middle(np.sort(ink[ink > FAINT * most])), is_flat(ink)
+    if not flat and shade < FILLED * most:
+        return False
+    relief = ink - shade
+    shape = np.abs(relief) < SAME_SHADE
+    within = np.where(enclosed(shape), relief, 0)
+    if max(strongest(within), strongest(-within)) >= SAME_SHADE:
+        return False
+    others = strong & (grey_dilation(shape.astype(np.float32), BLUR) == 0)
+    return flat or bool(np.count_nonzero(others) <= OTHER_SHADES * np.count_nonzero(shape))
+
+
+def enclosed(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which pixels have ``EDGE`` pixels of the mask on their left, on their right, above and below."""
+    ways = mask, mask[:, ::-1], mask.T, mask.T[:, ::-1]
+    left, right, above, below = (way.cumsum(axis=1) >= EDGE for way in ways)
+    return left & right[:, ::-1] & above.T & below[:, ::-1].T
 
 
 def is_flat(page: Grey) -> bool:

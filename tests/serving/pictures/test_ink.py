@@ -1,11 +1,11 @@
-"""Uneven paper is recognised, the short cut of its test changes no result, and ink in a shadow is not weaker."""
+"""Broad ink is recognised, the short cut of its test changes no result, and ink in a shadow is not weaker."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from serving.pictures.ink import FAINT, TOO_BROAD, find_ink, is_uneven
+from serving.pictures.ink import TOO_BROAD, find_ink, is_broad
 from serving.pictures.morphology import grey_erosion
 
 
@@ -19,8 +19,8 @@ def test_ink_is_too_broad_wherever_it_lies():
         top, left = (int(random.integers(-size // 3, size)) for size in shape)
         side = max(1, round(TOO_BROAD * max(shape)) + int(random.integers(-3, 4)))
         ink[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 200
-        expected = grey_erosion(ink, round(TOO_BROAD * max(shape))).max() > FAINT * 200
-        assert is_uneven(ink, np.zeros(9, np.float32), 200.0) == expected
+        expected = grey_erosion(ink, round(TOO_BROAD * max(shape))).max() > 50
+        assert is_broad(ink, 50) == expected
         found += expected
     assert 50 < found < 350
 

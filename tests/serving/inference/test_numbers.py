@@ -217,10 +217,11 @@ def test_dash_between_numbers_is_reported_as_a_mark(read, write):
     assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("2026", [("mark", 2)])
 
 
-def test_colon_is_reported_as_a_mark(read, write):
+@pytest.mark.parametrize("row", [14, 9])
+def test_colon_is_reported_as_a_mark(read, write, row):
     ink = write("07.31")
     dot = np.flatnonzero((ink[21:24] == 255).all(axis=0) & ~ink[:21].any(axis=0))
-    ink[14:17, dot] = 255
+    ink[row : row + 3, dot] = 255
     [line] = read(page(ink)).lines
     assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("0731", [("mark", 2)])
 

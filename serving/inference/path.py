@@ -42,6 +42,9 @@ ALONE_SCORE, ALONE = 3.0, 0.1
 ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
 # The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
+# A colon with this height has paper between its dots: less than the second share of its rows have ink. A stroke has ink
+# in nearly all of its rows.
+HIGHEST_COLON, DOTTED = 0.9, 0.7
 
 
 Step = int | Part
@@ -129,7 +132,8 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
         height = max((part.height for part in parts), default=0.0)
         width = sum(part.width for part in parts)
         is_low = height < ALONE_HEIGHT and width < ALONE_WIDTH
-        is_colon = height < COLON_HEIGHT and width < COLON_WIDTH
+        is_dotted = height < HIGHEST_COLON and sum(part.filled for part in parts) < DOTTED * len(parts)
+        is_colon = width < COLON_WIDTH and (height < COLON_HEIGHT or is_dotted)
         if parts and (is_low or is_colon) and min(gaps[begin], gaps[end]) >= ALONE:
             yield (begin, end), Part(height, width, around([part.box for part in parts]))
 

@@ -67,6 +67,8 @@ class Part(NamedTuple):
     width: float
     box: Box
     """In the picture's own pixels."""
+    filled: float = 1.0
+    """Share of the rows of its ink that have ink: all of a stroke, few of the two dots of a colon."""
 
 
 class Candidate(NamedTuple):
@@ -128,7 +130,7 @@ class NumberPage:
 def _line_of(parts: list[list[Any]], crossed: list[float], gaps: list[float], candidates: list[list[Any]]) -> LineParts:
     """Return a line from its JSON, in which tuples are lists."""
     return LineParts(
-        [Part(height, width, tuple(box)) for height, width, box in parts],
+        [Part(height, width, tuple(box), filled) for height, width, box, filled in parts],
         crossed,
         gaps,
         [Candidate(first, end, height, width, tuple(box)) for first, end, height, width, box in candidates],
@@ -213,7 +215,8 @@ class _Grouping:
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
         self._cuts: Parts = cut(self._ink, self._height)
         self._boxes = _boxes(self._cuts.part_of, self._ink, len(self._cuts.crossed) + 1)
-        self.result = LineParts(list(map(self._part, self._boxes)), self._cuts.crossed, self._cuts.gaps, [])
+        parts = list(map(self._part, self._boxes, _filled(self._cuts.part_of, self._ink, self._boxes)))
+        self.result = LineParts(parts, self._cuts.crossed, self._cuts.gaps, [])
 
     def candidates(self, work: Work) -> Iterator[Images]:
         """Add the candidates to the result, and yield the image of each."""
@@ -239,8 +242,8 @@ class _Grouping:
                 is_thin = self._is_thin or np.count_nonzero(digit) <= 2 * sum(digit.shape)
                 yield centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit))
 
-    def _part(self, box: Box | None) -> Part:
-        return Part(*self._shape(box), self._on_picture(box)) if box else Part(0, 0, (0, 0, 0, 0))
+    def _part(self, box: Box | None, filled: float) -> Part:
+        return Part(*self._shape(box), self._on_picture(box), filled) if box else Part(0, 0, (0, 0, 0, 0))
 
     def _shape(self, box: Box) -> tuple[float, float]:
         """Return height and width of a box of the line, as a share of the line's height."""
@@ -287,3 +290,12 @@ def _boxes(part_of: Integers, ink: Ink, count: int) -> list[Box | None]:
     return [
         (left, top, right, bottom) if left < right else None for left, right, top, bottom in zip(*edges, strict=True)
     ]
+
+
+def _filled(part_of: Integers, ink: Ink, boxes: Sequence[Box | None]) -> list[float]:
+    """Return the share of the rows of each part's box that have ink of the part; 1 if it has no ink."""
+    rows, columns = np.nonzero(ink)
+    has_ink = np.zeros((len(boxes), len(ink)), bool)
+    has_ink[part_of[rows, columns], rows] = True
+    counts = np.count_nonzero(has_ink, axis=1).tolist()
+    return [count / (box[3] - box[1]) if box else 1.0 for count, box in zip(counts, boxes, strict=True)]

@@ -18,6 +18,7 @@ from serving.pictures.ink import (
     SAME_SHADE,
     Ink,
     border_of,
+    is_flat,
     most_common_shade,
     pad_to,
     reduce,
@@ -74,8 +75,11 @@ def _is_dark(grey: Grey) -> bool:
     # digits in it. In the ink of the page it reaches the border, and ``clutter.py`` leaves it out.
     sheet = on_sheet(small) if min(small.shape) >= LEAST_SHEET else None
     border = border_of(small)
-    relief = small - most_common_shade(border)
-    if sheet is None and float((np.abs(border - most_common_shade(border)) < SAME_SHADE).mean()) >= EVEN_BORDER:
+    shade = most_common_shade(border)
+    has_even_border = float((np.abs(border - shade) < SAME_SHADE).mean()) >= EVEN_BORDER
+    # In a photo, light that falls from one side would outweigh little ink.
+    if sheet is None and has_even_border and is_flat(small):
+        relief = small - shade
         return float((relief * np.abs(relief)).sum()) < 0
     small = small if sheet is None else sheet
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ REACH = 12
 SIDES_OF_BOX, BORDER = 2, 4
 # Ink is part of a rule if it is at most this many times as thick as the rule's median, or one pixel thicker.
 THICKER = 1.6
+# Where two rules cross, ink is part of them if it is at most this many times as strong as the stronger rule. The ink of
+# most strokes is stronger.
+STRONGER = 1.6
 
 Mask = npt.NDArray[np.bool_]
 
@@ -40,9 +44,13 @@ def without_rules(ink: Ink) -> Ink:
     if not across and not down:
         return ink
     ink = ink.copy()
-    for page, rules in ((ink, across), (ink.T, down)):
+    # The strength of the rule through each pixel, and around it, for both directions; 0 elsewhere.
+    strengths = np.zeros((2, *ink.shape), ink.dtype)
+    for page, rules, strength in ((ink, across, strengths[0]), (ink.T, down, strengths[1].T)):
         for rule in rules:
-            _erase(page, rule)
+            _erase(page, rule, strength)
+    # In a photo, rules are blurred, and thicker where they cross. There, strength decides what is left of them.
+    ink[strengths.all(axis=0) & (ink <= STRONGER * strengths.max(axis=0))] = 0
     return ink
 
 
@@ -90,8 +98,12 @@ def _reaches_border(rule: _Rule, mask: Mask) -> bool:
     return False
 
 
-def _erase(page: Ink, rule: _Rule) -> None:
-    """Erase the ink of a rule from ``page`` where it is not thicker than the rule."""
+def _erase(page: Ink, rule: _Rule, strength: Ink) -> None:
+    """Erase the ink of a rule from ``page`` where it is not thicker than the rule.
+
+    Args:
+        strength: receives the strength of the rule, ``[H, W]``, in all pixels that may belong to the rule.
+    """
     height, width = page.shape
     columns = np.arange(width)
     middle = np.rint(rule.row + rule.slope * (columns - width / 2)).astype(int)
@@ -110,6 +122,9 @@ def _erase(page: Ink, rule: _Rule) -> None:
     if usual > REACH / 2:
         return
     thin = thickness <= max(THICKER * usual, usual + 1)
+    half = math.ceil(usual / 2) + 1
+    band = rows[REACH - half : REACH + half + 1]
+    strength[band, columns] = np.median(page[band, columns].max(axis=0)[thin & (thickness > 0)])
     run = np.concatenate([up[:0:-1], down])
     chosen = run & thin & inside
     page[rows[chosen], np.broadcast_to(columns, rows.shape)[chosen]] = 0

@@ -149,6 +149,13 @@ def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 
 
+@pytest.mark.parametrize("ink_is_dark", [True, False])
+def test_small_number_on_a_large_photo_in_light_from_one_side_is_read(read, write, ink_is_dark):
+    drawn = np.pad(page(write("2026"), scale=1), [(300, 400), (600, 200)], constant_values=255) * 0.8 + 30
+    photo = (drawn if ink_is_dark else 255 - drawn) * np.linspace(0.85, 1, drawn.shape[1])
+    assert read(photo + np.random.default_rng(0).normal(0, 3, drawn.shape)).text == "2026"
+
+
 def test_number_in_a_tight_crop_is_read(read, write):
     assert read(page(write("2026"), margin=0)).text == "2026"
 
@@ -210,10 +217,11 @@ def test_dash_between_numbers_is_reported_as_a_mark(read, write):
     assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("2026", [("mark", 2)])
 
 
-def test_colon_is_reported_as_a_mark(read, write):
+@pytest.mark.parametrize("row", [14, 9])
+def test_colon_is_reported_as_a_mark(read, write, row):
     ink = write("07.31")
     dot = np.flatnonzero((ink[21:24] == 255).all(axis=0) & ~ink[:21].any(axis=0))
-    ink[14:17, dot] = 255
+    ink[row : row + 3, dot] = 255
     [line] = read(page(ink)).lines
     assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("0731", [("mark", 2)])
 

@@ -23,7 +23,7 @@ from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.decode import BLACK, WHITE, decode_grey
 from serving.pictures.ink import OVERVIEW, Ink, border_of, breadth_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
-from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_neighbours
+from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
 from serving.pictures.surroundings import is_along_border, other_pages
@@ -114,11 +114,16 @@ def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = Tr
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
         yield digit_on(alone)
+    inside = without_border(ink, pieces) if at_border else None
+    if inside is not None and (alone is None or not np.array_equal(inside, alone)):
+        yield digit_on(inside)
 
 
 def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     """Return whether the pieces are a text, a face or a row of digits. None of them surrounds a digit."""
-    is_many = count_digits(pieces) >= MANY_PARTS or encloses_several(pieces, shape)
+    # What the border cuts off may be a desk, dark corners, or the next digits of a row.
+    inside = [piece for piece in pieces if piece.is_inside(shape)]
+    is_many = count_digits(inside or pieces) >= MANY_PARTS or encloses_several(pieces, shape)
     return is_many or (not has_line(pieces) and _are_alike(pieces, shape))
 
 

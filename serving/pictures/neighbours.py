@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import DIGIT, GAP, Piece, erase
+from serving.pictures.pieces import DIGIT, GAP, Piece, erase, split_specks
 
 # A piece in a corner, or at the border if the digit is inside, is left by a shadow if it has less than this share of
 # the digit's ink.
@@ -16,6 +16,9 @@ EDGE_MASS = 0.35
 # A piece at the border is no digit if its ink is weaker than this share of the digit's, or if its strokes are so many
 # times as broad. One pen writes all digits of a page.
 WEAKER, BROADER = 0.75, 2.0
+# A digit that the border cuts off reaches into the page by less than this share of the length of the whole digit. Most
+# whole digits are broader, except for a 1.
+CUT_OFF = 0.4
 # The ink of a circle or a frame covers at most this share of its box. What covers more is a sheet of paper.
 RING_INK = 0.4
 # A ring with more large pieces in it than this encloses no digit. The eyes and the mouth of a face are three.
@@ -54,6 +57,22 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
         return None
     ids = {id(piece) for piece in kept}
     return erase(ink, [piece for piece in pieces if id(piece) not in ids])
+
+
+def without_border(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
+    """Return the ink without all pieces that touch the border, or None if one of them may be a whole digit.
+
+    The border may cut off the digits beside this one, the dark corners of a photo, or the desk.
+    """
+    large, _ = split_specks(pieces)
+    inner = [piece for piece in large if piece.is_inside(ink.shape)]
+    if not inner or len(inner) == len(large):
+        return None
+    digit = _main(inner)
+    outer = [piece for piece in large if not piece.is_inside(ink.shape)]
+    if not all(_is_left_at_border(piece, digit, ink, True) or _is_cut_off(piece, digit, ink) for piece in outer):
+        return None
+    return erase(ink, [piece for piece in pieces if not piece.is_inside(ink.shape)])
 
 
 def has_line(pieces: Sequence[Piece]) -> bool:
@@ -150,6 +169,14 @@ def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) ->
     if (is_inside or (at_side and at_end)) and piece.mass < EDGE_MASS * digit.mass:
         return True
     return piece.strength < WEAKER * digit.strength or piece.breadth > BROADER * digit.breadth
+
+
+def _is_cut_off(piece: Piece, digit: Piece, ink: Ink) -> bool:
+    """Return whether a piece reaches so little into the page that the border has cut it off."""
+    most = CUT_OFF * max(digit.height, digit.width)
+    at_side = piece.left == 0 or piece.right == ink.shape[1]
+    at_end = piece.top == 0 or piece.bottom == ink.shape[0]
+    return (at_side and piece.width < most) or (at_end and piece.height < most)
 
 
 def _distance(a: Piece, b: Piece) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.pictures.neighbours import Ring, rings_of, without_neighbours
+from serving.pictures.neighbours import Ring, rings_of, without_border, without_neighbours
 from serving.pictures.pieces import find_pieces
 
 
@@ -49,6 +49,30 @@ def test_ink_beside_the_digit_is_left_out(beside):
 def test_what_may_belong_to_a_number_or_to_the_digit_stays(other):
     ink = page(other=other, digit=DIGIT)
     assert without_neighbours(ink, find_pieces(ink)) is None
+
+
+CUT = (30, 0, 55, 8, 200)
+
+
+@pytest.mark.parametrize(
+    ("outer", "is_left_out"),
+    [
+        pytest.param({"left": CUT, "right": (22, 71, 52, 80, 200)}, True, id="narrow parts on both sides"),
+        pytest.param({"left": CUT, "corner": (50, 50, 80, 80, 60)}, True, id="narrow part and a dark corner"),
+        pytest.param(
+            {"left": CUT, "right": (25, 60, 55, 80, 200), "hole": (29, 64, 51, 76, 0)},
+            False,
+            id="whole digit on one side",
+        ),
+    ],
+)
+def test_what_the_border_cuts_off_is_left_out_but_no_whole_digit(outer, is_left_out):
+    ink = page(**outer, digit=DIGIT)
+    alone = without_border(ink, find_pieces(ink))
+    if is_left_out:
+        np.testing.assert_array_equal(alone, page(digit=DIGIT))
+    else:
+        assert alone is None
 
 
 def framed(breadth):

@@ -113,7 +113,8 @@ class LimitedProtocol(Protocol):
     def evict(self, rejection: RejectedError) -> None:
         """End the connection because its place or its memory is needed."""
         self._is_stopping = self._is_stopping or rejection.reason == "too_many_connections"
-        if self._state is State.BODY:
+        # A client that is sending a request gets a response, although its request is perhaps not parsed yet.
+        if self._state is State.BODY or self._intake.rest:
             self._reject(rejection)
         else:
             self._abort(rejection.reason)

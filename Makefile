@@ -90,9 +90,9 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	    trustme
 	@touch $@
 
-# A process runs whole files, so that a file starts its service once. Left out are tests that train
-# networks or wait for processes, if other tests call the same functions of the packages, and tests that need a
-# browser, other extras or large tools.
+# A process runs whole files, so that a file starts its service once. Left out are tests that train networks or wait for
+# processes, if other tests call the same functions of the packages, and tests that need a browser, other extras or
+# large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
 check-lowest: $(LOWEST_VENV)/.complete  ## run the tests of export, serving and data with the lowest versions that pyproject.toml allows
 	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS) $(LOWEST_TESTS)

@@ -53,8 +53,8 @@ class Intake:
         """Bytes of the request that is being read, without the piece in which it began."""
         self.body = 0
         """Bytes of the body of this request, without the sizes of its chunks."""
-        self._declared = 0
-        """Bytes of this body by its Content-Length."""
+        self._declared: int | None = None
+        """Bytes of this body by its Content-Length; None as long as nobody has looked. Most requests are one piece."""
         self._overhead = 0
         """Bytes since the last byte of this body: sizes of chunks, and trailers."""
         self._is_idle = True
@@ -67,6 +67,7 @@ class Intake:
         self._is_alone = self._is_idle
         self._is_idle = False
         self.received = self.body = self._overhead = 0
+        self._declared = None
 
     def add(self, data: bytes) -> None:
         """Keep ``data`` to be parsed in pieces."""
@@ -80,7 +81,11 @@ class Intake:
 
     def next_piece(self, is_in_body: bool) -> memoryview:
         """Take the next piece of the rest. In a body of known length it may be long: no other request begins there."""
-        size = max(PIECE, self._declared - self.body) if is_in_body else PIECE
+        size = PIECE
+        if is_in_body:
+            if self._declared is None:
+                self._declared = int(dict(self._callbacks.headers).get(b"content-length", 0))
+            size = max(PIECE, self._declared - self.body)
         part = self._parts.popleft()
         if len(part) > size:
             self._parts.appendleft(part[size:])
@@ -141,7 +146,6 @@ class Intake:
         hosts = sum(name == b"host" for name, _ in read.headers)
         if hosts > 1 or (not hosts and version == "1.1"):
             raise malformed(f"it has {hosts} Host headers, and must have one")
-        self._declared = int(dict(read.headers).get(b"content-length", 0))
         if self.received or self._settings.max_head < PIECE:
             size = len(read.url) + sum(len(name) + len(value) + 4 for name, value in read.headers)
             if size > self._settings.max_head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import cast
@@ -96,7 +97,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         context = context_in(scope, service)
         fields, request_id, context.trace = identify(scope["headers"], tracer, scope["path"])
         context.request_id = fields["request_id"]
-        status = 500
+        status = 0  # The response has not begun.
         # Litestar's routes know GET only. The response to HEAD has the same headers and no body.
         is_head = scope["method"] == "HEAD"
         inner = cast("HTTPScope", {**scope, "method": "GET"}) if is_head else scope
@@ -122,11 +123,15 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         recorder.in_flight += 1
         try:
             await responder(scope, context)(inner, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # Only the end of --grace cancels requests. uvicorn ends the connection of a response that has begun.
+            if not status:
+                await stopped(service, scope["path"], scope["headers"])(inner, receive, send_with_headers)
         finally:
             context.finished()
             context.compare()
             recorder.in_flight -= 1
-            record(scope, context, inner.get("path_template"), request_id, status, started)
+            record(scope, context, inner.get("path_template"), request_id, status or 500, started)
             request_fields.reset(token)
 
     return respond
@@ -148,6 +153,12 @@ def context_in(scope: object, service: Service) -> RequestContext:
 def too_many_in_flight(service: Service, path: str, headers: Headers) -> Response:
     """Return the 429 response for a prediction."""
     return with_cors(service, problem_of(OverloadedError(), path), headers)
+
+
+def stopped(service: Service, path: str, headers: Headers) -> Response:
+    """Return the 503 response for a request that the service has no time left for."""
+    detail = "the service has stopped before it could respond; send the request again"
+    return with_cors(service, problem(path, 503, detail, {"Retry-After": "1"}), headers)
 
 
 def with_cors(service: Service, response: Response, headers: Headers) -> Response:

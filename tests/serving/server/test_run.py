@@ -137,6 +137,22 @@ def test_request_in_flight_gets_its_response_after_sigterm():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_request_that_takes_longer_than_grace_gets_503(workers):
+    with service("--workers", workers, "--drain", 0, "--grace", 1) as (url, process):
+        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
+        with connect(url) as connection:
+            connection.sendall(HEAD + DIGIT[:100])
+            until(lambda: "mnist_http_requests_in_flight 2.0" in get(f"{url}/metrics").text)
+            process.send_signal(signal.SIGTERM)
+            response = connection.recv(65536)
+        _, log = process.communicate(timeout=30)
+    assert response.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1" in response
+    assert process.returncode == 0
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_service_under_nohup_goes_on_when_the_terminal_is_closed(workers):
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

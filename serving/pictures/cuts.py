@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import Ink
+from serving.pictures.ink import Ink, breadth_of
 
 # All lengths are shares of the height of the line.
 # Ink that a cut may cross.
@@ -26,6 +26,8 @@ NEAREST = 0.06
 MOST_CUTS = 4
 # Cost of one step to the side.
 LEAN = 0.04
+# The median stroke of MNIST. To cross a thinner stroke costs as much as to cross one of this breadth.
+STROKE = 0.125
 
 # Every candidate compares the pixels of its parts, which is faster with small integers. A line has at most 1024 parts.
 Integers = npt.NDArray[np.int16]
@@ -37,7 +39,7 @@ class Parts(NamedTuple):
     part_of: Integers
     """``[H, W]``: the part of each pixel."""
     crossed: list[float]
-    """The ink that each cut crosses, as a share of the line's height."""
+    """The ink that each cut crosses, as a share of the line's height. Thin strokes count as broader ones."""
     gaps: list[float]
     """The width of the gap around each cut, as a share of the line's height: 0 for a cut through ink."""
 
@@ -49,7 +51,7 @@ def cut(ink: Ink, height: float) -> Parts:
         ink: the line, upright.
         height: the height of a digit, in pixels.
     """
-    cost = ink / max(float(ink.max()), 1e-6)
+    cost = _cost_of(ink, height)
     middle = len(cost) // 2
     lean = LEAN * height
     down, from_above = _paths(cost[: middle + 1], lean)
@@ -61,6 +63,20 @@ def cut(ink: Ink, height: float) -> Parts:
     every = np.arange(cost.shape[1])
     part_of = np.array([np.searchsorted(row, every, "right") for row in seams], np.int16)
     return Parts(part_of, [float(crossed[column]) for column in columns], gaps)
+
+
+def _cost_of(ink: Ink, height: float) -> Ink:
+    """Return the cost of each pixel for a cut.
+
+    To cross a stroke costs the same with every thin pen. Otherwise a cut through a hairline, whose ink is weak when the
+    line was reduced, would cost no more than one through a gap.
+    """
+    cost: Ink = ink / max(float(ink.max()), 1e-6)
+    inked = cost > 0
+    length = np.count_nonzero(inked) / breadth_of(inked)
+    # Weak ink counts less, so this is less than the breadth of the inked pixels.
+    breadth = float(cost.sum()) / max(1.0, length)
+    return cost * np.float32(max(1.0, STROKE * height / max(1e-6, breadth)))
 
 
 def _paths(cost: Ink, lean: float) -> tuple[Ink, npt.NDArray[np.int8]]:

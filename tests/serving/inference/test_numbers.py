@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.bombs import high_lines
+from benchmarks.polylines import STYLES
 from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.numbers import Reading
 from serving.models import repository
@@ -49,6 +50,19 @@ def test_number_of_any_length_is_read(read, write, text, scale):
 @pytest.mark.parametrize("gap", [2, 1, 0])
 def test_digits_that_are_close_or_touch_are_told_apart(read, write, gap):
     assert read(page(write("2026378", gap=gap))).text == "2026378"
+
+
+@pytest.mark.parametrize("pen", [1, 2])
+@pytest.mark.parametrize("height", [80, 120, 160])
+def test_digits_of_a_thin_pen_are_not_cut_into_pieces(read, height, pen):
+    drawn = Image.new("L", (10 * height, 2 * height), 255)
+    draw, left = ImageDraw.Draw(drawn), 0.5
+    for digit in range(10):
+        strokes = STYLES[digit][min(2, len(STYLES[digit]) - 1)]
+        for stroke in strokes:
+            draw.line([(height * (left + 0.65 * x), height * (0.5 + y)) for x, y in stroke], 0, pen)
+        left += 0.3 + 0.65 * max(x for stroke in strokes for x, _ in stroke)
+    assert read(np.asarray(drawn)).text == "0123456789"
 
 
 def test_tick_close_to_a_digit_is_not_one_more_digit_if_the_others_stand_apart(read, write):

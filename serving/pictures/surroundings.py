@@ -80,7 +80,7 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     if min(page.shape) < LEAST_SIDE:
         return
     # Only a photo has shadows. A picture from a program is flat.
-    if _is_mostly_weak(ink) and not is_flat(overview):
+    if is_mostly_weak(ink) and not is_flat(overview):
         yield without_shadows(reduce(page, FINE))
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
@@ -93,7 +93,7 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
             yield other
 
 
-def _is_mostly_weak(ink: Ink) -> bool:
+def is_mostly_weak(ink: Ink) -> bool:
     """Return whether most of the ink is weak, as the ink of a shadow is."""
     return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
 

@@ -18,6 +18,7 @@ from serving.pictures.morphology import grey_dilation, median_filter, opening_al
 from serving.pictures.page import Grey, Page
 from serving.pictures.paper import STRONG, on_paper
 from serving.pictures.pieces import SPECK, Piece, find_pieces, split_specks
+from serving.pictures.sheet import MAX_STEPS, is_sheet, on_small_sheet
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -59,8 +60,8 @@ MIDDLE = 0.2
 FULL_SIDE, CORNER = 0.9, 0.25
 # What remains must cover at least this share of the page.
 LEAST_REST = 0.002
-# Pages with more pieces or more steps between ink and paper show no digit, and would take too long.
-MAX_PIECES, MAX_STEPS = 50, 5000
+# A page with more pieces shows no digit, and would take too long.
+MAX_PIECES = 50
 # Pixels around a removed part that are removed too, because its edge is blurred.
 HALO = 5
 
@@ -85,10 +86,11 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
-    if not (len(large) > 1 or _is_box(large) or _has_steps(overview)):
+    has_sheet = any(map(is_sheet, large))
+    if not (len(large) > 1 or has_sheet or _is_box(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
-    for other in (without_lines(fine), on_sheet(fine)):
+    for other in (on_small_sheet(fine) if has_sheet else None, without_lines(fine), on_sheet(fine)):
         if other is not None:
             yield other
 

@@ -68,6 +68,21 @@ def test_only_a_page_with_surroundings_has_other_readings(digits):
     assert to_mnist_form(picture(desk), MAX_PIXELS).others
 
 
+@pytest.mark.parametrize("turned", [0, 12], ids=["straight", "turned"])
+def test_digit_on_a_small_note_is_read(model, digits, truth, turned):
+    pages = []
+    for digit in digits[:20]:
+        ink = np.kron(np.pad(digit, 4), np.ones((3, 3)))
+        note = Image.fromarray((230 - 0.8 * ink).astype(np.uint8))
+        page = Image.new("L", (320, 240), 100)
+        opaque = Image.new("L", note.size, 255).rotate(turned, Image.Resampling.BICUBIC, expand=True)
+        page.paste(note.rotate(turned, Image.Resampling.BICUBIC, expand=True), (40, 60), opaque)
+        page.paste(170, (230, 30, 242, 200))  # a pen beside the note
+        pages.append(picture(np.asarray(page)))
+    expected = [(int(label), None) for label in truth[:20]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 18
+
+
 def test_edge_of_a_desk_on_two_sides_is_not_taken_for_a_7(model, digits, truth):
     pages = [page_with(digit, top=(0, 0, 12, 240), right=(0, 226, 240, 240)) for digit in digits[:40]]
     read_as = read(model, *map(picture, pages))

@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 def on_small_sheet(page: Grey) -> Grey | None:
     """Return the part of the page that is a sheet with ink on it, and the sheet's shade around it, or None."""
-    ink = _few_steps(measure_ink(page)) if min(page.shape) >= LEAST_PAGE else None
+    ink = few_steps(measure_ink(page)) if min(page.shape) >= LEAST_PAGE else None
     if ink is None:
         return None
     sheet = max(filter(is_sheet, find_pieces(ink)), key=attrgetter("mass"), default=None)
@@ -75,7 +75,7 @@ def _has_writing(sheet: Grey, inner: npt.NDArray[np.bool_], contrast: float) -> 
         inner: which pixels belong to the sheet.
         contrast: of the sheet to the page around it.
     """
-    ink = _few_steps(measure_ink(sheet))
+    ink = few_steps(measure_ink(sheet))
     if ink is None or strongest(ink) < WRITING * contrast:
         return False
     near = inner & (grey_erosion(np.pad(inner.astype(np.float32), 1), 3)[1:-1, 1:-1] == 0)
@@ -83,7 +83,7 @@ def _has_writing(sheet: Grey, inner: npt.NDArray[np.bool_], contrast: float) -> 
     return at_edge < AT_EDGE * float(ink.sum())
 
 
-def _few_steps(ink: Ink | None) -> Ink | None:
+def few_steps(ink: Ink | None) -> Ink | None:
     """Return the ink, or None if it has so many steps that it shows no sheet."""
     return None if ink is None or np.count_nonzero((ink[:, 1:] > 0) != (ink[:, :-1] > 0)) > MAX_STEPS else ink
 

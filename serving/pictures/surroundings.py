@@ -13,12 +13,12 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, Ink, border_of, is_flat, middle, reduce, strongest
+from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
 from serving.pictures.paper import STRONG, on_paper
-from serving.pictures.pieces import SPECK, Piece, find_pieces, split_specks
-from serving.pictures.sheet import MAX_STEPS, is_sheet, on_small_sheet
+from serving.pictures.pieces import DIGIT, SPECK, Piece, distance, find_pieces, split_specks
+from serving.pictures.sheet import MAX_STEPS, few_steps, is_sheet, on_small_sheet
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -62,6 +62,8 @@ FULL_SIDE, CORNER = 0.9, 0.25
 LEAST_REST = 0.002
 # A page with more pieces shows no digit, and would take too long.
 MAX_PIECES = 50
+# Ink is small if the page is so many times as long. Its close-up shows so many times its length on each side.
+SMALL, AROUND = 5, 1.0
 # Pixels around a removed part that are removed too, because its edge is blurred.
 HALO = 5
 
@@ -87,10 +89,13 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
     has_sheet = any(map(is_sheet, large))
-    if not (len(large) > 1 or has_sheet or _is_box(large) or _has_steps(overview)):
+    is_cut = not all(piece.is_inside(ink.shape) for piece in large)
+    if not (len(large) > 1 or has_sheet or is_cut or _is_box(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
-    for other in (on_small_sheet(fine) if has_sheet else None, without_lines(fine), on_sheet(fine)):
+    without = without_lines(fine)
+    close = _close_up(page, overview if without is None else without)
+    for other in (on_small_sheet(fine) if has_sheet else None, without, close, on_sheet(fine)):
         if other is not None:
             yield other
 
@@ -145,6 +150,35 @@ def without_lines(page: Grey) -> Grey | None:
     without_level = _without_level_lines(ink)
     without_any = _without_level_lines(without_level.T).T
     return None if np.array_equal(without_any, ink) else without_any
+
+
+def _close_up(page: Grey | Page, small: Grey) -> Grey | None:
+    """Return the surroundings of small ink without the lines in them, or None without lines or small ink.
+
+    Args:
+        small: the page, reduced.
+    """
+    ink = few_steps(measure_ink(small)) if max(page.shape) >= 2 * FINE else None
+    if ink is None:
+        return None
+    pieces = find_pieces(ink)
+    digit = max(pieces, key=attrgetter("mass"))
+    side = max(digit.height, digit.width)
+    if SMALL * side > max(ink.shape) or any(
+        piece.is_inside(ink.shape) and _is_another(piece, digit, AROUND * side) for piece in pieces
+    ):
+        return None
+    factor = max(page.shape) / max(ink.shape)
+    rows, columns = (
+        slice(max(0, round((begin - AROUND * side) * factor)), round((end + AROUND * side) * factor))
+        for begin, end in ((digit.top, digit.bottom), (digit.left, digit.right))
+    )
+    return without_lines(reduce(page[rows, columns], FINE))
+
+
+def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:
+    """Return whether a piece is large enough for another digit and farther away than ``gap``."""
+    return piece.mass >= DIGIT * digit.mass and distance(piece, digit) > gap
 
 
 def on_sheet(page: Grey) -> Grey | None:

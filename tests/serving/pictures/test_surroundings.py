@@ -83,6 +83,25 @@ def test_digit_on_a_small_note_is_read(model, digits, truth, turned):
     assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 18
 
 
+@pytest.mark.parametrize("squared", [False, True], ids=["ruled", "squared"])
+def test_small_digit_on_a_large_photo_of_lined_paper_is_read(model, digits, truth, squared):
+    random = np.random.default_rng(0)
+    pages = []
+    for digit in digits[:20]:
+        page = np.full((900, 1100), 240, np.float32)
+        page[::36] = page[1::36] = 190
+        if squared:
+            page[:, ::36] = page[:, 1::36] = 190
+        top, left = random.integers(100, 700, 2)
+        ink = np.kron(digit, np.ones((2, 2))) / 255
+        part = page[top : top + 56, left : left + 56]
+        part += ink * (40 - part)
+        page += random.normal(0, 3, page.shape)
+        pages.append(picture(page.clip(0, 255).astype(np.uint8), "JPEG"))
+    expected = [(int(label), None) for label in truth[:20]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 17
+
+
 def test_edge_of_a_desk_on_two_sides_is_not_taken_for_a_7(model, digits, truth):
     pages = [page_with(digit, top=(0, 0, 12, 240), right=(0, 226, 240, 240)) for digit in digits[:40]]
     read_as = read(model, *map(picture, pages))

@@ -22,6 +22,7 @@ from PIL import Image
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.colours import decode_colours
 from serving.pictures.decode import BLACK, WHITE, decode_grey
+from serving.pictures.dots import joined_dots
 from serving.pictures.ink import OVERVIEW, Ink, border_of, breadth_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
@@ -94,6 +95,9 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
     large, _ = split_specks(pieces)
+    dotted = digit_on(joined_dots(ink, large))
+    if dotted.reason is None:
+        return digit._replace(others=(dotted.image,))
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
     others = list(_readings_without(ink, pieces))

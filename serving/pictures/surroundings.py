@@ -41,6 +41,10 @@ BROKEN = 3
 LINE_BREADTH = 0.035
 # A line is straight over at least this share of the page. It reaches over at least the second share, or to the border.
 STRAIGHT, LINE_LENGTH = 0.2, 0.5
+# An underline sticks out on both sides of what stands on it, by at least this share of its length.
+STICKS_OUT = 0.06
+# The lowest part of a digit that may hide an underline, as a share of its height.
+FOOT = 0.2
 # Breadth of a stroke or line that crosses a line, as a share of the page.
 CROSSING = 0.12
 # Height of the box around a line, as a share of the page's longer side, and how much it grows with the length of the
@@ -90,7 +94,7 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     large, _ = split_specks(pieces)
     has_sheet = any(map(is_sheet, large))
     is_cut = not all(piece.is_inside(ink.shape) for piece in large)
-    if not (len(large) > 1 or has_sheet or is_cut or _is_box(large) or _has_steps(overview)):
+    if not (len(large) > 1 or has_sheet or is_cut or _is_box(large) or _has_foot(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
     without = without_lines(fine)
@@ -147,7 +151,7 @@ def with_broad_strokes(page: Grey) -> Grey:
 def without_lines(page: Grey) -> Grey | None:
     """Return the ink without long thin lines that are nearly level or upright: ruled and squared paper, boxes, axes."""
     ink = _standing_out(page)
-    without_level = _without_level_lines(ink)
+    without_level = _without_level_lines(ink, underline=True)
     without_any = _without_level_lines(without_level.T).T
     return None if np.array_equal(without_any, ink) else without_any
 
@@ -237,7 +241,12 @@ def _is_dark(page: Grey) -> bool:
     return float((relief * relief * relief).sum()) <= 0
 
 
-def _without_level_lines(ink: Grey) -> Grey:
+def _without_level_lines(ink: Grey, *, underline: bool = False) -> Grey:
+    """Return the ink without lines that are nearly level.
+
+    Args:
+        underline: remove also a line of any length that underlines all other ink.
+    """
     height, width = ink.shape
     longest = max(height, width)
     thick = opening_along(ink, 2 + round(LINE_BREADTH * longest), 0)
@@ -250,7 +259,7 @@ def _without_level_lines(ink: Grey) -> Grey:
     lines = np.zeros(ink.shape, bool)
     for piece in find_pieces(np.where(straight > level, straight, 0)):
         is_cut = piece.left == 0 or piece.right == width
-        is_long = is_cut or piece.width >= LINE_LENGTH * width
+        is_long = is_cut or piece.width >= LINE_LENGTH * width or (underline and _is_underline(piece, ink > level))
         if is_long and piece.height <= HIGHEST_LINE * longest + TILT * piece.width:
             _draw(lines, piece)
     if not lines.any():
@@ -258,6 +267,27 @@ def _without_level_lines(ink: Grey) -> Grey:
     # Where a stroke crosses the line, the stroke is thicker or darker than the line and stays.
     lines &= ink < DARKER * np.quantile(ink[lines], 0.9)
     return np.where(lines, thick, ink)
+
+
+def _is_underline(line: Piece, ink: Mask) -> bool:
+    """Return whether there is no ink below a line, and the line sticks out on both sides of all ink above it."""
+    blurred = max(2, line.height)
+    if ink[line.bottom + blurred :].any():
+        return False
+    columns = np.flatnonzero(ink[: max(0, line.top - blurred)].any(axis=0))
+    return len(columns) > 0 and _sticks_out(line, int(columns[0]), int(columns[-1]) + 1)
+
+
+def _has_foot(pieces: Sequence[Piece]) -> bool:
+    """Return whether the lowest part of the largest piece sticks out on both sides, as an underline that touches it."""
+    piece = max(pieces, key=attrgetter("mass"))
+    above = [run for run in piece.runs if run[0] < piece.bottom - max(2, FOOT * piece.height)]
+    return bool(above) and _sticks_out(piece, min(start for _, start, _ in above), max(end for _, _, end in above))
+
+
+def _sticks_out(line: Piece, left: int, right: int) -> bool:
+    room = STICKS_OUT * line.width
+    return line.left + room <= left and right <= line.right - room
 
 
 def _draw(mask: Mask, piece: Piece) -> None:

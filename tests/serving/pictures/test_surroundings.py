@@ -102,6 +102,27 @@ def test_small_digit_on_a_large_photo_of_lined_paper_is_read(model, digits, trut
     assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 17
 
 
+def test_underline_that_touches_the_digit_is_left_out(model, digits, truth):
+    pages = []
+    for digit in digits[:40]:
+        rows, columns = np.flatnonzero(digit.any(axis=1)), np.flatnonzero(digit.any(axis=0))
+        bottom, left, right = (36 + 6 * int(side) for side in (rows[-1] + 1, columns[0], columns[-1] + 1))
+        pages.append(picture(page_with(digit, line=(bottom - 3, left - 25, bottom + 4, right + 25))))
+    expected = [(int(label), None) for label in truth[:40]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 30
+
+
+def test_letter_with_a_broad_foot_is_no_digit(model):
+    letters = []
+    for letter in "AFHKNRTVX":
+        page = Image.new("L", (200, 240), 255)
+        pen = ImageDraw.Draw(page)
+        pen.text((100, 200), letter, 0, ImageFont.load_default(160), anchor="ms")
+        pen.rectangle((20, 198, 180, 204), 0)
+        letters.append(picture(np.asarray(page)))
+    assert all(reason is not None for _, reason in read(model, *letters))
+
+
 def test_edge_of_a_desk_on_two_sides_is_not_taken_for_a_7(model, digits, truth):
     pages = [page_with(digit, top=(0, 0, 12, 240), right=(0, 226, 240, 240)) for digit in digits[:40]]
     read_as = read(model, *map(picture, pages))

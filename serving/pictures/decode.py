@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -19,7 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.containers import jpeg_exif, orientation, without_metadata
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
-from serving.pictures.page import TURNS, Grey, Page, parts_of, upright
+from serving.pictures.page import TURNS, Grey, Page, Turn, parts_of, upright
 
 BLACK, WHITE = 0, 255
 # A picture of at most this many pixels becomes an array. A larger one stays with Pillow, which reduces it in less time.
@@ -55,17 +56,23 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
     """
     header = read_header(content, jpeg_side)
     check_header(header, max_pixels)
-    try:
-        picture = _open(content, header, jpeg_side)
+    with reported():
+        picture = open_picture(content, header, "L", jpeg_side)
         picture.load()
-        exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
-        turn = TURNS[orientation(exif)]
+        turn = turn_of(content, header, picture)
         pixels = picture.width * picture.height
         if pixels <= WHOLE_PIXELS:
             picture = _in_grey(picture)
         if pixels <= ARRAY_PIXELS:
             return upright(_tone(picture)(picture), turn)
         return Page(picture, _tone(picture), turn)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Raise an InputError in place of any exception in the ``with`` statement, which decodes a picture."""
+    try:
+        yield
     except InputError:
         raise
     except MemoryError as error:
@@ -79,15 +86,22 @@ def reason_of(error: Exception) -> str:
     return str(error) or "its parts do not fit together"
 
 
-def _open(content: bytes, header: Header, jpeg_side: int) -> Image.Image:
+def open_picture(content: bytes, header: Header, mode: Literal["L", "RGB"], jpeg_side: int) -> Image.Image:
+    """Return the picture before its pixels are decoded. A JPEG is decoded to ``mode``, if it has no other colours."""
     picture = DECODERS[header.format](io.BytesIO(without_metadata(content, header.format)))
     if picture.size != (header.width, header.height):
         raise PictureError(
             f"the picture is damaged: its header says {header.width}x{header.height} pixels, "
             f"but its content {picture.width}x{picture.height}"
         )
-    picture.draft("L", (jpeg_side, jpeg_side))
+    picture.draft(mode, (jpeg_side, jpeg_side))
     return picture
+
+
+def turn_of(content: bytes, header: Header, picture: Image.Image) -> Turn:
+    """Return how to turn a decoded picture upright."""
+    exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
+    return TURNS[orientation(exif)]
 
 
 def _tone(picture: Image.Image) -> Callable[[Image.Image], Grey]:

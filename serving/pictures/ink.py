@@ -49,6 +49,8 @@ DEVIATION = 1.4826
 SAME_SHADE = 16
 # Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper.
 EVEN_BORDER = 0.6
+# In a photo, light on the paper stands out from its border by less than so many grey levels, and a sheet by more.
+WEAK = 50
 # Paper is also lit unevenly if something stands out that is broader in both directions than this share of the page's
 # longer side, and is no filled shape. No stroke is that broad.
 TOO_BROAD = 0.42
@@ -129,9 +131,15 @@ def is_uneven(ink: Ink, border: Grey, most: float) -> bool:
         border: the page's border minus the shade of the paper.
         most: the strongest ink.
     """
-    if float((np.abs(border) < SAME_SHADE).mean()) < EVEN_BORDER:
+    least = FAINT * most
+    # In a dark photo the contrast is low, so paper that differs by less than SAME_SHADE would already count as ink.
+    same = min(SAME_SHADE, max(LEAST_CONTRAST, least))
+    if float((np.abs(border) < same).mean()) < EVEN_BORDER:
         return True
-    return is_broad(ink, FAINT * most) and not is_filled_shape(ink, most)
+    # Ink is either darker or brighter than the paper. In a photo with both, one of them is light.
+    if most < WEAK and strongest(-ink) > least and not is_flat(ink):
+        return True
+    return is_broad(ink, least) and not is_filled_shape(ink, most)
 
 
 def is_broad(ink: Ink, least: float) -> bool:

@@ -20,13 +20,15 @@ import numpy as np
 from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
+from serving.pictures.colours import decode_colours
 from serving.pictures.decode import BLACK, WHITE, decode_grey
+from serving.pictures.dots import joined_dots
 from serving.pictures.ink import OVERVIEW, Ink, border_of, breadth_of, find_ink, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import is_along_border, other_pages
+from serving.pictures.surroundings import is_along_border, is_mostly_weak, other_pages
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -82,11 +84,20 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
             return Digit(image.astype(np.uint8))
     overview = reduce(page, OVERVIEW)
     ink = find_ink(page, overview)
+    colours = decode_colours(content) if ink is None else None
+    if colours is not None:
+        page, overview = colours, reduce(colours, OVERVIEW)
+        ink = find_ink(page, overview)
+        # A stain or coloured light fades towards its edges.
+        ink = None if ink is None or is_mostly_weak(ink) else ink
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)
     large, _ = split_specks(pieces)
+    dotted = digit_on(joined_dots(ink, large))
+    if dotted.reason is None:
+        return digit._replace(others=(dotted.image,))
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
     others = list(_readings_without(ink, pieces))

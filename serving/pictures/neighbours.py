@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import DIGIT, GAP, Piece, erase, split_specks
+from serving.pictures.pieces import DIGIT, GAP, Piece, distance, erase, split_specks
 
 # A piece in a corner, or at the border if the digit is inside, is left by a shadow if it has less than this share of
 # the digit's ink.
@@ -145,7 +145,7 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
 def _is_apart(piece: Piece, digit: Piece) -> bool:
     """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
-    return piece.mass < DIGIT * digit.mass and _distance(piece, digit) > GAP * max(digit.height, digit.width)
+    return piece.mass < DIGIT * digit.mass and distance(piece, digit) > GAP * max(digit.height, digit.width)
 
 
 def _is_line_under_or_over(piece: Piece, digit: Piece) -> bool:
@@ -177,8 +177,3 @@ def _is_cut_off(piece: Piece, digit: Piece, ink: Ink) -> bool:
     at_side = piece.left == 0 or piece.right == ink.shape[1]
     at_end = piece.top == 0 or piece.bottom == ink.shape[0]
     return (at_side and piece.width < most) or (at_end and piece.height < most)
-
-
-def _distance(a: Piece, b: Piece) -> int:
-    """Return the distance of the boxes around two pieces."""
-    return max(a.left - b.right, b.left - a.right, a.top - b.bottom, b.top - a.bottom, 0)

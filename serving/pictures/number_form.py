@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
+from serving.pictures.colours import decode_colours
 from serving.pictures.cuts import Integers, Parts, cut
 from serving.pictures.decode import decode_grey
 from serving.pictures.header import read_header
@@ -147,7 +148,10 @@ def to_number_page(content: bytes, max_pixels: int, check: Callable[[], None] = 
         InputTooLargeError: the picture has more than ``max_pixels`` pixels, or takes more work than ``work.py`` allows.
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
-    return candidates_of(*_reduced_page(content, max_pixels), check)
+    page, size = _reduced_page(content, max_pixels)
+    result = candidates_of(page, size, check)
+    colours = decode_colours(content, NUMBER_JPEG_SIDE) if result.is_empty else None
+    return result if colours is None else candidates_of(colours, size, check)
 
 
 def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int]]:

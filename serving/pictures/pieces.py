@@ -159,6 +159,11 @@ def moved(piece: Piece, down: int, right: int) -> Piece:
     return _piece(runs, piece.mass)
 
 
+def distance(a: Piece, b: Piece) -> int:
+    """Return the distance of the boxes around two pieces."""
+    return max(a.left - b.right, b.left - a.right, a.top - b.bottom, b.top - a.bottom, 0)
+
+
 def split_specks(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     """Return the pieces large enough to belong to a digit, and the specks."""
     least = SPECK * max(piece.mass for piece in pieces)

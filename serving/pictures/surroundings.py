@@ -13,11 +13,12 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, Ink, border_of, is_flat, middle, reduce, strongest
+from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
 from serving.pictures.paper import STRONG, on_paper
-from serving.pictures.pieces import SPECK, Piece, find_pieces, split_specks
+from serving.pictures.pieces import DIGIT, SPECK, Piece, distance, find_pieces, split_specks
+from serving.pictures.sheet import MAX_STEPS, few_steps, is_sheet, on_small_sheet
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -40,6 +41,10 @@ BROKEN = 3
 LINE_BREADTH = 0.035
 # A line is straight over at least this share of the page. It reaches over at least the second share, or to the border.
 STRAIGHT, LINE_LENGTH = 0.2, 0.5
+# An underline sticks out on both sides of what stands on it, by at least this share of its length.
+STICKS_OUT = 0.06
+# The lowest part of a digit that may hide an underline, as a share of its height.
+FOOT = 0.2
 # Breadth of a stroke or line that crosses a line, as a share of the page.
 CROSSING = 0.12
 # Height of the box around a line, as a share of the page's longer side, and how much it grows with the length of the
@@ -59,8 +64,10 @@ MIDDLE = 0.2
 FULL_SIDE, CORNER = 0.9, 0.25
 # What remains must cover at least this share of the page.
 LEAST_REST = 0.002
-# Pages with more pieces or more steps between ink and paper show no digit, and would take too long.
-MAX_PIECES, MAX_STEPS = 50, 5000
+# A page with more pieces shows no digit, and would take too long.
+MAX_PIECES = 50
+# Ink is small if the page is so many times as long. Its close-up shows so many times its length on each side.
+SMALL, AROUND = 5, 1.0
 # Pixels around a removed part that are removed too, because its edge is blurred.
 HALO = 5
 
@@ -80,20 +87,24 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     if min(page.shape) < LEAST_SIDE:
         return
     # Only a photo has shadows. A picture from a program is flat.
-    if _is_mostly_weak(ink) and not is_flat(overview):
+    if is_mostly_weak(ink) and not is_flat(overview):
         yield without_shadows(reduce(page, FINE))
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
-    if not (len(large) > 1 or _is_box(large) or _has_steps(overview)):
+    has_sheet = any(map(is_sheet, large))
+    is_cut = not all(piece.is_inside(ink.shape) for piece in large)
+    if not (len(large) > 1 or has_sheet or is_cut or _is_box(large) or _has_foot(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
-    for other in (without_lines(fine), on_sheet(fine)):
+    without = without_lines(fine)
+    close = _close_up(page, overview if without is None else without)
+    for other in (on_small_sheet(fine) if has_sheet else None, without, close, on_sheet(fine)):
         if other is not None:
             yield other
 
 
-def _is_mostly_weak(ink: Ink) -> bool:
+def is_mostly_weak(ink: Ink) -> bool:
     """Return whether most of the ink is weak, as the ink of a shadow is."""
     return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
 
@@ -140,9 +151,38 @@ def with_broad_strokes(page: Grey) -> Grey:
 def without_lines(page: Grey) -> Grey | None:
     """Return the ink without long thin lines that are nearly level or upright: ruled and squared paper, boxes, axes."""
     ink = _standing_out(page)
-    without_level = _without_level_lines(ink)
+    without_level = _without_level_lines(ink, underline=True)
     without_any = _without_level_lines(without_level.T).T
     return None if np.array_equal(without_any, ink) else without_any
+
+
+def _close_up(page: Grey | Page, small: Grey) -> Grey | None:
+    """Return the surroundings of small ink without the lines in them, or None without lines or small ink.
+
+    Args:
+        small: the page, reduced.
+    """
+    ink = few_steps(measure_ink(small)) if max(page.shape) >= 2 * FINE else None
+    if ink is None:
+        return None
+    pieces = find_pieces(ink)
+    digit = max(pieces, key=attrgetter("mass"))
+    side = max(digit.height, digit.width)
+    if SMALL * side > max(ink.shape) or any(
+        piece.is_inside(ink.shape) and _is_another(piece, digit, AROUND * side) for piece in pieces
+    ):
+        return None
+    factor = max(page.shape) / max(ink.shape)
+    rows, columns = (
+        slice(max(0, round((begin - AROUND * side) * factor)), round((end + AROUND * side) * factor))
+        for begin, end in ((digit.top, digit.bottom), (digit.left, digit.right))
+    )
+    return without_lines(reduce(page[rows, columns], FINE))
+
+
+def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:
+    """Return whether a piece is large enough for another digit and farther away than ``gap``."""
+    return piece.mass >= DIGIT * digit.mass and distance(piece, digit) > gap
 
 
 def on_sheet(page: Grey) -> Grey | None:
@@ -201,7 +241,12 @@ def _is_dark(page: Grey) -> bool:
     return float((relief * relief * relief).sum()) <= 0
 
 
-def _without_level_lines(ink: Grey) -> Grey:
+def _without_level_lines(ink: Grey, *, underline: bool = False) -> Grey:
+    """Return the ink without lines that are nearly level.
+
+    Args:
+        underline: remove also a line of any length that underlines all other ink.
+    """
     height, width = ink.shape
     longest = max(height, width)
     thick = opening_along(ink, 2 + round(LINE_BREADTH * longest), 0)
@@ -214,7 +259,7 @@ def _without_level_lines(ink: Grey) -> Grey:
     lines = np.zeros(ink.shape, bool)
     for piece in find_pieces(np.where(straight > level, straight, 0)):
         is_cut = piece.left == 0 or piece.right == width
-        is_long = is_cut or piece.width >= LINE_LENGTH * width
+        is_long = is_cut or piece.width >= LINE_LENGTH * width or (underline and _is_underline(piece, ink > level))
         if is_long and piece.height <= HIGHEST_LINE * longest + TILT * piece.width:
             _draw(lines, piece)
     if not lines.any():
@@ -222,6 +267,27 @@ def _without_level_lines(ink: Grey) -> Grey:
     # Where a stroke crosses the line, the stroke is thicker or darker than the line and stays.
     lines &= ink < DARKER * np.quantile(ink[lines], 0.9)
     return np.where(lines, thick, ink)
+
+
+def _is_underline(line: Piece, ink: Mask) -> bool:
+    """Return whether there is no ink below a line, and the line sticks out on both sides of all ink above it."""
+    blurred = max(2, line.height)
+    if ink[line.bottom + blurred :].any():
+        return False
+    columns = np.flatnonzero(ink[: max(0, line.top - blurred)].any(axis=0))
+    return len(columns) > 0 and _sticks_out(line, int(columns[0]), int(columns[-1]) + 1)
+
+
+def _has_foot(pieces: Sequence[Piece]) -> bool:
+    """Return whether the lowest part of the largest piece sticks out on both sides, as an underline that touches it."""
+    piece = max(pieces, key=attrgetter("mass"))
+    above = [run for run in piece.runs if run[0] < piece.bottom - max(2, FOOT * piece.height)]
+    return bool(above) and _sticks_out(piece, min(start for _, start, _ in above), max(end for _, _, end in above))
+
+
+def _sticks_out(line: Piece, left: int, right: int) -> bool:
+    room = STICKS_OUT * line.width
+    return line.left + room <= left and right <= line.right - room
 
 
 def _draw(mask: Mask, piece: Piece) -> None:

@@ -34,3 +34,19 @@ def test_dark_ink_in_a_shadow_is_as_strong_as_outside(turn):
     rows = np.rot90(ink, -turn).max(axis=1)
     stroke = np.flatnonzero(rows > 0.8 * rows.max())
     assert len(stroke) == stroke[-1] - stroke[0] + 1 >= 38
+
+
+Y, X = np.mgrid[-1:1:90j, -1:1:90j]
+
+
+@pytest.mark.parametrize(
+    "light",
+    [pytest.param(70 - 12 * (Y * Y + X * X), id="spot of light"), pytest.param(55 - 8 * (X + Y), id="sloping light")],
+)
+def test_ink_on_a_dark_photo_is_found(light):
+    """The shade of the paper varies by half of the contrast of the ink."""
+    page = light + np.random.default_rng(0).normal(0, 2, light.shape)
+    page[30:60, 42:48] = 20
+    ink = find_ink(page.astype(np.float32))
+    rows, columns = np.nonzero(ink > 0.5 * ink.max())
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (30, 6)

@@ -68,6 +68,61 @@ def test_only_a_page_with_surroundings_has_other_readings(digits):
     assert to_mnist_form(picture(desk), MAX_PIXELS).others
 
 
+@pytest.mark.parametrize("turned", [0, 12], ids=["straight", "turned"])
+def test_digit_on_a_small_note_is_read(model, digits, truth, turned):
+    pages = []
+    for digit in digits[:20]:
+        ink = np.kron(np.pad(digit, 4), np.ones((3, 3)))
+        note = Image.fromarray((230 - 0.8 * ink).astype(np.uint8))
+        page = Image.new("L", (320, 240), 100)
+        opaque = Image.new("L", note.size, 255).rotate(turned, Image.Resampling.BICUBIC, expand=True)
+        page.paste(note.rotate(turned, Image.Resampling.BICUBIC, expand=True), (40, 60), opaque)
+        page.paste(170, (230, 30, 242, 200))  # a pen beside the note
+        pages.append(picture(np.asarray(page)))
+    expected = [(int(label), None) for label in truth[:20]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 18
+
+
+@pytest.mark.parametrize("squared", [False, True], ids=["ruled", "squared"])
+def test_small_digit_on_a_large_photo_of_lined_paper_is_read(model, digits, truth, squared):
+    random = np.random.default_rng(0)
+    pages = []
+    for digit in digits[:20]:
+        page = np.full((900, 1100), 240, np.float32)
+        page[::36] = page[1::36] = 190
+        if squared:
+            page[:, ::36] = page[:, 1::36] = 190
+        top, left = random.integers(100, 700, 2)
+        ink = np.kron(digit, np.ones((2, 2))) / 255
+        part = page[top : top + 56, left : left + 56]
+        part += ink * (40 - part)
+        page += random.normal(0, 3, page.shape)
+        pages.append(picture(page.clip(0, 255).astype(np.uint8), "JPEG"))
+    expected = [(int(label), None) for label in truth[:20]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 17
+
+
+def test_underline_that_touches_the_digit_is_left_out(model, digits, truth):
+    pages = []
+    for digit in digits[:40]:
+        rows, columns = np.flatnonzero(digit.any(axis=1)), np.flatnonzero(digit.any(axis=0))
+        bottom, left, right = (36 + 6 * int(side) for side in (rows[-1] + 1, columns[0], columns[-1] + 1))
+        pages.append(picture(page_with(digit, line=(bottom - 3, left - 25, bottom + 4, right + 25))))
+    expected = [(int(label), None) for label in truth[:40]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 30
+
+
+def test_letter_with_a_broad_foot_is_no_digit(model):
+    letters = []
+    for letter in "AFHKNRTVX":
+        page = Image.new("L", (200, 240), 255)
+        pen = ImageDraw.Draw(page)
+        pen.text((100, 200), letter, 0, ImageFont.load_default(160), anchor="ms")
+        pen.rectangle((20, 198, 180, 204), 0)
+        letters.append(picture(np.asarray(page)))
+    assert all(reason is not None for _, reason in read(model, *letters))
+
+
 def test_edge_of_a_desk_on_two_sides_is_not_taken_for_a_7(model, digits, truth):
     pages = [page_with(digit, top=(0, 0, 12, 240), right=(0, 226, 240, 240)) for digit in digits[:40]]
     read_as = read(model, *map(picture, pages))

@@ -1,0 +1,71 @@
+"""Decode a picture to the colours of its ink, for ink that is as bright as the paper, such as red on green."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from serving.pictures.decode import BLACK, WHITE, open_picture, reported, turn_of
+from serving.pictures.header import JPEG_SIDE, read_header
+from serving.pictures.ink import LEAST_CONTRAST, border_of
+from serving.pictures.page import REDUCING_GAP, Grey, upright
+
+# A picture with more pixels in all its scans is read by its brightness only. Decoding it again would take too long.
+MOST_PIXELS = 1 << 22
+# The picture is reduced to this longer side, which is enough for a page of numbers.
+LONGEST = 1024
+# Colours differ by up to 441 levels, three times 255 on three axes. Half of it is left, so that a tint of the paper or
+# the colour noise of a camera does not count as ink.
+WEIGHT = 0.5
+
+
+def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
+    """Return how the colour of each pixel differs from that of the paper, ``[H, W]`` around the middle of 0 to 255.
+
+    The colours are measured along the one direction in which they differ most from the paper. The result is None if the
+    picture is grey, partly transparent or large.
+
+    Args:
+        content: a picture file that :func:`decode_grey` has decoded.
+        jpeg_side: as there.
+
+    Raises: as :func:`decode_grey`.
+    """
+    header = read_header(content, jpeg_side)
+    if header.decoded_pixels * header.scans > MOST_PIXELS or header.is_slow:
+        return None
+    with reported():
+        picture = open_picture(content, header, "RGB", jpeg_side)
+        if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+            return None
+        # Transparent ink has a background of another brightness, so it was not empty.
+        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (WHITE, WHITE):
+            return None
+        picture = _reduced(picture.convert("RGB"))
+        if not _has_contrast(picture):
+            return None
+        return upright(_difference(np.asarray(picture, np.float32)), turn_of(content, header, picture))
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    factor = max(picture.size) / LONGEST
+    if factor <= 1:
+        return picture
+    width, height = (max(1, round(side / factor)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
+
+
+def _has_contrast(picture: Image.Image) -> bool:
+    """Return whether the values of some channel differ enough for ink. Those of a blank page do not."""
+    colours = (channel.getextrema() for channel in picture.split())
+    return any(float(most) - float(least) >= LEAST_CONTRAST for least, most in colours)  # type: ignore[arg-type]
+
+
+def _difference(colours: Grey) -> Grey:
+    """Return the difference of colours ``[H, W, 3]`` from the paper along the direction in which they differ most."""
+    different = colours - np.median(border_of(colours), axis=0)
+    flat = different.reshape(-1, 3)
+    # The direction with the largest sum of squares.
+    axis = np.linalg.eigh(flat.T @ flat).eigenvectors[:, -1]
+    values: Grey = np.clip((BLACK + WHITE) / 2 + WEIGHT * (different @ axis), BLACK, WHITE).astype(np.float32)
+    return values

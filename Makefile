@@ -13,7 +13,9 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("P
 RUN ?= runs/cnn
 MODELS ?= models
 LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
-    --ignore tests/serving/web --ignore tests/serving/api/test_schema.py \
+    --ignore tests/serving/web --ignore tests/serving/api/test_schema.py --ignore tests/serving/api/test_caches.py \
+    --ignore tests/serving/test_cli.py --ignore tests/serving/server/test_run.py \
+    --ignore tests/serving/server/test_address.py \
     --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
     --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/models/test_trust.py \
     --ignore tests/export/test_card.py --ignore tests/export/test_oci.py --ignore tests/export/test_oci_session.py \

@@ -2,8 +2,8 @@
 
 Most digits are easy to read. A network with a sixth of the multiplications reads them as well, and only the others
 need the larger one. P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple features" (CVPR
-2001), describe this idea. The others are decided by both networks together, because two networks make different
-mistakes, and the outputs of the first one are there already.
+2001), describe this idea. Both networks together decide the others, because they make different mistakes, and the
+outputs of the first one are already known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from export.graph import ServingGraph
 
 # The first network decides an image if its class has at least the first probability, and if the image is a digit or
-# symbol at all with at least the second one. The novelty score is the logit of the opposite.
+# symbol at all with at least the second one. The novelty score is the logit of the probability that it is neither.
 SURE, FAMILIAR = 0.995, 0.75
 
 
@@ -27,8 +27,8 @@ class Cascade(nn.Module):
         second: the graph that also sees the images about which the first one is not sure.
         share: how much the first graph counts for these images, from 0 to 1. Their logits and novelty scores are
             weighted means of both graphs.
-        sure: probability of its class that an image must have for the first graph, between 0 and 1.
-        familiar: probability of being one of the classes at all that it must have, between 0 and 1.
+        sure: the first graph decides an image only if its class has at least this probability, between 0 and 1,
+        familiar: and only if the image is one of the classes at all with at least this probability, between 0 and 1.
     """
 
     outputs = ServingGraph.outputs

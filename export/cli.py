@@ -66,7 +66,7 @@ COMMANDS = {"push": push, "pull": pull}
     type=Folder(),
     envvar="MNIST_DATA",
     show_envvar=True,
-    help="Folder with the data set, as for mnist-train.",
+    help="Folder with the files of a known data set. With --verify and your own data: the pictures, or the run folder.",
 )
 @click.option(
     "--first",

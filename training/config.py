@@ -97,7 +97,7 @@ class TrainConfig:
     model: Annotated[
         str,
         "Network to train: cnn, cnn-small, cnn-first, cnn-light, cnn-large, cnn-fast, cnn-speed, cnn-5x5, cnn-7x7, or "
-        "mlp (the tutorial's 784-28-10).",
+        "mlp (784-28-10, as in the tutorial).",
     ] = "cnn"
     dataset: Annotated[
         str,
@@ -166,8 +166,8 @@ class TrainConfig:
         float,
         "Style augmentation: change images as if somebody else had written them. Each kind of change applies to this "
         "share of the images, from 0 to 1: another width, another stroke width, a lower resolution and, for a 1, a "
-        "wide bar. Twice this share of the ones get an upstroke, and half of this share of the images become black and "
-        "white. 0 turns it off.",
+        "wide bar. Twice this share of the digits 1 get an upstroke, and half of this share of the images become black "
+        "and white. 0 turns it off.",
     ] = 0.0
     teacher: Annotated[
         str,

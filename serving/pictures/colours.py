@@ -1,4 +1,4 @@
-"""Decode a picture to the colours of its ink, for ink that is as bright as the paper, such as red on green."""
+"""Find ink that is as bright as the paper by its colour, such as red on green."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from serving.pictures.page import REDUCING_GAP, Grey, upright
 MOST_PIXELS = 1 << 22
 # The picture is reduced to this longer side, which is enough for a page of numbers.
 LONGEST = 1024
-# Colours differ by up to 441 levels, three times 255 on three axes. Half of it is left, so that a tint of the paper or
-# the colour noise of a camera does not count as ink.
+# Two colours are at most 441 levels apart: the square root of 3, times 255. The difference is halved, so that a tint of
+# the paper or the colour noise of a camera does not count as ink.
 WEIGHT = 0.5
 
 
@@ -38,7 +38,7 @@ def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
         picture = open_picture(content, header, "RGB", jpeg_side)
         if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
             return None
-        # Transparent ink has a background of another brightness, so it was not empty.
+        # decode_grey() puts transparent ink on a background of another brightness, so such a picture was not empty.
         if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (WHITE, WHITE):
             return None
         picture = _reduced(picture.convert("RGB"))

@@ -3,7 +3,7 @@
 A cut is a path from the top to the bottom of the line that crosses as little ink as possible. It may lean by up to 45
 degrees, so it also passes between slanted digits and between digits whose boxes overlap. Cuts that cross no ink lie in
 the gaps between digits. The others lie where two digits may touch. Which parts belong together is decided later, by the
-network: ``serving/inference/numbers.py``.
+network: ``serving/inference/path.py``.
 """
 
 from __future__ import annotations

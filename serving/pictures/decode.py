@@ -42,7 +42,7 @@ DECODERS: dict[str, type[ImageFile.ImageFile]] = {
 
 
 def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> Grey | Page:
-    """Decode a picture file to its brightness, ``[H, W]`` from 0 to 255: float32, or a Page if the picture is large.
+    """Decode a picture file to its brightness, ``[H, W]`` from 0 to 255: float32, or a Page if it has many pixels.
 
     The picture is turned upright as its EXIF orientation says. Transparent parts get a background.
 

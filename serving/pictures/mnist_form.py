@@ -70,7 +70,7 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
     """Return the digit in a picture file as a 28x28 image.
 
     Args:
-        content: the bytes of a PNG, JPEG, GIF, BMP, WebP or PPM file.
+        content: the bytes of a PNG, JPEG, GIF, BMP, WebP or PNM file.
         max_pixels: limit on width times height.
 
     Raises:
@@ -88,7 +88,7 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
     if colours is not None:
         page, overview = colours, reduce(colours, OVERVIEW)
         ink = find_ink(page, overview)
-        # A stain or coloured light fades towards its edges.
+        # A stain or coloured light fades towards its edges, so mostly weak ink is no digit.
         ink = None if ink is None or is_mostly_weak(ink) else ink
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")

@@ -1,4 +1,7 @@
-"""A large picture that is converted to grey values part by part, so that its grey values are never all in memory."""
+"""A picture that stays with Pillow until its grey values are needed.
+
+A large one is converted part by part, so that its grey values are never all in memory.
+"""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def without_lines(page: Grey) -> Grey | None:
 
 
 def _close_up(page: Grey | Page, small: Grey) -> Grey | None:
-    """Return the surroundings of small ink without the lines in them, or None without lines or small ink.
+    """Return a close-up of small ink without the lines around it. Return None if there are no lines or no small ink.
 
     Args:
         small: the page, reduced.

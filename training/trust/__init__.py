@@ -1,1 +1,1 @@
-"""How far to trust a finished network: calibration temperature and novelty score."""
+"""How far to trust a finished network: calibration temperature, novelty score and thresholds of acceptance."""

@@ -4,9 +4,9 @@ A prediction is rejected as not a digit if its novelty score is above the first 
 confidence is below the second one. Confidence tells right predictions from wrong ones best, and novelty tells digits
 from other pictures.
 
-The thresholds are set by how many right predictions they may reject. The network then decides how much they are worth:
-the better it separates right from wrong, the more wrong predictions fall below its threshold. They are fitted to scores
-alone, so a network of any framework can be fitted, also a published ONNX file.
+The thresholds are as strict as they can be without rejecting more right predictions than allowed. The better a network
+separates right from wrong predictions, the more wrong ones they reject. They are fitted to scores alone, so a network
+of any framework can be fitted, also a published ONNX file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Thresholds(NamedTuple):
     confidence: float
 
     def false_rejections(self, scores: Scores) -> dict[str, float]:
-        """Return the share of all images that each threshold rejects."""
+        """Return the share of all images that each threshold rejects, right and wrong predictions together."""
         return {
             "novelty": float((scores.novelty > self.novelty).mean()),
             "confidence": float((scores.confidence < self.confidence).mean()),
@@ -83,7 +83,10 @@ def fit_thresholds(clean: Scores, styled: Scores) -> Thresholds:
 
 
 def _lowest_confidence(scores: Scores, share: float, novelty: float) -> float:
-    """Return the highest confidence with which both thresholds reject at most ``share`` of the right predictions."""
+    """Return the lowest confidence to accept, as high as possible.
+
+    Both thresholds together reject at most ``share`` of the right predictions.
+    """
     kept = np.sort(scores.confidence[scores.is_right & (scores.novelty <= novelty)])
     right = int(scores.is_right.sum())
     budget = int(share * right) - (right - len(kept))

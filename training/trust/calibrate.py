@@ -124,7 +124,7 @@ def held_out_digits(splits: Splits) -> Digits:
 
 
 def _new_images(added: Digits, others: int, generator: torch.Generator) -> Tensor:
-    """Return the new images, as they are and distorted. They are a small part, but one that counts."""
+    """Return the new images, as they are and distorted. They are at least NEW_SHARE of the other digits."""
     count = max(len(added), round(NEW_SHARE * others))
     indices = torch.randint(len(added), (count,), generator=generator)
     return torch.cat([added.images, distort(added.images[indices], generator)])

@@ -21,7 +21,7 @@ from training.trust.examples import digits_and_outliers
 FORMAT = 3
 # All runs on the same data use the same images.
 SEED = 0
-# Files that are kept, those of the last runs. A file for MNIST has 35 MB, or 80 MB with fonts.
+# Number of files to keep: those of the last runs. A file for MNIST has 35 MB, or 96 MB with fonts.
 KEPT = 4
 
 

@@ -23,8 +23,8 @@ HIDDEN = 64
 # more, and a large float32 has few decimals.
 LARGEST = 50.0
 STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, BETAS = 1000, 512, 0.05, 0.01, (0.9, 0.95)
-# The learning rate rises in this share of the steps, from the first of these shares of the highest rate, and then falls
-# to the second one.
+# The learning rate rises for WARM_UP of the steps, from FIRST_RATE to 1 times LEARNING_RATE, and then falls to
+# LAST_RATE times it.
 WARM_UP, FIRST_RATE, LAST_RATE = 0.3, 1 / 25, 1 / 250_000
 # How many steps are taken between two reports.
 REPORT_EVERY = 50

@@ -28,17 +28,25 @@ TOUCHING, NARROW = 0.6, 0.5
 FLAT = 3.0
 # A piece that is so many times as wide as the digits are high may be a line that joins several digits.
 JOINED = 2.0
-# A line under, over or between numbers is longer than a minus: so many times the usual height. It is thinner than the
-# second share of that height, and deviates from a straight line by no more than the third share on average.
-LONG, THIN, STRAIGHT = 1.3, 0.2, 0.08
+# A line under, over or between numbers is longer than a minus: at least so many times the usual height.
+LONG = 1.3
+# Such a line is thinner than this share of the usual height.
+THIN = 0.2
+# It deviates from a straight line by at most this share of that height, on average.
+STRAIGHT = 0.08
 # A piece at the border is a shadow if its ink is weaker than this share of the usual ink.
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
 CONTACT = 0.5
-# A piece at the border is still a digit if a piece inside is at most so many times as high or as low, if both share at
-# least this part of the lower height, and if the piece is at most so many times as wide as the other one is high. Its
-# strokes are at most so many times as broad.
-ALIKE, SAME_ROWS, WIDE, BROADER = 1.5, 0.7, 1.5, 2.0
+# A piece at the border is still a digit beside a piece inside if four rules hold. The higher of both is at most so many
+# times as high as the lower one.
+ALIKE = 1.5
+# Both share at least this part of the lower height.
+SAME_ROWS = 0.7
+# The piece at the border is at most so many times as wide as the other one is high.
+WIDE = 1.5
+# Its strokes are at most so many times as broad.
+BROADER = 2.0
 
 
 def without_clutter(ink: Ink) -> list[Piece]:

@@ -14,11 +14,14 @@ from serving.pictures.pieces import Piece, distance
 LEAST, MOST = 7, 60
 # The longest dot, as a share of the longer side of the digit.
 LARGEST = 0.25
-# Dots are alike: none is so many times as long as the median. Each fills at least this share of its box; a diamond or a
-# triangle fills a half, and the strokes of most letters less.
-LONGER, FULL = 1.6, 0.42
-# The gap from a dot to the nearest one, in lengths of a dot. Some dots may lie apart.
-GAP, NOT_APART = 1.6, 0.95
+# Dots are alike: none is so many times as long as the median.
+LONGER = 1.6
+# A dot fills at least this share of its box. A diamond or a triangle fills a half, and most letters fill less.
+FULL = 0.42
+# The widest gap from a dot to the nearest one, in lengths of a dot.
+GAP = 1.6
+# This share of the dots has such a gap. The others may lie apart.
+NOT_APART = 0.95
 
 
 def joined_dots(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:

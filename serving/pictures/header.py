@@ -33,9 +33,12 @@ MAX_SCANS = 100
 GREY, DEEP_GREY, COLOUR = 1, 2, 4
 # Pillow decodes every WebP as an animation: two canvases, a copy and the picture, and the decoder's own memory.
 WEBP_BYTES = 17
-# A lossless WebP may have its own prefix codes for each block of 4x4 pixels. Codes take at least 3 bytes of the file.
-# Their tables take 6 kB of memory and up to 15 microseconds. So this many of them are no danger.
-WEBP_BLOCK, WEBP_CODES, FEW_WEBP_CODES = 16, 3, 1024
+# A lossless WebP may have prefix codes of its own for each block of so many pixels: 4x4.
+WEBP_BLOCK = 16
+# The codes of a block take at least so many bytes of the file.
+WEBP_CODES = 3
+# Their tables take 6 kB of memory and up to 15 microseconds. So the codes of this many blocks are no danger.
+FEW_WEBP_CODES = 1024
 # A GIF's first picture, its background, and what replaces the picture in an animation.
 GIF_BYTES = 3
 # Pillow scales values of unusual ranges in Python: the values as bytes, a copy and the picture.

@@ -58,9 +58,10 @@ TOO_BROAD = 0.42
 EDGE = 4
 # On a page with noise, a filled shape has at least this share of the strongest contrast. A shadow is weaker than ink.
 FILLED = 0.8
-# Such a page shows other shades than those of the paper and the shape on at most this share of the shape's area. Pixels
-# in a window of BLUR pixels around a pixel of the shape do not count. They are its edge.
-OTHER_SHADES, BLUR = 0.02, 5
+# Such a page shows other shades than those of the paper and the shape on at most this share of the shape's area.
+OTHER_SHADES = 0.02
+# Pixels in a window of this side around a pixel of the shape are its edge, and do not count.
+BLUR = 5
 # Side of the window that estimates uneven paper, as a share of the page's longer side: broader than any stroke,
 # narrower than most shadows.
 PAPER_WINDOW = 0.33

@@ -39,12 +39,14 @@ CENTRE = 14.5
 CENTRE_TOLERANCE = 0.75
 # Pixels by which the digit of such an image may be longer than BOX, because other programs round differently.
 BOX_TOLERANCE = 1
-# Digits side by side differ in length by at most this factor. More pieces than this are not compared, which takes time
-# that grows with the square of their number.
-ALIKE, MOST_ALIKE = 1.4, 100
-# A page with so many parts of similar mass side by side or in lines shows a text or many digits. So does a page with so
-# many pieces. What surrounds a single digit, such as the boxes of a form, makes fewer of them.
-MANY_PARTS, MANY_PIECES = 5, 12
+# Digits side by side differ in length by at most this factor.
+ALIKE = 1.4
+# More pieces than this are not compared, because the time grows with the square of their number.
+MOST_ALIKE = 100
+# A page with so many parts of similar mass side by side or in lines shows a text or many digits.
+MANY_PARTS = 5
+# So does a page with so many pieces. What surrounds a single digit, such as the boxes of a form, makes fewer of them.
+MANY_PIECES = 12
 # Strokes are widened to at least this many pixels of MNIST's box. The median stroke of MNIST is 2.5 pixels wide.
 LEAST_STROKE = 2.0
 # Before strokes are widened, ink whose longer side has fewer pixels than this is enlarged. Strokes can only grow by

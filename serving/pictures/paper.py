@@ -13,9 +13,10 @@ from serving.pictures.ink import LEAST_CONTRAST, Ink, breadth_of, reduce, strong
 
 # Side of the window, as a share of the page's shorter side, if the strokes are not known yet. No stroke is broader.
 WIDEST = 0.33
-# The strokes are measured on a page whose longer side has this many pixels. They are the ink that is stronger than this
-# share of the strongest. A shadow is weaker than ink.
-STROKE_SIDE, STRONG = 256, 0.6
+# The strokes are measured on a page whose longer side has this many pixels.
+STROKE_SIDE = 256
+# Strokes are the ink that is stronger than this share of the strongest. A shadow is weaker.
+STRONG = 0.6
 # Side of the window in strokes. Where strokes cross, ink is broader than one stroke.
 STROKES = 4
 # Share of the strongest pixels that are left out when the contrast of the ink is measured.

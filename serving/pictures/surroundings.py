@@ -25,9 +25,11 @@ FINE = 192
 # A smaller page is too coarse to tell a line from a stroke.
 LEAST_SIDE = 40
 
-# The page has surroundings if its border has a step, or another shade than its middle, of so many grey levels and so
-# many times the usual step.
-STEP, STEPS_OF_NOISE = 10.0, 8.0
+# The page has surroundings if its border has a step of so many grey levels, or if the shade of its middle differs from
+# that of the border by twice as many.
+STEP = 10.0
+# A step is no noise if it is so many times as large as the median step.
+STEPS_OF_NOISE = 8.0
 # The digit itself looks like a box if its ink covers this share of at least two sides of its own box.
 COVERED = 0.8
 
@@ -39,19 +41,24 @@ BROKEN = 3
 
 # Breadth of the broadest line, as a share of the page's longer side. The strokes of most digits are broader.
 LINE_BREADTH = 0.035
-# A line is straight over at least this share of the page. It reaches over at least the second share, or to the border.
-STRAIGHT, LINE_LENGTH = 0.2, 0.5
+# A line is straight over at least this share of the page.
+STRAIGHT = 0.2
+# In all it is as long as this share of the page, or reaches the border.
+LINE_LENGTH = 0.5
 # An underline sticks out on both sides of what stands on it, by at least this share of its length.
 STICKS_OUT = 0.06
 # The lowest part of a digit that may hide an underline, as a share of its height.
 FOOT = 0.2
 # Breadth of a stroke or line that crosses a line, as a share of the page.
 CROSSING = 0.12
-# Height of the box around a line, as a share of the page's longer side, and how much it grows with the length of the
-# line, which may not be quite level.
-HIGHEST_LINE, TILT = 0.065, 0.1
-# A line has at least this share of the strongest contrast on the page, and so many grey levels.
-LINE_CONTRAST, LEAST_LINE = 0.05, 5.0
+# Height of the box around a level line, as a share of the page's longer side.
+HIGHEST_LINE = 0.065
+# A line may be tilted: the height of its box grows by this share of its length.
+TILT = 0.1
+# A line has at least this share of the strongest contrast on the page.
+LINE_CONTRAST = 0.05
+# It has at least so many grey levels.
+LEAST_LINE = 5.0
 
 # Ink that is so many times as strong as the line is a stroke.
 DARKER = 1.3
@@ -60,14 +67,18 @@ DARKER = 1.3
 LEAST_CLASSES = 30.0
 # The middle of the page, where the digit lies on paper: this share of each side is left out on both ends.
 MIDDLE = 0.2
-# A piece is at the border if it touches this share of one side, or the second share of two sides.
-FULL_SIDE, CORNER = 0.9, 0.25
+# A piece fills a side of the page if it touches at least this share of it.
+FULL_SIDE = 0.9
+# A piece fills a corner if it touches at least this share of both sides.
+CORNER = 0.25
 # What remains must cover at least this share of the page.
 LEAST_REST = 0.002
 # A page with more pieces shows no digit, and would take too long.
 MAX_PIECES = 50
-# Ink is small if the page is so many times as long. Its close-up shows so many times its length on each side.
-SMALL, AROUND = 5, 1.0
+# Ink is small if the page is so many times as long.
+SMALL = 5
+# The close-up of small ink shows so many times its length on each side.
+AROUND = 1.0
 # Pixels around a removed part that are removed too, because its edge is blurred.
 HALO = 5
 

@@ -11,7 +11,10 @@ from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.numbers import Reading
 from serving.models import repository
 from serving.pictures import work
+from serving.pictures.lines import find_lines
 from serving.pictures.number_form import to_number_page
+from serving.pictures.page_ink import find_page_ink
+from serving.pictures.pieces import Piece
 from serving.settings import RELEASE
 from tests.serving.pictures.numbers import MARGIN, page, written
 from tests.support import picture
@@ -306,6 +309,19 @@ def test_candidates_are_not_much_higher_than_their_line():
     assert len(line.parts) > 50
     assert max(part.height for part in line.parts) > 40
     assert len(found.images) == len(line.candidates) == 0
+
+
+def test_pieces_at_the_border_are_not_compared_one_by_one(monkeypatch):
+    """A page of 500 strokes and dots has 60,000 pairs of a weak stroke at the border and one inside."""
+    drawn = np.full((1000, 1000), 255, np.uint8)
+    for left in range(4, 990, 8):
+        drawn[:40, left : left + 2] = drawn[-40:, left : left + 2] = 160
+        drawn[480:520, left : left + 2] = 0
+        drawn[530:534, left : left + 2] = 0
+    counts = []
+    monkeypatch.setattr(Piece, "height", property(lambda piece: counts.append(None) or piece.bottom - piece.top))
+    list(find_lines(find_page_ink(drawn.astype(np.float32))))
+    assert len(counts) < 40 * 500
 
 
 def test_lines_as_high_as_the_page_are_limited_before_their_candidates():

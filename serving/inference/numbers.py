@@ -56,7 +56,7 @@ class NumberDigit(msgspec.Struct):
 
 
 class Separator(msgspec.Struct):
-    """What stands between digits: a wide gap, or a mark such as a dot, a comma or a minus."""
+    """What stands between digits: a wide gap, or a mark such as a dot, a minus, a slash or a bracket."""
 
     kind: Literal["gap", "mark"]
     after: int

@@ -40,6 +40,9 @@ MARK_WEIGHT, MARK_CONSTANT = -4.26, 0.2
 # longer than other marks, as a minus is.
 ALONE_SCORE, ALONE = 3.0, 0.1
 ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
+# The score of a sign of even odds: that of most strokes that are a 1. Like a digit it gets more for each cut inside it,
+# because a path of fewer steps has fewer scores.
+SIGN_SCORE, CUT_INSIDE = 4.0, WEIGHTS[12]
 # The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
 # A colon with this height has paper between its dots: less than the second share of its rows have ink. A stroke has ink
@@ -83,15 +86,15 @@ def _arcs(line: LineParts, scores: Sequence[float]) -> list[list[Arc]]:
     arcs: list[list[Arc]] = [[] for _ in range(len(line.parts) + 1)]
     for index, candidate in enumerate(line.candidates):
         arcs[candidate.end].append((candidate.first, scores[index], index))
-    alone = dict(_marks_alone(line))
+    marks = dict(_signs(line, scores)) | {place: (ALONE_SCORE, mark) for place, mark in _marks_alone(line)}
     for at, part in enumerate(line.parts):
         size = max(part.height, part.width)
         if not size:
             arcs[at + 1].append((at, 0.0, None))
-        elif (size < LARGEST_MARK or not arcs[at + 1]) and (at, at + 1) not in alone:
+        elif (size < LARGEST_MARK or not arcs[at + 1]) and (at, at + 1) not in marks:
             arcs[at + 1].append((at, MARK_WEIGHT * (MARK_CONSTANT + size), part))
-    for (begin, end), mark in alone.items():
-        arcs[end].append((begin, ALONE_SCORE, mark))
+    for (begin, end), (score, mark) in marks.items():
+        arcs[end].append((begin, score, mark))
     return arcs
 
 
@@ -122,6 +125,24 @@ def _sum_of_paths(arcs: Sequence[Sequence[Arc]]) -> float:
     return totals[-1]
 
 
+def _signs(line: LineParts, scores: Sequence[float]) -> Iterator[tuple[tuple[int, int], tuple[float, Part]]]:
+    """Yield the signs: the first part and the part after the last one, and the score with all parts as one."""
+    digits = {(candidate.first, candidate.end): score for candidate, score in zip(line.candidates, scores, strict=True)}
+    for first, end, odds in line.signs:
+        even = SIGN_SCORE + CUT_INSIDE * (end - first - 1)
+        # Ink that is more probably a digit never scores higher as a sign, however low the score of the digit is.
+        even = min(even, digits.get((first, end), even)) if odds < 0 else even
+        yield (first, end), (even + odds, _joined(line.parts[first:end]))
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    """Return neighbouring parts as one."""
+    inked = [part for part in parts if part.height]
+    return Part(
+        max(part.height for part in inked), sum(part.width for part in inked), around([part.box for part in inked])
+    )
+
+
 def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
     """Yield the marks that stand apart: the first part and the part after the last one, and all parts as one."""
     count = len(line.parts)
@@ -129,13 +150,15 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
     edges = [i for i in range(count + 1) if gaps[i] > 0]
     for begin, end in itertools.pairwise(edges):
         parts = [part for part in line.parts[begin:end] if part.height]
-        height = max((part.height for part in parts), default=0.0)
-        width = sum(part.width for part in parts)
+        if not parts:
+            continue
+        joined = _joined(parts)
+        height, width = joined.height, joined.width
         is_low = height < ALONE_HEIGHT and width < ALONE_WIDTH
         is_dotted = height < HIGHEST_COLON and sum(part.filled for part in parts) < DOTTED * len(parts)
         is_colon = width < COLON_WIDTH and (height < COLON_HEIGHT or is_dotted)
-        if parts and (is_low or is_colon) and min(gaps[begin], gaps[end]) >= ALONE:
-            yield (begin, end), Part(height, width, around([part.box for part in parts]))
+        if (is_low or is_colon) and min(gaps[begin], gaps[end]) >= ALONE:
+            yield (begin, end), joined
 
 
 def _scores(line: LineParts, output: ModelOutput) -> list[float]:

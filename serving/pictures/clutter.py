@@ -71,7 +71,7 @@ def without_clutter(ink: Ink) -> list[Piece]:
     inside, along = ([piece for piece in some if max(piece.height, piece.width) >= least] for some in (inside, along))
     if len(inside) + len(along) > MAX_PIECES:
         return []
-    return inside + [piece for piece in along if any(_is_beside(piece, other) for other in inside)]
+    return inside + _beside(along, inside)
 
 
 def usual_height(pieces: Sequence[Piece]) -> float:
@@ -169,13 +169,22 @@ def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
     return max(*level, *upright) >= CONTACT * max(piece.height, piece.width)
 
 
-def _is_beside(piece: Piece, other: Piece) -> bool:
-    """Return whether a piece at the border stands beside another one as a digit beside a digit."""
-    lower, higher = sorted((piece.height, other.height))
-    shared = min(piece.bottom, other.bottom) - max(piece.top, other.top)
-    return (
-        higher <= ALIKE * lower
-        and piece.width <= WIDE * other.height
-        and piece.breadth <= BROADER * other.breadth
-        and shared >= SAME_ROWS * lower
-    )
+def _beside(along: Sequence[Piece], inside: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces at the border that stand beside another one as a digit beside a digit."""
+    heights, tops, bottoms, breadths = np.array(
+        [(piece.height, piece.top, piece.bottom, piece.breadth) for piece in inside]
+    ).T
+
+    def is_beside_any(piece: Piece) -> bool:
+        lower, higher = np.minimum(piece.height, heights), np.maximum(piece.height, heights)
+        shared = np.minimum(piece.bottom, bottoms) - np.maximum(piece.top, tops)
+        are_beside = (
+            (higher <= ALIKE * lower)
+            & (piece.width <= WIDE * heights)
+            & (piece.breadth <= BROADER * breadths)
+            & (shared >= SAME_ROWS * lower)
+        )
+        return bool(are_beside.any())
+
+    # All pieces inside are compared at once: a page may have 250 of them, and as many at the border.
+    return [piece for piece in along if is_beside_any(piece)]

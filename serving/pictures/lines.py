@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from serving.pictures.clutter import usual_height, without_clutter
@@ -25,6 +27,8 @@ LEAST_HEIGHT = 6
 LEVEL = 2.0
 # A line is turned if it rises by more than this per column.
 LEAST_TILT = 0.03
+
+Floats = npt.NDArray[np.float64]
 
 
 class Line(NamedTuple):
@@ -60,39 +64,56 @@ def find_lines(ink: Ink) -> Iterator[Line]:
 
 
 def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
-    """Return the pieces of each line. Each line goes on from its last pieces, so it may rise or fall."""
+    """Return the pieces of each line. Each line goes on from its last pieces, so it may rise or fall.
+
+    Each piece is compared with all lines, or with all pieces, at once: a page may have 500 pieces, and as many lines.
+    """
     lines: list[list[Piece]] = []
-    spans: list[tuple[float, float, int]] = []  # Top and bottom of the end of each line, and its right end.
     tall = [piece for piece in pieces if piece.height >= TALL * height]
     low = [piece for piece in pieces if piece.height < TALL * height]
-    for piece in sorted(tall, key=lambda piece: piece.left):
-        shared = [
-            _shared(piece, top, bottom) if piece.left - right <= WIDEST_GAP * height else 0.0
-            for top, bottom, right in spans
-        ]
-        best = int(np.argmax(shared)) if shared else -1
+    ends = np.zeros((3, len(tall)))  # Top and bottom of the end of each line, and its right end.
+    for piece in sorted(tall, key=attrgetter("left")):
+        tops, bottoms, rights = ends[:, : len(lines)]
+        shared = np.where(piece.left - rights <= WIDEST_GAP * height, _shared(piece, tops, bottoms), 0)
+        best = int(np.argmax(shared)) if lines else -1
         if best < 0 or shared[best] < SHARED:
+            ends[:, len(lines)] = piece.top, piece.bottom, piece.right
             lines.append([piece])
-            spans.append((piece.top, piece.bottom, piece.right))
             continue
         lines[best].append(piece)
-        top, bottom, right = spans[best]
-        spans[best] = (top + piece.top) / 2, (bottom + piece.bottom) / 2, max(right, piece.right)
-    for piece in low:
-        near = [min(_distance(piece, other) for other in line) for line in lines]
-        if near and min(near) <= height / 2:
-            lines[int(np.argmin(near))].append(piece)
+        top, bottom, right = ends[:, best]
+        ends[:, best] = (top + piece.top) / 2, (bottom + piece.bottom) / 2, max(right, piece.right)
+    _add_low(lines, low, height)
     return lines
 
 
-def _shared(piece: Piece, top: float, bottom: float) -> float:
-    return (min(piece.bottom, bottom) - max(piece.top, top)) / min(piece.height, bottom - top)
+def _add_low(lines: Sequence[list[Piece]], low: Sequence[Piece], height: float) -> None:
+    """Add each low piece to the line with the nearest piece, if that is near."""
+    placed = [(piece, at) for at, line in enumerate(lines) for piece in line]
+    boxes = np.zeros((4, len(placed) + len(low)))
+    of_line = np.zeros(boxes.shape[1], int)
+    for count, (piece, at) in enumerate(placed):
+        boxes[:, count], of_line[count] = (piece.left, piece.right, piece.top, piece.bottom), at
+    count = len(placed)
+    for piece in low:
+        distances = _distances(piece, *boxes[:, :count])
+        nearest = distances.min(initial=np.inf)
+        if nearest <= height / 2:
+            at = int(of_line[:count][distances == nearest].min())
+            lines[at].append(piece)
+            boxes[:, count], of_line[count] = (piece.left, piece.right, piece.top, piece.bottom), at
+            count += 1
 
 
-def _distance(a: Piece, b: Piece) -> float:
-    """Return the distance of two boxes. A distance down counts three times: a dot belongs to the digit beside it."""
-    across = max(0, a.left - b.right, b.left - a.right)
-    down = max(0, a.top - b.bottom, b.top - a.bottom)
+def _shared(piece: Piece, tops: Floats, bottoms: Floats) -> Floats:
+    shared: Floats = np.minimum(piece.bottom, bottoms) - np.maximum(piece.top, tops)
+    return shared / np.minimum(piece.height, bottoms - tops)
+
+
+def _distances(piece: Piece, lefts: Floats, rights: Floats, tops: Floats, bottoms: Floats) -> Floats:
+    """Return the distances to some boxes. A distance down counts three times: a dot belongs to the digit beside it."""
+    across = np.maximum(0, np.maximum(piece.left - rights, lefts - piece.right))
+    down: Floats = np.maximum(0, np.maximum(piece.top - bottoms, tops - piece.bottom))
     return across + 3.0 * down
 
 

@@ -7,6 +7,7 @@ The network then judges the candidates, and ``serving/inference/numbers.py`` cho
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from serving.pictures.lines import Line, find_lines
 from serving.pictures.mnist_form import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
 from serving.pictures.page import Grey
 from serving.pictures.page_ink import LONGEST, find_page_ink
+from serving.pictures.signs import LARGEST, Blob, Sign, find_signs
 from serving.pictures.work import Work
 
 # A JPEG is decoded at a share of its size if both sides keep this many pixels: a page has many small digits.
@@ -95,6 +97,8 @@ class LineParts(NamedTuple):
     gaps: list[float]
     """The width of the gap at each cut; 0 for a cut through ink."""
     candidates: list[Candidate]
+    signs: list[Sign]
+    """Ink between two gaps that may be a sign, such as a slash, instead of digits."""
 
 
 @dataclass(slots=True)
@@ -128,13 +132,20 @@ class NumberPage:
         return cls(width, height, [_line_of(*line) for line in lines], pixels, is_empty)
 
 
-def _line_of(parts: list[list[Any]], crossed: list[float], gaps: list[float], candidates: list[list[Any]]) -> LineParts:
+def _line_of(
+    parts: list[list[Any]],
+    crossed: list[float],
+    gaps: list[float],
+    candidates: list[list[Any]],
+    signs: list[list[Any]],
+) -> LineParts:
     """Return a line from its JSON, in which tuples are lists."""
     return LineParts(
         [Part(height, width, tuple(box), filled) for height, width, box, filled in parts],
         crossed,
         gaps,
         [Candidate(first, end, height, width, tuple(box)) for first, end, height, width, box in candidates],
+        [Sign(*sign) for sign in signs],
     )
 
 
@@ -220,7 +231,8 @@ class _Grouping:
         self._cuts: Parts = cut(self._ink, self._height)
         self._boxes = _boxes(self._cuts.part_of, self._ink, len(self._cuts.crossed) + 1)
         parts = list(map(self._part, self._boxes, _filled(self._cuts.part_of, self._ink, self._boxes)))
-        self.result = LineParts(parts, self._cuts.crossed, self._cuts.gaps, [])
+        signs = find_signs(self._blobs(), self._height)
+        self.result = LineParts(parts, self._cuts.crossed, self._cuts.gaps, [], signs)
 
     def candidates(self, work: Work) -> Iterator[Images]:
         """Add the candidates to the result, and yield the image of each."""
@@ -245,6 +257,16 @@ class _Grouping:
                 # Shrinking may lose a line of one pixel, also beside broader strokes.
                 is_thin = self._is_thin or np.count_nonzero(digit) <= 2 * sum(digit.shape)
                 yield centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit))
+
+    def _blobs(self) -> Iterator[Blob]:
+        """Yield the ink between neighbouring gaps."""
+        edges = [0, *(cut + 1 for cut, gap in enumerate(self._cuts.gaps) if gap > 0), len(self._boxes)]
+        for first, end in itertools.pairwise(edges):
+            boxes = [box for box in self._boxes[first:end] if box]
+            if boxes:
+                box = around(boxes)
+                ink = self._ink_of(first, end, box) if max(self._shape(box)) <= LARGEST else None
+                yield Blob(first, end, ink, box[1] / self._height, box[3] / self._height)
 
     def _part(self, box: Box | None, filled: float) -> Part:
         return Part(*self._shape(box), self._on_picture(box), filled) if box else Part(0, 0, (0, 0, 0, 0))

@@ -12,9 +12,12 @@ from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.numbers import Reading
 from serving.models import repository
 from serving.pictures import work
-from serving.pictures.number_form import to_number_page
+from serving.pictures.lines import find_lines
+from serving.pictures.number_form import NumberPage, to_number_page
+from serving.pictures.page_ink import find_page_ink
+from serving.pictures.pieces import Piece
 from serving.settings import RELEASE
-from tests.serving.pictures.numbers import MARGIN, page, written
+from tests.serving.pictures.numbers import MARGIN, page, sign, written
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000
@@ -240,6 +243,62 @@ def test_colon_is_reported_as_a_mark(read, write, row):
     assert (line.text, [(separator.kind, separator.after) for separator in line.separators]) == ("0731", [("mark", 2)])
 
 
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("12/05/2026", [2, 4]),
+        ("3/4", [1]),
+        ("5|8", [1]),
+        ("(030)4567", [0, 3]),
+        ("[42]", [0, 2]),
+        ("2)378", [1]),
+        ("+49306", [0]),
+        ("12+7=19", [2, 3]),
+        ("7x8=56", [1, 2]),
+    ],
+)
+def test_sign_between_digits_is_reported_as_a_mark(read, write, text, after):
+    found = read(page(write(text, gap=6)))
+    assert (found.text, found.accepted) == ("".join(filter(str.isdigit, text)), True)
+    marks = [separator for separator in found.lines[0].separators if separator.kind == "mark"]
+    assert [mark.after for mark in marks] == after
+    assert all(mark.box[0] < mark.box[2] for mark in marks)
+
+
+@pytest.mark.parametrize("columns", [2, 6, 13])
+def test_leaning_1_that_is_as_high_as_the_other_digits_is_no_slash(read, write, columns):
+    apart = np.zeros((28, 6), np.uint8)
+    one = sign([[(2 + columns, 5), (2, 22)]])
+    assert read(page(np.concatenate([write("52"), apart, one, apart, write("63")], axis=1))).text == "52163"
+
+
+@pytest.mark.parametrize("text", ["|234", "567|"])
+def test_long_stroke_at_the_end_of_a_line_is_a_1(read, write, text):
+    assert read(page(write(text, gap=6))).text == text.replace("|", "1")
+
+
+def test_line_is_accepted_only_if_a_stroke_is_clearly_a_slash_or_a_1(write):
+    model = repository.load(RELEASE, "mnist")
+    found = to_number_page(picture(page(write("26/378", gap=6))), MAX_PIXELS)
+    [line] = found.lines
+
+    def read_with(odds):
+        found.lines = [line._replace(signs=[sign._replace(odds=odds) for sign in line.signs])]
+        reading = Reading(model, [found])
+        [prediction] = reading.predictions(model.classifier.classify(reading.images))
+        return prediction.text, prediction.accepted
+
+    assert read_with(-6.0) == ("261378", True)
+    assert not all(read_with(odds)[1] for odds in np.arange(0, 3, 0.2))
+    assert read_with(6.0) == ("26378", True)
+
+
+def test_signs_survive_the_way_between_processes(write):
+    found = to_number_page(picture(page(write("3/4", gap=6))), MAX_PIXELS)
+    assert found.lines[0].signs
+    assert NumberPage.from_bytes(found.to_bytes()) == found
+
+
 @pytest.mark.parametrize("side", range(4))
 def test_dark_strip_along_the_border_is_no_digit(read, write, side):
     drawn = np.rot90(page(write("2026")), side).copy()
@@ -320,6 +379,19 @@ def test_candidates_are_not_much_higher_than_their_line():
     assert len(line.parts) > 50
     assert max(part.height for part in line.parts) > 40
     assert len(found.images) == len(line.candidates) == 0
+
+
+def test_pieces_at_the_border_are_not_compared_one_by_one(monkeypatch):
+    """A page of 500 strokes and dots has 60,000 pairs of a weak stroke at the border and one inside."""
+    drawn = np.full((1000, 1000), 255, np.uint8)
+    for left in range(4, 990, 8):
+        drawn[:40, left : left + 2] = drawn[-40:, left : left + 2] = 160
+        drawn[480:520, left : left + 2] = 0
+        drawn[530:534, left : left + 2] = 0
+    counts = []
+    monkeypatch.setattr(Piece, "height", property(lambda piece: counts.append(None) or piece.bottom - piece.top))
+    list(find_lines(find_page_ink(drawn.astype(np.float32))))
+    assert len(counts) < 40 * 500
 
 
 def test_lines_as_high_as_the_page_are_limited_before_their_candidates():

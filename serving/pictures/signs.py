@@ -1,0 +1,302 @@
+"""Find signs between the digits of a line: slashes, bars, brackets, plus, times and equals signs.
+
+A slash, a bar and a bracket are single strokes, as a 1 is. What tells them apart is that they go beyond the digits
+beside them, above and below; a bracket is bent, too, and seldom alone. None of this is certain, so a stroke gets odds,
+and ``serving/inference/path.py`` weighs them against the digits that the network reads in the same ink.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.pictures.ink import Ink
+
+# All lengths are shares of the height of the line, if nothing else is said.
+# Ink that is weaker than this share of the strongest is the edge of a stroke.
+INKED = 0.25
+# Ink between two gaps that is at least this high says where the digits begin and end.
+TALL = 0.5
+# No sign is higher or wider than this.
+LARGEST = 2.5
+# A sign that is one stroke is at least so high, and has at least so many rows of pixels.
+LEAST_STROKE, LEAST_ROWS = 0.8, 8
+# The middle of a stroke lies between these shares of its height. The ends of a square bracket are wider.
+MIDDLE = 0.15, 0.85
+# No row of the middle is wider than this, and its rows deviate from an even curve by no more than the second number, a
+# share of its length.
+WIDEST, UNEVEN = 0.3, 0.02
+# The gaps in the rows of a stroke have at most this share of the pixels of its ink. The loops of a 4 have more.
+LOOP = 0.15
+# Both ends of a sign are about as wide. The upper end of a 7 is wider.
+ENDS_DIFFER = 0.2
+# A stroke is a bracket if it is bent by this share of its length. A straight one is a slash or a bar.
+BENT = 0.035
+# A stroke is compared with so many digits on each side of it.
+NEIGHBOURS = 2
+# What a stroke goes beyond the digits, its bend, and its lean beyond that of most digits count at most so much.
+MOST_BEYOND, MOST_BENT, MOST_LEAN = 0.3, 0.15, 0.3
+# Both of two brackets go beyond the digits, above and below, by at least this much less their bend. Both of two slashes
+# go beyond them by at least the second number.
+BRACKET, SLASH = 0.1, 0.02
+# Most digits lean by less than this.
+UPRIGHT = 0.18
+# Two slashes of a line differ by less than this in height, lean and bend.
+ALIKE = 0.08, 0.08, 0.03
+# The weights of the properties of a stroke: a constant, what it goes beyond the digits at the one end and at the other,
+# its lean, its bend, whether it is one of two brackets, how much the digits differ in size, and whether it is one of
+# two slashes. They make the sum the logarithm of the odds. They were fitted (logistic regression) on rows of training
+# digits with drawn signs and signs of handwriting fonts, in which half of the strokes were signs. Two were changed
+# then: the constant is 1.1 lower, because most strokes are a 1, and the last weight is 2.7 higher, because the two
+# slashes of a drawn row were less alike than those of one writer.
+WEIGHTS = (-4.6, 5.4, 24.8, 5.0, 18.2, 2.3, -13.5, 4.0)
+# A small sign has such a height, is at least this share of its height wide, and has so many pixels on both sides.
+LEAST_SMALL, HIGHEST_SMALL, NARROWEST, LEAST_PIXELS = 0.2, 1.0, 0.6, 6
+# A cross is at most so many times as wide as high.
+WIDEST_CROSS = 1.8
+# A corner of a cross is this share of its height and width. It is empty if less than the second share of it is ink.
+CORNER, EMPTY = 0.28, 0.12
+# Between the strokes of a times sign, so many rows and columns of pixels at its sides are empty.
+SIDE_PIXELS = 2
+# The two strokes of an equals sign: each is at most so high, and at least so many times as wide as high.
+LEVEL, FLAT = 0.3, 1.5
+# The odds of a small sign, as a logarithm. A heavy 4 may look like a plus.
+SMALL_SIGN = 1.0
+
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+class Blob(NamedTuple):
+    """The ink between two neighbouring gaps of a line."""
+
+    first: int
+    """The first part, and the one after the last."""
+    end: int
+    ink: Ink | None
+    """``[H, W]``: the box around the ink, without other ink in it. None if it is higher or wider than ``LARGEST``."""
+    top: float
+    bottom: float
+
+
+class Sign(NamedTuple):
+    """Ink that may be a sign instead of digits."""
+
+    first: int
+    """The first part, and the one after the last."""
+    end: int
+    odds: float
+    """Logarithm of the odds that it is a sign."""
+
+
+class Stroke(NamedTuple):
+    """Ink that is a single stroke from top to bottom."""
+
+    height: float
+    lean: float
+    """Columns to the right per row up."""
+    bend: float
+    """How far its ends lie to the right of its middle, as a share of its length."""
+
+
+def find_signs(blobs: Iterable[Blob], height: float) -> list[Sign]:
+    """Return the signs of a line.
+
+    Args:
+        blobs: all ink of the line, from left to right.
+        height: of the digits of the line, in pixels of the ink.
+    """
+    signs: list[Sign] = []
+    places: list[Blob] = []
+    strokes: dict[int, Stroke] = {}
+    for at, blob in enumerate(blobs):
+        # The ink of one is freed before that of the next is made.
+        places.append(blob._replace(ink=None))
+        if blob.ink is None:
+            continue
+        ink = _without_edges(blob.ink)
+        stroke = stroke_of(ink, blob.bottom - blob.top, height)
+        if stroke:
+            strokes[at] = stroke
+        elif is_small_sign(ink > 0, height):
+            signs.append(Sign(blob.first, blob.end, SMALL_SIGN))
+    for at, properties in properties_of(places, strokes).items():
+        signs.append(Sign(places[at].first, places[at].end, float(np.dot(WEIGHTS, properties))))
+    return signs
+
+
+def properties_of(blobs: Sequence[Blob], strokes: Mapping[int, Stroke]) -> dict[int, tuple[float, ...]]:
+    """Return the properties of each stroke that may be a sign, by its index among the blobs.
+
+    Args:
+        strokes: by their index too.
+    """
+    beyond, spread = _beyond(blobs, strokes)
+    brackets = {at for at, ends in beyond.items() if min(ends) > 0 and min(ends) + abs(strokes[at].bend) > BRACKET}
+    opening = min((at for at in brackets if strokes[at].bend > BENT), default=len(blobs))
+    closing = max((at for at in brackets if strokes[at].bend < -BENT), default=-1)
+    slashes = {
+        at
+        for at, ends in beyond.items()
+        if min(ends) > SLASH and strokes[at].lean > UPRIGHT and abs(strokes[at].bend) < BENT
+    }
+    alike = np.array([strokes[at] for at in slashes]).reshape(-1, 3)
+    found: dict[int, tuple[float, ...]] = {}
+    for at, ends in beyond.items():
+        stroke = strokes[at]
+        is_paired = at in brackets and (at < closing if stroke.bend > BENT else stroke.bend < -BENT and at > opening)
+        # A line neither begins nor ends with a slash, a bar or one bracket alone.
+        if at in (0, len(blobs) - 1) and not is_paired:
+            continue
+        low, high = (min(MOST_BEYOND, max(-MOST_BEYOND, end)) for end in sorted(ends))
+        # The stroke itself is one of those that are like it.
+        is_repeated = at in slashes and np.count_nonzero((abs(alike - stroke) < ALIKE).all(axis=1)) > 1
+        lean = min(MOST_LEAN, max(0.0, stroke.lean - UPRIGHT))
+        bend = min(MOST_BENT, abs(stroke.bend))
+        found[at] = (1.0, low, high, lean, bend, float(is_paired), spread, float(is_repeated))
+    return found
+
+
+def _beyond(blobs: Sequence[Blob], strokes: Collection[int]) -> tuple[dict[int, tuple[float, float]], float]:
+    """Return how far each stroke goes beyond the digits beside it, above and below, and how much their sizes differ."""
+    tall = [at for at, blob in enumerate(blobs) if blob.bottom - blob.top >= TALL]
+    digits = [at for at in tall if at not in strokes] or tall
+    tops, bottoms = np.array([blobs[at].top for at in digits]), np.array([blobs[at].bottom for at in digits])
+    found = {}
+    for at in strokes:
+        place = bisect.bisect(digits, at)
+        near = [i for i in range(max(0, place - NEIGHBOURS), min(len(digits), place + NEIGHBOURS)) if digits[i] != at]
+        if near:
+            top, bottom = float(np.median(tops[near])), float(np.median(bottoms[near]))
+            found[at] = top - blobs[at].top, blobs[at].bottom - bottom
+    return found, float(tops.std() + bottoms.std()) if digits else 0.0
+
+
+def stroke_of(ink: Ink, high: float, height: float) -> Stroke | None:
+    """Return the ink as a single stroke from top to bottom, or None if it is not one.
+
+    Args:
+        high: its height, as a share of that of the line.
+        height: of the digits of the line, in pixels of the ink.
+    """
+    if high < LEAST_STROKE:
+        return None
+    mask = ink > 0
+    rows, columns = mask.shape
+    if rows < LEAST_ROWS or not mask.any(axis=1).all():
+        return None
+    widths = _widths(mask)
+    middle = slice(*(round(share * rows) for share in MIDDLE))
+    if widths[middle].max() > WIDEST * height or not _is_solid(mask[middle]):
+        return None
+    if abs(int(widths[: middle.start].max()) - int(widths[middle.stop :].max())) > ENDS_DIFFER * height:
+        return None
+    centres = ink @ np.arange(columns) / ink.sum(axis=1)
+    lean = -_slope(centres)
+    length = rows * math.hypot(1, lean)
+    if _unevenness(centres[middle]) > UNEVEN * length:
+        return None
+    ends = (centres[: middle.start].mean() + centres[middle.stop :].mean()) / 2
+    bend = float(ends - centres[round(0.4 * rows) : round(0.6 * rows)].mean()) / length
+    return Stroke(high, lean, bend)
+
+
+def _slope(values: Floats) -> float:
+    """Return how much the values rise per step (regression)."""
+    steps = np.arange(len(values)) - (len(values) - 1) / 2
+    return float(steps @ values / (steps @ steps))
+
+
+def _unevenness(values: Floats) -> float:
+    """Return the standard deviation of the values from a parabola. ``np.polyfit`` takes five times as long."""
+    steps = np.linspace(-1, 1, len(values))
+    rest = values - values.mean()
+    for curve in (steps, steps * steps - (steps * steps).mean()):
+        rest = rest - (curve @ rest) / (curve @ curve) * curve
+    return float(np.sqrt(np.mean(rest * rest)))
+
+
+def is_small_sign(mask: Mask, height: float) -> bool:
+    """Return whether the ink is a plus, a times or an equals sign in a line of digits of this height."""
+    rows, columns = mask.shape
+    if not LEAST_SMALL * height <= rows <= HIGHEST_SMALL * height:
+        return False
+    if columns < NARROWEST * rows or min(mask.shape) < LEAST_PIXELS:
+        return False
+    return _is_level_pair(mask, height) or (columns <= WIDEST_CROSS * rows and (_is_plus(mask) or _is_times(mask)))
+
+
+def _without_edges(ink: Ink) -> Ink:
+    """Return the ink without the weak edges of its strokes, and without rows and columns at its border without ink."""
+    ink = np.where(ink > INKED * ink.max(), ink, 0)
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _widths(mask: Mask) -> npt.NDArray[np.int64]:
+    """Return how wide the ink of each row is, with the gaps in it. Each row has ink."""
+    widths: npt.NDArray[np.int64] = mask.shape[1] - mask.argmax(axis=1) - mask[:, ::-1].argmax(axis=1)
+    return widths
+
+
+def _is_solid(mask: Mask) -> bool:
+    """Return whether the rows have hardly any gaps in their ink. Each row has ink."""
+    area = int(np.count_nonzero(mask))
+    return int(_widths(mask).sum()) - area <= LOOP * area
+
+
+def _is_plus(mask: Mask) -> bool:
+    """Return whether the corners are empty, and the ink has hardly any gaps and no hole, as a 4 may have."""
+    if max(_corners(mask)) >= EMPTY or not _is_solid(mask) or not _is_solid(mask.T):
+        return False
+    before, after = (
+        [np.logical_or.accumulate(mask[::step, ::step], axis=axis)[::step, ::step] for axis in (0, 1)]
+        for step in (1, -1)
+    )
+    return not (before[0] & before[1] & after[0] & after[1] & ~mask).any()
+
+
+def _is_times(mask: Mask) -> bool:
+    """Return whether two strokes go from corner to corner and cross in the middle."""
+
+    def is_crossed(mask: Mask) -> bool:
+        runs = mask[:, 0] + np.count_nonzero(mask[:, 1:] & ~mask[:, :-1], axis=1)
+        fourth, third = len(runs) // 4, len(runs) // 3
+        begin, middle, end = runs[:fourth], runs[third:-third], runs[-fourth:]
+        sides = mask[:, :SIDE_PIXELS], mask[:, -SIDE_PIXELS:]
+        return bool(begin.max() == end.max() == runs.max() == 2 and middle.min() == 1) and not any(
+            side[third:-third].any() for side in sides
+        )
+
+    return min(_corners(mask)) >= EMPTY / 2 and is_crossed(mask) and is_crossed(mask.T)
+
+
+def _corners(mask: Mask) -> list[float]:
+    """Return the share of ink in each corner."""
+    rows, columns = (max(1, round(CORNER * side)) for side in mask.shape)
+    corners = mask[:rows, :columns], mask[:rows, -columns:], mask[-rows:, :columns], mask[-rows:, -columns:]
+    return [np.count_nonzero(corner) / corner.size for corner in corners]
+
+
+def _is_level_pair(mask: Mask, height: float) -> bool:
+    """Return whether there are two level strokes, one above the other."""
+    inked = np.flatnonzero(mask.any(axis=1))
+    gaps = np.flatnonzero(np.diff(inked) > 1)
+    if len(gaps) != 1:
+        return False
+    for rows in np.split(inked, gaps + 1):
+        stroke = mask[rows]
+        columns = np.flatnonzero(stroke.any(axis=0))
+        wide = columns[-1] + 1 - columns[0]
+        if (
+            not _is_solid(stroke.T[columns])
+            or len(rows) > LEVEL * height
+            or wide < max(FLAT * len(rows), mask.shape[1] / 2)
+        ):
+            return False
+    return True

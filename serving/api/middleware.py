@@ -1,4 +1,4 @@
-"""Give every request an id, time it, count it, log it, and add headers to its response."""
+"""Give every request an ID, time it, count it, log it, and add headers to its response."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def rejected(service: Service, path: str, headers: Headers, status: int, detail:
 
 
 def _with_id(response: Response, request_id: bytes) -> Response:
-    """Return ``response`` with the id of its request and the security headers."""
+    """Return ``response`` with the ID of its request and the security headers."""
     more = [(b"x-request-id", request_id), *DATA_SECURITY]
     return Response(response.body, [*response.headers, *more], response.status)
 

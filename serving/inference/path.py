@@ -29,25 +29,30 @@ ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 WEIGHTS = (0.97, 1.03, -2.81, -0.52, -0.42, -3.82, -2.76, -0.71, -1.07, -0.02, -0.77, -0.49, 2.44, -0.87, -1.37, -3.1)
 # The weights were fitted to novelty scores in this unit. One in a hundred digits had a higher score.
 NOVELTY_UNIT = 1.41
-# A gap counts as at most this many heights of the line for its usual gap. Wider gaps separate numbers.
+# For the usual gap of a line, a wider gap counts as this many heights of the line. Wider gaps separate numbers.
 WIDEST_USUAL = 1.0
 # The constants of marks were chosen by hand, except for MARK_WEIGHT, which is fitted.
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # The score of a mark is MARK_WEIGHT * (MARK_CONSTANT + its longer side).
 MARK_WEIGHT, MARK_CONSTANT = -4.26, 0.2
-# The score of a low mark that stands apart, with gaps of this width beside it: hardly any digit is so low. It may be
-# longer than other marks, as a minus is.
-ALONE_SCORE, ALONE = 3.0, 0.1
-ALONE_HEIGHT, ALONE_WIDTH = 0.4, 0.9
+# The score of a low mark that stands apart: hardly any digit is so low.
+ALONE_SCORE = 3.0
+# Such a mark has gaps of at least this width beside it.
+ALONE = 0.1
+# It is lower than this.
+ALONE_HEIGHT = 0.4
+# It may be longer than other marks, as a minus is.
+ALONE_WIDTH = 0.9
 # The score of a sign of even odds: that of most strokes that are a 1. Like a digit it gets more for each cut inside it,
 # because a path of fewer steps has fewer scores.
 SIGN_SCORE, CUT_INSIDE = 4.0, WEIGHTS[12]
 # The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
-# A colon with this height has paper between its dots: less than the second share of its rows have ink. A stroke has ink
-# in nearly all of its rows.
-HIGHEST_COLON, DOTTED = 0.9, 0.7
+# A colon may be so high if there is paper between its dots.
+HIGHEST_COLON = 0.9
+# Less than this share of the rows of such a colon have ink. A stroke has ink in nearly all of its rows.
+DOTTED = 0.7
 
 
 Step = int | Part
@@ -126,7 +131,7 @@ def _sum_of_paths(arcs: Sequence[Sequence[Arc]]) -> float:
 
 
 def _signs(line: LineParts, scores: Sequence[float]) -> Iterator[tuple[tuple[int, int], tuple[float, Part]]]:
-    """Yield the signs: the first part and the part after the last one, and the score with all parts as one."""
+    """Yield each sign: the first of its parts and the one after the last, its score, and its parts as one."""
     digits = {(candidate.first, candidate.end): score for candidate, score in zip(line.candidates, scores, strict=True)}
     for first, end, odds in line.signs:
         even = SIGN_SCORE + CUT_INSIDE * (end - first - 1)
@@ -144,7 +149,7 @@ def _joined(parts: Sequence[Part]) -> Part:
 
 
 def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
-    """Yield the marks that stand apart: the first part and the part after the last one, and all parts as one."""
+    """Yield each mark that stands apart: the first of its parts and the one after the last, and its parts as one."""
     count = len(line.parts)
     gaps = [math.inf, *line.gaps, math.inf]  # The gap before each part, and the one after the last.
     edges = [i for i in range(count + 1) if gaps[i] > 0]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from serving.pictures.ink import Ink, breadth_of
 
-# All lengths are shares of the height of the line.
+# All lengths are shares of the height of the line, which is the usual height of its digits.
 # Ink that a cut may cross.
 MOST_CROSSED = 0.6
 # A cut that crosses less ink than this lies in a gap.

@@ -14,7 +14,7 @@ from serving.pictures.clutter import usual_height, without_clutter
 from serving.pictures.ink import Ink
 from serving.pictures.pieces import Piece
 
-# All sizes are shares of the usual height of a piece.
+# Sizes are shares of the usual height of a piece, unless a comment says otherwise.
 # A piece that is lower than this may be a dot, a minus or a part of a digit. It does not say where its line lies.
 TALL = 0.5
 # A piece belongs to a line if it shares at least this part of the lower height with the last pieces of the line.
@@ -23,9 +23,10 @@ SHARED = 0.35
 WIDEST_GAP = 6.0
 # Lines whose digits have fewer pixels than this from top to bottom cannot be read.
 LEAST_HEIGHT = 6
-# Ink that turns the estimate of the tilt to 0, as the variance of its columns. Two digits say little about the tilt.
+# Added to the variance of the columns of the ink, in squares of the usual height. It draws the tilt of a short line
+# towards 0, because two digits say little about it.
 LEVEL = 2.0
-# A line is turned if it rises by more than this per column.
+# A line is turned if it rises or falls by more than so many rows per column.
 LEAST_TILT = 0.03
 
 Floats = npt.NDArray[np.float64]
@@ -36,11 +37,11 @@ class Line(NamedTuple):
 
     ink: Ink
     height: float
-    """The usual height of its digits, in pixels of the ink."""
+    """The usual height of its digits, in pixels of the ink. This is what "the height of the line" means elsewhere."""
     origin: tuple[float, float]
     """Column and row of the page at the top left corner of the ink."""
     right: tuple[float, float]
-    """Columns and rows of the page per column of the ink. A column down is this, turned by 90 degrees."""
+    """Columns and rows of the page per column of the ink. A row further down is this, turned by 90 degrees."""
 
     def box_on_page(self, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
         """Return the box on the page around a box of the ink."""

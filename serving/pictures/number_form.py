@@ -2,7 +2,7 @@
 
     decode -> find the ink -> lines, upright -> parts -> candidates in MNIST's form
 
-The network then judges the candidates, and ``serving/inference/numbers.py`` chooses those that make up the line.
+The network then judges the candidates, and ``serving/inference/path.py`` chooses those that make up the line.
 """
 
 from __future__ import annotations

@@ -24,13 +24,16 @@ INKED = 0.25
 TALL = 0.5
 # No sign is higher or wider than this.
 LARGEST = 2.5
-# A sign that is one stroke is at least so high, and has at least so many rows of pixels.
-LEAST_STROKE, LEAST_ROWS = 0.8, 8
+# A sign that is one stroke is at least so high.
+LEAST_STROKE = 0.8
+# It has at least so many rows of pixels.
+LEAST_ROWS = 8
 # The middle of a stroke lies between these shares of its height. The ends of a square bracket are wider.
 MIDDLE = 0.15, 0.85
-# No row of the middle is wider than this, and its rows deviate from an even curve by no more than the second number, a
-# share of its length.
-WIDEST, UNEVEN = 0.3, 0.02
+# No row of the middle of a stroke is wider than this.
+WIDEST = 0.3
+# The rows of the middle deviate from an even curve by at most this share of its length.
+UNEVEN = 0.02
 # The gaps in the rows of a stroke have at most this share of the pixels of its ink. The loops of a 4 have more.
 LOOP = 0.15
 # Both ends of a sign are about as wide. The upper end of a 7 is wider.
@@ -39,11 +42,16 @@ ENDS_DIFFER = 0.2
 BENT = 0.035
 # A stroke is compared with so many digits on each side of it.
 NEIGHBOURS = 2
-# What a stroke goes beyond the digits, its bend, and its lean beyond that of most digits count at most so much.
-MOST_BEYOND, MOST_BENT, MOST_LEAN = 0.3, 0.15, 0.3
-# Both of two brackets go beyond the digits, above and below, by at least this much less their bend. Both of two slashes
-# go beyond them by at least the second number.
-BRACKET, SLASH = 0.1, 0.02
+# What a stroke goes beyond the digits counts at most so much.
+MOST_BEYOND = 0.3
+# Its bend counts at most so much.
+MOST_BENT = 0.15
+# Its lean beyond that of most digits counts at most so much.
+MOST_LEAN = 0.3
+# Both of two brackets go beyond the digits, above and below, by at least this much less their bend.
+BRACKET = 0.1
+# Both of two slashes go beyond the digits, above and below, by at least this much.
+SLASH = 0.02
 # Most digits lean by less than this.
 UPRIGHT = 0.18
 # Two slashes of a line differ by less than this in height, lean and bend.
@@ -55,16 +63,24 @@ ALIKE = 0.08, 0.08, 0.03
 # then: the constant is 1.1 lower, because most strokes are a 1, and the last weight is 2.7 higher, because the two
 # slashes of a drawn row were less alike than those of one writer.
 WEIGHTS = (-4.6, 5.4, 24.8, 5.0, 18.2, 2.3, -13.5, 4.0)
-# A small sign has such a height, is at least this share of its height wide, and has so many pixels on both sides.
-LEAST_SMALL, HIGHEST_SMALL, NARROWEST, LEAST_PIXELS = 0.2, 1.0, 0.6, 6
+# The lowest and the highest small sign.
+LEAST_SMALL, HIGHEST_SMALL = 0.2, 1.0
+# A small sign is at least this share of its height wide.
+NARROWEST = 0.6
+# It has at least so many rows and columns of pixels.
+LEAST_PIXELS = 6
 # A cross is at most so many times as wide as high.
 WIDEST_CROSS = 1.8
-# A corner of a cross is this share of its height and width. It is empty if less than the second share of it is ink.
-CORNER, EMPTY = 0.28, 0.12
+# A corner of a cross is this share of its height and width.
+CORNER = 0.28
+# A corner is empty if less than this share of it is ink.
+EMPTY = 0.12
 # Between the strokes of a times sign, so many rows and columns of pixels at its sides are empty.
 SIDE_PIXELS = 2
-# The two strokes of an equals sign: each is at most so high, and at least so many times as wide as high.
-LEVEL, FLAT = 0.3, 1.5
+# Each of the two strokes of an equals sign is at most so high.
+LEVEL = 0.3
+# Each is at least so many times as wide as high.
+FLAT = 1.5
 # The odds of a small sign, as a logarithm. A heavy 4 may look like a plus.
 SMALL_SIGN = 1.0
 

@@ -12,8 +12,12 @@ from serving.pictures.page import REDUCING_GAP, Grey, upright
 
 # A picture with more pixels in all its scans is read by its brightness only. Decoding it again would take too long.
 MOST_PIXELS = 1 << 22
+# So is a picture whose decoder takes more bytes.
+MOST_BYTES = 1 << 24
 # The picture is reduced to this longer side, which is enough for a page of numbers.
 LONGEST = 1024
+# The direction in which the colours differ is found on a picture with this longer side. That takes little memory.
+DIRECTION_SIDE = 192
 # Two colours are at most 441 levels apart: the square root of 3, times 255. The difference is halved, so that a tint of
 # the paper or the colour noise of a camera does not count as ink.
 WEIGHT = 0.5
@@ -32,23 +36,25 @@ def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
     Raises: as :func:`decode_grey`.
     """
     header = read_header(content, jpeg_side)
-    if header.decoded_pixels * header.scans > MOST_PIXELS or header.is_slow:
+    pixels = header.decoded_pixels
+    if pixels * header.scans > MOST_PIXELS or pixels * header.bytes_per_pixel > MOST_BYTES or header.is_slow:
         return None
     with reported():
         picture = open_picture(content, header, "RGB", jpeg_side)
         if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
             return None
         # decode_grey() puts transparent ink on a background of another brightness, so such a picture was not empty.
-        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (WHITE, WHITE):
-            return None
-        picture = _reduced(picture.convert("RGB"))
-        if not _has_contrast(picture):
-            return None
-        return upright(_difference(np.asarray(picture, np.float32)), turn_of(content, header, picture))
+        turn = turn_of(content, header, picture)
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            if picture.getchannel("A").getextrema() != (WHITE, WHITE):
+                return None
+        picture = _reduced(picture.convert("RGB"), LONGEST)
+        return upright(np.asarray(_difference(picture), np.float32), turn) if _has_contrast(picture) else None
 
 
-def _reduced(picture: Image.Image) -> Image.Image:
-    factor = max(picture.size) / LONGEST
+def _reduced(picture: Image.Image, longest: int) -> Image.Image:
+    factor = max(picture.size) / longest
     if factor <= 1:
         return picture
     width, height = (max(1, round(side / factor)) for side in picture.size)
@@ -61,11 +67,11 @@ def _has_contrast(picture: Image.Image) -> bool:
     return any(float(most) - float(least) >= LEAST_CONTRAST for least, most in colours)  # type: ignore[arg-type]
 
 
-def _difference(colours: Grey) -> Grey:
-    """Return the difference of colours ``[H, W, 3]`` from the paper along the direction in which they differ most."""
-    different = colours - np.median(border_of(colours), axis=0)
-    flat = different.reshape(-1, 3)
+def _difference(picture: Image.Image) -> Image.Image:
+    """Return how much each colour differs from the paper along the direction in which they differ most, in grey."""
+    colours = np.asarray(_reduced(picture, DIRECTION_SIDE), np.float32)
+    paper = np.median(border_of(colours), axis=0)
+    different = (colours - paper).reshape(-1, 3)
     # The direction with the largest sum of squares.
-    axis = np.linalg.eigh(flat.T @ flat).eigenvectors[:, -1]
-    values: Grey = np.clip((BLACK + WHITE) / 2 + WEIGHT * (different @ axis), BLACK, WHITE).astype(np.float32)
-    return values
+    weights = WEIGHT * np.linalg.eigh(different.T @ different).eigenvectors[:, -1]
+    return picture.convert("L", (*weights.tolist(), float((BLACK + WHITE) / 2 - weights @ paper)))

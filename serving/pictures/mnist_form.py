@@ -84,15 +84,23 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))
+    digit = _digit_on_page(page)
+    if digit.reason != "empty":
+        return digit
+    del page  # The second decoding needs its memory.
+    colours = decode_colours(content)
+    return digit if colours is None else _digit_on_page(colours, may_be_weak=False)
+
+
+def _digit_on_page(page: Grey | Page, *, may_be_weak: bool = True) -> Digit:
+    """Return the digit on a page, and other readings of the page.
+
+    Args:
+        may_be_weak: with False, mostly weak ink is no digit: a stain or coloured light fades towards its edges.
+    """
     overview = reduce(page, OVERVIEW)
     ink = find_ink(page, overview)
-    colours = decode_colours(content) if ink is None else None
-    if colours is not None:
-        page, overview = colours, reduce(colours, OVERVIEW)
-        ink = find_ink(page, overview)
-        # A stain or coloured light fades towards its edges, so mostly weak ink is no digit.
-        ink = None if ink is None or is_mostly_weak(ink) else ink
-    if ink is None:
+    if ink is None or (not may_be_weak and is_mostly_weak(ink)):
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces)

@@ -49,10 +49,11 @@ def on_small_sheet(page: Grey) -> Grey | None:
     ink = few_steps(measure_ink(page)) if min(page.shape) >= LEAST_PAGE else None
     if ink is None:
         return None
-    sheet = max(filter(is_sheet, find_pieces(ink)), key=attrgetter("mass"), default=None)
-    if sheet is None or max(sheet.height, sheet.width) < LEAST_SIDE * max(page.shape):
+    # Only the heaviest piece can have most of the ink. To look at all pieces would take long on a page of many.
+    sheet = max(find_pieces(ink), key=attrgetter("mass"))
+    if sheet.mass < MOST_OF_INK * float(ink.sum()) or max(sheet.height, sheet.width) < LEAST_SIDE * max(page.shape):
         return None
-    if sheet.mass < MOST_OF_INK * float(ink.sum()):
+    if not is_sheet(sheet):
         return None
     starts, ends = _outline(sheet)
     columns = np.arange(sheet.left, sheet.right)

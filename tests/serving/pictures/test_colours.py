@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving.models.repository import load
 from serving.pictures import colours
@@ -94,5 +97,17 @@ def test_grey_picture_has_no_colours(mode):
     assert decode_colours(picture(np.zeros((40, 40), mode))) is None
 
 
-def test_large_picture_is_not_decoded_again():
-    assert decode_colours(picture(np.zeros((2048, 2049, 3), np.uint8))) is None
+@pytest.mark.parametrize(("format", "side"), [("PNG", 2049), ("WEBP", 1000)])
+def test_large_picture_is_not_decoded_again(format, side):
+    ink = np.zeros((side, side), np.uint8)
+    ink[200:600, 400:440] = 255
+    assert decode_colours(picture(coloured(ink), format)) is None
+
+
+def test_palette_whose_colours_have_opacities_is_read():
+    """Pillow would warn that such a picture should not be converted to RGB."""
+    ink = np.zeros((60, 60), np.uint8)
+    ink[10:50, 25:35] = 255
+    content = io.BytesIO()
+    Image.fromarray(coloured(ink)).quantize(4).save(content, "PNG", transparency=b"\xff\xff\xff\xff")
+    assert decode_colours(content.getvalue()) is not None

@@ -43,22 +43,15 @@ def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
         picture = open_picture(content, header, "RGB", jpeg_side)
         if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
             return None
-        # decode_grey() puts transparent ink on a background of another brightness, so such a picture was not empty.
         turn = turn_of(content, header, picture)
         if picture.has_transparency_data:
+            # decode_grey() puts transparent ink on a background of another brightness, so such a picture was not empty.
             picture = picture.convert("RGBA")
             if picture.getchannel("A").getextrema() != (WHITE, WHITE):
                 return None
-        picture = _reduced(picture.convert("RGB"), LONGEST)
+        picture = picture.convert("RGB")
+        picture.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
         return upright(np.asarray(_difference(picture), np.float32), turn) if _has_contrast(picture) else None
-
-
-def _reduced(picture: Image.Image, longest: int) -> Image.Image:
-    factor = max(picture.size) / longest
-    if factor <= 1:
-        return picture
-    width, height = (max(1, round(side / factor)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
 
 
 def _has_contrast(picture: Image.Image) -> bool:
@@ -69,7 +62,9 @@ def _has_contrast(picture: Image.Image) -> bool:
 
 def _difference(picture: Image.Image) -> Image.Image:
     """Return how much each colour differs from the paper along the direction in which they differ most, in grey."""
-    colours = np.asarray(_reduced(picture, DIRECTION_SIDE), np.float32)
+    small = picture.copy()
+    small.thumbnail((DIRECTION_SIDE, DIRECTION_SIDE), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
+    colours = np.asarray(small, np.float32)
     paper = np.median(border_of(colours), axis=0)
     different = (colours - paper).reshape(-1, 3)
     # The direction with the largest sum of squares.

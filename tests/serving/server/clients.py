@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
@@ -38,9 +39,10 @@ def children(pid):
     """Return the worker processes of a supervisor."""
     found = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        # A process that has just ended has no command line any more.
-        if b"serving.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-            found.append(int(child))
+        # A process that has just ended has no command line or no folder any more.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"serving.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
     return found
 
 

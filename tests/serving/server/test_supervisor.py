@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -38,11 +38,10 @@ def statuses(url, path="/v2/health/ready", number=8):
     return {get(f"{url}{path}").status_code for _ in range(number)}
 
 
-def predictions(url, number=20):
+def predictions(url, number=20, **headers):
     """The statuses of predictions on new connections."""
-    return {
-        httpx.post(f"{url}/predict", content=bytes(784), headers=PIXELS, timeout=60).status_code for _ in range(number)
-    }
+    request = {"content": bytes(784), "headers": PIXELS | headers, "timeout": 60}
+    return {httpx.post(f"{url}/predict", **request).status_code for _ in range(number)}
 
 
 def sample(url, name):
@@ -64,42 +63,46 @@ def alive(pid):
     return False
 
 
+def unload(url, name="mnist"):
+    return httpx.post(f"{url}/v2/repository/models/{name}/unload", headers=ADMIN, timeout=60)
+
+
+def load(url):
+    return httpx.post(f"{url}/v2/repository/models/mnist/load", headers=ADMIN, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A service with two workers. Each test leaves them as they were."""
+    with service("--workers", 2, "--poll", 0, "--grace", 1, "--admin-keys", "key") as (url, process):
+        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
+        yield url, process
+
+
 # Loading and unloading
 
 
-def test_unload_responds_when_no_worker_answers_any_more():
-    with service("--workers", 2, "--poll", 0, "--admin-keys", "key") as (url, process):
-        until(lambda: statuses(url) == {200})
-        for _ in range(3):
-            assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=ADMIN, timeout=60).status_code == 200
-            assert predictions(url) == {503}
-            assert httpx.post(f"{url}/v2/repository/models/mnist/load", headers=ADMIN, timeout=60).status_code == 200
-            assert predictions(url) == {200}
-        assert httpx.post(f"{url}/v2/repository/models/none/unload", headers=ADMIN, timeout=60).status_code == 404
-        assert process.poll() is None
-
-
-def test_unloaded_model_stays_unloaded_in_a_new_worker_and_without_temporary_files(tmp_path):
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with service("--workers", 2, "--admin-keys", "key", env=environment) as (url, process):
-        assert httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=ADMIN, timeout=60).status_code == 200
-        assert list(tmp_path.iterdir()) == []
-        for victim in workers_of(process):
-            os.kill(victim, signal.SIGKILL)
-            replaced(process, victim)
+def test_unload_responds_when_no_worker_answers_any_more(pair):
+    url, process = pair
+    for _ in range(3):
+        assert unload(url).status_code == 200
         assert predictions(url) == {503}
+        assert load(url).status_code == 200
+        assert predictions(url) == {200}
+    assert unload(url, "none").status_code == 404
+    assert process.poll() is None
 
 
-def test_unload_is_an_error_if_a_worker_does_not_confirm_it():
-    with service("--workers", 2, "--grace", 1, "--admin-keys", "key") as (url, process):
-        until(lambda: statuses(url) == {200})
-        stopped = workers_of(process)[0]
-        os.kill(stopped, signal.SIGSTOP)
-        response = httpx.post(f"{url}/v2/repository/models/mnist/unload", headers=ADMIN, timeout=60)
-        assert response.status_code == 503
-        assert f"worker {stopped}: it has not confirmed" in response.text
-        os.kill(stopped, signal.SIGCONT)
-        until(lambda: predictions(url) == {503})
+def test_unload_is_an_error_if_a_worker_does_not_confirm_it(pair):
+    url, process = pair
+    stopped = workers_of(process)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    response = unload(url)
+    assert response.status_code == 503
+    assert f"worker {stopped}: it has not confirmed" in response.text
+    os.kill(stopped, signal.SIGCONT)
+    until(lambda: predictions(url) == {503})
+    assert load(url).status_code == 200
 
 
 # Deaths
@@ -127,33 +130,65 @@ def test_death_of_a_worker_is_logged_and_counted_and_its_counters_and_windows_re
         assert all(f"worker {victim} was killed by SIGKILL" in log for victim in victims)
 
 
-def test_worker_is_replaced_when_the_working_directory_is_gone(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    with service("--workers", 2, cwd=folder) as (url, process):
+KEYS = b"first\nsecond,with comma\n"
+
+
+@contextmanager
+def service_with_keys_from_a_pipe(workers, **options):
+    reading, writing = os.pipe()
+    os.write(writing, KEYS)
+    os.close(writing)
+    arguments = ("--workers", workers, "--predict-keys-file", f"/dev/fd/{reading}", "--admin-keys", "key")
+    with service(*arguments, pass_fds=[reading], **options) as (url, process):
+        os.close(reading)
+        yield url, process
+
+
+@pytest.fixture(scope="module")
+def successors(tmp_path_factory):
+    """A service whose two workers were killed and replaced.
+
+    Before, it read its keys from a pipe, its working directory was removed, and its model was unloaded. Yield the URL,
+    the statuses of predictions before the model was loaded again, and the temporary files that the unloading has left.
+    """
+    folder, temporary = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("temporary")
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with service_with_keys_from_a_pipe(2, cwd=folder, env=environment) as (url, process):
         shutil.rmtree(folder)
+        assert unload(url).status_code == 200
+        left = list(temporary.iterdir())
         for victim in workers_of(process):
             os.kill(victim, signal.SIGKILL)
             replaced(process, victim)
-        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
-        assert predictions(url) == {200}
+        unloaded = predictions(url, **ADMIN)
+        assert load(url).status_code == 200
+        yield url, unloaded, left
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_keys_from_a_pipe_hold_in_every_worker(workers):
-    reading, writing = os.pipe()
-    os.write(writing, b"first\nsecond,with comma\n")
-    os.close(writing)
-    arguments = ("--workers", workers, "--predict-keys-file", f"/dev/fd/{reading}")
-    with service(*arguments, pass_fds=[reading]) as (url, process):
-        os.close(reading)
-        for victim in workers_of(process) if workers > 1 else []:
-            os.kill(victim, signal.SIGKILL)
-            replaced(process, victim)
-        for _ in range(10):
-            with httpx.Client(base_url=url, timeout=60) as client:
-                assert predict(client, **{"x-api-key": "second,with comma"}).status_code == 200
-                assert predict(client, **{"x-api-key": "second"}).status_code == 401
+def test_unloaded_model_stays_unloaded_in_a_new_worker_and_without_temporary_files(successors):
+    _, unloaded, left = successors
+    assert left == []
+    assert unloaded == {503}
+
+
+def test_worker_is_replaced_when_the_working_directory_is_gone(successors):
+    url, _, _ = successors
+    until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
+    assert predictions(url, **ADMIN) == {200}
+
+
+def check_keys(url):
+    assert predictions(url, 10, **{"x-api-key": "second,with comma"}) == {200}
+    assert predictions(url, 10, **{"x-api-key": "second"}) == {401}
+
+
+def test_keys_from_a_pipe_hold_in_the_only_process():
+    with service_with_keys_from_a_pipe(1) as (url, _):
+        check_keys(url)
+
+
+def test_keys_from_a_pipe_hold_in_new_workers(successors):
+    check_keys(successors[0])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -300,33 +335,31 @@ def test_prometheus_multiproc_dir_is_ignored(tmp_path):
         assert [file.name for file in tmp_path.iterdir()] == ["counter_1.db"]
 
 
-def test_counters_never_fall_from_one_scrape_to_the_next():
-    with service("--workers", 2) as (url, _):
-        until(lambda: statuses(url) == {200})
-        stop = threading.Event()
+def test_counters_never_fall_from_one_scrape_to_the_next(pair):
+    url, _ = pair
+    stop = threading.Event()
 
-        def send_predictions():
-            with httpx.Client(base_url=url, timeout=60) as client:
-                while not stop.is_set():
-                    predict(client)
+    def send_predictions():
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not stop.is_set():
+                predict(client)
 
-        threads = [threading.Thread(target=send_predictions) for _ in range(4)]
+    threads = [threading.Thread(target=send_predictions) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        counts = [sample(url, 'mnist_inference_seconds_count{model="mnist",version="1"}') or 0 for _ in range(50)]
+    finally:
+        stop.set()
         for thread in threads:
-            thread.start()
-        try:
-            counts = [sample(url, 'mnist_inference_seconds_count{model="mnist",version="1"}') or 0 for _ in range(50)]
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert counts == sorted(counts)
-        assert counts[-1] > counts[0]
+            thread.join()
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
 
 
-def test_metrics_respond_while_another_worker_is_stopped():
-    with service("--workers", 2) as (url, process):
-        until(lambda: sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2)
-        stopped = workers_of(process)[0]
-        os.kill(stopped, signal.SIGSTOP)
-        assert sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2
-        os.kill(stopped, signal.SIGCONT)
+def test_metrics_respond_while_another_worker_is_stopped(pair):
+    url, process = pair
+    stopped = workers_of(process)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    assert sample(url, 'mnist_model_loaded{model="mnist",version="1"}') == 2
+    os.kill(stopped, signal.SIGCONT)

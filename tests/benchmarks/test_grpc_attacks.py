@@ -24,11 +24,12 @@ def test_service_survives_the_attack_over_grpc(name, monkeypatch):
             attack = dataclasses.replace(GRPC_ATTACKS[name], connections=2, calls=4)
             good = grpc_bystanders(client.server.port)
             tasks = [asyncio.create_task(each.stay(0)) for each in good]
-            outcome = await attack.run(client.server.port, attack.prepared(), 0.5)
+            # On a busy machine, half a second may be too short for the first status. The whole test has a limit too.
+            while not (await attack.run(client.server.port, attack.prepared(), 0.5)).statuses.total():
+                pass
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            assert outcome.statuses.total()
             assert all(each.right and not each.wrong for each in good)
             assert (await client.call("ServerLive")).live
 

@@ -10,7 +10,7 @@ import pytest
 
 from serving.models import bundle
 from serving.settings import RELEASE
-from tests.serving.web.handwriting import FIVE, draw, line, vary
+from tests.serving.web.handwriting import FIVE, draw, draw_at_once, line, vary
 from tests.serving.web.page import expect, predicted_digit, screenshot, wait_for_prediction
 from tests.support import service, until
 from tests.training.conftest import NoPlots
@@ -122,7 +122,7 @@ def test_corrected_drawings_are_read_after_fine_tuning_without_a_restart(asking,
 
     def read(seven):
         page.locator("#clear").click() if page.locator("#clear").is_enabled() else None
-        draw(page, seven)
+        draw_at_once(page, seven)
         return predicted_digit(page)
 
     for seven in sevens:

@@ -259,15 +259,18 @@ def test_help_says_in_one_line_that_it_cannot_write():
     assert (done.returncode, done.stderr) == (1, "Error: cannot write the output: No space left on device\n")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+# With workers, the supervisor writes the line, as a single process does. The workers only matter if they inherit closed
+# streams.
 @pytest.mark.parametrize(
-    ("redirections", "reason"),
+    ("workers", "redirections", "reason"),
     [
-        (">/dev/full", "No space left on device"),
-        (">&-", "it is closed"),
-        ("> >(true)", "Broken pipe"),
-        (">/dev/full 2>&1", None),
-        ("<&- >&- 2>&-", None),
+        (1, ">/dev/full", "No space left on device"),
+        (1, ">&-", "it is closed"),
+        (1, "> >(true)", "Broken pipe"),
+        (1, ">/dev/full 2>&1", None),
+        (1, "<&- >&- 2>&-", None),
+        (2, ">&-", "it is closed"),
+        (2, "<&- >&- 2>&-", None),
     ],
 )
 def test_service_runs_without_standard_output(workers, redirections, reason):

@@ -12,10 +12,21 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving.server.clients import DIGIT, HEAD, children, connect, get, predict
+from tests.serving.server.clients import DIGIT, HEAD, children, connect, get, predict, workers_of
 from tests.support import service, until
 
 # Workers
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A service with two workers. Each test leaves it two, but one may still be starting."""
+    with service("--workers", 2) as (url, process):
+        yield url, process
+
+
+def until_both_are_ready(url):
+    until(lambda: 'mnist_model_loaded{model="mnist",version="1"} 2.0' in get(f"{url}/metrics").text)
 
 
 def test_workers_share_the_work_and_the_metrics():
@@ -54,34 +65,34 @@ def test_workers_share_the_work_and_the_metrics():
         assert {get(f"{url}/v2/health/ready").status_code for _ in range(8)} == {200}
 
 
-def test_killed_worker_is_replaced():
-    with service("--workers", 2) as (url, process):
-        until(lambda: get(f"{url}/v2/health/ready").status_code == 200)
-        stop, failures, statuses = threading.Event(), [], []
+def test_killed_worker_is_replaced(pair):
+    url, process = pair
+    until_both_are_ready(url)
+    stop, failures, statuses = threading.Event(), [], []
 
-        def send_predictions():
-            while not stop.is_set():
-                try:
-                    with httpx.Client(base_url=url, timeout=30) as client:
-                        statuses.append(predict(client).status_code)
-                except httpx.TransportError as error:
-                    failures.append(error)
+    def send_predictions():
+        while not stop.is_set():
+            try:
+                with httpx.Client(base_url=url, timeout=30) as client:
+                    statuses.append(predict(client).status_code)
+            except httpx.TransportError as error:
+                failures.append(error)
 
-        threads = [threading.Thread(target=send_predictions) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        until(lambda: len(statuses) > 50)
-        victim = children(process.pid)[0]
-        os.kill(victim, signal.SIGKILL)
-        until(lambda: len(set(children(process.pid)) - {victim}) == 2)
-        before = len(statuses)
-        until(lambda: len(statuses) > before + 50)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert set(statuses) == {200}
-        # Each of the four clients may have lost one request in the killed worker and one that it had accepted.
-        assert len(failures) <= 8
+    threads = [threading.Thread(target=send_predictions) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(statuses) > 50)
+    victim = children(process.pid)[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(set(children(process.pid)) - {victim}) == 2)
+    before = len(statuses)
+    until(lambda: len(statuses) > before + 50)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    # Each of the four clients may have lost one request in the killed worker and one that it had accepted.
+    assert len(failures) <= 8
 
 
 def test_workers_end_with_their_supervisor():
@@ -164,15 +175,15 @@ def test_service_under_nohup_goes_on_when_the_terminal_is_closed(workers):
             assert get(f"{url}/v2/health/ready").status_code == 200
 
 
-def test_hangup_of_a_worker_does_not_end_it():
-    with service("--workers", 2) as (url, process):
-        until(lambda: 'mnist_model_loaded{model="mnist",version="1"} 2.0' in get(f"{url}/metrics").text)
-        workers = children(process.pid)
-        for pid in workers:
-            os.kill(pid, signal.SIGHUP)
-        for _ in range(8):
-            assert get(f"{url}/v2/health/ready").status_code == 200
-        assert children(process.pid) == workers
+def test_hangup_of_a_worker_does_not_end_it(pair):
+    url, process = pair
+    until_both_are_ready(url)
+    workers = workers_of(process)
+    for pid in workers:
+        os.kill(pid, signal.SIGHUP)
+    for _ in range(8):
+        assert get(f"{url}/v2/health/ready").status_code == 200
+    assert children(process.pid) == workers
 
 
 def listens(url):

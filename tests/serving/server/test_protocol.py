@@ -71,21 +71,35 @@ def test_request_past_its_deadline_gets_504():
 # Limits
 
 
+@pytest.fixture(scope="module")
+def impatient():
+    """The address of a service that waits a second for a request."""
+    with service("--request-timeout", 1) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def strict():
+    """The address of a service that accepts only short heads and bodies."""
+    with service("--max-body", 1000, "--max-head", 1000) as (url, _):
+        yield url
+
+
 @pytest.mark.parametrize(
     "sent",
     [b"", b"POST /pre"],
     ids=["nothing", "half a head"],
 )
-def test_client_that_does_not_finish_its_request_is_disconnected(sent):
-    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+def test_client_that_does_not_finish_its_request_is_disconnected(impatient, sent):
+    with connect(impatient) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize("body", [b"abc", bytes(100_000)], ids=["short", "long"])
-def test_client_that_does_not_finish_its_body_gets_408(body):
+def test_client_that_does_not_finish_its_body_gets_408(impatient, body):
     """Without this response, a load balancer would tell the client 502."""
-    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+    with connect(impatient) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n" + body)
         response = b"".join(iter(lambda: connection.recv(65536), b""))
     assert response.startswith(b"HTTP/1.1 408 ")
@@ -93,8 +107,8 @@ def test_client_that_does_not_finish_its_body_gets_408(body):
     assert b"not complete after 1 s" in response
 
 
-def test_client_that_sends_headers_forever_is_disconnected():
-    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+def test_client_that_sends_headers_forever_is_disconnected(impatient):
+    with connect(impatient) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\n")
         with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
             for _ in range(1000):
@@ -103,8 +117,8 @@ def test_client_that_sends_headers_forever_is_disconnected():
             pytest.fail("still open after 20 s")
 
 
-def test_line_breaks_do_not_keep_an_idle_connection_open():
-    with service("--request-timeout", 1) as (url, _), connect(url) as connection:
+def test_line_breaks_do_not_keep_an_idle_connection_open(impatient):
+    with connect(impatient) as connection:
         connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
         until(lambda: connection.recv(65536).startswith(b"HTTP/1.1 200"))
         connection.sendall(b"\r\n")
@@ -118,8 +132,8 @@ def test_line_breaks_do_not_keep_an_idle_connection_open():
     [b"x: " + b"y" * 100, b"x: y\r\n" * 15],
     ids=["one header without end", "headers without end"],
 )
-def test_endless_head_is_rejected(sent):
-    with service("--max-head", 1000) as (url, _), connect(url) as connection:
+def test_endless_head_is_rejected(strict, sent):
+    with connect(strict) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\n")
         connection.sendall(sent)
         with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012
@@ -128,15 +142,15 @@ def test_endless_head_is_rejected(sent):
             pytest.fail("the service accepted 100 MB of headers")
 
 
-def test_head_over_the_limit_gets_431():
-    with service("--max-head", 1000) as (url, _), connect(url) as connection:
+def test_head_over_the_limit_gets_431(strict):
+    with connect(strict) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 1100)
         assert connection.recv(65536).startswith(b"HTTP/1.1 431")
         assert connection.recv(65536) == b""
 
 
-def test_endless_trailer_is_cut_off():
-    with service("--max-body", 1000, "--max-head", 1000) as (url, _), connect(url) as connection:
+def test_endless_trailer_is_cut_off(strict):
+    with connect(strict) as connection:
         head = HEAD.replace(b"content-length: 784", b"transfer-encoding: chunked")
         connection.sendall(head + b"1\r\nx\r\n0\r\ntrailer: ")
         with pytest.raises(OSError, match=r"pipe|reset"):  # noqa: PT012

@@ -74,40 +74,78 @@ def graph(trained):
 
 
 @pytest.fixture(scope="module")
-def published(trained, tmp_path_factory):
-    return publish(Run.read(trained), tmp_path_factory.mktemp("published"))
+def exported(trained, tmp_path_factory, run):
+    """A repository, and the outputs of the two commands that exported the run to it at the same time.
+
+    The second one added an int8 file. Which of them got version 1 is a matter of chance.
+    """
+    models = tmp_path_factory.mktemp("exported") / "my models"
+    line = ("mnist-export", trained, "--repository", models)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda more: run(*line, *more), [[], ["--int8"]]))
+    assert [process.returncode for process in done] == [0, 0], done
+    return models, *(process.stdout for process in done)
+
+
+def versions(models):
+    """The two versions of a repository, that without an int8 file first."""
+    found = [repository.load(models, "mnist", version).bundle for version in repository.versions(models, "mnist")]
+    return sorted(found, key=lambda each: bundle.INT8 in each.manifest.files)
+
+
+@pytest.fixture(scope="module")
+def published(exported):
+    """The published bundle that has no int8 file."""
+    return versions(exported[0])[0]
 
 
 @pytest.fixture
 def copied(published, tmp_path):
     """A copy of the published bundle, for tests that damage it."""
-    return shutil.copytree(published.folder, tmp_path / "models" / "mnist" / "1")
+    return shutil.copytree(published.folder, tmp_path / "models" / "mnist" / published.folder.name)
 
 
-def test_command_publishes_and_prints_the_certificate(trained, tmp_path, run):
-    models = tmp_path / "my models"
-    done = run("mnist-export", trained, "--repository", models)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def odd(graph, tmp_path_factory):
+    """A folder whose name is not UTF-8, with an ONNX file that this process has written."""
+    folder = tmp_path_factory.mktemp("odd") / os.fsdecode(b"m\xff \n")
+    folder.mkdir()
+    export_onnx(graph, folder / bundle.ONNX, LABELS)
+    return folder
+
+
+def test_exports_at_the_same_time_get_different_versions(exported):
+    models, *_ = exported
+    assert [repository.load(models, "mnist", version).version for version in (1, 2)] == ["1", "2"]
+    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1", "2", "config.pbtxt"]
+
+
+def test_command_publishes_and_prints_the_certificate(trained, exported, published, command):
+    models, printed, _ = exported
+    folder = published.folder
     result = json.loads((trained / "run.json").read_text())["result"]["test"]
-    assert f"{result['correct']} of 10000 correct" in done.stdout
-    assert f"mnist-serve --repository '{models}'" in done.stdout
+    assert f"{result['correct']} of 10000 correct" in printed
+    assert f"mnist-serve --repository '{models}'" in printed
     for name in ("model.onnx", "model.torchscript.pt", "golden.npz"):
-        content = (models / "mnist" / "1" / name).read_bytes()
-        described = bundle.describe(models / "mnist" / "1" / name)
-        assert f"{described.bytes}  {described.sha256}" in done.stdout
+        content = (folder / name).read_bytes()
+        described = bundle.describe(folder / name)
+        assert f"{described.bytes}  {described.sha256}" in printed
         assert len(content) == described.bytes
-    assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1", "config.pbtxt"]
-    card = (models / "mnist" / "1" / "README.md").read_text()
+    card = (folder / "README.md").read_text()
     assert f"| {result['accuracy']:.2%} |" in card
 
-    again = run("mnist-export", trained, "--repository", models)
-    assert again.returncode == 0
-    assert f"Already published   {models / 'mnist' / '1'} was made from the same run" in again.stdout
-    assert repository.versions(models, "mnist") == [1]
-
-    verified = run("mnist-export", "--verify", models / "mnist" / "1")
-    assert verified.returncode == 0, verified.stderr
+    verified = command("--verify", folder)
+    assert verified.exit_code == 0, verified.stderr
     assert "matches its manifest" in verified.stdout
+
+
+def test_same_run_is_not_published_again(trained, exported, command):
+    models, *_ = exported
+    newest = repository.load(models, "mnist").bundle
+    again = command(trained, "--repository", models, *(["--int8"] if bundle.INT8 in newest.manifest.files else []))
+    assert again.exit_code == 0, again.stderr
+    assert f"Already published   {newest.folder} was made from the same run" in again.stdout
+    assert repository.versions(models, "mnist") == [1, 2]
 
 
 def test_manifest_certifies_the_run_and_every_format(published, trained):
@@ -135,7 +173,7 @@ def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
         "threshold": str(manifest.novelty.threshold),
         "confidence": str(manifest.confidence.threshold),
         "name": "mnist",
-        "version": "1",
+        "version": str(manifest.version),
         "producer": f"mnist-service {version('mnist-service')}",
         "data_license": "Creative Commons Attribution-ShareAlike 3.0",
         "input": "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them",
@@ -146,10 +184,17 @@ def test_onnx_file_holds_its_labels_but_no_paths_of_the_machine(published):
     assert not any(node.metadata_props for node in model.graph.node)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
-def test_same_weights_give_the_same_bytes(tmp_path, model):
+def test_another_process_writes_the_same_bytes(published, odd):
+    """Without the metadata, which it gets when it is published."""
+    models = [onnx.load_from_string((folder / bundle.ONNX).read_bytes()) for folder in (odd, published.folder)]
+    for model in models:
+        del model.metadata_props[:]
+    assert models[0].SerializeToString() == models[1].SerializeToString()
+
+
+def test_same_weights_give_the_same_bytes(tmp_path):
     torch.manual_seed(3)
-    network = build(model)
+    network = build("cnn")
     graph = ServingGraph(network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))
     for name in ("a", "b"):
         export_onnx(graph, tmp_path / name, LABELS)
@@ -212,15 +257,15 @@ def test_unknown_opset_is_an_error_before_anything_is_written(trained, tmp_path,
 
 def test_lowest_and_highest_opset_give_the_same_results(graph, published, tmp_path, digits):
     assert published.manifest.versions["opset"] == "18"
-    expected = Classifier(published.folder / bundle.ONNX).classify(digits[:100])
-    for opset, ir_version in ((18, 8), (23, 11)):
-        path = tmp_path / f"{opset}.onnx"
-        export_onnx(graph, path, LABELS, opset=opset)
+    lowest, highest = published.folder / bundle.ONNX, tmp_path / "23.onnx"
+    export_onnx(graph, highest, LABELS, opset=23)
+    for path, opset, ir_version in ((lowest, 18, 8), (highest, 23, 11)):
         model = onnx.load(path)
         assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
         assert model.ir_version == ir_version
-        for found, wanted in zip(Classifier(path).classify(digits[:100]), expected, strict=True):
-            np.testing.assert_array_equal(found, wanted)
+    outputs = [Classifier(path).classify(digits[:100]) for path in (lowest, highest)]
+    for found, wanted in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_reference_evaluator_of_onnx_gives_the_same_results(published, digits):
@@ -230,21 +275,11 @@ def test_reference_evaluator_of_onnx_gives_the_same_results(published, digits):
         np.testing.assert_allclose(actual, wanted, atol=2e-4)
 
 
-def test_exports_at_the_same_time_get_different_versions(trained, tmp_path, run):
-    with ThreadPoolExecutor(2) as pool:
-        done = list(
-            pool.map(lambda each: run("mnist-export", trained, "--repository", tmp_path, *each), [[], ["--int8"]])
-        )
-    assert [process.returncode for process in done] == [0, 0], done
-    assert [repository.load(tmp_path, "mnist", version).version for version in (1, 2)] == ["1", "2"]
-
-
 def test_equal_exports_at_the_same_time_publish_one_version(trained, published, tmp_path, monkeypatch):
-    build = export.publishing._build
-
-    def build_while_another_publishes(*arguments):
-        shutil.copytree(published.folder, tmp_path / "mnist" / "1")
-        return build(*arguments)
+    def build_while_another_publishes(staging, *_):
+        for folder in (staging, tmp_path / "mnist" / "1"):
+            shutil.copytree(published.folder, folder, dirs_exist_ok=True)
+        return published.manifest
 
     monkeypatch.setattr(export.publishing, "_build", build_while_another_publishes)
     with pytest.raises(AlreadyPublishedError, match="mnist/1 was made from the same run"):
@@ -263,12 +298,23 @@ def changed(graph, scale):
     return wrong
 
 
+def write_changed(published, path, scale=0.0, labels=LABELS):
+    """Write the published ONNX file with the bias for the digit 3 moved by ``scale``, and with these labels."""
+    model = onnx.load(published.folder / bundle.ONNX)
+    [bias] = [values for values in model.graph.initializer if values.name == "head.bias"]
+    moved = onnx.numpy_helper.to_array(bias).copy()
+    moved[3] += scale
+    bias.CopyFrom(onnx.numpy_helper.from_array(moved, bias.name))
+    onnx.helper.set_model_props(model, {"labels": "\n".join(labels)})
+    path.write_bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize(("scale", "error"), [(0.001, NumbersError), (30.0, LabelsError), (float("nan"), LabelsError)])
 @pytest.mark.parametrize("format", ["onnx", "torchscript"])
-def test_changed_bias_is_caught(graph, tmp_path, digits, scale, error, format):
+def test_changed_bias_is_caught(graph, published, tmp_path, digits, scale, error, format):
     path = tmp_path / "model"
     if format == "onnx":
-        export_onnx(changed(graph, scale), path, LABELS)
+        write_changed(published, path, scale)
         with pytest.raises(error):
             check_onnx(path, Reference(graph, digits[:300]), LABELS)
     else:
@@ -277,16 +323,15 @@ def test_changed_bias_is_caught(graph, tmp_path, digits, scale, error, format):
             check_torchscript(path, Reference(graph, digits[:300]), LABELS)
 
 
-def test_swapped_labels_are_caught(graph, tmp_path, digits):
-    export_onnx(graph, tmp_path / "model.onnx", ("1", "0", *LABELS[2:]))
+def test_swapped_labels_are_caught(graph, published, tmp_path, digits):
+    write_changed(published, tmp_path / "model.onnx", labels=("1", "0", *LABELS[2:]))
     with pytest.raises(ContractError, match="its labels are"):
         check_onnx(tmp_path / "model.onnx", Reference(graph, digits[:100]), LABELS)
 
 
-def test_fixed_batch_axis_is_caught(graph, tmp_path, digits):
+def test_fixed_batch_axis_is_caught(graph, published, tmp_path, digits):
     path = tmp_path / "model.onnx"
-    export_onnx(graph, path, LABELS)
-    model = onnx.load(path)
+    model = onnx.load(published.folder / bundle.ONNX)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save(model, path)
     with pytest.raises(ContractError, match="its inputs are"):
@@ -304,10 +349,9 @@ def test_fixed_batch_size_is_caught_in_torchscript(graph, trained, tmp_path, dig
         check_torchscript(tmp_path / "model.pt", Reference(graph, digits[:100]), LABELS)
 
 
-def test_another_output_name_is_caught(graph, tmp_path, digits):
+def test_another_output_name_is_caught(graph, published, tmp_path, digits):
     path = tmp_path / "model.onnx"
-    export_onnx(graph, path, LABELS)
-    model = onnx.load(path)
+    model = onnx.load(published.folder / bundle.ONNX)
     original = model.graph.output[1].name
     model.graph.output[1].name = "scores"
     for node in model.graph.node:
@@ -318,20 +362,20 @@ def test_another_output_name_is_caught(graph, tmp_path, digits):
 
 
 @pytest.mark.parametrize("file", [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN])
-def test_flipped_byte_is_caught(copied, file, run):
+def test_flipped_byte_is_caught(copied, file, command):
     content = bytearray((copied / file).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / file).write_bytes(content)
-    failed = run("mnist-export", "--verify", copied)
-    assert failed.returncode == 1
+    failed = command("--verify", copied)
+    assert failed.exit_code == 1
     assert f"{file} was altered" in failed.stderr
     with pytest.raises(BundleError, match="was altered"):
         repository.load(copied.parent.parent, "mnist")
 
 
-def test_replaced_model_with_a_matching_digest_is_caught(copied, graph):
+def test_replaced_model_with_a_matching_digest_is_caught(copied, published):
     """The new weights do not reproduce the golden logits."""
-    export_onnx(changed(graph, 0.01), copied / bundle.ONNX, LABELS)
+    write_changed(published, copied / bundle.ONNX, 0.01)
     manifest = json.loads((copied / bundle.MANIFEST).read_text())
     described = bundle.describe(copied / bundle.ONNX)
     manifest["files"][bundle.ONNX] = {"sha256": described.sha256, "bytes": described.bytes}
@@ -448,16 +492,13 @@ def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monk
         publish(Run.read(trained), tmp_path)
 
 
-def test_files_can_be_in_a_folder_whose_name_is_not_utf_8(graph, tmp_path, digits):
+def test_files_can_be_in_a_folder_whose_name_is_not_utf_8(graph, odd, digits):
     """torch, onnx and onnxruntime take no such path."""
-    folder = tmp_path / os.fsdecode(b"m\xff \n")
-    folder.mkdir()
-    export_torchscript(graph, folder / "model.torchscript.pt")
-    export_onnx(graph, folder / "model.onnx", LABELS)
-    export_int8(folder / "model.onnx", folder / "model.int8.onnx", digits[:200])
-    check_torchscript(folder / "model.torchscript.pt", Reference(graph, digits[:10]), LABELS)
+    export_torchscript(graph, odd / "model.torchscript.pt")
+    export_int8(odd / "model.onnx", odd / "model.int8.onnx", digits[:200])
+    check_torchscript(odd / "model.torchscript.pt", Reference(graph, digits[:10]), LABELS)
     for name in ("model.onnx", "model.int8.onnx"):
-        assert Classifier(folder / name).classify(digits[:10]).logits.shape == (10, 10)
+        assert Classifier(odd / name).classify(digits[:10]).logits.shape == (10, 10)
 
 
 def test_full_disk_leaves_no_files(trained, tmp_path, run):
@@ -495,19 +536,19 @@ def test_staging_folder_removes_only_the_empty_folders_that_it_has_made(tmp_path
     assert (tmp_path / "models" / "letters" / "1").is_dir()
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_files_of_a_bundle_have_one_mode(trained, tmp_path, umask):
-    before = os.umask(umask)
+def test_files_of_a_bundle_have_the_mode_that_the_umask_leaves(trained, published, tmp_path):
+    usual = os.umask(0o077)
     try:
-        folder = publish(Run.read(trained), tmp_path).folder
+        private = publish(Run.read(trained), tmp_path).folder
     finally:
-        os.umask(before)
-    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~umask}
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
+        os.umask(usual)
+    for folder, umask in ((private, 0o077), (published.folder, usual)):
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~umask}
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
 
 
-def test_failed_export_leaves_no_files_and_no_new_folder(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.onnx.export_onnx", lambda graph, *rest: export_onnx(changed(graph, 0.001), *rest))
+def test_failed_export_leaves_no_files_and_no_new_folder(trained, published, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.onnx.export_onnx", lambda graph, path, *_: write_changed(published, path, 0.001))
     with pytest.raises(NumbersError):
         publish(Run.read(trained), tmp_path / "models")
     assert list(tmp_path.iterdir()) == []
@@ -524,7 +565,7 @@ def test_folder_that_holds_no_run_is_named_with_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["no record", "no weights", "altered weights", "invalid record"])
-def test_incomplete_or_changed_run_is_rejected(trained, tmp_path, run, damage):
+def test_incomplete_or_changed_run_is_rejected(trained, tmp_path, command, damage):
     folder = shutil.copytree(trained, tmp_path / "run")
     if damage == "no record":
         (folder / "run.json").unlink()
@@ -536,8 +577,8 @@ def test_incomplete_or_changed_run_is_rejected(trained, tmp_path, run, damage):
         (folder / "run.json").write_text("{")
     with pytest.raises(ExportError):
         Run.read(folder)
-    failed = run("mnist-export", folder, "--repository", tmp_path / "models")
-    assert failed.returncode == 1
+    failed = command(folder, "--repository", tmp_path / "models")
+    assert failed.exit_code == 1
     assert str(folder) in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "models").exists()
@@ -584,11 +625,11 @@ def test_deeply_nested_record_is_an_error(trained, tmp_path):
         Run.read(folder)
 
 
-def test_wrong_usage_ends_with_a_message(run, tmp_path):
-    assert run("mnist-export").returncode == 2
-    assert run("mnist-export", tmp_path, "--verify", tmp_path).returncode == 2
-    failed = run("mnist-export", "--verify", tmp_path)
-    assert failed.returncode == 1
+def test_wrong_usage_ends_with_a_message(command, tmp_path):
+    assert command().exit_code == 2
+    assert command(tmp_path, "--verify", tmp_path).exit_code == 2
+    failed = command("--verify", tmp_path)
+    assert failed.exit_code == 1
     assert "is not a model bundle" in failed.stderr
     for number in (2, 10):
         (tmp_path / "models" / "mnist" / str(number)).mkdir(parents=True)
@@ -635,25 +676,25 @@ def test_changed_calibration_is_rejected(trained, tmp_path):
         Run.read(folder)
 
 
-def test_int8_is_certified_and_the_faster_file_is_served(trained, tmp_path, digits, truth, run):
-    done = run("mnist-export", trained, "--repository", tmp_path, "--int8")
-    assert done.returncode == 0, done.stderr
+def test_int8_is_certified_and_the_faster_file_is_served(exported, tmp_path, digits, truth):
+    _, quantized = versions(exported[0])
+    folder = shutil.copytree(quantized.folder, tmp_path / "mnist" / quantized.folder.name)
     model = repository.load(tmp_path, "mnist")
     manifest = model.bundle.manifest
     assert manifest.correct[bundle.INT8] >= manifest.correct[bundle.ONNX] - 5
     assert manifest.files[bundle.INT8].bytes < manifest.files[bundle.ONNX].bytes / 2
-    quantized = onnx.load(tmp_path / "mnist" / "1" / bundle.INT8)
+    quantized = onnx.load(folder / bundle.INT8)
     assert [(each.domain, each.version) for each in quantized.opset_import] == [("", 18)]
     assert quantized.ir_version == 8
     assert manifest.serve == min(manifest.microseconds, key=manifest.microseconds.get)
     assert model.precision == ("int8" if manifest.serve == bundle.INT8 else "float32")
     for file, correct in manifest.correct.items():
-        assert count_correct(Classifier(tmp_path / "mnist" / "1" / file).classify(digits), truth) == correct
-    assert verify_bundle(tmp_path / "mnist" / "1").manifest == manifest
+        assert count_correct(Classifier(folder / file).classify(digits), truth) == correct
+    assert verify_bundle(folder).manifest == manifest
     # On another machine the other file may be faster. It can be served too.
     other = next(file for file in manifest.correct if file != manifest.serve)
-    record = json.loads((tmp_path / "mnist" / "1" / bundle.MANIFEST).read_text())
-    (tmp_path / "mnist" / "1" / bundle.MANIFEST).write_text(json.dumps(record | {"serve": other}))
+    record = json.loads((folder / bundle.MANIFEST).read_text())
+    (folder / bundle.MANIFEST).write_text(json.dumps(record | {"serve": other}))
     assert repository.load(tmp_path, "mnist").precision != model.precision
 
 
@@ -672,8 +713,8 @@ def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(c
         classifier.verify(path, gap / 2)
 
 
-def test_int8_with_too_many_errors_is_caught(graph, tmp_path, digits, truth):
-    export_onnx(changed(graph, 3.0), tmp_path / "model.onnx", LABELS)
+def test_int8_with_too_many_errors_is_caught(graph, published, tmp_path, digits, truth):
+    write_changed(published, tmp_path / "model.onnx", 3.0)
     with pytest.raises(LabelsError, match="fewer in 10,000"):
         check_int8(tmp_path / "model.onnx", Reference(graph, digits), truth, LABELS)
 

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
 from tests.training.support import FAST, first
 
@@ -40,6 +41,43 @@ def no_plots(monkeypatch):
     monkeypatch.setattr("training.loop.train.PlotProcess", NoPlots)
 
 
+def prepare(patch):
+    """Leave out the plots, and what ``mnist-train`` changes in its process for good."""
+    patch.setattr("training.plot_process.PlotProcess", NoPlots)
+    patch.setattr("training.no_compiler.leave_out_compiler", lambda: None)
+    patch.setattr("training.cli.keep_freed_memory", lambda: None)
+    patch.setattr("training.cli.sleep_while_waiting", lambda: None)
+
+
+def invoke(*arguments):
+    """Run ``mnist-train`` in this process, which has imported torch already, and return its outcome."""
+    from training.cli import main
+
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A function that runs ``mnist-train`` in this process, and returns its outcome."""
+    prepare(monkeypatch)
+    return invoke
+
+
+@contextlib.contextmanager
+def few_steps():
+    """Fit novelty scores in 20 steps. A fit of 1000 steps takes ten times as long as all the rest of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.trust.novelty.STEPS", 20)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_calibration():
+    """Fit no good novelty scores in this process. The tests in trust/, and the runs of commands, fit good ones."""
+    with few_steps():
+        yield
+
+
 @pytest.fixture(scope="session")
 def teacher(small, tmp_path_factory):
     """The run folder of a teacher."""
@@ -47,5 +85,6 @@ def teacher(small, tmp_path_factory):
     from training.loop.train import train
 
     folder = tmp_path_factory.mktemp("teacher")
-    train(TrainConfig(**FAST | {"epochs": 8}, seed=5), small, folder)
+    with few_steps():
+        train(TrainConfig(**FAST | {"epochs": 8}, seed=5), small, folder)
     return folder

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
 
 from tests.support import font_file, picture
-from tests.training.conftest import NoPlots
+from tests.training.conftest import invoke, prepare
 from tests.training.support import rows
 from tests.training.test_python import bar
-from training.cli import main
 from training.config import TrainConfig
 from training.origin import with_absolute_places
 
@@ -25,21 +23,6 @@ KINDS = {
 }
 
 
-def prepare(patch):
-    """Leave out the plots, and what the command changes in its process for good."""
-    patch.setattr("training.plot_process.PlotProcess", NoPlots)
-    patch.setattr("training.no_compiler.leave_out_compiler", lambda: None)
-    patch.setattr("training.cli.keep_freed_memory", lambda: None)
-    patch.setattr("training.cli.sleep_while_waiting", lambda: None)
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """A function that runs ``mnist-train`` in this process, and returns its outcome."""
-    prepare(monkeypatch)
-    return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)))
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with pictures in ``lines``, and a finished run in ``runs/first``."""
@@ -51,7 +34,7 @@ def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         prepare(patch)
-        done = CliRunner().invoke(main, [*QUICK, "--output", "runs/first"])
+        done = invoke(*QUICK, "--output", "runs/first")
         assert done.exit_code == 0, done.output
     return home
 
@@ -123,6 +106,7 @@ def test_places_of_settings_are_absolute(tmp_path, monkeypatch):
 
 
 def test_fonts_are_found_from_any_folder(tmp_path, monkeypatch, command):
+    monkeypatch.setattr("training.loop.extras.FONT_DIGITS", 64)
     (tmp_path / "fonts").mkdir()
     (tmp_path / "fonts" / "hand.ttf").write_bytes(font_file("DejaVuSans").read_bytes())
     monkeypatch.chdir(tmp_path)

@@ -38,27 +38,20 @@ def saved_steps(path, process):
         time.sleep(0.005)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, run):
-    output = tmp_path_factory.mktemp("uninterrupted") / "run"
-    finished = run("mnist-train", *FLAGS, "--output", output)
-    assert finished.returncode == 0, finished.stderr
-    return output
-
-
-# Steps 3 and 21 are within an epoch, step 8 between two.
-@pytest.mark.parametrize("kills", [(3,), (8, 21)])
-def test_killed_and_resumed_run_ends_with_the_same_weights(uninterrupted, tmp_path, kills):
-    output = tmp_path / "run"
-    command = [BIN / "mnist-train", *FLAGS, "--output", output, "--resume"]
-    for step in kills:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, command):
+    uninterrupted, output = tmp_path / "uninterrupted", tmp_path / "run"
+    whole = command(*FLAGS, "--output", uninterrupted)
+    assert whole.exit_code == 0, whole.output
+    line = [BIN / "mnist-train", *FLAGS, "--output", output, "--resume"]
+    # Steps 3 and 21 are within an epoch, step 8 between two.
+    for step in (3, 8, 21):
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
         assert any(saved >= step for saved in saved_steps(output / "last.pt", process))
         # The kill comes at a random moment after the step: during a step, during a save, or at the very end.
         time.sleep(random.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         assert process.wait() in (-signal.SIGKILL, 0)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
 
     assert equal(weights(uninterrupted), weights(output))
     results = [json.loads((folder / "run.json").read_text())["result"] for folder in (uninterrupted, output)]
@@ -66,11 +59,11 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(uninterrupted, tmp_pa
     assert len((output / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_resume_without_a_checkpoint_starts_a_run_and_of_a_finished_run_evaluates_it(tmp_path, run):
+def test_resume_without_a_checkpoint_starts_a_run_and_of_a_finished_run_evaluates_it(tmp_path, command):
     flags = ["--model", "mlp", "--epochs", "1", "--subset", "256", "--output", tmp_path / "run", "--resume"]
-    assert run("mnist-train", *flags).returncode == 0
-    again = run("mnist-train", "--output", tmp_path / "run", "--resume")
-    assert again.returncode == 0, again.stderr
+    assert command(*flags).exit_code == 0
+    again = command("--output", tmp_path / "run", "--resume")
+    assert again.exit_code == 0, again.output
     assert "Test set: Avg. loss:" in again.stdout
 
 
@@ -252,7 +245,8 @@ def test_weights_alone_cannot_be_resumed(finished, small, tmp_path):
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_resume_with_other_fonts_is_rejected(small, tmp_path):
+def test_resume_with_other_fonts_is_rejected(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.loop.extras.FONT_DIGITS", 64)
     fonts = tmp_path / "fonts"
     fonts.mkdir()
     shutil.copy(font_file("DejaVuSans"), fonts)

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import picture
+from tests.training.conftest import prepare
 from tests.training.test_python import bar
-from tests.training.test_resume_alone import prepare
 from training.cli import main
 from training.config import flag
 from training.data.own.load import load_own

@@ -11,32 +11,48 @@ import torch
 
 from export.equivalence import LabelsError
 from export.fit_cascade import fit_cascade
-from export.gate import Gate, GateError
+from export.gate import AlreadyPublishedError, Gate, GateError, check_new
 from export.publishing import publish
 from export.run import ExportError, Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
 from serving.models import bundle, repository
 from serving.models.model import load_folder
+from tests.training.conftest import invoke, prepare
 from training.trained import read
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, run):
+def runs(tmp_path_factory):
     """A finished run of the tutorial's network, and one of a network that takes more work."""
     folders = {}
-    for model in "mlp", "cnn-first":
-        folders[model] = tmp_path_factory.mktemp("runs") / model
-        options = ("--epochs", 1, "--subset", 4096, "--validation", 1000, "--output", folders[model])
-        done = run("mnist-train", "--model", model, *options)
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        for model in "mlp", "cnn-first":
+            folders[model] = tmp_path_factory.mktemp("runs") / model
+            options = ("--epochs", 1, "--subset", 4096, "--validation", 1000, "--output", folders[model])
+            done = invoke("--model", model, *options)
+            assert done.exit_code == 0, done.output
     return folders
 
 
 @pytest.fixture(scope="module")
-def published(runs, tmp_path_factory):
-    second = Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"]))
-    return publish(second, tmp_path_factory.mktemp("published"))
+def line(runs, tmp_path_factory):
+    """The arguments with which ``mnist-export`` publishes a cascade of both."""
+    return runs["cnn-first"], "--first", runs["mlp"], "--repository", tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def printed(line, run):
+    """What the command has printed."""
+    done = run("mnist-export", *line)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def published(printed, line):
+    return bundle.read(line[-1] / "mnist" / "1")
 
 
 def test_share_and_thresholds_are_fitted_on_validation_digits(runs, mnist):
@@ -76,19 +92,25 @@ def test_bundle_certifies_both_networks(published, runs, digits, truth):
     assert model.classifier.metadata["first_weights_sha256"] == records["mlp"]["model_sha256"]
 
 
-def test_command_publishes_and_verifies_a_cascade(runs, tmp_path, run):
-    arguments = ("mnist-export", runs["cnn-first"], "--first", runs["mlp"], "--repository", tmp_path)
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert "first network: mlp, 22,270 of the parameters, decides" in done.stdout
-    again = run(*arguments)
+def test_command_publishes_and_verifies_a_cascade(printed, line, published, command):
+    assert "first network: mlp, 22,270 of the parameters, decides" in printed
+    again = command(*line)
+    assert again.exit_code == 0, again.stderr
     assert "Already published" in again.stdout
-    verified = run("mnist-export", "--verify", tmp_path / "mnist" / "1")
-    assert verified.returncode == 0, verified.stderr
-    # Without the first network it is another model.
-    alone = run("mnist-export", runs["cnn-first"], "--repository", tmp_path)
-    assert "Already published" not in alone.stdout
-    assert repository.versions(tmp_path, "mnist") == [1, 2]
+    assert repository.versions(line[-1], "mnist") == [1]
+    verified = command("--verify", published.folder)
+    assert verified.exit_code == 0, verified.stderr
+
+
+def test_second_network_alone_is_another_model(runs, line, published):
+    options = {"int8": False, "versions": published.manifest.versions}
+    alone = Run.read(runs["cnn-first"])
+    check_new(alone, line[-1], "mnist", **options)
+    manifest = published.manifest
+    found = replace(alone.calibration, threshold=manifest.novelty.threshold, confidence=manifest.confidence.threshold)
+    cascade = replace(alone.after(Run.read(runs["mlp"])), calibration=found, share=manifest.first.share)
+    with pytest.raises(AlreadyPublishedError):
+        check_new(cascade, line[-1], "mnist", **options)
 
 
 @pytest.mark.parametrize("setting", ["share", "sure", "familiar"])
@@ -123,7 +145,12 @@ def test_first_network_that_makes_mistakes_publishes_nothing(runs, tmp_path):
     assert repository.versions(tmp_path, "mnist") == []
 
 
-def test_gate_looks_at_the_cascade(published, runs, tmp_path):
+def test_gate_looks_at_the_cascade(published, runs, tmp_path, monkeypatch):
+    def build(staging, *_):
+        shutil.copytree(published.folder, staging, dirs_exist_ok=True)
+        return published.manifest
+
+    monkeypatch.setattr("export.publishing._build", build)
     cascade, found = Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"])), published.manifest.result["test"]
     assert found["correct"] != cascade.record["calibration"]["result"]["test"]["correct"]
     with pytest.raises(GateError, match=rf"accuracy of {found['accuracy']:.2%}: it must be at least .*--min-accuracy"):
@@ -131,7 +158,7 @@ def test_gate_looks_at_the_cascade(published, runs, tmp_path):
     assert repository.versions(tmp_path, "mnist") == []
 
 
-def test_runs_that_do_not_fit_together(runs, tmp_path, run):
+def test_runs_that_do_not_fit_together(runs, tmp_path, command):
     small, large = Run.read(runs["mlp"]), Run.read(runs["cnn-first"])
     with pytest.raises(ExportError, match="takes as much work as that of"):
         small.after(large)
@@ -143,6 +170,6 @@ def test_runs_that_do_not_fit_together(runs, tmp_path, run):
         large.after(fewer)
     with pytest.raises(ExportError, match="--int8 cannot quantize a cascade"):
         publish(large.after(small), tmp_path, int8=True)
-    done = run("mnist-export", "--first", runs["mlp"], "--rollback", "--repository", tmp_path)
-    assert done.returncode == 2
+    done = command("--first", runs["mlp"], "--rollback", "--repository", tmp_path)
+    assert done.exit_code == 2
     assert "name the run to export" in done.stderr

@@ -36,7 +36,7 @@ from export.equivalence import (
 )
 from export.gate import AlreadyPublishedError
 from export.graph import ServingGraph
-from export.measure import measure
+from export.measure import draw_sets, measure
 from export.onnx import export_onnx
 from export.publishing import publish
 from export.quantize import export_int8
@@ -442,6 +442,9 @@ def test_every_false_statement_of_a_manifest_is_caught(copied, mnist, monkeypatc
     """The manifest is checked on 500 images, because the whole test set takes a second for each statement."""
     few = replace(mnist, train=mnist.train.take(torch.arange(4096)), test=mnist.test.take(torch.arange(500)))
     monkeypatch.setattr("export.verify.load_data", lambda *_, **__: few)
+    # They are drawn once, because that takes two seconds, and they do not depend on the manifest.
+    drawn = draw_sets(few, "symbol")
+    monkeypatch.setattr("export.measure.draw_sets", lambda *_: drawn)
     path = copied / bundle.MANIFEST
     true = json.loads(path.read_text())
     output = Classifier(copied / bundle.ONNX).classify(few.test.images.numpy())

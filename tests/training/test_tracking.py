@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.export.conftest import invoke, prepare
 from tests.support import missing, until
 from tests.training.support import FAST, rows
 from training.config import TrainConfig
@@ -53,7 +54,8 @@ def server(tmp_path_factory):
     store = ["--backend-store-uri", f"sqlite:///{folder}/store.db", "--artifacts-destination", folder / "artifacts"]
     line = [sys.executable, "-m", "mlflow", "server", *store, "--port", port, "--workers", 1]
     log = (folder / "log").open("w")
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    # Nobody gives the server a job, and to be ready for jobs it would start eight processes that import mlflow.
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     process = subprocess.Popen(list(map(str, line)), stdout=log, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"
 
@@ -73,7 +75,7 @@ def server(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_lists_the_run_and_after_the_export_the_version(server, small, tmp_path, run, monkeypatch):
+def test_mlflow_lists_the_run_and_after_the_export_the_version(server, small, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     folder, models = tmp_path / "run", tmp_path / "models"
     config = TrainConfig(**FAST, seed=7)
@@ -93,9 +95,9 @@ def test_mlflow_lists_the_run_and_after_the_export_the_version(server, small, tm
     assert [metric.step for metric in history] == [1, 2]
     assert {"run.json", "model.pt", "confusion.png"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
 
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    done = run("mnist-export", folder, "--repository", models, "--track", "mlflow", env=environment)
-    assert done.returncode == 0, done.stderr
+    prepare(monkeypatch)
+    done = invoke(folder, "--repository", models, "--track", "mlflow")
+    assert done.exit_code == 0, done.stderr
     assert "Registered  mnist version 1 in MLflow" in done.stdout
     [version] = client.search_model_versions("name = 'mnist'")
     assert version.run_id == found.info.run_id
@@ -149,10 +151,9 @@ def test_missing_package_is_named(tmp_path, monkeypatch, kind, module):
         pass
 
 
-def test_server_must_be_named(tmp_path, run):
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    settings = ["--model", "mlp", "--subset", 256, "--output", tmp_path / "run", "--track", "mlflow"]
-    done = run("mnist-train", *settings, env=environment)
-    assert done.returncode == 1
+def test_server_must_be_named(tmp_path, command, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = command("--model", "mlp", "--subset", 256, "--output", tmp_path / "run", "--track", "mlflow")
+    assert done.exit_code == 1
     assert "Error: --track mlflow: set MLFLOW_TRACKING_URI to the server" in done.stderr
     assert not (tmp_path / "run").exists()

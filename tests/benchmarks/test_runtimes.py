@@ -29,19 +29,26 @@ from training.trust.calibrate import Calibration
 from training.trust.novelty import Novelty
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The ONNX file of a network with random weights."""
+    torch.manual_seed(3)
+    network = build("cnn")
+    graph = ServingGraph(network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    export_onnx(graph, path, tuple("0123456789"))
+    return path
+
+
 @pytest.mark.parametrize("runtime", [OLDEST_ONNXRUNTIME, CURRENT_OPENCV, OPENVINO, WEB], ids=lambda each: each.name)
-def test_other_runtime_gives_the_results_of_the_service(runtime, tmp_path, digits):
+def test_other_runtime_gives_the_results_of_the_service(runtime, model, tmp_path, digits):
     try:
         install(runtime, tmp_path)
     except RuntimeFailedError as error:
         missing(f"{runtime.requirements[0]} from a package index: {error}")
-    torch.manual_seed(3)
-    network = build("cnn")
-    graph = ServingGraph(network, Calibration(1.0, Novelty(network.head.in_features + 10), 0.0))
-    export_onnx(graph, tmp_path / "model.onnx", tuple("0123456789"))
     images = digits[:100]
-    _, outputs = run(runtime, tmp_path, tmp_path / "model.onnx", images, classes=10)
-    for found, expected in zip(outputs, Classifier(tmp_path / "model.onnx").classify(images), strict=True):
+    _, outputs = run(runtime, tmp_path, model, images, classes=10)
+    for found, expected in zip(outputs, Classifier(model).classify(images), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-4)
 
 

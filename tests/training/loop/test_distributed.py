@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import threading
 import pytest
 import torch
 
-from tests.support import BIN
+from tests.support import BIN, until
 from training import checkpoint
 from training.data.sources import default_cache
 
@@ -46,21 +47,58 @@ def largest_difference(one, two):
     return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
 
 
+# mnist-train with another mirror.
+WITH_MIRROR = """
+import os
+from training.data.torchvision_cpu import import_torchvision
+import_torchvision().datasets.MNIST.mirrors = [os.environ["MIRROR"]]
+from training.cli import main
+main()
+"""
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder with the same run by one process and by two processes, and what they printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    printed = {}
-    for name, by in ("one", ()), ("two", TWO):
-        printed[name] = finish(train("--model", "mlp", "--output", folder / name, by=by))
-    return folder, printed
+def downloaded(mnist, tmp_path_factory):
+    """A run by two processes that downloaded the data: folder, result, mirror, requests, and cache."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    source, requests = default_cache() / "mnist", []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            body = gzip.compress((source / self.path[1:].removesuffix(".gz")).read_bytes(), 1)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        environment = {"MIRROR": address, "XDG_CACHE_HOME": str(folder), "MNIST_DATA": ""}
+        by = ["env", *(f"{name}={value}" for name, value in environment.items()), *TWO]
+        command = [*by, sys.executable, "-c", WITH_MIRROR, *FLAGS, "--model", "mlp", "--output", folder / "run"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done, address, requests, folder / "mnist-service" / "mnist"
+
+
+@pytest.fixture(scope="module")
+def runs(downloaded, tmp_path_factory):
+    """The folders of the same run by one process and by two processes."""
+    one = tmp_path_factory.mktemp("runs") / "one"
+    finish(train("--model", "mlp", "--output", one))
+    return one, downloaded[0]
 
 
 def test_two_processes_end_with_the_weights_of_a_single_process(runs):
-    folder, _ = runs
     # The sums have another order, so that each step may differ in the last digits of a float.
-    assert largest_difference(folder / "one", folder / "two") < 2e-3
-    a, b = (torch.load(folder / name / "last.pt", weights_only=True) for name in ("one", "two"))
+    assert largest_difference(*runs) < 2e-3
+    a, b = (torch.load(folder / "last.pt", weights_only=True) for folder in runs)
     assert a["step"] == b["step"]
     assert a["random"].equal(b["random"])
     for row, other in zip(a["history"], b["history"], strict=True):
@@ -118,33 +156,32 @@ def test_batch_norm_normalizes_over_the_batches_of_all_processes(tmp_path):
             assert torch.allclose(tensor, expected, rtol=0, atol=1e-9)
 
 
-def test_only_one_process_prints(runs):
-    folder, printed = runs
-    assert printed["two"].count("Test set:") == 1
-    assert printed["two"].count("epoch 2/2") == 1
-    assert {path.name for path in (folder / "one").iterdir()} == {path.name for path in (folder / "two").iterdir()}
+def test_only_one_process_prints_and_writes(runs, downloaded):
+    _, done, *_ = downloaded
+    assert done.stdout.count("Test set:") == 1
+    assert done.stdout.count("epoch 2/2") == 1
+    one, two = ({path.name for path in folder.iterdir()} for folder in runs)
+    assert one == two
 
 
 def test_killed_processes_resume_with_the_same_weights(runs, tmp_path):
-    folder, _ = runs
+    _, two = runs
     model = ["--model", "mlp"]
     output = tmp_path / "run"
     process = train(*model, "--output", output, by=TWO, start_new_session=True)
-    while not (output / "last.pt").exists() and process.poll() is None:
-        pass
+    until(lambda: (output / "last.pt").exists() or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     # The run folder has all other settings.
     finish(train("--output", output, "--resume", by=TWO, flags=()))
-    assert largest_difference(folder / "two", output) == 0
+    assert largest_difference(two, output) == 0
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_end_of_all_processes_is_told_by_one_of_them(tmp_path, how):
     flags = ["--model", "mlp", "--epochs", "100000", "--output", tmp_path / "run"]
     process = train(*flags, by=TWO, start_new_session=True)
-    while not (tmp_path / "run" / "last.pt").exists() and process.poll() is None:
-        pass
+    until(lambda: (tmp_path / "run" / "last.pt").exists() or process.poll() is not None)
     if how == "Ctrl-C":
         os.killpg(process.pid, signal.SIGINT)
     else:
@@ -158,49 +195,17 @@ def test_end_of_all_processes_is_told_by_one_of_them(tmp_path, how):
     assert err.count("loaded from") == 1
 
 
-# mnist-train with another mirror.
-WITH_MIRROR = """
-import os
-from training.data.torchvision_cpu import import_torchvision
-import_torchvision().datasets.MNIST.mirrors = [os.environ["MIRROR"]]
-from training.cli import main
-main()
-"""
-
-
-def test_one_process_downloads_the_data_for_all(mnist, tmp_path):
-    source, requests = default_cache() / "mnist", []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            body = gzip.compress((source / self.path[1:].removesuffix(".gz")).read_bytes(), 1)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=[0.01]).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        environment = {"MIRROR": address, "XDG_CACHE_HOME": str(tmp_path), "MNIST_DATA": ""}
-        by = ["env", *(f"{name}={value}" for name, value in environment.items()), *TWO]
-        command = [*by, sys.executable, "-c", WITH_MIRROR, *FLAGS, "--model", "mlp", "--output", tmp_path / "run"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
-        server.shutdown()
-    assert done.returncode == 0, done.stderr
+def test_one_process_downloads_the_data_for_all(downloaded):
+    _, done, address, requests, cache = downloaded
     assert done.stderr.count("loaded from") == done.stderr.count(f"mnist: loaded from the mirror {address}") == 1
-    assert sorted(requests) == sorted({f"/{path.name}.gz" for path in (tmp_path / "mnist-service" / "mnist").iterdir()})
+    assert sorted(requests) == sorted({f"/{path.name}.gz" for path in cache.iterdir()})
 
 
-def test_processes_with_different_run_folders_are_rejected(tmp_path):
+def test_processes_with_different_run_folders_are_rejected(runs, tmp_path):
     script = 'exec "$0" "$@" --output "$FOLDER/$RANK"'
     by = [*TWO, "bash", "-c", script]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "FOLDER": str(tmp_path)}
-    finish(train("--model", "mlp", "--output", tmp_path / "1"))
+    shutil.copytree(runs[0], tmp_path / "1")
     command = [*by, BIN / "mnist-train", *FLAGS, "--model", "mlp", "--resume"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode != 0

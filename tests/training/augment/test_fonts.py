@@ -13,6 +13,7 @@ from PIL import Image
 
 from export.graph import ServingGraph
 from tests.support import font_file
+from tests.training.conftest import NoPlots
 from tests.training.support import first
 from training import checkpoint
 from training.augment.fonts import find_fonts, frame_as_mnist, render_characters
@@ -78,8 +79,15 @@ def few(mnist):
 
 def trained(few, folder, **settings):
     """Return a cnn after a training of a few seconds."""
+
+    def calibrate_quickly(network, splits, *more):
+        """Calibrate on few images, because no test uses the calibration of these runs."""
+        return calibrate(network, replace(splits, train=first(splits.train, 64)), *more)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "STEPS", 1)  # No test uses the novelty score of these runs.
+        patch.setattr("training.loop.record.calibrate", calibrate_quickly)
+        patch.setattr("training.loop.train.PlotProcess", NoPlots)
+        patch.setattr("training.loop.extras.FONT_DIGITS", 1000)
         train(TrainConfig(model="cnn", epochs=2, subset=4000, **settings), few, folder)
     network = build("cnn")
     network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])

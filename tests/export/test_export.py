@@ -50,6 +50,7 @@ from serving.models.classifier import Classifier
 from serving.models.model import load_folder
 from serving.settings import RELEASE, Settings
 from tests.support import BIN
+from tests.training.conftest import invoke, prepare
 from training.evaluate import Evaluation
 from training.networks import build, normalize
 from training.trust.calibrate import Calibration
@@ -59,11 +60,13 @@ LABELS = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, run):
+def trained(tmp_path_factory):
     """A finished run of the tutorial's network."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    done = run("mnist-train", "--model", "mlp", "--epochs", 1, "--subset", 4096, "--output", folder)
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        done = invoke("--model", "mlp", "--epochs", 1, "--subset", 4096, "--output", folder)
+    assert done.exit_code == 0, done.output
     return folder
 
 

@@ -88,7 +88,7 @@ def train_run(
     graph: bool,
     track: Sequence[str],
     progress: Progress,
-    plots: PlotProcess,
+    plots: PlotProcess | None,
 ) -> Evaluation:
     """Train a network, or continue the run in ``output``, and return its result on the test set.
 

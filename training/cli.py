@@ -181,7 +181,7 @@ def main(
 
     sleep_while_waiting()
     # matplotlib is imported there while torch is imported here.
-    plots = context.with_resource(PlotProcess())
+    plots = context.with_resource(PlotProcess()) if is_speaker() else None
     progress = Progress(sys.stdout if is_speaker() else None)
     context.call_on_close(progress.clear)
     # Elsewhere than on a terminal, standard output has the lines of the run only.

@@ -40,7 +40,7 @@ def finish(
     splits: Splits,
     output: Path,
     device: torch.device,
-    plots: PlotProcess,
+    plots: PlotProcess | None,
     progress: Progress,
     tracking: Tracking | None = None,
 ) -> Evaluation:
@@ -60,6 +60,7 @@ def finish(
         raise DivergedError(state.config, state.step)
     if not distributed.is_first():
         return test
+    assert plots is not None  # noqa: S101 (only the other processes have none)
     evaluations = {"test": test}
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))

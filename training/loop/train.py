@@ -90,11 +90,14 @@ def train(
         progress.line(line)
     state.threads = threads_for(multiplications(state.network) * (config.batch_size or len(splits.train)))
     output.mkdir(parents=True, exist_ok=True)
-    with locked(output) if distributed.is_first() else nullcontext(), plots or PlotProcess() as plots:
+    is_first = distributed.is_first()
+    # Only the first of several processes draws.
+    drawing = (plots or PlotProcess()) if is_first else nullcontext()
+    with locked(output) if is_first else nullcontext(), drawing as plots:
         check_free(output, resume=resume)
-        if distributed.is_first():
+        if is_first:
             remove_leftovers(output)
-        for name, content in splits.files.items() if distributed.is_first() else ():
+        for name, content in splits.files.items() if is_first else ():
             write_atomically(output / name, content)
         with at_most_threads(state.threads):
             _train(state, splits, output, checkpoint_every, target, graph, progress, tracking)

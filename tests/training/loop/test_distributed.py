@@ -113,6 +113,9 @@ import sys
 from pathlib import Path
 import torch
 torch.set_default_dtype(torch.float64)
+# As mnist-train does, because the import of the compiler takes as long as that of torch.
+from training.no_compiler import leave_out_compiler
+leave_out_compiler()
 from training.data.digits import load
 from training.loop import distributed, step
 from training.loop.inputs import inputs_of_steps

@@ -159,8 +159,11 @@ def slope(place: Tensor) -> Tensor:
     return gradient
 
 
-def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> Tensor:
+def walk(name: str, rate: float | Tensor, *, walkers: int = 100, spread: float = 0.2) -> Tensor:
     """Return the place of each walker after each step, ``[STEPS + 1, walkers, 2]``. Walkers start around START.
+
+    With rates ``[R, 1, 1]`` it is ``[STEPS + 1, R, walkers, 2]``. All of them walk at the same time, because a step
+    takes about as long for many walkers as for one.
 
     A sample stands for a training image. Each sample sees the landscape with a tilt of its own. The tilts of all
     samples add up to zero, so full-batch walks on the landscape itself. The last four rules use all samples here
@@ -171,6 +174,8 @@ def walk(name: str, rate: float, *, walkers: int = 100, spread: float = 0.2) -> 
     tilts -= tilts.mean(dim=0)
     size = {"stochastic": 1, "mini-batch": 8}.get(name, SAMPLES)
     place = START + spread * torch.randn(walkers, 2, dtype=torch.float64)
+    if isinstance(rate, Tensor):
+        place = place.repeat(len(rate), 1, 1)
     memory: Memory = {}
     path = [place]
     for _ in range(STEPS):
@@ -256,13 +261,14 @@ def main(save: Path | None, film: Path | None) -> None:
     click.echo("by learning rate (–: most walkers left the map):")
     click.echo(f"{'':12}" + "".join(f"{rate:8g}" for rate in RATES))
     for name in RULES:
-        click.echo(f"{name:12}" + "".join(f"{escaped(walk(name, rate)):>8}" for rate in RATES))
+        paths = walk(name, torch.tensor(RATES, dtype=torch.float64).view(-1, 1, 1)).unbind(dim=1)
+        click.echo(f"{name:12}" + "".join(f"{escaped(path):>8}" for path in paths))
     click.echo("At a low rate it nearly always does. Noise and long steps leave it. With momentum, walkers then stop.")
-    paths = {name: walk(name, rate, walkers=1, spread=0)[:, 0] for name, rate in SHOWN.items()}
+    shown = {name: walk(name, rate, walkers=1, spread=0)[:, 0] for name, rate in SHOWN.items()}
     if save:
-        picture(paths).savefig(save)
+        picture(shown).savefig(save)
     if film:
-        animate(paths, film)
+        animate(shown, film)
 
 
 if __name__ == "__main__":

@@ -247,6 +247,14 @@ def test_mistake_is_an_error_of_one_line(command, tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
+def test_only_the_first_of_several_processes_starts_one_that_draws(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.plot_process.PlotProcess", pytest.fail)
+    # As torchrun tells it to its second process.
+    for name in ("RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1")
+    assert command("--device", "toaster", "--output", tmp_path / "run").exit_code == 2
+
+
 def error_of(done):
     """Return the last line of a run, here or as a process, that ended with an error and without a traceback."""
     assert (done.exit_code if isinstance(done, Result) else done.returncode) == 1, done.stderr

@@ -91,9 +91,11 @@ def train(
     state.threads = threads_for(multiplications(state.network) * (config.batch_size or len(splits.train)))
     output.mkdir(parents=True, exist_ok=True)
     is_first = distributed.is_first()
-    # Only the first of several processes draws.
-    drawing = (plots or PlotProcess()) if is_first else nullcontext()
-    with locked(output) if is_first else nullcontext(), drawing as plots:
+    with (
+        locked(output) if is_first else nullcontext(),
+        # Only the first of several processes draws.
+        (plots or PlotProcess()) if is_first else nullcontext() as plots,
+    ):
         check_free(output, resume=resume)
         if is_first:
             remove_leftovers(output)

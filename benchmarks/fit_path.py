@@ -2,10 +2,10 @@
 
     python -m benchmarks.fit_path [--rows 40] [--epochs 6]
 
-The rows are drawn as in benchmarks/numbers.py, with other random numbers, and single digits are added. For each line,
-the best path that spells its text counts as the right one. The weights are those with which the right paths are most
-probable among all paths (a conditional random field, fitted with Adam). ``ASPECT`` is measured on the training digits.
-The fit moves a little with the model, whose output for the candidates is part of it.
+The rows are drawn as in benchmarks/numbers.py and benchmarks/marks.py, with other random numbers, and single digits are
+added. For each line, the best path that spells its text counts as the right one. The weights are those with which the
+right paths are most probable among all paths (a conditional random field). ``ASPECT`` is measured on the training
+digits. The fit moves a little with the model, whose output for the candidates is part of it.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from typing import NamedTuple
 
 import click
 import numpy as np
+import torch
 
 from benchmarks.digits import load_digits
 from benchmarks.drawings import Array
-from benchmarks.numbers import GAPS, KINDS, UNEVEN, encode, page_of, seed_of
+from benchmarks.marks import PATTERNS
+from benchmarks.numbers import GAPS, KINDS, PHOTOS, UNEVEN, encode, marked, page_of, seed_of
 from serving.contract import ModelOutput
-from serving.inference.path import LARGEST_MARK, MARK_CONSTANT, WEIGHTS, properties_of
+from serving.inference.path import WEIGHTS, arcs_of
 from serving.models import repository
 from serving.models.model import Model
 from serving.pictures.number_form import LineParts, to_number_page
 from serving.settings import RELEASE, Settings
 from training.data.digits import load
 
-BATCH, LEARNING_RATE, DECAY = 32, 0.05, 1e-3
-# The fit begins with the network's confidence alone, and with a low score of marks.
-START = np.array([0.0, 1.0, *np.zeros(len(WEIGHTS) - 2), -4.0])
+BATCH, LEARNING_RATE = 32, 0.1
+# The fit begins with the network's confidence.
+START = np.array([float(name == "log of the confidence") for name in WEIGHTS])
 # The ink of a digit whose shape is measured is stronger than this.
 INKED = 64
 
 
 class Lattice(NamedTuple):
-    """All ways through a line: arcs between its cuts, ordered by their end."""
+    """All ways through a line: its arcs, ordered by their end."""
 
     text: str
     begins: list[int]
@@ -44,22 +46,16 @@ class Lattice(NamedTuple):
     labels: list[str]
     """The digit of each arc; empty for a mark or a part without ink."""
     properties: Array
-    """``[arcs, len(START)]``."""
+    """``[arcs, len(WEIGHTS)]``."""
 
 
 def lattice_of(line: LineParts, output: ModelOutput, text: str) -> Lattice:
-    arcs: list[tuple[int, int, str, Array]] = []
+    arcs, properties = arcs_of(line, output)
     digits = output.probabilities.argmax(axis=1)
-    for candidate, digit, row in zip(line.candidates, digits, properties_of(line, output), strict=True):
-        arcs.append((candidate.end, candidate.first, str(digit), np.append(row, 0.0)))
-    for at, part in enumerate(line.parts):
-        size = max(part.height, part.width)
-        if size < LARGEST_MARK:
-            last = MARK_CONSTANT + size if size else 0.0
-            arcs.append((at + 1, at, "", np.append(np.zeros(len(WEIGHTS)), last)))
-    arcs.sort(key=lambda arc: arc[:2])
-    ends, begins, labels, rows = zip(*arcs, strict=True)
-    return Lattice(text, list(begins), list(ends), list(labels), np.array(rows))
+    order = sorted(range(len(arcs)), key=lambda index: arcs[index].end)
+    arcs = [arcs[index] for index in order]
+    labels = [str(digits[arc.step]) if isinstance(arc.step, int) else "" for arc in arcs]
+    return Lattice(text, [arc.begin for arc in arcs], [arc.end for arc in arcs], labels, properties[order])
 
 
 def lattices(model: Model, rows: int) -> Iterator[Lattice]:
@@ -73,6 +69,12 @@ def lattices(model: Model, rows: int) -> Iterator[Lattice]:
         for random in [np.random.default_rng([1, number, seed_of(gap)])]
         for _ in range(rows)
     ]
+    for number, draw in enumerate(PHOTOS.values()):
+        random = np.random.default_rng([3, number])
+        drawn += [draw(images, labels, UNEVEN, random) for _ in range(3 * rows)]
+    for number, pattern in enumerate(PATTERNS.values()):
+        random = np.random.default_rng([2, number])
+        drawn += [marked(pattern, images, labels, random) for _ in range(len(KINDS) * rows // 2)]
     for scale in (1, 4):
         singles = zip(images[: 12 * rows], labels[: 12 * rows], strict=True)
         drawn += [(encode(page_of(image, scale)), str(label)) for image, label in singles]
@@ -122,26 +124,25 @@ def right(lattice: Lattice, weights: Array) -> Array | None:
 
 def fit(examples: list[Lattice], epochs: int) -> Array:
     """Return the weights with which the right paths are most probable."""
-    random = np.random.default_rng(0)
-    weights, mean, square = START.copy(), np.zeros_like(START), np.zeros_like(START)
-    step = 0
+    weights = torch.nn.Parameter(torch.tensor(START))
+    optimizer = torch.optim.Adam([weights], LEARNING_RATE)
+    batches = torch.utils.data.DataLoader(examples, BATCH, shuffle=True, collate_fn=list)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs * len(batches))
     for epoch in range(epochs):
         losses = []
-        for batch in np.array_split(random.permutation(len(examples)), max(1, len(examples) // BATCH)):
-            gradient = DECAY * weights
-            for index in batch:
-                wanted = right(examples[index], weights)
-                if wanted is None:
-                    continue
-                found, total = expected(examples[index], weights)
-                gradient += (found - wanted) / BATCH
-                losses.append(total - wanted @ weights)
-            step += 1
-            mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
-            rate = LEARNING_RATE * (1 - 0.9 * epoch / epochs)
-            weights = weights - rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
+        for batch in batches:
+            gradient, now = np.zeros_like(START), weights.detach().numpy()
+            for lattice in batch:
+                wanted = right(lattice, now)
+                if wanted is not None:
+                    found, total = expected(lattice, now)
+                    gradient += (found - wanted) / BATCH
+                    losses.append(total - wanted @ now)
+            weights.grad = torch.from_numpy(gradient)
+            optimizer.step()
+            schedule.step()
         click.echo(f"epoch {epoch + 1}: loss {np.mean(losses):.4f} of {len(losses)} lines")
-    return weights
+    return weights.detach().numpy()
 
 
 def aspects() -> Iterator[tuple[float, float]]:
@@ -163,9 +164,11 @@ def main(rows: int, epochs: int, folder: Path) -> None:
     means, deviations = zip(*aspects(), strict=True)
     click.echo(f"ASPECT = {tuple(round(mean, 2) for mean in means)}")
     click.echo(f"ASPECT_DEVIATION = {tuple(round(deviation, 2) for deviation in deviations)}")
+    torch.manual_seed(0)
+
     weights = fit(list(lattices(repository.load(folder, "mnist"), rows)), epochs)
-    *own, mark = (round(weight, 2) for weight in weights.tolist())
-    click.echo(f"WEIGHTS = {tuple(own)}\nMARK_WEIGHT = {mark}")
+    for name, weight in zip(WEIGHTS, weights.tolist(), strict=True):
+        click.echo(f'"{name}": {weight:.2f},')
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from typing import Any
 
 import click
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.digits import choose_digits, load_digits
+from benchmarks.marks import PATTERNS, SCALE, marked_row
 from benchmarks.pages import phone_light
 from benchmarks.report import conditions
 from serving.inference.numbers import NumberPrediction, Reading
@@ -116,6 +117,12 @@ def in_phone_shadow(page: Array, random: Random) -> Array:
     return (40 + 0.75 * page) * phone_light(page.shape, random) + random.normal(0, 3, page.shape)
 
 
+def thin(page: Array, random: Random) -> Array:
+    """Write with a thinner pen: take 1 to 3 pixels from both sides of each stroke."""
+    size = 2 * int(random.integers(1, 4)) + 1
+    return np.asarray(Image.fromarray(page.astype(np.uint8)).filter(ImageFilter.MaxFilter(size))).astype(np.float32)
+
+
 def boxed(page: Array, random: Random) -> Array:
     """Draw a box around the numbers, by hand: its corners are not quite right."""
     page = np.pad(page, 40, constant_values=255)
@@ -203,8 +210,17 @@ PHOTOS: dict[str, Kind] = {
     "underlined": kind(4, paper=underlined),
     "sheet on a table": kind(4, paper=on_table),
     "squared paper": kind(4, paper=functools.partial(ruled, squared=True)),
+    "thin pen": kind(4, paper=thin),
 }
 """More pages, with uneven gaps."""
+
+
+def marked(pattern: str, images: Array, labels: Array, random: Random) -> tuple[bytes, str]:
+    """Draw a page with a pattern of benchmarks/marks.py, and return it with its digits."""
+    chosen = random.integers(0, len(images), pattern.count("#"))
+    row = marked_row([images[i] for i in chosen], pattern, random)
+    page = 255 - np.pad(row, MARGIN * SCALE).astype(np.float32)
+    return encode(page), "".join(str(labels[i]) for i in chosen)
 
 
 def read(model: Model, picture: bytes) -> NumberPrediction:
@@ -251,6 +267,18 @@ def photos(model: Model, images: Array, labels: Array, rows: int) -> Iterator[st
         yield f"| {name} | {right:.1%} | {wrong:.1%} |"
 
 
+def marks(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
+    """Yield the share of rows with marks whose digits are all right, and of those accepted although they are wrong."""
+    yield f"\n| rows with marks, {rows} of each kind | all digits right | accepted and wrong |\n|---|---:|---:|"
+    for number, (name, pattern) in enumerate(PATTERNS.items()):
+        random = np.random.default_rng([number, 2])
+        drawn = [marked(pattern, images, labels, random) for _ in range(rows)]
+        found = [(read(model, picture), text) for picture, text in drawn]
+        right = np.mean([prediction.text == text for prediction, text in found])
+        wrong = np.mean([prediction.text != text and prediction.accepted for prediction, text in found])
+        yield f"| {name} | {right:.1%} | {wrong:.1%} |"
+
+
 def large_page(images: Array, labels: Array) -> bytes:
     """Return a photo of 2 megapixels with four lines of five digits."""
     random = np.random.default_rng(0)
@@ -273,7 +301,7 @@ def main(rows: int, mnist: Path | None, folder: Path, digits_set: str, save: Pat
     model = repository.load(folder, "mnist")
     lines = [conditions("onnxruntime", "numpy", "pillow", also=f"model {model.name} version {model.version}")]
     click.echo(lines[0])
-    for line in itertools.chain(table(model, images, labels, rows), photos(model, images, labels, rows)):
+    for line in itertools.chain(*(part(model, images, labels, rows) for part in (table, photos, marks))):
         click.echo(line)
         lines.append(line)
     page = large_page(images, labels)

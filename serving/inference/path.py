@@ -1,10 +1,10 @@
-"""Choose the candidates that make up a line of digits: the best path from the first part of the line to its last.
+"""Choose what makes up a line of digits: the best path from the first part of the line to its last.
 
-Each candidate gets a score: how sure the network is, and how much the candidate looks like one whole digit of this
-line. The best path is the sequence of neighbouring candidates, and of marks between them, with the highest sum. The
-weights were fitted on rows of training digits that are drawn like those of ``benchmarks/numbers.py``: they make the sum
-of a path the logarithm of its probability, except for a constant (a conditional random field).
-``benchmarks/fit_path.py`` fits them.
+An arc leads from one place between parts to a later one: over a candidate that may be a digit, or over a mark. Each arc
+gets a score: how sure the network is, how much the candidate looks like one whole digit of this line, how probably the
+mark is one. The best path is the sequence of arcs with the highest sum. The weights were fitted on rows of validation
+digits with and without marks: they make the sum of a path the logarithm of its probability, except for a constant (a
+conditional random field). ``benchmarks/fit_path.py`` fits them.
 """
 
 from __future__ import annotations
@@ -25,28 +25,60 @@ from serving.pictures.number_form import Candidate, LineParts, Part, around
 ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
 ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
-# The weight of each property of a candidate, in the order of properties_of().
-WEIGHTS = (0.97, 1.03, -2.81, -0.52, -0.42, -3.82, -2.76, -0.71, -1.07, -0.02, -0.77, -0.49, 2.44, -0.87, -1.37, -3.1)
+# What the score of an arc depends on. A digit has the first properties, as _of_digits() says.
+WEIGHTS = {
+    "digit": 0.72,
+    "log of the confidence": 0.71,
+    "log of the doubt": -3.62,
+    "novelty": -0.22,
+    "high novelty": -0.5,
+    "low": -9.51,
+    "wide": -0.52,
+    "unusual width": -0.83,
+    "ink crossed beside it": -1.19,
+    "widest gap inside": 5.9,
+    "gaps inside": -1.25,
+    "cuts inside through little ink": -2.58,
+    "cuts inside": 1.09,
+    "cuts beside it through ink": -0.82,
+    "such cuts of a narrow piece": -2.89,
+    "closer than usual": -6.6,
+    "low 1": -2.69,
+    "thin": -0.14,
+    "thin 1": -1.95,
+    # A mark, by its kind.
+    "small mark": -4.23,
+    "size of a small mark": -5.44,
+    "mark alone": 5.05,
+    # A sign of one stroke has the properties of serving/pictures/signs.py.
+    "stroke": -2.53,
+    "beyond the digits at one end": 14.06,
+    "beyond the digits at the other end": 30.04,
+    "lean": 5.02,
+    "bend": -17.06,
+    "one of two brackets": 7.89,
+    "digits differ in size": -7.15,
+    "one of two slashes": 5.02,
+    # A plus, a times or an equals sign.
+    "small sign": 2.25,
+}
+PLACE = {name: place for place, name in enumerate(WEIGHTS)}
+OF_DIGITS = PLACE["small mark"]
+OF_STROKES = list(WEIGHTS)[PLACE["stroke"] : PLACE["small sign"]]
 # The weights were fitted to novelty scores in this unit. One in a hundred digits had a higher score.
 NOVELTY_UNIT = 1.41
 # For the usual gap of a line, a wider gap counts as this many heights of the line. Wider gaps separate numbers.
 WIDEST_USUAL = 1.0
-# The constants of marks were chosen by hand, except for MARK_WEIGHT, which is fitted.
+# A lower part of ink may be a piece of a digit, or dirt.
+LOW = 0.85
 # A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
-# The score of a mark is MARK_WEIGHT * (MARK_CONSTANT + its longer side).
-MARK_WEIGHT, MARK_CONSTANT = -4.26, 0.2
-# The score of a low mark that stands apart: hardly any digit is so low.
-ALONE_SCORE = 3.0
-# Such a mark has gaps of at least this width beside it.
+# A low mark that stands apart has gaps of at least this width beside it. Hardly any digit is so low.
 ALONE = 0.1
 # It is lower than this.
 ALONE_HEIGHT = 0.4
 # It may be longer than other marks, as a minus is.
 ALONE_WIDTH = 0.9
-# The score of a sign of even odds: that of most strokes that are a 1. Like a digit it gets more for each cut inside it,
-# because a path of fewer steps has fewer scores.
-SIGN_SCORE, CUT_INSIDE = 4.0, WEIGHTS[12]
 # The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
 # A colon may be so high if there is paper between its dots.
@@ -58,8 +90,14 @@ DOTTED = 0.7
 Step = int | Part
 """A digit, by its index among the candidates of the line, or a part that is a mark."""
 
-Arc = tuple[int, float, Step | None]
-"""Goes from one place between parts to a later one: where it begins, its score, and its step; None without ink."""
+
+class Arc(NamedTuple):
+    """Leads from one place of a line to a later one. Place ``i`` is the one before part ``i``."""
+
+    begin: int
+    end: int
+    step: Step | None
+    """None if there is no ink."""
 
 
 class Path(NamedTuple):
@@ -77,44 +115,52 @@ def best_path(line: LineParts, output: ModelOutput) -> Path:
         line: has at least one part.
         output: the model output for the candidates of the line.
     """
-    arcs = _arcs(line, _scores(line, output))
-    score, steps = _best_steps(arcs)
-    return Path(steps, math.exp(min(0.0, score - _sum_of_paths(arcs))))
+    arcs, properties = arcs_of(line, output)
+    scores = (properties @ np.array([*WEIGHTS.values()])).tolist()
+    ending: list[list[tuple[Arc, float]]] = [[] for _ in range(len(line.parts) + 1)]
+    for arc, score in zip(arcs, scores, strict=True):
+        ending[arc.end].append((arc, score))
+    score, steps = _best_steps(ending)
+    return Path(steps, math.exp(min(0.0, score - _sum_of_paths(ending))))
 
 
-def _arcs(line: LineParts, scores: Sequence[float]) -> list[list[Arc]]:
-    """Return the arcs of a line, by the place where they end. Place ``i`` is the one before part ``i``.
-
-    Args:
-        scores: those of the candidates.
-    """
-    arcs: list[list[Arc]] = [[] for _ in range(len(line.parts) + 1)]
-    for index, candidate in enumerate(line.candidates):
-        arcs[candidate.end].append((candidate.first, scores[index], index))
-    marks = dict(_signs(line, scores)) | {place: (ALONE_SCORE, mark) for place, mark in _marks_alone(line)}
+def arcs_of(line: LineParts, output: ModelOutput) -> tuple[list[Arc], npt.NDArray[np.float64]]:
+    """Return all arcs of a line, and their properties, ``[arcs, len(WEIGHTS)]``."""
+    arcs = [Arc(candidate.first, candidate.end, index) for index, candidate in enumerate(line.candidates)]
+    rows = np.zeros((len(arcs), len(WEIGHTS)))
+    if arcs:
+        rows[:, :OF_DIGITS] = _of_digits(line, output)
+    marks = dict(_signs(line)) | dict(_marks_alone(line))
+    reached = {arc.end for arc in arcs}
     for at, part in enumerate(line.parts):
         size = max(part.height, part.width)
         if not size:
-            arcs[at + 1].append((at, 0.0, None))
-        elif (size < LARGEST_MARK or not arcs[at + 1]) and (at, at + 1) not in marks:
-            arcs[at + 1].append((at, MARK_WEIGHT * (MARK_CONSTANT + size), part))
-    for (begin, end), (score, mark) in marks.items():
-        arcs[end].append((begin, score, mark))
-    return arcs
+            marks[at, at + 1] = None, {}
+        elif size < LARGEST_MARK or at + 1 not in reached:
+            marks.setdefault((at, at + 1), (part, {"small mark": 1.0, "size of a small mark": size}))
+    of_marks = np.zeros((len(marks), len(WEIGHTS)))
+    for row, ((begin, end), (mark, properties)) in zip(of_marks, marks.items(), strict=True):
+        arcs.append(Arc(begin, end, mark))
+        row[[PLACE[name] for name in properties]] = list(properties.values())
+    return arcs, np.concatenate([rows, of_marks])
 
 
-def _best_steps(arcs: Sequence[Sequence[Arc]]) -> tuple[float, list[Step]]:
-    """Return the score of the best path from the first part to the last (Viterbi), and its steps."""
-    # For each end: the score of the best path to it, and where the last arc of that path begins, with its step.
+def _best_steps(ending: Sequence[Sequence[tuple[Arc, float]]]) -> tuple[float, list[Step]]:
+    """Return the score of the best path from the first part to the last (Viterbi), and its steps.
+
+    Args:
+        ending: for each place, the arcs that end there, with their scores.
+    """
+    # For each place: the score of the best path to it, and where the last arc of that path begins, with its step.
     best: list[float] = [0.0]
     back: list[tuple[int, Step | None]] = [(0, None)]
-    for ending in arcs[1:]:
-        ways = [(best[first] + score, first, step) for first, score, step in ending]
-        score, first, step = max(ways, key=itemgetter(0), default=(-math.inf, 0, None))
+    for arcs in ending[1:]:
+        ways = [(best[arc.begin] + score, arc.begin, arc.step) for arc, score in arcs]
+        score, begin, step = max(ways, key=itemgetter(0), default=(-math.inf, 0, None))
         best.append(score)
-        back.append((first, step))
+        back.append((begin, step))
     steps: list[Step] = []
-    at = len(arcs) - 1
+    at = len(ending) - 1
     while at:
         at, step = back[at]
         if step is not None:
@@ -122,22 +168,24 @@ def _best_steps(arcs: Sequence[Sequence[Arc]]) -> tuple[float, list[Step]]:
     return best[-1], steps[::-1]
 
 
-def _sum_of_paths(arcs: Sequence[Sequence[Arc]]) -> float:
+def _sum_of_paths(ending: Sequence[Sequence[tuple[Arc, float]]]) -> float:
     """Return the logarithm of the sum over all paths from the first part to the last (forward algorithm)."""
     totals = [0.0]
-    for ending in arcs[1:]:
-        totals.append(float(np.logaddexp.reduce([totals[first] + score for first, score, _ in ending] or [-math.inf])))
+    for arcs in ending[1:]:
+        totals.append(float(np.logaddexp.reduce([totals[arc.begin] + score for arc, score in arcs] or [-math.inf])))
     return totals[-1]
 
 
-def _signs(line: LineParts, scores: Sequence[float]) -> Iterator[tuple[tuple[int, int], tuple[float, Part]]]:
-    """Yield each sign: the first of its parts and the one after the last, its score, and its parts as one."""
-    digits = {(candidate.first, candidate.end): score for candidate, score in zip(line.candidates, scores, strict=True)}
-    for first, end, odds in line.signs:
-        even = SIGN_SCORE + CUT_INSIDE * (end - first - 1)
-        # Ink that is more probably a digit never scores higher as a sign, however low the score of the digit is.
-        even = min(even, digits.get((first, end), even)) if odds < 0 else even
-        yield (first, end), (even + odds, _joined(line.parts[first:end]))
+Mark = tuple[Part | None, dict[str, float]]
+"""The parts of a mark as one, and its properties, as in ``WEIGHTS``."""
+
+
+def _signs(line: LineParts) -> Iterator[tuple[tuple[int, int], Mark]]:
+    """Yield each sign: the first of its parts and the one after the last, and the mark."""
+    for first, end, properties in line.signs:
+        own = dict(zip(OF_STROKES, properties, strict=True)) if properties else {"small sign": 1.0}
+        # The cuts inside a sign count as those inside a digit do.
+        yield (first, end), (_joined(line.parts[first:end]), own | {"cuts inside": end - first - 1})
 
 
 def _joined(parts: Sequence[Part]) -> Part:
@@ -148,8 +196,8 @@ def _joined(parts: Sequence[Part]) -> Part:
     )
 
 
-def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
-    """Yield each mark that stands apart: the first of its parts and the one after the last, and its parts as one."""
+def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Mark]]:
+    """Yield each mark that stands apart: the first of its parts and the one after the last, and the mark."""
     count = len(line.parts)
     gaps = [math.inf, *line.gaps, math.inf]  # The gap before each part, and the one after the last.
     edges = [i for i in range(count + 1) if gaps[i] > 0]
@@ -163,18 +211,11 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Part]]:
         is_dotted = height < HIGHEST_COLON and sum(part.filled for part in parts) < DOTTED * len(parts)
         is_colon = width < COLON_WIDTH and (height < COLON_HEIGHT or is_dotted)
         if (is_low or is_colon) and min(gaps[begin], gaps[end]) >= ALONE:
-            yield (begin, end), joined
+            yield (begin, end), (joined, {"mark alone": 1.0})
 
 
-def _scores(line: LineParts, output: ModelOutput) -> list[float]:
-    if not line.candidates:
-        return []
-    scores: list[float] = (properties_of(line, output) @ np.array(WEIGHTS)).tolist()
-    return scores
-
-
-def properties_of(line: LineParts, output: ModelOutput) -> npt.NDArray[np.float64]:
-    """Return the properties of each candidate, ``[N, len(WEIGHTS)]``. There must be at least one candidate."""
+def _of_digits(line: LineParts, output: ModelOutput) -> npt.NDArray[np.float64]:
+    """Return the properties of each candidate, ``[N, OF_DIGITS]``. There must be at least one candidate."""
     digits = output.probabilities.argmax(axis=1).tolist()
     sure = output.probabilities.max(axis=1).astype(np.float64)
     novelty = output.novelty.astype(np.float64) / NOVELTY_UNIT
@@ -184,9 +225,22 @@ def properties_of(line: LineParts, output: ModelOutput) -> npt.NDArray[np.float6
         np.minimum(novelty, 4),
         np.clip(novelty - 1, 0, 3),
     ]
-    usual = _usual_gap(line)
+    usual = _Usual(_usual_gap(line), _pen(line.parts))
     by_shape = [_shape(line, candidate, digit, usual) for candidate, digit in zip(line.candidates, digits, strict=True)]
     return np.column_stack([np.ones(len(digits)), *by_network, np.array(by_shape)])
+
+
+class _Usual(NamedTuple):
+    """What is usual in a line, as shares of its height."""
+
+    gap: float
+    pen: float
+    """How broad the strokes are."""
+
+
+def _pen(parts: Sequence[Part]) -> float:
+    """Return about how broad the strokes of some parts are: their ink per length of their longer sides."""
+    return sum(part.mass for part in parts) / max(1e-6, sum(max(part.height, part.width) for part in parts))
 
 
 def _piece_width(line: LineParts, candidate: Candidate) -> float:
@@ -205,7 +259,7 @@ def _usual_gap(line: LineParts) -> float:
     return float(np.median(gaps)) if gaps else 0.0
 
 
-def _shape(line: LineParts, candidate: Candidate, digit: int, usual_gap: float) -> Sequence[float]:
+def _shape(line: LineParts, candidate: Candidate, digit: int, usual: _Usual) -> Sequence[float]:
     """Return how much a candidate differs from a whole digit, by its size and by the cuts beside and inside it."""
     first, end = candidate.first, candidate.end
     beside = [i for i in (first - 1, end - 1) if 0 <= i < len(line.crossed)]
@@ -213,9 +267,14 @@ def _shape(line: LineParts, candidate: Candidate, digit: int, usual_gap: float) 
     inside = range(first, end - 1)
     # A model with other labels than MNIST's has no usual shapes.
     mean, deviation = (ASPECT[digit], ASPECT_DEVIATION[digit]) if digit < len(ASPECT) else (0.0, math.inf)
+    low = max(0.0, LOW - candidate.height)
+    # A stroke that is thin beside the others is dirt more often, or a part of the digit beside it.
+    mass = sum(part.mass for part in line.parts[first:end])
+    thin = max(0.0, 1.0 - mass / max(candidate.height, candidate.width) / max(1e-6, usual.pen))
+    is_stroke = digit == 1
     differs = (math.log(candidate.width / candidate.height) - mean) / deviation
     return (
-        max(0.0, 0.85 - candidate.height),
+        low,
         max(0.0, candidate.width - 0.9),
         min(9.0, differs * differs) / 9,
         sum(line.crossed[i] for i in beside),
@@ -227,5 +286,8 @@ def _shape(line: LineParts, candidate: Candidate, digit: int, usual_gap: float) 
         # A narrow piece of ink is seldom two digits.
         through_ink * max(0.0, 1.0 - _piece_width(line, candidate)),
         # Two digits of a line seldom stand much closer than the others. What does is more likely a piece of a digit.
-        sum(max(0.0, usual_gap - line.gaps[i]) for i in beside),
+        sum(max(0.0, usual.gap - line.gaps[i]) for i in beside),
+        is_stroke * low,
+        thin,
+        is_stroke * thin,
     )

@@ -72,6 +72,8 @@ class Part(NamedTuple):
     """In the picture's own pixels."""
     filled: float = 1.0
     """Share of the rows of its ink that have ink: all of a stroke, few of the two dots of a colon."""
+    mass: float = 0.0
+    """Its ink, as a share of the strongest ink of the line times the square of the line's height."""
 
 
 class Candidate(NamedTuple):
@@ -141,11 +143,11 @@ def _line_of(
 ) -> LineParts:
     """Return a line from its JSON, in which tuples are lists."""
     return LineParts(
-        [Part(height, width, tuple(box), filled) for height, width, box, filled in parts],
+        [Part(height, width, tuple(box), filled, mass) for height, width, box, filled, mass in parts],
         crossed,
         gaps,
         [Candidate(first, end, height, width, tuple(box)) for first, end, height, width, box in candidates],
-        [Sign(*sign) for sign in signs],
+        [Sign(first, end, tuple(properties)) for first, end, properties in signs],
     )
 
 
@@ -230,7 +232,8 @@ class _Grouping:
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
         self._cuts: Parts = cut(self._ink, self._height)
         self._boxes = _boxes(self._cuts.part_of, self._ink, len(self._cuts.crossed) + 1)
-        parts = list(map(self._part, self._boxes, _filled(self._cuts.part_of, self._ink, self._boxes)))
+        masses = _masses(self._cuts.part_of, self._ink, len(self._boxes), self._height)
+        parts = list(map(self._part, self._boxes, _filled(self._cuts.part_of, self._ink, self._boxes), masses))
         signs = find_signs(self._blobs(), self._height)
         self.result = LineParts(parts, self._cuts.crossed, self._cuts.gaps, [], signs)
 
@@ -268,8 +271,8 @@ class _Grouping:
                 ink = self._ink_of(first, end, box) if max(self._shape(box)) <= LARGEST else None
                 yield Blob(first, end, ink, box[1] / self._height, box[3] / self._height)
 
-    def _part(self, box: Box | None, filled: float) -> Part:
-        return Part(*self._shape(box), self._on_picture(box), filled) if box else Part(0, 0, (0, 0, 0, 0))
+    def _part(self, box: Box | None, filled: float, mass: float) -> Part:
+        return Part(*self._shape(box), self._on_picture(box), filled, mass) if box else Part(0, 0, (0, 0, 0, 0))
 
     def _shape(self, box: Box) -> tuple[float, float]:
         """Return height and width of a box of the line, as a share of the line's height."""
@@ -325,3 +328,9 @@ def _filled(part_of: Integers, ink: Ink, boxes: Sequence[Box | None]) -> list[fl
     has_ink[part_of[rows, columns], rows] = True
     counts = np.count_nonzero(has_ink, axis=1).tolist()
     return [count / (box[3] - box[1]) if box else 1.0 for count, box in zip(counts, boxes, strict=True)]
+
+
+def _masses(part_of: Integers, ink: Ink, count: int, height: float) -> list[float]:
+    """Return the ink of each part: see ``Part.mass``."""
+    masses: list[float] = (np.bincount(part_of.ravel(), ink.ravel(), count) / (float(ink.max()) * height**2)).tolist()
+    return masses

@@ -1,8 +1,8 @@
 """Find signs between the digits of a line: slashes, bars, brackets, plus, times and equals signs.
 
 A slash, a bar and a bracket are single strokes, as a 1 is. What tells them apart is that they go beyond the digits
-beside them, above and below; a bracket is bent, too, and seldom alone. None of this is certain, so a stroke gets odds,
-and ``serving/inference/path.py`` weighs them against the digits that the network reads in the same ink.
+beside them, above and below; a bracket is bent, too, and seldom alone. None of this is certain, so
+``serving/inference/path.py`` weighs it against the digits that the network reads in the same ink.
 """
 
 from __future__ import annotations
@@ -56,13 +56,6 @@ SLASH = 0.02
 UPRIGHT = 0.18
 # Two slashes of a line differ by less than this in height, lean and bend.
 ALIKE = 0.08, 0.08, 0.03
-# The weights of the properties of a stroke: a constant, what it goes beyond the digits at the one end and at the other,
-# its lean, its bend, whether it is one of two brackets, how much the digits differ in size, and whether it is one of
-# two slashes. They make the sum the logarithm of the odds. They were fitted (logistic regression) on rows of training
-# digits with drawn signs and signs of handwriting fonts, in which half of the strokes were signs. Two were changed
-# then: the constant is 1.1 lower, because most strokes are a 1, and the last weight is 2.7 higher, because the two
-# slashes of a drawn row were less alike than those of one writer.
-WEIGHTS = (-4.6, 5.4, 24.8, 5.0, 18.2, 2.3, -13.5, 4.0)
 # The lowest and the highest small sign.
 LEAST_SMALL, HIGHEST_SMALL = 0.2, 1.0
 # A small sign is at least this share of its height wide.
@@ -81,8 +74,6 @@ SIDE_PIXELS = 2
 LEVEL = 0.3
 # Each is at least so many times as wide as high.
 FLAT = 1.5
-# The odds of a small sign, as a logarithm. A heavy 4 may look like a plus.
-SMALL_SIGN = 1.0
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -106,8 +97,8 @@ class Sign(NamedTuple):
     first: int
     """The first part, and the one after the last."""
     end: int
-    odds: float
-    """Logarithm of the odds that it is a sign."""
+    properties: tuple[float, ...]
+    """Those of a stroke, of :func:`properties_of`; none for a plus, a times or an equals sign."""
 
 
 class Stroke(NamedTuple):
@@ -140,14 +131,17 @@ def find_signs(blobs: Iterable[Blob], height: float) -> list[Sign]:
         if stroke:
             strokes[at] = stroke
         elif is_small_sign(ink > 0, height):
-            signs.append(Sign(blob.first, blob.end, SMALL_SIGN))
+            signs.append(Sign(blob.first, blob.end, ()))
     for at, properties in properties_of(places, strokes).items():
-        signs.append(Sign(places[at].first, places[at].end, float(np.dot(WEIGHTS, properties))))
+        signs.append(Sign(places[at].first, places[at].end, properties))
     return signs
 
 
 def properties_of(blobs: Sequence[Blob], strokes: Mapping[int, Stroke]) -> dict[int, tuple[float, ...]]:
     """Return the properties of each stroke that may be a sign, by its index among the blobs.
+
+    They are 1, how far the stroke goes beyond the digits at the one end and at the other, its lean, its bend, whether
+    it is one of two brackets, how much the digits differ in size, and whether it is one of two slashes.
 
     Args:
         strokes: by their index too.

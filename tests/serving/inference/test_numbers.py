@@ -76,6 +76,17 @@ def test_tick_close_to_a_digit_is_not_one_more_digit_if_the_others_stand_apart(r
     assert read(page(ink, scale=3)).text == "2026378"
 
 
+@pytest.mark.parametrize("shade", [110, 255])
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("rows", [slice(4, 16), slice(4, 18), slice(8, 20)])
+def test_short_thin_stroke_between_digits_is_not_one_more_digit(read, write, rows, columns, shade):
+    ink = write("2026378", gap=8)
+    inked = np.flatnonzero(ink.any(axis=0))
+    zero_ends = inked[np.flatnonzero(np.diff(inked) > 8)[1]]
+    ink[rows, zero_ends + 3 : zero_ends + 3 + columns] = shade
+    assert read(page(ink)).text == "2026378"
+
+
 @pytest.mark.parametrize("pair", ["20", "63", "78", "51"])
 def test_two_digits_that_touch_are_told_apart_if_the_others_stand_apart(read, write, pair):
     apart = np.zeros((28, 8), np.uint8)
@@ -282,15 +293,21 @@ def test_line_is_accepted_only_if_a_stroke_is_clearly_a_slash_or_a_1(write):
     found = to_number_page(picture(page(write("26/378", gap=6))), MAX_PIXELS)
     [line] = found.lines
 
-    def read_with(odds):
-        found.lines = [line._replace(signs=[sign._replace(odds=odds) for sign in line.signs])]
+    def read_with(beyond):
+        signs = [sign._replace(properties=(1.0, beyond, beyond, *sign.properties[3:])) for sign in line.signs]
+        found.lines = [line._replace(signs=signs)]
         reading = Reading(model, [found])
         [prediction] = reading.predictions(model.classifier.classify(reading.images))
         return prediction.text, prediction.accepted
 
-    assert read_with(-6.0) == ("261378", True)
-    assert not all(read_with(odds)[1] for odds in np.arange(0, 3, 0.2))
-    assert read_with(6.0) == ("26378", True)
+    low, high = -0.3, 0.3
+    assert read_with(low) == ("261378", True)
+    assert read_with(high) == ("26378", True)
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if read_with(middle)[0] == "261378" else (low, middle)
+    assert not read_with(low)[1]
+    assert not read_with(high)[1]
 
 
 def test_signs_survive_the_way_between_processes(write):

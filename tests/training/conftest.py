@@ -43,6 +43,9 @@ def no_plots(monkeypatch):
 
 def prepare(patch):
     """Leave out the plots, and what ``mnist-train`` changes in its process for good."""
+    # A module that is imported while a name is replaced would keep the replacement for the tests of other files.
+    import training.actions  # noqa: F401
+
     patch.setattr("training.plot_process.PlotProcess", NoPlots)
     patch.setattr("training.no_compiler.leave_out_compiler", lambda: None)
     patch.setattr("training.cli.keep_freed_memory", lambda: None)

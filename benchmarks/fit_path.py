@@ -1,6 +1,6 @@
 """Fit the constants of serving/inference/path.py on rows of validation digits, and print them.
 
-    python -m benchmarks.fit_path [--rows 40] [--epochs 6]
+    python -m benchmarks.fit_path [--rows 40] [--epochs 24]
 
 The rows are drawn as in benchmarks/numbers.py and benchmarks/marks.py, with other random numbers, and single digits are
 added. For each line, the best path that spells its text counts as the right one. The weights are those with which the
@@ -157,7 +157,7 @@ def aspects() -> Iterator[tuple[float, float]]:
 
 @click.command()
 @click.option("--rows", default=40, show_default=True, help="Pages of each kind and gap.")
-@click.option("--epochs", default=6, show_default=True, help="Passes over all lines.")
+@click.option("--epochs", default=24, show_default=True, help="Passes over all lines.")
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 def main(rows: int, epochs: int, folder: Path) -> None:
     """Fit the constants of serving/inference/path.py, and print them."""

@@ -165,7 +165,6 @@ def main(rows: int, epochs: int, folder: Path) -> None:
     click.echo(f"ASPECT = {tuple(round(mean, 2) for mean in means)}")
     click.echo(f"ASPECT_DEVIATION = {tuple(round(deviation, 2) for deviation in deviations)}")
     torch.manual_seed(0)
-
     weights = fit(list(lattices(repository.load(folder, "mnist"), rows)), epochs)
     for name, weight in zip(WEIGHTS, weights.tolist(), strict=True):
         click.echo(f'"{name}": {weight:.2f},')

@@ -25,8 +25,9 @@ from serving.pictures.number_form import Candidate, LineParts, Part, around
 ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
 ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
-# What the score of an arc depends on. A digit has the first properties, as _of_digits() says.
+# The score of an arc is the sum of its properties, each times its weight.
 WEIGHTS = {
+    # A digit, in the order of _of_digits(). In the names, 1 is the digit 1.
     "digit": 0.72,
     "log of the confidence": 0.71,
     "log of the doubt": -3.62,
@@ -62,6 +63,7 @@ WEIGHTS = {
     # A plus, a times or an equals sign.
     "small sign": 2.25,
 }
+# The column of each property.
 PLACE = {name: place for place, name in enumerate(WEIGHTS)}
 OF_DIGITS = PLACE["small mark"]
 OF_STROKES = list(WEIGHTS)[PLACE["stroke"] : PLACE["small sign"]]

@@ -1,4 +1,4 @@
-"""Measure whether "accepted" means right: right answers rejected, wrong ones accepted, and other pictures rejected.
+"""Measure whether "accepted" means right: right predictions rejected, wrong ones accepted, and other pictures rejected.
 
     python -m benchmarks.acceptance --fonts FOLDER [--images 300] [--accepted FOLDER] [--save FILE]
         [--plot docs/acceptance.png]
@@ -32,7 +32,7 @@ from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import RELEASE
 from training.data.digits import load
 
-# The most right answers that may be rejected, and the most wrong ones that may be accepted, as shares of all pictures.
+# The most right predictions that may be rejected, and the most wrong ones that may be accepted, of all pictures.
 MOST_REJECTED_CLEAN, MOST_REJECTED, MOST_WRONG = 0.01, 0.04, 0.005
 # Confidences for the table that helps to choose one's own threshold.
 CONFIDENCES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -40,8 +40,8 @@ PIXELS, SCANS, POLYLINES, FONTS = "test set, pixels", "load_digits", "polylines"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the model answers to some pictures of digits."""
+class Predictions:
+    """What the model predicts for some pictures of digits."""
 
     confidence: Array
     is_right: Array
@@ -52,25 +52,25 @@ class Answers:
         return np.array([reason is None for reason in self.reasons])
 
     def accepted_at(self, confidence: float) -> Array:
-        """Return which answers were accepted if ``confidence`` were the model's threshold."""
+        """Return which predictions were accepted if ``confidence`` were the model's threshold."""
         others = np.array([reason in (None, "unsure") for reason in self.reasons])
         return others & (self.confidence >= confidence)
 
     @classmethod
-    def of(cls, model: Model, images: Array, truth: Array, found: Mapping[int, RejectionReason | None]) -> Answers:
+    def of(cls, model: Model, images: Array, truth: Array, found: Mapping[int, RejectionReason | None]) -> Predictions:
         output = model.classifier.classify(images)
         right = output.probabilities.argmax(axis=1) == truth
         return cls(output.probabilities.max(axis=1), right, model.judge(images, output, found))
 
     @classmethod
-    def to_pictures(cls, model: Model, pictures: Sequence[bytes], truth: Array) -> Answers:
-        """Return the answers to picture files."""
+    def to_pictures(cls, model: Model, pictures: Sequence[bytes], truth: Array) -> Predictions:
+        """Return the predictions for picture files."""
         digits = choose(model, [to_mnist_form(picture, MAX_PIXELS) for picture in pictures])
         found = {i: digit.reason for i, digit in enumerate(digits)}
         return cls.of(model, np.stack([digit.image for digit in digits]), truth, found)
 
     @classmethod
-    def joined(cls, parts: Sequence[Answers]) -> Answers:
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         return cls(
             np.concatenate([part.confidence for part in parts]),
             np.concatenate([part.is_right for part in parts]),
@@ -78,102 +78,106 @@ class Answers:
         )
 
 
-def digits(model: Model, fonts: Sequence[Path], count: int) -> Iterator[tuple[str, Answers]]:
-    """Yield the answers to each set of digits. ``count`` images of the test set are drawn in each way."""
+def digits(model: Model, fonts: Sequence[Path], count: int) -> Iterator[tuple[str, Predictions]]:
+    """Yield the predictions for each set of digits. ``count`` images of the test set are drawn in each way."""
     test = load("mnist").test
     images, truth = test.images.numpy(), test.labels.numpy()
-    yield PIXELS, Answers.of(model, images, truth, {})
-    yield SCANS, Answers.to_pictures(model, *scans())
-    yield POLYLINES, Answers.to_pictures(model, *draw_polylines())
+    yield PIXELS, Predictions.of(model, images, truth, {})
+    yield SCANS, Predictions.to_pictures(model, *scans())
+    yield POLYLINES, Predictions.to_pictures(model, *draw_polylines())
     if fonts:
-        yield FONTS, Answers.to_pictures(model, *render_digits(list(fonts)))
+        yield FONTS, Predictions.to_pictures(model, *render_digits(list(fonts)))
     images, truth = spread(images, count), spread(truth, count)
     for name in DRAWINGS:
-        yield f"drawing: {name}", Answers.to_pictures(model, draw(name, images), truth)
+        yield f"drawing: {name}", Predictions.to_pictures(model, draw(name, images), truth)
     for name, page in PAGES.items():
         if name != PHONE_48:  # Drawing one takes a second, and the network gets the same images from smaller photos.
             random = np.random.default_rng(0)
             pictures = [page(digit, random) for digit in images]
-            yield f"page: {name}", Answers.to_pictures(model, pictures, truth)
+            yield f"page: {name}", Predictions.to_pictures(model, pictures, truth)
 
 
-def row(name: str, answers: Answers, most: float) -> str:
-    right, accepted = answers.is_right, answers.accepted
-    unsure = np.array([reason == "unsure" for reason in answers.reasons])
+def row(name: str, predictions: Predictions, most: float) -> str:
+    right, accepted = predictions.is_right, predictions.accepted
+    unsure = np.array([reason == "unsure" for reason in predictions.reasons])
     return (
         f"| {name} | {len(right)} | {(~right).mean():.2%} | {(~accepted)[right].mean():.1%} "
         f"| {unsure[right].mean():.1%} | {most:.0%} | {(accepted & ~right).mean():.2%} |"
     )
 
 
-def table_of_digits(sets: Mapping[str, Answers]) -> Iterator[str]:
+def table_of_digits(sets: Mapping[str, Predictions]) -> Iterator[str]:
     yield (
-        "| digits | pictures | wrong | right answers rejected | of them unsure | goal: at most "
+        "| digits | pictures | wrong | right predictions rejected | of them unsure | goal: at most "
         f"| wrong and accepted (goal: below {MOST_WRONG:.1%}) |\n|---|---:|---:|---:|---:|---:|---:|"
     )
-    for name, answers in sets.items():
-        yield row(name, answers, MOST_REJECTED_CLEAN if name == PIXELS else MOST_REJECTED)
+    for name, predictions in sets.items():
+        yield row(name, predictions, MOST_REJECTED_CLEAN if name == PIXELS else MOST_REJECTED)
     for group in ("drawing", "page"):
         yield row(f"**all {group}s**", in_group(sets, group), MOST_REJECTED)
 
 
-def in_group(sets: Mapping[str, Answers], group: str) -> Answers:
-    return Answers.joined([answers for name, answers in sets.items() if name.startswith(group)])
+def in_group(sets: Mapping[str, Predictions], group: str) -> Predictions:
+    return Predictions.joined([predictions for name, predictions in sets.items() if name.startswith(group)])
 
 
 def table_of_others(model: Model, fonts: Sequence[Path], copies: int, accepted: Path | None) -> Iterator[str]:
     yield "\n| not digits | pictures | rejected | of them unsure | goal: at least |\n|---|---:|---:|---:|---:|"
     for name, pictures in other_pictures(fonts, copies).items():
-        answers = Answers.to_pictures(model, pictures, np.zeros(len(pictures), int))
-        unsure = np.mean([reason == "unsure" for reason in answers.reasons])
+        predictions = Predictions.to_pictures(model, pictures, np.zeros(len(pictures), int))
+        unsure = np.mean([reason == "unsure" for reason in predictions.reasons])
         goal = next((f"{share:.0%}" for kind, share in GOALS.items() if name.split(",")[0] == kind), "")
-        yield f"| {name} | {len(pictures)} | {1 - answers.accepted.mean():.1%} | {unsure:.1%} | {goal} |"
+        yield f"| {name} | {len(pictures)} | {1 - predictions.accepted.mean():.1%} | {unsure:.1%} | {goal} |"
         if accepted:
             accepted.mkdir(parents=True, exist_ok=True)
-            for i in np.flatnonzero(answers.accepted):
+            for i in np.flatnonzero(predictions.accepted):
                 (accepted / f"{name}, {i}.png").write_bytes(pictures[i])
 
 
-def curves(sets: Mapping[str, Answers]) -> dict[str, Answers]:
+def curves(sets: Mapping[str, Predictions]) -> dict[str, Predictions]:
     """Return the sets of which the curve is shown."""
     pages = in_group(sets, "page")
     return {"MNIST's test set": sets[PIXELS], "load_digits": sets[SCANS], "generated pages": pages}
 
 
-def table_of_curves(sets: Mapping[str, Answers], model: Model) -> Iterator[str]:
+def table_of_curves(sets: Mapping[str, Predictions], model: Model) -> Iterator[str]:
     own = model.bundle.manifest.confidence
     names = list(curves(sets))
-    yield "\nRight answers kept, and wrong ones accepted as a share of all pictures, with another lowest confidence:\n"
+    yield "\nRight predictions kept, and wrong ones accepted (of all pictures), with another lowest confidence:\n"
     yield f"| lowest confidence | {' | '.join(names)} |\n|---|{'---:|' * len(names)}"
     for confidence in sorted({*CONFIDENCES, *([own.threshold] if own else [])}):
         cells = []
-        for answers in curves(sets).values():
-            accepted = answers.accepted_at(confidence)
-            cells.append(f"{accepted[answers.is_right].mean():.2%}; {(accepted & ~answers.is_right).mean():.2%}")
+        for predictions in curves(sets).values():
+            accepted = predictions.accepted_at(confidence)
+            cells.append(
+                f"{accepted[predictions.is_right].mean():.2%}; {(accepted & ~predictions.is_right).mean():.2%}"
+            )
         mark = " (the model's own)" if own and confidence == own.threshold else ""
         yield f"| {confidence:.4g}{mark} | {' | '.join(cells)} |"
 
 
-def plot_curves(sets: Mapping[str, Answers], model: Model, path: Path) -> None:
-    """Draw the share of right answers kept against the share of wrong answers accepted."""
+def plot_curves(sets: Mapping[str, Predictions], model: Model, path: Path) -> None:
+    """Draw the share of right predictions kept against the share of wrong predictions accepted."""
     import matplotlib.pyplot as plt
 
     own = model.bundle.manifest.confidence
     steps = np.concatenate([[0], 1 - np.geomspace(0.7, 1e-6, 300)])
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=110)
-    for name, answers in curves(sets).items():
-        at = [answers.accepted_at(confidence) for confidence in steps]
-        wrong = [100 * float((accepted & ~answers.is_right).mean()) for accepted in at]
-        kept = [100 * float(accepted[answers.is_right].mean()) for accepted in at]
+    for name, predictions in curves(sets).items():
+        at = [predictions.accepted_at(confidence) for confidence in steps]
+        wrong = [100 * float((accepted & ~predictions.is_right).mean()) for accepted in at]
+        kept = [100 * float(accepted[predictions.is_right].mean()) for accepted in at]
         [line] = axes.plot(wrong, kept, label=name)
-        accepted = answers.accepted
-        here = 100 * (accepted & ~answers.is_right).mean(), 100 * accepted[answers.is_right].mean()
+        accepted = predictions.accepted
+        here = 100 * (accepted & ~predictions.is_right).mean(), 100 * accepted[predictions.is_right].mean()
         axes.plot(*here, "o", color=line.get_color())
         for confidence in (0.5, 0.99):
             i = int(np.searchsorted(steps, confidence))
             axes.annotate(f"{confidence:g}", (wrong[i], kept[i]), (3, -9), textcoords="offset points", fontsize=8)
     title = f"dots: the model's own threshold, {own.threshold:.3f}" if own else "dots: no threshold of confidence"
-    axes.set(xlabel="wrong answers accepted, % of all pictures", ylabel="right answers kept, %", ylim=(88, 100.2))
+    axes.set(
+        xlabel="wrong predictions accepted, % of all pictures", ylabel="right predictions kept, %", ylim=(88, 100.2)
+    )
     axes.set_title(f"The lowest confidence moves from 0 (right) to 1 (left); {title}", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend()

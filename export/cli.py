@@ -60,7 +60,9 @@ COMMANDS = {"push": push, "pull": pull}
     show_default=True,
     help="Model repository to publish into. The bundle becomes the next version.",
 )
-@click.option("--name", help="Name of the model.  [default: the name of the data set]")
+@click.option(
+    "--name", help="Name of the model.  [default: the name of the data set; with --rollback or --retire: mnist]"
+)
 @click.option(
     "--data",
     type=Folder(),

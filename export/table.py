@@ -11,9 +11,11 @@ def table(bundle: Bundle) -> str:
     """Return the manifest as text with tables."""
     manifest = bundle.manifest
     config, test = manifest.training["config"], manifest.result["test"]
+    first = f"cascade of {manifest.first.training['config']['model']} and " if manifest.first else ""
+    before = ", from an earlier model" if config.get("start") else ""
     lines = [
-        f"{manifest.name} version {manifest.version}: {config['model']}, {manifest.parameters:,} parameters, "
-        f"trained on {config['dataset']}, epochs: {config['epochs']}",
+        f"{manifest.name} version {manifest.version}: {first}{config['model']}, {manifest.parameters:,} parameters, "
+        f"trained on {config['dataset']}, epochs: {config['epochs']}{before}",
         f"test set: {test['correct']} of {test['images']} correct ({test['accuracy']:.2%}), "
         f"loss {test['loss']:.4f} after calibration",
         *_replay_lines(manifest.training["dataset"].get("replay")),
@@ -28,9 +30,9 @@ def table(bundle: Bundle) -> str:
     ]
     lines += [
         "",
-        f"calibration temperature {manifest.temperature:.3f}, "
-        f"rejection threshold {manifest.novelty.threshold:.3f}: "
-        f"{manifest.novelty.false_rejections['test']:.2%} of the test images are rejected as something else",
+        f"calibration temperature {manifest.temperature:.3f}",
+        f"highest novelty score {manifest.novelty.threshold:.3f}: "
+        f"{manifest.novelty.false_rejections['test']:.2%} of the test images are above it",
     ]
     if manifest.confidence:
         lines += [

@@ -275,7 +275,12 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
     type=Place(),
     help="Write the rows to this file: .csv, .jsonl or .parquet. After an interruption, the same command continues.",
 )
-@click.option("--number", "as_numbers", is_flag=True, help="Read all lines of digits in each picture.")
+@click.option(
+    "--number",
+    "as_numbers",
+    is_flag=True,
+    help="Read all lines of digits in each picture. Without --output and --engine ray.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(
     "--repository",

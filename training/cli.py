@@ -112,8 +112,8 @@ def meant_by(word: str) -> str:
     type=Folder(),
     envvar="MNIST_DATA",
     show_envvar=True,
-    help="Folder with the files of a known data set, such as mnist. The flag allows no other source. The variable "
-    "names the source to try first, before the cache, the mirrors and the package index.",
+    help="Folder with the files of a known data set, such as mnist. With the flag, no other source is used. With the "
+    "variable, the folder is tried first, then the cache, the mirrors and the package index.",
 )
 @click.option(
     "--resume",

@@ -117,15 +117,15 @@ class TrainConfig:
     ] = ""
     keep: Annotated[
         float,
-        "Share of the weights of --from in the result, from 0 to below 1. The result is the mean of the weights before "
-        "and after the run, so it forgets less of what the other model knew. 0 takes the weights after the run.",
+        "Share of the weights of --from in the result, from 0 to below 1. With 0.3, the result is 0.3 times the "
+        "weights before the run plus 0.7 times those after it. So it forgets less of what the other model knew.",
     ] = 0.0
     replay: Annotated[
         str,
         "Data set that the model must not forget while it learns --dataset: a name, such as mnist, or the path of your "
         "own. The run trains on the images of both, some of --dataset in each step. With --from, the model that the "
         "run starts from is the teacher for these images, and the defaults are 32 images per step, a learning rate of "
-        f"0.0002, and 1 epoch, or with fewer than {LEAST_REPLAYED} images as many epochs as show this number.",
+        f"0.0002, and 1 epoch; if there are fewer than {LEAST_REPLAYED} images, more epochs, until so many were shown.",
     ] = ""
     epochs: Annotated[int, "Number of passes over the training images."] = 8
     optimizer: Annotated[

@@ -155,7 +155,17 @@ def _training(manifest: Manifest) -> Iterator[Block]:
         yield Table(["setting of the first network", "value"], own)
     of_second = "setting of the second network" if manifest.first else "setting"
     yield Table([of_second, "value"], _settings(_part(manifest, "config"), made))
-    yield Paragraph("Thresholds and calibration were fitted on the validation set. Nothing was fitted on the test set.")
+    yield Paragraph(f"{_fitted_on(dataset)} Nothing was fitted on the test set.")
+
+
+def _fitted_on(dataset: dict[str, Any]) -> str:
+    """Return what the thresholds were fitted on: without a validation set, the last training images take its place."""
+    if dataset.get("validation_images") == 0:
+        return (
+            "There was no validation set, so thresholds and calibration were fitted on training images. New images may "
+            "be rejected more often than the thresholds say."
+        )
+    return "Thresholds and calibration were fitted on the validation set."
 
 
 def _settings(config: dict[str, Any], made: dict[str, Any]) -> list[list[str]]:

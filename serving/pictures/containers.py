@@ -15,9 +15,9 @@ from serving.errors import PictureError
 
 # Real files have fewer than 200 parts before their image data, also those with large previews and colour profiles.
 MAX_PARTS = 256
-# The image data of a PNG comes in pieces. Most programs write pieces of 8 kB or more, and some write one for each row.
-# Pillow takes 2 microseconds for each piece, however small it is.
-MAX_PNG_PIECES = 16_384
+# The image data of a PNG comes in IDAT chunks. Most programs write chunks of 8 kB or more, and some one for each row.
+# Pillow takes 2 microseconds for each chunk, however small it is.
+MAX_PNG_CHUNKS = 16_384
 # Bytes that may stand between two segments of a JPEG. There should be none, and decoders skip a few.
 MAX_JPEG_GAP = 1 << 16
 # A GIF's texts come in blocks of up to 255 bytes.
@@ -50,14 +50,14 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     Raises:
         PictureError: there are too many chunks.
     """
-    begin, data, parts, pieces = len(PNG_SIGNATURE), 0, 0, 0
+    begin, data, parts, chunks = len(PNG_SIGNATURE), 0, 0, 0
     while begin + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, begin)
         end = begin + 12 + length
         if kind == b"IDAT":
-            data, pieces = data or begin, pieces + 1
-            if pieces > MAX_PNG_PIECES:
-                raise PictureError(f"the PNG has its image data in more than {MAX_PNG_PIECES} pieces; save it again")
+            data, chunks = data or begin, chunks + 1
+            if chunks > MAX_PNG_CHUNKS:
+                raise PictureError(f"the PNG has its image data in more than {MAX_PNG_CHUNKS} chunks; save it again")
         else:
             if data:
                 yield b"IDAT", data, begin

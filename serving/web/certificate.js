@@ -34,8 +34,10 @@ export class CertificateView {
     this.#set("accuracy", few ? `${test.correct} of ${test.images}` : (percent ?? "not stated"));
     const images = "test images that were not used for training";
     this.#set("test", few ? images : test ? `on ${number(test.images)} ${images}` : "");
-    this.#set("network", `${config.model ?? "not stated"}, ${number(found.parameters)} parameters`);
-    this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${config.epochs} epochs` : "not stated");
+    const first = found.first ? `cascade of ${found.first.training.config.model} and ` : "";
+    this.#set("network", `${first}${config.model ?? "not stated"}, ${number(found.parameters)} parameters`);
+    const epochs = `${config.epochs} epochs${config.start ? ", from an earlier model" : ""}`;
+    this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${epochs}` : "not stated");
     this.#set("equivalence", `compared with the trained network on ${number(onnx.images)} images: ${labels(onnx.labels_differing)}`);
     this.#set("digest", found.files["model.onnx"].sha256);
     await this.#link(found);

@@ -50,6 +50,13 @@ def test_packaged_bundle_has_the_card_of_its_manifest():
     assert card.to_readme(msgspec.structs.replace(manifest, files=files)) == (PACKAGED / bundle.CARD).read_text()
 
 
+def test_card_says_what_the_thresholds_were_fitted_on(manifest):
+    assert "were fitted on the validation set." in card.to_readme(manifest)
+    dataset = manifest.training["dataset"] | {"validation_images": 0}
+    alone = msgspec.structs.replace(manifest, training=manifest.training | {"dataset": dataset})
+    assert "There was no validation set, so thresholds and calibration were fitted on training" in card.to_readme(alone)
+
+
 def test_hugging_face_reads_the_card_with_its_results(manifest):
     data = model_card(card.to_readme(manifest)).data
     assert (data.model_name, data.pipeline_tag, data.datasets) == ("mnist", "image-classification", ["ylecun/mnist"])

@@ -93,6 +93,7 @@ def test_bundle_certifies_both_networks(published, runs, digits, truth):
 
 
 def test_command_publishes_and_verifies_a_cascade(printed, line, published, command):
+    assert "cascade of mlp and cnn-first, " in printed
     assert "first network: mlp, 22,270 of the parameters, decides" in printed
     again = command(*line)
     assert again.exit_code == 0, again.stderr

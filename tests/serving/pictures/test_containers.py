@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from serving.errors import PictureError
-from serving.pictures.containers import MAX_PNG_PIECES, bare_png, jpeg_exif, orientation, png_chunks, without_metadata
+from serving.pictures.containers import MAX_PNG_CHUNKS, bare_png, jpeg_exif, orientation, png_chunks, without_metadata
 from serving.pictures.mnist_form import to_mnist_form
 from tests.serving.pictures.files import black_png, chunk, encoded, gif, greedy_directory, segment
 
@@ -67,7 +67,7 @@ def in_pieces(count):
 
 
 def test_image_data_in_many_pieces_is_read_as_one_chunk():
-    content = in_pieces(MAX_PNG_PIECES)
+    content = in_pieces(MAX_PNG_CHUNKS)
     assert [kind for kind, _, _ in png_chunks(content)] == [b"IHDR", b"IDAT", b"IEND"]
     assert bare_png(content) == content
     assert without_metadata(content, "PNG") is content
@@ -75,7 +75,7 @@ def test_image_data_in_many_pieces_is_read_as_one_chunk():
 
 
 def test_number_of_pieces_of_image_data_is_limited():
-    content = in_pieces(MAX_PNG_PIECES + 1)
+    content = in_pieces(MAX_PNG_CHUNKS + 1)
     for read in (bare_png, lambda content: to_mnist_form(content, MAX_PIXELS)):
         with pytest.raises(PictureError, match="image data in more than 16384 pieces; save it again"):
             read(content)

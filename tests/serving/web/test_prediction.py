@@ -89,7 +89,9 @@ def test_page_shows_the_model_and_links_its_certificate(url, visit):
     manifest = httpx.get(f"{url}/certificate").json()
     model = page.locator("#model")
     accuracy = f"{100 * manifest['result']['test']['accuracy']:.2f} %"
-    for text in (f"mnist, version {manifest['version']}", accuracy, manifest["files"]["model.onnx"]["sha256"]):
+    networks = f"cascade of cnn-first and cnn, {manifest['parameters']:,} parameters"
+    digest = manifest["files"]["model.onnx"]["sha256"]
+    for text in (f"mnist, version {manifest['version']}", accuracy, networks, digest):
         expect(model).to_contain_text(text)
     expect(page.locator("header")).to_contain_text(accuracy)
     link = model.get_by_role("link", name="certificate")

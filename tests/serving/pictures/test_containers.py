@@ -59,25 +59,25 @@ def test_number_of_parts_before_the_image_data_is_limited(content):
         to_mnist_form(content, MAX_PIXELS)
 
 
-def in_pieces(count):
-    """A PNG whose image data comes in this many pieces. All of them but one are empty."""
+def in_chunks(count):
+    """A PNG whose image data comes in this many chunks. All of them but one are empty."""
     png = black_png(28, 28)
     start = png.index(b"IDAT") - 4
     return png[:start] + chunk(b"IDAT", b"") * (count - 1) + png[start:]
 
 
-def test_image_data_in_many_pieces_is_read_as_one_chunk():
-    content = in_pieces(MAX_PNG_CHUNKS)
+def test_image_data_in_many_chunks_is_read_as_one_chunk():
+    content = in_chunks(MAX_PNG_CHUNKS)
     assert [kind for kind, _, _ in png_chunks(content)] == [b"IHDR", b"IDAT", b"IEND"]
     assert bare_png(content) == content
     assert without_metadata(content, "PNG") is content
     assert to_mnist_form(content, MAX_PIXELS).reason == "empty"
 
 
-def test_number_of_pieces_of_image_data_is_limited():
-    content = in_pieces(MAX_PNG_CHUNKS + 1)
+def test_number_of_chunks_of_image_data_is_limited():
+    content = in_chunks(MAX_PNG_CHUNKS + 1)
     for read in (bare_png, lambda content: to_mnist_form(content, MAX_PIXELS)):
-        with pytest.raises(PictureError, match="image data in more than 16384 pieces; save it again"):
+        with pytest.raises(PictureError, match="image data in more than 16384 chunks; save it again"):
             read(content)
 
 

@@ -79,7 +79,15 @@ def load_data(
                     f"--dataset {as_place(folder)}?"
                 ) from error
             raise
-    return load_from_torchvision(dataset, prepare, folder=folder, validation=validation, subset=subset, stage=stage)
+    return load_from_torchvision(
+        dataset,
+        prepare,
+        folder=folder,
+        only_folder=only_folder,
+        validation=validation,
+        subset=subset,
+        stage=stage,
+    )
 
 
 def load_saved(

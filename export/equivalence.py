@@ -23,9 +23,11 @@ from torch import nn
 
 from export.torchscript import load_torchscript
 from serving.contract import Images, ModelOutput
+from serving.errors import first_line, last_line
 from serving.models.bundle import Equivalence
 from serving.models.classifier import INPUTS, Classifier, outputs
 from training.loop.progress import Report, no_report
+from training.memory import is_memory_error
 
 # Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4
@@ -150,7 +152,7 @@ def check_torchscript(
         # Three is a batch size that the file was not traced with.
         actual = module(torch.zeros(3, *reference.images.shape[1:], dtype=torch.uint8))
     except RuntimeError as error:
-        raise ContractError(f"{path.name}: fails on three images: {str(error).splitlines()[-1]}") from error
+        raise ContractError(f"{path.name}: fails on three images: {last_line(error)}") from error
     tensors = [(str(tensor.dtype).removeprefix("torch."), (-1, *tensor.shape[1:]), len(tensor)) for tensor in actual]
     expected = [(tensor.dtype, tensor.shape, 3) for tensor in outputs(len(labels))]
     if tensors != expected:
@@ -171,13 +173,16 @@ def _run(
 
     Raises:
         ContractError: a batch fails.
+        MemoryError: there is not enough memory for it.
     """
 
     def run(batch: Images) -> ModelOutput:
         try:
             return classify(batch)
         except Exception as error:
-            raise ContractError(f"{name}: fails on a batch of {len(batch)}: {str(error).splitlines()[0]}") from error
+            if is_memory_error(error):
+                raise MemoryError(first_line(error)) from error
+            raise ContractError(f"{name}: fails on a batch of {len(batch)}: {first_line(error)}") from error
 
     found: list[ModelOutput] = []
     with ThreadPoolExecutor(threads) as pool:

@@ -15,7 +15,7 @@ from typing import Any
 from export import oci_image, triton
 from export.oci_image import Blob, Image
 from export.staging import staging_folder
-from serving.errors import BundleError
+from serving.errors import BundleError, first_line
 from serving.models import bundle
 from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
@@ -167,8 +167,7 @@ class Remote:
         except RegistryError:
             raise
         except Exception as error:  # requests, urllib3 and oras have exceptions without a common base.
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise RegistryError(f"{self._place.registry}: cannot be used: {reason:.300}") from error
+            raise RegistryError(f"{self._place.registry}: cannot be used: {first_line(error)}") from error
 
 
 def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: bool = False) -> str:

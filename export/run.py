@@ -15,6 +15,7 @@ from export.cascade import Cascade
 from export.graph import ServingGraph
 from export.records import RunRecord
 from serving.contract import SYMBOL
+from serving.errors import first_line
 from serving.models import bundle
 from training import checkpoint
 from training.config import KNOWN_DATASETS
@@ -72,8 +73,9 @@ class Run:
             network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
             calibration = Calibration.of(checkpoint.load(folder / "calibration.pt"))
         except (KeyError, RuntimeError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ExportError(f"{folder}: its files do not belong to the network of run.json: {reason}") from error
+            raise ExportError(
+                f"{folder}: its files do not belong to the network of run.json: {first_line(error)}"
+            ) from error
         return cls(folder, record, network, calibration)
 
     def after(self, first: Run) -> Run:

@@ -30,6 +30,7 @@ from training.loop.train import train
 from training.memory import is_memory_error
 from training.networks import NETWORKS
 from training.plot_process import PlotProcess
+from training.reasons import first_line
 from training.track.shown import TrackingError
 from training.track.tracking import tracked
 
@@ -64,7 +65,7 @@ def explained(output: Path, *, resumed: bool) -> Iterator[None]:
         if not is_memory_error(error):
             raise
         raise click.ClickException(
-            f"there is not enough memory ({str(error).splitlines()[0]:.200}); use a smaller --batch-size or --model, "
+            f"there is not enough memory ({first_line(error)}); use a smaller --batch-size or --model, "
             "or a machine with more memory."
         ) from error
     except KeyboardInterrupt as stop:

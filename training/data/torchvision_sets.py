@@ -22,6 +22,7 @@ from training.data.own.arrays import from_arrays
 from training.data.own.prepare import Stage, code_digest, no_stage, prepare_all
 from training.data.sources import DataError, SourceError, default_cache
 from training.data.torchvision_cpu import import_torchvision
+from training.reasons import first_line
 
 # EMNIST writes these letters alike as small and as capital letters, and has one class for both.
 MERGED = set("cijklmopsuvwxyz")
@@ -132,8 +133,7 @@ def _read(name: str, known: TorchvisionSet, root: Path, train: bool, *, download
         found = make(root, train=train, download=download, **known.options)
     # torchvision raises many kinds of errors for missing, damaged and unreachable files.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SourceError(reason.removesuffix(ADVICE)[:200]) from error
+        raise SourceError(first_line(error).removesuffix(ADVICE)) from error
     images, classes = np.asarray(found.data, np.uint8), np.asarray(found.targets, np.int64)
     # QMNIST has eight numbers for each image, the class first.
     classes = (classes[:, 0] if classes.ndim == 2 else classes) - known.first

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import write_atomically
-from training.track.shown import PLOTS, Row, TrackingError, first_line, results, scalars
+from training.reasons import first_line
+from training.track.shown import PLOTS, Row, TrackingError, results, scalars
 
 FILE = "mlflow.json"
 EXPERIMENT = "mnist-service"

@@ -125,8 +125,8 @@ class Remote:
         digest, size = str(descriptor.get("digest")), descriptor.get("size")
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest) or not isinstance(size, int) or size > MAX_BUNDLE_BYTES:
             raise RegistryError(
-                f"{self._place.registry}: the manifest names a layer {digest:.80} of {size} bytes, but a layer must have "
-                f"a SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push the bundle again with mnist-export push"
+                f"{self._place.registry}: the manifest names a layer {digest:.80} of {size} bytes; a layer must have a "
+                f"SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push it again with mnist-export push"
             )
         content = self._get(f"blobs/{digest}", "*/*", limit=size)
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:

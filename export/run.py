@@ -64,14 +64,9 @@ class Run:
             raise ExportError(f"{path}: not the record of a run: {reason}") from error
         if not known.dataset.own and known.dataset.name not in KNOWN_DATASETS:
             raise ExportError(f"{path}: there is no data set {known.dataset.name!r}; train the run again")
-        for name, digest in (("model.pt", known.model_sha256), ("calibration.pt", known.calibration.sha256)):
-            if hashlib.sha256(_read(folder, name)).hexdigest() != digest:
-                raise ExportError(
-                    f"{folder / name}: changed after training, its SHA-256 differs from run.json; {_way_out(folder)}"
-                )
         try:
-            network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
-            calibration = Calibration.of(checkpoint.load(folder / "calibration.pt"))
+            network.load_state_dict(_load(folder, "model.pt", known.model_sha256)["weights"])
+            calibration = Calibration.of(_load(folder, "calibration.pt", known.calibration.sha256))
         except (KeyError, RuntimeError, TypeError) as error:
             raise ExportError(
                 f"{folder}: its files do not belong to the network of run.json: {first_line(error)}"
@@ -125,6 +120,16 @@ class Run:
         if splits.digests != said["digests"] or list(splits.labels) != list(said["labels"]):
             raise ExportError(f"{self.folder}: its data set {said['name']} has changed since; train the run again")
         return splits
+
+
+def _load(folder: Path, name: str, digest: str) -> dict[str, Any]:
+    """Return the content of a checkpoint, which must have this SHA-256."""
+    content = _read(folder, name)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ExportError(
+            f"{folder / name}: changed after training, its SHA-256 differs from run.json; {_way_out(folder)}"
+        )
+    return checkpoint.from_bytes(content, folder / name)
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -26,8 +26,8 @@ from serving.contract import Images, ModelOutput
 from serving.errors import first_line, last_line
 from serving.models.bundle import Equivalence
 from serving.models.classifier import INPUTS, Classifier, outputs
-from training.loop.progress import Report, no_report
 from training.memory import is_memory_error
+from training.reports import Report, no_report
 
 # Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4

@@ -13,11 +13,11 @@ from training.data.own import saved
 from training.data.own.check import Check
 from training.data.own.layouts import holds_classes
 from training.data.own.load import load_own
-from training.data.own.prepare import Stage, no_stage
 from training.data.own.replay import REPLAY_FILE, with_replay
 from training.data.sources import DataError
 from training.data.torchvision_sets import load_from_torchvision
 from training.origin import as_place
+from training.reports import Stage, no_stage
 
 
 def load_data(

@@ -19,10 +19,11 @@ import torch
 from training.checkpoint import write_atomically
 from training.data.digits import Digits, Splits, divided
 from training.data.own.arrays import from_arrays
-from training.data.own.prepare import Stage, code_digest, no_stage, prepare_all
+from training.data.own.prepare import code_digest, prepare_all
 from training.data.sources import DataError, SourceError, default_cache
 from training.data.torchvision_cpu import import_torchvision
 from training.reasons import first_line
+from training.reports import Stage, no_stage
 
 # EMNIST writes these letters alike as small and as capital letters, and has one class for both.
 MERGED = set("cijklmopsuvwxyz")

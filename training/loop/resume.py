@@ -14,8 +14,8 @@ from training.data.digits import Splits
 from training.data.load import load_data, load_saved
 from training.data.own import saved
 from training.data.own.check import Check
-from training.data.own.prepare import Stage
 from training.loop.errors import TrainingError
+from training.reports import Stage
 
 # Teachers, fonts and first weights are known by their digests, so their folders may have moved.
 KNOWN_BY_DIGEST = ("teacher", "fonts", "start")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -20,19 +20,11 @@ from serving.errors import InputError
 from serving.pictures import prepare as pictures
 from serving.pictures.signatures import conversion_advice
 from training.data.own.samples import Sample
+from training.reports import Report, no_report
 
 Image = npt.NDArray[np.uint8]
 # How many pictures are prepared between two reports.
 REPORT_EVERY = 64
-
-
-Stage = Callable[[str], Callable[[float], None]]
-"""Takes the name of a stage when it begins, and returns a function that takes the share of it that is done, 0..1."""
-
-
-def no_stage(_: str) -> Callable[[float], None]:
-    """Report nothing."""
-    return lambda _: None
 
 
 class Prepared(NamedTuple):
@@ -55,9 +47,7 @@ class Prepared(NamedTuple):
         return self.image is not None and not self.image.any()
 
 
-def prepare_all(
-    samples: Sequence[Sample], how: str, report: Callable[[float], None] = lambda _: None
-) -> list[Prepared]:
+def prepare_all(samples: Sequence[Sample], how: str, report: Report = no_report) -> list[Prepared]:
     """Return the samples as images, in their order. A picture that cannot be read has no image.
 
     Args:

@@ -1,7 +1,8 @@
 """Bring every sample to 28x28, with the very code that the service uses.
 
-This is the only file of ``training`` that imports ``serving``. A second version of this code would differ from the
-first one sooner or later, and the network would then be given other images than it has learnt from.
+This is the only file of ``training`` that imports ``serving``, and it passes on what other files need of it. A second
+version of this code would differ from the first one sooner or later, and the network would then be given other images
+than it has learnt from.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import numpy.typing as npt
 
 from serving.errors import InputError
 from serving.pictures import prepare as pictures
-from serving.pictures.signatures import conversion_advice
+from serving.pictures.pixels import to_bytes
+from serving.pictures.signatures import MAX_FILE_BYTES, conversion_advice, is_picture_name
 from training.data.own.samples import Sample
 from training.reports import Report, no_report
+
+__all__ = ["MAX_FILE_BYTES", "Prepared", "code_digest", "is_picture_name", "prepare_all", "to_bytes"]
 
 Image = npt.NDArray[np.uint8]
 # How many pictures are prepared between two reports.

@@ -23,6 +23,7 @@ from training.data.digits import Splits
 from training.data.load import load_data, load_saved
 from training.loop.lock import holder
 from training.networks import Network, build, multiplications
+from training.origin import RECORD
 from training.trust.calibrate import Calibration
 
 # How many other runs an error names.
@@ -54,9 +55,9 @@ class Run:
         Raises:
             ExportError: the run is not finished, or a file does not match its digest in ``run.json``.
         """
-        path = folder / "run.json"
+        path = folder / RECORD
         try:
-            record = json.loads(_read(folder, "run.json"))
+            record = json.loads(_read(folder, RECORD))
             known = msgspec.convert(record, RunRecord)
             network = build(known.config.model, len(known.dataset.labels))
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ConfigError is a ValueError too.
@@ -145,9 +146,9 @@ def _read(folder: Path, name: str) -> bytes:
             raise ExportError(f"{folder}: is a published version; name a run folder, or use {verify}") from error
         if training := holder(folder):
             raise ExportError(f"{folder}: {training} is still training in this folder; wait until it ends") from error
-        if (folder / "last.pt").exists() or (folder / "run.json").exists():
+        if (folder / "last.pt").exists() or (folder / RECORD).exists():
             raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
-        runs = [str(path.parent) for path in sorted(folder.glob("*/run.json"))[:SHOWN]]
+        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))[:SHOWN]]
         way_out = f"name one of {', '.join(runs)}" if runs else "name the run folder that mnist-train wrote"
         raise ExportError(f"{folder}: holds no run; {way_out}") from error
 

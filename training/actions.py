@@ -29,6 +29,7 @@ from training.loop.resume import load_splits, resumed_config
 from training.loop.train import train
 from training.memory import is_memory_error
 from training.networks import NETWORKS
+from training.origin import RECORD
 from training.plot_process import PlotProcess
 from training.reasons import first_line
 from training.track.shown import TrackingError
@@ -146,7 +147,7 @@ def print_finished(output: Path, test: Evaluation) -> None:
 
 def about_losses(output: Path) -> str:
     """Return two sentences on the losses of a finished run, because each is measured in another way."""
-    calibration = json.loads((output / "run.json").read_text())["calibration"]
+    calibration = json.loads((output / RECORD).read_text())["calibration"]
     return (
         "The training loss is a mean over the epoch, while the weights change; the validation loss is measured after "
         f"it.\nmnist-export divides the logits by {calibration['temperature']:.3f}, so that the confidences match the "

@@ -27,6 +27,7 @@ from training.loop.progress import Progress
 from training.loop.replay import replay_lines, replay_record
 from training.loop.state import State
 from training.networks import Network, parameter_count
+from training.origin import RECORD
 from training.plot_process import PlotProcess
 from training.source import host, revision
 from training.track.tracking import Tracking
@@ -84,7 +85,7 @@ def finish(
     write_metrics(output, state.history)
     _finish_plots(plots, progress)
     record = _record(state, splits, evaluations, calibration, digests, device, replay)
-    checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    checkpoint.write_atomically(output / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     if tracking:
         tracking.finish(record, output)
     return test

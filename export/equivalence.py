@@ -64,7 +64,7 @@ class Compared(NamedTuple):
 
 
 class Reference:
-    """The eager network's outputs for all images of a comparison. They are computed once, for every format.
+    """The trained network's outputs for all images of a comparison. They are computed once, for every format.
 
     The images are hard cases, in batches of several sizes, and real images.
 
@@ -87,7 +87,7 @@ class Reference:
 
 
 def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report) -> Compared:
-    """Compare the ONNX file at ``path``, loaded as the service loads it, with the eager network.
+    """Compare the ONNX file at ``path``, loaded as the service loads it, with the trained network.
 
     Args:
         path: the exported file.
@@ -106,7 +106,7 @@ def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: 
 def check_int8(
     path: Path, reference: Reference, truth: Any, labels: Sequence[str], report: Report = no_report
 ) -> Equivalence:
-    """Compare the quantized file at ``path`` with the eager network by the number of correct labels.
+    """Compare the quantized file at ``path`` with the trained network by the number of correct labels.
 
     The file may make :data:`MORE_ERRORS_PER_10_000` more errors than the network. The certified tolerance is twice the
     largest difference of logits found here, because other CPUs round differently.
@@ -142,7 +142,7 @@ def check_errors(name: str, correct: int, expected: int, images: int) -> None:
 def check_torchscript(
     path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report
 ) -> Equivalence:
-    """Load the TorchScript file at ``path`` and compare it with the eager network.
+    """Load the TorchScript file at ``path`` and compare it with the trained network.
 
     Raises:
         EquivalenceError: the file is not equivalent; the class of the error tells in which way.

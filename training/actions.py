@@ -24,8 +24,7 @@ from training.loop import distributed
 from training.loop.errors import TrainingError
 from training.loop.folder import check_output
 from training.loop.progress import Progress
-from training.loop.replay import with_enough_epochs
-from training.loop.resume import load_splits, resumed_config
+from training.loop.resume import begin_or_resume
 from training.loop.train import train
 from training.memory import is_memory_error
 from training.networks import NETWORKS
@@ -102,23 +101,20 @@ def train_run(
     """
     if is_speaker():
         check_output(output, config.dataset, config.replay, resume=resume)
-    if resume and (output / "last.pt").exists():
-        config = resumed_config(output / "last.pt", chosen)
-    elif resume and is_speaker():
+    if resume and is_speaker() and not (output / "last.pt").exists():
         click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
     tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)
     with distributed.processes(device) as device:
         with distributed.first_of_machine_first():
-            splits = load_splits(
+            config, splits = begin_or_resume(
                 config,
+                chosen,
                 output,
                 data,
                 only_folder=only_data,
                 stage=progress.stage,
                 tell=tell if is_speaker() else lambda _: None,
             )
-        if not (output / "last.pt").exists():
-            config = with_enough_epochs(config, chosen, splits)
         with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
             return train(
                 config,

@@ -91,13 +91,19 @@ def load_data(
 
 
 def load_saved(
-    run: Path, replay: str = "", *, folder: Path | None = None, validation: int = 0, subset: int = 0
+    run: Path,
+    replay: str = "",
+    *,
+    folder: Path | None = None,
+    only_folder: bool = False,
+    validation: int = 0,
+    subset: int = 0,
 ) -> Splits:
     """Return the data set of a run folder that keeps the user's pictures.
 
     Args:
         replay: the data set that the run must not forget. If it is a known one, the run folder does not keep it.
-        folder, validation, subset: as for :func:`load_data`.
+        folder, only_folder, validation, subset: as for :func:`load_data`.
 
     Raises:
         DataError: a file is missing or damaged, or there is no such data set.
@@ -107,5 +113,12 @@ def load_saved(
         return new
     if (run / REPLAY_FILE).is_file():
         return with_replay(new, saved.load(run / REPLAY_FILE))
-    old = load_data(replay, prepare=new.prepare, folder=folder, validation=validation, subset=subset)
+    old = load_data(
+        replay,
+        prepare=new.prepare,
+        folder=folder,
+        only_folder=only_folder,
+        validation=validation,
+        subset=subset,
+    )
     return with_replay(new, old)

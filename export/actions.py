@@ -18,7 +18,7 @@ from export.run import ExportError, Run
 from export.sign import Signer
 from export.table import table
 from export.verify import verify_bundle
-from serving.errors import BundleError, SettingsError
+from serving.errors import BundleError, SettingsError, first_line
 from serving.models.bundle import ONNX, Bundle
 from serving.models.trust import Trust
 from training.checkpoint import CheckpointError
@@ -49,7 +49,7 @@ def explained(repository: Path, failed: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-        raise click.ClickException(f"{failed}: not enough memory: {str(error).splitlines()[0]:.200}") from error
+        raise click.ClickException(f"{failed}: not enough memory: {first_line(error)}") from error
 
 
 def verify(folder: Path, data: Path | None, trust: str, progress: Progress) -> None:

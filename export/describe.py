@@ -25,6 +25,7 @@ from serving.models.model import load_folder
 from training import checkpoint
 from training.data.digits import Splits
 from training.data.load import load_data
+from training.data.sources import DataError
 
 
 def describe(
@@ -72,9 +73,16 @@ def main(folder: Path, data: Path | None) -> None:
     if (folder / bundle.SIGNATURE).exists():
         raise click.ClickException(f"{folder} is signed: describe an unsigned copy of it, and sign that")
     try:
-        manifest = load_folder(folder).bundle.manifest
-    except BundleError as error:
+        _describe_again(folder, data)
+    except (BundleError, DataError) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or folder}: {error.strerror or error}") from error
+    click.echo(f"{folder / bundle.CARD}")
+
+
+def _describe_again(folder: Path, data: Path | None) -> None:
+    manifest = load_folder(folder).bundle.manifest
     config, said = manifest.training["config"], manifest.training["dataset"]
     if said.get("own"):
         raise click.ClickException(f"{folder} was trained on somebody's own data: export its run again instead")
@@ -87,7 +95,6 @@ def main(folder: Path, data: Path | None) -> None:
     )
     write(folder, describe(folder, manifest, splits))
     load_folder(folder)
-    click.echo(f"{folder / bundle.CARD}")
 
 
 if __name__ == "__main__":

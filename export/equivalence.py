@@ -23,9 +23,11 @@ from torch import nn
 
 from export.torchscript import load_torchscript
 from serving.contract import Images, ModelOutput
+from serving.errors import first_line, last_line
 from serving.models.bundle import Equivalence
 from serving.models.classifier import INPUTS, Classifier, outputs
-from training.loop.progress import Report, no_report
+from training.memory import is_memory_error
+from training.reports import Report, no_report
 
 # Ten times the largest difference between formats that was measured on the networks of this project.
 TOLERANCE = 2e-4
@@ -62,7 +64,7 @@ class Compared(NamedTuple):
 
 
 class Reference:
-    """The eager network's outputs for all images of a comparison. They are computed once, for every format.
+    """The trained network's outputs for all images of a comparison. They are computed once, for every format.
 
     The images are hard cases, in batches of several sizes, and real images.
 
@@ -85,7 +87,7 @@ class Reference:
 
 
 def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report) -> Compared:
-    """Compare the ONNX file at ``path``, loaded as the service loads it, with the eager network.
+    """Compare the ONNX file at ``path``, loaded as the service loads it, with the trained network.
 
     Args:
         path: the exported file.
@@ -104,7 +106,7 @@ def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: 
 def check_int8(
     path: Path, reference: Reference, truth: Any, labels: Sequence[str], report: Report = no_report
 ) -> Equivalence:
-    """Compare the quantized file at ``path`` with the eager network by the number of correct labels.
+    """Compare the quantized file at ``path`` with the trained network by the number of correct labels.
 
     The file may make :data:`MORE_ERRORS_PER_10_000` more errors than the network. The certified tolerance is twice the
     largest difference of logits found here, because other CPUs round differently.
@@ -140,7 +142,7 @@ def check_errors(name: str, correct: int, expected: int, images: int) -> None:
 def check_torchscript(
     path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report
 ) -> Equivalence:
-    """Load the TorchScript file at ``path`` and compare it with the eager network.
+    """Load the TorchScript file at ``path`` and compare it with the trained network.
 
     Raises:
         EquivalenceError: the file is not equivalent; the class of the error tells in which way.
@@ -150,7 +152,7 @@ def check_torchscript(
         # Three is a batch size that the file was not traced with.
         actual = module(torch.zeros(3, *reference.images.shape[1:], dtype=torch.uint8))
     except RuntimeError as error:
-        raise ContractError(f"{path.name}: fails on three images: {str(error).splitlines()[-1]}") from error
+        raise ContractError(f"{path.name}: fails on three images: {last_line(error)}") from error
     tensors = [(str(tensor.dtype).removeprefix("torch."), (-1, *tensor.shape[1:]), len(tensor)) for tensor in actual]
     expected = [(tensor.dtype, tensor.shape, 3) for tensor in outputs(len(labels))]
     if tensors != expected:
@@ -171,13 +173,16 @@ def _run(
 
     Raises:
         ContractError: a batch fails.
+        MemoryError: there is not enough memory for it.
     """
 
     def run(batch: Images) -> ModelOutput:
         try:
             return classify(batch)
         except Exception as error:
-            raise ContractError(f"{name}: fails on a batch of {len(batch)}: {str(error).splitlines()[0]}") from error
+            if is_memory_error(error):
+                raise MemoryError(first_line(error)) from error
+            raise ContractError(f"{name}: fails on a batch of {len(batch)}: {first_line(error)}") from error
 
     found: list[ModelOutput] = []
     with ThreadPoolExecutor(threads) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -15,9 +16,9 @@ from typing import Any
 from export import oci_image, triton
 from export.oci_image import Blob, Image
 from export.staging import staging_folder
-from serving.errors import BundleError
+from serving.errors import BundleError, first_line
 from serving.models import bundle
-from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
+from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle, Manifest
 from serving.models.model import load_folder
 from serving.models.trust import Trust
 from serving.settings import is_loopback
@@ -106,7 +107,10 @@ class Remote:
         # Registries of before 2024 keep no list of referrers, so the specification names a tag for it.
         tag = subject.manifest.digest.replace(":", "-")
         found = self._get(f"manifests/{tag}", oci_image.INDEX_TYPE, missing=b"{}")
-        self._put(oci_image.index_of(json.loads(found), added, kind), tag)
+        known = self._json_object(found).get("manifests", [])
+        if not isinstance(known, list) or not all(isinstance(each, dict) for each in known):
+            raise RegistryError(f"{self._place.registry}: {tag} must be a list of manifests, but it is something else")
+        self._put(oci_image.index_of(known, added, kind), tag)
 
     def manifest(self, version: str) -> tuple[dict[str, Any], str]:
         """Return the manifest of an image, and its digest."""
@@ -114,21 +118,29 @@ class Remote:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if version.startswith("sha256:") and digest != version:
             raise RegistryError(f"{self._place.registry}: sent a manifest with the digest {digest}, not {version}")
-        try:
-            found = json.loads(content)
-            return dict(found), digest
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RegistryError(f"{self._place.registry}: sent a manifest that is not JSON: {error}") from error
+        return self._json_object(content), digest
 
     def blob(self, descriptor: dict[str, Any]) -> bytes:
         """Return a blob, whose digest is checked."""
         digest, size = str(descriptor.get("digest")), descriptor.get("size")
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest) or not isinstance(size, int) or size > MAX_BUNDLE_BYTES:
-            raise RegistryError(f"{self._place.registry}: names a blob {digest:.80} of {size} bytes")
+            raise RegistryError(
+                f"{self._place.registry}: the manifest names a layer {digest:.80} of {size} bytes; a layer must have a "
+                f"SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push it again with mnist-export push"
+            )
         content = self._get(f"blobs/{digest}", "*/*", limit=size)
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
             raise RegistryError(f"{self._place.registry}: sent other bytes than those of {digest}")
         return content
+
+    def _json_object(self, content: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise RegistryError(f"{self._place.registry}: sent a manifest that is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise RegistryError(f"{self._place.registry}: sent a manifest that is no JSON object")
+        return found
 
     def _put(self, manifest: Blob, version: str) -> Any:
         with self._explained():
@@ -167,8 +179,7 @@ class Remote:
         except RegistryError:
             raise
         except Exception as error:  # requests, urllib3 and oras have exceptions without a common base.
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise RegistryError(f"{self._place.registry}: cannot be used: {reason:.300}") from error
+            raise RegistryError(f"{self._place.registry}: cannot be used: {first_line(error)}") from error
 
 
 def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: bool = False) -> str:
@@ -212,15 +223,41 @@ def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plai
         name, version = oci_image.unpack(layer, staging)
         found = load_folder(staging, trust).bundle.manifest
         if (found.name, found.version) != (name, version):
-            raise BundleError(f"the image holds {found.name} version {found.version} as {name} version {version}")
+            raise BundleError(
+                f"oci://{place.registry}/{place.name}: its folder /{oci_image.ROOT}/{name}/{version} must hold that "
+                f"version of that model, but it holds {found.name} version {found.version}; push the bundle again with "
+                "mnist-export push"
+            )
         target = repository / name / str(version)
-        if target.exists():
-            if bundle.read(target).manifest != found:
-                raise BundleError(f"{target} is another bundle already; name another --repository")
-            return bundle.read(target), digest
-        target.parent.mkdir(exist_ok=True)
-        if not (target.parent / triton.CONFIG).exists():
-            config = triton.configuration(name, found.inputs, found.outputs)
-            write_atomically(target.parent / triton.CONFIG, config.encode())
-        staging.rename(target)
+        if target.exists() or not _published(staging, target, found):
+            _complete(target, staging, found, trust)
     return bundle.read(target), digest
+
+
+def _published(staging: Path, target: Path, manifest: Manifest) -> bool:
+    """Publish the bundle in ``staging``. Return False if another command was faster."""
+    target.parent.mkdir(exist_ok=True)
+    if not (target.parent / triton.CONFIG).exists():
+        config = triton.configuration(manifest.name, manifest.inputs, manifest.outputs)
+        write_atomically(target.parent / triton.CONFIG, config.encode())
+    try:
+        staging.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _complete(target: Path, staging: Path, manifest: Manifest, trust: Trust | None) -> None:
+    """Give the published bundle in ``target`` the signature of the same bundle in ``staging``, if it has none.
+
+    Raises:
+        BundleError: it is another bundle, or nobody trusted signed it.
+    """
+    if bundle.read(target).manifest != manifest:
+        raise BundleError(f"{target} is another bundle already; name another --repository")
+    if (staging / bundle.SIGNATURE).exists() and not (target / bundle.SIGNATURE).exists():
+        write_atomically(target / bundle.SIGNATURE, (staging / bundle.SIGNATURE).read_bytes())
+    if trust:
+        trust.check(target)

@@ -90,10 +90,10 @@ def referrer(subject: Blob, kind: str, name: str, content: bytes) -> Image:
     return Image(_manifest(empty, (file,), artifactType=kind, subject=about), (empty, file))
 
 
-def index_of(known: dict[str, Any], added: Image, kind: str) -> Blob:
+def index_of(known: list[dict[str, Any]], added: Image, kind: str) -> Blob:
     """Return the list of the referrers of an image, for a registry that keeps none itself, with one more in it."""
     entry = added.manifest.descriptor | {"artifactType": kind}
-    others = [each for each in known.get("manifests", []) if each.get("digest") != entry["digest"]]
+    others = [each for each in known if each.get("digest") != entry["digest"]]
     return Blob(INDEX_TYPE, _json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*others, entry]}))
 
 

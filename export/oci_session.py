@@ -70,8 +70,9 @@ class Adapter(requests.adapters.HTTPAdapter):
             return
         if not str(request.headers["Authorization"]).startswith("Bearer "):
             raise LimitError(
-                f"it wants your password for it to go to {url.scheme}://{url.hostname}, which is not of its domain or "
-                f"not encrypted; if it needs no password, use: docker logout {self._registry}"
+                f"the registry asks to send your password to {url.scheme}://{url.hostname}, which is outside its "
+                "domain or not encrypted. The password was not sent. If the registry needs no password, run: "
+                f"docker logout {self._registry}"
             )
         del request.headers["Authorization"]
 

@@ -15,22 +15,23 @@ import sys
 from typing import Any, BinaryIO, Self, cast
 
 from training.memory import no_garbage_collection
+from training.own_module import start_module
 
 
 class OnnxProcess:
     """A process that writes one ONNX file. Leaving the ``with`` block ends it, finished or not."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", __name__]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]  # noqa: S603
+        self._process = start_module(__name__, **pipes)
 
     def begin(self, *arguments: Any) -> None:
         """Begin to write the file that ``arguments`` describe. This waits until the process has read them."""
         # If the process has failed, finish() says so.
         with contextlib.suppress(BrokenPipeError):
-            pickle.dump(arguments, cast("BinaryIO", self._process.stdin))
-            self._process.stdin.flush()
+            pipe = cast("BinaryIO", self._process.stdin)
+            pickle.dump(arguments, pipe)
+            pipe.flush()
 
     def finish(self) -> bool:
         """Wait for the file, and return whether it is there. It is not if the process failed, for example was killed.

@@ -15,6 +15,7 @@ from export.cascade import Cascade
 from export.graph import ServingGraph
 from export.records import RunRecord
 from serving.contract import SYMBOL
+from serving.errors import first_line
 from serving.models import bundle
 from training import checkpoint
 from training.config import KNOWN_DATASETS
@@ -22,6 +23,7 @@ from training.data.digits import Splits
 from training.data.load import load_data, load_saved
 from training.loop.lock import holder
 from training.networks import Network, build, multiplications
+from training.origin import RECORD
 from training.trust.calibrate import Calibration
 
 # How many other runs an error names.
@@ -53,9 +55,9 @@ class Run:
         Raises:
             ExportError: the run is not finished, or a file does not match its digest in ``run.json``.
         """
-        path = folder / "run.json"
+        path = folder / RECORD
         try:
-            record = json.loads(_read(folder, "run.json"))
+            record = json.loads(_read(folder, RECORD))
             known = msgspec.convert(record, RunRecord)
             network = build(known.config.model, len(known.dataset.labels))
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ConfigError is a ValueError too.
@@ -63,17 +65,13 @@ class Run:
             raise ExportError(f"{path}: not the record of a run: {reason}") from error
         if not known.dataset.own and known.dataset.name not in KNOWN_DATASETS:
             raise ExportError(f"{path}: there is no data set {known.dataset.name!r}; train the run again")
-        for name, digest in (("model.pt", known.model_sha256), ("calibration.pt", known.calibration.sha256)):
-            if hashlib.sha256(_read(folder, name)).hexdigest() != digest:
-                raise ExportError(
-                    f"{folder / name}: changed after training, its SHA-256 differs from run.json; {_way_out(folder)}"
-                )
         try:
-            network.load_state_dict(checkpoint.load(folder / "model.pt")["weights"])
-            calibration = Calibration.of(checkpoint.load(folder / "calibration.pt"))
+            network.load_state_dict(_load(folder, "model.pt", known.model_sha256)["weights"])
+            calibration = Calibration.of(_load(folder, "calibration.pt", known.calibration.sha256))
         except (KeyError, RuntimeError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ExportError(f"{folder}: its files do not belong to the network of run.json: {reason}") from error
+            raise ExportError(
+                f"{folder}: its files do not belong to the network of run.json: {first_line(error)}"
+            ) from error
         return cls(folder, record, network, calibration)
 
     def after(self, first: Run) -> Run:
@@ -125,6 +123,16 @@ class Run:
         return splits
 
 
+def _load(folder: Path, name: str, digest: str) -> dict[str, Any]:
+    """Return the content of a checkpoint, which must have this SHA-256."""
+    content = _read(folder, name)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ExportError(
+            f"{folder / name}: changed after training, its SHA-256 differs from run.json; {_way_out(folder)}"
+        )
+    return checkpoint.from_bytes(content, folder / name)
+
+
 def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
@@ -138,9 +146,9 @@ def _read(folder: Path, name: str) -> bytes:
             raise ExportError(f"{folder}: is a published version; name a run folder, or use {verify}") from error
         if training := holder(folder):
             raise ExportError(f"{folder}: {training} is still training in this folder; wait until it ends") from error
-        if (folder / "last.pt").exists() or (folder / "run.json").exists():
+        if (folder / "last.pt").exists() or (folder / RECORD).exists():
             raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
-        runs = [str(path.parent) for path in sorted(folder.glob("*/run.json"))[:SHOWN]]
+        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))[:SHOWN]]
         way_out = f"name one of {', '.join(runs)}" if runs else "name the run folder that mnist-train wrote"
         raise ExportError(f"{folder}: holds no run; {way_out}") from error
 

@@ -115,6 +115,20 @@ class DeadlineExceededError(ServiceError):
         super().__init__(text)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, of at most 300 characters; without a text, the name of its class."""
+    return f"{_lines(error)[0]:.300}"
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an error's text, as :func:`first_line` does. It is the reason at a traceback's end."""
+    return f"{_lines(error)[-1]:.300}"
+
+
+def _lines(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
+
+
 def quoted(value: object) -> str:
     """Return ``repr(value)`` for an error message, cut in the middle if a client sent something long."""
     return _short.repr(value)

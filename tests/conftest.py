@@ -99,3 +99,12 @@ def authority(tmp_path_factory):
     from tests.authority import Authority
 
     return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def in_the_way(tmp_path_factory, monkeypatch):
+    """Make a folder the current one whose files have the names of modules, and fail when they are imported."""
+    folder = tmp_path_factory.mktemp("of the user")
+    for name in ("random", "copy", "pip", "training", "export"):
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('this is no module {name}')\n")
+    monkeypatch.chdir(folder)

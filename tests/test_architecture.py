@@ -10,7 +10,10 @@ import sys
 
 import pytest
 
+from serving.models import bundle, missing
 from tests.support import ROOT
+from training import origin, trained
+from training.loop import folder
 
 PACKAGES = {"training": {"training"}, "serving": {"serving"}, "export": {"export", "training", "serving"}}
 
@@ -106,6 +109,13 @@ def test_no_files_import_each_other():
         if path.name != "__init__.py":  # It passes on names, and holds nothing that a file of its package needs.
             files[".".join(path.relative_to(ROOT).with_suffix("").parts)] = path
     graphlib.TopologicalSorter({name: files.keys() & imported(path) for name, path in files.items()}).prepare()
+
+
+def test_packages_that_do_not_import_each_other_agree_on_the_names_of_files():
+    assert missing.RECORD == origin.RECORD
+    assert (origin.MANIFEST, origin.ONNX) == (bundle.MANIFEST, bundle.ONNX)
+    assert (trained.TORCHSCRIPT, trained.GOLDEN) == (bundle.TORCHSCRIPT, bundle.GOLDEN)
+    assert set(folder.BUNDLE_FILES) == {bundle.MANIFEST, bundle.ONNX, bundle.INT8, bundle.TORCHSCRIPT, bundle.GOLDEN}
 
 
 def test_layers_forbid_what_they_should():

@@ -24,12 +24,13 @@ from training.loop import distributed
 from training.loop.errors import TrainingError
 from training.loop.folder import check_output
 from training.loop.progress import Progress
-from training.loop.replay import with_enough_epochs
-from training.loop.resume import load_splits, resumed_config
+from training.loop.resume import begin_or_resume
 from training.loop.train import train
 from training.memory import is_memory_error
 from training.networks import NETWORKS
+from training.origin import RECORD
 from training.plot_process import PlotProcess
+from training.reasons import first_line
 from training.track.shown import TrackingError
 from training.track.tracking import tracked
 
@@ -64,7 +65,7 @@ def explained(output: Path, *, resumed: bool) -> Iterator[None]:
         if not is_memory_error(error):
             raise
         raise click.ClickException(
-            f"there is not enough memory ({str(error).splitlines()[0]:.200}); use a smaller --batch-size or --model, "
+            f"there is not enough memory ({first_line(error)}); use a smaller --batch-size or --model, "
             "or a machine with more memory."
         ) from error
     except KeyboardInterrupt as stop:
@@ -100,23 +101,20 @@ def train_run(
     """
     if is_speaker():
         check_output(output, config.dataset, config.replay, resume=resume)
-    if resume and (output / "last.pt").exists():
-        config = resumed_config(output / "last.pt", chosen)
-    elif resume and is_speaker():
+    if resume and is_speaker() and not (output / "last.pt").exists():
         click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
     tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)
     with distributed.processes(device) as device:
         with distributed.first_of_machine_first():
-            splits = load_splits(
+            config, splits = begin_or_resume(
                 config,
+                chosen,
                 output,
                 data,
                 only_folder=only_data,
                 stage=progress.stage,
                 tell=tell if is_speaker() else lambda _: None,
             )
-        if not (output / "last.pt").exists():
-            config = with_enough_epochs(config, chosen, splits)
         with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
             return train(
                 config,
@@ -145,7 +143,7 @@ def print_finished(output: Path, test: Evaluation) -> None:
 
 def about_losses(output: Path) -> str:
     """Return two sentences on the losses of a finished run, because each is measured in another way."""
-    calibration = json.loads((output / "run.json").read_text())["calibration"]
+    calibration = json.loads((output / RECORD).read_text())["calibration"]
     return (
         "The training loss is a mean over the epoch, while the weights change; the validation loss is measured after "
         f"it.\nmnist-export divides the logits by {calibration['temperature']:.3f}, so that the confidences match the "

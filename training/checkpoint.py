@@ -147,9 +147,20 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: the file is damaged, or it is not a checkpoint of this version.
         OSError: the file could not be read.
     """
+    return from_bytes(path.read_bytes(), path)
+
+
+def from_bytes(content: bytes, path: Path) -> dict[str, Any]:
+    """Return what :func:`to_bytes` got, with tensors on the CPU.
+
+    Args:
+        path: where the bytes come from, for messages.
+
+    Raises:
+        CheckpointError: the bytes are damaged, or they are not a checkpoint of this version.
+    """
     import torch
 
-    content = path.read_bytes()
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
         raise CheckpointError(

@@ -25,7 +25,7 @@ from training.data.own.cli import check, place_of, review
 from training.hints import FLAGS, SETTINGS, plain
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
-from training.origin import as_place, model_of, with_absolute_places
+from training.origin import as_place, config_of
 
 EXAMPLES = """
 \b
@@ -169,13 +169,9 @@ def main(
         settings[name] = place_of(settings[name]) if settings[name] else ""
     given = {name: value for name, value in settings.items() if _was_given(context, name)}
     try:
-        if settings["start"] and "model" not in given:
-            given["model"] = model_of(settings["start"])
-        config, chosen = TrainConfig.of(recipe=recipe, **given), TrainConfig.chosen(recipe=recipe, **given)
+        config, chosen = config_of({**given, "recipe": recipe})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    # Only now, so that errors name the paths as they were given.
-    config, chosen = TrainConfig(**with_absolute_places(config.asdict())), with_absolute_places(chosen)
     from training.loop.progress import Progress
     from training.plot_process import PlotProcess
 

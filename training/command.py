@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from training.reasons import first_line
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -196,8 +198,7 @@ def naming_what_is_missing(command: str) -> Iterator[None]:
             f"run `make setup` in the source folder of this project, and use .venv/bin/{command}"
         ) from error
     except (ImportError, OSError, MemoryError) as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise click.ClickException(f"{command} cannot load what it needs: {reason}") from error
+        raise click.ClickException(f"{command} cannot load what it needs: {first_line(error)}") from error
 
 
 def print_output(text: str) -> None:

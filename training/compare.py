@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from training.command import ending_at_once, naming_what_is_missing, print_output
+from training.origin import RECORD
 
 EXAMPLES = """
 \b
@@ -39,7 +40,7 @@ class Summary:
         """
         try:
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+            record = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
             if not rows or not isinstance(record, dict) or not all(isinstance(row, dict) for row in rows):
                 raise ValueError("it has no finished epoch")
         except OSError as error:

@@ -7,6 +7,7 @@ import os
 import torch
 
 from training.config import ConfigError
+from training.reasons import first_line
 
 CHOICES = "choose cpu, cuda, cuda:1 or mps"
 
@@ -25,8 +26,7 @@ def check_device(name: str) -> None:
         # torch knows devices that take a tensor, but give no number back.
         torch.ones(1, device=name).sum().item()
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ConfigError(f"--device {name}: {reason:.200}; {CHOICES}") from error
+        raise ConfigError(f"--device {name}: {first_line(error)}; {CHOICES}") from error
 
 
 def use_deterministic_operations() -> None:

@@ -1,4 +1,4 @@
-"""The folders that settings name: other models, and fonts. This module imports nothing heavy."""
+"""The config of a run, and the folders that it names: other models, and fonts. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError, is_place
+from training.config import ConfigError, TrainConfig, is_place
 
 PACKAGED = "packaged"
 MANIFEST, RECORD, ONNX = "manifest.json", "run.json", "model.onnx"
@@ -30,6 +30,22 @@ def origin(place: str) -> Path:
 def is_published(place: str) -> bool:
     """Return whether this is a published version and not a run folder."""
     return (origin(place) / MANIFEST).exists()
+
+
+def config_of(given: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the config of a run, and the settings that its user or a recipe has chosen, both with absolute places.
+
+    Args:
+        given: what the user has set, by name, and perhaps ``recipe``. By default the model is that of ``start``.
+
+    Raises:
+        ConfigError: a setting breaks its rule, or there is no model to start from.
+    """
+    if given.get("start") and "model" not in given:
+        given = {**given, "model": model_of(given["start"])}
+    config, chosen = TrainConfig.of(**given), TrainConfig.chosen(**given)
+    # Only now, so that errors name the places as they were given.
+    return TrainConfig(**with_absolute_places(config.asdict())), with_absolute_places(chosen)
 
 
 def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import contextlib
 import pickle
 import subprocess
 import sys
+import tempfile
 from typing import Any, BinaryIO, Self, cast
 
 from training.memory import no_garbage_collection
+from training.own_module import start_module
 
 
 class PlotProcess:
@@ -23,11 +25,15 @@ class PlotProcess:
     """
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", __name__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
+        # No pipe: matplotlib warns of each letter that its font lacks, and would wait when the pipe is full.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._process = start_module(__name__, stdin=subprocess.PIPE, stderr=self._errors)
 
     def draw(self, function: str, *arguments: Any) -> None:
-        """Call the function of this name in :mod:`training.plots` with ``arguments``, and do not wait for it."""
+        """Call the function of this name in :mod:`training.plots` with ``arguments``.
+
+        This waits until the process has read them, but not until the plot is drawn.
+        """
         pipe = cast("BinaryIO", self._process.stdin)
         # If the process has failed, finish() says why.
         with contextlib.suppress(BrokenPipeError):
@@ -36,9 +42,10 @@ class PlotProcess:
 
     def finish(self) -> None:
         """Wait until every plot is drawn."""
-        _, errors = self._process.communicate()
+        self._process.communicate()
         if self._process.returncode:
-            reason = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it was killed"]
+            self._errors.seek(0)
+            reason = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["it was killed"]
             raise OSError(f"the plots could not be drawn: {reason[0]}")
 
     def __enter__(self) -> Self:
@@ -48,6 +55,7 @@ class PlotProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
 
 def main() -> None:

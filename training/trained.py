@@ -7,6 +7,7 @@ has folded each BatchNorm that follows a convolution into it. :func:`_unfolded` 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Iterator
@@ -46,27 +47,38 @@ def read(place: str) -> Trained:
 
 def _finished(folder: Path) -> Trained:
     record = json.loads((folder / RECORD).read_bytes())
-    content = (folder / "model.pt").read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    network, model, digest = read_weights(folder / "model.pt")
     if digest != record["model_sha256"]:
         raise ValueError(f"{folder / 'model.pt'} was changed after the training")
-    saved = checkpoint.load(folder / "model.pt")
+    return Trained(network, model, tuple(record["dataset"]["labels"]), digest)
+
+
+def read_weights(path: Path) -> tuple[Network, str, str]:
+    """Return the network of a ``model.pt``, the name of its kind, and the SHA-256 of the file.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, RuntimeError, CheckpointError: it is not one, or it is damaged.
+    """
+    content = path.read_bytes()
+    saved = checkpoint.from_bytes(content, path)
     network = build(saved["model"], classes_of(saved["weights"]))
     network.load_state_dict(saved["weights"])
-    return Trained(network, saved["model"], tuple(record["dataset"]["labels"]), digest)
+    return network, saved["model"], hashlib.sha256(content).hexdigest()
 
 
 def _published(folder: Path) -> Trained:
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    for name in (TORCHSCRIPT, GOLDEN):
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != manifest["files"][name]["sha256"]:
+    files = {name: (folder / name).read_bytes() for name in (TORCHSCRIPT, GOLDEN)}
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != manifest["files"][name]["sha256"]:
             raise ValueError(f"{folder / name} does not match its manifest")
     model, labels = manifest["training"]["config"]["model"], tuple(manifest["labels"])
     network = build(model, len(labels))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
-        graph = torch.jit.load(folder / TORCHSCRIPT).graph
-    with np.load(folder / GOLDEN, allow_pickle=False) as archive:
+        # Not by its path, because torch takes no path that is not UTF-8.
+        graph = torch.jit.load(io.BytesIO(files[TORCHSCRIPT])).graph
+    with np.load(io.BytesIO(files[GOLDEN]), allow_pickle=False) as archive:
         images = torch.from_numpy(archive["images"])
     _unfolded(network, _layers(graph), images)
     with torch.no_grad():

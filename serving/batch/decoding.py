@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from serving.batch.inputs import MAX_FILE_BYTES, STDIN, Input
+from serving.batch.inputs import STDIN, Input
 from serving.errors import InputError
 from serving.models import files
+from serving.pictures.signatures import MAX_FILE_BYTES
 from serving.settings import Settings
 
 T = TypeVar("T")

@@ -11,26 +11,16 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from serving.errors import InputError
-from serving.pictures.signatures import conversion_advice, is_picture
+from serving.pictures.signatures import MAX_FILE_BYTES, conversion_advice, is_picture, is_picture_name
 
 STDIN = "-"
 LIST_SUFFIX = ".txt"
-
-# Files with other endings in a folder are left out, because a folder of scans often holds notes and thumbnails too.
-# Formats that this program cannot read are in the list, so that such a picture gets a row with an error.
-PICTURE_SUFFIXES = frozenset(
-    {
-        *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "pnm", "pbm", "pgm", "ppm"),
-        *("tif", "tiff", "heic", "heif", "avif", "jp2", "jxl", "svg", "pdf"),
-    }
-)
 
 # Pictures that are recognised together. The rows of an interrupted run are kept in whole chunks, so that the pictures
 # of a chunk are the same in every run. The last bits of a probability may depend on them.
 CHUNK = 32
 
-# Bytes of the largest picture file, and of the longest name in a list.
-MAX_FILE_BYTES = 100_000_000
+# Bytes of the longest name in a list.
 MAX_NAME_BYTES = 65_536
 BLOCK = 65_536
 
@@ -188,10 +178,11 @@ def _walk(folder: str, leave_out: Callable[[], None]) -> Iterator[Input]:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         below.append(entry.path)
-                    elif entry.name.rpartition(".")[2].lower() in PICTURE_SUFFIXES:
+                    elif is_picture_name(entry.name):
+                        # Also one of a format that cannot be read, which gets a row with an error.
                         yield Input(entry.path)
                     else:
-                        leave_out()
+                        leave_out()  # A folder of scans often holds notes and thumbnails too.
         except OSError as error:
             yield Input(folder, error.strerror)
         folders += reversed(below)

@@ -17,7 +17,7 @@ from typing import Any
 from serving.batch.inputs import Input
 from serving.batch.job import Job
 from serving.batch.rows import Rows
-from serving.errors import WorkerError
+from serving.errors import WorkerError, last_line
 from serving.models.repository import load
 
 # Chunks in one data set. Ray keeps all names of a data set in memory.
@@ -53,7 +53,7 @@ def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Gen
         _connect(ray, address)
         yield from _run(ray, job, iter(chunks))
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-        raise WorkerError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
+        raise WorkerError(f"Ray failed: {last_line(error)}") from error
     finally:
         ray.shutdown()
 
@@ -71,7 +71,7 @@ def _connect(ray: Any, address: str | None) -> None:
         except Exception as error:  # Ray raises no narrower class
             ray.shutdown()
             if not left:
-                raise WorkerError(f"Ray cannot start on this machine: {str(error).strip().splitlines()[-1]}") from error
+                raise WorkerError(f"Ray cannot start on this machine: {last_line(error)}") from error
 
 
 def _run(ray: Any, job: Job, chunks: Iterator[list[Input]]) -> Iterator[Rows]:

@@ -4,7 +4,7 @@
                                   model.onnx
                                   model.torchscript.pt
                                   model.int8.onnx       if it was exported with --int8
-                                  golden.npz            digits, and the logits of the eager network for them
+                                  golden.npz            digits, and the logits of the trained network for them
                                   provenance.intoto.json  how the bundle was made
                                   README.md             the model card
                                   model.sig             signature of all other files, if it was exported with --sign
@@ -70,14 +70,14 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Equivalence(msgspec.Struct, frozen=True):
-    """Result of comparing one exported format with the eager network."""
+    """Result of comparing one exported format with the trained network."""
 
     images: int
     """Images compared."""
     labels_differing: int
-    """Images for which this format and the eager network give different labels."""
+    """Images for which this format and the trained network give different labels."""
     logits_difference: float
-    """Largest absolute difference of a logit between this format and the eager network."""
+    """Largest absolute difference of a logit between this format and the trained network."""
     probabilities_difference: float
     """Largest absolute difference of a probability."""
     tolerance: Annotated[float, Meta(ge=0, le=100)]

@@ -14,7 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from serving.contract import IMAGE_SIZE, Images, ModelOutput
-from serving.errors import BundleError
+from serving.errors import BundleError, first_line
 from serving.models import files, golden
 from serving.models.bundle import MAX_BUNDLE_BYTES, Tensor
 from serving.models.time_limit import time_limit
@@ -79,7 +79,7 @@ class Classifier:
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception class for each status, without a common base
-            raise BundleError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise BundleError(f"{path} cannot be loaded: {first_line(error)}") from error
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""The file ``golden.npz`` of a bundle: images, and the logits that the eager network gives for them."""
+"""The file ``golden.npz`` of a bundle: images, and the logits that the trained network gives for them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from serving.models import disk
 from serving.models.bundle import MANIFEST
 from serving.settings import RELEASE
 
-# The file that a run folder has.
+# The file that a run folder has. Training names it, and nothing of the service imports training.
 RECORD = "run.json"
 # How many models or versions a message names.
 SHOWN = 10

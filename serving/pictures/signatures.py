@@ -1,8 +1,19 @@
-"""Tell by its first bytes whether a file is a picture, and name a known format that is not read here."""
+"""Tell by its name or its first bytes whether a file is a picture, and name a known format that is not read here."""
 
 from __future__ import annotations
 
 import re
+
+# Bytes of the largest picture file that is read from a disk.
+MAX_FILE_BYTES = 100_000_000
+
+# The last are those of formats that are not read here: such files are meant as pictures too.
+SUFFIXES = frozenset(
+    {
+        *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "pnm", "pbm", "pgm", "ppm"),
+        *("tif", "tiff", "heic", "heif", "avif", "jp2", "jxl", "svg", "pdf"),
+    }
+)
 
 # More than the shortest signatures of the formats, because raw pixels and lists of names may begin with "BM" or "P5".
 _SIGNATURE = re.compile(
@@ -30,6 +41,12 @@ _UNREAD = {
 _UNREAD_NAMES = tuple(_UNREAD)
 # One group for each format. Every request is matched, and one expression takes a fifth of the time of several.
 _UNREAD_SIGNATURE = re.compile(b"|".join(b"(%b)" % signature for signature in _UNREAD.values()), re.DOTALL)
+
+
+def is_picture_name(name: str) -> bool:
+    """Return whether the name of a file has the ending of a format of pictures, which may be one that is not read."""
+    _, dot, suffix = name.rpartition(".")
+    return bool(dot) and suffix.lower() in SUFFIXES
 
 
 def is_picture(content: bytes) -> bool:

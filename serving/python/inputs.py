@@ -14,13 +14,15 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from serving.batch.decoding import decoded
-from serving.batch.inputs import MAX_FILE_BYTES, Inputs, shown
+from serving.batch.inputs import Inputs, shown
 from serving.contract import IMAGE_SIZE, Images, Preparation
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.decode import reason_of
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage, to_number_page
+from serving.pictures.pixels import to_bytes
 from serving.pictures.prepare import prepare
+from serving.pictures.signatures import MAX_FILE_BYTES
 from serving.settings import Settings
 
 WHAT = "must be a path, the bytes of a picture file, an open file, a PIL image, or an array"
@@ -165,25 +167,12 @@ def _of_array(array: Array, name: str, how: Reader[T], *, is_alone: bool) -> Ite
     is_colour = stack.ndim == 4 and stack.shape[3] in (3, 4)
     if not (stack.ndim == 3 or is_colour) or 0 in stack.shape[1:]:
         raise InputError(f"{name}: has the shape {list(array.shape)}: {SHAPES}")
-    for i, pixels in enumerate(_as_bytes(stack, name)):
+    for i, pixels in enumerate(to_bytes(stack, name)):
         each = name if is_one else f"image {i}" if is_alone else f"{name}[{i}]"
         yield (
             each,
             (how.image(pixels) if pixels.shape == square else _prepared(_png_of(Image.fromarray(pixels)), each, how)),
         )
-
-
-def _as_bytes(array: Array, name: str) -> npt.NDArray[np.uint8]:
-    """Return values in 0..255. Floats that are all at most 1 are shares of 255, as in the arrays of a data set."""
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{name}: has the type {array.dtype}: must be whole numbers in 0..255, or floats in 0..1")
-    if array.dtype == np.uint8 or not array.size:
-        return np.ascontiguousarray(array, np.uint8)
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 255):  # Written so that NaN fails too.
-        raise InputError(f"{name}: its values are from {low:g} to {high:g}: must be in 0..255, or floats in 0..1")
-    is_share = array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1)
-    return np.rint(array.astype(np.float32) * (255 if is_share else 1)).astype(np.uint8)
 
 
 def _png_of(picture: Image.Image) -> bytes:

@@ -15,7 +15,7 @@ import urllib.request
 import pytest
 from click.testing import CliRunner
 
-from export import oci, oci_image, oci_layer
+from export import oci, oci_image, oci_layer, triton
 from export.cli import main
 from export.oci import Reference, RegistryError
 from export.sign import Signer
@@ -164,6 +164,66 @@ def test_pull_replaces_no_other_version(pushed, tmp_path):
     done = export("pull", pushed[0], "--repository", models)
     assert done.exit_code == 1
     assert "is another bundle already" in done.output
+
+
+def test_pull_completes_the_signature_of_a_version_that_is_there(pushed, signed, keys, tmp_path):
+    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
+    target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
+    oci.pull(place, tmp_path / "models", trust)
+    assert (target / bundle.SIGNATURE).read_bytes() == (signed / bundle.SIGNATURE).read_bytes()
+    oci.pull(place, tmp_path / "models", trust)
+
+
+def test_pull_does_not_trust_another_signature_that_is_there(pushed, keys, tmp_path):
+    target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
+    Signer(str(signing.key_pair(tmp_path / "other")[0]))(target)
+    with pytest.raises(BundleError, match="is not what a trusted key signed"):
+        oci.pull(Reference.parse(pushed[0]), tmp_path / "models", Trust(str(keys[1])))
+
+
+def test_pull_accepts_a_version_that_another_pull_publishes_meanwhile(pushed, signed, tmp_path, monkeypatch):
+    models, write = tmp_path / "models", oci.write_atomically
+
+    def write_and_publish(path, content):
+        write(path, content)
+        if path.name == triton.CONFIG:
+            shutil.copytree(signed, models / "mnist" / "1")
+
+    monkeypatch.setattr(oci, "write_atomically", write_and_publish)
+    found, _ = oci.pull(Reference.parse(pushed[0]), models)
+    assert found.folder == models / "mnist" / "1"
+    assert [path.name for path in models.iterdir()] == ["mnist"]
+
+
+def test_folder_of_another_version_is_rejected_with_a_way_out(pushed, tmp_path, monkeypatch):
+    unpack = oci_image.unpack
+    monkeypatch.setattr(oci_image, "unpack", lambda layer, folder: (unpack(layer, folder)[0], 2))
+    with pytest.raises(BundleError, match=r"/models/mnist/2 must hold .* it holds mnist version 1; push .* again"):
+        oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"[]", b"null", b'"text"'])
+def test_manifest_that_is_no_json_object_is_one_line(registry, monkeypatch, content):
+    remote = oci.Remote(Reference.parse(f"oci://{registry}/digits/mnist:1"))
+    monkeypatch.setattr(oci.Remote, "_get", lambda *_, **__: content)
+    with pytest.raises(RegistryError, match="sent a manifest that is no"):
+        remote.manifest("1")
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"manifests": null}', b'{"manifests": [1]}', b'{"manifests": {}}'])
+def test_list_of_referrers_that_is_malformed_is_one_line(registry, monkeypatch, content):
+    remote = oci.Remote(Reference.parse(f"oci://{registry}/digits/other:1"))
+    monkeypatch.setattr(oci.Remote, "_get", lambda *_, **__: content)
+    image = oci_image.image_of(bundle.read(PACKAGED))
+    with pytest.raises(RegistryError, match=r"manifest that is no JSON object|must be a list of manifests"):
+        remote.attach(image, oci_image.SBOM_TYPE, "sbom.cdx.json", b"{}")
+
+
+@pytest.mark.parametrize("descriptor", [{}, {"digest": "md5:1", "size": 1}, {"digest": "sha256:" + "0" * 64}])
+def test_layer_without_a_digest_or_a_size_is_one_line(registry, descriptor):
+    remote = oci.Remote(Reference.parse(f"oci://{registry}/digits/mnist:1"))
+    with pytest.raises(RegistryError, match=r"a layer must have a SHA-256 digest and at most \d+ bytes; push"):
+        remote.blob(descriptor)
 
 
 @pytest.mark.parametrize(

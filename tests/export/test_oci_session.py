@@ -58,7 +58,7 @@ def test_other_hosts_get_neither_the_password_nor_a_token(session, port):
     assert session.get(f"http://127.0.0.1:{port}/", headers=basic).text == "Basic bWU6"
     assert session.get(f"http://127.0.0.1:{port}/", headers=token).text == "Bearer token"
     assert session.get(f"http://localhost:{port}/", headers=token).text == "None"
-    with pytest.raises(LimitError, match=rf"wants your password .* docker logout 127.0.0.1:{port}"):
+    with pytest.raises(LimitError, match=rf"send your password .* was not sent.* docker logout 127.0.0.1:{port}"):
         session.get(f"http://localhost:{port}/", headers=basic)
     session.mount("http://", Adapter("127.0.0.1", plain=False))
     with pytest.raises(LimitError, match="not encrypted"):

@@ -58,3 +58,10 @@ def test_without_anything_to_export_the_process_just_ends():
     outcome = io.BytesIO()
     write(io.BytesIO(), outcome)
     assert not outcome.getvalue()
+
+
+def test_files_of_the_user_do_not_stand_in_for_modules(in_the_way):
+    """With nothing to do, the process ends well only if it could import everything."""
+    with OnnxProcess() as process:
+        process._process.communicate()
+        assert process._process.returncode == 0

@@ -6,7 +6,7 @@ from the digits as more examples of digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from training.networks import IMAGE_SIZE
+from training.reports import Report, no_report
 
 ImageArray = npt.NDArray[np.uint8]
 """One image, uint8 ``[28, 28]``, or several, uint8 ``[N, 28, 28]``."""
@@ -60,7 +61,7 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def render_characters(
-    fonts: Sequence[Path], characters: str, count: int, seed: int, report: Callable[[float], None] = lambda _: None
+    fonts: Sequence[Path], characters: str, count: int, seed: int, report: Report = no_report
 ) -> Tensor:
     """Return ``count`` images of the characters in turn, each in a random font, uint8 ``[count, 28, 28]``.
 

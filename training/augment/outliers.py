@@ -18,6 +18,7 @@ from torch import Tensor
 from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
 from training.augment.signs import drawn_sign, plot, print_fonts, printed_sign, words
 from training.networks import IMAGE_SIZE
+from training.reports import Report, no_report
 
 # Letters that can be mistaken for a digit are left out: B D I J O S Z b g i j l o q s z.
 UNLIKE_DIGITS = "ACEFGHKLMNPQRTUVWXYacdefhkmnprtuvwxy"
@@ -50,7 +51,7 @@ def outliers(
     digits: Tensor,
     count: int,
     seed: int,
-    report: Callable[[float], None] = lambda _: None,
+    report: Report = no_report,
     *,
     with_symbols: bool = True,
 ) -> Tensor:

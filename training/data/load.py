@@ -13,11 +13,11 @@ from training.data.own import saved
 from training.data.own.check import Check
 from training.data.own.layouts import holds_classes
 from training.data.own.load import load_own
-from training.data.own.prepare import Stage, no_stage
 from training.data.own.replay import REPLAY_FILE, with_replay
 from training.data.sources import DataError
 from training.data.torchvision_sets import load_from_torchvision
 from training.origin import as_place
+from training.reports import Stage, no_stage
 
 
 def load_data(
@@ -79,17 +79,31 @@ def load_data(
                     f"--dataset {as_place(folder)}?"
                 ) from error
             raise
-    return load_from_torchvision(dataset, prepare, folder=folder, validation=validation, subset=subset, stage=stage)
+    return load_from_torchvision(
+        dataset,
+        prepare,
+        folder=folder,
+        only_folder=only_folder,
+        validation=validation,
+        subset=subset,
+        stage=stage,
+    )
 
 
 def load_saved(
-    run: Path, replay: str = "", *, folder: Path | None = None, validation: int = 0, subset: int = 0
+    run: Path,
+    replay: str = "",
+    *,
+    folder: Path | None = None,
+    only_folder: bool = False,
+    validation: int = 0,
+    subset: int = 0,
 ) -> Splits:
     """Return the data set of a run folder that keeps the user's pictures.
 
     Args:
         replay: the data set that the run must not forget. If it is a known one, the run folder does not keep it.
-        folder, validation, subset: as for :func:`load_data`.
+        folder, only_folder, validation, subset: as for :func:`load_data`.
 
     Raises:
         DataError: a file is missing or damaged, or there is no such data set.
@@ -99,5 +113,12 @@ def load_saved(
         return new
     if (run / REPLAY_FILE).is_file():
         return with_replay(new, saved.load(run / REPLAY_FILE))
-    old = load_data(replay, prepare=new.prepare, folder=folder, validation=validation, subset=subset)
+    old = load_data(
+        replay,
+        prepare=new.prepare,
+        folder=folder,
+        only_folder=only_folder,
+        validation=validation,
+        subset=subset,
+    )
     return with_replay(new, old)

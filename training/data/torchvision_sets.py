@@ -19,12 +19,19 @@ import torch
 from training.checkpoint import write_atomically
 from training.data.digits import Digits, Splits, divided
 from training.data.own.arrays import from_arrays
-from training.data.own.prepare import Stage, code_digest, no_stage, prepare_all
-from training.data.sources import DataError, default_cache
+from training.data.own.prepare import code_digest, prepare_all
+from training.data.sources import DataError, SourceError, default_cache
 from training.data.torchvision_cpu import import_torchvision
+from training.reasons import first_line
+from training.reports import Stage, no_stage
 
 # EMNIST writes these letters alike as small and as capital letters, and has one class for both.
 MERGED = set("cijklmopsuvwxyz")
+# The end of torchvision's error for a missing file. It is no advice for somebody who calls a command.
+ADVICE = ". You can use download=True to download it"
+
+# Images and classes.
+Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ def load_from_torchvision(
     prepare: str,
     *,
     folder: Path | None = None,
+    only_folder: bool = False,
     validation: int = 0,
     subset: int = 0,
     stage: Stage = no_stage,
@@ -69,14 +77,15 @@ def load_from_torchvision(
     """Return the data set ``name``, its images brought to 28x28 as the service brings pictures.
 
     Args:
-        folder: the folder that torchvision calls root, with its files in torchvision's layout. Missing files are
-            downloaded into it. Without it, they are kept in the cache.
+        folder: the folder to try first. It is what torchvision calls root, with its files in torchvision's layout.
+        only_folder: whether to use no other source than ``folder``. Otherwise torchvision downloads the files into the
+            cache.
 
     Raises:
         DataError: the data set is not there and cannot be downloaded, or it is damaged.
     """
-    known, root = SETS[name], folder or default_cache() / name
-    raw = {train: _read(name, known, root, train) for train in (True, False)}
+    known = SETS[name]
+    root, raw = _find(name, known, folder, only_folder=only_folder)
     digests = {
         f"{'train' if train else 'test'}-{what}": hashlib.sha256(array.tobytes()).hexdigest()
         for train, arrays in raw.items()
@@ -88,19 +97,44 @@ def load_from_torchvision(
     return Splits(name, known.labels, digests, learnt, held_out, whole[False], prepare=prepare)
 
 
-def _read(name: str, known: TorchvisionSet, root: Path, train: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """Return images ``[N, H, W]`` and classes ``[N]`` from 0."""
+def _find(
+    name: str, known: TorchvisionSet, folder: Path | None, *, only_folder: bool
+) -> tuple[Path, dict[bool, Arrays]]:
+    """Return where the data set is, and its arrays: those of the training under True, those of the test under False."""
+    if folder is not None:
+        try:
+            return folder, {train: _read(name, known, folder, train, download=False) for train in (True, False)}
+        except SourceError as error:
+            if only_folder:
+                raise DataError(
+                    f"--data {folder}: torchvision cannot load {name} from there: {error}; put its files there, "
+                    f"unpacked, in torchvision's layout ({known.torchvision}), or leave --data out"
+                ) from error
+            click.echo(f"{name}: cannot load from the folder {folder}: {error}", err=True)
+    cache = default_cache() / name
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return cache, {train: _read(name, known, cache, train, download=True) for train in (True, False)}
+    except (OSError, SourceError) as error:
+        raise DataError(
+            f"{name}: torchvision cannot load it into {cache}: {error}; put its files there by hand in torchvision's "
+            f"layout ({known.torchvision}), or name a folder that has them with --data"
+        ) from error
+
+
+def _read(name: str, known: TorchvisionSet, root: Path, train: bool, *, download: bool) -> Arrays:
+    """Return images ``[N, H, W]`` and classes ``[N]`` from 0.
+
+    Raises:
+        SourceError: torchvision cannot load them.
+        DataError: they are those of another data set.
+    """
     make = getattr(import_torchvision().datasets, known.torchvision)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        found = make(root, train=train, download=True, **known.options)
+        found = make(root, train=train, download=download, **known.options)
     # torchvision raises many kinds of errors for missing, damaged and unreachable files.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{name}: torchvision cannot load it into {root}: {reason[:200]}; put its files there by hand in "
-            f"torchvision's layout ({known.torchvision}), or name a folder that has them with --data"
-        ) from error
+        raise SourceError(first_line(error).removesuffix(ADVICE)) from error
     images, classes = np.asarray(found.data, np.uint8), np.asarray(found.targets, np.int64)
     # QMNIST has eight numbers for each image, the class first.
     classes = (classes[:, 0] if classes.ndim == 2 else classes) - known.first

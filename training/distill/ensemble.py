@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training import checkpoint, trained
+from training import trained
 from training.config import TrainConfig
-from training.networks import Network, autocast, build, classes_of, normalize
+from training.networks import Network, autocast, normalize
 from training.origin import is_published
 
 
@@ -71,9 +70,5 @@ def _network(place: str) -> tuple[Network, str]:
     if is_published(place):
         found = trained.read(place)
         return found.network, found.digest
-    path = Path(place) / "model.pt"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    saved = checkpoint.load(path)
-    network = build(saved["model"], classes_of(saved["weights"]))
-    network.load_state_dict(saved["weights"])
+    network, _, digest = trained.read_weights(Path(place) / "model.pt")
     return network, digest

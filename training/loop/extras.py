@@ -19,6 +19,7 @@ from training.data.digits import NO_CLASS, Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
 from training.origin import WAY_OUT, is_published
+from training.reasons import first_line
 
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
 # there are no more than training images, so that a quick try stays quick.
@@ -50,8 +51,7 @@ def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
     try:
         teacher = Ensemble.load(places)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # A published version is damaged.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"--teacher {config.teacher}: {reason}; {WAY_OUT}.") from error
+        raise TrainingError(f"--teacher {config.teacher}: {first_line(error)}; {WAY_OUT}.") from error
     # A place that was named twice is one teacher.
     for place, found in zip(teacher.digests, teacher.classes, strict=True):
         if found != classes:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from training.config import is_place
 from training.loop.errors import TrainingError
+from training.origin import RECORD
 
 # Any of these files shows that the folder holds a run, although last.pt may have been removed.
 RUN_FILES = (
-    *("last.pt", "model.pt", "calibration.pt", "run.json", "metrics.jsonl"),
+    *("last.pt", "model.pt", "calibration.pt", RECORD, "metrics.jsonl"),
     *("curves.png", "confusion.png", "mistakes.png", "reliability.png"),
 )
 # And these show a published version. A run must not mix its files with them.

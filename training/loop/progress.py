@@ -7,13 +7,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
 
 from training.command import abandon_output
+from training.reports import Report
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
 # The first steps of a run take longer than the others, so the time left is told only after this many seconds.
@@ -26,13 +27,6 @@ SECONDS_BETWEEN_LINES = 2.0
 SECONDS_BEFORE_LATE_LINE = 3.0
 BAR_WIDTH, SMALL_BAR_WIDTH = 24, 10
 CLEAR_LINE = "\r\x1b[2K"
-
-Report = Callable[[float], None]
-"""Takes the share of a stage that is done, 0..1."""
-
-
-def no_report(_: float) -> None:
-    """Take a share and do nothing."""
 
 
 class Progress:

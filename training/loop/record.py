@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 import torch.nn.functional as F
 
@@ -26,6 +27,7 @@ from training.loop.progress import Progress
 from training.loop.replay import replay_lines, replay_record
 from training.loop.state import State
 from training.networks import Network, parameter_count
+from training.origin import RECORD
 from training.plot_process import PlotProcess
 from training.source import host, revision
 from training.track.tracking import Tracking
@@ -46,8 +48,8 @@ def finish(
 ) -> Evaluation:
     """Evaluate on the test set, write the files of the finished run, and return the evaluation.
 
-    ``run.json`` is written last, so that a folder with it is complete. With several processes only the first
-    one writes.
+    ``run.json`` is written last, so that a folder with it is complete, except that a plot may be missing. With several
+    processes only the first one writes.
 
     Raises:
         DivergedError: the loss on the test set is not finite. Without a validation set,
@@ -81,10 +83,9 @@ def finish(
         "model": _write(output / "model.pt", {"model": state.config.model, "weights": _weights(network)}),
     }
     write_metrics(output, state.history)
-    with progress.waiting("drawing the plots"):
-        plots.finish()
+    _finish_plots(plots, progress)
     record = _record(state, splits, evaluations, calibration, digests, device, replay)
-    checkpoint.write_atomically(output / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    checkpoint.write_atomically(output / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     if tracking:
         tracking.finish(record, output)
     return test
@@ -103,6 +104,15 @@ def draw_results(
     images, truth = splits.test.images[worst].cpu().numpy(), test.labels[worst].numpy()
     probabilities = test.logits[worst].softmax(dim=1).numpy()
     plots.draw("plot_mistakes", output / "mistakes.png", images, probabilities, truth, splits.labels, total)
+
+
+def _finish_plots(plots: PlotProcess, progress: Progress) -> None:
+    """Wait for the plots. If they cannot be drawn, print a warning: the run is finished without them."""
+    try:
+        with progress.waiting("drawing the plots"):
+            plots.finish()
+    except OSError as error:
+        click.echo(f"WARNING: {error}; the run is complete without them, and --resume draws them again", err=True)
 
 
 def write_metrics(output: Path, history: list[dict[str, Any]]) -> None:

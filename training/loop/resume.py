@@ -1,4 +1,4 @@
-"""Resume: which settings and which images a resumed run has."""
+"""The config and the images of a run, new or resumed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from training.data.digits import Splits
 from training.data.load import load_data, load_saved
 from training.data.own import saved
 from training.data.own.check import Check
-from training.data.own.prepare import Stage
 from training.loop.errors import TrainingError
+from training.loop.replay import with_enough_epochs
+from training.reports import Stage
 
 # Teachers, fonts and first weights are known by their digests, so their folders may have moved.
 KNOWN_BY_DIGEST = ("teacher", "fonts", "start")
@@ -39,26 +40,42 @@ def resumed_config(last: Path, chosen: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**{**before, **chosen})
 
 
-def load_splits(
+def begin_or_resume(
     config: TrainConfig,
+    chosen: Mapping[str, Any],
     output: Path,
     folder: Path | None,
     *,
     only_folder: bool,
     stage: Stage,
     tell: Callable[[Check], None],
-) -> Splits:
-    """Return the images of a run: those that ``output`` has saved if it is resumed, otherwise those of its data set.
+) -> tuple[TrainConfig, Splits]:
+    """Return the config and the images of a run: if ``output`` holds one, those that it began with.
 
     Args:
+        config: of a new run.
+        chosen: the settings that the user has chosen, as flags or by a recipe.
         folder, only_folder, stage, tell: as for :func:`training.data.load.load_data`.
 
     Raises:
+        TrainingError: a chosen setting differs from that of the run.
+        CheckpointError: the checkpoint is damaged.
         DataError: there is no such data set, or it cannot be used.
     """
-    if (output / "last.pt").exists() and (output / saved.FILE).exists():
-        return load_saved(output, config.replay, folder=folder, validation=config.validation, subset=config.subset)
-    return load_data(
+    last = output / "last.pt"
+    is_resumed = last.exists()
+    if is_resumed:
+        config = resumed_config(last, chosen)
+    if is_resumed and (output / saved.FILE).exists():
+        return config, load_saved(
+            output,
+            config.replay,
+            folder=folder,
+            only_folder=only_folder,
+            validation=config.validation,
+            subset=config.subset,
+        )
+    splits = load_data(
         config.dataset,
         prepare=config.prepare,
         folder=folder,
@@ -69,6 +86,7 @@ def load_splits(
         stage=stage,
         tell=tell,
     )
+    return config if is_resumed else with_enough_epochs(config, chosen, splits), splits
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from training.loop.errors import TrainingError
 from training.loop.narrow import can_narrow, narrow_weights
 from training.networks import Network
 from training.origin import SHOWN, WAY_OUT, labels_of
+from training.reasons import first_line
 from training.trained import Trained, read
 
 
@@ -74,5 +75,4 @@ def read_start(config: TrainConfig) -> Trained:
     try:
         return read(config.start)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, CheckpointError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"--from {config.start}: {reason[:200]}; {WAY_OUT}") from error
+        raise TrainingError(f"--from {config.start}: {first_line(error)}; {WAY_OUT}") from error

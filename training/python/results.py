@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from training.loop.errors import TrainingError
+from training.origin import RECORD
 
-RECORD, METRICS = "run.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 PLOTS = ("curves", "confusion", "mistakes", "reliability", "classes")
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
 from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
-from training.origin import model_of, with_absolute_places
+from training.origin import config_of, with_absolute_places
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
@@ -78,8 +78,7 @@ def train(
             from training.device import check_device
             from training.loop.folder import check_output
             from training.loop.progress import Progress
-            from training.loop.replay import with_enough_epochs
-            from training.loop.resume import load_splits, resumed_config
+            from training.loop.resume import begin_or_resume
             from training.loop.train import train as run
             from training.networks import NETWORKS
 
@@ -88,15 +87,14 @@ def train(
         check_output(folder, settings.dataset, settings.replay, resume=resume)
         shown = Progress(sys.stdout if progress else None)
         stack.callback(shown.clear)
-        if (folder / "last.pt").exists():
-            if is_arrays:
-                # Their file is another one each time. The run folder has the images.
-                del chosen["dataset"]
-            settings = resumed_config(folder / "last.pt", chosen)
+        if is_arrays:
+            # Their file is another one each time. The folder of a run that is resumed has the images.
+            del chosen["dataset"]
         named = source or os.environ.get("MNIST_DATA")
         try:
-            splits = load_splits(
+            settings, splits = begin_or_resume(
                 settings,
+                chosen,
                 folder,
                 Path(named).expanduser() if named else None,
                 only_folder=source is not None,
@@ -106,8 +104,6 @@ def train(
         except DataError as error:
             # The file of the arrays is nothing that the caller knows.
             raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
-        if not (folder / "last.pt").exists():
-            settings = with_enough_epochs(settings, chosen, splits)
         run(
             settings,
             splits,
@@ -137,10 +133,7 @@ def _settings(
         given["dataset"] = _place(given["dataset"])
     if dataset is not None:
         given["dataset"] = dataset
-    if given.get("start") and "model" not in given:
-        given["model"] = model_of(given["start"])
-    settings, chosen = TrainConfig.of(**given), TrainConfig.chosen(**given)
-    return TrainConfig(**with_absolute_places(settings.asdict())), with_absolute_places(chosen)
+    return config_of(given)
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import write_atomically
-from training.track.shown import PLOTS, Row, TrackingError, first_line, results, scalars
+from training.origin import RECORD
+from training.reasons import first_line
+from training.track.shown import PLOTS, Row, TrackingError, results, scalars
 
 FILE = "mlflow.json"
 EXPERIMENT = "mnist-service"
@@ -87,7 +89,7 @@ class MLflow:
 
     def finish(self, record: Row, folder: Path) -> None:
         self._log(results(record), record["config"]["epochs"])
-        for name in ("run.json", "model.pt", "calibration.pt", *PLOTS):
+        for name in (RECORD, "model.pt", "calibration.pt", *PLOTS):
             if (folder / name).exists():
                 self._client.log_artifact(self._run, str(folder / name))
 

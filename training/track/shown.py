@@ -15,11 +15,6 @@ class TrackingError(Exception):
     """A tracker cannot be used. The message gives the reason and the way out."""
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error."""
-    return f"{next(iter(str(error).splitlines()), '') or type(error).__name__:.300}"
-
-
 def done_epochs(output: Path) -> int:
     """Return the number of epochs that a run to be resumed has finished."""
     try:

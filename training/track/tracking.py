@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.track.shown import Row, TrackingError, first_line
+from training.reasons import first_line
+from training.track.shown import Row, TrackingError
 
 PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from training.data.digits import Digits, Splits
 from training.evaluate import BATCH, Evaluation
 from training.networks import Features, Network, normalize
+from training.reports import Report, Stage, no_report, no_stage
 from training.trust.acceptance import Scores, fit_thresholds
 from training.trust.example_cache import cached_examples
 from training.trust.examples import distort, styled
@@ -69,16 +70,8 @@ class Calibration:
         )
 
 
-Stage = Callable[[str], Callable[[float], None]]
-"""Takes the name of a stage when it begins, and returns a function that takes the share of it that is done, 0..1."""
-
-
-def _no_report(_: str) -> Callable[[float], None]:
-    return lambda _: None
-
-
 def calibrate(
-    network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = (), stage: Stage = _no_report
+    network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = (), stage: Stage = no_stage
 ) -> Calibration:
     """Fit temperature, novelty score and the thresholds of acceptance on the CPU.
 
@@ -137,9 +130,7 @@ def _scores(novelty: Novelty, outputs: Outputs, labels: Tensor) -> Scores:
 
 
 @torch.inference_mode()
-def _outputs(
-    network: Network, images: Tensor, *, maps: bool = False, report: Callable[[float], None] = lambda _: None
-) -> Outputs:
+def _outputs(network: Network, images: Tensor, *, maps: bool = False, report: Report = no_report) -> Outputs:
     features = []
     for i, batch in enumerate(images.cpu().split(BATCH)):
         report(i * BATCH / len(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.data.digits import Digits
 from training.data.sources import default_cache
+from training.reports import Report, no_report
 from training.trust.examples import digits_and_outliers
 
 # Raise this number when digits_and_outliers() draws other images.
@@ -28,7 +29,7 @@ KEPT = 4
 def cached_examples(
     train: Digits,
     fonts: Sequence[Path] = (),
-    report: Callable[[float], None] = lambda _: None,
+    report: Report = no_report,
     folder: Path | None = None,
     classes: Sequence[str] = string.digits,
 ) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from training.augment.outliers import FONT_SIGNS, outliers
 from training.augment.style import restyle
 from training.data.classes import are_digits, digits_of
 from training.data.digits import NO_CLASS, Digits
+from training.reports import Report, no_report
 
 # Number of images of each kind.
 CLEAN_DIGITS, DISTORTED_DIGITS, OUTLIERS = 16_000, 8_000, 20_000
@@ -43,7 +44,7 @@ def digits_and_outliers(
     fonts: Sequence[Path],
     seed: int,
     generator: torch.Generator,
-    report: Callable[[float], None] = lambda _: None,
+    report: Report = no_report,
     classes: Sequence[str] = string.digits,
 ) -> tuple[Tensor, Tensor]:
     """Return images of digits and images that are not digits, both uint8 ``[N, 28, 28]`` on the CPU.
@@ -85,10 +86,10 @@ def digits_and_outliers(
 class _Work:
     """Divides a report into parts, of which each takes its own share, 0..1."""
 
-    def __init__(self, report: Callable[[float], None], total: float) -> None:
+    def __init__(self, report: Report, total: float) -> None:
         self._report, self._total, self._done = report, total, 0.0
 
-    def part(self, size: float) -> Callable[[float], None]:
+    def part(self, size: float) -> Report:
         """Return the report of the next part of the work."""
         start, self._done = self._done, self._done + size
         return lambda share: self._report(min(1.0, (start + share * size) / self._total))
@@ -125,7 +126,7 @@ def _restyled(
     labels: Tensor,
     share: float,
     generator: torch.Generator,
-    report: Callable[[float], None] = lambda _: None,
+    report: Report = no_report,
 ) -> Tensor:
     parts = []
     for i in range(0, len(images), STYLE_BATCH):

@@ -8,7 +8,7 @@ from other images (see :mod:`training.trust.examples`). An image with a score ab
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training.networks import Features, average_and_maximum
 from training.openmp import at_most_threads
+from training.reports import Report, no_report
 
 HIDDEN = 64
 # Scores are clamped to this size. For images unlike all that the score was fitted on, a larger score means nothing
@@ -84,9 +85,7 @@ class Outputs(NamedTuple):
             yield Outputs(Features(vector[part], None if maps is None else maps[part]), self.logits[part])
 
 
-def fit_novelty(
-    outputs: Outputs, targets: Tensor, generator: torch.Generator, report: Callable[[float], None] = lambda _: None
-) -> Novelty:
+def fit_novelty(outputs: Outputs, targets: Tensor, generator: torch.Generator, report: Report = no_report) -> Novelty:
     """Return a score that was fitted to tell digits from other images.
 
     Args:

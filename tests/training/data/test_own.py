@@ -213,14 +213,14 @@ def test_pictures_in_a_format_that_is_not_read_are_to_be_converted(tmp_path):
         demand_trainable(found, place, see="")
 
 
-@pytest.mark.parametrize("is_divided", [False, True])
-def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided):
+@pytest.mark.parametrize(("is_divided", "stray"), [(False, "stray.png"), (True, "stray.png"), (False, "scan.JFIF")])
+def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided, stray):
     place = folders(tmp_path / ("train" if is_divided else ""))
-    for name in ("stray.png", "notes.txt", "letters-classes.png", ".hidden.png"):
+    for name in (stray, "notes.txt", "png", "letters-classes.png", ".hidden.png"):
         (place / name).write_bytes(b"")
     found = inspect(tmp_path, "symbol", with_validation=True)
     assert len(found.labels) == 3
-    name = "train/stray.png" if is_divided else "stray.png"
+    name = f"train/{stray}" if is_divided else stray
     assert f"1 beside the class folders, left out: {name}. Move each into the folder of its class." in findings(found)
 
 

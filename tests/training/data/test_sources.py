@@ -523,6 +523,11 @@ def test_package_is_downloaded_without_a_terminal(index, packed, monkeypatch):
         assert sources.from_package(TINY) == CONTENT
 
 
+def test_file_of_the_user_does_not_stand_in_for_pip(index, packed, in_the_way):
+    publish(index, sources.PICKLE, packed)
+    assert sources.from_package(TINY) == CONTENT
+
+
 def test_pip_that_cannot_be_started_is_reported(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/none/python")
     with pytest.raises(SourceError, match=r"pip cannot be started: .*No such file"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,10 +93,40 @@ def test_names_of_the_classes_are_those_of_torchvision():
     assert len(SETS["emnist-balanced"].labels) == 47
 
 
-def test_data_set_that_is_nowhere_is_one_line(tmp_path, monkeypatch):
-    def offline(*_, **__):
+@pytest.fixture
+def downloads(monkeypatch):
+    """The folders into which torchvision wanted to download something. It finds no network."""
+    found = []
+
+    def offline(*_, download_root, **__):
+        found.append(Path(download_root))
         raise OSError("no route to host")
 
     monkeypatch.setattr(import_torchvision().datasets.mnist, "download_and_extract_archive", offline)
+    return found
+
+
+def test_data_set_that_is_nowhere_is_one_line(tmp_path, downloads):
     with pytest.raises(DataError, match=r"^kmnist: .*put its files there by hand.*--data$"):
         load_data("kmnist", prepare="symbol", folder=tmp_path)
+
+
+def test_folder_of_the_flag_is_the_only_source(tmp_path, downloads):
+    place_files("kmnist", tmp_path / "cache" / "mnist-service" / "kmnist")
+    folder = tmp_path / "downloaded"
+    with pytest.raises(DataError, match=rf"^--data {folder}: .*not found; put its files there, unpacked"):
+        load_data("kmnist", prepare="symbol", folder=folder, only_folder=True)
+    assert not folder.exists()
+    assert downloads == []
+
+
+def test_folder_of_the_variable_is_the_first_source_and_stays_as_it_is(tmp_path, downloads, capsys):
+    folder, cache = tmp_path / "mounted", tmp_path / "cache" / "mnist-service" / "kmnist"
+    place_files("kmnist", cache)
+    assert len(load_data("kmnist", prepare="symbol", folder=folder).test) == COUNT
+    assert f"kmnist: cannot load from the folder {folder}: Dataset not found" in capsys.readouterr().err
+    assert not folder.exists()
+    shutil.rmtree(cache)
+    with pytest.raises(DataError):
+        load_data("kmnist", prepare="symbol", folder=folder)
+    assert downloads == [cache / "KMNIST" / "raw"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.conftest import NoPlots
 from tests.training.support import FAST, first, rows
 from training import checkpoint
 from training.config import TrainConfig
@@ -88,3 +89,14 @@ def test_plots_need_no_validation_set_and_no_mistakes(small, tmp_path):
     test = train(config, replace(small, train=one, validation=first(one, 0), test=one), tmp_path)
     assert test.accuracy == 1
     assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_run_is_finished_even_if_the_plots_cannot_be_drawn(small, tmp_path, monkeypatch, capsys):
+    def fail(_):
+        raise OSError("the plots could not be drawn: no font")
+
+    monkeypatch.setattr(NoPlots, "finish", fail)
+    train(TrainConfig(**FAST), small, tmp_path)
+    assert (tmp_path / "run.json").exists()
+    assert "WARNING: the plots could not be drawn: no font; the run is complete" in capsys.readouterr().err

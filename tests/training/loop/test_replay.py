@@ -85,6 +85,12 @@ def test_widened_network_never_chooses_a_class_that_it_does_not_know():
     assert (wide(images)[:, 1] == -20).all()
 
 
+def test_folder_of_the_flag_is_the_only_source_of_a_resumed_run_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.own.saved.load", lambda _: SimpleNamespace(prepare="symbol"))
+    with pytest.raises(DataError, match=f"^--data {tmp_path}: has no train-images"):
+        load_saved(tmp_path, "mnist", folder=tmp_path, only_folder=True)
+
+
 @pytest.mark.usefixtures("no_plots")
 def test_run_is_resumed_exported_and_verified(small_mnist, teacher, tmp_path):
     """An interrupted run ends with the same weights, and its own pictures come from the run folder."""

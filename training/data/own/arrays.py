@@ -14,6 +14,7 @@ import numpy as np
 
 from training.data.own import npz
 from training.data.own.npz import MAX_ARRAY_BYTES, Array
+from training.data.own.prepare import to_bytes
 from training.data.own.samples import Sample, class_name
 from training.data.sources import DataError
 
@@ -99,15 +100,10 @@ def _pixels(where: str, images: Array) -> Array:
     colours = images.shape[3] if images.ndim == 4 else 1
     if images.ndim not in (3, 4) or colours not in (1, 3) or 0 in images.shape or max(images.shape[1:]) > MAX_SIDE:
         raise DataError(f"{where}: has the shape {list(images.shape)}: must be [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
-    if images.dtype.kind not in "biuf":
-        raise DataError(f"{where}: has the type {images.dtype}: must be numbers")
-    low, high = float(images.min()), float(images.max())
-    is_share = images.dtype.kind == "b" or (images.dtype.kind == "f" and high <= 1)
-    if not (low >= 0 and high <= 255):  # Written so that NaN fails too.
-        raise DataError(f"{where}: its pixels are from {low:g} to {high:g}: must be in 0..255, or floats in 0..1")
-    if images.dtype == np.uint8:
-        return images
-    return np.rint(images.astype(np.float32) * (255 if is_share else 1)).astype(np.uint8)
+    try:
+        return to_bytes(images, where)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _as_file(image: Array) -> bytes:

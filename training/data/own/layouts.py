@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from training.data.own import arrays, saved
+from training.data.own.prepare import MAX_FILE_BYTES, is_picture_name
 from training.data.own.replay import REPLAY_FILE
 from training.data.own.samples import PARTS, Sample, class_name, part_name
 from training.data.sources import DataError
@@ -26,14 +27,8 @@ TABLE = "labels.csv"
 # Files that systems and people put beside pictures. They are passed over.
 OTHER_NAMES = {"thumbs.db", "desktop.ini"}
 OTHER_SUFFIXES = {".txt", ".md", ".csv", ".json", ".xml", ".html", ".yaml", ".yml", ".py"}
-# Files that are meant as pictures, although they do not lie in the folder of a class.
-PICTURE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".pbm", ".pgm", ".ppm"),
-    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".pdf"),
-}
 # What the commands check and review write, which may be to the folder of the data set.
 SHEETS = ("-classes.png", "-review.png")
-MAX_FILE_BYTES = 100_000_000
 HOW_TO = (
     "a data set is a folder with a folder for each class, or with labels.csv, or with IDX files, or it is an .npz file"
 )
@@ -103,7 +98,7 @@ def stray_pictures(place: Path) -> list[str]:
         path.relative_to(place).as_posix()
         for folder in beside
         for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_SUFFIXES
+        if is_picture_name(path.name)
         and not path.name.startswith(".")
         and not path.name.endswith(SHEETS)
         and path.is_file()

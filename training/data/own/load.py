@@ -14,11 +14,12 @@ import torch
 from training.data.digits import Digits, Splits
 from training.data.own.check import Check, check, demand_trainable
 from training.data.own.layouts import bare_classes, find, stray_pictures
-from training.data.own.prepare import Stage, no_stage, prepare_all
+from training.data.own.prepare import prepare_all
 from training.data.own.samples import MIN_CLASSES
 from training.data.own.saved import FILE, digest_of, to_bytes
 from training.data.own.sheet import to_png
 from training.data.own.split import TEST, TRAIN, VALIDATION
+from training.reports import Stage, no_stage
 
 SHEET = "classes.png"
 # The order in which ``subset`` takes training images.

@@ -1,14 +1,15 @@
 """Bring every sample to 28x28, with the very code that the service uses.
 
-This is the only file of ``training`` that imports ``serving``. A second version of this code would differ from the
-first one sooner or later, and the network would then be given other images than it has learnt from.
+This is the only file of ``training`` that imports ``serving``, and it passes on what other files need of it. A second
+version of this code would differ from the first one sooner or later, and the network would then be given other images
+than it has learnt from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -18,21 +19,16 @@ import numpy.typing as npt
 
 from serving.errors import InputError
 from serving.pictures import prepare as pictures
-from serving.pictures.signatures import conversion_advice
+from serving.pictures.pixels import to_bytes
+from serving.pictures.signatures import MAX_FILE_BYTES, conversion_advice, is_picture_name
 from training.data.own.samples import Sample
+from training.reports import Report, no_report
+
+__all__ = ["MAX_FILE_BYTES", "Prepared", "code_digest", "is_picture_name", "prepare_all", "to_bytes"]
 
 Image = npt.NDArray[np.uint8]
 # How many pictures are prepared between two reports.
 REPORT_EVERY = 64
-
-
-Stage = Callable[[str], Callable[[float], None]]
-"""Takes the name of a stage when it begins, and returns a function that takes the share of it that is done, 0..1."""
-
-
-def no_stage(_: str) -> Callable[[float], None]:
-    """Report nothing."""
-    return lambda _: None
 
 
 class Prepared(NamedTuple):
@@ -55,9 +51,7 @@ class Prepared(NamedTuple):
         return self.image is not None and not self.image.any()
 
 
-def prepare_all(
-    samples: Sequence[Sample], how: str, report: Callable[[float], None] = lambda _: None
-) -> list[Prepared]:
+def prepare_all(samples: Sequence[Sample], how: str, report: Report = no_report) -> list[Prepared]:
     """Return the samples as images, in their order. A picture that cannot be read has no image.
 
     Args:

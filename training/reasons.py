@@ -1,0 +1,13 @@
+"""The reason in an error, as one line of a message."""
+
+from __future__ import annotations
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, of at most 300 characters; without a text, the name of its class.
+
+    serving/errors.py has the same function, because training imports nothing but the preparation of pictures from
+    there.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]:.300}"

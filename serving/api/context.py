@@ -42,6 +42,15 @@ class RequestContext(Call):
         if method == "POST" and limited_route(path):
             self.enter()
 
+    def media_type(self) -> str:
+        """Return the Content-Type in lower case and without its parameters; empty if the client has named none."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    def encoding(self) -> str:
+        """Return the Content-Encoding in lower case; empty if the body is not compressed."""
+        encoding = (self.header(b"content-encoding") or "").strip().lower()
+        return "" if encoding == "identity" else encoding
+
 
 def context_of(request: AnyRequest) -> RequestContext:
     """Return the context of ``request``."""

@@ -413,7 +413,8 @@ def test_corrections_that_wait_keep_no_predictions_out(folder):
             assert [future.result().status_code for future in waiting] == [201] * MAX_STORING
 
 
-def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch):
+@pytest.mark.parametrize("suffix", ["part", "old"])
+def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch, suffix):
     store = Store(Settings(feedback=str(folder)))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: 1 / 0)
@@ -422,7 +423,7 @@ def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch):
     assert files_in(folder) == []
     store.add(b"png", record(0), time.monotonic() + 9)
     [picture] = (folder / "7").glob("*.png")
-    picture.rename(picture.with_name(f".{picture.name}.part"))  # as after a kill
+    picture.rename(picture.with_name(f".{picture.name}.{suffix}"))  # as after a kill
     assert store.report().pictures == 0
     assert store.add(b"png", record(0, "1"), time.monotonic() + 9) == "stored"
     assert store.report().files == 4

@@ -714,9 +714,9 @@ def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(c
     arrays["logits"][0, second] += gap + 0.001
     np.savez(path, **arrays)
     classifier = Classifier(copied / bundle.ONNX)
-    assert classifier.verify(path, gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
+    assert classifier.verify(path, path.read_bytes(), gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
     with pytest.raises(BundleError, match="does not reproduce its certified logits"):
-        classifier.verify(path, gap / 2)
+        classifier.verify(path, path.read_bytes(), gap / 2)
 
 
 def test_int8_with_too_many_errors_is_caught(graph, published, tmp_path, digits, truth):

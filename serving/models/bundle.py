@@ -291,7 +291,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def describe(path: Path) -> File:
+def file_of(path: Path) -> File:
     """Return the digest and the size of a file.
 
     Raises:

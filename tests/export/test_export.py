@@ -131,7 +131,7 @@ def test_command_publishes_and_prints_the_certificate(trained, exported, publish
     assert f"mnist-serve --repository '{models}'" in printed
     for name in ("model.onnx", "model.torchscript.pt", "golden.npz"):
         content = (folder / name).read_bytes()
-        described = bundle.describe(folder / name)
+        described = bundle.file_of(folder / name)
         assert f"{described.bytes}  {described.sha256}" in printed
         assert len(content) == described.bytes
     card = (folder / "README.md").read_text()
@@ -243,7 +243,7 @@ def test_changed_metadata_of_an_onnx_file_is_caught(copied, mnist, monkeypatch):
         entry.value += "1"
         path.write_bytes(model.SerializeToString())
         manifest = json.loads((copied / bundle.MANIFEST).read_text())
-        manifest["files"][bundle.ONNX] = msgspec.to_builtins(bundle.describe(path))
+        manifest["files"][bundle.ONNX] = msgspec.to_builtins(bundle.file_of(path))
         (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
         message = rf"its manifest says {entry.key}, for the metadata of model\.onnx, .* found '"
         with pytest.raises(BundleError, match=message) as raised:
@@ -380,7 +380,7 @@ def test_replaced_model_with_a_matching_digest_is_caught(copied, published):
     """The new weights do not reproduce the golden logits."""
     write_changed(published, copied / bundle.ONNX, 0.01)
     manifest = json.loads((copied / bundle.MANIFEST).read_text())
-    described = bundle.describe(copied / bundle.ONNX)
+    described = bundle.file_of(copied / bundle.ONNX)
     manifest["files"][bundle.ONNX] = {"sha256": described.sha256, "bytes": described.bytes}
     (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="does not reproduce its certified logits"):

@@ -69,8 +69,8 @@ class DecoderProcess:
         self._idle: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
-    async def turn(self, deadline: float) -> AsyncIterator[Turn]:
-        """Wait for the turn of a request, and keep it inside the ``async with`` statement.
+    async def session(self, deadline: float) -> AsyncIterator[Session]:
+        """Wait until no other request uses the process, and keep it for one inside the ``async with`` statement.
 
         The requests take turns in the order in which they come. If their pictures took turns instead, several requests
         with many pictures would all pass their deadlines.
@@ -89,7 +89,7 @@ class DecoderProcess:
                 if self._idle:
                     self._idle.cancel()
                 try:
-                    yield Turn(self._ask, deadline, CORE_SHARE * seconds)
+                    yield Session(self._ask, deadline, CORE_SHARE * seconds)
                 finally:
                     self._kill_later()
         except TimeoutError as error:
@@ -147,8 +147,8 @@ class DecoderProcess:
                 self._killed.kill()
 
 
-class Turn:
-    """The turn of a request, whose pictures are decoded one after another.
+class Session:
+    """The use of the process by one request, whose pictures are decoded one after another.
 
     Args:
         ask: sends a picture to the process and returns its response.

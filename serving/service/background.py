@@ -62,7 +62,7 @@ async def on_own_thread(work: Callable[[], T]) -> T:
     return await future
 
 
-class Turns:
+class SerialQueue:
     """Does work on threads, one after another. Only ``limit`` calls may have work to do or wait for it."""
 
     def __init__(self, limit: int) -> None:

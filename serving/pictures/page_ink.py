@@ -84,4 +84,5 @@ def _is_dark(grey: Grey) -> bool:
     small = small if sheet is None else sheet
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
     relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
-    return float((relief**3).sum()) < 0
+    # NumPy takes 30 times as long for relief**3.
+    return float((relief * relief * relief).sum()) < 0

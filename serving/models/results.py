@@ -73,5 +73,7 @@ class Latency(msgspec.Struct, frozen=True):
     alone: float
     """One image at a time."""
     batch: float
-    """In a batch of 16 images."""
+    """In a batch."""
     cpu: str
+    batch_size: Count = 16
+    """Images in that batch."""

@@ -14,7 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 from serving.contract import SYMBOL, Preparation
-from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError, ServiceError
+from serving.errors import (
+    DeadlineExceededError,
+    InputTooLargeError,
+    OverloadedError,
+    PictureError,
+    ServiceError,
+    ending_at_start,
+)
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage
 from serving.pictures.process import NUMBERS, READY, REQUEST, RESPONSE, TASKS, Task, parse
@@ -205,7 +212,7 @@ async def _start(max_pixels: int) -> Process:
     closed.add_done_callback(lambda done: done.cancelled() or done.exception())
     output = cast("asyncio.StreamReader", process.stdout)
     if await output.read(len(READY)) != READY:
-        raise RuntimeError(f"the process that decodes pictures ended with {await process.wait()} at its start")
+        raise RuntimeError(f"the process that decodes pictures {ending_at_start(await process.wait())}")
     return process
 
 

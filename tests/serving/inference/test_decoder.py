@@ -309,7 +309,7 @@ def test_process_that_cannot_start_is_an_error_of_the_service_and_is_tried_again
     async def use(decodes, decode):
         with monkeypatch.context() as patched:
             patched.setenv("PYTHONHOME", "/nonexistent")
-            with pytest.raises(RuntimeError, match="ended with 1 at its start"):
+            with pytest.raises(RuntimeError, match=r"ended with status 1 before it was ready$"):
                 await decode(LARGE)
         return await decode(LARGE)
 

@@ -123,7 +123,7 @@ class Page:
         return result
 
     def _in_blocks(self, block: tuple[int, int]) -> Image.Image:
-        """Return the mean grey value of each block, which has so many columns and rows."""
+        """Return the mean grey value of each block of these columns and rows."""
         rows, columns = self.shape
         blocks = Image.new("F", (-(-columns // block[0]), -(-rows // block[1])))
         # Parts of whole blocks: some rows of blocks, or a piece of one row if the rows are long.

@@ -84,7 +84,7 @@ class Target:
 
     @contextlib.asynccontextmanager
     async def connection(self, buffer: int | None = None) -> AsyncIterator[Streams]:
-        """Open a connection, with a receive buffer of so many bytes. It ends with a reset."""
+        """Open a connection, with a receive buffer of ``buffer`` bytes. It ends with a reset."""
         connection = socket.socket()
         if buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)

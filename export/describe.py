@@ -62,7 +62,7 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _with(manifest: Manifest, folder: Path, name: str) -> Manifest:
-    return msgspec.structs.replace(manifest, files=manifest.files | {name: bundle.describe(folder / name)})
+    return msgspec.structs.replace(manifest, files=manifest.files | {name: bundle.file_of(folder / name)})
 
 
 @click.command()

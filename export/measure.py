@@ -187,4 +187,4 @@ def _by_class(confusion: Tensor) -> tuple[tuple[ClassResult, ...], tuple[Mistake
 
 def _latency(model: Model, images: Images) -> Latency:
     alone, many = (microseconds_per_image(model.classifier, images, batch) for batch in (1, IMAGES_PER_RUN))
-    return Latency(round(alone, 1), round(many, 1), cpu())
+    return Latency(round(alone, 1), round(many, 1), cpu(), IMAGES_PER_RUN)

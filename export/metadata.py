@@ -54,5 +54,5 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, {key: value for key, value in metadata(manifest).items() if value})
         write_atomically(folder / name, model.SerializeToString())
-        described[name] = bundle.describe(folder / name)
+        described[name] = bundle.file_of(folder / name)
     return msgspec.structs.replace(manifest, files=manifest.files | described)

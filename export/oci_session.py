@@ -19,7 +19,7 @@ from serving.models.bundle import MAX_BUNDLE_BYTES
 
 # Seconds for a connection, and for each piece of a response.
 TIMEOUT = 30
-# A response may take this many seconds, and one more for each so many bytes.
+# A response may take this many seconds, and the time for its bytes at the second number of bytes per second.
 RESPONSE_SECONDS, SLOWEST = 60, 20_000
 # Bytes of an error, a token or anything else but a blob or a manifest.
 MAX_SMALL_BYTES = 1_000_000

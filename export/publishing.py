@@ -228,7 +228,7 @@ def _build(
         training=training,
         result=result,
         equivalence=equivalence,
-        files={file: bundle.describe(folder / file) for file in files},
+        files={file: bundle.file_of(folder / file) for file in files},
         versions=_versions(run, opset),
         novelty=novelty,
         confidence=confidence,

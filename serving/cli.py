@@ -176,7 +176,7 @@ def seconds_of(text: str) -> float:
 )
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds to measure.")
 @click.option("--repository", type=Place(), help="Model repository.  [default: the packaged one]")
-@click.option("--model", help="Model of the repository.  [default: mnist]")
+@click.option("--model", help=f"{MODEL_HELP}  [default: {Settings.model}]")
 @click.pass_context
 def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: float, **given: Any) -> None:
     """Find the settings with the highest throughput on this machine.
@@ -186,15 +186,12 @@ def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: f
     """
     from serving.tune import run
 
-    settings = (context.parent.params if context.parent else {}) | {
-        name: value for name, value in given.items() if value
-    }
-    arguments = [
-        part
-        for name in ("repository", "model")
-        if settings[name] != getattr(Settings, name)
-        for part in (flag(name), str(settings[name]))
-    ]
+    # mnist-serve has the same two settings, which may stand before the name of this command. A given one counts also if
+    # it is the default: without --model, the only model of the repository would be used.
+    group = context.find_root()
+    settings = {name: group.params[name] for name in given if _is_given(name, group)}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    arguments = [part for name, value in settings.items() for part in (flag(name), str(value))]
     progress = Line(sys.stderr)
     # Without this, SIGTERM would end this process and leave the measured service.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
@@ -216,9 +213,9 @@ def _stop_at_hangup() -> None:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
-def _is_given(name: str) -> bool:
+def _is_given(name: str, context: click.Context | None = None) -> bool:
     """Return whether a flag or a variable has set this setting."""
-    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+    return (context or click.get_current_context()).get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _serve_here(settings: Settings, passed: list[Listener]) -> None:

@@ -27,6 +27,7 @@ ServiceError
 from __future__ import annotations
 
 import reprlib
+import signal
 
 
 class ServiceError(Exception):
@@ -132,6 +133,27 @@ def _lines(error: Exception) -> list[str]:
 def quoted(value: object) -> str:
     """Return ``repr(value)`` for an error message, cut in the middle if a client sent something long."""
     return _short.repr(value)
+
+
+def ending(status: int) -> str:
+    """Return how a process has ended, by its exit status or by the negative number of the signal that killed it."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def ending_at_start(status: int, way_out: str = "") -> str:
+    """Return how a process has ended before it was ready.
+
+    Args:
+        way_out: a clause that says what to do if memory is short.
+    """
+    # The kernel kills a process when memory is short.
+    hint = f"; perhaps memory was short{way_out}" if status == -signal.SIGKILL else ""
+    return f"{ending(status)} before it was ready{hint}"
 
 
 def printable(text: str) -> str:

@@ -31,7 +31,7 @@ from serving.settings import Settings
 
 DISPUTED, LOCK = ".disputed", ".lock"
 # Only files with such names are counted and removed. The folder may also hold pictures of its owner.
-FILE = re.compile(r"\.?([0-9a-f]{64})\.(?:png|json)(?:\.part)?")
+FILE = re.compile(r"\.?([0-9a-f]{64})\.(?:png|json)(?:\.part|\.old)?")
 # Folders that mnist-train would not take for a class: hidden ones, and those of a divided data set.
 NO_FOLDER = re.compile(r"(?:\.|__).*|.*[/\\\0].*|train|training|val|valid|validation|test", re.IGNORECASE | re.DOTALL)
 MAX_NAME_BYTES = 255
@@ -186,7 +186,8 @@ class Store:
             folder = (self.folder / DISPUTED if same else self.folder) / record.label
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
-                _write(folder / name, content)
+                with shares.writing(folder / name) as file:
+                    file.write(content)
             size = sum(map(len, contents.values()))
             new = _Entry(record.label, digest, bool(same), [folder / name for name in contents], size, time.time_ns())
             kept = [entry for entry in entries if entry.files and entry.key != new.key]
@@ -324,20 +325,6 @@ def _move(entry: _Entry, target: Path) -> None:
     for path in sorted(entry.files, key=lambda path: path.suffix != ".png"):
         shares.replace(path, target / path.name)
     entry.is_disputed, entry.files = True, [target / path.name for path in entry.files]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing, also after a power cut."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            shares.sync(file, part)
-        shares.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _was_right(record: Path) -> bool:

@@ -9,6 +9,8 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,34 +24,78 @@ NO_REPLACE = {errno.EEXIST, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 _told: set[str] = set()
 
 
-def sync(file: IO[bytes], path: Path) -> None:
-    """Make the kernel write an open file to its disk, if the file system can do that.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
-        _tell_once(path, "cannot sync", error, "A power cut may damage the newest files.")
-
-
 def replace(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``. If the file system cannot replace the file that is there, that one is removed first.
+    """Rename ``new`` to ``path``, also where the file system cannot replace the file that is there.
 
     Raises:
-        OSError: the file cannot be renamed.
+        OSError: the file cannot be renamed. The old file at ``path`` stays.
     """
     try:
         new.replace(path)
     except OSError as error:
         if error.errno not in NO_REPLACE or not path.is_file():
             raise
-        path.unlink()
-        new.rename(path)
-        _tell_once(path, "cannot replace a file", error, "For a moment a reader finds no file.")
+        old = path.with_name(f".{path.name}.old")
+        old.unlink(missing_ok=True)  # From a process that was killed here.
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        old.unlink()
+        danger = f"If this process is killed while it does so, the file has another name, for example {old.name}."
+        _tell_once(path, "cannot replace a file", error, danger)
+
+
+@contextmanager
+def writing(path: Path, rename: Callable[[Path, Path], object] = replace) -> Iterator[IO[bytes]]:
+    """Open a hidden file beside ``path``, which becomes ``path`` when the ``with`` statement ends.
+
+    A reader sees the old file or the new one, also after a power cut, and never a part of one. After an error the old
+    file stays. Only one process at a time may write to ``path``.
+
+    Raises:
+        OSError: the file cannot be written or renamed.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            sync(file.fileno(), path)
+        rename(part, path)
+    except BaseException:
+        with suppress(OSError):  # The error that is raised says more.
+            part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
+    # Without this, a power cut can undo the rename.
+    try:
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # A folder may be writable and not readable.
+        return
+    try:
+        sync(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def sync(descriptor: int, path: Path) -> None:
+    """Make the kernel write an open file, or its folder, to the disk, if the file system can do that.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+        _tell_once(path, "cannot sync", error, "A power cut may damage the newest files.")
 
 
 def lock(descriptor: int, path: Path) -> None:

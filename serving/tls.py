@@ -57,17 +57,16 @@ class Credentials:
         """Return the credentials of a service, or None if it does not use TLS."""
         return cls(settings) if settings.tls_cert else None
 
-    def look(self) -> bool:
-        """Read the files again if one of them has changed, and return whether ``pem`` and ``context`` are new.
+    def look(self) -> None:
+        """Read the files again if one of them has changed.
 
         If a file cannot be used, the former contents stay in use and the reason is logged. So it does not matter in
         which order the certificate and the key are replaced. This call may wait for a disk.
         """
-        problem, is_new = "", False
+        problem = ""
         try:
             if self._current_versions() != self._versions:
                 self._read()
-                is_new = True
                 log.info("%s: read again", self._described("tls_cert"))
                 self._warn_of_readable_key()
         except (OSError, SettingsError) as error:
@@ -75,7 +74,6 @@ class Credentials:
             if problem != self._problem:
                 log.error("the former certificate stays in use: %s", problem)
         self._problem = problem
-        return is_new
 
     def _read(self) -> None:
         for _ in range(MAX_READS):

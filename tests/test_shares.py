@@ -85,9 +85,15 @@ def test_file_is_written_and_replaced(share, tmp_path, capfd):
     check_told(share, capfd.readouterr().err, ["fsync", "replace"])
 
 
+def write_in_the_service(path, content):
+    with shares.writing(path) as file:
+        file.write(content)
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_in_the_service])
 @pytest.mark.parametrize("share", [("replace", errno.EEXIST)], indirect=True)
-def test_old_file_stays_if_the_new_one_cannot_be_renamed(share, tmp_path, monkeypatch):
-    write_atomically(tmp_path / "file", b"old")
+def test_old_file_stays_if_the_new_one_cannot_be_renamed(share, write, tmp_path, monkeypatch):
+    write(tmp_path / "file", b"old")
     rename = os.rename
 
     def fail(new, path):
@@ -96,9 +102,32 @@ def test_old_file_stays_if_the_new_one_cannot_be_renamed(share, tmp_path, monkey
         rename(new, path)
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / 'file'}'$"):
-        write_atomically(tmp_path / "file", b"new")
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write(tmp_path / "file", b"new")
+    assert write is not write_atomically or caught.value.filename == str(tmp_path / "file")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+@pytest.mark.parametrize("share", [("replace", errno.EEXIST)], indirect=True)
+def test_file_that_a_killed_service_has_set_aside_is_replaced(share, tmp_path):
+    write_in_the_service(tmp_path / "file", b"old")
+    (tmp_path / ".file.old").write_bytes(b"older")
+    write_in_the_service(tmp_path / "file", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"new"}
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_in_the_service])
+def test_error_is_that_of_the_write_if_the_new_file_cannot_be_removed_either(write, tmp_path, monkeypatch):
+    def fail(number):
+        def refuse(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        return refuse
+
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    monkeypatch.setattr(os, "unlink", fail(errno.EPERM))
+    with pytest.raises(OSError, match="Input/output error"):
+        write(tmp_path / "file", b"new")
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +191,8 @@ def test_file_of_the_service_is_replaced(share, tmp_path, caplog):
     """As that of Parquet is."""
     (tmp_path / "file").write_bytes(b"old")
     for content in (b"one", b"two"):
-        with (tmp_path / "new").open("wb") as new:
-            new.write(content)
-            shares.sync(new, tmp_path / "new")
-        shares.replace(tmp_path / "new", tmp_path / "file")
+        with shares.writing(tmp_path / "file") as file:
+            file.write(content)
         assert (tmp_path / "file").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     check_told(share, caplog.text, ["fsync", "replace"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -45,7 +46,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             _sync(file.fileno(), path.parent)
         _replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # The error that is raised says more.
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             # The error of a full disk does not name the file.
             if error.filename2 is not None:

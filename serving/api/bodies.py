@@ -74,7 +74,7 @@ async def read_images(request: AnyRequest, timeout: object, model: Model) -> tup
     if kind == "application/json":
         return await threads.run_by_size(lambda: decode_json(body, settings.max_batch), len(body)), {}
     with_curl = "; with curl, add -H 'content-type: TYPE' and --data-binary @FILE" if kind == CURL_TYPE else ""
-    raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported; {HOW_TO_SEND}{with_curl}")
+    raise unsupported_type(kind, HOW_TO_SEND + with_curl)
 
 
 async def read_pictures(request: AnyRequest) -> list[bytes]:
@@ -85,13 +85,17 @@ async def read_pictures(request: AnyRequest) -> list[bytes]:
     context = context_of(request)
     kind, body = await _read(request)
     if not _holds_pictures(kind, body):
-        raise UnsupportedInputError(
-            f"Content-Type {quoted(kind or 'missing')}: mode=number reads pictures only; send a picture (image/png, "
-            "image/jpeg, ...) or several pictures (multipart/form-data)"
-        )
+        way_out = "send a picture (image/png, image/jpeg, ...) or several pictures (multipart/form-data)"
+        raise unsupported_type(kind, f"mode=number reads pictures only; {way_out}")
     pictures = await pictures_in(context, kind, body)
     check_count(len(pictures), context.service.settings.max_batch)
     return pictures
+
+
+def unsupported_type(kind: str, way_out: str) -> UnsupportedInputError:
+    """Return the error for a body of this media type, which is empty if the client has named none."""
+    problem = f"Content-Type {quoted(kind)}: not supported here" if kind else "Content-Type: is missing"
+    return UnsupportedInputError(f"{problem}; {way_out}")
 
 
 def _holds_pictures(kind: str, body: bytes) -> bool:
@@ -107,12 +111,11 @@ def _holds_pictures(kind: str, body: bytes) -> bool:
 async def _read(request: AnyRequest) -> tuple[str, bytes]:
     """Return the media type of the body, without its parameters, and the body."""
     context = context_of(request)
-    encoding = context.header(b"content-encoding") or "identity"
-    if encoding.lower() != "identity":
+    if encoding := context.encoding():
         raise UnsupportedInputError(
             f"Content-Encoding {quoted(encoding)}: not supported here; send the body uncompressed"
         )
-    kind = (context.header(b"content-type") or "").partition(";")[0].strip().lower()
+    kind = context.media_type()
     body = await read_body(request, context.service.settings.max_body)
     context.check_admitted()
     if not body:

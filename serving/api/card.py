@@ -22,6 +22,7 @@ from serving.models.document import on_one_line, to_html
 from serving.models.model import Model
 
 CARD_ROUTE = "/models/{name}/card"
+PARAMETERS = ("version",)
 
 # The paths are relative, because a proxy may serve the whole service below a path of its own.
 PAGE = """<!doctype html>
@@ -88,7 +89,7 @@ async def card(request: AnyRequest) -> ASGIApp:
     """
     context = context_of(request)
     context.service.keys.check_prediction(context)
-    model = context.service.repository.get(request.path_params["name"], query_of(request).get("version"))
+    model = context.service.repository.get(request.path_params["name"], query_of(request, PARAMETERS).get("version"))
     if model not in _pages:
         _pages[model] = page_of(model).encode()
     return Response(_pages[model], [(b"content-type", b"text/html; charset=utf-8"), CHECK_AGAIN])

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 from serving.api.card import card_path
 from serving.api.context import AnyRequest, context_of, query_of
 from serving.api.key_schemes import IF_CONFIGURED
-from serving.api.predict import model_of, model_parameters
+from serving.api.predict import MODEL_PARAMETERS, model_of, model_parameters
 from serving.api.problems import documented
 from serving.api.responses import CHECK_AGAIN, Response
 from serving.models.bundle import Manifest
@@ -36,7 +36,7 @@ class CertificateOperation(Operation):
     tags=["prediction"],
     responses={
         200: ResponseSpec(Manifest, description="The model's manifest.json.", generate_examples=False),
-        **documented(401, 404, 503),
+        **documented(400, 401, 404, 503),
     },
 )
 async def certificate(request: AnyRequest) -> ASGIApp:
@@ -47,7 +47,7 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     """
     context = context_of(request)
     context.service.keys.check_prediction(context)
-    model = model_of(context.service, query_of(request))
+    model = model_of(context.service, query_of(request, MODEL_PARAMETERS))
     # The file on disk may have changed since the model was loaded and verified.
     headers = [(b"content-type", b"application/json"), (b"link", f'<{card_path(model)}>; rel="describedby"'.encode())]
     return Response(msgspec.json.encode(model.bundle.manifest), [*headers, CHECK_AGAIN])

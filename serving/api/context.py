@@ -42,6 +42,15 @@ class RequestContext(Call):
         if method == "POST" and limited_route(path):
             self.enter()
 
+    def media_type(self) -> str:
+        """Return the Content-Type in lower case and without its parameters; empty if the client has named none."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    def encoding(self) -> str:
+        """Return the Content-Encoding in lower case; empty if the body is not compressed."""
+        encoding = (self.header(b"content-encoding") or "").strip().lower()
+        return "" if encoding == "identity" else encoding
+
 
 def context_of(request: AnyRequest) -> RequestContext:
     """Return the context of ``request``."""
@@ -72,13 +81,13 @@ async def read_body(request: AnyRequest, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def query_of(request: AnyRequest, known: Sequence[str] = ()) -> dict[str, str]:
+def query_of(request: AnyRequest, known: Sequence[str]) -> dict[str, str]:
     """Return the parameters of the query by name. Of a name that is given twice, the first one counts.
 
     Litestar's ``request.query_params`` keeps the last thousand queries in a cache, however long they are.
 
     Args:
-        known: the names that the query may have. Without them it may have any.
+        known: the names that the query may have. With a misspelt one, a default would be used in its place.
 
     Raises:
         InputError: the query is too long, has too many parameters, or has an unknown one.
@@ -94,10 +103,9 @@ def query_of(request: AnyRequest, known: Sequence[str] = ()) -> dict[str, str]:
         )
     except ValueError as error:
         raise InputError(f"the query has too many parameters: must be at most {MAX_QUERY_PARAMETERS}") from error
-    if known:
-        for name, _ in pairs:
-            if name not in known:
-                raise InputError(_unknown(name, known))
+    for name, _ in pairs:
+        if name not in known:
+            raise InputError(_unknown(name, known))
     return dict(reversed(pairs))
 
 

@@ -14,7 +14,7 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, Reques
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 
-from serving.api.bodies import UNSPECIFIC, decode_pictures
+from serving.api.bodies import UNSPECIFIC, decode_pictures, unsupported_type
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
 from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
@@ -105,8 +105,8 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     label = label_of(query.get("label"), model)
     if query.get("consent") != CONSENT:
         raise InputError(
-            f"consent {quoted(query.get('consent', 'missing'))}: must be {CONSENT}, after the visitor has agreed that "
-            "the picture is stored"
+            f"{_stated('consent', query.get('consent'))} must be {CONSENT}, after the visitor has agreed that the "
+            "picture is stored"
         )
     check_type(context)
     body = await read_body(request, service.settings.max_body)
@@ -173,12 +173,11 @@ def check_type(context: RequestContext) -> None:
     Raises:
         UnsupportedInputError: they say something else.
     """
-    kind = (context.header(b"content-type") or "").partition(";")[0].strip().lower()
+    kind = context.media_type()
     is_of_page = any(context.header(name) is not None for name in OF_A_PAGE)
     if kind != PNG and (is_of_page or kind not in UNSPECIFIC):
-        raise UnsupportedInputError(f"Content-Type {quoted(kind or 'missing')}: not supported here; {HOW_TO_SEND}")
-    encoding = context.header(b"content-encoding")
-    if encoding not in (None, "identity"):
+        raise unsupported_type(kind, HOW_TO_SEND)
+    if encoding := context.encoding():
         raise UnsupportedInputError(f"Content-Encoding {quoted(encoding)}: not supported here; {HOW_TO_SEND}")
 
 
@@ -190,7 +189,11 @@ def label_of(label: str | None, model: Model) -> str:
     """
     if label not in model.labels:
         classes = ", ".join(model.labels[:10]) + (", ..." if len(model.labels) > 10 else "")
-        raise InputError(f"label {quoted(label or 'missing')}: must be a class of {model.name}: {classes}")
+        raise InputError(f"{_stated('label', label)} must be a class of {model.name}: {classes}")
     if not is_folder_name(label):
         raise InputError(f"label {quoted(label)}: cannot be the name of a folder of corrections; rename this class")
     return label
+
+
+def _stated(name: str, value: str | None) -> str:
+    return f"{name}: is missing;" if value is None else f"{name} {quoted(value)}:"

@@ -39,8 +39,9 @@ from serving.telemetry.timing import Timing
 # than 0.2 ms, and other threads run between two pieces.
 ENCODE_PIECE, ENCODE_PIECE_OF_IMAGES = 64, 16
 
-# The query parameters. Another one is an error: with a wrong name, mode=number would be ignored.
-PARAMETERS = ("model", "version", "include", "mode", "timeout")
+# The query parameters that choose the model, and all of /predict.
+MODEL_PARAMETERS = ("model", "version")
+PARAMETERS = (*MODEL_PARAMETERS, "include", "mode", "timeout")
 # The values of the query parameter ``include``.
 INCLUDES = ("image",)
 

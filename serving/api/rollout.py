@@ -21,6 +21,8 @@ from serving.errors import InputError
 from serving.service.background import on_own_thread
 from serving.service.rollout import Report
 
+# The query parameters of promote and drop.
+PARAMETERS = ("version",)
 # A body holds a single number.
 MAX_BODY = 1000
 
@@ -79,7 +81,8 @@ async def shadow(request: AnyRequest) -> ASGIApp:
 )
 async def promote(request: AnyRequest) -> ASGIApp:
     """Respond when every worker uses the version. The request needs an admin key."""
-    context, name, version = _checked(request), request.path_params["name"], query_of(request).get("version")
+    context, name = _checked(request), request.path_params["name"]
+    version = query_of(request, PARAMETERS).get("version")
     service = context.service
     await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.promote(name, version), name))
     return await _report(context, name)
@@ -97,7 +100,8 @@ async def promote(request: AnyRequest) -> ASGIApp:
 )
 async def drop(request: AnyRequest) -> ASGIApp:
     """Respond when no worker repeats requests with the version any more. The request needs an admin key."""
-    context, name, version = _checked(request), request.path_params["name"], query_of(request).get("version")
+    context, name = _checked(request), request.path_params["name"]
+    version = query_of(request, PARAMETERS).get("version")
     service = context.service
     await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.drop(name, version), name))
     return await _report(context, name)

@@ -10,9 +10,6 @@ import msgspec
 from serving.batch.rows import Form
 from serving.models import disk, files
 
-# As in serving/models/bundle.py, whose import would load numpy into the process of the command.
-MANIFEST, MAX_MANIFEST_BYTES = "manifest.json", 1_000_000
-
 
 @dataclass(frozen=True)
 class Job:
@@ -37,7 +34,7 @@ class _Classes(msgspec.Struct):
 def labels_of(repository: Path, model: str, version: int) -> tuple[str, ...]:
     """Return the classes of a version, or nothing if its manifest cannot be read: loading it says why."""
     try:
-        content = files.read(repository / model / str(version) / MANIFEST, MAX_MANIFEST_BYTES)
+        content = files.read(repository / model / str(version) / disk.MANIFEST, disk.MAX_MANIFEST_BYTES)
         return msgspec.json.decode(content, type=_Classes).labels
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         return ()

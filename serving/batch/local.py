@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from serving.batch.inputs import Input
 from serving.batch.job import Job
 from serving.batch.rows import Rows
-from serving.errors import ServiceError, WorkerError
+from serving.errors import ServiceError, WorkerError, ending_at_start
 
 # Chunks that wait or are finished for each worker, while an earlier chunk takes long.
 CHUNKS_PER_WORKER = 8
@@ -132,7 +132,8 @@ class _Worker:
             failure = self._connection.recv()
         except EOFError as error:
             self._process.join()
-            raise WorkerError(f"a worker process ended with {self._process.exitcode} at its start") from error
+            ended = ending_at_start(self._process.exitcode or 0, "; use fewer --workers")
+            raise WorkerError(f"a worker process {ended}") from error
         if failure:
             raise failure
         self._is_ready = True

@@ -21,15 +21,11 @@ def pack(lines: Path, path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    unfinished = path.with_name(path.name + ".tmp")
-    with lines.open("rb") as file, unfinished.open("wb") as output:
+    with lines.open("rb") as file, shares.writing(path) as output:
         rows = map(msgspec.json.decode, file)
         with parquet.ParquetWriter(output, _schema(pa), compression="zstd") as writer:
             while group := list(islice(rows, GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema=_schema(pa)))
-        output.flush()
-        shares.sync(output, unfinished)
-    shares.replace(unfinished, path)
 
 
 def unpack(path: Path, lines: BinaryIO) -> None:

@@ -118,7 +118,7 @@ class Results:
     def finish(self) -> None:
         """Make sure that the rows are on the disk. A Parquet file appears now."""
         try:
-            shares.sync(self._file, self._part)
+            shares.sync(self._file.fileno(), self._part)
             if self._is_parquet:
                 parquet.pack(self._part, self.path)
                 self._part.unlink()

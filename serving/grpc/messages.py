@@ -28,7 +28,6 @@ def _pool() -> Any:
 
 
 POOL = _pool()
-METHODS: tuple[str, ...] = tuple(method.name for method in POOL.FindServiceByName(SERVICE).methods)
 REQUESTS: dict[str, Any] = {
     method.name: message_factory.GetMessageClass(method.input_type)
     for method in POOL.FindServiceByName(SERVICE).methods

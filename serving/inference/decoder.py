@@ -87,10 +87,10 @@ class Decoder:
             digits = await self._threads.do(lambda: self._decode_on_thread(pictures, watch, how))
             large = [index for index in range(len(pictures)) if index not in digits]
             if large:
-                async with self._process.turn(deadline) as turn:
+                async with self._process.session(deadline) as session:
                     for index in large:
                         with _numbered(index, len(pictures)):
-                            digits[index] = await turn.decode(pictures[index], how)
+                            digits[index] = await session.decode(pictures[index], how)
             return [digits[index] for index in range(len(pictures))]
 
     async def read_numbers(self, pictures: Sequence[bytes], deadline: float) -> list[NumberPage]:
@@ -107,10 +107,10 @@ class Decoder:
             if small:
                 await self._read_on_thread(small, len(pictures), watch, found)
             if large:
-                async with self._process.turn(deadline) as turn:
+                async with self._process.session(deadline) as session:
                     for index in large:
                         with _numbered(index, len(pictures)):
-                            page = await turn.read_numbers(pictures[index])
+                            page = await session.read_numbers(pictures[index])
                         found.add(index, page)
             return found.in_order()
 
@@ -122,9 +122,9 @@ class Decoder:
         with self._threads.place():
             watch, found = _Watch(deadline), _Pages()
             if pages[0].size > THREAD_PIXELS:
-                async with self._process.turn(deadline) as turn:
+                async with self._process.session(deadline) as session:
                     for index, page in enumerate(pages):
-                        found.add(index, await turn.read_numbers(_picture_of(page)))
+                        found.add(index, await session.read_numbers(_picture_of(page)))
             else:
                 pictures = ((index, _picture_of(page)) for index, page in enumerate(pages))
                 await self._read_on_thread(pictures, len(pages), watch, found)

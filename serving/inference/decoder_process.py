@@ -14,7 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 from serving.contract import SYMBOL, Preparation
-from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError, ServiceError
+from serving.errors import (
+    DeadlineExceededError,
+    InputTooLargeError,
+    OverloadedError,
+    PictureError,
+    ServiceError,
+    ending_at_start,
+)
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage
 from serving.pictures.process import NUMBERS, READY, REQUEST, RESPONSE, TASKS, Task, parse
@@ -69,8 +76,8 @@ class DecoderProcess:
         self._idle: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
-    async def turn(self, deadline: float) -> AsyncIterator[Turn]:
-        """Wait for the turn of a request, and keep it inside the ``async with`` statement.
+    async def session(self, deadline: float) -> AsyncIterator[Session]:
+        """Wait until no other request uses the process, and keep it for one inside the ``async with`` statement.
 
         The requests take turns in the order in which they come. If their pictures took turns instead, several requests
         with many pictures would all pass their deadlines.
@@ -89,7 +96,7 @@ class DecoderProcess:
                 if self._idle:
                     self._idle.cancel()
                 try:
-                    yield Turn(self._ask, deadline, CORE_SHARE * seconds)
+                    yield Session(self._ask, deadline, CORE_SHARE * seconds)
                 finally:
                     self._kill_later()
         except TimeoutError as error:
@@ -147,8 +154,8 @@ class DecoderProcess:
                 self._killed.kill()
 
 
-class Turn:
-    """The turn of a request, whose pictures are decoded one after another.
+class Session:
+    """The use of the process by one request, whose pictures are decoded one after another.
 
     Args:
         ask: sends a picture to the process and returns its response.
@@ -205,7 +212,7 @@ async def _start(max_pixels: int) -> Process:
     closed.add_done_callback(lambda done: done.cancelled() or done.exception())
     output = cast("asyncio.StreamReader", process.stdout)
     if await output.read(len(READY)) != READY:
-        raise RuntimeError(f"the process that decodes pictures ended with {await process.wait()} at its start")
+        raise RuntimeError(f"the process that decodes pictures {ending_at_start(await process.wait())}")
     return process
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -107,12 +108,12 @@ class Reading:
         self.model, self._pages, self._with_images = model, pages, with_images
         self.images: Images = np.concatenate([page.images for page in pages])
         """Uint8 ``[N, 28, 28]``: the images of all candidates."""
-        self.chosen: list[int] = []
-        """The images that are digits, by their index. Known after :meth:`predictions`."""
 
     def by(self, model: Model) -> Reading:
-        """Return the same pictures for another version of the model."""
-        return Reading(model, self._pages)
+        """Return the same pictures for another version of the model. It adds no images."""
+        other = copy.copy(self)  # Both share the images of the candidates.
+        other.model, other._with_images = model, False
+        return other
 
     def predictions(self, output: ModelOutput | None) -> list[NumberPrediction]:
         """Return the numbers in each picture.
@@ -120,25 +121,35 @@ class Reading:
         Args:
             output: the model output for ``images``; None if there are none.
         """
-        predictions, begin = [], 0
+        return self.read(output)[0]
+
+    def read(self, output: ModelOutput | None) -> tuple[list[NumberPrediction], list[int]]:
+        """Return what :meth:`predictions` does, and the images that are digits, by their index."""
+        predictions, digits, begin = [], list[int](), 0
         for page in self._pages:
             lines: list[NumberLine] = []
             for parts in page.lines:
-                if output is not None and parts.candidates:
-                    lines += self._line(parts, output, begin)
+                if output is not None and parts.candidates and (found := self._line(parts, output, begin)):
+                    line, chosen = found
+                    lines.append(line)
+                    digits += chosen
                 begin += len(parts.candidates)
             predictions.append(_prediction(page, lines))
-        return predictions
+        return predictions, digits
 
-    def _line(self, parts: LineParts, output: ModelOutput, begin: int) -> list[NumberLine]:
-        """Return the line if it has digits. ``begin``: the index of its first candidate among all images."""
+    def _line(self, parts: LineParts, output: ModelOutput, begin: int) -> tuple[NumberLine, list[int]] | None:
+        """Return the line and the images that are its digits, by their index, or None if it has no digit.
+
+        Args:
+            begin: the index of its first candidate among all images.
+        """
         own = output.slice(begin, begin + len(parts.candidates))
         path = best_path(parts, own)
         chosen = [step for step in path.steps if isinstance(step, int)]
         if not chosen:
-            return []
-        images = self.images[[begin + index for index in chosen]]
-        self.chosen += [begin + index for index in chosen]
+            return None
+        indices = [begin + index for index in chosen]
+        images = self.images[indices]
         of_digits = ModelOutput(*(tensor[chosen] for tensor in own))
         reasons = self.model.judge(images, of_digits, {})
         boxes = [parts.candidates[index].box for index in chosen]
@@ -153,7 +164,7 @@ class Reading:
         reason = next((reason for reason in reasons if reason), "unsure" if confidence < LEAST_CONFIDENCE else None)
         text = "".join(digit.label for digit in digits)
         separators = _separators(parts, path.steps)
-        return [NumberLine(text, confidence, reason is None, reason, around(boxes), digits, separators)]
+        return NumberLine(text, confidence, reason is None, reason, around(boxes), digits, separators), indices
 
     def _digit(self, row: list[float], reason: RejectionReason | None, box: Box) -> NumberDigit:
         best = row.index(max(row))

@@ -83,7 +83,7 @@ ALONE_HEIGHT = 0.4
 ALONE_WIDTH = 0.9
 # The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
-# A colon may be so high if there is paper between its dots.
+# A colon may be this high if there is paper between its dots.
 HIGHEST_COLON = 0.9
 # Less than this share of the rows of such a colon have ink. A stroke has ink in nearly all of its rows.
 DOTTED = 0.7

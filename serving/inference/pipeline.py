@@ -49,15 +49,12 @@ class Pipeline:
             return encode(reading.predictions(None))
         if comparison:
             comparison.reading = reading
-        return await self.run(
-            reading.model,
-            reading.images,
-            timing,
-            deadline,
-            lambda output: encode(reading.predictions(output)),
-            reading.chosen,
-            comparison,
-        )
+
+        def encode_read(output: ModelOutput) -> tuple[T, list[int]]:
+            predictions, digits = reading.read(output)
+            return encode(predictions), digits
+
+        return await self._run(reading.model, reading.images, timing, deadline, encode_read, comparison)
 
     async def run(
         self,
@@ -66,7 +63,6 @@ class Pipeline:
         timing: Timing,
         deadline: float,
         encode: Callable[[ModelOutput], T],
-        chosen: Sequence[int] | None = None,
         comparison: Comparison | None = None,
         reasons: Reasons = NO_REASONS,
     ) -> T:
@@ -75,7 +71,6 @@ class Pipeline:
         Args:
             timing: its stage ``decode`` has ended; the later stages are timed here.
             deadline: in the time of ``time.monotonic``; infinity for none.
-            chosen: the images that count as predictions, by their index; None: all. ``encode`` may fill it.
             comparison: gets the images and the output, to repeat the request with another version later.
             reasons: the reasons that decoding has found, by the index of the image. They are only counted here.
 
@@ -83,16 +78,54 @@ class Pipeline:
             DeadlineExceededError: the deadline passed before inference began.
             OverloadedError: the request is large, and there are too many large requests.
         """
+        return await self._run(
+            model, images, timing, deadline, lambda output: (encode(output), None), comparison, reasons
+        )
+
+    async def _run(
+        self,
+        model: Model,
+        images: Images,
+        timing: Timing,
+        deadline: float,
+        encode: Callable[[ModelOutput], tuple[T, Sequence[int] | None]],
+        comparison: Comparison | None,
+        reasons: Reasons = NO_REASONS,
+    ) -> T:
+        """Do what :meth:`run` does.
+
+        Args:
+            encode: also returns the images that count as predictions, by their index; None for all.
+        """
+
+        def finish(output: ModelOutput) -> T:
+            encoded, counted = encode(output)
+            timing.end("encode")
+            if counted is None:
+                self._recorder.predicted(model, images, output, timing.seconds, reasons)
+            else:
+                some = ModelOutput(*(tensor[counted] for tensor in output))
+                self._recorder.predicted(model, images[counted], some, timing.seconds, reasons)
+            return encoded
+
+        def run_large() -> tuple[ModelOutput, T]:
+            timing.end("queue")
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError
+            output = model.classifier.classify(images)
+            timing.end("infer")
+            timing.batch = len(images)
+            self._recorder.ran(model, timing.seconds["infer"])
+            return output, finish(output)
+
         timing.model, timing.images = (model.name, model.version), len(images)
         try:
             with model:
                 if len(images) > INLINE_BATCHES * model.batch_size:
-                    output, encoded = await self.threads.run(
-                        lambda: self._run_on_thread(model, images, timing, deadline, encode, chosen, reasons)
-                    )
+                    output, encoded = await self.threads.run(run_large)
                 else:
                     output = await self._batches.classify(model, images, timing, deadline)
-                    encoded = self._encode(model, images, timing, encode, output, chosen, reasons)
+                    encoded = finish(output)
                 if comparison:
                     comparison.ran(images, output, timing.seconds["infer"])
                 return encoded
@@ -101,39 +134,3 @@ class Pipeline:
         except Exception:
             self._recorder.failed(model)
             raise
-
-    def _run_on_thread(
-        self,
-        model: Model,
-        images: Images,
-        timing: Timing,
-        deadline: float,
-        encode: Callable[[ModelOutput], T],
-        chosen: Sequence[int] | None,
-        reasons: Reasons,
-    ) -> tuple[ModelOutput, T]:
-        timing.end("queue")
-        if time.monotonic() > deadline:
-            raise DeadlineExceededError
-        output = model.classifier.classify(images)
-        timing.end("infer")
-        timing.batch = len(images)
-        self._recorder.ran(model, timing.seconds["infer"])
-        return output, self._encode(model, images, timing, encode, output, chosen, reasons)
-
-    def _encode(
-        self,
-        model: Model,
-        images: Images,
-        timing: Timing,
-        encode: Callable[[ModelOutput], T],
-        output: ModelOutput,
-        chosen: Sequence[int] | None,
-        reasons: Reasons,
-    ) -> T:
-        encoded = encode(output)
-        timing.end("encode")
-        if chosen is not None:
-            images, output = images[chosen], ModelOutput(*(tensor[chosen] for tensor in output))
-        self._recorder.predicted(model, images, output, timing.seconds, reasons)
-        return encoded

@@ -33,7 +33,7 @@ from serving.models.reference import Reference
 from serving.models.results import ClassResult, Count, Latency, Mistake, SetResult
 from serving.settings import NAME_PATTERN
 
-MANIFEST = "manifest.json"
+MANIFEST = disk.MANIFEST
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
 TORCHSCRIPT = "model.torchscript.pt"
@@ -45,8 +45,7 @@ SIGNATURE = "model.sig"
 # Raise this number when the meaning of a manifest changes.
 FORMAT = 1
 
-# The packaged manifest has 23 kB, and all files of its bundle together have 1 MB.
-MAX_MANIFEST_BYTES = 1_000_000
+# The files of the packaged bundle have 1 MB together.
 MAX_BUNDLE_BYTES = 1_000_000_000
 # A response has one probability per label and image, and the metrics have one series per label.
 MAX_LABELS, MAX_LABEL_LENGTH = 1000, 128
@@ -206,7 +205,7 @@ def read(folder: Path) -> Bundle:
     """
     path = folder / MANIFEST
     try:
-        content = files.read(path, MAX_MANIFEST_BYTES)
+        content = files.read(path, disk.MAX_MANIFEST_BYTES)
         manifest = decode(content)
     except OSError as error:
         raise BundleError(
@@ -292,7 +291,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def describe(path: Path) -> File:
+def file_of(path: Path) -> File:
     """Return the digest and the size of a file.
 
     Raises:

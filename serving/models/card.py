@@ -270,8 +270,8 @@ def _latency(manifest: Manifest) -> Iterator[Block]:
         return
     yield Heading("Latency")
     yield Paragraph(
-        f"One image takes {latency.alone:.0f} microseconds alone, and {latency.batch:.0f} in a batch of 16: "
-        f"{manifest.serve} on one thread of {latency.cpu}."
+        f"One image takes {latency.alone:.0f} microseconds alone, and {latency.batch:.0f} in a batch of "
+        f"{latency.batch_size}: {manifest.serve} on one thread of {latency.cpu}."
     )
 
 

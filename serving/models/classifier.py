@@ -104,14 +104,15 @@ class Classifier:
         ]
         return ModelOutput(*map(np.concatenate, zip(*pieces, strict=True)))
 
-    def verify(self, path: Path, tolerance: float, content: bytes | None = None) -> float:
-        """Compare this session, on this CPU, with the certified logits in the file ``path``, a ``golden.npz``.
-
-        ``content`` is the content of the file, if it was read already.
+    def verify(self, path: Path, content: bytes, tolerance: float) -> float:
+        """Compare this session, on this CPU, with the certified logits in ``content``, that of a ``golden.npz``.
 
         Return the largest difference of a logit. A label differs only where the certified logits of two labels are so
         near that the tolerance allows it. This almost never happens with a float32 file. It may happen with an int8
         file.
+
+        Args:
+            path: the file, for messages.
 
         Raises:
             BundleError: the difference is larger than ``tolerance``, or an output has another shape or impossible
@@ -119,7 +120,7 @@ class Classifier:
             TimeoutError: the session takes longer than ``VERIFY_SECONDS``.
         """
         classes = self.outputs[0].shape[-1]
-        images, expected = golden.read(path, classes, content)
+        images, expected = golden.read(path, content, classes)
         options = _quiet_options()
         with time_limit(options, VERIFY_SECONDS):
             output = self.classify(images, options)

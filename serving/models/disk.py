@@ -14,7 +14,10 @@ VERSION = re.compile(r"[1-9][0-9]{0,17}")
 MAX_VERSION = 10**18 - 1
 NAME = re.compile(NAME_PATTERN)
 
-# A bundle has five files. If a folder has more files than this, the fingerprint leaves some out.
+# What makes a folder a version, and its largest size. The packaged one has 23 kB.
+MANIFEST, MAX_MANIFEST_BYTES = "manifest.json", 1_000_000
+
+# A bundle has at most eight files. Of a folder with more than this, the fingerprint leaves some out.
 MAX_FILES = 1000
 
 Fingerprint = tuple[tuple[str | int, ...], ...]

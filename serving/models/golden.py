@@ -14,7 +14,6 @@ from numpy.lib import format as npy
 
 from serving.contract import IMAGE_SIZE, Floats, Images
 from serving.errors import BundleError
-from serving.models import files
 
 # The packaged file has 34 kB for 40 images.
 MAX_BYTES = 8_000_000
@@ -26,16 +25,17 @@ ENTRY_SIGNATURE = b"PK\x01\x02"
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read(path: Path, classes: int, content: bytes | None = None) -> tuple[Images, Floats]:
+def read(path: Path, content: bytes, classes: int) -> tuple[Images, Floats]:
     """Return the images, uint8 ``[N, 28, 28]``, and their logits, float32 ``[N, classes]``. N is at least 1.
 
-    ``content`` is the content of the file, if it was read already.
+    Args:
+        path: the file, for messages.
+        content: what it holds.
 
     Raises:
         BundleError: the arrays are missing, or have other types or shapes.
-        OSError, zipfile.BadZipFile, ValueError, ...: the file cannot be read.
+        zipfile.BadZipFile, ValueError, ...: the content is damaged.
     """
-    content = files.read(path, MAX_BYTES) if content is None else content
     if len(content) > MAX_BYTES:
         raise BundleError(f"{path} has {len(content)} bytes: must be at most {MAX_BYTES}")
     if content.count(ENTRY_SIGNATURE) > MAX_ENTRIES:

@@ -150,6 +150,6 @@ def _load(folder: Path, trust: Trust | None) -> Model:
         for actual in ((classifier.inputs, classifier.outputs), (found.manifest.inputs, found.manifest.outputs)):
             if actual != expected:
                 raise BundleError(f"{folder} has the inputs and outputs {actual}, but this service needs {expected}")
-        classifier.verify(folder / bundle.GOLDEN, found.tolerance(file), found.content(bundle.GOLDEN))
+        classifier.verify(folder / bundle.GOLDEN, found.content(bundle.GOLDEN), found.tolerance(file))
         seconds = classifier.seconds_per_image()
     return Model(found, classifier, max(MIN_BATCH_SIZE, int(BATCH_SECONDS / seconds)))

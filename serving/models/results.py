@@ -29,6 +29,11 @@ def accuracy_text(test: Mapping[str, Any]) -> str:
     return f"{test['accuracy']:.2%}"
 
 
+def stated_accuracy(test: Mapping[str, Any]) -> str:
+    """Return the accuracy with the set that it holds for, or that a manifest with these results does not state it."""
+    return f"{accuracy_text(test)} on its test set" if "accuracy" in test else "not stated"
+
+
 class SetResult(msgspec.Struct, frozen=True):
     """The results on one set of images. Each image is judged as the service judges it."""
 
@@ -68,5 +73,7 @@ class Latency(msgspec.Struct, frozen=True):
     alone: float
     """One image at a time."""
     batch: float
-    """In a batch of 16 images."""
+    """In a batch."""
     cpu: str
+    batch_size: Count = 16
+    """Images in that batch."""

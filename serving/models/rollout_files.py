@@ -65,7 +65,8 @@ class RolloutFiles:
             with _locked(path.with_name(f"{path.name}.lock")):
                 after = change(self.read(name))
                 if after is not None:
-                    _replace(path, msgspec.json.encode(after))
+                    with shares.writing(path, rename=Path.replace) as file:
+                        file.write(msgspec.json.encode(after))
         except OSError as error:
             raise RolloutError(
                 f"{path} cannot be written: {error.strerror}; name another folder with --state"
@@ -82,13 +83,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # The lock allows one writer at a time, so the name of the new file need not be unique.
-    new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        shares.sync(file, new)
-    new.replace(path)

@@ -16,19 +16,23 @@ from serving.pictures.rules import without_rules
 LEAST_PIECE = 0.1
 # The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
 MAX_PIECES = 500
-# A piece is the frame of the page if it is at least this share of both sides long, and ink fills no more than this.
-FRAME_SIDE, FRAME_INK = 0.8, 0.2
+# A piece is the frame of the page if its sides are at least this long, as a share of those of the page.
+FRAME_SIDE = 0.8
+# Its ink fills at most this share of its box.
+FRAME_INK = 0.2
 # A ring is a box, a circle or the lines of a form if the ink inside it is at least this share of its own. The dot in
 # a zero has less.
 IN_RING = 0.2
-# What remains of a box without its lines is a digit that touches it if it is at least this share of the usual height
-# high, and at least the second share of its own height wide. What is narrower is a rest of a line.
-TOUCHING, NARROW = 0.6, 0.5
-# A level piece that is so many times as wide as high does not say how high the digits are.
+# What remains of a box without its lines is a digit that touches it if it is at least this high, as a share of the
+# usual height.
+TOUCHING = 0.6
+# It is also at least this wide, as a share of its own height. What is narrower is a rest of a line.
+NARROW = 0.5
+# A level piece that is this many times as wide as high does not say how high the digits are.
 FLAT = 3.0
-# A piece that is so many times as wide as the digits are high may be a line that joins several digits.
+# A piece that is this many times as wide as the digits are high may be a line that joins several digits.
 JOINED = 2.0
-# A line under, over or between numbers is longer than a minus: at least so many times the usual height.
+# A line under, over or between numbers is longer than a minus: at least this many times the usual height.
 LONG = 1.3
 # Such a line is thinner than this share of the usual height.
 THIN = 0.2
@@ -38,14 +42,14 @@ STRAIGHT = 0.08
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
 CONTACT = 0.5
-# A piece at the border is still a digit beside a piece inside if four rules hold. The higher of both is at most so many
-# times as high as the lower one.
+# A piece at the border is still a digit beside a piece inside if four rules hold. The higher of both is at most this
+# many times as high as the lower one.
 ALIKE = 1.5
 # Both share at least this part of the lower height.
 SAME_ROWS = 0.7
-# The piece at the border is at most so many times as wide as the other one is high.
+# The piece at the border is at most this many times as wide as the other one is high.
 WIDE = 1.5
-# Its strokes are at most so many times as broad.
+# Its strokes are at most this many times as broad.
 BROADER = 2.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from serving.pictures.decode import BLACK, WHITE, open_picture, reported, turn_of
+from serving.pictures.decode import BLACK, WHITE, open_picture, orientation_of, reported
 from serving.pictures.header import JPEG_SIDE, read_header
 from serving.pictures.ink import LEAST_CONTRAST, border_of
 from serving.pictures.page import REDUCING_GAP, Grey, upright
@@ -43,7 +43,7 @@ def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
         picture = open_picture(content, header, "RGB", jpeg_side)
         if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
             return None
-        turn = turn_of(content, header, picture)
+        orientation = orientation_of(content, header, picture)
         if picture.has_transparency_data:
             # decode_grey() puts transparent ink on a background of another brightness, so such a picture was not empty.
             picture = picture.convert("RGBA")
@@ -51,7 +51,7 @@ def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
                 return None
         picture = picture.convert("RGB")
         picture.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
-        return upright(np.asarray(_difference(picture), np.float32), turn) if _has_contrast(picture) else None
+        return upright(np.asarray(_difference(picture), np.float32), orientation) if _has_contrast(picture) else None
 
 
 def _has_contrast(picture: Image.Image) -> bool:

@@ -178,7 +178,7 @@ def jpeg_exif(content: bytes) -> bytes:
     return b""
 
 
-def orientation(exif: bytes) -> int:
+def exif_orientation(exif: bytes) -> int:
     """Return the orientation in camera data: 1 to 8, and 1 if there is none.
 
     Pillow would read all camera data. An entry is 12 bytes long, and each entry may claim the same large value.

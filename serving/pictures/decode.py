@@ -18,9 +18,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from serving.errors import InputError, InputTooLargeError, PictureError
-from serving.pictures.containers import jpeg_exif, orientation, without_metadata
+from serving.pictures.containers import exif_orientation, jpeg_exif, without_metadata
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
-from serving.pictures.page import TURNS, Grey, Page, Turn, parts_of, upright
+from serving.pictures.page import ORIENTATIONS, Grey, Orientation, Page, parts_of, upright
 
 BLACK, WHITE = 0, 255
 # A picture of at most this many pixels becomes an array. A larger one stays with Pillow, which reduces it in less time.
@@ -59,13 +59,13 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
     with reported():
         picture = open_picture(content, header, "L", jpeg_side)
         picture.load()
-        turn = turn_of(content, header, picture)
+        orientation = orientation_of(content, header, picture)
         pixels = picture.width * picture.height
         if pixels <= WHOLE_PIXELS:
             picture = _in_grey(picture)
         if pixels <= ARRAY_PIXELS:
-            return upright(_tone(picture)(picture), turn)
-        return Page(picture, _tone(picture), turn)
+            return upright(_tone(picture)(picture), orientation)
+        return Page(picture, _tone(picture), orientation)
 
 
 @contextmanager
@@ -98,10 +98,10 @@ def open_picture(content: bytes, header: Header, mode: Literal["L", "RGB"], jpeg
     return picture
 
 
-def turn_of(content: bytes, header: Header, picture: Image.Image) -> Turn:
+def orientation_of(content: bytes, header: Header, picture: Image.Image) -> Orientation:
     """Return how to turn a decoded picture upright."""
     exif = jpeg_exif(content) if header.format == "JPEG" else picture.info.get("exif", b"")
-    return TURNS[orientation(exif)]
+    return ORIENTATIONS[exif_orientation(exif)]
 
 
 def _tone(picture: Image.Image) -> Callable[[Image.Image], Grey]:

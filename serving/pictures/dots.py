@@ -10,11 +10,11 @@ from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.pieces import Piece, distance
 
-# A digit has so many dots. The faces of dice and the cells of braille have at most 6.
+# The fewest and the most dots of a digit. The faces of dice and the cells of braille have at most 6.
 LEAST, MOST = 7, 60
 # The longest dot, as a share of the longer side of the digit.
 LARGEST = 0.25
-# Dots are alike: none is so many times as long as the median.
+# Dots are alike: none is this many times as long as the median.
 LONGER = 1.6
 # A dot fills at least this share of its box. A diamond or a triangle fills a half, and most letters fill less.
 FULL = 0.42

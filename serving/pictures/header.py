@@ -33,9 +33,9 @@ MAX_SCANS = 100
 GREY, DEEP_GREY, COLOUR = 1, 2, 4
 # Pillow decodes every WebP as an animation: two canvases, a copy and the picture, and the decoder's own memory.
 WEBP_BYTES = 17
-# A lossless WebP may have prefix codes of its own for each block of so many pixels: 4x4.
+# A lossless WebP may have prefix codes of its own for each block of 4x4 pixels.
 WEBP_BLOCK = 16
-# The codes of a block take at least so many bytes of the file.
+# The codes of a block take at least this many bytes of the file.
 WEBP_CODES = 3
 # Their tables take 6 kB of memory and up to 15 microseconds. So the codes of this many blocks are no danger.
 FEW_WEBP_CODES = 1024
@@ -74,7 +74,7 @@ class Header(NamedTuple):
     scans: int = 1
     """Passes over the whole picture."""
     is_slow: bool = False
-    """Whether decoding may take far more than other pictures with so many pixels take."""
+    """Whether decoding may take far more than other pictures with as many pixels take."""
     share: int = 1
     """The sides of the decoded picture are those of the file divided by this."""
 

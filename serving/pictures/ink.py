@@ -49,12 +49,12 @@ DEVIATION = 1.4826
 SAME_SHADE = 16
 # Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper.
 EVEN_BORDER = 0.6
-# In a photo, light on the paper stands out from its border by less than so many grey levels, and a sheet by more.
+# In a photo, light on the paper stands out from its border by less than this many grey levels, and a sheet by more.
 WEAK = 50
 # Paper is also lit unevenly if something stands out that is broader in both directions than this share of the page's
 # longer side, and is no filled shape. No stroke is that broad.
 TOO_BROAD = 0.42
-# What has so many pixels of a shape on each of its four sides lies within the shape. An edge may be rough or blurred.
+# What has this many pixels of a shape on each of its four sides lies within the shape. An edge may be rough or blurred.
 EDGE = 4
 # On a page with noise, a filled shape has at least this share of the strongest contrast. A shadow is weaker than ink.
 FILLED = 0.8
@@ -146,7 +146,7 @@ def is_uneven(ink: Ink, border: Grey, most: float) -> bool:
 def is_broad(ink: Ink, least: float) -> bool:
     """Return whether ink stronger than ``least`` fills a square of ``TOO_BROAD`` of the page's longer side."""
     broad = round(TOO_BROAD * max(ink.shape))
-    # What is so broad crosses one of these rows, also at the edge, where half a window is enough. Most strokes are
+    # What is this broad crosses one of these rows, also at the edge, where half a window is enough. Most strokes are
     # narrower there, so most pages need no look at the other rows.
     step = min(broad // 2, len(ink))
     rows = ink[step - 1 :: step]

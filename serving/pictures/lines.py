@@ -26,7 +26,7 @@ LEAST_HEIGHT = 6
 # Added to the variance of the columns of the ink, in squares of the usual height. It draws the tilt of a short line
 # towards 0, because two digits say little about it.
 LEVEL = 2.0
-# A line is turned if it rises or falls by more than so many rows per column.
+# A line is turned if it rises or falls by more than this many rows per column.
 LEAST_TILT = 0.03
 
 Floats = npt.NDArray[np.float64]

@@ -43,9 +43,9 @@ BOX_TOLERANCE = 1
 ALIKE = 1.4
 # More pieces than this are not compared, because the time grows with the square of their number.
 MOST_ALIKE = 100
-# A page with so many parts of similar mass side by side or in lines shows a text or many digits.
+# A page with this many parts of similar mass side by side or in lines shows a text or many digits.
 MANY_PARTS = 5
-# So does a page with so many pieces. What surrounds a single digit, such as the boxes of a form, makes fewer of them.
+# So does a page with this many pieces. What surrounds a single digit, such as the boxes of a form, makes fewer of them.
 MANY_PIECES = 12
 # Strokes are widened to at least this many pixels of MNIST's box. The median stroke of MNIST is 2.5 pixels wide.
 LEAST_STROKE = 2.0

@@ -1,46 +1,53 @@
-"""Filters over small square windows, in numpy.
+"""Filters over small windows of ``[H, W]``, in numpy.
 
-The names, the windows and the results are those of ``scipy.ndimage`` with ``mode="nearest"`` (a pixel beyond the edge
-counts as the nearest pixel inside). The service does not depend on scipy, because scipy is far larger than the rest of
-the service. Every function takes and returns float32 ``[H, W]``.
+A filter that ``scipy.ndimage`` has too gives the results of its namesake with ``mode="nearest"`` (a pixel beyond the
+edge counts as the nearest pixel inside). The service does not depend on scipy, because scipy is far larger than the
+rest of the service.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+Value = TypeVar("Value", np.float32, np.uint8)
 
-def grey_erosion(x: Floats, size: int) -> Floats:
+
+def grey_erosion(x: npt.NDArray[Value], size: int) -> npt.NDArray[Value]:
     """Replace each pixel by the minimum over a ``size`` x ``size`` window."""
     return _extreme(np.minimum, x, size, size // 2)
 
 
-def erosion_along(x: Floats, size: int, axis: int) -> Floats:
+def erosion_along(x: npt.NDArray[Value], size: int, axis: int) -> npt.NDArray[Value]:
     """Replace each pixel by the minimum over ``size`` pixels along one axis."""
-    columns = _extreme_along_columns(np.minimum, x if axis == 0 else x.T, size, size // 2)
-    return columns if axis == 0 else columns.T
+    return _extreme_along(np.minimum, x, size, size // 2, axis)
 
 
-def grey_dilation(x: Floats, size: int) -> Floats:
+def grey_dilation(x: npt.NDArray[Value], size: int) -> npt.NDArray[Value]:
     """Replace each pixel by the maximum over a ``size`` x ``size`` window, the mirror of the erosion's window."""
     return _extreme(np.maximum, x, size, size - 1 - size // 2)
 
 
-def grey_opening(x: Floats, size: int) -> Floats:
+def grey_opening(x: npt.NDArray[Value], size: int) -> npt.NDArray[Value]:
     """Erode, then dilate: bright parts narrower than ``size`` pixels vanish, and broader ones keep their shape."""
     return grey_dilation(grey_erosion(x, size), size)
 
 
-def opening_along(x: Floats, size: int, axis: int) -> Floats:
+def opening_along(x: npt.NDArray[Value], size: int, axis: int) -> npt.NDArray[Value]:
     """Open along one axis: bright parts that are shorter than ``size`` pixels in this direction vanish."""
-    before, after = size // 2, size - 1 - size // 2
-    columns = x if axis == 0 else x.T
-    columns = _extreme_along_columns(np.minimum, columns, size, before)
-    columns = _extreme_along_columns(np.maximum, columns, size, after)
-    return columns if axis == 0 else columns.T
+    return _extreme_along(np.maximum, erosion_along(x, size, axis), size, size - 1 - size // 2, axis)
+
+
+def grey_closing(x: npt.NDArray[Value], size: int) -> npt.NDArray[Value]:
+    """Dilate, then erode: dark parts narrower than ``size`` pixels vanish, and broader ones keep their shape.
+
+    This is the opening of the inverted picture. With an even ``size``, scipy has other windows at the edges.
+    """
+    return _extreme(np.minimum, _extreme(np.maximum, x, size, size // 2), size, size - 1 - size // 2)
 
 
 def uniform_filter(x: Floats, size: int) -> Floats:
@@ -76,24 +83,37 @@ def _median_of_three(a: Floats, b: Floats, c: Floats) -> Floats:
     return median
 
 
-def _extreme(extreme: np.ufunc, x: Floats, size: int, before: int) -> Floats:
-    """Return the minimum or maximum of a ``size`` x ``size`` window that begins ``before`` pixels above and left.
-
-    The window doubles in each step, so the number of operations per pixel grows only with the logarithm of the size.
-    """
-    columns = _extreme_along_columns(extreme, x, size, before)
-    return np.ascontiguousarray(_extreme_along_columns(extreme, columns.T, size, before).T)
+def _extreme(extreme: np.ufunc, x: npt.NDArray[Value], size: int, before: int) -> npt.NDArray[Value]:
+    """Return the minimum or maximum of a ``size`` x ``size`` window that begins ``before`` pixels above and left."""
+    return _extreme_along(extreme, _extreme_along(extreme, x, size, before, 1), size, before, 0)
 
 
-def _extreme_along_columns(extreme: np.ufunc, x: Floats, size: int, before: int) -> Floats:
+def _extreme_along(extreme: np.ufunc, x: npt.NDArray[Value], size: int, before: int, axis: int) -> npt.NDArray[Value]:
+    """Return the minimum or maximum of ``size`` pixels along an axis, of which ``before`` are above or left."""
     height, width = x.shape
     # A window always holds a pixel of the page, so beyond the edge any value will do that is not the extreme one.
-    neutral = np.inf if extreme is np.minimum else -np.inf
-    padded = np.full((height + size - 1, width), neutral, np.float32)
-    padded[before : before + height] = x
+    least, most = (-np.inf, np.inf) if x.dtype.kind == "f" else (0, 255)
+    neutral = most if extreme is np.minimum else least
+    if axis == 0:
+        padded = np.full((height + size - 1, width), neutral, x.dtype)
+        padded[before : before + height] = x
+        return _over_windows(extreme, padded, size)
+    # NumPy is faster with all rows in one. Then the windows that begin in the padding of a row reach into the next row,
+    # so the last row needs one after it.
+    padded = np.full((height + 1, width + size - 1), neutral, x.dtype)
+    padded[:height, before : before + width] = x
+    values = _over_windows(extreme, padded.ravel(), size)
+    return values[: height * padded.shape[1]].reshape(height, -1)[:, :width]
+
+
+def _over_windows(extreme: np.ufunc, x: npt.NDArray[Value], size: int) -> npt.NDArray[Value]:
+    """Return the minimum or maximum of each ``size`` values that follow each other on the first axis.
+
+    The window doubles in each step, so the number of operations per value grows only with the logarithm of the size.
+    """
     covered = 1
     while covered < size:
         step = min(covered, size - covered)
-        padded = extreme(padded[:-step], padded[step:])
+        x = extreme(x[:-step], x[step:])
         covered += step
-    return padded
+    return x

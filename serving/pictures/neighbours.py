@@ -16,7 +16,7 @@ EDGE_MASS = 0.35
 # One pen writes all digits of a page. A piece at the border is no digit if its ink is weaker than this share of that of
 # the digit.
 WEAKER = 0.75
-# It is no digit either if its strokes are so many times as broad.
+# It is no digit either if its strokes are this many times as broad.
 BROADER = 2.0
 # A digit that the border cuts off reaches into the page by less than this share of the length of the whole digit. Most
 # whole digits are broader, except for a 1.
@@ -25,11 +25,11 @@ CUT_OFF = 0.4
 RING_INK = 0.4
 # A ring with more large pieces in it than this encloses no digit. The eyes and the mouth of a face are three.
 MOST_IN_RING = 2
-# A level line is so many times as wide as high.
+# A level line is this many times as wide as high.
 LEVEL = 3.0
-# It is no part of the digit above or below it if it is so many times as wide as the digit.
+# It is no part of the digit above or below it if it is this many times as wide as the digit.
 WIDER = 1.2
-# Only so many pieces of a page are compared with each other.
+# Only this many pieces of a page are compared with each other.
 LARGEST = 8
 
 

@@ -27,7 +27,7 @@ REDUCING_GAP = 2.0
 AVERAGED_MODES = ("L", "F", "RGB")
 
 
-class Turn(NamedTuple):
+class Orientation(NamedTuple):
     """How to turn a picture upright: first swap rows and columns, then mirror."""
 
     swap: bool = False
@@ -35,26 +35,26 @@ class Turn(NamedTuple):
     left_right: bool = False
 
 
-TURNS = {
-    1: Turn(),
-    2: Turn(left_right=True),
-    3: Turn(upside_down=True, left_right=True),
-    4: Turn(upside_down=True),
-    5: Turn(swap=True),
-    6: Turn(swap=True, left_right=True),
-    7: Turn(swap=True, upside_down=True, left_right=True),
-    8: Turn(swap=True, upside_down=True),
+ORIENTATIONS = {
+    1: Orientation(),
+    2: Orientation(left_right=True),
+    3: Orientation(upside_down=True, left_right=True),
+    4: Orientation(upside_down=True),
+    5: Orientation(swap=True),
+    6: Orientation(swap=True, left_right=True),
+    7: Orientation(swap=True, upside_down=True, left_right=True),
+    8: Orientation(swap=True, upside_down=True),
 }
-"""The turn for each value of EXIF's orientation."""
+"""By the value of EXIF's orientation."""
 
 
-def upright(values: Grey, turn: Turn) -> Grey:
+def upright(values: Grey, orientation: Orientation) -> Grey:
     """Return ``[H, W]`` turned upright."""
-    if turn.swap:
+    if orientation.swap:
         values = values.T
-    if turn.upside_down:
+    if orientation.upside_down:
         values = values[::-1]
-    if turn.left_right:
+    if orientation.left_right:
         values = values[:, ::-1]
     return np.ascontiguousarray(values)
 
@@ -65,7 +65,7 @@ class Page:
     Args:
         picture: in any of Pillow's modes, not yet turned upright.
         tone: converts a part of the picture to grey values.
-        turn: how to turn the picture upright.
+        orientation: how to turn the picture upright.
         box: the part of the picture: left, top, right, bottom. None is the whole picture.
     """
 
@@ -73,29 +73,29 @@ class Page:
         self,
         picture: Image.Image,
         tone: Callable[[Image.Image], Grey],
-        turn: Turn,
+        orientation: Orientation,
         box: tuple[int, int, int, int] | None = None,
     ) -> None:
-        self._picture, self._tone, self._turn = picture, tone, turn
+        self._picture, self._tone, self._orientation = picture, tone, orientation
         self._box = box or (0, 0, *picture.size)
         left, top, right, bottom = self._box
         sides = (bottom - top, right - left)
-        self.shape = sides[::-1] if turn.swap else sides
+        self.shape = sides[::-1] if orientation.swap else sides
 
     def __getitem__(self, part: tuple[slice, slice]) -> Page:
         """Return a part of the upright page. It shares the picture."""
         spans = [span.indices(size)[:2] for span, size in zip(part, self.shape, strict=True)]
-        for axis, mirrored in enumerate((self._turn.upside_down, self._turn.left_right)):
+        for axis, mirrored in enumerate((self._orientation.upside_down, self._orientation.left_right)):
             if mirrored:
                 begin, end = spans[axis]
                 spans[axis] = self.shape[axis] - end, self.shape[axis] - begin
-        (top, bottom), (left, right) = spans[::-1] if self._turn.swap else spans
+        (top, bottom), (left, right) = spans[::-1] if self._orientation.swap else spans
         x, y = self._box[:2]
-        return Page(self._picture, self._tone, self._turn, (x + left, y + top, x + right, y + bottom))
+        return Page(self._picture, self._tone, self._orientation, (x + left, y + top, x + right, y + bottom))
 
     def grey(self) -> Grey:
         """Return the grey values of the page."""
-        return upright(self._tone(self._picture.crop(self._box)), self._turn)
+        return upright(self._tone(self._picture.crop(self._box)), self._orientation)
 
     def reduced(self, height: int, width: int) -> Grey:
         """Return the page averaged down to ``[height, width]``, as Pillow does it: first blocks of pixels, then BOX.
@@ -109,9 +109,9 @@ class Page:
         step = max(1, height * PART_PIXELS // max(1, rows // block[1] * (columns // block[0])))
         is_averaged = self._picture.mode in AVERAGED_MODES and (self._picture.mode != "RGB" or step >= height)
         if is_averaged and not self._picture.has_transparency_data:
-            size = (height, width) if self._turn.swap else (width, height)
+            size = (height, width) if self._orientation.swap else (width, height)
             small = self._picture.resize(size, Image.Resampling.BOX, self._box, REDUCING_GAP)
-            return upright(self._tone(small), self._turn)
+            return upright(self._tone(small), self._orientation)
         result = np.empty((height, width), np.float32)
         ratio = rows / block[1] / height  # Rows of blocks per row of the result.
         for top in range(0, height, step):
@@ -123,7 +123,7 @@ class Page:
         return result
 
     def _in_blocks(self, block: tuple[int, int]) -> Image.Image:
-        """Return the mean grey value of each block, which has so many columns and rows."""
+        """Return the mean grey value of each block of these columns and rows."""
         rows, columns = self.shape
         blocks = Image.new("F", (-(-columns // block[0]), -(-rows // block[1])))
         # Parts of whole blocks: some rows of blocks, or a piece of one row if the rows are long.

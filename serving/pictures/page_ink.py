@@ -35,7 +35,7 @@ LONGEST = 1024
 PAPER_WINDOW = 0.33
 # Longer side of the page that decides whether the ink is darker or brighter than the paper.
 POLARITY_SIDE = 192
-# A desk around the sheet is looked for if the shorter side of this page has at least so many pixels.
+# A desk around the sheet is looked for if the shorter side of this page has at least this many pixels.
 LEAST_SHEET = 40
 # Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
 FAINT_RULE = 0.08
@@ -84,4 +84,5 @@ def _is_dark(grey: Grey) -> bool:
     small = small if sheet is None else sheet
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
     relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
-    return float((relief**3).sum()) < 0
+    # NumPy takes 30 times as long for relief**3.
+    return float((relief * relief * relief).sum()) < 0

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.pictures.ink import LEAST_CONTRAST, Ink, breadth_of, reduce, strongest
+from serving.pictures.morphology import grey_closing
 
 # Side of the window, as a share of the page's shorter side, if the strokes are not known yet. No stroke is broader.
 WIDEST = 0.33
@@ -29,14 +30,14 @@ Bytes = npt.NDArray[np.uint8]
 
 def on_paper(page: Bytes) -> Bytes:
     """Return how much darker each pixel is than the paper around it. The ink must be darker than the paper."""
-    return _closing(page, _window(page)) - page
+    return grey_closing(page, _window(page)) - page
 
 
 def _window(page: Bytes) -> int:
     """Return the side of the window, in pixels of the page."""
     small = np.rint(reduce(page.astype(np.float32), STROKE_SIDE)).astype(np.uint8)
     widest: int = max(3, round(WIDEST * min(small.shape)))
-    ink = (_closing(small, widest) - small).astype(np.float32)
+    ink = (grey_closing(small, widest) - small).astype(np.float32)
     window: int = min(widest, round(STROKES * (1 + breadth_of(ink > STRONG * contrast(ink)))))
     factor: float = max(page.shape) / max(small.shape)
     return max(3, round(factor * window))
@@ -52,28 +53,3 @@ def contrast(ink: Ink) -> float:
 def stride(values: Ink) -> int:
     """Return the distance of the rows that are enough for a statistic of all values."""
     return max(1, values.size // SAMPLE)
-
-
-def _closing(values: Bytes, size: int) -> Bytes:
-    """Dilate, then erode: dark parts narrower than ``size`` pixels take the shade around them."""
-    for extreme in (np.maximum, np.minimum):
-        for axis in (0, 1):
-            values = _extreme(extreme, values, size, axis)
-    return values
-
-
-def _extreme(extreme: np.ufunc, values: Bytes, size: int, axis: int) -> Bytes:
-    """Return the extreme of ``size`` neighbours along an axis. Windows of doubled size overlap until they cover it."""
-    before = size // 2 if extreme is np.maximum else size - 1 - size // 2
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (before, size - 1 - before)
-    values = np.pad(values, pad, mode="edge")
-    covered = 1
-    while covered < size:
-        step = min(covered, size - covered)
-        ahead = [slice(None), slice(None)]
-        behind = [slice(None), slice(None)]
-        ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-        values = extreme(values[tuple(behind)], values[tuple(ahead)])
-        covered += step
-    return values

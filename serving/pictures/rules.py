@@ -17,9 +17,10 @@ IN_STRIP, IN_STRIPS = 0.75, 0.9
 SLOPES = np.linspace(-0.06, 0.06, 25)
 # Rows that are searched above and below a rule for the strokes that cross it. A rule is thinner.
 REACH = 12
-# One or two lines may be the sides of a box, so they are rules only if they reach the border. Their ink is looked for
-# within so many pixels of the place where they would meet it.
-SIDES_OF_BOX, BORDER = 2, 4
+# Lines may be the sides of a box if there are no more than these, so they are rules only if they reach the border.
+SIDES_OF_BOX = 2
+# Their ink is looked for within this many pixels of the place where they would meet it.
+BORDER = 4
 # Ink is part of a rule if it is at most this many times as thick as the rule's median, or one pixel thicker.
 THICKER = 1.6
 # Where two rules cross, ink is part of them if it is at most this many times as strong as the stronger rule. The ink of

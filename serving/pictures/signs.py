@@ -24,9 +24,9 @@ INKED = 0.25
 TALL = 0.5
 # No sign is higher or wider than this.
 LARGEST = 2.5
-# A sign that is one stroke is at least so high.
+# A sign that is one stroke is at least this high.
 LEAST_STROKE = 0.8
-# It has at least so many rows of pixels.
+# It has at least this many rows of pixels.
 LEAST_ROWS = 8
 # The middle of a stroke lies between these shares of its height. The ends of a square bracket are wider.
 MIDDLE = 0.15, 0.85
@@ -40,13 +40,13 @@ LOOP = 0.15
 ENDS_DIFFER = 0.2
 # A stroke is a bracket if it is bent by this share of its length. A straight one is a slash or a bar.
 BENT = 0.035
-# A stroke is compared with so many digits on each side of it.
+# A stroke is compared with this many digits on each side of it.
 NEIGHBOURS = 2
-# What a stroke goes beyond the digits counts at most so much.
+# What a stroke goes beyond the digits counts at most this much.
 MOST_BEYOND = 0.3
-# Its bend counts at most so much.
+# Its bend counts at most this much.
 MOST_BENT = 0.15
-# Its lean beyond that of most digits counts at most so much.
+# Its lean beyond that of most digits counts at most this much.
 MOST_LEAN = 0.3
 # Both of two brackets go beyond the digits, above and below, by at least this much less their bend.
 BRACKET = 0.1
@@ -60,19 +60,19 @@ ALIKE = 0.08, 0.08, 0.03
 LEAST_SMALL, HIGHEST_SMALL = 0.2, 1.0
 # A small sign is at least this share of its height wide.
 NARROWEST = 0.6
-# It has at least so many rows and columns of pixels.
+# It has at least this many rows and columns of pixels.
 LEAST_PIXELS = 6
-# A cross is at most so many times as wide as high.
+# A cross is at most this many times as wide as high.
 WIDEST_CROSS = 1.8
 # A corner of a cross is this share of its height and width.
 CORNER = 0.28
 # A corner is empty if less than this share of it is ink.
 EMPTY = 0.12
-# Between the strokes of a times sign, so many rows and columns of pixels at its sides are empty.
+# Between the strokes of a times sign, this many rows and columns of pixels at its sides are empty.
 SIDE_PIXELS = 2
-# Each of the two strokes of an equals sign is at most so high.
+# Each of the two strokes of an equals sign is at most this high.
 LEVEL = 0.3
-# Each is at least so many times as wide as high.
+# Each is at least this many times as wide as high.
 FLAT = 1.5
 
 Mask = npt.NDArray[np.bool_]

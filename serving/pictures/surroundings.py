@@ -25,10 +25,10 @@ FINE = 192
 # A smaller page is too coarse to tell a line from a stroke.
 LEAST_SIDE = 40
 
-# The page has surroundings if its border has a step of so many grey levels, or if the shade of its middle differs from
-# that of the border by twice as many.
+# The page has surroundings if its border has a step of this many grey levels, or if the shade of its middle differs
+# from that of the border by twice as many.
 STEP = 10.0
-# A step is no noise if it is so many times as large as the median step.
+# A step is no noise if it is this many times as large as the median step.
 STEPS_OF_NOISE = 8.0
 # The digit itself looks like a box if its ink covers this share of at least two sides of its own box.
 COVERED = 0.8
@@ -36,7 +36,7 @@ COVERED = 0.8
 # A page may have a shadow if less than this share of its ink is strong.
 MOSTLY_STRONG = 0.4
 
-# A page with so many pieces of ink may show one digit whose thin strokes have faded in places.
+# A page with this many pieces of ink may show one digit whose thin strokes have faded in places.
 BROKEN = 3
 
 # Breadth of the broadest line, as a share of the page's longer side. The strokes of most digits are broader.
@@ -57,10 +57,10 @@ HIGHEST_LINE = 0.065
 TILT = 0.1
 # A line has at least this share of the strongest contrast on the page.
 LINE_CONTRAST = 0.05
-# It has at least so many grey levels.
+# It has at least this many grey levels.
 LEAST_LINE = 5.0
 
-# Ink that is so many times as strong as the line is a stroke.
+# Ink that is this many times as strong as the line is a stroke.
 DARKER = 1.3
 
 # Grey levels between the means of two classes of pixels, such as paper and desk.
@@ -75,9 +75,9 @@ CORNER = 0.25
 LEAST_REST = 0.002
 # A page with more pieces shows no digit, and would take too long.
 MAX_PIECES = 50
-# Ink is small if the page is so many times as long.
+# Ink is small if the page is this many times as long.
 SMALL = 5
-# The close-up of small ink shows so many times its length on each side.
+# The close-up of small ink shows this many times its length on each side.
 AROUND = 1.0
 # Pixels around a removed part that are removed too, because its edge is blurred.
 HALO = 5

@@ -11,7 +11,7 @@ from serving.errors import InputError
 from serving.inference.recognition import recognise
 from serving.models.bundle import Manifest
 from serving.models.model import Model
-from serving.models.results import accuracy_text
+from serving.models.results import accuracy_text, stated_accuracy
 from serving.python import html
 from serving.python.inputs import Pictures, digits_in, pages_in
 from serving.python.predictions import Numbers, Prediction, Predictions
@@ -100,11 +100,10 @@ class LoadedModel:
     def _facts(self) -> dict[str, str]:
         count = len(self.labels)
         shown = ", ".join(self.labels[:10]) + (f" and {count - 10} more" if count > 10 else "")
-        accuracy = "not stated" if self.accuracy is None else f"{accuracy_text(self._test)} on its test set"
         return {
             "model": f"{self.name}, version {self.version}",
             "classes": f"{count}: {shown}",
-            "accuracy": accuracy,
+            "accuracy": stated_accuracy(self._test),
             "network": f"{self.manifest.parameters:,} parameters, {self._model.precision}",
             "pictures": self.manifest.prepare,
             "verified": "on this CPU",

@@ -11,7 +11,7 @@ import threading
 import uvicorn
 from litestar import Litestar
 
-from serving.models.results import accuracy_text
+from serving.models.results import stated_accuracy
 from serving.server.address import BACKLOG
 from serving.server.limits import LimitedProtocol
 from serving.server.memory import settle
@@ -80,8 +80,5 @@ def description(app: Litestar) -> str:
     """Return a line that describes the default model."""
     service = app.state.service
     model = service.repository.get(service.settings.model)
-    accuracy = accuracy_text({"accuracy": 0} | model.bundle.manifest.result.get("test", {}))
-    return (
-        f"{model.name} version {model.version}: accuracy {accuracy} on its test set, {model.precision}, "
-        "verified on this CPU"
-    )
+    accuracy = stated_accuracy(model.bundle.manifest.result.get("test", {}))
+    return f"{model.name} version {model.version}: accuracy {accuracy}, {model.precision}, verified on this CPU"

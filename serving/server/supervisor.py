@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.errors import SettingsError, WorkerError
+from serving.errors import SettingsError, WorkerError, ending, ending_at_start
 from serving.server import handover
 from serving.server.channel import Channel
 from serving.settings import Settings
@@ -145,8 +145,8 @@ class Supervisor:
         self._past = total([self._past, lasting(worker.snapshot)])
         for asked in worker.asked.values():
             asked.set_result(None)  # The next worker starts with the models that are loaded now.
-        end = f"worker {worker.process.pid} {_ending(status)}"
-        return worker.is_ready, worker.failure or WorkerError(end if worker.is_ready else f"{end} before it was ready")
+        end = ending(status) if worker.is_ready else ending_at_start(status)
+        return worker.is_ready, worker.failure or WorkerError(f"worker {worker.process.pid} {end}")
 
     async def _start(self) -> Worker:
         ours, theirs = socket.socketpair()
@@ -269,12 +269,3 @@ class Supervisor:
         for worker in answers:
             worker.asked.pop(number, None)
         return {worker: answer.result() if answer.done() else missing for worker, answer in answers.items()}
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"

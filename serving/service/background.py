@@ -21,6 +21,8 @@ STOP_SECONDS = 1.0
 # Seconds that a change of the repository waits for the one before it.
 LOCK_SECONDS = 30.0
 
+FAILED = "the background task %r failed"
+
 T = TypeVar("T")
 
 log = logging.getLogger("serving")
@@ -60,7 +62,7 @@ async def on_own_thread(work: Callable[[], T]) -> T:
     return await future
 
 
-class Turns:
+class SerialQueue:
     """Does work on threads, one after another. Only ``limit`` calls may have work to do or wait for it."""
 
     def __init__(self, limit: int) -> None:
@@ -126,7 +128,8 @@ async def repeated(
     async def repeat() -> None:
         is_failing = False
         while not await _happens(stop, seconds):
-            is_failing = not await attempt(task, work, recorder, is_known=is_failing)
+            problem = None if is_failing else f"{FAILED}; it is tried again"
+            is_failing = not await attempt(task, work, recorder, problem)
 
     running = asyncio.create_task(repeat())
     try:
@@ -140,14 +143,14 @@ async def repeated(
 
 
 async def attempt(
-    task: str, work: Callable[[], Awaitable[None]], recorder: Recorder, *, is_known: bool = False
+    task: str, work: Callable[[], Awaitable[None]], recorder: Recorder, problem: str | None = FAILED
 ) -> bool:
-    """Do ``work`` and return True. If it fails, count that, log it unless it ``is_known``, and return False."""
+    """Do ``work`` and return True. If it fails, count that, log the ``problem`` if there is one, and return False."""
     try:
         await work()
     except Exception:
-        if not is_known:
-            log.exception("the background task %r failed; it is tried again", task)
+        if problem:
+            log.exception(problem, task)
         with contextlib.suppress(Exception):  # The metrics themselves may be what fails.
             recorder.background_failed(task)
         return False

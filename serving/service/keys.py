@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import os
 import re
@@ -193,9 +192,10 @@ def _given_keys(settings: Settings, name: str) -> frozenset[bytes]:
 
 
 def _check(call: Caller, keys: frozenset[bytes]) -> None:
-    # Compare with every key, each in constant time, so that the time taken reveals nothing about a key.
+    # The time of this look-up reveals nothing about a key, because nobody can choose how a digest begins. To compare
+    # with each key in constant time would block the event loop for 20 ms with a full key file, for strangers too.
     offered = [_digest(key) for _, key in zip(range(MAX_OFFERED), _offered(call), strict=False)]
-    if not sum(hmac.compare_digest(digest, key) for digest in offered for key in keys):
+    if keys.isdisjoint(offered):
         raise NoKeyError("send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
 
 

@@ -240,33 +240,42 @@ class Rollouts:
         failure: RolloutError | None = None
         for (name, pair), evidence in self._findings.take().items():
             try:
-                state = self._files.change(name, partial(self._with_evidence, name, pair, evidence))
+                total = self._add(name, pair, evidence)
             except RolloutError as error:
                 self._findings.give_back((name, pair), evidence)
                 failure = failure or error
                 continue
-            if state and state.stable == pair.candidate:
+            if total:
+                log.info(
+                    "promoted model %s version %s: version %s has another label for %d of %d predictions",
+                    *(name, pair.candidate, pair.stable, total.disagreed, total.compared),
+                )
                 promoted.append(name)
         return promoted, failure
 
-    def _with_evidence(
-        self, name: str, pair: Pair, evidence: Evidence, state: RolloutState | None
-    ) -> RolloutState | None:
-        """Return the state with more evidence, and with another stable version if the rule allows it."""
-        versions = self._repository.versions(name)[::-1]
-        # Another worker may have promoted or dropped the candidate meanwhile.
-        if not state or not versions or choose(state, versions) != pair or self._is_behind(name, pair, state):
-            return None
-        state.add(pair, evidence)
-        least, most = self._settings.promote_after, self._settings.max_disagreement
-        if least and state.evidence.allows(least, most):
-            total = state.evidence.total()
-            log.info(
-                "promoted model %s version %s: version %s has another label for %d of %d predictions",
-                *(name, pair.candidate, pair.stable, total.disagreed, total.compared),
-            )
-            state.promote(pair.candidate)
-        return state
+    def _add(self, name: str, pair: Pair, evidence: Evidence) -> Counts | None:
+        """Add evidence to the file of a model. Return the counts by which the rule has promoted the candidate, if any.
+
+        Raises:
+            RolloutError: the state cannot be written.
+        """
+        total: Counts | None = None
+
+        def add(state: RolloutState | None) -> RolloutState | None:
+            nonlocal total
+            versions = self._repository.versions(name)[::-1]
+            # Another worker may have promoted or dropped the candidate meanwhile.
+            if not state or not versions or choose(state, versions) != pair or self._is_behind(name, pair, state):
+                return None
+            state.add(pair, evidence)
+            least, most = self._settings.promote_after, self._settings.max_disagreement
+            if least and state.evidence.allows(least, most):
+                total = state.evidence.total()
+                state.promote(pair.candidate)
+            return state
+
+        self._files.change(name, add)
+        return total
 
     def _is_behind(self, name: str, pair: Pair, state: RolloutState) -> bool:
         """Return whether others compare a newer candidate, which is on disk but which this service cannot load."""

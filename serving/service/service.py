@@ -13,7 +13,7 @@ from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
 from serving.models.repository import Change, Repository
-from serving.service.background import RepositoryLock, Turns, on_own_thread
+from serving.service.background import RepositoryLock, SerialQueue, on_own_thread
 from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
 from serving.service.rollout import Report, Rollouts
@@ -41,7 +41,7 @@ class Service:
     decoder: Decoder
     feedback: Store | None = None
     """The corrections of visitors, if they may be stored."""
-    storing: Turns = field(default_factory=lambda: Turns(MAX_STORING), repr=False)
+    storing: SerialQueue = field(default_factory=lambda: SerialQueue(MAX_STORING), repr=False)
     """The corrections that wait to be stored."""
     tracer: Tracer | None = None
     """None if no traces are sent."""

@@ -88,7 +88,11 @@ class Metrics:
             registry=registry,
         )
         self.images = BatchHistogram(
-            "mnist_batch_images", "Images in one request.", version, buckets=IMAGES_BUCKETS, registry=registry
+            "mnist_batch_images",
+            "Images in one request (several requests may run together).",
+            version,
+            buckets=IMAGES_BUCKETS,
+            registry=registry,
         )
         self.failures = Counter(
             "mnist_prediction_failures",

@@ -108,7 +108,7 @@ class Exporter:
             return
         start = timing.started
         for stage in ended_stages(timing):
-            of_stage: dict[str, Attribute] = {"mnist.batch.images": timing.batch} if stage == "infer" else {}
+            of_stage: dict[str, Attribute] = {"mnist.run.images": timing.batch} if stage == "infer" else {}
             yield span(stage, context(random.getrandbits(64) or 1), own, start, timing.seconds[stage], of_stage)
             start += timing.seconds[stage]
 

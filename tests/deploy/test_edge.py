@@ -315,7 +315,7 @@ def test_grpc_passes_except_for_administration(tmp_path):
     from tests.serving.grpc.door import Client, infer_request, random_images  # isort: skip (skips without gRPC)
     import grpc
 
-    from serving.grpc.messages import METHODS, SERVICE
+    from serving.grpc.messages import REQUESTS, SERVICE
 
     closed = {"RepositoryModelLoad", "RepositoryModelUnload"}
     with started("--grpc-port", 0, "--admin-keys", "key") as (addresses, _):
@@ -324,7 +324,7 @@ def test_grpc_passes_except_for_administration(tmp_path):
             client = Client(channel)
             # Larger than HAProxy's buffer.
             assert client.call("ModelInfer", **infer_request(random_images(100))).raw_output_contents
-            for method in METHODS:
+            for method in REQUESTS:
                 with pytest.raises(grpc.RpcError) if method in closed else contextlib.nullcontext() as raised:
                     fields = infer_request(random_images(1)) if method == "ModelInfer" else {}
                     fields |= {"name": "mnist"} if method in ("ModelMetadata", "ModelConfig") else {}

@@ -13,7 +13,7 @@ from export.provenance import provenance, statement
 from export.publishing import _training
 from serving.models import bundle, card
 from serving.models.model import load_folder
-from serving.models.results import ClassResult, Mistake
+from serving.models.results import ClassResult, Latency, Mistake
 from serving.settings import RELEASE
 from tests.support import missing
 from training import source
@@ -95,6 +95,11 @@ def test_card_of_many_classes_lists_the_mistakes(manifest):
     text = card.to_readme(many)
     assert "| class 3 | class 5 | 2 |" in text
     assert "and 800 more" in text
+
+
+def test_card_names_the_batch_that_was_measured(manifest):
+    other = msgspec.structs.replace(manifest, latency=Latency(60.0, 20.0, "a CPU", batch_size=32))
+    assert "60 microseconds alone, and 20 in a batch of 32: model.onnx on one thread of a CPU" in card.to_readme(other)
 
 
 def test_card_of_an_older_bundle_needs_no_measurements(manifest):

@@ -131,7 +131,7 @@ def test_command_publishes_and_prints_the_certificate(trained, exported, publish
     assert f"mnist-serve --repository '{models}'" in printed
     for name in ("model.onnx", "model.torchscript.pt", "golden.npz"):
         content = (folder / name).read_bytes()
-        described = bundle.describe(folder / name)
+        described = bundle.file_of(folder / name)
         assert f"{described.bytes}  {described.sha256}" in printed
         assert len(content) == described.bytes
     card = (folder / "README.md").read_text()
@@ -243,7 +243,7 @@ def test_changed_metadata_of_an_onnx_file_is_caught(copied, mnist, monkeypatch):
         entry.value += "1"
         path.write_bytes(model.SerializeToString())
         manifest = json.loads((copied / bundle.MANIFEST).read_text())
-        manifest["files"][bundle.ONNX] = msgspec.to_builtins(bundle.describe(path))
+        manifest["files"][bundle.ONNX] = msgspec.to_builtins(bundle.file_of(path))
         (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
         message = rf"its manifest says {entry.key}, for the metadata of model\.onnx, .* found '"
         with pytest.raises(BundleError, match=message) as raised:
@@ -380,7 +380,7 @@ def test_replaced_model_with_a_matching_digest_is_caught(copied, published):
     """The new weights do not reproduce the golden logits."""
     write_changed(published, copied / bundle.ONNX, 0.01)
     manifest = json.loads((copied / bundle.MANIFEST).read_text())
-    described = bundle.describe(copied / bundle.ONNX)
+    described = bundle.file_of(copied / bundle.ONNX)
     manifest["files"][bundle.ONNX] = {"sha256": described.sha256, "bytes": described.bytes}
     (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="does not reproduce its certified logits"):
@@ -714,9 +714,9 @@ def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(c
     arrays["logits"][0, second] += gap + 0.001
     np.savez(path, **arrays)
     classifier = Classifier(copied / bundle.ONNX)
-    assert classifier.verify(path, gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
+    assert classifier.verify(path, path.read_bytes(), gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
     with pytest.raises(BundleError, match="does not reproduce its certified logits"):
-        classifier.verify(path, gap / 2)
+        classifier.verify(path, path.read_bytes(), gap / 2)
 
 
 def test_int8_with_too_many_errors_is_caught(graph, published, tmp_path, digits, truth):

@@ -20,7 +20,7 @@ SECONDS_BETWEEN_DRAWINGS = 0.1
 # The first steps of a run take longer than the others, so the time left is told only after this many seconds.
 SECONDS_BEFORE_ESTIMATE = 2.0
 # Elsewhere than on a terminal, a stage that takes longer than this gets a line, and then one more line each time that
-# so many seconds have passed.
+# this many seconds have passed.
 SECONDS_BEFORE_LINE = 1.0
 SECONDS_BETWEEN_LINES = 2.0
 # A stage that nobody needs to know of gets its line only after this many seconds. Nothing is silent for five.

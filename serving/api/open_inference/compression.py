@@ -19,14 +19,12 @@ MAX_HEADER_LENGTH = 256
 
 # The window size, which also tells zlib the format to write.
 WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
-# The values of Content-Encoding for a body that is not compressed.
-NO_ENCODING = ("", "identity")
 # zlib detects by itself which of the two formats it reads.
 DETECT_FORMAT = zlib.MAX_WBITS | 32
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return a request body without its ``Content-Encoding``.
+    """Return a request body without its ``Content-Encoding``, which is in lower case, and empty for none.
 
     Raises:
         UnsupportedInputError: the encoding is neither gzip nor deflate.
@@ -34,8 +32,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         InputError: the body is not in its encoding, it is incomplete, or something follows it. What follows may be a
             second gzip member, which some programs write: millions of tiny members would take minutes.
     """
-    encoding = encoding.strip().lower()
-    if encoding in NO_ENCODING:
+    if not encoding:
         return body
     if encoding not in WINDOW_BITS:
         raise UnsupportedInputError(

@@ -14,7 +14,7 @@ from serving.api.context import AnyRequest, RequestContext, context_of, read_bod
 from serving.api.handlers import prediction
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.open_inference import tensors
-from serving.api.open_inference.compression import NO_ENCODING, compress, decompress
+from serving.api.open_inference.compression import compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
 from serving.api.open_inference.paths import operation_ids
 from serving.api.problems import ProtocolError, documented
@@ -87,16 +87,15 @@ async def infer_model(request: AnyRequest) -> ASGIApp:
     body = await read_body(request, service.settings.max_body)
     context.check_admitted()
     # A small body may be large once it is decompressed.
-    encoding = (context.header(b"content-encoding") or "").strip().lower()
-    is_compressed = encoding not in NO_ENCODING
-    size = service.settings.max_body if is_compressed else len(body)
+    encoding = context.encoding()
+    size = service.settings.max_body if encoding else len(body)
     asked, images = await service.pipeline.threads.run_by_size(partial(decode, context, encoding, body), size)
     del body  # The images are a part of it, or a copy.
     deadline = context.deadline(asked.parameters and asked.parameters.timeout)
     run = infer_numbers if tensors.is_number_request(asked) else infer
     outputs = tensors.named_outputs(asked)
     # The connection counts the bytes of the body as it arrived.
-    with service.held.hold(images.nbytes if is_compressed else 0):
+    with service.held.hold(images.nbytes if encoding else 0):
         content, headers = await run(
             context, model, images, outputs, timing, deadline, lambda found: encode(context, model, asked, found)
         )

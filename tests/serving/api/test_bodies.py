@@ -140,7 +140,7 @@ FORM_WITHOUT_FILES = b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\
 
 # Body, Content-Type, status of the response, and a part of its detail.
 REJECTED_BODIES = {
-    "no content type": (b"x", None, 415, "Content-Type 'missing'"),
+    "no content type": (b"x", None, 415, "Content-Type: is missing; send a picture"),
     "unknown content type": (b"x", "text/plain", 415, "text/plain"),
     "empty picture": (b"", "image/png", 400, "the body is empty"),
     "no body": (b"", None, 400, "the body is empty"),
@@ -212,6 +212,23 @@ def test_compressed_body_is_rejected(client):
     response = client.post("/predict", content=b"x", headers={"content-type": PIXELS, "content-encoding": "gzip"})
     assert response.status_code == 415
     assert "uncompressed" in response.json()["detail"]
+
+
+def test_headers_of_a_body_are_read_in_one_way_on_every_route(digits, tmp_path):
+    seven, tensor = picture(enlarged(digits[0], 4)), {"name": "images", "datatype": "UINT8", "shape": [1, 28, 28]}
+    inference = {"inputs": [tensor | {"data": digits[0].ravel().tolist()}]}
+    with application(feedback=str(tmp_path)) as client:
+
+        def statuses(encoding):
+            headers = {"content-type": " Image/PNG ;x=y", "content-encoding": encoding}
+            yield client.post("/predict", content=seven, headers=headers).status_code
+            yield client.post("/feedback?label=7&consent=yes", content=seven, headers=headers).status_code
+            yield client.post("/v2/models/mnist/infer", json=inference, headers=headers).status_code
+
+        assert list(statuses("")) == [200, 201, 200]
+        for encoding in ("identity", " Identity "):
+            assert list(statuses(encoding)) == [200, 200, 200]
+        assert list(statuses("br")) == [415, 415, 415]
 
 
 def test_limits_are_settings(digits):

@@ -23,6 +23,12 @@ def test_unknown_model_has_no_certificate(client, query):
     assert client.get(f"/certificate{query}").status_code == 404
 
 
+def test_misspelt_version_is_rejected(client):
+    response = client.get("/certificate?verison=1")
+    assert response.status_code == 400
+    assert "parameter 'verison': unknown; did you mean version?" in response.json()["detail"]
+
+
 def test_certificate_needs_a_key_if_predictions_need_one():
     with application(predict_keys="key") as client:
         assert client.get("/certificate").status_code == 401

@@ -52,6 +52,7 @@ def give(folder):
 
         def give(label="7", content=SEVEN, headers=PNG, **query):
             parameters = {"label": label, "consent": "yes"} | query
+            parameters = {name: value for name, value in parameters.items() if value is not None}
             return client.post("/feedback", params=parameters, content=content, headers=headers)
 
         give.client = client
@@ -157,8 +158,10 @@ def test_report_counts_the_labels_and_the_right_answers(give, folder):
     [
         ({"label": "x"}, 400, "label 'x': must be a class of mnist: 0, 1, 2"),
         ({"label": "../7"}, 400, "must be a class of mnist"),
-        ({"label": ""}, 400, "label 'missing'"),
+        ({"label": ""}, 400, "label '': must be a class of mnist: 0, 1, 2"),
+        ({"label": None}, 400, "label: is missing; must be a class of mnist: 0, 1, 2"),
         ({"consent": "no"}, 400, "consent 'no': must be yes, after the visitor has agreed"),
+        ({"consent": None}, 400, "consent: is missing; must be yes, after the visitor has agreed"),
         ({"labl": "7"}, 400, "parameter 'labl': unknown; did you mean label? choose from label, consent, version"),
         ({"version": "9"}, 404, "has no version '9'"),
         ({"content": b""}, 400, "is not a PNG"),
@@ -169,7 +172,7 @@ def test_report_counts_the_labels_and_the_right_answers(give, folder):
         ({"content": SEVEN[:8]}, 400, "is cut short"),
         ({"content": SEVEN[:8] + SEVEN[-12:]}, 400, ""),
         ({"content": picture(np.full((50, 50), 255, np.uint8))}, 400, "the picture is empty"),
-        ({"headers": {"origin": "null"}}, 415, "Content-Type 'missing'"),
+        ({"headers": {"origin": "null"}}, 415, "Content-Type: is missing; send one uncompressed image/png"),
         ({"headers": CURL | {"origin": "http://example.com"}}, 415, "not supported here; send one uncompressed"),
         ({"headers": CURL | {"sec-fetch-site": "cross-site"}}, 415, "not supported here; send one uncompressed"),
         ({"headers": {"content-type": "text/plain"}}, 415, "Content-Type 'text/plain': not supported here"),
@@ -410,7 +413,8 @@ def test_corrections_that_wait_keep_no_predictions_out(folder):
             assert [future.result().status_code for future in waiting] == [201] * MAX_STORING
 
 
-def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch):
+@pytest.mark.parametrize("suffix", ["part", "old"])
+def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch, suffix):
     store = Store(Settings(feedback=str(folder)))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: 1 / 0)
@@ -419,7 +423,7 @@ def test_half_written_correction_is_ignored_and_replaced(folder, monkeypatch):
     assert files_in(folder) == []
     store.add(b"png", record(0), time.monotonic() + 9)
     [picture] = (folder / "7").glob("*.png")
-    picture.rename(picture.with_name(f".{picture.name}.part"))  # as after a kill
+    picture.rename(picture.with_name(f".{picture.name}.{suffix}"))  # as after a kill
     assert store.report().pictures == 0
     assert store.add(b"png", record(0, "1"), time.monotonic() + 9) == "stored"
     assert store.report().files == 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serving.inference import decoder
-from serving.inference.decoder_process import Turn
+from serving.inference.decoder_process import Session
 from serving.pictures.number_form import NumberPage, to_number_page
 from serving.settings import Settings
 from tests.serving.pictures.numbers import page, written
@@ -64,14 +64,14 @@ def test_large_picture_is_read_in_the_decoder_process(client, pages, monkeypatch
 def sent_to_the_process(monkeypatch):
     """Let pictures of 1000 pixels count as large, and return the list of those that the process gets from now on."""
     used = []
-    original = Turn.read_numbers
+    original = Session.read_numbers
 
     async def noted(self, content):
         used.append(content)
         return await original(self, content)
 
     monkeypatch.setattr(decoder, "THREAD_PIXELS", 1000)
-    monkeypatch.setattr(Turn, "read_numbers", noted)
+    monkeypatch.setattr(Session, "read_numbers", noted)
     return used
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from serving.api import feedback
+from serving.api import card, feedback, rollout
 from serving.api import predict as route
 from tests.support import PIXELS, picture
 
@@ -103,8 +103,15 @@ def test_unknown_parameter_is_rejected(client, digits, query, reason):
 
 def test_parameters_are_those_of_the_document(client):
     paths = client.get("/schema").json()["paths"]
-    for path, names in (("/predict", route.PARAMETERS), ("/feedback", feedback.PARAMETERS)):
-        described = [each["name"] for each in paths[path]["post"]["parameters"] if each["in"] == "query"]
+    for method, path, names in (
+        ("post", "/predict", route.PARAMETERS),
+        ("post", "/feedback", feedback.PARAMETERS),
+        ("post", "/models/{name}/promote", rollout.PARAMETERS),
+        ("post", "/models/{name}/drop", rollout.PARAMETERS),
+        ("get", "/certificate", route.MODEL_PARAMETERS),
+        ("get", "/models/{name}/card", card.PARAMETERS),
+    ):
+        described = [each["name"] for each in paths[path][method]["parameters"] if each["in"] == "query"]
         assert sorted(described) == sorted(names)
 
 

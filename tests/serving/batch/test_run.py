@@ -293,8 +293,17 @@ def test_worker_that_cannot_be_replaced_is_the_same_error_for_every_chunk(monkey
         workers._all[0]._process.kill()
         monkeypatch.setattr(local, "_work", operator.is_)  # The new process ends at once.
         for _ in range(2):
-            with pytest.raises(WorkerError, match="ended with 0 at its start"):
+            with pytest.raises(WorkerError, match=r"ended with status 0 before it was ready$"):
                 workers.predict([Input(str(SEVEN))])
+
+
+def test_worker_that_is_killed_at_its_start_is_explained():
+    with local._Workers(Job(RELEASE, "mnist", 1, JsonLines(), "/"), 1) as workers:
+        new = workers._replace(workers._all[0])
+        new._process.kill()
+        reason = "was killed by SIGKILL before it was ready; perhaps memory was short; use fewer --workers"
+        with pytest.raises(WorkerError, match=reason):
+            new.wait_until_ready()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

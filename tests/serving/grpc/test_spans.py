@@ -56,7 +56,7 @@ def test_traced_call_is_a_span_with_its_stages_as_children_and_an_exemplar():
         "mnist.images": 2,
     }
     assert [stage.name for stage in received.children(root)] == list(STAGES)
-    assert attributes(received.children(root)[2]) == {"mnist.batch.images": 2}
+    assert attributes(received.children(root)[2]) == {"mnist.run.images": 2}
     assert "mnist.accepted" in attributes(page)
     ends = [(attributes(span)["rpc.response.status_code"], span.status.code) for span in (page, late, wrong)]
     assert ends == [("OK", 0), ("DEADLINE_EXCEEDED", 2), ("INVALID_ARGUMENT", 0)]

@@ -19,7 +19,7 @@ import pytest
 from serving.errors import DeadlineExceededError, InputTooLargeError, OverloadedError, PictureError
 from serving.inference import decoder, decoder_process
 from serving.inference.decoder import Decoder
-from serving.inference.decoder_process import DecoderProcess, Turn
+from serving.inference.decoder_process import DecoderProcess, Session
 from serving.inference.threads import THREADS, ThreadPool
 from serving.pictures import process
 from serving.pictures.header import read_header
@@ -58,16 +58,16 @@ def with_process(use):
     async def run():
         decodes = DecoderProcess(Settings.max_pixels)
         try:
-            return await use(decodes, lambda content, s=LONG: in_turn(decodes, content, s))
+            return await use(decodes, lambda content, s=LONG: in_session(decodes, content, s))
         finally:
             await decodes.close()
 
     return asyncio.run(run())
 
 
-async def in_turn(decodes, content, seconds=LONG):
-    async with decodes.turn(time.monotonic() + seconds) as turn:
-        return await turn.decode(content)
+async def in_session(decodes, content, seconds=LONG):
+    async with decodes.session(time.monotonic() + seconds) as session:
+        return await session.decode(content)
 
 
 async def busy_process(decodes):
@@ -99,7 +99,7 @@ def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
         places.append("thread")
         return work()
 
-    monkeypatch.setattr(Turn, "decode", in_process)
+    monkeypatch.setattr(Session, "decode", in_process)
     monkeypatch.setattr(ThreadPool, "do", on_thread)
     used = {}
     for name, pictures in {
@@ -309,7 +309,7 @@ def test_process_that_cannot_start_is_an_error_of_the_service_and_is_tried_again
     async def use(decodes, decode):
         with monkeypatch.context() as patched:
             patched.setenv("PYTHONHOME", "/nonexistent")
-            with pytest.raises(RuntimeError, match="ended with 1 at its start"):
+            with pytest.raises(RuntimeError, match=r"ended with status 1 before it was ready$"):
                 await decode(LARGE)
         return await decode(LARGE)
 
@@ -330,13 +330,13 @@ def test_damaged_and_too_large_pictures_have_different_errors():
 def test_requests_take_turns_and_keep_them_for_all_their_pictures(monkeypatch):
     """If pictures took turns, requests with many of them would all pass their deadlines."""
     decoded = []
-    original = Turn.decode
+    original = Session.decode
 
     async def noted(self, content, how):
         decoded.append(content)
         return await original(self, content, how)
 
-    monkeypatch.setattr(Turn, "decode", noted)
+    monkeypatch.setattr(Session, "decode", noted)
     forms = [[black_png(1500 + i, 1500)] * 3 for i in range(3)]
 
     async def run():
@@ -354,10 +354,10 @@ def test_requests_take_turns_and_keep_them_for_all_their_pictures(monkeypatch):
 def test_pictures_of_a_request_share_the_seconds_of_a_core():
     async def use(decodes, decode):
         left = []
-        async with decodes.turn(time.monotonic() + LONG) as turn:
+        async with decodes.session(time.monotonic() + LONG) as session:
             for _ in range(2):
-                await turn.decode(black_png(4000, 4000))
-                left.append(turn._core_seconds)
+                await session.decode(black_png(4000, 4000))
+                left.append(session._core_seconds)
         return left
 
     first, second = with_process(use)
@@ -386,9 +386,9 @@ def test_killed_process_has_ended_before_the_next_one_starts(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce the limit")
 def test_largest_page_of_numbers_in_colour_has_room():
     async def use(decodes, decode):
-        async with decodes.turn(time.monotonic() + LONG) as turn:
-            await turn.read_numbers(black_png(1100, 1100, 8, RGB))
-            return await turn.read_numbers(black_png(5000, 5000, 8, RGB))
+        async with decodes.session(time.monotonic() + LONG) as session:
+            await session.read_numbers(black_png(1100, 1100, 8, RGB))
+            return await session.read_numbers(black_png(5000, 5000, 8, RGB))
 
     assert with_process(use).is_empty
 
@@ -451,8 +451,8 @@ async def main():
     decodes = DecoderProcess(10**8)
     content = sys.stdin.buffer.read()
     async def decode():
-        async with decodes.turn(time.monotonic() + 2) as turn:
-            await turn.decode(content)
+        async with decodes.session(time.monotonic() + 2) as session:
+            await session.decode(content)
     task = asyncio.create_task(decode())
     while decodes._process is None or not decodes._process.done():
         await asyncio.sleep(0.01)

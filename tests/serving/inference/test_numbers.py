@@ -297,7 +297,11 @@ def test_line_is_accepted_only_if_a_stroke_is_clearly_a_slash_or_a_1(write):
         signs = [sign._replace(properties=(1.0, beyond, beyond, *sign.properties[3:])) for sign in line.signs]
         found.lines = [line._replace(signs=signs)]
         reading = Reading(model, [found])
-        [prediction] = reading.predictions(model.classifier.classify(reading.images))
+        output = model.classifier.classify(reading.images)
+        [prediction] = reading.predictions(output)
+        # Another version reads the same images, and a reading does not change by being used.
+        assert reading.by(model).images is reading.images
+        assert reading.read(output) == reading.by(model).read(output)
         return prediction.text, prediction.accepted
 
     low, high = -0.3, 0.3

@@ -33,7 +33,7 @@ def manifest_files(folder):
 
 def certify(folder, name):
     """Write the digest of a changed file into the manifest."""
-    described = bundle.describe(folder / name)
+    described = bundle.file_of(folder / name)
     file = {"sha256": described.sha256, "bytes": described.bytes}
     change_manifest(folder, files=manifest_files(folder) | {name: file})
 

@@ -313,7 +313,7 @@ def test_any_exception_of_a_library_rejects_the_version(models, repo, monkeypatc
 
 def test_digest_of_a_large_file_is_computed_in_pieces(tmp_path):
     sparse(tmp_path / "large", 3 * files.CHUNK + 1)
-    described = bundle.describe(tmp_path / "large")
+    described = bundle.file_of(tmp_path / "large")
     assert described.bytes == 3 * files.CHUNK + 1
     assert described.sha256 == hashlib.sha256(bytes(described.bytes)).hexdigest()
 

@@ -12,7 +12,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from serving.errors import PictureError
-from serving.pictures.containers import MAX_PNG_CHUNKS, bare_png, jpeg_exif, orientation, png_chunks, without_metadata
+from serving.pictures.containers import (
+    MAX_PNG_CHUNKS,
+    bare_png,
+    exif_orientation,
+    jpeg_exif,
+    png_chunks,
+    without_metadata,
+)
 from serving.pictures.mnist_form import to_mnist_form
 from tests.serving.pictures.files import black_png, chunk, encoded, gif, greedy_directory, segment
 
@@ -98,11 +105,11 @@ def test_orientation_is_that_of_pillow(format, value):
 def test_orientation_is_read_in_both_byte_orders_and_ignored_if_damaged():
     for order, mark in (("<", b"II*\0"), (">", b"MM\0*")):
         entry = struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 6, 0)
-        assert orientation(b"Exif\0\0" + mark + entry) == orientation(mark + entry) == 6
-        assert orientation(mark + entry[:-8]) == 1
-        assert orientation(mark + struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 9, 0)) == 1
-        assert orientation(mark + struct.pack(f"{order}I", 0xFFFFFFFF)) == 1
-    assert orientation(b"") == orientation(b"II*\0") == orientation(b"nonsense") == 1
+        assert exif_orientation(b"Exif\0\0" + mark + entry) == exif_orientation(mark + entry) == 6
+        assert exif_orientation(mark + entry[:-8]) == 1
+        assert exif_orientation(mark + struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 9, 0)) == 1
+        assert exif_orientation(mark + struct.pack(f"{order}I", 0xFFFFFFFF)) == 1
+    assert exif_orientation(b"") == exif_orientation(b"II*\0") == exif_orientation(b"nonsense") == 1
 
 
 def test_file_without_metadata_is_not_copied():
@@ -118,6 +125,6 @@ def test_metadata_is_removed_and_colours_stay():
     jpeg = encoded(Image.fromarray(colours), "JPEG", exif=exif, comment=b"c", icc_profile=b"p" * 200_000, keep_rgb=True)
     bare = without_metadata(jpeg, "JPEG")
     assert len(bare) < len(jpeg) - 200_000
-    assert orientation(jpeg_exif(jpeg)) == 6
+    assert exif_orientation(jpeg_exif(jpeg)) == 6
     pictures = [Image.open(io.BytesIO(content)) for content in (jpeg, bare)]
     np.testing.assert_array_equal(*map(np.asarray, pictures))

@@ -9,7 +9,7 @@ from PIL import Image
 from serving.errors import InputTooLargeError
 from serving.pictures import decode
 from serving.pictures.mnist_form import to_mnist_form
-from serving.pictures.page import TURNS, Page, Turn, upright
+from serving.pictures.page import ORIENTATIONS, Orientation, Page, upright
 from tests.serving.pictures.files import black_png, encoded
 
 MAX_PIXELS = 25_000_000
@@ -54,7 +54,7 @@ FILES = {
     "GIF": lambda page: encoded(Image.fromarray(page), "GIF", transparency=3),
     "WebP": lambda page: encoded(Image.fromarray(page), "WEBP"),
     "PGM of 16 bits": lambda page: encoded(Image.fromarray(page.astype(np.uint16) * 257), "PPM"),
-    **{f"turned {value}": lambda page, value=value: turned(page, value) for value in TURNS},
+    **{f"turned {value}": lambda page, value=value: turned(page, value) for value in ORIENTATIONS},
 }
 
 
@@ -75,11 +75,11 @@ def test_whole_and_parts_give_the_same_image_as_an_array(drawing, file, monkeypa
         assert reason is expected.reason
 
 
-@pytest.mark.parametrize("turn", TURNS.values())
-def test_page_is_cut_like_an_array(turn):
+@pytest.mark.parametrize("orientation", ORIENTATIONS.values())
+def test_page_is_cut_like_an_array(orientation):
     values = np.arange(40, dtype=np.uint8).reshape(5, 8)
-    page = Page(Image.fromarray(values), lambda part: np.asarray(part, np.float32), turn)
-    expected = upright(values, turn)
+    page = Page(Image.fromarray(values), lambda part: np.asarray(part, np.float32), orientation)
+    expected = upright(values, orientation)
     assert page.shape == expected.shape
     np.testing.assert_array_equal(page.grey(), expected)
     part, again = (slice(1, 4), slice(0, 100)), (slice(1, 3), slice(2, 4))
@@ -94,7 +94,7 @@ def test_page_of_any_shape_is_reduced_like_an_array(shape, mode):
     picture = Image.fromarray(values)
     if mode == "P":
         picture.putpalette(bytes(range(256)) * 3, "RGB")
-    page = Page(picture, lambda part: np.asarray(part, np.float32), Turn())
+    page = Page(picture, lambda part: np.asarray(part, np.float32), Orientation())
     height, width = (max(1, round(size * 96 / max(shape))) for size in shape)
     whole = Image.fromarray(values.astype(np.float32))
     expected = np.asarray(whole.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))
@@ -104,7 +104,9 @@ def test_page_of_any_shape_is_reduced_like_an_array(shape, mode):
 @pytest.mark.parametrize("mode", ["RGB", "LA"])
 def test_page_that_stays_large_is_reduced_like_an_array(mode):
     values = np.random.default_rng(0).integers(0, 256, (2500, 2100), np.uint8)
-    page = Page(Image.fromarray(values).convert(mode), lambda part: np.asarray(part.convert("L"), np.float32), Turn())
+    page = Page(
+        Image.fromarray(values).convert(mode), lambda part: np.asarray(part.convert("L"), np.float32), Orientation()
+    )
     whole = Image.fromarray(values.astype(np.float32))
     expected = np.asarray(whole.resize((860, 1024), Image.Resampling.BOX, reducing_gap=2.0))
     differs = np.abs(page.reduced(1024, 860) - expected) > 0.01

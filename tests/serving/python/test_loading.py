@@ -11,8 +11,10 @@ import pytest
 
 import serving
 from serving.errors import BundleError
+from serving.server.run import description
 from serving.settings import RELEASE
 from tests.serving.models.bundles import PACKAGED, publish
+from tests.support import application
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,16 @@ def test_packaged_model_is_loaded_without_a_path():
     assert model.accuracy == model.manifest.result["test"]["accuracy"] > 0.99
     assert repr(model) == f"<LoadedModel mnist version 1: 10 classes, accuracy {model.accuracy:.2%}>"
     assert "10: 0, 1, 2" in model._repr_html_()
+
+
+def test_accuracy_that_no_manifest_states_is_not_said_to_be_zero(tmp_path):
+    publish(tmp_path, 1, result={})
+    model = serving.load(tmp_path)
+    assert model.accuracy is None
+    assert repr(model) == "<LoadedModel mnist version 1: 10 classes>"
+    assert "not stated" in model._repr_html_()
+    with application(repository=tmp_path) as client:
+        assert description(client.app).startswith("mnist version 1: accuracy not stated, ")
 
 
 def test_folder_of_a_version_may_lie_anywhere(tmp_path):

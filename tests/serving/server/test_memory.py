@@ -22,11 +22,11 @@ def test_settle_gives_memory_back_and_the_model_computes_as_before():
         from serving.settings import RELEASE
 
         bundle = next(RELEASE.glob("*/1"))
-        classifier = Classifier(bundle / "model.onnx")
+        classifier, golden = Classifier(bundle / "model.onnx"), bundle / "golden.npz"
         resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-        before, difference = resident(), classifier.verify(bundle / "golden.npz", 1e-3)
+        before, difference = resident(), classifier.verify(golden, golden.read_bytes(), 1e-3)
         settle()
-        print(resident() / before, classifier.verify(bundle / "golden.npz", 1e-3) == difference)
+        print(resident() / before, classifier.verify(golden, golden.read_bytes(), 1e-3) == difference)
     """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     left, same = done.stdout.split()

@@ -48,7 +48,7 @@ def test_scan_that_fails_is_logged_once_counted_and_repeated(monkeypatch, caplog
         failed, scanned = time.time(), "mnist_repository_scan_timestamp_seconds"
         until(lambda: sample(client, scanned) > failed)
         assert caplog.text.count("ZeroDivisionError") == 1
-        assert caplog.text.count("'scan' failed") == 1
+        assert caplog.text.count("'scan' failed; it is tried again") == 1
 
 
 def test_count_that_fails_is_logged_counted_and_repeated(monkeypatch, caplog):
@@ -62,6 +62,14 @@ def test_count_that_fails_is_logged_counted_and_repeated(monkeypatch, caplog):
         monkeypatch.setattr(Recorder, "count", lambda self: (count(self), counted.set()))
         assert counted.wait(60)
         assert sample(client, 'mnist_background_failures_total{task="count"}') >= 1
+
+
+def test_last_count_that_fails_is_not_said_to_be_tried_again(monkeypatch, caplog):
+    monkeypatch.setattr("serving.api.app.COUNT_INTERVAL", 600)
+    with application():
+        monkeypatch.setattr(Recorder, "count", lambda _: 1 / 0)
+    assert caplog.text.count("'count' failed") == 1
+    assert "it is tried again" not in caplog.text
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
-from serving.errors import SettingsError
+from serving.errors import NoKeyError, SettingsError
 from serving.service import keys
 from serving.service.keys import Keys
 from serving.settings import Settings
@@ -23,6 +26,19 @@ def test_file_that_never_ends_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(keys, "MAX_FILE", 1000)
     with pytest.raises(SettingsError, match="more than 1000 characters"):
         Keys(Settings(predict_keys_file="/dev/zero"))
+
+
+def test_wrong_key_takes_no_longer_with_many_keys():
+    many = Keys(Settings(predict_keys="\n".join(f"key-{number}" for number in range(100_000))))
+    stranger = SimpleNamespace(raw_headers=[(b"x-api-key", b"%d" % number) for number in range(keys.MAX_OFFERED)])
+
+    def seconds():
+        start = time.perf_counter()
+        with pytest.raises(NoKeyError):
+            many.check_prediction(stranger)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.002
 
 
 def test_keys_with_other_letters_and_spaces_are_valid(tmp_path):

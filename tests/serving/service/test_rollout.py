@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
 import shutil
 
 import numpy as np
@@ -191,6 +194,17 @@ def test_promotion_by_hand_rollback_and_drop_survive_a_restart(models, other, di
         assert post(client, "promote", params={"version": "2"})["dropped"] == []
 
 
+def test_misspelt_version_changes_nothing(models, other):
+    with rollout(models) as client:
+        appear(client, other)
+        for action in ("promote", "drop"):
+            response = client.post(f"/models/mnist/{action}?verison=1", headers=ADMIN)
+            assert response.status_code == 400
+            assert "parameter 'verison': unknown; did you mean version?" in response.json()["detail"]
+        found = report(client)
+        assert (found["stable"], found["candidate"]) == ("1", "2")
+
+
 def test_rule_promotes_an_equal_version_and_no_worse_one(models, digits):
     with rollout(models, promote_after=50, max_disagreement=0.02) as client:
         publish(models, 2, damage=favour(3, 30.0))
@@ -364,6 +378,27 @@ def test_damaged_state_of_a_model_loses_no_evidence_and_no_promotion(models, oth
         state.write_text(before)
         service.flush_rollouts()
         assert version(predict(client, digits[:1])) == "2"
+
+
+def test_promotion_is_logged_when_it_is_written(models, other, digits, monkeypatch, caplog):
+    monkeypatch.setattr("serving.api.app.FLUSH_INTERVAL", 600)
+    caplog.set_level(logging.INFO, "serving")
+    with rollout(models, promote_after=1, max_disagreement=1) as client:
+        service = client.app.state.service
+        appear(client, other)
+        predict(client, digits[:1])
+        until(lambda: 'version="2"} 1.0' in client.get("/metrics").text)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", no_space)
+            with pytest.raises(RolloutError, match="No space left"):
+                service.flush_rollouts()
+        assert "promoted model" not in caplog.text
+        service.flush_rollouts()
+        assert caplog.text.count("promoted model mnist version 2: version 1 has another label for 0 of 1") == 1
+
+
+def no_space(_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(

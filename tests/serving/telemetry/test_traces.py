@@ -66,7 +66,7 @@ def test_prediction_is_a_span_below_the_clients_with_its_stages_as_children():
     }
     stages = received.children(root)
     assert [stage.name for stage in stages] == list(STAGES)
-    assert attributes(stages[2]) == {"mnist.batch.images": 1}
+    assert attributes(stages[2]) == {"mnist.run.images": 1}
     times = [time for stage in stages for time in (stage.start_time_unix_nano, stage.end_time_unix_nano)]
     assert times == sorted(times)
     assert root.start_time_unix_nano <= times[0]

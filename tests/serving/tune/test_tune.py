@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from serving.errors import TuneError
 from serving.machine import Machine
+from serving.settings import RELEASE
 from serving.tune.load import drive
 from serving.tune.run import worker_counts
 from serving.tune.search import MAX_IMAGES, MAX_PER_WORKER, Result, Search, Trial
@@ -136,6 +138,14 @@ def test_command_measures_and_prints_a_command_line_that_works(run):
     assert (command, arguments[:3]) == ("mnist-serve", ["--workers", "1", "--max-concurrency"])
     with service(*arguments) as (url, _):
         assert httpx.post(f"{url}/predict", content=bytes(784), headers=PIXELS).status_code == 200
+
+
+@pytest.mark.parametrize("arguments", [("tune", "--model", "mnist"), ("--model", "mnist", "tune")])
+def test_model_that_is_named_is_measured_although_it_is_the_default(run, tmp_path, arguments):
+    shutil.copytree(RELEASE / "mnist", tmp_path / "letters")
+    done = run("mnist-serve", *arguments, "--repository", str(tmp_path), "--seconds", "1")
+    assert done.returncode == 1
+    assert "no model 'mnist'" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

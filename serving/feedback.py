@@ -35,12 +35,10 @@ FILE = re.compile(r"\.?([0-9a-f]{64})\.(?:png|json)(?:\.part|\.old)?")
 # Folders that mnist-train would not take for a class: hidden ones, and those of a divided data set.
 NO_FOLDER = re.compile(r"(?:\.|__).*|.*[/\\\0].*|train|training|val|valid|validation|test", re.IGNORECASE | re.DOTALL)
 MAX_NAME_BYTES = 255
-# Seconds between two attempts to get the lock.
-RETRY = 0.01
-# How many disputed pictures a report lists.
-MAX_LISTED = 1000
-# The system's errors if a folder is read-only, or belongs to others.
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+# Seconds between two attempts to get the lock, and how many disputed pictures a report lists.
+RETRY, MAX_LISTED = 0.01, 1000
+# The system's errors if a folder is read-only, belongs to others, or is a file or a link.
+UNUSABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 log = logging.getLogger("serving")
 
@@ -184,10 +182,7 @@ class Store:
                 if not entry.is_disputed:
                     _move(entry, self.folder / DISPUTED / entry.label)
             folder = (self.folder / DISPUTED if same else self.folder) / record.label
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, content in contents.items():
-                with shares.writing(folder / name) as file:
-                    file.write(content)
+            _write(folder, contents)
             size = sum(map(len, contents.values()))
             new = _Entry(record.label, digest, bool(same), [folder / name for name in contents], size, time.time_ns())
             kept = [entry for entry in entries if entry.files and entry.key != new.key]
@@ -278,16 +273,16 @@ class Store:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise StorageFullError instead of an OSError that says that the folder is read-only."""
+        """Raise StorageFullError instead of an OSError that says that a folder cannot be used."""
         try:
             yield
         except OSError as error:
-            if error.errno not in READ_ONLY:
+            if error.errno not in UNUSABLE:
                 raise
             reason = os.strerror(error.errno)
-            log.error("corrections cannot be stored in %s: %s", self.folder, reason)
+            log.error("corrections cannot be stored in %s: %s", error.filename or self.folder, reason)
             raise StorageFullError(
-                f"corrections cannot be stored: {reason}; the operator must make the folder of --feedback writable"
+                f"corrections cannot be stored: {reason}; --feedback and the folders in it must be plain and writable"
             ) from error
 
     @contextmanager
@@ -319,8 +314,28 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # What is in a linked folder would not be counted.
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
+def _write(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write all files or none."""
+    _make_folder(folder)
+    try:
+        for name, content in contents.items():
+            with shares.writing(folder / name) as file:
+                file.write(content)
+    except OSError:
+        for name in contents:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
 def _move(entry: _Entry, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+    _make_folder(target)
     # The picture goes first, so that it is learnt from no longer.
     for path in sorted(entry.files, key=lambda path: path.suffix != ".png"):
         shares.replace(path, target / path.name)

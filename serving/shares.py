@@ -59,8 +59,11 @@ def writing(path: Path, rename: Callable[[Path, Path], object] = replace) -> Ite
         OSError: the file cannot be written or renamed.
     """
     part = path.with_name(f".{path.name}.part")
+    with suppress(OSError):
+        part.unlink(missing_ok=True)  # From a process that was killed here.
     try:
-        with part.open("wb") as file:
+        # A new file: a link or a FIFO of that name is not followed.
+        with part.open("xb") as file:
             yield file
             file.flush()
             sync(file.fileno(), path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from serving.errors import SettingsError
-from serving.file_version import FileVersion
+from serving.file_version import FileVersion, check_regular
 from serving.settings import Settings, flag
 
 # The settings that name the files.
@@ -66,6 +66,8 @@ class Credentials:
         problem = ""
         try:
             if self._current_versions() != self._versions:
+                for path in self._paths.values():
+                    check_regular(path)
                 self._read()
                 log.info("%s: read again", self._described("tls_cert"))
                 self._warn_of_readable_key()

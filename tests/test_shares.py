@@ -116,6 +116,15 @@ def test_file_that_a_killed_service_has_set_aside_is_replaced(share, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"new"}
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("victim")])
+def test_link_or_fifo_under_the_name_of_the_new_file_is_not_followed(make, tmp_path):
+    (tmp_path / "victim").write_bytes(b"victim")
+    make(tmp_path / ".file.part")
+    write_in_the_service(tmp_path / "file", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"new", "victim": b"victim"}
+    assert not (tmp_path / "file").is_symlink()
+
+
 @pytest.mark.parametrize("write", [write_atomically, write_in_the_service])
 def test_error_is_that_of_the_write_if_the_new_file_cannot_be_removed_either(write, tmp_path, monkeypatch):
     def fail(number):

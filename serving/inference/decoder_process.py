@@ -116,7 +116,7 @@ class DecoderProcess:
         if self._idle:
             self._idle.cancel()
         if self._process:
-            with contextlib.suppress(OSError, RuntimeError):
+            with contextlib.suppress(OSError, RuntimeError, OverloadedError):
                 process = await self._process
                 self._kill()
                 await process.wait()
@@ -212,7 +212,12 @@ async def _start(max_pixels: int) -> Process:
     closed.add_done_callback(lambda done: done.cancelled() or done.exception())
     output = cast("asyncio.StreamReader", process.stdout)
     if await output.read(len(READY)) != READY:
-        raise RuntimeError(f"the process that decodes pictures {ending_at_start(await process.wait())}")
+        status = await process.wait()
+        reason = f"the process that decodes pictures {ending_at_start(status)}"
+        if status == -signal.SIGKILL:
+            log.warning(reason)
+            raise OverloadedError("there is no memory for decoding this picture at the moment; try again later")
+        raise RuntimeError(reason)
     return process
 
 

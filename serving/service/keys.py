@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from serving.errors import ForbiddenError, NoKeyError, SettingsError
-from serving.file_version import FileVersion
+from serving.file_version import FileVersion, check_regular
 from serving.settings import Settings, flag
 
 # Seconds between two looks at the key files.
@@ -91,6 +91,7 @@ class KeyFile:
         problem = ""
         try:
             if FileVersion.of(self.path.stat()) != self.version:
+                check_regular(self.path)
                 self.read()
                 log.info("%s %s: read %d keys again", self.option, self.path, len(self.digests))
         except (OSError, SettingsError) as error:

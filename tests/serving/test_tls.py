@@ -109,6 +109,15 @@ def test_certificate_and_key_may_be_replaced_in_either_order(authority, caplog):
     assert all("the former certificate stays in use" in line and "is not the key" in line for line in errors)
 
 
+def test_file_that_became_a_fifo_is_not_read(authority):
+    certificate, key = authority.issue("fifo")
+    found = credentials(certificate, key)
+    former = found.pem
+    certificate.rename(certificate.with_suffix(".away"))
+    os.mkfifo(certificate)
+    assert (is_renewed(found), found.pem) == (False, former)
+
+
 def test_removed_file_keeps_the_former_contents(authority):
     certificate, key = authority.issue("removed")
     found = credentials(certificate, key)

@@ -244,6 +244,19 @@ def test_key_file_that_cannot_be_read_again_keeps_the_former_keys(tmp_path, capl
     assert keys.prediction == digests("new", "admin")
 
 
+def test_key_file_that_became_a_fifo_is_not_read(tmp_path):
+    file = tmp_path / "keys"
+    keys = keys_of(predict_keys_file=written(file, b"old"))
+    file.unlink()
+    os.mkfifo(file)
+    keys.look()  # This would wait until somebody writes into the FIFO.
+    assert keys.prediction == digests("old")
+    file.unlink()
+    written(file, b"new")
+    keys.look()
+    assert keys.prediction == digests("new")
+
+
 def test_link_to_other_keys_is_followed(tmp_path):
     # Kubernetes updates a mounted secret by replacing a link to a folder.
     for key in ("one", "two"):

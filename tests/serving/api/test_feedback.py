@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving import feedback
+from serving import feedback, shares
 from serving.api import feedback as route
 from serving.errors import SettingsError, StorageFullError
 from serving.feedback import Answer, ModelVersion, Record, Store, is_folder_name
@@ -252,6 +252,28 @@ def test_full_folder_rejects_more(folder):
     limit = size(0, b"png") + size(1, b"png")
     with pytest.raises(StorageFullError):
         Store(Settings(feedback=str(folder), feedback_bytes=limit)).add(b"png", record(2), time.monotonic() + 9)
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.parent, target_is_directory=True)])
+def test_class_folder_that_is_none_is_refused(folder, make):
+    folder.mkdir()
+    make(folder / "7")
+    with pytest.raises(StorageFullError, match="must be plain and writable"):
+        Store(Settings(feedback=str(folder))).add(b"png", record(1), time.monotonic() + 9)
+    assert not [path for path in files_in(folder) if path.endswith((".json", ".png"))]
+
+
+def test_record_without_its_picture_does_not_stay(folder, monkeypatch):
+    def write(path):
+        if path.suffix == ".png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return writing(path)
+
+    writing = shares.writing
+    monkeypatch.setattr(shares, "writing", write)
+    with pytest.raises(OSError, match="No space left"):
+        Store(Settings(feedback=str(folder))).add(b"png", record(1), time.monotonic() + 9)
+    assert files_in(folder / "7") == []
 
 
 @pytest.mark.parametrize("limits", [{"feedback_files": 6}, {"feedback_bytes": 3 * 4000}])

@@ -316,6 +316,21 @@ def test_process_that_cannot_start_is_an_error_of_the_service_and_is_tried_again
     assert with_process(use).reason == "empty"
 
 
+def test_process_that_is_killed_at_its_start_is_for_lack_of_memory(monkeypatch, tmp_path):
+    killer = tmp_path / "python"
+    killer.write_text("#!/bin/sh\nkill -9 $$\n")
+    killer.chmod(0o700)
+
+    async def use(decodes, decode):
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.executable", str(killer))
+            with pytest.raises(OverloadedError, match="no memory for decoding this picture"):
+                await decode(LARGE)
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
 def test_damaged_and_too_large_pictures_have_different_errors():
     async def use(decodes, decode):
         with pytest.raises(PictureError, match="damaged"):

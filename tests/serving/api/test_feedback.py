@@ -414,7 +414,7 @@ def test_read_only_folder_is_no_fault_of_the_service(give, folder, monkeypatch, 
     for label in "71":
         response = give(label)
         assert response.status_code == 507
-        assert "cannot be stored: Read-only file system; the operator must make" in response.json()["detail"]
+        assert "cannot be stored: Read-only file system; --feedback and the folders" in response.json()["detail"]
     assert f"corrections cannot be stored in {folder}: Read-only file system" in caplog.text
     assert "Traceback" not in caplog.text
 

@@ -9,6 +9,8 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,65 @@ def test_roll_to_a_version_that_does_not_become_healthy_keeps_the_old_replicas(s
     assert message in done.stderr
     assert sorted(stack.healthy()) == sorted(before)
     assert outcomes(counts) == {200}
+
+
+def test_rolls_and_reloads_lose_no_grpc_call(stack, url, engine):
+    from tests.serving.grpc.door import Client, infer_request, random_images  # isort: skip (skips without gRPC)
+    import grpc
+
+    settings = stack.settings | {
+        "COMPOSE_FILE": "docker-compose.yml:deploy/compose.grpc.yml",
+        "MNIST_GRPC_PORT": "0",
+    }
+    image, request = f"mnist-service:{stack.name}", infer_request(random_images(1))
+    only_haproxy = ("up", "--detach", "--no-deps", "--no-build", "haproxy")
+    counted = 'mnist_http_requests_total{method="POST",route="/inference.GRPCInferenceService/ModelInfer",status="200"}'
+    stop, ended = threading.Event(), Counter()
+
+    def call(address: str, kept: bool) -> None:
+        while not stop.is_set():
+            # Channels with the same options share a connection.
+            with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                client = Client(channel)
+                for _ in iter(stop.is_set, True):
+                    try:
+                        client.call("ModelInfer", **request)
+                        ended["OK"] += 1
+                    except grpc.RpcError as error:
+                        ended[str(error)] += 1
+                    if not kept:
+                        break
+
+    engine.docker("tag", image, f"{image}-old")
+    try:
+        engine.run(*stack.command, "build", "serving", env=settings)
+        engine.run(ROOT / "deploy" / "roll", env=settings)
+        engine.run(*stack.command, *only_haproxy, env=settings)
+        address = engine.run(*stack.command, "port", "haproxy", 8001, env=settings)
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(60)
+            assert Client(channel).call("ModelInfer", **request)
+        with ThreadPoolExecutor() as pool:
+            callers = [pool.submit(call, address, kept) for kept in (True, True, False)]
+            try:
+                engine.run(ROOT / "deploy" / "roll", env=settings)
+                stack.reload()
+                seen = ended.total()
+                until(lambda: ended.total() > seen + 100)
+                assert ended.keys() == {"OK"}, ended
+                # Every replica gets calls.
+                for replica in stack.replicas():
+                    until(lambda replica=replica: counted in stack.metrics(replica))
+            finally:
+                stop.set()
+            for caller in callers:
+                caller.result()
+    finally:
+        engine.docker("tag", f"{image}-old", image)
+        engine.docker("image", "rm", f"{image}-old")
+        stack.compose(*only_haproxy)
+        engine.run(ROOT / "deploy" / "roll", env=stack.settings)
+    assert ended.keys() == {"OK"}, ended
 
 
 def test_more_and_fewer_replicas_lose_no_request(stack, url):

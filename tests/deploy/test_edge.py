@@ -81,7 +81,7 @@ def edge(
     """Run HAProxy with this number of replicas and with servers at other ports, when all of them are ready.
 
     Args:
-        grpc: the port for gRPC of the only server; None: without gRPC.
+        grpc: the port for gRPC of the only server, which HAProxy takes for two; None: without gRPC.
         patience: how long HAProxy waits for a whole request.
     """
     haproxy = shutil.which("haproxy") or missing("haproxy (Debian: haproxy)")
@@ -110,8 +110,9 @@ def edge(
         stack.callback(process.wait)
         stack.callback(process.kill)
         metrics = "http://{}:{}/metrics".format(*monitoring.getsockname())
-        up = re.compile(r'haproxy_server_status\{proxy="\w*replicas",server="\w+",state="UP"\} 1')
-        count = len(ports) * (1 if grpc is None else 2)
+        # UP alone may be the state before the first check.
+        up = re.compile(r'haproxy_server_check_status\{proxy="\w*replicas",server="\w+",state="L7OK"\} 1')
+        count = len(ports) + (0 if grpc is None else 2)
         try:
             until(lambda: process.poll() is not None or len(up.findall(httpx.get(metrics).text)) == count)
             assert process.poll() is None
@@ -140,12 +141,13 @@ def configuration(ports: list[int], sockets: dict[int, socket.socket], folder: P
 
 
 def grpc_configuration(port: int, health: int, public: socket.socket) -> str:
-    """Return the configuration for gRPC, with a server at this port, whose health is that of the port ``health``."""
+    """Return the configuration for gRPC, with two servers at this port, whose health is that of the port ``health``."""
     return changed(
         "grpc.cfg",
         (r" resolvers engine init-addr none", ""),
-        (r"server-template replica 1-32 serving:8001", f"server replica 127.0.0.1:{port}"),
-        (r"check port 8000\b", f"check port {health}"),
+        # Two, because some settings of server-template hold only for its first server.
+        (r"server-template replica 1-32 serving:8001", f"server-template replica 1-2 127.0.0.1:{port}"),
+        (r"connect port 8000\b", f"connect port {health}"),
         (r"bind :8001\b", f"bind fd@{public.fileno()}"),
     )
 

@@ -82,7 +82,8 @@ def load_from_torchvision(
             cache.
 
     Raises:
-        DataError: the data set is not there and cannot be downloaded, or it is damaged.
+        DataError: the data set is not there and cannot be downloaded, it is damaged, or the validation set leaves
+            nothing to learn from.
     """
     known = SETS[name]
     root, raw = _find(name, known, folder, only_folder=only_folder)
@@ -93,7 +94,7 @@ def load_from_torchvision(
     }
     click.echo(f"{name}: loaded with torchvision from {root}", err=True)
     whole = {train: _prepared(name, *arrays, known.labels, prepare, stage) for train, arrays in raw.items()}
-    learnt, held_out = divided(whole[True], validation, subset)
+    learnt, held_out = divided(name, whole[True], validation, subset)
     return Splits(name, known.labels, digests, learnt, held_out, whole[False], prepare=prepare)
 
 

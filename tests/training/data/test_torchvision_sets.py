@@ -85,6 +85,13 @@ def test_files_in_torchvisions_layout_are_read(name, tmp_path, monkeypatch):
     assert again.test.images.equal(splits.test.images)
 
 
+def test_validation_set_leaves_something_to_learn_from(tmp_path):
+    place_files("kmnist", tmp_path)
+    assert len(load_data("kmnist", prepare="symbol", folder=tmp_path, validation=COUNT - 1).train) == 1
+    with pytest.raises(DataError, match=r"^kmnist: has 30 training images; --validation must be less, not 30$"):
+        load_data("kmnist", prepare="symbol", folder=tmp_path, validation=COUNT)
+
+
 def test_names_of_the_classes_are_those_of_torchvision():
     datasets = import_torchvision().datasets
     assert list(SETS["kmnist"].labels) == datasets.KMNIST.classes

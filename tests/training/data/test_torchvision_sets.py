@@ -6,6 +6,7 @@ import bz2
 import shutil
 import struct
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -107,14 +108,14 @@ def downloads(monkeypatch):
 
     def offline(*_, download_root, **__):
         found.append(Path(download_root))
-        raise OSError("no route to host")
+        raise URLError("no route to host")
 
     monkeypatch.setattr(import_torchvision().datasets.mnist, "download_and_extract_archive", offline)
     return found
 
 
 def test_data_set_that_is_nowhere_is_one_line(tmp_path, downloads):
-    with pytest.raises(DataError, match=r"^kmnist: .*put its files there by hand.*--data$"):
+    with pytest.raises(DataError, match=r"^kmnist: .*no route to host.*put its files there by hand.*--data$"):
         load_data("kmnist", prepare="symbol", folder=tmp_path)
 
 
@@ -125,6 +126,11 @@ def test_folder_of_the_flag_is_the_only_source(tmp_path, downloads):
         load_data("kmnist", prepare="symbol", folder=folder, only_folder=True)
     assert not folder.exists()
     assert downloads == []
+
+
+def test_advice_names_the_packed_files_of_usps(tmp_path):
+    with pytest.raises(DataError, match=r"put its files there, packed \(usps\.bz2 and usps\.t\.bz2\), or"):
+        load_data("usps", prepare="symbol", folder=tmp_path, only_folder=True)
 
 
 def test_folder_of_the_variable_is_the_first_source_and_stays_as_it_is(tmp_path, downloads, capsys):

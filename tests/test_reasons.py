@@ -24,6 +24,12 @@ def test_first_line_is_that_of_the_text_or_the_name_of_the_class(first_line):
     assert first_line(ValueError("x" * 400)) == "x" * 300
 
 
+def test_one_line_joins_the_lines():
+    assert training.reasons.one_line(RuntimeError("Tried it, got:\n no route\n")) == "Tried it, got: no route"
+    assert training.reasons.one_line(MemoryError()) == "MemoryError"
+    assert training.reasons.one_line(ValueError("x " * 400)) == "x " * 150
+
+
 def test_last_line_is_the_reason_of_a_traceback():
     assert serving.errors.last_line(RuntimeError("Traceback:\n  File 1\nValueError: wrong\n")) == "ValueError: wrong"
     assert serving.errors.last_line(RuntimeError()) == "RuntimeError"

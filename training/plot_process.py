@@ -7,14 +7,19 @@ The process starts early, so that it imports matplotlib while this process impor
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any, BinaryIO, Self, cast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Self, cast
 
 from training.memory import no_garbage_collection
 from training.own_module import start_module
+from training.reasons import first_line
 
 
 class PlotProcess:
@@ -26,8 +31,8 @@ class PlotProcess:
 
     def __init__(self) -> None:
         # No pipe: matplotlib warns of each letter that its font lacks, and would wait when the pipe is full.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
-        self._process = start_module(__name__, stdin=subprocess.PIPE, stderr=self._errors)
+        self._errors = _scratch_file()
+        self._process = start_module(__name__, stdin=subprocess.PIPE, stderr=self._errors or subprocess.DEVNULL)
 
     def draw(self, function: str, *arguments: Any) -> None:
         """Call the function of this name in :mod:`training.plots` with ``arguments``.
@@ -41,12 +46,19 @@ class PlotProcess:
             pipe.flush()
 
     def finish(self) -> None:
-        """Wait until every plot is drawn."""
+        """Wait until every plot is drawn. If one cannot be drawn, the others are."""
         self._process.communicate()
-        if self._process.returncode:
+        if status := self._process.returncode:
+            raise OSError(f"some plots could not be drawn: {self._reason(status)}")
+
+    def _reason(self, status: int) -> str:
+        if status < 0:  # Then the last line is at most a warning.
+            return f"their process was killed by {signal.Signals(-status).name}"
+        lines = []
+        if self._errors:
             self._errors.seek(0)
-            reason = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["it was killed"]
-            raise OSError(f"the plots could not be drawn: {reason[0]}")
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"their process ended with status {status}"
 
     def __enter__(self) -> Self:
         return self
@@ -55,22 +67,53 @@ class PlotProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
-        self._errors.close()
+        if self._errors:
+            self._errors.close()
+
+
+def _scratch_file() -> IO[bytes] | None:
+    """Return an empty file, in memory or in a temporary folder. None if there is neither."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("plots"), "w+b")
+    with contextlib.suppress(OSError):
+        return tempfile.TemporaryFile()
+    return None
 
 
 def main() -> None:
-    """Draw what standard input says."""
-    with no_garbage_collection():
+    """Draw what standard input says. If some of it cannot be drawn, the last line of standard error is a reason."""
+    with no_garbage_collection(), _without_settings():
         from matplotlib.backends import backend_agg  # noqa: F401 (imported now, because this process has time now)
 
         from training import plots
 
-    while True:
+    reasons = []
+    for function, arguments in _calls():
         try:
-            function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent process)
-        except EOFError:
-            return
-        getattr(plots, function)(*arguments)
+            getattr(plots, function)(*arguments)
+        except Exception as error:  # The other plots can be drawn all the same.
+            reasons.append(f"{type(error).__name__}: {first_line(error)}")
+    if reasons:
+        sys.exit(reasons[0])
+
+
+def _calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the name and the arguments of each call."""
+    with contextlib.suppress(EOFError):
+        while True:
+            yield pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent process)
+
+
+@contextlib.contextmanager
+def _without_settings() -> Iterator[None]:
+    """Import matplotlib in this block without the user's settings: a damaged file of them would cost all plots.
+
+    matplotlib reads the file ``matplotlibrc`` of the current folder first, so another folder is the current one.
+    """
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+    with contextlib.chdir(Path(__file__).parent):
+        yield
 
 
 if __name__ == "__main__":

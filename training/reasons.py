@@ -11,3 +11,11 @@ def first_line(error: Exception) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"{lines[0]:.300}"
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text with its lines joined, of at most 300 characters; without a text, the name of its class.
+
+    This is for errors whose first line announces a reason that follows.
+    """
+    return f"{' '.join(str(error).split()) or type(error).__name__:.300}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +29,53 @@ def test_plot_that_cannot_be_written_is_an_error(tmp_path):
         plots.draw("plot_curves", tmp_path / "missing" / "curves.png", HISTORY)
         with pytest.raises(OSError, match=r"plots could not be drawn: .*missing"):
             plots.finish()
+
+
+def test_plot_that_cannot_be_written_leaves_the_others(tmp_path):
+    with PlotProcess() as plots:
+        plots.draw("plot_curves", tmp_path / "first" / "curves.png", HISTORY)
+        plots.draw("plot_curves", tmp_path / "second" / "curves.png", HISTORY)
+        plots.draw("plot_curves", tmp_path / "curves.png", HISTORY)
+        with pytest.raises(OSError, match=r"some plots could not be drawn: FileNotFoundError: .*first"):
+            plots.finish()
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_process_that_is_killed_after_a_warning_is_called_killed():
+    with PlotProcess() as plots:
+        os.write(plots._errors.fileno(), b"UserWarning: Glyph 19968 missing from font\n")
+        plots._process.kill()
+        with pytest.raises(OSError, match=r"their process was killed by SIGKILL$"):
+            plots.finish()
+
+
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_plots_need_no_temporary_folder(tmp_path, monkeypatch, has_memory_files):
+    def fail():
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    if not has_memory_files:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif not hasattr(os, "memfd_create"):
+        pytest.skip("this system has no files in memory")
+    with PlotProcess() as plots:
+        plots.draw("plot_curves", tmp_path / "curves.png", HISTORY)
+        plots.draw("plot_curves", tmp_path / "missing" / "curves.png", HISTORY)
+        with pytest.raises(OSError, match="missing" if has_memory_files else "ended with status 1"):
+            plots.finish()
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_settings_of_matplotlib_do_not_stop_the_process(tmp_path, monkeypatch):
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "of a notebook")
+    monkeypatch.chdir(tmp_path)
+    with PlotProcess() as plots:
+        plots.draw("plot_curves", Path("curves.png"), HISTORY)
+        plots.finish()
+    assert (tmp_path / "curves.png").exists()
 
 
 def test_process_ends_with_the_block():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.data.datasets import DATASETS, FILES, IMAGE_FILES, LABEL_FILES
-from training.data.sources import fetch
+from training.data.sources import DataError, fetch
 from training.networks import IMAGE_SIZE
 
 # Bytes of the headers of IDX files: a magic number and the sizes, four bytes each.
@@ -117,7 +117,7 @@ def load(
         prepare: how the service must bring pictures to 28x28. The images of the data set stay as they are.
 
     Raises:
-        DataError: no source has the data set.
+        DataError: no source has the data set, or the validation set leaves nothing to learn from.
     """
     dataset = DATASETS[name]
     files = fetch(dataset, folder, only_folder=only_folder)
@@ -125,7 +125,7 @@ def load(
         Digits(_images(files[images]), _labels(files[labels]))
         for images, labels in zip(IMAGE_FILES, LABEL_FILES, strict=True)
     )
-    learnt, held_out = divided(train, validation, subset)
+    learnt, held_out = divided(name, train, validation, subset)
     return Splits(
         name=name,
         labels=dataset.labels,
@@ -137,8 +137,14 @@ def load(
     )
 
 
-def divided(train: Digits, validation: int, subset: int) -> tuple[Digits, Digits]:
-    """Return training images to learn from, at most ``subset`` if it is not 0, and ``validation`` others."""
+def divided(name: str, train: Digits, validation: int, subset: int) -> tuple[Digits, Digits]:
+    """Return training images to learn from, at most ``subset`` if it is not 0, and ``validation`` others.
+
+    Raises:
+        DataError: nothing is left to learn from.
+    """
+    if validation >= len(train):
+        raise DataError(f"{name}: has {len(train)} training images; --validation must be less, not {validation}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
     rest = order[validation:]
     return train.take(rest[:subset] if subset else rest), train.take(order[:validation])

@@ -22,7 +22,7 @@ from training.data.own.arrays import from_arrays
 from training.data.own.prepare import code_digest, prepare_all
 from training.data.sources import DataError, SourceError, default_cache
 from training.data.torchvision_cpu import import_torchvision
-from training.reasons import first_line
+from training.reasons import one_line
 from training.reports import Stage, no_stage
 
 # EMNIST writes these letters alike as small and as capital letters, and has one class for both.
@@ -47,6 +47,15 @@ class TorchvisionSet:
     """The number of the first class."""
     is_turned: bool = False
     """Whether rows and columns of its images are swapped."""
+    packed: tuple[str, ...] = ()
+    """Its files, if torchvision reads them packed, as they are downloaded."""
+
+    @property
+    def layout(self) -> str:
+        """How a folder must have its files."""
+        if self.packed:
+            return f"packed ({' and '.join(self.packed)})"
+        return f"unpacked, in torchvision's layout ({self.torchvision})"
 
 
 DIGITS = tuple(string.digits)
@@ -60,7 +69,7 @@ SETS = {
         is_turned=True,
     ),
     "qmnist": TorchvisionSet("QMNIST", DIGITS, {}),
-    "usps": TorchvisionSet("USPS", DIGITS, {}),
+    "usps": TorchvisionSet("USPS", DIGITS, {}, packed=("usps.bz2", "usps.t.bz2")),
 }
 
 
@@ -82,7 +91,8 @@ def load_from_torchvision(
             cache.
 
     Raises:
-        DataError: the data set is not there and cannot be downloaded, or it is damaged.
+        DataError: the data set is not there and cannot be downloaded, it is damaged, or the validation set leaves
+            nothing to learn from.
     """
     known = SETS[name]
     root, raw = _find(name, known, folder, only_folder=only_folder)
@@ -93,7 +103,7 @@ def load_from_torchvision(
     }
     click.echo(f"{name}: loaded with torchvision from {root}", err=True)
     whole = {train: _prepared(name, *arrays, known.labels, prepare, stage) for train, arrays in raw.items()}
-    learnt, held_out = divided(whole[True], validation, subset)
+    learnt, held_out = divided(name, whole[True], validation, subset)
     return Splits(name, known.labels, digests, learnt, held_out, whole[False], prepare=prepare)
 
 
@@ -108,7 +118,7 @@ def _find(
             if only_folder:
                 raise DataError(
                     f"--data {folder}: torchvision cannot load {name} from there: {error}; put its files there, "
-                    f"unpacked, in torchvision's layout ({known.torchvision}), or leave --data out"
+                    f"{known.layout}, or leave --data out"
                 ) from error
             click.echo(f"{name}: cannot load from the folder {folder}: {error}", err=True)
     cache = default_cache() / name
@@ -117,8 +127,8 @@ def _find(
         return cache, {train: _read(name, known, cache, train, download=True) for train in (True, False)}
     except (OSError, SourceError) as error:
         raise DataError(
-            f"{name}: torchvision cannot load it into {cache}: {error}; put its files there by hand in torchvision's "
-            f"layout ({known.torchvision}), or name a folder that has them with --data"
+            f"{name}: torchvision cannot load it into {cache}: {error}; put its files there by hand, "
+            f"{known.layout}, or name a folder that has them with --data"
         ) from error
 
 
@@ -134,7 +144,7 @@ def _read(name: str, known: TorchvisionSet, root: Path, train: bool, *, download
         found = make(root, train=train, download=download, **known.options)
     # torchvision raises many kinds of errors for missing, damaged and unreachable files.
     except Exception as error:
-        raise SourceError(first_line(error).removesuffix(ADVICE)) from error
+        raise SourceError(one_line(error).removesuffix(ADVICE)) from error
     images, classes = np.asarray(found.data, np.uint8), np.asarray(found.targets, np.int64)
     # QMNIST has eight numbers for each image, the class first.
     classes = (classes[:, 0] if classes.ndim == 2 else classes) - known.first

@@ -6,6 +6,7 @@ import bz2
 import shutil
 import struct
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -85,6 +86,13 @@ def test_files_in_torchvisions_layout_are_read(name, tmp_path, monkeypatch):
     assert again.test.images.equal(splits.test.images)
 
 
+def test_validation_set_leaves_something_to_learn_from(tmp_path):
+    place_files("kmnist", tmp_path)
+    assert len(load_data("kmnist", prepare="symbol", folder=tmp_path, validation=COUNT - 1).train) == 1
+    with pytest.raises(DataError, match=r"^kmnist: has 30 training images; --validation must be less, not 30$"):
+        load_data("kmnist", prepare="symbol", folder=tmp_path, validation=COUNT)
+
+
 def test_names_of_the_classes_are_those_of_torchvision():
     datasets = import_torchvision().datasets
     assert list(SETS["kmnist"].labels) == datasets.KMNIST.classes
@@ -100,14 +108,14 @@ def downloads(monkeypatch):
 
     def offline(*_, download_root, **__):
         found.append(Path(download_root))
-        raise OSError("no route to host")
+        raise URLError("no route to host")
 
     monkeypatch.setattr(import_torchvision().datasets.mnist, "download_and_extract_archive", offline)
     return found
 
 
 def test_data_set_that_is_nowhere_is_one_line(tmp_path, downloads):
-    with pytest.raises(DataError, match=r"^kmnist: .*put its files there by hand.*--data$"):
+    with pytest.raises(DataError, match=r"^kmnist: .*no route to host.*put its files there by hand.*--data$"):
         load_data("kmnist", prepare="symbol", folder=tmp_path)
 
 
@@ -118,6 +126,11 @@ def test_folder_of_the_flag_is_the_only_source(tmp_path, downloads):
         load_data("kmnist", prepare="symbol", folder=folder, only_folder=True)
     assert not folder.exists()
     assert downloads == []
+
+
+def test_advice_names_the_packed_files_of_usps(tmp_path):
+    with pytest.raises(DataError, match=r"put its files there, packed \(usps\.bz2 and usps\.t\.bz2\), or"):
+        load_data("usps", prepare="symbol", folder=tmp_path, only_folder=True)
 
 
 def test_folder_of_the_variable_is_the_first_source_and_stays_as_it_is(tmp_path, downloads, capsys):

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any, BinaryIO, Self, cast
 
 from training.memory import no_garbage_collection
@@ -83,7 +82,8 @@ def _scratch_file() -> IO[bytes] | None:
 
 def main() -> None:
     """Draw what standard input says. If some of it cannot be drawn, the last line of standard error is a reason."""
-    with no_garbage_collection(), _without_settings():
+    os.environ["MPLBACKEND"] = "agg"  # That of the user may need a notebook or a window.
+    with no_garbage_collection():
         from matplotlib.backends import backend_agg  # noqa: F401 (imported now, because this process has time now)
 
         from training import plots
@@ -103,17 +103,6 @@ def _calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
     with contextlib.suppress(EOFError):
         while True:
             yield pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent process)
-
-
-@contextlib.contextmanager
-def _without_settings() -> Iterator[None]:
-    """Import matplotlib in this block without the user's settings: a damaged file of them would cost all plots.
-
-    matplotlib reads the file ``matplotlibrc`` of the current folder first, so another folder is the current one.
-    """
-    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
-    with contextlib.chdir(Path(__file__).parent):
-        yield
 
 
 if __name__ == "__main__":

@@ -262,6 +262,42 @@ def headers(kind, size=0, count=1):
     return gzip.compress((entry.tobuf(tarfile.GNU_FORMAT) + bytes(size)) * count, 1, mtime=0)
 
 
+def named(path):
+    """Return a layer with one file, whose extended header names ``path``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("x")
+        entry.pax_headers = {"path": path}
+        archive.addfile(entry)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def in_blocks():
+    """Return a layer with a file of 200 kB, in blocks of deflate that are not compressed."""
+    entry = tarfile.TarInfo("models/mnist/1/model.onnx")
+    entry.size = 200_000
+    return gzip.compress(entry.tobuf() + bytes(entry.size), 0, mtime=0)
+
+
+def test_layer_that_is_damaged_inside_a_file_is_one_line(tmp_path):
+    whole = in_blocks()
+    # 10 bytes of gzip, and blocks with 5 bytes before up to 65,535. 7 is the header of no kind of block.
+    second = 10 + 5 + int.from_bytes(whole[11:13], "little")
+    assert second < len(whole)
+    no_block = whole[:second] + b"\x07" + whole[second + 1 :]
+    no_member = gzip.compress(gzip.decompress(whole)[:100_000]) + b"\x1f\x8b\x09"
+    for content in (whole[:100_000], no_block, no_member):
+        with pytest.raises(BundleError, match=r"^the image cannot be unpacked: .{1,100}$"):
+            oci_image.unpack(content, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "a\nb\x1b[31m", "..", ".git"])
+def test_file_with_an_odd_name_is_left_out(tmp_path, name):
+    with pytest.raises(BundleError, match=r"^the image holds no bundle below /models$"):
+        oci_image.unpack(named(f"models/mnist/1/{name}"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

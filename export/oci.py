@@ -18,7 +18,7 @@ from export.oci_image import Blob, Image
 from export.staging import staging_folder
 from serving.errors import BundleError, first_line
 from serving.models import bundle
-from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle, Manifest
+from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
 from serving.models.trust import Trust
 from serving.settings import is_loopback
@@ -221,27 +221,38 @@ def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plai
     layer = remote.blob(layers[-1])
     with staging_folder(repository) as staging:
         name, version = oci_image.unpack(layer, staging)
-        found = load_folder(staging, trust).bundle.manifest
-        if (found.name, found.version) != (name, version):
-            raise BundleError(
-                f"oci://{place.registry}/{place.name}: its folder /{oci_image.ROOT}/{name}/{version} must hold that "
-                f"version of that model, but it holds {found.name} version {found.version}; push the bundle again with "
-                "mnist-export push"
-            )
+        found = load_folder(staging, trust).bundle
+        _check_place(found, name, version, place)
         target = repository / name / str(version)
-        if target.exists() or not _published(staging, target, found):
-            _complete(target, staging, found, trust)
+        if target.exists() or not _published(found, target):
+            _complete(target, found, trust)
     return bundle.read(target), digest
 
 
-def _published(staging: Path, target: Path, manifest: Manifest) -> bool:
-    """Publish the bundle in ``staging``. Return False if another command was faster."""
+def _check_place(found: Bundle, name: str, version: int, place: Reference) -> None:
+    """Check that an image holds what the path of its folder says, and no other files than those of the bundle."""
+    source, manifest = f"oci://{place.registry}/{place.name}", found.manifest
+    if (manifest.name, manifest.version) != (name, version):
+        raise BundleError(
+            f"{source}: its folder /{oci_image.ROOT}/{name}/{version} must hold that version of that model, but it "
+            f"holds {manifest.name} version {manifest.version}; push the bundle again with mnist-export push"
+        )
+    known = {bundle.MANIFEST, bundle.SIGNATURE, *manifest.files}
+    if more := sorted(path.name for path in found.folder.iterdir() if path.name not in known):
+        raise BundleError(
+            f"{source}: has {more[0]}, which its manifest does not name; push the bundle again with mnist-export push"
+        )
+
+
+def _published(found: Bundle, target: Path) -> bool:
+    """Publish a bundle from its staging folder. Return False if another command was faster."""
+    manifest = found.manifest
     target.parent.mkdir(exist_ok=True)
     if not (target.parent / triton.CONFIG).exists():
         config = triton.configuration(manifest.name, manifest.inputs, manifest.outputs)
         write_atomically(target.parent / triton.CONFIG, config.encode())
     try:
-        staging.rename(target)
+        found.folder.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -249,15 +260,32 @@ def _published(staging: Path, target: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _complete(target: Path, staging: Path, manifest: Manifest, trust: Trust | None) -> None:
-    """Give the published bundle in ``target`` the signature of the same bundle in ``staging``, if it has none.
+def _complete(target: Path, found: Bundle, trust: Trust | None) -> None:
+    """Give the published bundle in ``target`` the signature of the same bundle, ``found``, if nobody trusted signed it.
 
     Raises:
-        BundleError: it is another bundle, or nobody trusted signed it.
+        BundleError: it is damaged, or it is another bundle.
     """
-    if bundle.read(target).manifest != manifest:
+    way_out = f"remove {target} and pull again"
+    try:
+        is_same = bundle.read(target).digest == found.digest
+    except BundleError as error:
+        raise BundleError(f"{error}; {way_out}") from error
+    if not is_same:
         raise BundleError(f"{target} is another bundle already; name another --repository")
-    if (staging / bundle.SIGNATURE).exists() and not (target / bundle.SIGNATURE).exists():
-        write_atomically(target / bundle.SIGNATURE, (staging / bundle.SIGNATURE).read_bytes())
-    if trust:
+    if trust is None or _is_trusted(target, trust):
+        return
+    # This signature was checked with the staged files.
+    write_atomically(target / bundle.SIGNATURE, (found.folder / bundle.SIGNATURE).read_bytes())
+    try:
         trust.check(target)
+    except BundleError as error:
+        raise BundleError(f"{error}; {way_out}") from error
+
+
+def _is_trusted(folder: Path, trust: Trust) -> bool:
+    try:
+        trust.check(folder)
+    except BundleError:
+        return False
+    return True

@@ -174,11 +174,48 @@ def test_pull_completes_the_signature_of_a_version_that_is_there(pushed, signed,
     oci.pull(place, tmp_path / "models", trust)
 
 
-def test_pull_does_not_trust_another_signature_that_is_there(pushed, keys, tmp_path):
+def test_pull_replaces_a_signature_that_is_not_trusted(pushed, signed, keys, tmp_path):
+    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
     Signer(str(signing.key_pair(tmp_path / "other")[0]))(target)
-    with pytest.raises(BundleError, match="is not what a trusted key signed"):
-        oci.pull(Reference.parse(pushed[0]), tmp_path / "models", Trust(str(keys[1])))
+    others = (target / bundle.SIGNATURE).read_bytes()
+    oci.pull(place, tmp_path / "models")
+    assert (target / bundle.SIGNATURE).read_bytes() == others
+    for content in (others, b"garbage"):
+        (target / bundle.SIGNATURE).write_bytes(content)
+        oci.pull(place, tmp_path / "models", trust)
+        assert (target / bundle.SIGNATURE).read_bytes() == (signed / bundle.SIGNATURE).read_bytes()
+
+
+def test_pull_without_trust_adds_no_signature(pushed, tmp_path):
+    target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
+    oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+    assert not (target / bundle.SIGNATURE).exists()
+
+
+def test_damaged_version_that_is_there_has_a_way_out(pushed, keys, tmp_path):
+    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
+    target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
+    way_out = f"; remove {target} and pull again"
+    (target / "more").touch()
+    with pytest.raises(BundleError, match=rf"is not what a trusted key signed: .*{way_out}$"):
+        oci.pull(place, tmp_path / "models", trust)
+    (target / bundle.ONNX).write_bytes(b"")
+    with pytest.raises(BundleError, match=rf"has 0 bytes, but its manifest says \d+{way_out}$"):
+        oci.pull(place, tmp_path / "models")
+
+
+def test_image_with_a_file_that_its_manifest_does_not_name_is_rejected(pushed, tmp_path, monkeypatch):
+    unpack = oci_image.unpack
+
+    def unpack_more(content, folder):
+        (folder / "more").touch()
+        return unpack(content, folder)
+
+    monkeypatch.setattr(oci_image, "unpack", unpack_more)
+    with pytest.raises(BundleError, match=r"has more, which its manifest does not name; push .* again"):
+        oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 def test_pull_accepts_a_version_that_another_pull_publishes_meanwhile(pushed, signed, tmp_path, monkeypatch):

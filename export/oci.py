@@ -70,22 +70,21 @@ class Remote:
     def __init__(self, place: Reference, *, plain: bool = False) -> None:
         try:
             from oras.container import Container
-            from oras.provider import Registry
 
-            from export.oci_session import Adapter, host_of
+            from export.oci_session import Adapter, Client, host_of
         except ImportError as error:
             raise RegistryError(
                 f"{place.registry}: needs the package oras; install it with: pip install oras"
             ) from error
         plain = plain or is_loopback(host_of(place.registry))
-        self._place, self._client = place, Registry(insecure=plain)
+        self._place, self._client = place, Client(insecure=plain)
         for scheme in ("https://", "http://"):
             self._client.session.mount(scheme, Adapter(place.registry, plain=plain))
         # oras would take a registry without a dot for a part of the name.
         self._container = Container(place.name)
         self._container.registry = place.registry
         with self._explained():
-            # One try, because oras tries for half a minute to reach a registry that is not there.
+            # A registry that is not there is found out soon.
             self._client.session.get(f"{self._client.prefix}://{place.registry}/v2/", timeout=10)
             # The credentials are those of docker, podman and skopeo: ~/.docker/config.json.
             self._client.auth.load_configs(self._container)

@@ -16,7 +16,7 @@ from typing import Any
 from export import oci_image, triton
 from export.oci_image import Blob, Image
 from export.staging import staging_folder
-from serving.errors import BundleError, first_line
+from serving.errors import BundleError, first_line, printable, quoted
 from serving.models import bundle
 from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
@@ -121,11 +121,12 @@ class Remote:
 
     def blob(self, descriptor: dict[str, Any]) -> bytes:
         """Return a blob, whose digest is checked."""
-        digest, size = str(descriptor.get("digest")), descriptor.get("size")
-        if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest) or not isinstance(size, int) or size > MAX_BUNDLE_BYTES:
+        digest, size = descriptor.get("digest"), descriptor.get("size")
+        is_known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+        if not is_known or not isinstance(size, int) or not 0 <= size <= MAX_BUNDLE_BYTES:
             raise RegistryError(
-                f"{self._place.registry}: the manifest names a layer {digest:.80} of {size} bytes; a layer must have a "
-                f"SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push it again with mnist-export push"
+                f"{self._place.registry}: the manifest names a layer {quoted(digest)} of {quoted(size)} bytes; a layer "
+                f"must have a SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push it again with mnist-export push"
             )
         content = self._get(f"blobs/{digest}", "*/*", limit=size)
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
@@ -167,7 +168,8 @@ class Remote:
 
     def _check(self, response: Any) -> Any:
         if response.status_code not in (200, 201, 202):
-            reason = " ".join(response.text.split())[:200]
+            text = response.content[:1000].decode(errors="replace")
+            reason = printable(" ".join(text.split())[:200])
             raise RegistryError(f"{self._place.registry}/{self._place.name}: status {response.status_code}: {reason}")
         return response
 
@@ -178,7 +180,7 @@ class Remote:
         except RegistryError:
             raise
         except Exception as error:  # requests, urllib3 and oras have exceptions without a common base.
-            raise RegistryError(f"{self._place.registry}: cannot be used: {first_line(error)}") from error
+            raise RegistryError(f"{self._place.registry}: cannot be used: {printable(first_line(error))}") from error
 
 
 def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: bool = False) -> str:

@@ -282,6 +282,17 @@ def test_errors_of_registries_are_one_line(registry, tmp_path):
     assert "is not a model bundle" in done.output
 
 
+def test_error_of_a_bundle_has_no_control_characters(monkeypatch):
+    def pull(*_, **__):
+        raise BundleError("\x1b]0;owned\x07 is missing" + "a" * 1_000_000)
+
+    monkeypatch.setattr(oci, "pull", pull)
+    done = export("pull", "oci://127.0.0.1:1/mnist:1")
+    assert done.exit_code == 1
+    assert done.output.startswith(r"Error: \x1b]0;owned\x07 is missing")
+    assert len(done.output) < 20_000
+
+
 def layer(**members):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

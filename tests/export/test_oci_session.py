@@ -151,6 +151,28 @@ def test_upload_to_no_address_ends_at_once(broken, monkeypatch):
     assert not naps
 
 
+def test_error_has_no_control_characters_of_a_registry(broken, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    hostile = "\x1b]0;owned\x07"
+    with pytest.raises(RegistryError, match=r"status 500: \\x1b\]0;owned\\x07") as raised:
+        broken(500, content=hostile.encode() + b"\xff" * 100_000).manifest("1")
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 1000
+    with pytest.raises(RegistryError, match="cannot be used") as raised:
+        broken(302, {"Location": f"http://{hostile}:x"}).manifest("1")
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"digest": "\x1b]0;owned\x07"}, {"digest": ["\x1b" * 5000]}, {"size": "a" * 3_000_000}, {"size": -1}]
+)
+def test_odd_layer_is_a_short_line(broken, changed):
+    with pytest.raises(RegistryError, match="the manifest names a layer") as raised:
+        broken(200).blob({"digest": "sha256:" + "0" * 64, "size": 1} | changed)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 1000
+
+
 @pytest.mark.parametrize("wanted", ["", "garbage", 'Basic realm="Registry"', "Bearer " + 'a="' * 5000])
 def test_login_without_a_token_server_is_one_line(broken, wanted):
     with pytest.raises(RegistryError, match="names no token server") as raised:

@@ -16,9 +16,9 @@ from typing import Any
 from export import oci_image, triton
 from export.oci_image import Blob, Image
 from export.staging import staging_folder
-from serving.errors import BundleError, first_line
+from serving.errors import BundleError, first_line, printable, quoted
 from serving.models import bundle
-from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle, Manifest
+from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
 from serving.models.trust import Trust
 from serving.settings import is_loopback
@@ -70,22 +70,21 @@ class Remote:
     def __init__(self, place: Reference, *, plain: bool = False) -> None:
         try:
             from oras.container import Container
-            from oras.provider import Registry
 
-            from export.oci_session import Adapter, host_of
+            from export.oci_session import Adapter, Client, host_of
         except ImportError as error:
             raise RegistryError(
                 f"{place.registry}: needs the package oras; install it with: pip install oras"
             ) from error
         plain = plain or is_loopback(host_of(place.registry))
-        self._place, self._client = place, Registry(insecure=plain)
+        self._place, self._client = place, Client(insecure=plain)
         for scheme in ("https://", "http://"):
             self._client.session.mount(scheme, Adapter(place.registry, plain=plain))
         # oras would take a registry without a dot for a part of the name.
         self._container = Container(place.name)
         self._container.registry = place.registry
         with self._explained():
-            # One try, because oras tries for half a minute to reach a registry that is not there.
+            # A registry that is not there is found out soon.
             self._client.session.get(f"{self._client.prefix}://{place.registry}/v2/", timeout=10)
             # The credentials are those of docker, podman and skopeo: ~/.docker/config.json.
             self._client.auth.load_configs(self._container)
@@ -122,11 +121,12 @@ class Remote:
 
     def blob(self, descriptor: dict[str, Any]) -> bytes:
         """Return a blob, whose digest is checked."""
-        digest, size = str(descriptor.get("digest")), descriptor.get("size")
-        if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest) or not isinstance(size, int) or size > MAX_BUNDLE_BYTES:
+        digest, size = descriptor.get("digest"), descriptor.get("size")
+        is_known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+        if not is_known or not isinstance(size, int) or not 0 <= size <= MAX_BUNDLE_BYTES:
             raise RegistryError(
-                f"{self._place.registry}: the manifest names a layer {digest:.80} of {size} bytes; a layer must have a "
-                f"SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push it again with mnist-export push"
+                f"{self._place.registry}: the manifest names a layer {quoted(digest)} of {quoted(size)} bytes; a layer "
+                f"must have a SHA-256 digest and at most {MAX_BUNDLE_BYTES} bytes; push it again with mnist-export push"
             )
         content = self._get(f"blobs/{digest}", "*/*", limit=size)
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
@@ -168,7 +168,8 @@ class Remote:
 
     def _check(self, response: Any) -> Any:
         if response.status_code not in (200, 201, 202):
-            reason = " ".join(response.text.split())[:200]
+            text = response.content[:1000].decode(errors="replace")
+            reason = printable(" ".join(text.split())[:200])
             raise RegistryError(f"{self._place.registry}/{self._place.name}: status {response.status_code}: {reason}")
         return response
 
@@ -179,7 +180,7 @@ class Remote:
         except RegistryError:
             raise
         except Exception as error:  # requests, urllib3 and oras have exceptions without a common base.
-            raise RegistryError(f"{self._place.registry}: cannot be used: {first_line(error)}") from error
+            raise RegistryError(f"{self._place.registry}: cannot be used: {printable(first_line(error))}") from error
 
 
 def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: bool = False) -> str:
@@ -221,27 +222,38 @@ def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plai
     layer = remote.blob(layers[-1])
     with staging_folder(repository) as staging:
         name, version = oci_image.unpack(layer, staging)
-        found = load_folder(staging, trust).bundle.manifest
-        if (found.name, found.version) != (name, version):
-            raise BundleError(
-                f"oci://{place.registry}/{place.name}: its folder /{oci_image.ROOT}/{name}/{version} must hold that "
-                f"version of that model, but it holds {found.name} version {found.version}; push the bundle again with "
-                "mnist-export push"
-            )
+        found = load_folder(staging, trust).bundle
+        _check_place(found, name, version, place)
         target = repository / name / str(version)
-        if target.exists() or not _published(staging, target, found):
-            _complete(target, staging, found, trust)
+        if target.exists() or not _published(found, target):
+            _complete(target, found, trust)
     return bundle.read(target), digest
 
 
-def _published(staging: Path, target: Path, manifest: Manifest) -> bool:
-    """Publish the bundle in ``staging``. Return False if another command was faster."""
+def _check_place(found: Bundle, name: str, version: int, place: Reference) -> None:
+    """Check that an image holds what the path of its folder says, and no other files than those of the bundle."""
+    source, manifest = f"oci://{place.registry}/{place.name}", found.manifest
+    if (manifest.name, manifest.version) != (name, version):
+        raise BundleError(
+            f"{source}: its folder /{oci_image.ROOT}/{name}/{version} must hold that version of that model, but it "
+            f"holds {manifest.name} version {manifest.version}; push the bundle again with mnist-export push"
+        )
+    known = {bundle.MANIFEST, bundle.SIGNATURE, *manifest.files}
+    if more := sorted(path.name for path in found.folder.iterdir() if path.name not in known):
+        raise BundleError(
+            f"{source}: has {more[0]}, which its manifest does not name; push the bundle again with mnist-export push"
+        )
+
+
+def _published(found: Bundle, target: Path) -> bool:
+    """Publish a bundle from its staging folder. Return False if another command was faster."""
+    manifest = found.manifest
     target.parent.mkdir(exist_ok=True)
     if not (target.parent / triton.CONFIG).exists():
         config = triton.configuration(manifest.name, manifest.inputs, manifest.outputs)
         write_atomically(target.parent / triton.CONFIG, config.encode())
     try:
-        staging.rename(target)
+        found.folder.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -249,15 +261,32 @@ def _published(staging: Path, target: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _complete(target: Path, staging: Path, manifest: Manifest, trust: Trust | None) -> None:
-    """Give the published bundle in ``target`` the signature of the same bundle in ``staging``, if it has none.
+def _complete(target: Path, found: Bundle, trust: Trust | None) -> None:
+    """Give the published bundle in ``target`` the signature of the same bundle, ``found``, if nobody trusted signed it.
 
     Raises:
-        BundleError: it is another bundle, or nobody trusted signed it.
+        BundleError: it is damaged, or it is another bundle.
     """
-    if bundle.read(target).manifest != manifest:
+    way_out = f"remove {target} and pull again"
+    try:
+        is_same = bundle.read(target).digest == found.digest
+    except BundleError as error:
+        raise BundleError(f"{error}; {way_out}") from error
+    if not is_same:
         raise BundleError(f"{target} is another bundle already; name another --repository")
-    if (staging / bundle.SIGNATURE).exists() and not (target / bundle.SIGNATURE).exists():
-        write_atomically(target / bundle.SIGNATURE, (staging / bundle.SIGNATURE).read_bytes())
-    if trust:
+    if trust is None or _is_trusted(target, trust):
+        return
+    # This signature was checked with the staged files.
+    write_atomically(target / bundle.SIGNATURE, (found.folder / bundle.SIGNATURE).read_bytes())
+    try:
         trust.check(target)
+    except BundleError as error:
+        raise BundleError(f"{error}; {way_out}") from error
+
+
+def _is_trusted(folder: Path, trust: Trust) -> bool:
+    try:
+        trust.check(folder)
+    except BundleError:
+        return False
+    return True

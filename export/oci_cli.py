@@ -25,6 +25,9 @@ Examples:
   mnist-export pull oci://127.0.0.1:5000/mnist:1 --trust public.pem
 """
 
+# Letters of an error. Paths may have 4,096.
+MAX_ERROR = 10_000
+
 plain_http = click.option(
     "--plain-http", is_flag=True, help="Use HTTP and not HTTPS. For a registry on this machine HTTP is the default."
 )
@@ -80,12 +83,13 @@ def _explained() -> Iterator[None]:
     """Turn the errors of the block into one line."""
     with ending_at_once(), naming_what_is_missing("mnist-export"):
         from export.oci import RegistryError
-        from serving.errors import BundleError, SettingsError
+        from serving.errors import BundleError, SettingsError, printable
     try:
         yield
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     except (BundleError, RegistryError) as error:
-        raise click.ClickException(str(error)) from error
+        # A manifest from a registry may hold anything, and errors of a bundle show what is wrong in it.
+        raise click.ClickException(printable(str(error)[:MAX_ERROR])) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'the bundle'}: {error.strerror or error}") from error

@@ -23,7 +23,7 @@ from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.settings import NAME_PATTERN
 
 ROOT = "models"
-MEMBER = re.compile(rf"(?:\./)?{ROOT}/({NAME_PATTERN})/(?:([1-9][0-9]{{0,17}})/)?([^/]+)")
+MEMBER = re.compile(rf"(?:\./)?{ROOT}/({NAME_PATTERN})/([1-9][0-9]{{0,17}})/([A-Za-z0-9][A-Za-z0-9._+-]{{0,99}})")
 
 # A bundle has about ten.
 MAX_FILES = 100
@@ -107,8 +107,9 @@ def unpack(layer: bytes, folder: Path) -> tuple[str, int]:
     total = count = 0
     for name, size, pieces in Layer(layer).files():
         match = MEMBER.fullmatch(name)
-        # Other files belong to a base image. A link could lead to any file of this machine.
-        if not match or not match[2]:
+        # Other files belong to a base image, and no bundle has one with an odd name. A link could lead to any file of
+        # this machine.
+        if not match:
             continue
         places.add((match[1], match[2]))
         total, count = total + size, count + 1

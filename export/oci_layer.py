@@ -11,9 +11,10 @@ import io
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
-from serving.errors import BundleError
+from serving.errors import BundleError, first_line, printable
 from serving.models.bundle import MAX_BUNDLE_BYTES
 
 GZIP = b"\x1f\x8b"
@@ -39,27 +40,35 @@ class Layer:
     def files(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """Yield name, size and pieces of the content of each regular file."""
         count = 0
-        try:
-            self._source.allowed = MAX_HEADER_BYTES
-            with tarfile.open(fileobj=self._source, mode="r:") as archive:  # type: ignore[call-overload]
-                while (member := archive.next()) is not None:
-                    # tarfile would keep all of them.
-                    archive.members.clear()
-                    count += 1
-                    if count > MAX_MEMBERS:
-                        raise BundleError(f"the image has more than {MAX_MEMBERS} files in a layer")
-                    if member.isreg() and not member.issparse():
-                        yield member.name, member.size, self._pieces(archive, member)
-                    self._source.allowed = MAX_HEADER_BYTES
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError, RecursionError) as error:
-            raise BundleError(f"the image cannot be unpacked: {' '.join(str(error).split())[:200]}") from error
+        self._source.allowed = MAX_HEADER_BYTES
+        with _explained(), tarfile.open(fileobj=self._source, mode="r:") as archive:  # type: ignore[call-overload]
+            while (member := archive.next()) is not None:
+                # tarfile would keep all of them.
+                archive.members.clear()
+                count += 1
+                if count > MAX_MEMBERS:
+                    raise BundleError(f"the image has more than {MAX_MEMBERS} files in a layer")
+                if member.isreg() and not member.issparse():
+                    yield member.name, member.size, self._pieces(archive, member)
+                self._source.allowed = MAX_HEADER_BYTES
 
     def _pieces(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-        source = archive.extractfile(member)
-        assert source is not None  # noqa: S101 (it is a regular file)
-        self._source.allowed = member.size + MAX_HEADER_BYTES
-        while piece := source.read(PIECE):
-            yield piece
+        # The caller reads these, so that files() does not see their errors.
+        with _explained():
+            source = archive.extractfile(member)
+            assert source is not None  # noqa: S101 (it is a regular file)
+            self._source.allowed = member.size + MAX_HEADER_BYTES
+            while piece := source.read(PIECE):
+                yield piece
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the errors of a malformed archive into one line."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError, RecursionError) as error:
+        raise BundleError(f"the image cannot be unpacked: {printable(first_line(error))}") from error
 
 
 class _Source:

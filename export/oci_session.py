@@ -6,6 +6,7 @@ registry names. All these requests go through the session of its client, and the
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import time
 import urllib.parse
@@ -13,8 +14,10 @@ from typing import Any
 
 import requests
 import requests.adapters
-from oras.auth import AuthenticationException
+from oras.auth.utils import parse_auth_header
+from oras.provider import Registry
 
+from serving.errors import quoted
 from serving.models.bundle import MAX_BUNDLE_BYTES
 
 # Seconds for a connection, and for each piece of a response.
@@ -25,8 +28,23 @@ RESPONSE_SECONDS, SLOWEST = 60, 20_000
 MAX_SMALL_BYTES = 1_000_000
 
 
-class LimitError(AuthenticationException):  # type: ignore[misc]
-    """A response breaks a limit, or a registry wants to pass credentials on. oras tries again after other errors."""
+class LimitError(Exception):
+    """A response breaks a limit, or a registry wants to pass credentials on, or a login that oras does not know."""
+
+
+class Client(Registry):  # type: ignore[misc]
+    """The client of oras, which tries a request again only once, and only if the registry fails.
+
+    oras itself would try five times within two minutes, also after an error that lasts.
+    """
+
+    def do_request(self, *args: Any, **more: Any) -> requests.Response:
+        once = inspect.unwrap(Registry.do_request)
+        response: requests.Response = once(self, *args, **more)
+        if response.status_code < 500:
+            return response
+        time.sleep(1)
+        return once(self, *args, **more)  # type: ignore[no-any-return]
 
 
 def host_of(registry: str) -> str:
@@ -52,7 +70,7 @@ class Adapter(requests.adapters.HTTPAdapter):
         """Send a request and return the response, whose body is read within the limits.
 
         Raises:
-            LimitError: the registry wants the password to go to a stranger.
+            LimitError: the registry wants the password to go to a stranger, or a login of a kind that oras lacks.
         """
         self._protect_credentials(request)
         is_streamed = more.get("stream", False)
@@ -60,6 +78,12 @@ class Adapter(requests.adapters.HTTPAdapter):
         response = super().send(request, *args, **more)
         is_content = is_streamed and response.status_code == requests.codes.ok
         response.raw = _Body(response.raw, MAX_BUNDLE_BYTES if is_content else MAX_SMALL_BYTES)
+        if not is_content:
+            # This reads it, so that its connection is free for the next request.
+            _ = response.content
+        # There, some registries ask for a login although their images are public.
+        if response.status_code == requests.codes.unauthorized and request.path_url != "/v2/":
+            _check_login(response)
         return response
 
     def _protect_credentials(self, request: requests.PreparedRequest) -> None:
@@ -75,6 +99,16 @@ class Adapter(requests.adapters.HTTPAdapter):
                 f"docker logout {self._registry}"
             )
         del request.headers["Authorization"]
+
+
+def _check_login(response: requests.Response) -> None:
+    """Check that a response with status 401 names a token server."""
+    wanted = response.headers.get("WWW-Authenticate", "")
+    if not (parse_auth_header(wanted).realm or "").startswith(("http://", "https://")):
+        raise LimitError(
+            f"it wants a login, but names no token server: its header WWW-Authenticate is {quoted(wanted)} and not "
+            'like Bearer realm="https://auth.example.org/token"'
+        )
 
 
 def is_same_domain(first: str, second: str) -> bool:

@@ -174,11 +174,48 @@ def test_pull_completes_the_signature_of_a_version_that_is_there(pushed, signed,
     oci.pull(place, tmp_path / "models", trust)
 
 
-def test_pull_does_not_trust_another_signature_that_is_there(pushed, keys, tmp_path):
+def test_pull_replaces_a_signature_that_is_not_trusted(pushed, signed, keys, tmp_path):
+    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
     Signer(str(signing.key_pair(tmp_path / "other")[0]))(target)
-    with pytest.raises(BundleError, match="is not what a trusted key signed"):
-        oci.pull(Reference.parse(pushed[0]), tmp_path / "models", Trust(str(keys[1])))
+    others = (target / bundle.SIGNATURE).read_bytes()
+    oci.pull(place, tmp_path / "models")
+    assert (target / bundle.SIGNATURE).read_bytes() == others
+    for content in (others, b"garbage"):
+        (target / bundle.SIGNATURE).write_bytes(content)
+        oci.pull(place, tmp_path / "models", trust)
+        assert (target / bundle.SIGNATURE).read_bytes() == (signed / bundle.SIGNATURE).read_bytes()
+
+
+def test_pull_without_trust_adds_no_signature(pushed, tmp_path):
+    target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
+    oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+    assert not (target / bundle.SIGNATURE).exists()
+
+
+def test_damaged_version_that_is_there_has_a_way_out(pushed, keys, tmp_path):
+    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
+    target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
+    way_out = f"; remove {target} and pull again"
+    (target / "more").touch()
+    with pytest.raises(BundleError, match=rf"is not what a trusted key signed: .*{way_out}$"):
+        oci.pull(place, tmp_path / "models", trust)
+    (target / bundle.ONNX).write_bytes(b"")
+    with pytest.raises(BundleError, match=rf"has 0 bytes, but its manifest says \d+{way_out}$"):
+        oci.pull(place, tmp_path / "models")
+
+
+def test_image_with_a_file_that_its_manifest_does_not_name_is_rejected(pushed, tmp_path, monkeypatch):
+    unpack = oci_image.unpack
+
+    def unpack_more(content, folder):
+        (folder / "more").touch()
+        return unpack(content, folder)
+
+    monkeypatch.setattr(oci_image, "unpack", unpack_more)
+    with pytest.raises(BundleError, match=r"has more, which its manifest does not name; push .* again"):
+        oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 def test_pull_accepts_a_version_that_another_pull_publishes_meanwhile(pushed, signed, tmp_path, monkeypatch):
@@ -245,6 +282,17 @@ def test_errors_of_registries_are_one_line(registry, tmp_path):
     assert "is not a model bundle" in done.output
 
 
+def test_error_of_a_bundle_has_no_control_characters(monkeypatch):
+    def pull(*_, **__):
+        raise BundleError("\x1b]0;owned\x07 is missing" + "a" * 1_000_000)
+
+    monkeypatch.setattr(oci, "pull", pull)
+    done = export("pull", "oci://127.0.0.1:1/mnist:1")
+    assert done.exit_code == 1
+    assert done.output.startswith(r"Error: \x1b]0;owned\x07 is missing")
+    assert len(done.output) < 20_000
+
+
 def layer(**members):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -260,6 +308,42 @@ def headers(kind, size=0, count=1):
     entry = tarfile.TarInfo("x")
     entry.type, entry.size = kind, size
     return gzip.compress((entry.tobuf(tarfile.GNU_FORMAT) + bytes(size)) * count, 1, mtime=0)
+
+
+def named(path):
+    """Return a layer with one file, whose extended header names ``path``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("x")
+        entry.pax_headers = {"path": path}
+        archive.addfile(entry)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def in_blocks():
+    """Return a layer with a file of 200 kB, in blocks of deflate that are not compressed."""
+    entry = tarfile.TarInfo("models/mnist/1/model.onnx")
+    entry.size = 200_000
+    return gzip.compress(entry.tobuf() + bytes(entry.size), 0, mtime=0)
+
+
+def test_layer_that_is_damaged_inside_a_file_is_one_line(tmp_path):
+    whole = in_blocks()
+    # 10 bytes of gzip, and blocks with 5 bytes before up to 65,535. 7 is the header of no kind of block.
+    second = 10 + 5 + int.from_bytes(whole[11:13], "little")
+    assert second < len(whole)
+    no_block = whole[:second] + b"\x07" + whole[second + 1 :]
+    no_member = gzip.compress(gzip.decompress(whole)[:100_000]) + b"\x1f\x8b\x09"
+    for content in (whole[:100_000], no_block, no_member):
+        with pytest.raises(BundleError, match=r"^the image cannot be unpacked: .{1,100}$"):
+            oci_image.unpack(content, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "a\nb\x1b[31m", "..", ".git"])
+def test_file_with_an_odd_name_is_left_out(tmp_path, name):
+    with pytest.raises(BundleError, match=r"^the image holds no bundle below /models$"):
+        oci_image.unpack(named(f"models/mnist/1/{name}"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

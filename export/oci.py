@@ -71,7 +71,7 @@ class Remote:
         try:
             from oras.container import Container
 
-            from export.oci_session import Adapter, Client, host_of
+            from export.oci_session import Adapter, Client, host_of, wants_password
         except ImportError as error:
             raise RegistryError(
                 f"{place.registry}: needs the package oras; install it with: pip install oras"
@@ -85,9 +85,11 @@ class Remote:
         self._container.registry = place.registry
         with self._explained():
             # A registry that is not there is found out soon.
-            self._client.session.get(f"{self._client.prefix}://{place.registry}/v2/", timeout=10)
+            first = self._client.session.get(f"{self._client.prefix}://{place.registry}/v2/", timeout=10)
             # The credentials are those of docker, podman and skopeo: ~/.docker/config.json.
             self._client.auth.load_configs(self._container)
+            if wants_password(first):
+                self._client.send_password()
 
     def push(self, image: Image, version: str) -> bool:
         """Upload an image under a tag or its digest. Return whether the registry lists it as a referrer by itself."""

@@ -38,6 +38,11 @@ class Client(Registry):  # type: ignore[misc]
     oras itself would try five times within two minutes, also after an error that lasts.
     """
 
+    def send_password(self) -> None:
+        """Send the user's name and password with each request, for a registry that wants them and no token."""
+        if password := getattr(self.auth, "_basic_auth", None):
+            self.session.headers["Authorization"] = f"Basic {password}"
+
     def do_request(self, *args: Any, **more: Any) -> requests.Response:
         once = inspect.unwrap(Registry.do_request)
         response: requests.Response = once(self, *args, **more)
@@ -101,9 +106,18 @@ class Adapter(requests.adapters.HTTPAdapter):
         del request.headers["Authorization"]
 
 
+def wants_password(response: requests.Response) -> bool:
+    """Return whether a registry wants a user's name and password, as those with a file of htpasswd do."""
+    wanted: str = response.headers.get("WWW-Authenticate", "")
+    return response.status_code == requests.codes.unauthorized and wanted.lower().startswith("basic")
+
+
 def _check_login(response: requests.Response) -> None:
     """Check that a response with status 401 names a token server."""
     wanted = response.headers.get("WWW-Authenticate", "")
+    if wants_password(response):
+        host = urllib.parse.urlsplit(response.url).netloc
+        raise LimitError(f"it wants a user and a password that it knows; run: docker login {host}")
     if not (parse_auth_header(wanted).realm or "").startswith(("http://", "https://")):
         raise LimitError(
             f"it wants a login, but names no token server: its header WWW-Authenticate is {quoted(wanted)} and not "

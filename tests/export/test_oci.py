@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import io
@@ -10,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import urllib.error
 import urllib.request
 
 import pytest
@@ -34,14 +36,14 @@ def tool(name):
     return found or missing(name)
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    """The address of Debian's docker-registry, which holds nothing."""
+@contextlib.contextmanager
+def running_registry(folder, **more):
+    """Run Debian's docker-registry, which holds nothing, and yield its address."""
     try:
         import oras  # noqa: F401
     except ImportError:
         missing("the package oras")
-    program, folder = tool("docker-registry"), tmp_path_factory.mktemp("registry")
+    program = tool("docker-registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     settings = {
@@ -49,6 +51,7 @@ def registry(tmp_path_factory):
         "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}},
         "http": {"addr": address},
+        **more,
     }
     (folder / "config.yml").write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
@@ -56,9 +59,13 @@ def registry(tmp_path_factory):
 
         def responds():
             assert process.poll() is None, (folder / "log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5) as response:
-                return response.status == 200
-            return False
+            try:
+                with urllib.request.urlopen(f"http://{address}/v2/", timeout=5) as response:
+                    return response.status == 200
+            except urllib.error.HTTPError as error:
+                return error.code == 401
+            except OSError:
+                return False
 
         try:
             until(responds)
@@ -66,6 +73,12 @@ def registry(tmp_path_factory):
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +143,28 @@ def test_pushing_again_changes_nothing(pushed, signed):
     assert oci.push(signed, Reference.parse(place)) == digest
     index, _ = oci.Remote(Reference.parse(place)).manifest(digest.replace(":", "-"))
     assert len(index["manifests"]) == 2
+
+
+def test_registry_that_wants_a_password_gets_the_one_of_docker_login(tmp_path, monkeypatch):
+    # The password is "secret".
+    (tmp_path / "htpasswd").write_text("me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = tmp_path / ".docker" / "config.json"
+    config.parent.mkdir()
+    login = {"htpasswd": {"realm": "Registry", "path": str(tmp_path / "htpasswd")}}
+    with running_registry(tmp_path, auth=login) as address:
+        place = f"oci://{address}/mnist:1"
+        for password, is_right in ((None, False), ("guess", False), ("secret", True)):
+            if password:
+                auth = base64.b64encode(f"me:{password}".encode()).decode()
+                config.write_text(json.dumps({"auths": {address: {"auth": auth}}}))
+            done = export("push", RELEASE / "mnist" / "1", place)
+            if is_right:
+                assert done.exit_code == 0, done.output
+            else:
+                assert f"it wants a user and a password that it knows; run: docker login {address}" in done.output
+        done = export("pull", place, "--repository", tmp_path / "models")
+        assert done.exit_code == 0, done.output
 
 
 def test_commands_push_and_pull(registry, tmp_path):

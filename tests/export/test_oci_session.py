@@ -173,7 +173,7 @@ def test_odd_layer_is_a_short_line(broken, changed):
     assert len(str(raised.value)) < 1000
 
 
-@pytest.mark.parametrize("wanted", ["", "garbage", 'Basic realm="Registry"', "Bearer " + 'a="' * 5000])
+@pytest.mark.parametrize("wanted", ["", "garbage", "Bearer " + 'a="' * 5000])
 def test_login_without_a_token_server_is_one_line(broken, wanted):
     with pytest.raises(RegistryError, match="names no token server") as raised:
         broken(401, {"WWW-Authenticate": wanted}).manifest("1")

@@ -23,6 +23,9 @@ LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training
     --ignore tests/serving/inference/test_bombs.py --ignore tests/serving/server/test_supervisor.py \
     --ignore tests/serving/server/test_rollout.py --ignore tests/training/augment/test_fonts.py \
     --ignore tests/export/test_cascade_bundle.py --ignore tests/serving/server/test_budgets.py --ignore tests/serving/tune \
+    --ignore tests/serving/api/test_auth.py --ignore tests/serving/service/test_background.py \
+    --ignore tests/serving/telemetry/test_logs.py --ignore tests/training/data/test_review.py \
+    --ignore tests/training/data/test_sources.py \
     --deselect tests/serving/server/test_encryption.py::test_triton_client_gets_the_probabilities_of_predict
 
 # Tests without a browser, a container engine, other servers, or the training of networks.

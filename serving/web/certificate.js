@@ -36,8 +36,7 @@ export class CertificateView {
     this.#set("test", few ? images : test ? `on ${number(test.images)} ${images}` : "");
     const first = found.first ? `cascade of ${found.first.training.config.model} and ` : "";
     this.#set("network", `${first}${config.model ?? "not stated"}, ${number(found.parameters)} parameters`);
-    const epochs = `${config.epochs} epochs${config.start ? ", from an earlier model" : ""}`;
-    this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}, ${epochs}` : "not stated");
+    this.#set("training", dataset.train_images ? `${number(dataset.train_images)} images of ${dataset.name}` : "not stated");
     this.#set("equivalence", `compared with the trained network on ${number(onnx.images)} images: ${labels(onnx.labels_differing)}`);
     this.#set("digest", found.files["model.onnx"].sha256);
     await this.#link(found);

@@ -9,7 +9,7 @@ const STEP = 1 / 20;
 
 // `width` returns the width of the pen.
 export function drawWithPointer(canvas, sheet, width) {
-  let active = null; // id of the pointer that draws; other pointers are ignored meanwhile
+  let active = null; // id of the pointer that draws; others are ignored
 
   function point(event) {
     const { left, top, width: side } = canvas.getBoundingClientRect();

@@ -21,7 +21,7 @@ const rejection = (prediction) => (REJECTIONS[prediction.reason] ?? isNone)(pred
 export const inWords = (prediction) =>
   prediction.accepted ? `${prediction.label}, ${inPercent(prediction.confidence)}.` : `${rejection(prediction)}.`;
 
-// Returns the width of the widest word in an element, in ems. The page makes the label as large as its words allow.
+// Returns the width of an element's widest word, in ems. The label is made as large as its words allow.
 function widestWord(element) {
   const context = document.createElement("canvas").getContext("2d");
   context.font = `600 100px ${getComputedStyle(element).fontFamily}`;

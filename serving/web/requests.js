@@ -1,5 +1,5 @@
-// Decides when to send a request. Only one is in flight at a time. Then the newest drawing is sent.
-// A response to a drawing that has been replaced is dropped.
+// Decides when to send a request. Only one is in flight at a time, then the newest drawing is sent.
+// A response to a replaced drawing is dropped.
 
 import { predict, ready, ServiceError } from "./service.js";
 

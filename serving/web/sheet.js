@@ -1,8 +1,8 @@
 // Holds the drawing as marks, so that it has any size and every step can be undone.
 //
 // Coordinates run from 0 to 1 over the square sheet. A mark is a stroke {points: [[x, y], ...], width} or a picture
-// {picture: canvas, mask: true if its alpha channel is the ink}. A drawing is an array of marks. The array is never
-// changed in place.
+// {picture: canvas, mask: true if its alpha channel is the ink}. A drawing is an array of marks, never changed
+// in place.
 
 // Pixels of the longer side of the PNG. A digit may cover a small part of it.
 const PNG_SIDE = 224;
@@ -80,7 +80,7 @@ export class Sheet extends EventTarget {
     const scale = side / Math.max(width, height);
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
-    // The pixels are read at once, and reading them from a graphics card would be slow.
+    // The pixels are read at once, which is slow from a graphics card.
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, canvas.width, canvas.height);

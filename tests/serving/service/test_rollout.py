@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 
 import numpy as np
@@ -387,7 +388,9 @@ def test_promotion_is_logged_when_it_is_written(models, other, digits, monkeypat
         service = client.app.state.service
         appear(client, other)
         predict(client, digits[:1])
-        until(lambda: 'version="2"} 1.0' in client.get("/metrics").text)
+        # A report would write the counts, so the metrics say when there is one.
+        compared = re.compile(r'^mnist_shadow_predictions_total\{.*version="2"\} 1\.0$', re.MULTILINE)
+        until(lambda: compared.search(client.get("/metrics").text))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", no_space)
             with pytest.raises(RolloutError, match="No space left"):

@@ -31,6 +31,7 @@ from tests.serving.web.page import (
     screenshot,
     wait_for_prediction,
 )
+from tests.support import until
 
 SHAPES_TO_MISREAD = read_shapes()
 
@@ -175,5 +176,5 @@ def test_drawing_keeps_the_screen_resolution_when_the_window_changes(url, visit)
     side = page.evaluate("2 * document.querySelector('#sheet').clientWidth")
     expect(page.locator("#sheet")).to_have_js_property("width", side)
     page.emulate_media(color_scheme="dark")
-    assert count_ink(page) > 1000
+    until(lambda: count_ink(page) > 1000)  # The page draws it anew with its next frame.
     assert copy_curl_command(page) == before

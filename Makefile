@@ -12,21 +12,26 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("P
     && $(PYTHON) -m venv $(if $(wildcard $@),,--clear)
 RUN ?= runs/cnn
 MODELS ?= models
-LOWEST_TESTS := tests/export tests/serving tests/training/augment tests/training/data tests/training/test_networks.py \
-    --ignore tests/serving/web --ignore tests/serving/api/test_schema.py --ignore tests/serving/api/test_caches.py \
-    --ignore tests/serving/test_cli.py --ignore tests/serving/server/test_run.py \
-    --ignore tests/serving/server/test_address.py \
-    --ignore tests/serving/api/open_inference/test_clients.py --ignore tests/serving/batch/test_optional.py \
-    --ignore tests/serving/grpc/test_proto.py --ignore tests/serving/models/test_trust.py \
-    --ignore tests/export/test_card.py --ignore tests/export/test_oci.py --ignore tests/export/test_oci_session.py \
-    --ignore tests/serving/telemetry/test_traces.py --ignore tests/serving/grpc/test_spans.py \
-    --ignore tests/serving/inference/test_bombs.py --ignore tests/serving/server/test_supervisor.py \
-    --ignore tests/serving/server/test_rollout.py --ignore tests/training/augment/test_fonts.py \
-    --ignore tests/export/test_cascade_bundle.py --ignore tests/serving/server/test_budgets.py --ignore tests/serving/tune \
-    --ignore tests/serving/api/test_auth.py --ignore tests/serving/service/test_background.py \
-    --ignore tests/serving/telemetry/test_logs.py --ignore tests/training/data/test_review.py \
-    --ignore tests/training/data/test_sources.py \
-    --deselect tests/serving/server/test_encryption.py::test_triton_client_gets_the_probabilities_of_predict
+# Files whose tests call torch, onnx, onnxruntime, Litestar, uvicorn, Pillow, numpy and grpcio in most of the ways in which
+# the project does.
+LOWEST_TESTS := $(addprefix tests/, \
+    export/test_cascade.py export/test_export.py export/test_fuse.py export/test_reference.py \
+    serving/api/test_app.py serving/api/test_bodies.py serving/api/test_document.py serving/api/test_forms.py \
+    serving/api/test_json_images.py serving/api/test_methods.py serving/api/test_number_mode.py \
+    serving/api/test_predict.py serving/api/open_inference/test_compression.py \
+    serving/api/open_inference/test_open_inference.py serving/api/open_inference/test_tensors.py \
+    serving/batch/test_inputs.py serving/batch/test_run.py serving/grpc/test_calls.py \
+    serving/grpc/test_encryption.py serving/grpc/test_metadata.py serving/grpc/test_receiving.py \
+    serving/grpc/test_sending.py serving/grpc/test_server.py serving/inference/test_batching.py \
+    serving/inference/test_numbers.py serving/inference/test_threads.py serving/models/test_bundle.py \
+    serving/models/test_malformed.py serving/models/test_model.py serving/models/test_repository.py \
+    serving/pictures/test_colours.py serving/pictures/test_containers.py serving/pictures/test_decode.py \
+    serving/pictures/test_header.py serving/pictures/test_mnist_form.py serving/pictures/test_morphology.py \
+    serving/python serving/server/test_protocol.py serving/server/test_requests.py \
+    serving/telemetry/test_histogram.py serving/telemetry/test_metrics.py serving/telemetry/test_recorder.py \
+    training/augment/test_affine.py training/augment/test_scripts.py training/augment/test_style.py \
+    training/data/test_digits.py training/data/test_own.py training/data/test_torchvision_sets.py \
+    training/test_networks.py)
 
 # Tests without a browser, a container engine, other servers, or the training of networks.
 QUICK_TESTS := tests/test_architecture.py tests/serving/models tests/serving/pictures tests/serving/telemetry \
@@ -95,11 +100,8 @@ $(LOWEST_VENV)/.complete: pyproject.toml constraints.txt .ci/lowest
 	    trustme
 	@touch $@
 
-# A process runs whole files, so that a file starts its service once. Left out are tests that train networks or wait for
-# processes, if other tests call the same functions of the packages, and tests that need a browser, other extras or
-# large tools.
 # The lowest numpy and onnxruntime have wheels for Python 3.11 and 3.12 only.
-check-lowest: $(LOWEST_VENV)/.complete  ## run the tests of export, serving and data with the lowest versions that pyproject.toml allows
+check-lowest: $(LOWEST_VENV)/.complete  ## run some tests of export, serving and data with the lowest versions that pyproject.toml allows
 	$(LOWEST_VENV)/bin/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS) $(LOWEST_TESTS)
 
 # The wheel is installed into an environment of its own, so that only what it needs is listed. The image is listed if it

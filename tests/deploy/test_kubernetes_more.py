@@ -6,8 +6,6 @@ import json
 import os
 import re
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -39,6 +37,9 @@ SCALED_OBJECT = strict(
 
 
 def test_keda_scales_the_deployment_by_requests_in_flight_and_alone(render, tmp_path):
+    # The import takes two seconds. Every process of the tests would pay for it at the top of this file.
+    import jsonschema
+
     resources = render("keda")
     [scaled] = of_kind(resources, "ScaledObject")
     assert scaled["apiVersion"] == "keda.sh/v1alpha1"
@@ -73,6 +74,8 @@ def test_keda_scales_the_deployment_by_requests_in_flight_and_alone(render, tmp_
 
 @pytest.mark.parametrize("overlay", ["local", "packaged", "production"])
 def test_grpc_reaches_the_port_of_the_pod(render, overlay, tmp_path):
+    import kubernetes_validate
+
     kubernetes = os.path.relpath(DEPLOY / "kubernetes", tmp_path)
     both = {"namespace": "mnist-service", "resources": [f"{kubernetes}/overlays/{overlay}"]}
     (tmp_path / "kustomization.yaml").write_text(json.dumps(both | {"components": [f"{kubernetes}/grpc"]}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import jsonschema
 import pytest
 
 from tests.deploy.test_kubernetes import of_kind, render
@@ -121,6 +120,9 @@ def test_names_of_services_secrets_and_hosts_match(render):
 
 
 def test_resources_of_the_gateway_have_only_known_fields(render):
+    # The import takes two seconds. Every process of the tests would pay for it at the top of this file.
+    import jsonschema
+
     resources = render("gateway")
     assert [resource["kind"] for resource in resources] == ["Gateway", "HTTPRoute", "HTTPRoute"]
     for resource in resources:

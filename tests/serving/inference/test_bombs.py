@@ -29,25 +29,26 @@ def form(pictures):
     return b"".join(FORM % picture for picture in pictures) + b"--x--\r\n"
 
 
-# Each file and the status of its response, if its deadline has not passed.
-BOMBS = {
-    "a row of 25 million pixels": (black_png(25_000_000, 1, 1), 413),
-    "a column of 16,384 pixels": (black_png(1500, 16_384, 1), 200),
-    "a transparent palette": (
-        black_png(5000, 5000, 8, PALETTE, [chunk(b"PLTE", bytes(768)), chunk(b"tRNS", bytes([9] * 256))]),
-        200,
-    ),
-    "RGBA of 16 bits": (black_png(5000, 5000, 16, RGBA), 200),
-    "BMP with run lengths": (rle_bmp(25_000_000, 1), 400),
-    "PGM as text": (b"P2\n" + b"#\n" * 500_000, 400),
-    "PFM": (b"Pf\n28 28\n-1.0\n" + np.full(784, np.nan, np.float32).tobytes(), 400),
-    "thousands of scans": (many_scans(1000, 5000), 413),
-    "dozens of scans": (many_scans(3000, 80), 200),
-    "rescaled in Python": (slow_pgm(1500), 200),
-    "WebP": (encoded(Image.fromarray(np.zeros((2400, 2400), np.uint8)), "WEBP"), 200),
-    "form of large pictures": (form([black_png(2500, 2500, 8, RGB)] * 20), 413),
-    "form of many pictures": (form([black_png(5000, 5000, 8, RGBA)] * 4), 200),
-}
+def bombs():
+    """Return each picture or form, and the status of its response if its deadline has not passed."""
+    return {
+        "a row of 25 million pixels": (black_png(25_000_000, 1, 1), 413),
+        "a column of 16,384 pixels": (black_png(1500, 16_384, 1), 200),
+        "a transparent palette": (
+            black_png(5000, 5000, 8, PALETTE, [chunk(b"PLTE", bytes(768)), chunk(b"tRNS", bytes([9] * 256))]),
+            200,
+        ),
+        "RGBA of 16 bits": (black_png(5000, 5000, 16, RGBA), 200),
+        "BMP with run lengths": (rle_bmp(25_000_000, 1), 400),
+        "PGM as text": (b"P2\n" + b"#\n" * 500_000, 400),
+        "PFM": (b"Pf\n28 28\n-1.0\n" + np.full(784, np.nan, np.float32).tobytes(), 400),
+        "thousands of scans": (many_scans(1000, 5000), 413),
+        "dozens of scans": (many_scans(3000, 80), 200),
+        "rescaled in Python": (slow_pgm(1500), 200),
+        "WebP": (encoded(Image.fromarray(np.zeros((2400, 2400), np.uint8)), "WEBP"), 200),
+        "form of large pictures": (form([black_png(2500, 2500, 8, RGB)] * 20), 413),
+        "form of many pictures": (form([black_png(5000, 5000, 8, RGBA)] * 4), 200),
+    }
 
 
 def post(address, body):
@@ -87,7 +88,7 @@ def children_of(pid):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_picture_hurts_the_service():
     with service("--work-timeout", "2") as (address, process), ThreadPoolExecutor(8) as pool:
-        for name, (bomb, status) in BOMBS.items():
+        for name, (bomb, status) in bombs().items():
             # The start, too, needs 30 MB more than a service that waits for requests.
             forget_peaks(process.pid, *children_of(process.pid))
             attack = [pool.submit(post, address, bomb) for _ in range(6)]

@@ -137,8 +137,8 @@ def meant_by(word: str) -> str:
 @click.option(
     "--no-graph",
     is_flag=True,
-    help="On a GPU, do not record a step as a CUDA graph and repeat it, as is the default. For the case that the graph "
-    "fails.",
+    help="On a GPU, compute each step without a CUDA graph. Without this flag, one step is recorded as a CUDA graph, "
+    "which the later steps repeat.",
 )
 @click.option(
     "--track",

@@ -174,7 +174,7 @@ def plot_curves(sets: Mapping[str, Predictions], model: Model, path: Path) -> No
         for confidence in (0.5, 0.99):
             i = int(np.searchsorted(steps, confidence))
             axes.annotate(f"{confidence:g}", (wrong[i], kept[i]), (3, -9), textcoords="offset points", fontsize=8)
-    title = f"dots: the model's own threshold, {own.threshold:.3f}" if own else "dots: no threshold of confidence"
+    title = f"dots: the model's own threshold, {own.threshold:.3f}" if own else "dots: no confidence threshold"
     axes.set(
         xlabel="wrong predictions accepted, % of all pictures", ylabel="right predictions kept, %", ylim=(88, 100.2)
     )
@@ -211,8 +211,8 @@ def main(
     sets = dict(digits(model, hand, images))
     own = model.bundle.manifest.confidence
     thresholds = (
-        f"model {model.name} version {model.version}: highest novelty {model.bundle.manifest.novelty.threshold:.4g}, "
-        f"lowest confidence {f'{own.threshold:.4g}' if own else 'none'}"
+        f"model {model.name} version {model.version}: novelty threshold {model.bundle.manifest.novelty.threshold:.4g}, "
+        f"confidence threshold {f'{own.threshold:.4g}' if own else 'none'}"
     )
     lines = [conditions("onnxruntime", "numpy", "pillow", "matplotlib", also=thresholds), "", *table_of_digits(sets)]
     lines += [*table_of_others(model, hand, copies, accepted), *table_of_curves(sets, model)]

@@ -53,7 +53,7 @@ def explained(repository: Path, failed: str) -> Iterator[None]:
 
 
 def verify(folder: Path, data: Path | None, trust: str, progress: Progress) -> None:
-    """Verify a published bundle again, and print its certificate."""
+    """Verify a published bundle again, and print its manifest."""
     with progress.waiting(f"verifying {folder}", late=True):
         bundle = verify_bundle(folder, data, Trust.of(trust))
     signed = f" It is what {trust} signed." if trust else ""
@@ -109,7 +109,7 @@ def register(run: Path, bundle: Bundle) -> str:
 
 
 def print_published(bundle: Bundle, repository: Path, registered: str) -> None:
-    """Print the certificate of a new bundle, where it is, and the next command."""
+    """Print the manifest of a new bundle, where it is, and the next command."""
     before = f"Compared    {line}\n" if (line := compared(bundle, repository)) else ""
     model = [] if bundle.manifest.name == "mnist" else ["--model", bundle.manifest.name]
     print_output(

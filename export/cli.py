@@ -105,7 +105,7 @@ COMMANDS = {"push": push, "pull": pull}
 @click.option(
     "--certificate",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File with the certificate of the key of --sign, followed by its issuers.",
+    help="File with the signing certificate of the key of --sign (X.509 in PEM), followed by its issuers.",
 )
 @click.option(
     "--sign-password",
@@ -140,8 +140,9 @@ COMMANDS = {"push": push, "pull": pull}
     type=click.FloatRange(0, 1),
     default=0.0005,
     show_default=True,
-    help="For a run with --replay: how much lower its accuracy on the replayed test set may be than that of the model "
-    "it started from, and than that of every published version. 0.0005 means 5 more errors in 10,000; 1 publishes in "
+    help="For a run with --replay: how much lower its accuracy on the test set of the replay data set may be than that "
+    "of the model it started from, and than that of every published version. 0.0005 means 5 more wrong predictions in "
+    "10,000. The limit is rounded down: with fewer than 2,000 test images, 0.0005 allows not one more. 1 publishes in "
     "any case.",
 )
 @click.option(

@@ -27,7 +27,7 @@ class _Test(msgspec.Struct):
 
 
 class Tested(NamedTuple):
-    """On what a version was tested. With ``--replay``, this is the part of the data set that must not be forgotten."""
+    """On what a version was tested. With ``--replay``, this is the test set of the replay data set."""
 
     name: str
     images: int
@@ -44,7 +44,7 @@ def newest_first(repository: Path, name: str) -> Iterator[Bundle]:
 
 
 def replayed(dataset: dict[str, Any]) -> ReplayRecord | None:
-    """Return what a record says about the data set that must not be forgotten; None if there is none."""
+    """Return what a record says about the replay data set; None if there is none."""
     return msgspec.convert(dataset["replay"], ReplayRecord) if dataset.get("replay") else None
 
 

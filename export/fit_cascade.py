@@ -1,4 +1,4 @@
-"""Fit a cascade on validation digits: how much its first network counts, and the thresholds of acceptance."""
+"""Fit a cascade on validation digits: how much its first network counts, and the acceptance thresholds."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Gate:
     not_worse_than: str | None = None
     """``served``, which is the newest version that can be verified, or the number of a version."""
     margin: float = 0.0005
-    """How much of its accuracy on a replayed data set a run may have lost."""
+    """How much of its accuracy on a replay data set a run may have lost."""
 
     def check(self, run: Run, repository: Path, name: str) -> None:
         """Check that the network of ``run`` may be published as the model ``name``, as :meth:`check_result` does."""
@@ -51,7 +51,7 @@ class Gate:
         """Check that what was made from a run may be published as the model ``name``.
 
         A run with ``--replay`` is compared with the model it started from, and with every version that was tested on
-        the replayed data set. So a little that is lost in each of many runs does not add up.
+        the replay data set. So a little that is lost in each of many runs does not add up.
 
         A run is worse than a version if it has more errors than chance explains: over two standard errors of the
         difference. Two trainings that differ in their seeds only are seldom further apart.

@@ -77,7 +77,7 @@ def _joining(second: ModelProto, first: ModelProto, images: str, names: Sequence
             helper.make_node("NonZero", ["is left"], ["row of places"]),
             helper.make_node("Transpose", ["row of places"], ["places"]),
             helper.make_node("GatherND", [images, "places"], [second.graph.input[0].name]),
-            # Both graphs together have other probabilities.
+            # Leave out the softmax of the second graph: the probabilities are those of the mean logits of both graphs.
             *(node for node in second.graph.node if f"second/{probabilities}" not in node.output),
             *_mean(logits),
             *_mean(novelty),

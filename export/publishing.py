@@ -192,8 +192,8 @@ def _build(
     progress.clear()
     expected = reference.of_images(reference.outputs)
     assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
-    # The calibration knows the shares of a single network. Of a few images, no share can be exactly the one that was
-    # aimed at.
+    # The shares of rejected validation images come from the calibration of the run, with two exceptions. Of a cascade,
+    # the run knows no results. And the user's own data may be few images: one on a threshold changes the share.
     of_validation = (
         torch_classify(graph)(splits.validation.images.numpy())
         if (splits.is_own or run.first) and len(splits.validation)

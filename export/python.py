@@ -1,4 +1,4 @@
-"""The Python interface of the export: publish a run, as ``mnist-export`` does, and look at its certificate."""
+"""The Python interface of the export: publish a run, as ``mnist-export`` does, and look at its manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PublishedModel(os.PathLike[str]):
 
     folder: Path
     manifest: Manifest
-    """The certificate: classes, results, and how far each file differs from the network."""
+    """The manifest: classes, results, and how far each file differs from the network."""
     is_new: bool = True
     """False if the newest version was already made from the same run, so that nothing was published."""
     compared: str = ""
@@ -54,7 +54,7 @@ class PublishedModel(os.PathLike[str]):
         ]
         head = ("format", "images compared", "labels differ", "logits differ", "tolerance")
         files = [(name, f"{file.bytes:,}", file.sha256) for name, file in manifest.files.items()]
-        title = html.escape(f"Certificate of {manifest.name}")
+        title = html.escape(f"Manifest of {manifest.name}")
         tables = [as_table(facts.items()), as_table(formats, head), as_table(files, ("file", "bytes", "SHA-256"))]
         return f"<b>{title}</b>{''.join(tables)}"
 
@@ -88,7 +88,7 @@ def publish(
         opset: the opset of the ONNX files, from 18 to 23; by default 18. Older runtimes read a lower one.
         min_accuracy: publish only a run with at least this accuracy on the test set, from 0 to 1.
         not_worse_than: publish only a run that is not worse than this version; ``"served"`` is the newest one.
-        margin: how much of its accuracy on a replayed data set a run may have lost, from 0 to 1; by default 0.0005.
+        margin: how much of its accuracy on a replay data set a run may have lost, from 0 to 1; by default 0.0005.
         sign: sign the version with this private key, a file in PEM. Needs the extra ``sign``.
         source: folder with the files of a known data set; the default is the variable ``MNIST_DATA``.
         progress: print a line for each step that takes seconds, and how the errors compare with the version before.

@@ -43,7 +43,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class ReplayRecord(msgspec.Struct, frozen=True):
-    """The data set that a run must not forget, and the errors on its test images."""
+    """The replay data set of a run, and how many predictions for its test images are wrong."""
 
     name: str
     own: bool

@@ -1,4 +1,4 @@
-"""The certificate of a bundle as text, with tables."""
+"""The manifest of a bundle as text, with tables."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def table(bundle: Bundle) -> str:
     lines += [
         "",
         f"calibration temperature {manifest.temperature:.3f}",
-        f"highest novelty score {manifest.novelty.threshold:.3f}: "
+        f"novelty threshold {manifest.novelty.threshold:.3f}: "
         f"{manifest.novelty.false_rejections['test']:.2%} of the test images are above it",
     ]
     if manifest.confidence:
         lines += [
-            f"lowest confidence {manifest.confidence.threshold:.3f}: "
+            f"confidence threshold {manifest.confidence.threshold:.3f}: "
             f"{manifest.confidence.false_rejections['test']:.2%} of the test images are below it"
         ]
     if manifest.microseconds:
@@ -51,7 +51,7 @@ def table(bundle: Bundle) -> str:
 
 
 def _replay_lines(found: dict[str, Any] | None) -> list[str]:
-    """Return what the certificate says about the data set that must not be forgotten."""
+    """Return what the manifest says about the replay data set."""
     if not found:
         return []
     before = "" if found["errors_before"] is None else f", {found['errors_before']} before"
@@ -59,7 +59,7 @@ def _replay_lines(found: dict[str, Any] | None) -> list[str]:
 
 
 def _first_lines(first: FirstNetwork | None) -> list[str]:
-    """Return what the certificate says about the first network of a cascade."""
+    """Return what the manifest says about the first network of a cascade."""
     if not first:
         return []
     others = f", and counts {first.share:.0%} for the others" if first.share else ""

@@ -121,7 +121,10 @@ class ServeGroup(Group):
 @click.version_option(package_name="mnist-service")
 @click.pass_context
 def serve(context: click.Context, /, **given: Any) -> None:
-    """Serve a model over HTTP, and over gRPC with --grpc-port."""
+    """Serve a model over HTTP, and over gRPC with --grpc-port.
+
+    Without options, it serves the packaged model, which comes with this program, on http://127.0.0.1:8000.
+    """
     if context.invoked_subcommand:
         return
     from serving.server import handover
@@ -172,17 +175,18 @@ def seconds_of(text: str) -> float:
 @click.option(
     "--picture",
     type=Place(exists=True, dir_okay=False),
-    help="Send this picture, as your clients do.  [default: the pixels of one image]",
+    help="Measure with requests that hold this picture.  [default: requests with the pixels of one image]",
 )
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds to measure.")
 @click.option("--repository", type=Place(), help="Model repository.  [default: the packaged one]")
 @click.option("--model", help=f"{MODEL_HELP}  [default: {Settings.model}]")
 @click.pass_context
 def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: float, **given: Any) -> None:
-    """Find the settings with the highest throughput on this machine.
+    """Find the settings with the most requests per second on this machine, within --p99.
 
-    The command starts services on this machine and sends them requests. It prints what it measures, and the command
-    line with the number of workers, the predictions in flight and the largest request that keep the p99.
+    The command starts services on this machine and sends them requests. It prints what it measures. At the end it
+    prints the command line to use: mnist-serve with the number of workers, the number of predictions in flight and the
+    largest request with which 99 % of the responses come within the time of --p99.
     """
     from serving.tune import run
 
@@ -276,7 +280,7 @@ def _warn_without_key(settings: Settings, listeners: list[Listener]) -> None:
     "--number",
     "as_numbers",
     is_flag=True,
-    help="Read all lines of digits in each picture. Without --output and --engine ray.",
+    help="Read all lines of digits in each picture, not one digit. Cannot be combined with --output or --engine ray.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON like /predict, with the name of each file.")
 @click.option(

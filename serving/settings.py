@@ -89,7 +89,7 @@ class Settings:
     poll: Annotated[float, "Seconds between two scans of the repository for changes; 0 means no scans."] = 1.0
     trust: Annotated[
         str,
-        "Serve only versions that one of these has signed: files with public keys or certificates, or "
+        "Serve only versions that one of these has signed: files with public keys or signing certificates, or "
         "sigstore:IDENTITY@ISSUER, separated by commas. Needs the extra sign.",
     ] = ""
     rollout: Annotated[

@@ -79,6 +79,22 @@ def test_every_flag_in_a_command_line_exists(flags):
         assert flag in flags[command], f"{command} {flag}"
 
 
+def run_folder(arguments):
+    """The folder that ``mnist-train`` writes with these arguments."""
+    model = "cnn-fast" if "--recipe speed" in arguments else "cnn"
+    given = dict(re.findall(r"--(model|output) (\S+)", arguments))
+    return given.get("output", f"runs/{given.get('model', model)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_two_commands_of_a_page_begin_a_run_in_the_same_folder(page):
+    """``mnist-train`` refuses a folder that holds a run, unless it gets ``--resume``."""
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)).replace("\\\n", " ")
+    runs = re.findall(r"\bmnist-train\b(?! check| compare| review)(.*)", shell)
+    folders = [run_folder(arguments) for arguments in runs if "--resume" not in arguments]
+    assert sorted(folders) == sorted(set(folders))
+
+
 def test_every_flag_in_the_text_exists(flags):
     used = {code.split()[0] for code in CODE if code.startswith("--")}
     assert used

@@ -16,7 +16,7 @@ from training.origin import RECORD
 EXAMPLES = """
 \b
 Examples:
-  mnist-train compare runs/cnn runs/mlp
+  mnist-train compare runs/cnn runs/momentum
   mnist-train compare runs/* --plot runs.png
 """
 

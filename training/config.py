@@ -16,7 +16,7 @@ from typing import Annotated, Any
 # The precision that stands for the faster one on the machine of the run.
 AUTO = "auto"
 
-# How the tutorial trains: constant learning rate, no weight decay, no augmentation, no weight averaging.
+# Training without extras: constant learning rate, no weight decay, no augmentation, no weight averaging.
 PLAIN: dict[str, Any] = {"schedule": "constant", "weight_decay": 0.0, "augment": 0.0, "ema": 0.0}
 
 OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -97,7 +97,8 @@ class TrainConfig:
     model: Annotated[
         str,
         "Network to train: cnn, cnn-small, cnn-first, cnn-light, cnn-large, cnn-fast, cnn-speed, cnn-5x5, cnn-7x7, or "
-        "mlp (784-28-10, as in the tutorial).",
+        "mlp (fully connected, 784-28-10, as in examples/digits.py). With --from, the default is the network of that "
+        "model.",
     ] = "cnn"
     dataset: Annotated[
         str,
@@ -112,8 +113,9 @@ class TrainConfig:
     start: Annotated[
         str,
         "Start from the weights of another model: a run folder, a published version such as models/mnist/1, or "
-        "`packaged`. Classes of the same name keep their weights; others start anew. A cnn becomes narrower with "
-        "--model cnn-light.",
+        "`packaged` (the model that comes with this program). The new network is of the same kind, unless --model says "
+        "otherwise: a cnn becomes narrower with --model cnn-light. Classes of the same name keep their weights; others "
+        "start anew.",
     ] = ""
     keep: Annotated[
         float,
@@ -122,17 +124,18 @@ class TrainConfig:
     ] = 0.0
     replay: Annotated[
         str,
-        "Data set that the model must not forget while it learns --dataset: a name, such as mnist, or the path of your "
-        "own. The run trains on the images of both, some of --dataset in each step. With --from, the model that the "
-        "run starts from is the teacher for these images, and the defaults are 32 images per step, a learning rate of "
-        f"0.0002, and 1 epoch; if there are fewer than {LEAST_REPLAYED} images, more epochs, until so many were shown.",
+        "Replay data set: one that the model must not forget while it learns the new pictures of --dataset. A name, "
+        "such as mnist, or the path of your own. The run trains on the images of both, some of the new pictures in "
+        "each step. With --from, the model that the run starts from is the teacher for the replay data set, and the "
+        "defaults are 32 images per step, a learning rate of 0.0002, a --teacher-weight of 1, and 1 epoch; if there "
+        f"are fewer than {LEAST_REPLAYED} images, more epochs, until so many were shown.",
     ] = ""
     epochs: Annotated[int, "Number of passes over the training images."] = 8
     optimizer: Annotated[
         str,
-        "adamw, or one of the tutorial's optimizers: gd (all images in one step), sgd (one image per step), "
-        "mini-batch, momentum, adagrad, rmsprop, adam. The tutorial's optimizers have other defaults: their own "
-        "learning rate, a constant schedule, no augmentation, no weight averaging, no weight decay.",
+        "adamw, or one of the optimizers of examples/optimizers.py: gd (all images in one step), sgd (one image per "
+        "step), mini-batch, momentum, adagrad, rmsprop, adam. These have other defaults than adamw: their own learning "
+        "rate, a constant schedule, no augmentation, no weight averaging, no weight decay.",
     ] = "adamw"
     batch_size: Annotated[int, "Number of images per step; 0 takes all training images in one step."] = 128
     learning_rate: Annotated[float, "Learning rate; with the one-cycle schedule, the highest learning rate."] = 0.01
@@ -175,7 +178,9 @@ class TrainConfig:
         "labels and from the mean of the teachers' probabilities. Without this flag there is no teacher.",
     ] = ""
     teacher_weight: Annotated[
-        float, "Weight of the teachers' soft labels in the loss, from 0 to 1; the labels have the rest."
+        float,
+        "Weight of the teachers' soft labels in the loss, from 0 to 1; the labels have the rest. With --replay and "
+        "--from, the default is 1.",
     ] = 0.9
     distillation_temperature: Annotated[
         float,
@@ -189,13 +194,14 @@ class TrainConfig:
     ] = 0
     fonts: Annotated[
         str,
-        "For mnist: folder with handwriting fonts. Their digits are added to the training images, and the novelty "
-        "score learns to reject their letters. Without this flag it learns to reject printed letters only.",
+        "With --dataset mnist or --replay mnist: folder with handwriting fonts. Their digits are added to the training "
+        "images, and the novelty score learns to reject their letters. Without this flag it learns to reject printed "
+        "letters only.",
     ] = ""
     scripts: Annotated[
         float,
-        "For mnist: how many digits to add per training image, from 0 to 1, in the school scripts of several "
-        "countries, for example a 7 with a bar and a 1 with a long upstroke. 0 adds none.",
+        "With --dataset mnist or --replay mnist: how many digits to add per training image, from 0 to 1, in the school "
+        "scripts of several countries, for example a 7 with a bar and a 1 with a long upstroke. 0 adds none.",
     ] = 0.0
     outliers: Annotated[
         float,
@@ -259,9 +265,10 @@ class TrainConfig:
         self._check("teacher_cache", self.teacher_cache >= 0, "must be at least 0; 0 runs the teachers in each step")
         self._check("teacher_cache", self.teacher_cache == 0 or bool(self.teacher), "needs a teacher; add --teacher")
         learnt = self.replay or self.dataset
-        self._check("fonts", not self.fonts or learnt == "mnist", "needs --dataset mnist; leave out --fonts")
+        needs_mnist = "needs --dataset mnist or --replay mnist"
+        self._check("fonts", not self.fonts or learnt == "mnist", f"{needs_mnist}; or leave out --fonts")
         self._check("scripts", 0 <= self.scripts <= 1, "must be from 0 to 1")
-        self._check("scripts", not self.scripts or learnt == "mnist", "needs --dataset mnist; leave out --scripts")
+        self._check("scripts", not self.scripts or learnt == "mnist", f"{needs_mnist}; or leave out --scripts")
         self._check("outliers", 0 <= self.outliers <= 1, "must be from 0 to 1")
         self._check("ema", 0 <= self.ema < 1, "must be at least 0 and less than 1")
         self._check("validation", 0 <= self.validation <= 30_000, "must be from 0 to 30000")
@@ -275,7 +282,7 @@ class TrainConfig:
     @classmethod
     def of(cls, *, recipe: str = "", **given: Any) -> TrainConfig:
         """Return a config of the given settings. The others get the recipe's defaults, then the optimizer's."""
-        # With replay, the training images are those of the replayed data set.
+        # With replay, the training images are those of the replay data set.
         dataset = given.get("replay") or given.get("dataset", cls.dataset)
         settings = OWN_DEFAULTS if is_place(dataset) else DATASET_DEFAULTS.get(dataset, {})
         if given.get("replay") and given.get("start"):

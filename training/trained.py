@@ -103,10 +103,11 @@ def _layers(graph: Any) -> Iterator[tuple[str, list[Tensor]]]:
 
 
 def _unfolded(network: Network, layers: Iterator[tuple[str, list[Tensor]]], images: Tensor) -> None:
-    """Copy the weights of ``layers`` into ``network``. A norm that was folded gets the statistics of ``images``.
+    """Copy the weights of ``layers`` into ``network``. A BatchNorm that was folded gets the statistics of ``images``.
 
-    Such a norm must change nothing in the finished network. It also must not in training, where it subtracts the mean
-    of the batch and divides by its deviation. So its scale is the deviation and its shift the mean, as on ``images``.
+    The convolution before it computes already what both computed before, so the BatchNorm must change nothing. In
+    training it subtracts the mean of the batch and divides by its deviation. So its scale is the deviation and its
+    shift the mean, as on ``images``.
     """
     found = next(layers)
     folded: dict[nn.BatchNorm2d, Tensor | None] = {}
@@ -130,7 +131,7 @@ def _unfolded(network: Network, layers: Iterator[tuple[str, list[Tensor]]], imag
 
 
 def _set_statistics(network: Network, norm: nn.BatchNorm2d, bias: Tensor | None, images: Tensor) -> None:
-    """Make ``norm`` add ``bias``, and know the mean and the deviation of its input on ``images``."""
+    """Make the BatchNorm add ``bias``, and give it the mean and the deviation of its input on ``images``."""
     seen: list[Tensor] = []
     handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():

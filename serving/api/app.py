@@ -64,7 +64,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
         unloaded: the names of the models that are unloaded at the start.
 
     Raises:
-        BundleError: there is no default model, or none of its versions matches its certificate.
+        BundleError: there is no default model, or none of its versions matches its manifest.
         SettingsError: a setting of the environment breaks its rule, a key file cannot be used, or traces cannot be
             sent.
     """

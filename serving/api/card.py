@@ -39,7 +39,7 @@ PAGE = """<!doctype html>
 <body>
 <header>
   <h1>Model card of {title}</h1>
-  <nav aria-label="Service"><a href="../../">Draw a digit</a> <a href="../../{certificate}">Certificate</a></nav>
+  <nav aria-label="Service"><a href="../../">Draw a digit</a> <a href="../../{certificate}">Manifest</a></nav>
 </header>
 <main class="docs">
 {content}

@@ -32,7 +32,7 @@ class CertificateOperation(Operation):
     operation_id="certificate",
     operation_class=CertificateOperation,
     security=IF_CONFIGURED,
-    summary="Get the certificate of a model",
+    summary="Get the manifest of a model",
     tags=["prediction"],
     responses={
         200: ResponseSpec(Manifest, description="The model's manifest.json.", generate_examples=False),

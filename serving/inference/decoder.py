@@ -41,8 +41,8 @@ INLINE_PIXELS = 1 << 17
 # But if its ink has more runs than this, it is decoded on a thread after all. That is found out within 15 ms. A page
 # with one digit has 50 to 1500, each counted once per search for pieces. A picture of 2 kB may have 20,000.
 INLINE_RUNS = 2000
-# A picture beyond one of these numbers is decoded in the process. Other pictures keep a thread for up to 0.2 s,
-# and the worst known pages of numbers for 1.2 s, in which the deadline is checked at least every 0.4 s.
+# A picture beyond one of these numbers is decoded in the decoder process. Other pictures keep a thread busy for up to
+# 0.2 s, and the worst known pages of numbers for 1.2 s, in which the deadline is checked at least every 0.4 s.
 THREAD_BYTES = 1 << 18
 THREAD_PIXELS = 1 << 20
 THREAD_DECODED_BYTES = 8_000_000

@@ -69,23 +69,24 @@ OF_DIGITS = PLACE["small mark"]
 OF_STROKES = list(WEIGHTS)[PLACE["stroke"] : PLACE["small sign"]]
 # The weights were fitted to novelty scores in this unit. One in a hundred digits had a higher score.
 NOVELTY_UNIT = 1.41
-# For the usual gap of a line, a wider gap counts as this many heights of the line. Wider gaps separate numbers.
+# All lengths are shares of the height of the line.
+# In the median gap of a line, wider gaps count as this wide: they separate numbers.
 WIDEST_USUAL = 1.0
-# A lower part of ink may be a piece of a digit, or dirt.
+# A part of ink that is lower than this may be a piece of a digit, or dirt.
 LOW = 0.85
-# A part smaller than this share of the line's height may be a mark: a dot, a comma, a minus or dirt.
+# A part that is smaller than this may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
-# A low mark that stands apart has gaps of at least this width beside it. Hardly any digit is so low.
+# A mark stands apart if the gaps on both sides of it are at least this wide.
 ALONE = 0.1
-# It is lower than this.
+# A mark that stands apart is lower than this, if it is no colon. Hardly any digit is so low.
 ALONE_HEIGHT = 0.4
-# It may be longer than other marks, as a minus is.
+# A mark that stands apart is narrower than this, if it is no colon. A minus is nearly this wide.
 ALONE_WIDTH = 0.9
-# The two dots of a colon are one part, which is higher than other marks but as narrow as a dot.
+# A colon is lower and narrower than this. Its two dots are one part, which is higher than other marks.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
-# A colon may be this high if there is paper between its dots.
+# A colon with paper between its dots is lower than this.
 HIGHEST_COLON = 0.9
-# Less than this share of the rows of such a colon have ink. A stroke has ink in nearly all of its rows.
+# A colon has paper between its dots if less than this share of its rows has ink. A stroke has ink in nearly all rows.
 DOTTED = 0.7
 
 

@@ -1,6 +1,6 @@
 """A model bundle on disk: its manifest, and the check that its files match the manifest.
 
-    <repository>/<name>/<version>/manifest.json         the certificate
+    <repository>/<name>/<version>/manifest.json         what the version is, and how it was tested
                                   model.onnx
                                   model.torchscript.pt
                                   model.int8.onnx       if it was exported with --int8
@@ -121,7 +121,7 @@ class FirstNetwork(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The certificate of a bundle."""
+    """The content of ``manifest.json``: what a version is, and how it was tested."""
 
     format: int
     name: Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}$(?!\n)")]
@@ -265,7 +265,7 @@ def decode(content: bytes) -> Manifest:
         raise ValueError("Expected a number - at `$.result.test.accuracy`")
     if manifest.reference:
         manifest.reference.check(len(manifest.labels))
-    # The service sends the manifest as a certificate, so msgspec must be able to write and to read all its values.
+    # The service sends the manifest (``GET /certificate``), so msgspec must be able to write and read all its values.
     return msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
 
 

@@ -16,17 +16,17 @@ from serving.pictures.rules import without_rules
 LEAST_PIECE = 0.1
 # The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
 MAX_PIECES = 500
-# A piece is the frame of the page if its sides are at least this long, as a share of those of the page.
+# The frame of a page is at least this high and wide, as a share of the page's height and width.
 FRAME_SIDE = 0.8
-# Its ink fills at most this share of its box.
+# The ink of a frame fills at most this share of its bounding box.
 FRAME_INK = 0.2
 # A ring is a box, a circle or the lines of a form if the ink inside it is at least this share of its own. The dot in
 # a zero has less.
 IN_RING = 0.2
-# What remains of a box without its lines is a digit that touches it if it is at least this high, as a share of the
-# usual height.
+# A digit that touches its box is what remains of the box without its lines. The digit is at least this high, as a share
+# of the usual height.
 TOUCHING = 0.6
-# It is also at least this wide, as a share of its own height. What is narrower is a rest of a line.
+# A digit that touches its box is at least this wide, as a share of its height. What is narrower is a rest of a line.
 NARROW = 0.5
 # A level piece that is this many times as wide as high does not say how high the digits are.
 FLAT = 3.0
@@ -34,22 +34,22 @@ FLAT = 3.0
 JOINED = 2.0
 # A line under, over or between numbers is longer than a minus: at least this many times the usual height.
 LONG = 1.3
-# Such a line is thinner than this share of the usual height.
+# A line under, over or between numbers is at most this thick on average, as a share of the usual height.
 THIN = 0.2
-# It deviates from a straight line by at most this share of that height, on average.
+# Such a line deviates from a straight one by at most this, as a share of the usual height (root mean square).
 STRAIGHT = 0.08
 # A piece at the border is a shadow if its ink is weaker than this share of the usual ink.
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
 CONTACT = 0.5
-# A piece at the border is still a digit beside a piece inside if four rules hold. The higher of both is at most this
-# many times as high as the lower one.
+# A piece at the border is still a digit if it stands beside a piece inside, and if the four rules that follow hold.
+# The higher of the two pieces is at most this many times as high as the lower one.
 ALIKE = 1.5
-# Both share at least this part of the lower height.
+# The rows that the two pieces share are at least this share of the height of the lower one.
 SAME_ROWS = 0.7
-# The piece at the border is at most this many times as wide as the other one is high.
+# The piece at the border is at most this many times as wide as the piece inside is high.
 WIDE = 1.5
-# Its strokes are at most this many times as broad.
+# The strokes of the piece at the border are at most this many times as broad as those of the piece inside.
 BROADER = 2.0
 
 

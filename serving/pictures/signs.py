@@ -24,47 +24,47 @@ INKED = 0.25
 TALL = 0.5
 # No sign is higher or wider than this.
 LARGEST = 2.5
-# A sign that is one stroke is at least this high.
+# A sign that is a single stroke is at least this high.
 LEAST_STROKE = 0.8
-# It has at least this many rows of pixels.
+# A sign that is a single stroke has at least this many rows of pixels.
 LEAST_ROWS = 8
 # The middle of a stroke lies between these shares of its height. The ends of a square bracket are wider.
 MIDDLE = 0.15, 0.85
 # No row of the middle of a stroke is wider than this.
 WIDEST = 0.3
-# The rows of the middle deviate from an even curve by at most this share of its length.
+# The middle of a stroke deviates from an even curve by at most this share of the stroke's length.
 UNEVEN = 0.02
 # The gaps in the rows of a stroke have at most this share of the pixels of its ink. The loops of a 4 have more.
 LOOP = 0.15
-# Both ends of a sign are about as wide. The upper end of a 7 is wider.
+# The widths of the two ends of a stroke differ by at most this. The upper end of a 7 is wider than its lower end.
 ENDS_DIFFER = 0.2
 # A stroke is a bracket if it is bent by this share of its length. A straight one is a slash or a bar.
 BENT = 0.035
 # A stroke is compared with this many digits on each side of it.
 NEIGHBOURS = 2
-# What a stroke goes beyond the digits counts at most this much.
+# The length by which a stroke goes beyond the digits counts as at most this.
 MOST_BEYOND = 0.3
-# Its bend counts at most this much.
+# The bend of a stroke, a share of its length, counts as at most this.
 MOST_BENT = 0.15
-# Its lean beyond that of most digits counts at most this much.
+# The lean of a stroke beyond UPRIGHT, in columns per row, counts as at most this.
 MOST_LEAN = 0.3
-# Both of two brackets go beyond the digits, above and below, by at least this much less their bend.
+# A bracket goes beyond the digits, above and below. The lesser of both lengths plus its bend is more than this.
 BRACKET = 0.1
-# Both of two slashes go beyond the digits, above and below, by at least this much.
+# One of two slashes goes beyond the digits by more than this, above and below.
 SLASH = 0.02
-# Most digits lean by less than this.
+# Most digits lean by less than this, in columns per row.
 UPRIGHT = 0.18
 # Two slashes of a line differ by less than this in height, lean and bend.
 ALIKE = 0.08, 0.08, 0.03
-# The lowest and the highest small sign.
+# Height of the lowest and of the highest small sign: a plus, a times or an equals sign.
 LEAST_SMALL, HIGHEST_SMALL = 0.2, 1.0
-# A small sign is at least this share of its height wide.
+# A small sign is at least this wide, as a share of its own height.
 NARROWEST = 0.6
-# It has at least this many rows and columns of pixels.
+# A small sign has at least this many rows and columns of pixels.
 LEAST_PIXELS = 6
-# A cross is at most this many times as wide as high.
+# A plus or times sign is at most this many times as wide as high.
 WIDEST_CROSS = 1.8
-# A corner of a cross is this share of its height and width.
+# A corner of a plus or times sign is this share of its height and width.
 CORNER = 0.28
 # A corner is empty if less than this share of it is ink.
 EMPTY = 0.12
@@ -72,7 +72,7 @@ EMPTY = 0.12
 SIDE_PIXELS = 2
 # Each of the two strokes of an equals sign is at most this high.
 LEVEL = 0.3
-# Each is at least this many times as wide as high.
+# Each of the two strokes of an equals sign is at least this many times as wide as high.
 FLAT = 1.5
 
 Mask = npt.NDArray[np.bool_]

@@ -25,12 +25,12 @@ FINE = 192
 # A smaller page is too coarse to tell a line from a stroke.
 LEAST_SIDE = 40
 
-# The page has surroundings if its border has a step of this many grey levels, or if the shade of its middle differs
-# from that of the border by twice as many.
+# A page has surroundings if its border has a step of more than this many grey levels, or if the shade of its middle
+# differs from that of the border by more than twice as many.
 STEP = 10.0
-# A step is no noise if it is this many times as large as the median step.
+# A step of the border is no noise if it is more than this many times as large as the median step.
 STEPS_OF_NOISE = 8.0
-# The digit itself looks like a box if its ink covers this share of at least two sides of its own box.
+# The largest piece may be a box around a digit if its ink covers this share of at least two sides of its bounding box.
 COVERED = 0.8
 
 # A page may have a shadow if less than this share of its ink is strong.
@@ -41,26 +41,26 @@ BROKEN = 3
 
 # Breadth of the broadest line, as a share of the page's longer side. The strokes of most digits are broader.
 LINE_BREADTH = 0.035
-# A line is straight over at least this share of the page.
+# Length of the shortest straight part of a line, as a share of the page's width.
 STRAIGHT = 0.2
-# In all it is as long as this share of the page, or reaches the border.
+# Length of the shortest whole line, as a share of the page's width. A line that reaches the border may be shorter.
 LINE_LENGTH = 0.5
-# An underline sticks out on both sides of what stands on it, by at least this share of its length.
+# How far an underline sticks out on each side of what stands on it, as a share of the length of the underline.
 STICKS_OUT = 0.06
-# The lowest part of a digit that may hide an underline, as a share of its height.
+# Height of the lowest part of a digit, which may be an underline that touches it, as a share of the digit's height.
 FOOT = 0.2
-# Breadth of a stroke or line that crosses a line, as a share of the page.
+# Breadth of the broadest stroke or line that crosses a line, as a share of the page's width.
 CROSSING = 0.12
-# Height of the box around a level line, as a share of the page's longer side.
+# Height of the highest bounding box of a level line, as a share of the page's longer side.
 HIGHEST_LINE = 0.065
-# A line may be tilted: the height of its box grows by this share of its length.
+# A line may be tilted: its bounding box may be higher by this share of the line's length.
 TILT = 0.1
-# A line has at least this share of the strongest contrast on the page.
+# Contrast of the faintest line, as a share of the strongest contrast on the page.
 LINE_CONTRAST = 0.05
-# It has at least this many grey levels.
+# Contrast of the faintest line in grey levels.
 LEAST_LINE = 5.0
 
-# Ink that is this many times as strong as the line is a stroke.
+# Where a line is crossed, ink that is at least this many times as strong as the line belongs to the crossing stroke.
 DARKER = 1.3
 
 # Grey levels between the means of two classes of pixels, such as paper and desk.

@@ -38,7 +38,7 @@ class LoadedModel:
 
     @property
     def manifest(self) -> Manifest:
-        """The certificate of the model."""
+        """The manifest of the model."""
         return self._model.bundle.manifest
 
     @property

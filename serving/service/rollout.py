@@ -323,9 +323,10 @@ class Rollouts:
 
 
 def position(candidate: Model, key: str) -> float:
-    """Return a number from 0 to 1 that is always the same for this key, and uniform over all keys.
+    """Return the position of a key between 0 and 1: always the same for the same key, and uniform over all keys.
 
-    A larger weight keeps all keys of a smaller one. For each candidate, the first keys are others.
+    The candidate responds to the keys whose position is below its weight. So if the weight rises, it keeps the keys
+    that it had. Each candidate has other positions, so that not always the same keys are the first.
     """
     text = f"{candidate.name}/{candidate.version}/{key}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) / 2**64

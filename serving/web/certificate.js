@@ -1,4 +1,4 @@
-// Shows the model, and links its card and its certificate.
+// Shows the model, and links its card and its manifest.
 
 import { card, cardPath, certificate, certificatePath, key } from "./service.js";
 

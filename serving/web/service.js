@@ -101,7 +101,7 @@ export async function card(model) {
   return (await response.text()).replaceAll('"../../', `"${new URL(".", document.baseURI)}`);
 }
 
-// Returns the certificate of a model {name, version}, or of the default model.
+// Returns the manifest of a model {name, version}, or of the default model.
 export async function certificate(model) {
   return (await call(model ? certificatePath(model) : "certificate")).body;
 }

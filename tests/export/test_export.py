@@ -123,7 +123,7 @@ def test_exports_at_the_same_time_get_different_versions(exported):
     assert sorted(path.name for path in (models / "mnist").iterdir()) == ["1", "2", "config.pbtxt"]
 
 
-def test_command_publishes_and_prints_the_certificate(trained, exported, published, command):
+def test_command_publishes_and_prints_the_manifest(trained, exported, published, command):
     models, printed, _ = exported
     folder = published.folder
     result = json.loads((trained / "run.json").read_text())["result"]["test"]

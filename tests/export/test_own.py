@@ -196,7 +196,7 @@ def test_next_version_is_compared_with_the_one_before(finished, tmp_path, capsys
     assert f"{second.compared}\n" in capsys.readouterr().out
 
 
-def test_published_model_shows_its_certificate(published):
+def test_published_model_shows_its_manifest(published):
     assert repr(published).startswith("my-marks version 1: mlp")
     shown = published._repr_html_()
     assert published.manifest.files["model.onnx"].sha256 in shown

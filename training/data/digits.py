@@ -55,20 +55,20 @@ class Digits:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a run adds to the data set that it must not forget."""
+    """The replay data set, which a run must not forget, and the new images that it learns beside it."""
 
     name: str
-    """The data set that must not be forgotten."""
+    """The name of the replay data set."""
     labels: tuple[str, ...]
-    """Its classes. The run may have more."""
+    """The classes of the replay data set. The run may have more."""
     test_images: int
-    """How many images of the test set are of this data set. They are the first ones."""
+    """How many images of the test set are of the replay data set. They are the first ones."""
     validation_images: int
     """The same of the validation set."""
     added: Digits
     """The new training images. Each step adds some of them to its batch."""
     is_own: bool
-    """Whether the data set that must not be forgotten is the user's too."""
+    """Whether the replay data set is the user's own."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Splits:
     is_own: bool = False
     """Whether these are the user's pictures. Then the run folder keeps them, because nobody else has them."""
     replay: Replay | None = None
-    """The new images, if the training images are those of a data set that must not be forgotten."""
+    """With ``--replay``: the new images. The training images are then those of the replay data set."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What a run writes into its folder before it begins, by name."""
 

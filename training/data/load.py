@@ -39,8 +39,8 @@ def load_data(
         folder: where to look for a known data set first.
         only_folder: whether to look for it nowhere else.
         validation: size of the validation set; for the user's own data, whether there is one.
-        subset: number of training images to keep; 0 keeps all. With ``replay``, of that data set.
-        replay: the data set that must not be forgotten; its name or its path. None if it is empty.
+        subset: number of training images to keep; 0 keeps all. With ``replay``, of the replay data set.
+        replay: the replay data set, by its name or its path; empty if there is none.
         stage: begins the stages that take long.
         tell: called with what was found in the user's own data.
 
@@ -102,7 +102,7 @@ def load_saved(
     """Return the data set of a run folder that keeps the user's pictures.
 
     Args:
-        replay: the data set that the run must not forget. If it is a known one, the run folder does not keep it.
+        replay: the replay data set. If it is a known one, the run folder does not keep it.
         folder, only_folder, validation, subset: as for :func:`load_data`.
 
     Raises:

@@ -100,7 +100,8 @@ def _draw_outliers(config: TrainConfig, fonts: Sequence[Path], splits: Splits) -
     others = outliers(digits, min(OUTLIERS, len(digits)), config.seed_for("outliers"), with_symbols=has_symbols)
     if not (fonts and has_symbols):
         return others
-    # Not all letters, as for the novelty score: the network must not become unsure about a 0 because of the letter O.
+    # Only letters that no digit looks like. With the letter O, the network would become unsure about a 0. The novelty
+    # score is trained with all letters.
     count = min(FONT_LETTERS, len(digits))
     letters = render_characters(fonts, UNLIKE_DIGITS + FONT_SIGNS, count, config.seed_for("letters"))
     return torch.cat([others, letters])

@@ -50,7 +50,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
         # Libraries keep a handle for each stream, so the work is warmed up and recorded on the same one.
         self._stream = torch.cuda.Stream(device)
-        # The steps of the warm-up are steps like any other.
+        # torch warns of steps outside of a recording. The steps of the warm-up are such steps, and train the network.
         warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
 
     def warm_up(self, work: Work) -> Tensor:
@@ -104,7 +104,7 @@ def plan_for(device: torch.device, batch_size: int, *, wanted: bool) -> Plan:
         GPU_IMAGES_AT_A_TIME,
         # Several processes must find at the same step that the loss is no longer finite.
         distributed.count() > 1,
-        f"Python starts each kernel of each step: {reason}" if reason else "each step is a CUDA graph",
+        f"the steps run without a CUDA graph: {reason}" if reason else "each step is a CUDA graph",
     )
 
 

@@ -48,7 +48,8 @@ def inputs_of_steps(
 
     Args:
         state: its ``step`` is the number of the first step.
-        images_at_a_time: one call augments the images of as many steps as have this many together, at least of one.
+        images_at_a_time: the most images that one call augments, those of several whole steps. A step that has more
+            images is augmented alone.
     """
     batches, step = iter(batches), state.step
     while group := _next_group(batches, images_at_a_time):

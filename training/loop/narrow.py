@@ -20,7 +20,7 @@ from training.networks import Cnn, Network, normalize
 IMAGES, BATCH = 1000, 100
 # Keeps the equations solvable if a channel is always zero. In units of the mean square of all values.
 RIDGE = 1e-6
-# What a norm holds for each channel.
+# What a BatchNorm holds for each channel.
 PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -60,7 +60,7 @@ def narrow_weights(wide: Network, narrow: Network, images: Tensor) -> dict[str, 
         for name in (f"{names[before]}.weight", *(f"{names[norms[i]]}.{each}" for each in PER_CHANNEL)):
             weights[name] = weights[name][kept]
         weights[f"{names[after]}.weight"] = fitted
-        # The norm behind the next convolution subtracts its running mean, so that can hold the constant of the fit.
+        # The BatchNorm behind the next convolution subtracts a running mean, which can include the constant of the fit.
         mean = f"{names[norms[i + 1]]}.running_mean"
         weights[mean] = weights[mean] - constant
     return weights
@@ -95,7 +95,7 @@ def _fewer(
 ) -> tuple[list[int], Tensor, Tensor]:
     """Return which ``count`` input channels to keep, the weights for them, and a constant for each output channel."""
     old = convolution.weight.detach().flatten(1).double()
-    # The norm divides each output by its deviation. So an error counts in units of it.
+    # The BatchNorm divides each output by its standard deviation. So an error counts in units of that deviation.
     importance = (norm.weight.detach() ** 2 / (norm.get_buffer("running_var") + norm.eps)).double()
     positions = old.shape[1] // convolution.in_channels
     ridge = RIDGE * moments.diagonal().mean()

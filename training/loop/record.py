@@ -66,7 +66,7 @@ def finish(
     evaluations = {"test": test}
     if len(splits.validation):
         evaluations["validation"] = evaluate(network, splits.validation.to(device))
-    with progress.waiting("testing what must not be forgotten") if splits.replay else nullcontext():
+    with progress.waiting("testing on the replay data set") if splits.replay else nullcontext():
         replay = replay_record(state.config, splits, network, evaluations.get("validation"), test)
     for line in replay_lines(replay, state.config.epochs) if replay else ():
         progress.line(line)

@@ -1,4 +1,4 @@
-"""Learn new images without forgetting others: the start model as a teacher, and its errors before and after."""
+"""Learn new images without forgetting others: the start model as a teacher, and what is wrong before and after."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def new_images(replay: Replay, train_images: int) -> tuple[Digits, float]:
 
 
 def start_teacher(config: TrainConfig, labels: Sequence[str], replay: Replay | None) -> Ensemble | None:
-    """Return the model of ``--from`` as the teacher for replayed images. None if it does not know all their classes.
+    """Return the model of ``--from`` as the teacher for the replay data set. None if it lacks a class of that data set.
 
     Raises:
         TrainingError: there is no such model.
@@ -79,7 +79,7 @@ def replay_record(
 ) -> dict[str, object] | None:
     """Return what ``run.json`` says about a run with ``--replay``.
 
-    It has the errors on the data set that must not be forgotten, before and after the run, and how many of the new
+    It has the errors on the replay data set, before and after the run, and how many of the new
     images are right after it: of those for training, and of those for validation and test.
 
     Args:
@@ -125,7 +125,7 @@ def _start(config: TrainConfig, labels: Sequence[str], replay: Replay | None) ->
 
 
 def replay_lines(record: dict[str, Any], epochs: int) -> list[str]:
-    """Return what a run prints about the data set that must not be forgotten, and about the new images.
+    """Return what a run prints about the replay data set, and about the new images.
 
     Args:
         record: what :func:`replay_record` returned.

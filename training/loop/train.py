@@ -5,10 +5,12 @@ A run folder holds
     last.pt          everything that a resume needs
     model.pt         the weights to use
     metrics.jsonl    one line per epoch
-    calibration.pt   temperature and novelty score, for the export
+    calibration.pt   temperature, novelty score and acceptance thresholds, for the export
     data.npz  replay.npz  classes.png   the user's own pictures as the network saw them
     curves.png  confusion.png  mistakes.png  reliability.png    plots
     run.json         config, versions, digests of the data, result
+    tensorboard  mlflow.json    with --track: the events for TensorBoard, the id of the run in MLflow
+    teacher-cache    if another run has this one as its first teacher: images and soft labels
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How far to trust a finished network: calibration temperature, novelty score and thresholds of acceptance."""
+"""How far to trust a finished network: calibration temperature, novelty score and acceptance thresholds."""

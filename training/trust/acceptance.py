@@ -1,8 +1,8 @@
-"""The two thresholds of acceptance: the highest novelty score and the lowest confidence.
+"""The two acceptance thresholds: the highest novelty score and the lowest confidence.
 
-A prediction is rejected as not a digit if its novelty score is above the first threshold, and as unsure if its
-confidence is below the second one. Confidence tells right predictions from wrong ones best, and novelty tells digits
-from other pictures.
+A prediction is rejected as not a digit if its novelty score is above the novelty threshold, and as unsure if its
+confidence is below the confidence threshold. Confidence tells right predictions from wrong ones best, and novelty tells
+digits from other pictures.
 
 The thresholds are as strict as they can be without rejecting more right predictions than allowed. The better a network
 separates right from wrong predictions, the more wrong ones they reject. They are fitted to scores alone, so a network

@@ -1,4 +1,4 @@
-"""Calibration of a finished network: the temperature, the novelty score and the thresholds of acceptance."""
+"""Calibration of a finished network: the temperature, the novelty score and the acceptance thresholds."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Calibration:
 def calibrate(
     network: Network, splits: Splits, seed: int, fonts: Sequence[Path] = (), stage: Stage = no_stage
 ) -> Calibration:
-    """Fit temperature, novelty score and the thresholds of acceptance on the CPU.
+    """Fit temperature, novelty score and the acceptance thresholds on the CPU.
 
     The same network, data, fonts and seed give the same numbers.
 
@@ -102,7 +102,7 @@ def calibrate(
         targets = torch.cat([torch.zeros(len(digits)), torch.ones(len(others))])
         report = stage("fitting the novelty score")
         novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
-        report = stage("setting the thresholds of acceptance")
+        report = stage("setting the acceptance thresholds")
         in_styles = _outputs(network, styled(held_out, generator, splits.labels), maps=bool(fonts), report=report)
         scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
         thresholds = fit_thresholds(*scores)

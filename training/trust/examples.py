@@ -25,7 +25,7 @@ OUTLIERS_BESIDE_FONTS, FONT_LETTERS, FONT_DIGITS = 32_000, 40_000, 10_000
 # Share of the distorted digits, the font digits and the outliers that get style augmentation. A digit in another
 # style is still a digit, and a letter is still a letter. With fonts the outliers have the second share.
 STYLE_SHARE, STYLE_SHARE_OF_LETTERS = 0.25, 0.1
-# Share of the validation digits with style augmentation, on which the thresholds of acceptance are fitted. They are
+# Share of the validation digits with style augmentation, on which the acceptance thresholds are fitted. They are
 # about as hard to read as digits of other collections: 1.3 % were wrong with an earlier packaged model.
 STYLE_SHARE_OF_VALIDATION = 0.5
 # Share of the outliers and the font digits that is bent, and by how many pixels. Bent print is more like handwriting.

@@ -1,7 +1,7 @@
 """The novelty score, which tells images that are not digits from digits.
 
 The score is a small network on the features and logits of the finished network. It is fitted to separate digits
-from other images (see :mod:`training.trust.examples`). An image with a score above the highest novelty score (see
+from other images (see :mod:`training.trust.examples`). An image with a score above the novelty threshold (see
 :mod:`training.trust.acceptance`) is rejected as not a digit. No prediction changes.
 """
 

@@ -39,7 +39,7 @@ def test_card_is_a_page_made_from_the_manifest(client, query):
     assert client.get(f"/models/mnist/card{query}").text == response.text
 
 
-def test_certificate_links_the_card(client):
+def test_manifest_links_the_card(client):
     link = client.get("/certificate").links["describedby"]["url"]
     assert client.get(link).text.startswith("<!doctype html>")
 

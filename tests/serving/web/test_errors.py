@@ -89,9 +89,9 @@ def test_page_asks_for_a_key_and_keeps_it(visit):
         assert predicted_digit(page) == "2"
         expect(form).to_be_hidden()
 
-        # The service would reject a plain link to the certificate or the card, because a link sends no key.
+        # The service would reject a plain link to the manifest or the card, because a link sends no key.
         with page.expect_popup() as popup:
-            page.locator("#model").get_by_role("link", name="certificate").click()
+            page.locator("#model").get_by_role("link", name="manifest").click()
         assert json.loads(popup.value.inner_text("body"))["name"] == "mnist"
         link = page.locator("#model").get_by_role("link", name="card")
         expect(link).to_have_attribute("href", re.compile("^blob:"))

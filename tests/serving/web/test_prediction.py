@@ -84,7 +84,7 @@ def test_accuracy_on_few_test_images_is_a_count(url, visit):
     expect(page.locator("header")).to_contain_text("14 of 15")
 
 
-def test_page_shows_the_model_and_links_its_certificate(url, visit):
+def test_page_shows_the_model_and_links_its_manifest(url, visit):
     page = visit(url)
     manifest = httpx.get(f"{url}/certificate").json()
     model = page.locator("#model")
@@ -94,7 +94,7 @@ def test_page_shows_the_model_and_links_its_certificate(url, visit):
     for text in (f"mnist, version {manifest['version']}", accuracy, networks, digest):
         expect(model).to_contain_text(text)
     expect(page.locator("header")).to_contain_text(accuracy)
-    link = model.get_by_role("link", name="certificate")
+    link = model.get_by_role("link", name="manifest")
     assert httpx.get(f"{url}/{link.get_attribute('href')}").json() == manifest
     with page.expect_popup() as popup:
         model.get_by_role("link", name="card").click()

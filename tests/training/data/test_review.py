@@ -42,7 +42,7 @@ def test_review_counts_and_lists(corrections, run, tmp_path):
     done = run("mnist-train", "review", corrections, "--sheet", sheet)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[0] == ["label", "pictures", "misread", "rejected"]
+    assert lines[0] == ["label", "pictures", "wrong", "rejected"]
     assert ["4", "30", "30", "0"] in lines
     assert ["7", "1", "0", "0"] in lines
     assert ["all", "33", "30", "0"] in lines
@@ -120,7 +120,7 @@ def test_next_command_is_no_training_that_would_fail(digits, run, tmp_path):
     assert "7/broken.png: " in run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png").stdout
 
 
-def test_rejected_picture_is_not_counted_as_misread(corrections, tmp_path):
+def test_rejected_picture_is_not_counted_as_wrong(corrections, tmp_path):
     folder = tmp_path / "feedback"
     shutil.copytree(corrections, folder)
     path = next((folder / "4").glob("*.json"))

@@ -1,4 +1,4 @@
-"""Replay: new pictures are learnt beside a data set that must not be forgotten."""
+"""Replay: new pictures are learnt beside the replay data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thresholds of acceptance: how many right predictions they reject, and what they need of a network."""
+"""The acceptance thresholds: how many right predictions they reject, and what they need of a network."""
 
 from __future__ import annotations
 

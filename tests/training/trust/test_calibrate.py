@@ -1,4 +1,4 @@
-"""Calibration of a finished network: temperature, novelty score and the thresholds of acceptance."""
+"""Calibration of a finished network: temperature, novelty score and the acceptance thresholds."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def demand_trainable(
     """Check that a network can be trained and tested.
 
     Args:
-        replayed: the classes of a data set that is learnt and tested too.
+        replayed: the classes of the replay data set.
         see: where there is more to read; ``mnist-train check`` has said it all already.
 
     Raises:

@@ -112,7 +112,7 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
     """Look at stored corrections before you train with them.
 
     FOLDER is that of mnist-serve --feedback. The command prints how many pictures have each label and how many of them
-    the model had misread or rejected, and lists pictures that got several labels.
+    the model had predicted wrongly or rejected, and lists pictures that got several labels.
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically

@@ -56,7 +56,7 @@ def load_own(
         how: ``symbol`` or ``as-is``.
         validation: 0 means no validation set. Any other number means the usual share.
         subset: number of training images to keep; 0 keeps all.
-        replayed: the classes of a data set that is learnt too. Then there may be a single class, and no test set.
+        replayed: the classes of the replay data set. Then there may be a single class, and no test set.
         stage: begins the stages that take long.
         tell: called with what was found, before it is known whether that is enough to train.
 

@@ -1,4 +1,4 @@
-"""Join new pictures with a data set that must not be forgotten."""
+"""Join new pictures with the replay data set, which must not be forgotten."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from training.data.digits import Digits, Replay, Splits
 from training.data.own.saved import to_bytes
 
-# The images of the data set that must not be forgotten in a run folder, if they are the user's.
+# The file of a run folder with the images of the replay data set, if they are the user's own.
 REPLAY_FILE = "replay.npz"
 
 

@@ -77,7 +77,7 @@ class Review:
             rejected = Counter(label for label, answer in answers if answer == REJECTED)
             wrong = Counter(label for label, answer in answers if answer) - rejected
             width = max(5, *map(len, self.found.labels))
-            lines.append(f"{'label':{width}}  {'pictures':>8} {'misread':>8} {'rejected':>8}")
+            lines.append(f"{'label':{width}}  {'pictures':>8} {'wrong':>8} {'rejected':>8}")
             lines += [
                 f"{label:{width}}  {total[label]:8} {wrong[label]:8} {rejected[label]:8}" for label in self.found.labels
             ]

@@ -62,8 +62,9 @@ class LimitedProtocol(Protocol):
         while self._service.held.needs_room() and self.server_state.make_room_for_bytes():
             pass
         # A whole request gets its response soon, and then its bytes are free. How long other bytes stay depends on the
-        # client.
-        if self.account.is_over() and (self._state is not State.RESPONDING or size > self._queued):
+        # client, and so does how many requests follow.
+        is_whole = self._state is State.RESPONDING and not self.pipeline and size <= self._queued
+        if self.account.is_over() and not is_whole:
             self.evict(too_many_bytes())
 
     def waits_since(self) -> float:

@@ -84,6 +84,9 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether the connection stays open for responses: the client has closed only its own side."""
         self._is_half_closed = True
+        if self._state is State.ENDING and not self._last_response:
+            self.transport.close()
+            return False
         if not self._intake.rest:
             self._end_input()
         return (bool(self._intake.rest) or not self._has_responded()) and not self.transport.is_closing()
@@ -116,7 +119,8 @@ class Protocol(HttpToolsProtocol):
         intake = self._intake
         if self._state is State.ENDING:
             self._drop(len(data))
-        elif len(data) <= PIECE and not intake.rest and (self._state not in PARTIAL or self.pipeline):
+        elif len(data) <= PIECE and not intake.rest and bool(self.pipeline) == (self._state in PARTIAL):
+            # If requests wait already, only the rest of the last one is parsed.
             self._parse(data)
         else:
             intake.add(data)
@@ -342,4 +346,6 @@ class Protocol(HttpToolsProtocol):
         """Tell the application that its response is no longer wanted."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
+            # Otherwise the application, when it starts, would write "100 Continue" after the last response.
+            self.cycle.waiting_for_100_continue = False
             self.cycle.message_event.set()

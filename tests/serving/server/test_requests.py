@@ -211,6 +211,33 @@ def test_few_requests_of_one_packet_are_queued():
     assert asyncio.run(steps()) < 300
 
 
+def test_few_requests_of_many_packets_are_queued():
+    """A client that sends one packet for each response would otherwise fill the memory."""
+
+    async def steps():
+        protocol = await connected(create_app(Settings()))
+        for _ in range(50):
+            protocol.data_received(TINY * 100)
+        return len(protocol.pipeline)
+
+    assert asyncio.run(steps()) < 300
+
+
+def test_client_whose_last_request_is_never_complete_is_rejected_at_the_limit_of_bytes():
+    async def steps():
+        settings = Settings()
+        app = create_app(settings)
+        protocol = await connected(app)
+        protocol.data_received(TINY * 100 + TINY[:10])
+        most = 0
+        while not protocol.transport.closing:
+            protocol.data_received(TINY[10:] + TINY * 100 + TINY[:10])
+            most = max(most, app.state.service.held.bytes)
+        return most / settings.max_held
+
+    assert asyncio.run(steps()) < 1.1
+
+
 def test_chunked_body_in_tiny_chunks_is_read(url):
     body = b"".join(b"1\r\n" + bytes([byte]) + b"\r\n" for byte in DIGIT) + b"0\r\n\r\n"
     assert [status for status, *_ in parsed(ask(url, CHUNKED + body + LAST))] == [200, 200]

@@ -15,6 +15,8 @@ from serving.server.states import State
 from serving.settings import Settings
 from tests.serving.server.clients import DIGIT, HEAD
 
+BAD_CHUNK = HEAD.replace(b"content-length: 784", b"transfer-encoding: chunked") + b"zz\r\n"
+
 
 class Transport(asyncio.Transport):
     """Keeps what is written."""
@@ -22,9 +24,11 @@ class Transport(asyncio.Transport):
     def __init__(self):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.written = b""
-        self.closing = False
+        self.closing = self.ended = False
 
     def write(self, data):
+        if self.ended:
+            raise RuntimeError("Cannot call write() after write_eof()")  # As uvloop does.
         self.written += data
 
     def is_closing(self):
@@ -198,3 +202,25 @@ def test_request_is_read_to_its_end_after_the_client_has_closed_its_side(app):
     part, is_closed = asyncio.run(steps(7839))
     assert part.startswith(b"HTTP/1.1 400 ")
     assert is_closed
+
+
+def test_client_that_closes_after_a_rejected_body_is_forgotten_at_once(app):
+    async def steps():
+        protocol = await connected(app)
+        await receive(protocol, BAD_CHUNK)
+        assert protocol._state is State.ENDING
+        return protocol.eof_received(), protocol.transport.closing
+
+    assert asyncio.run(steps()) == (False, True)
+
+
+def test_nothing_is_written_after_the_rejection_of_a_body_that_waits_for_100_continue(app, caplog):
+    async def steps():
+        protocol = await connected(app)
+        protocol.data_received(BAD_CHUNK.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n", 1))
+        while protocol.tasks:
+            await asyncio.sleep(0)
+        return protocol.transport.written
+
+    assert asyncio.run(steps()).startswith(b"HTTP/1.1 400 ")
+    assert not caplog.records

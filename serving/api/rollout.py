@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
+from serving.api.described import TEXT, described
 from serving.api.json_images import JSON_ERRORS
 from serving.api.key_schemes import REQUIRED
 from serving.api.problems import documented
@@ -36,24 +36,17 @@ class Weight(msgspec.Struct):
     weight: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-@dataclass
-class VersionOperation(Operation):
-    """The OpenAPI description of the query, which Litestar cannot derive: the handler reads the query itself."""
-
-    def __post_init__(self) -> None:
-        schema = Schema(type=OpenAPIType.STRING)
-        text = "A loaded version. Without it, the candidate is used."
-        self.parameters = [*(self.parameters or []), Parameter("version", "query", schema=schema, description=text)]
-
-
-@dataclass
-class WeightOperation(Operation):
-    """The OpenAPI description of the body, which the handler reads itself."""
-
-    def __post_init__(self) -> None:
-        number = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1)
-        body = Schema(type=OpenAPIType.OBJECT, properties={"weight": number}, required=["weight"])
-        self.request_body = RequestBody(required=True, content={"application/json": OpenAPIMediaType(body)})
+WITH_VERSION = described(
+    Parameter("version", "query", schema=TEXT, description="A loaded version. Without it, the candidate is used.")
+)
+NUMBER = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1)
+WITH_WEIGHT = described(
+    body={
+        "application/json": OpenAPIMediaType(
+            Schema(type=OpenAPIType.OBJECT, properties={"weight": NUMBER}, required=["weight"])
+        )
+    }
+)
 
 
 @get(
@@ -74,7 +67,7 @@ async def shadow(request: AnyRequest) -> ASGIApp:
     status_code=200,
     operation_id="promote",
     security=REQUIRED,
-    operation_class=VersionOperation,
+    operation_class=WITH_VERSION,
     summary="Let the candidate of a model respond from now on, or another version",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
@@ -93,7 +86,7 @@ async def promote(request: AnyRequest) -> ASGIApp:
     status_code=200,
     operation_id="drop",
     security=REQUIRED,
-    operation_class=VersionOperation,
+    operation_class=WITH_VERSION,
     summary="Stop comparing the candidate of a model",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
@@ -112,7 +105,7 @@ async def drop(request: AnyRequest) -> ASGIApp:
     status_code=200,
     operation_id="canary",
     security=REQUIRED,
-    operation_class=WeightOperation,
+    operation_class=WITH_WEIGHT,
     summary="Set the share of the requests to which the candidate of a model responds",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},

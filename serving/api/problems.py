@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
-from serving.api.context import AnyRequest, context_of
+from serving.api.context import AnyRequest
 from serving.api.responses import Response
 from serving.errors import (
     DeadlineExceededError,
@@ -166,12 +165,6 @@ def with_head(allow: str) -> str:
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
-def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
-    """Respond to a body over the limit that Litestar itself has read, such as a form."""
-    limit = context_of(request).service.settings.max_body
-    return problem(request.scope["path"], 413, f"the body is over the limit of {limit} bytes")
-
-
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
     """Respond to a fault of the service. The log has the details; the client does not get them."""
     if disk_is_full(error):
@@ -196,7 +189,6 @@ def on_full_disk(request: AnyRequest, error: Exception) -> ASGIApp:
 
 HANDLERS: Any = {
     ServiceError: on_service_error,
-    RequestEntityTooLarge: on_body_too_large,
     NotFoundException: on_not_found,
     MethodNotAllowedException: on_method_not_allowed,
     HTTPException: on_http_exception,

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import msgspec
 from litestar import get, post
-from litestar.exceptions import PermissionDeniedException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
@@ -19,7 +18,7 @@ from serving.api.described import TEXT, described
 from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
 from serving.api.responses import Response
-from serving.errors import InputError, PictureError, UnsupportedInputError, quoted
+from serving.errors import ForbiddenError, InputError, PictureError, UnsupportedInputError, quoted
 from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
 from serving.models.bundle import ONNX
@@ -150,10 +149,10 @@ def store_of(service: Service) -> Store:
     """Return the store.
 
     Raises:
-        PermissionDeniedException: nothing may be stored.
+        ForbiddenError: nothing may be stored.
     """
     if service.feedback is None:
-        raise PermissionDeniedException("feedback is off: the operator can start the service with --feedback DIR")
+        raise ForbiddenError("feedback is off: the operator can start the service with --feedback DIR")
     return service.feedback
 
 

@@ -13,7 +13,7 @@ from serving.api.described import described
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.predict import MODEL_DESCRIPTIONS, MODEL_PARAMETERS, model_of
 from serving.api.problems import documented
-from serving.api.responses import CHECK_AGAIN, Response
+from serving.api.responses import CHECK_AGAIN, JSON, Response
 from serving.models.bundle import Manifest
 
 
@@ -39,5 +39,5 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     context.service.keys.check_prediction(context)
     model = model_of(context.service, query_of(request, MODEL_PARAMETERS))
     # The file on disk may have changed since the model was loaded and verified.
-    headers = [(b"content-type", b"application/json"), (b"link", f'<{card_path(model)}>; rel="describedby"'.encode())]
-    return Response(msgspec.json.encode(model.bundle.manifest), [*headers, CHECK_AGAIN])
+    link = b"link", f'<{card_path(model)}>; rel="describedby"'.encode()
+    return Response(msgspec.json.encode(model.bundle.manifest), [JSON, link, CHECK_AGAIN])

@@ -17,7 +17,7 @@ from serving.api.context import AnyRequest, RequestContext, context_of, query_of
 from serving.api.described import TEXT, described
 from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.errors import ForbiddenError, InputError, PictureError, UnsupportedInputError, quoted
 from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
@@ -127,7 +127,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     deadline = context.deadline()
     outcome = await service.storing.do(functools.partial(store.add, picture, record, deadline), deadline)
     body = msgspec.json.encode(Feedback(outcome, label, record.answer, record.model))
-    return Response(body, [(b"content-type", b"application/json")], 200 if outcome == "known" else 201)
+    return Response(body, [JSON], 200 if outcome == "known" else 201)
 
 
 @get(

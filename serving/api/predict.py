@@ -18,7 +18,7 @@ from serving.api.described import TEXT, VERSION_PARAMETER, described
 from serving.api.handlers import prediction
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, Reasons, RejectionReason
 from serving.errors import InputError, quoted
 from serving.feedback import ModelVersion
@@ -220,7 +220,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         comparison=context.comparison,
         reasons=reasons,
     )
-    return Response(body, [(b"content-type", b"application/json"), timing.header()])
+    return Response(body, [JSON, timing.header()])
 
 
 async def predict_numbers(
@@ -238,7 +238,7 @@ async def predict_numbers(
         lambda predictions: encode_numbers(context, model, predictions),
         context.comparison,
     )
-    return Response(body, [(b"content-type", b"application/json"), timing.header()])
+    return Response(body, [JSON, timing.header()])
 
 
 def encode_numbers(context: RequestContext, model: Model, predictions: list[NumberPrediction]) -> bytes:

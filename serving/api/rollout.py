@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -16,10 +17,10 @@ from serving.api.described import TEXT, described
 from serving.api.json_images import JSON_ERRORS
 from serving.api.key_schemes import REQUIRED
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.errors import InputError
 from serving.service.background import on_own_thread
-from serving.service.rollout import Report
+from serving.service.rollout import Report, Rollouts
 
 # The query parameters of promote and drop.
 PARAMETERS = ("version",)
@@ -76,9 +77,7 @@ async def promote(request: AnyRequest) -> ASGIApp:
     """Respond when every worker uses the version. The request needs an admin key."""
     context, name = _checked(request), request.path_params["name"]
     version = query_of(request, PARAMETERS).get("version")
-    service = context.service
-    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.promote(name, version), name))
-    return await _report(context, name)
+    return await _decide(context, name, lambda rollouts: rollouts.promote(name, version))
 
 
 @post(
@@ -95,9 +94,7 @@ async def drop(request: AnyRequest) -> ASGIApp:
     """Respond when no worker repeats requests with the version any more. The request needs an admin key."""
     context, name = _checked(request), request.path_params["name"]
     version = query_of(request, PARAMETERS).get("version")
-    service = context.service
-    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.drop(name, version), name))
-    return await _report(context, name)
+    return await _decide(context, name, lambda rollouts: rollouts.drop(name, version))
 
 
 @post(
@@ -118,9 +115,7 @@ async def canary(request: AnyRequest) -> ASGIApp:
         weight = msgspec.json.decode(body, type=Weight).weight
     except JSON_ERRORS as error:
         raise InputError(f'the body must be such as {{"weight": 0.05}}, a number from 0 to 1: {error}') from error
-    service = context.service
-    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.set_weight(name, weight), name))
-    return await _report(context, name)
+    return await _decide(context, name, lambda rollouts: rollouts.set_weight(name, weight))
 
 
 def _checked(request: AnyRequest) -> RequestContext:
@@ -130,9 +125,14 @@ def _checked(request: AnyRequest) -> RequestContext:
     return context
 
 
+async def _decide(context: RequestContext, name: str, decide: Callable[[Rollouts], None]) -> ASGIApp:
+    await on_own_thread(lambda: context.service.roll_out(decide, name))
+    return await _report(context, name)
+
+
 async def _report(context: RequestContext, name: str) -> ASGIApp:
     report = await on_own_thread(lambda: context.service.report_rollout(name))
-    return Response(msgspec.json.encode(report), [(b"content-type", b"application/json")])
+    return Response(msgspec.json.encode(report), [JSON])
 
 
 HANDLERS: list[Any] = [shadow, promote, drop, canary]

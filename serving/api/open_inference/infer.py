@@ -18,7 +18,7 @@ from serving.api.open_inference.compression import compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
 from serving.api.open_inference.paths import operation_ids
 from serving.api.problems import ProtocolError, documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.contract import Images
 from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
 from serving.models.model import Model
@@ -104,9 +104,8 @@ def encode(
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Return the body of the response and its headers."""
     text, binary = tensors.encode(model, asked, found)
+    headers = [JSON]
     if binary:
         headers = [(b"content-type", BINARY_TYPE.encode()), (ASGI_JSON_LENGTH, b"%d" % len(text))]
-    else:
-        headers = [(b"content-type", b"application/json")]
     content, encoding_headers = compress(text + binary, context.header(b"accept-encoding") or "")
     return content, headers + encoding_headers

@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from serving import files
 from serving.errors import BundleError, SettingsError
-from serving.models import disk, files
+from serving.models import disk
 from serving.models.bundle import MAX_BUNDLE_BYTES, SIGNATURE
 
 SIGSTORE = "sigstore:"

@@ -29,6 +29,7 @@ from serving.errors import (
     ServiceError,
     StorageFullError,
     UnsupportedInputError,
+    shortened,
 )
 
 PROBLEM_TYPE = "application/problem+json"
@@ -57,9 +58,6 @@ HEADERS = {401: {"WWW-Authenticate": "Bearer"}, **{status: {"Retry-After": "1"} 
 
 # Any route may respond so: to a wrong Host, and at a fault of the service.
 ANYWHERE = (421, 500)
-
-# A longer detail is cut, because it may repeat what the client has sent.
-MAX_DETAIL = 2000
 
 # The system's errors when a disk, a quota or a file is full.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -101,8 +99,7 @@ class ProtocolError(msgspec.Struct):
 
 def problem(path: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """Return the error response for a request to ``path``. ``detail`` says what is wrong and what is expected."""
-    if len(detail) > MAX_DETAIL:
-        detail = f"{detail[:MAX_DETAIL]}..."
+    detail = shortened(detail)
     if path == "/v2" or path.startswith("/v2/"):
         body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
     else:

@@ -191,7 +191,6 @@ def _build(
         speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
     progress.clear()
     expected = reference.of_images(reference.outputs)
-    assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
     # The shares of rejected validation images come from the calibration of the run, with two exceptions. Of a cascade,
     # the run knows no results. And the user's own data may be few images: one on a threshold changes the share.
     of_validation = (

@@ -28,7 +28,7 @@ from serving.inference.numbers import (
     MODES,
     NUMBER_MODE,
     NumberPrediction,
-    Reading,
+    NumberReading,
     check_reads_numbers,
 )
 from serving.models.model import Model
@@ -232,7 +232,7 @@ async def predict_numbers(
     pages = await context.service.decoder.read_numbers(pictures, context.deadline(timeout))
     timing.end("decode")
     body = await context.service.pipeline.read_numbers(
-        Reading(model, pages, with_images=with_images),
+        NumberReading(model, pages, with_images=with_images),
         timing,
         context.deadline(timeout),
         lambda predictions: encode_numbers(context, model, predictions),

@@ -19,7 +19,8 @@ from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
 from serving.api.responses import JSON, Response
 from serving.errors import ForbiddenError, InputError, PictureError, UnsupportedInputError, quoted
-from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
+from serving.feedback.records import Answer, FeedbackReport, ModelVersion, Outcome, Record
+from serving.feedback.store import Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
 from serving.models.bundle import ONNX
 from serving.models.model import Model

@@ -21,7 +21,7 @@ from serving.api.problems import documented
 from serving.api.responses import JSON, Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, Reasons, RejectionReason
 from serving.errors import InputError, quoted
-from serving.feedback import ModelVersion
+from serving.feedback.records import ModelVersion
 from serving.inference.admission import PREDICT_ROUTE
 from serving.inference.numbers import (
     DIGIT_MODE,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serving.errors import ForbiddenError
-from serving.feedback import Store
+from serving.feedback.store import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline

@@ -20,7 +20,8 @@ from serving.api.problems import documented
 from serving.api.responses import JSON, Response
 from serving.errors import InputError
 from serving.service.background import on_own_thread
-from serving.service.rollout import Report, Rollouts
+from serving.service.rollout import Rollouts
+from serving.service.rollout_report import Report
 
 # The query parameters of promote and drop.
 PARAMETERS = ("version",)

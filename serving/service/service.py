@@ -16,7 +16,8 @@ from serving.models.repository import Change, Repository
 from serving.service.background import RepositoryLock, SerialQueue, on_own_thread
 from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
-from serving.service.rollout import Report, Rollouts
+from serving.service.rollout import Rollouts
+from serving.service.rollout_report import Report
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.traces import Tracer

@@ -26,12 +26,12 @@ import numpy as np
 
 from benchmarks.harness import BIN, encode_picture, golden_digits
 from benchmarks.report import conditions, tell
+from serving import files
 from serving.batch.inputs import CHUNK, MAX_FILE_BYTES, Input, Inputs
 from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.rows import Csv
 from serving.batch.run import cores
-from serving.models import files
 from serving.pictures.mnist_form import Digit
 from serving.settings import RELEASE
 

@@ -25,7 +25,7 @@ from benchmarks.digits import choose_digits, load_digits
 from benchmarks.marks import PATTERNS, SCALE, marked_row
 from benchmarks.pages import phone_light
 from benchmarks.report import conditions
-from serving.inference.numbers import NumberPrediction, Reading
+from serving.inference.numbers import NumberPrediction, NumberReading
 from serving.models import repository
 from serving.models.model import Model
 from serving.pictures.number_form import to_number_page
@@ -225,7 +225,7 @@ def marked(pattern: str, images: Array, labels: Array, random: Random) -> tuple[
 
 def read(model: Model, picture: bytes) -> NumberPrediction:
     """Return the numbers in a picture, as /predict?mode=number does."""
-    reading = Reading(model, [to_number_page(picture, Settings.max_pixels)])
+    reading = NumberReading(model, [to_number_page(picture, Settings.max_pixels)])
     return reading.predictions(model.classifier.classify(reading.images) if len(reading.images) else None)[0]
 
 

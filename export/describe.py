@@ -24,7 +24,7 @@ from serving.models.classifier import Classifier
 from serving.models.model import load_folder
 from training import checkpoint
 from training.data.digits import Splits
-from training.data.load import load_data
+from training.data.load import Selection, load_data
 from training.data.sources import DataError
 
 
@@ -86,13 +86,8 @@ def _describe_again(folder: Path, data: Path | None) -> None:
     config, said = manifest.training["config"], manifest.training["dataset"]
     if said.get("own"):
         raise click.ClickException(f"{folder} was trained on somebody's own data: export its run again instead")
-    splits = load_data(
-        said["name"],
-        prepare=manifest.prepare,
-        folder=data,
-        validation=config["validation"],
-        subset=config["subset"],
-    )
+    selection = Selection(manifest.prepare, data, validation=config["validation"], subset=config["subset"])
+    splits = load_data(said["name"], selection)
     write(folder, describe(folder, manifest, splits))
     load_folder(folder)
 

@@ -37,7 +37,7 @@ class RegistryError(Exception):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ImageReference:
     """The place of an image: a registry, a name there, and a tag or a digest."""
 
     registry: str
@@ -45,7 +45,7 @@ class Reference:
     version: str
 
     @classmethod
-    def parse(cls, text: str) -> Reference:
+    def parse(cls, text: str) -> ImageReference:
         """Return the reference in ``oci://registry/name:tag``.
 
         Raises:
@@ -67,7 +67,7 @@ class Remote:
         RegistryError: the package oras is missing.
     """
 
-    def __init__(self, place: Reference, *, plain: bool = False) -> None:
+    def __init__(self, place: ImageReference, *, plain: bool = False) -> None:
         try:
             from oras.container import Container
 
@@ -185,7 +185,7 @@ class Remote:
             raise RegistryError(f"{self._place.registry}: cannot be used: {printable(first_line(error))}") from error
 
 
-def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: bool = False) -> str:
+def push(folder: Path, place: ImageReference, sbom: Path | None = None, *, plain: bool = False) -> str:
     """Upload the bundle in ``folder`` and what belongs to it. Return the digest of the image.
 
     Its signature and its SBOM also become referrers of the image, where other tools look for them.
@@ -208,7 +208,9 @@ def push(folder: Path, place: Reference, sbom: Path | None = None, *, plain: boo
     return image.manifest.digest
 
 
-def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plain: bool = False) -> tuple[Bundle, str]:
+def pull(
+    place: ImageReference, repository: Path, trust: Trust | None = None, *, plain: bool = False
+) -> tuple[Bundle, str]:
     """Download a bundle, check it, and publish it under its own version. Return it, and the digest of the image.
 
     Raises:
@@ -232,7 +234,7 @@ def pull(place: Reference, repository: Path, trust: Trust | None = None, *, plai
     return bundle.read(target), digest
 
 
-def _check_place(found: Bundle, name: str, version: int, place: Reference) -> None:
+def _check_place(found: Bundle, name: str, version: int, place: ImageReference) -> None:
     """Check that an image holds what the path of its folder says, and no other files than those of the bundle."""
     source, manifest = f"oci://{place.registry}/{place.name}", found.manifest
     if (manifest.name, manifest.version) != (name, version):

@@ -50,7 +50,7 @@ def push(folder: Path, place: str, sbom: Path | None, plain_http: bool) -> None:
     with _explained():
         from export import oci
 
-        digest = oci.push(folder, oci.Reference.parse(place), sbom, plain=plain_http)
+        digest = oci.push(folder, oci.ImageReference.parse(place), sbom, plain=plain_http)
     print_output(
         f"Pushed   {place}\nDigest   {digest}\n"
         f"Next     {shlex.join(['mnist-export', 'pull', place, '--repository', 'models'])}"
@@ -70,7 +70,7 @@ def pull(place: str, repository: Path, trust: str, plain_http: bool) -> None:
         from export import oci
         from serving.models.trust import Trust
 
-        found, digest = oci.pull(oci.Reference.parse(place), repository, Trust.of(trust), plain=plain_http)
+        found, digest = oci.pull(oci.ImageReference.parse(place), repository, Trust.of(trust), plain=plain_http)
     model = [] if found.manifest.name == "mnist" else ["--model", found.manifest.name]
     print_output(
         f"Pulled   {found.folder}\nDigest   {digest}\n"

@@ -38,7 +38,7 @@ from export.timing import microseconds_per_image
 from export.torchscript import export_torchscript
 from serving.contract import ModelOutput, Preparation, Several
 from serving.models import bundle, disk
-from serving.models.bundle import Bundle, ConfidenceThreshold, FirstNetwork, Manifest, RejectionThreshold
+from serving.models.bundle import Bundle, ConfidenceThreshold, Equivalence, FirstNetwork, Manifest, RejectionThreshold
 from serving.models.classifier import INPUTS, Classifier, outputs
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
@@ -176,22 +176,10 @@ def _build(
     files = [bundle.ONNX, bundle.TORCHSCRIPT, bundle.GOLDEN]
     speed: dict[str, Any] = {}
     if int8:
-        # The import takes half a second, which other exports need not wait for.
-        from export.quantize import export_int8
-
         files.insert(1, bundle.INT8)
-        with progress.waiting("quantizing to int8"):
-            export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
-        report = progress.stage("comparing the int8 file with the network")
-        equivalence["int8"] = check_int8(folder / bundle.INT8, reference, truth, labels, report)
-        with progress.waiting("measuring the speed of both ONNX files"):
-            classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
-            speed["microseconds"] = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
-            speed["correct"] = {file: count_correct(each.classify(images), truth) for file, each in classifiers.items()}
-        speed["serve"] = min(speed["microseconds"], key=speed["microseconds"].__getitem__)
+        equivalence["int8"], speed = _quantized(folder, splits, reference, labels, progress)
     progress.clear()
     expected = reference.of_images(reference.outputs)
-    assert expected.novelty is not None  # noqa: S101 (ServingGraph has this output)
     # The shares of rejected validation images come from the calibration of the run, with two exceptions. Of a cascade,
     # the run knows no results. And the user's own data may be few images: one on a threshold changes the share.
     of_validation = (
@@ -207,10 +195,7 @@ def _build(
         result = _results(splits, expected, of_validation)
         check_errors("the cascade", result["test"]["correct"], alone, len(splits.test))
         first = _first(run, graph, splits)
-    golden = golden_images(truth, len(labels))
-    buffer = io.BytesIO()
-    np.savez(buffer, images=images[golden], logits=expected.logits[golden], labels=truth[golden])
-    checkpoint.write_atomically(folder / bundle.GOLDEN, buffer.getvalue())
+    _write_golden(folder / bundle.GOLDEN, images, truth, expected.logits)
     training = _training(run.record)
     if first and splits.replay:
         # The run counted the errors of its network alone.
@@ -243,6 +228,33 @@ def _build(
         # The file was compared on the test images already. It is what is served, unless it has an int8 version.
         output = compared.output if manifest.serve == bundle.ONNX else None
         return describe.describe(folder, manifest, splits, output, drawn)
+
+
+def _quantized(
+    folder: Path, splits: Splits, reference: Reference, labels: tuple[str, ...], progress: Progress
+) -> tuple[Equivalence, dict[str, Any]]:
+    """Write the int8 file. Return how it compares with the network, and what the manifest holds of the faster file."""
+    # The import takes half a second, which other exports need not wait for.
+    from export.quantize import export_int8
+
+    images, truth = splits.test.images.numpy(), splits.test.labels.numpy()
+    with progress.waiting("quantizing to int8"):
+        export_int8(folder / bundle.ONNX, folder / bundle.INT8, splits.train.images.numpy())
+    report = progress.stage("comparing the int8 file with the network")
+    equivalence = check_int8(folder / bundle.INT8, reference, truth, labels, report)
+    with progress.waiting("measuring the speed of both ONNX files"):
+        classifiers = {file: Classifier(folder / file) for file in (bundle.ONNX, bundle.INT8)}
+        microseconds = {file: microseconds_per_image(each, images) for file, each in classifiers.items()}
+        correct = {file: count_correct(each.classify(images), truth) for file, each in classifiers.items()}
+    serve = min(microseconds, key=microseconds.__getitem__)
+    return equivalence, {"microseconds": microseconds, "correct": correct, "serve": serve}
+
+
+def _write_golden(path: Path, images: Any, truth: Any, logits: Any) -> None:
+    golden = golden_images(truth, logits.shape[1])
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images[golden], logits=logits[golden], labels=truth[golden])
+    checkpoint.write_atomically(path, buffer.getvalue())
 
 
 def _results(splits: Splits, test: ModelOutput, validation: ModelOutput | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from serving.models import bundle
 from training import checkpoint
 from training.config import KNOWN_DATASETS
 from training.data.digits import Splits
-from training.data.load import load_data, load_saved
+from training.data.load import Selection, load_data, load_saved
 from training.loop.lock import holder
 from training.networks import Network, build, multiplications
 from training.origin import RECORD
@@ -104,20 +104,20 @@ class Run:
         """Return the data set of the run. The user's own pictures are in the run folder.
 
         Args:
-            data: folder with a known data set; see :func:`training.data.load.load_data`.
+            data: folder with a known data set; see :class:`training.data.load.Selection`.
 
         Raises:
             DataError: it could not be found.
             ExportError: it is not the one that the run was trained with.
         """
-        said = self.record["dataset"]
+        said, config = self.record["dataset"], self.record["config"]
+        prepare = said.get("prepare", SYMBOL)
+        selection = Selection(prepare, data, validation=config["validation"], subset=config["subset"])
         if said.get("own"):
-            replay, config = said.get("replay"), self.record["config"]
-            limits = {name: config[name] for name in ("validation", "subset")}
-            splits = load_saved(self.folder, replay["name"] if replay else "", folder=data, **limits)
+            replay = said.get("replay")
+            splits = load_saved(self.folder, selection, replay["name"] if replay else "")
         else:
-            limits = {name: self.record["config"][name] for name in ("validation", "subset")}
-            splits = load_data(said["name"], prepare=said.get("prepare", SYMBOL), folder=data, **limits)
+            splits = load_data(said["name"], selection)
         if splits.digests != said["digests"] or list(splits.labels) != list(said["labels"]):
             raise ExportError(f"{self.folder}: its data set {said['name']} has changed since; train the run again")
         return splits

@@ -8,7 +8,7 @@ from typing import Any
 
 from export.run import ExportError
 from serving.models.bundle import SIGNATURE
-from serving.models.trust import MISSING, reason_of
+from serving.models.trust import MISSING, hashing_config, reason_of
 from training import checkpoint
 
 SIGSTORE = "sigstore"
@@ -33,12 +33,11 @@ class Signer:
     def __init__(self, key: str, certificate: Path | None = None, password: str | None = None) -> None:
         self.key = key
         try:
-            from model_signing import hashing, signing
+            from model_signing import signing
         except ImportError as error:
             raise ExportError(f"--sign {key}: {MISSING}") from error
         config = signing.Config()
-        # By default files of git would be left out: then somebody could add them.
-        config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False))
+        config.set_hashing_config(hashing_config())
         try:
             self._config: Any = _configured(config, key, certificate, password)
         except Exception as error:  # cryptography has an exception for each kind of malformed file.

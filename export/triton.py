@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable
 
 from serving.models.bundle import ONNX, Tensor
+from serving.open_inference.messages import DATATYPES
+from serving.settings import Settings
 
 CONFIG = "config.pbtxt"
-TYPES = {"uint8": "UINT8", "float32": "FP32"}
-# As many versions as mnist-serve loads by default. If the newest cannot be loaded, the one before is served.
-VERSIONS = 3
 CLASSES = re.compile(r"(?<=dims: \[-1, )\d+(?=\])")
 
 
@@ -18,7 +17,8 @@ def configuration(name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]
     """Return the content of ``config.pbtxt`` for a model.
 
     The batch axis is part of every shape, and ``max_batch_size`` is 0. Otherwise Triton would give the novelty scores
-    of N images the shape [N, 1], because it allows no output without another axis.
+    of N images the shape [N, 1], because it allows no output without another axis. Triton loads as many versions as
+    mnist-serve does by default: if the newest cannot be loaded, the one before is served.
     """
     return "\n".join(
         [
@@ -27,7 +27,7 @@ def configuration(name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]
             'backend: "onnxruntime"',
             "max_batch_size: 0",
             f'default_model_filename: "{ONNX}"',
-            f"version_policy {{ latest {{ num_versions: {VERSIONS} }} }}",
+            f"version_policy {{ latest {{ num_versions: {Settings.versions} }} }}",
             f"input [{_tensors(inputs)}\n]",
             f"output [{_tensors(outputs)}\n]",
             "",
@@ -42,6 +42,6 @@ def is_ours(text: str, config: str) -> bool:
 
 def _tensors(tensors: Iterable[Tensor]) -> str:
     return ",".join(
-        f'\n  {{ name: "{tensor.name}" data_type: TYPE_{TYPES[tensor.dtype]} dims: {list(tensor.shape)} }}'
+        f'\n  {{ name: "{tensor.name}" data_type: TYPE_{DATATYPES[tensor.dtype]} dims: {list(tensor.shape)} }}'
         for tensor in tensors
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ from serving.models.trust import Trust
 from serving.telemetry.drift import psi
 from training.config import KNOWN_DATASETS, ConfigError
 from training.data.digits import Digits, Splits
-from training.data.load import load_data, load_saved
+from training.data.load import Selection, load_data, load_saved
 from training.data.own import saved
 from training.data.sources import DataError
 from training.evaluate import Evaluation
@@ -106,24 +107,17 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
 
 def _splits(training: Training, data: Path | None) -> Splits:
     config, said = training.config, training.dataset
+    limits = Selection(validation=config.validation, subset=config.subset)
     if not said.own:
-        return load_data(
-            said.name, prepare=config.prepare, folder=data, validation=config.validation, subset=config.subset
-        )
+        return load_data(said.name, replace(limits, prepare=config.prepare, folder=data))
     if data is None:
         raise DataError(f"{said.name}: is somebody's own data set; name its folder, or that of the run, with --data")
     replay = said.replay.name if said.replay else ""
     if (data / saved.FILE).is_file():
-        return load_saved(data, replay, validation=config.validation, subset=config.subset)
+        return load_saved(data, limits, replay)
     if said.replay and said.replay.own:
         raise DataError(f"{replay}: is somebody's own data set too; name the folder of the run with --data")
-    return load_data(
-        str(data.absolute()),
-        prepare=said.prepare,
-        validation=config.validation,
-        subset=config.subset,
-        replay=replay,
-    )
+    return load_data(str(data.absolute()), replace(limits, prepare=said.prepare), replay)
 
 
 def _data_facts(manifest: Manifest, training: Training, splits: Splits) -> Iterator[Fact]:

@@ -29,6 +29,9 @@ from __future__ import annotations
 import reprlib
 import signal
 
+# Characters of an error's text that a client gets.
+MAX_DETAIL = 2000
+
 
 class ServiceError(Exception):
     """The base of all exceptions of the service."""
@@ -128,6 +131,11 @@ def last_line(error: Exception) -> str:
 
 def _lines(error: Exception) -> list[str]:
     return str(error).strip().splitlines() or [type(error).__name__]
+
+
+def shortened(text: str, most: int = MAX_DETAIL) -> str:
+    """Return a text for a client, cut at ``most`` characters, because it may repeat what the client has sent."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def quoted(value: object) -> str:

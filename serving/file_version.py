@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, NamedTuple
 
 # Seconds for which a folder keeps its version at most. A change may leave the times of a folder as they are.
@@ -26,16 +23,6 @@ class FileVersion(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileVersion:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def check_regular(path: Path) -> None:
-    """Check that ``path`` is a regular file before it is read again. To open a FIFO could take for ever.
-
-    Raises:
-        OSError: it is none, or there is nothing.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file any more", str(path))
 
 
 class FolderVersion(NamedTuple):

@@ -1,8 +1,10 @@
-"""The cores and the memory that this process may use: those of the machine, or fewer in a container."""
+"""The cores, the memory and the open files that this process may have: those of the machine, or fewer."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,17 @@ def usable_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
         if len(words) == 2 and all(word.isdigit() for word in words):
             cores = min(cores, int(words[0]) / int(words[1]))
     return cores
+
+
+def allow_files(count: int) -> int:
+    """Allow this process, and those that it starts, ``count`` open files if possible. Return how many they may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return count
+    with contextlib.suppress(OSError, ValueError):  # A sandbox may forbid it.
+        soft = count if hard == resource.RLIM_INFINITY else min(hard, count)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:

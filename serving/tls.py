@@ -8,8 +8,9 @@ import stat
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from serving import files
 from serving.errors import SettingsError
-from serving.file_version import FileVersion, check_regular
+from serving.file_version import FileVersion
 from serving.settings import Settings, flag
 
 # The settings that name the files.
@@ -66,8 +67,9 @@ class Credentials:
         problem = ""
         try:
             if self._current_versions() != self._versions:
+                # To open a FIFO could take for ever.
                 for path in self._paths.values():
-                    check_regular(path)
+                    files.check_regular(path, path.stat())
                 self._read()
                 log.info("%s: read again", self._described("tls_cert"))
                 self._warn_of_readable_key()

@@ -20,7 +20,8 @@ from serving.batch.inputs import Inputs
 from serving.batch.results import Results
 from serving.batch.rows import Row, Rows
 from serving.errors import ResultsError, RolloutError
-from serving.feedback import Answer, ModelVersion, Record, Store
+from serving.feedback.records import Answer, ModelVersion, Record
+from serving.feedback.store import Store
 from serving.models.rollout import RolloutState
 from serving.models.rollout_files import RolloutFiles
 from serving.settings import Settings

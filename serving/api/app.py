@@ -31,7 +31,7 @@ from serving.api import (
 from serving.api.cors import cors_config
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, SettingsError
-from serving.feedback import Store
+from serving.feedback.store import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.findings import Findings

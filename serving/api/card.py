@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
-from litestar import get
+from litestar import MediaType, get
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, Schema
-from litestar.openapi.spec.enums import OpenAPIType
+from litestar.openapi.spec import Parameter
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, context_of, query_of
+from serving.api.described import TEXT, VERSION_PARAMETER, described
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
 from serving.api.responses import CHECK_AGAIN, Response
@@ -57,30 +56,22 @@ def card_path(model: Model) -> str:
     return f"/models/{model.name}/card?{urlencode({'version': model.version})}"
 
 
-@dataclass
-class CardOperation(Operation):
-    """The OpenAPI description of the query and the page, which Litestar cannot derive."""
-
-    def __post_init__(self) -> None:
-        text = Schema(type=OpenAPIType.STRING)
-        description = "Version of the model. The default is the newest, with --rollout the stable one."
-        self.parameters = [
-            Parameter("name", "path", schema=text, required=True, description="Name of the model."),
-            Parameter("version", "query", schema=text, description=description),
-        ]
-        page = OpenAPIResponse("The model card as HTML.", content={"text/html": OpenAPIMediaType(schema=text)})
-        self.responses = (self.responses or {}) | {"200": page}
-
-
 @get(
     CARD_ROUTE.replace("name", "name:str"),
     operation_id="card",
-    operation_class=CardOperation,
+    operation_class=described(
+        Parameter("name", "path", schema=TEXT, required=True, description="Name of the model."), VERSION_PARAMETER
+    ),
     security=IF_CONFIGURED,
     summary="Read the card of a model",
     tags=["prediction"],
     media_type="text/html",
-    responses={200: ResponseSpec(str, description="", generate_examples=False), **documented(400, 401, 404, 503)},
+    responses={
+        200: ResponseSpec(
+            str, description="The model card as HTML.", media_type=MediaType.HTML, generate_examples=False
+        ),
+        **documented(400, 401, 404, 503),
+    },
 )
 async def card(request: AnyRequest) -> ASGIApp:
     """Respond with what the model is good for: what it reads, its results on each set, and its limits.

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 from litestar import get
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp
 
 from serving.api.card import card_path
 from serving.api.context import AnyRequest, context_of, query_of
+from serving.api.described import described
 from serving.api.key_schemes import IF_CONFIGURED
-from serving.api.predict import MODEL_PARAMETERS, model_of, model_parameters
+from serving.api.predict import MODEL_DESCRIPTIONS, MODEL_PARAMETERS, model_of
 from serving.api.problems import documented
-from serving.api.responses import CHECK_AGAIN, Response
+from serving.api.responses import CHECK_AGAIN, JSON, Response
 from serving.models.bundle import Manifest
-
-
-@dataclass
-class CertificateOperation(Operation):
-    """The OpenAPI description of the query, which Litestar cannot derive: the handler reads the query itself."""
-
-    def __post_init__(self) -> None:
-        self.parameters = [*model_parameters()]
 
 
 @get(
     "/certificate",
     operation_id="certificate",
-    operation_class=CertificateOperation,
+    operation_class=described(*MODEL_DESCRIPTIONS),
     security=IF_CONFIGURED,
     summary="Get the manifest of a model",
     tags=["prediction"],
@@ -49,5 +39,5 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     context.service.keys.check_prediction(context)
     model = model_of(context.service, query_of(request, MODEL_PARAMETERS))
     # The file on disk may have changed since the model was loaded and verified.
-    headers = [(b"content-type", b"application/json"), (b"link", f'<{card_path(model)}>; rel="describedby"'.encode())]
-    return Response(msgspec.json.encode(model.bundle.manifest), [*headers, CHECK_AGAIN])
+    link = b"link", f'<{card_path(model)}>; rel="describedby"'.encode()
+    return Response(msgspec.json.encode(model.bundle.manifest), [JSON, link, CHECK_AGAIN])

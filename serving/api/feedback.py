@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 from litestar import get, post
-from litestar.exceptions import PermissionDeniedException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 
 from serving.api.bodies import UNSPECIFIC, decode_pictures, unsupported_type
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
+from serving.api.described import TEXT, described
 from serving.api.key_schemes import IF_CONFIGURED, REQUIRED
 from serving.api.problems import documented
-from serving.api.responses import Response
-from serving.errors import InputError, PictureError, UnsupportedInputError, quoted
-from serving.feedback import Answer, FeedbackReport, ModelVersion, Outcome, Record, Store, is_folder_name
+from serving.api.responses import JSON, Response
+from serving.errors import ForbiddenError, InputError, PictureError, UnsupportedInputError, quoted
+from serving.feedback.records import Answer, FeedbackReport, ModelVersion, Outcome, Record
+from serving.feedback.store import Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
 from serving.models.bundle import ONNX
 from serving.models.model import Model
@@ -50,38 +50,31 @@ class Feedback(msgspec.Struct):
     model: ModelVersion
 
 
-@dataclass
-class FeedbackOperation(Operation):
-    """The OpenAPI description of query and body, which Litestar cannot derive: the handler reads them itself."""
-
-    def __post_init__(self) -> None:
-        text = Schema(type=OpenAPIType.STRING)
-        self.parameters = [
-            Parameter("label", "query", schema=text, required=True, description="What the picture shows: a class."),
-            Parameter(
-                "consent",
-                "query",
-                schema=Schema(type=OpenAPIType.STRING, enum=[CONSENT]),
-                required=True,
-                description="yes: the visitor knows that the picture is stored, and agrees.",
-            ),
-            Parameter(
-                "version",
-                "query",
-                schema=text,
-                description="Version of the default model that made the prediction. "
-                "The default is the newest, with --rollout the stable one.",
-            ),
-        ]
-        picture = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The picture.")
-        self.request_body = RequestBody(required=True, content={PNG: OpenAPIMediaType(picture)})
+DESCRIPTIONS = (
+    Parameter("label", "query", schema=TEXT, required=True, description="What the picture shows: a class."),
+    Parameter(
+        "consent",
+        "query",
+        schema=Schema(type=OpenAPIType.STRING, enum=[CONSENT]),
+        required=True,
+        description="yes: the visitor knows that the picture is stored, and agrees.",
+    ),
+    Parameter(
+        "version",
+        "query",
+        schema=TEXT,
+        description="Version of the default model that made the prediction. "
+        "The default is the newest, with --rollout the stable one.",
+    ),
+)
+PICTURE = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The picture.")
 
 
 @post(
     FEEDBACK_ROUTE,
     status_code=201,
     operation_id="giveFeedback",
-    operation_class=FeedbackOperation,
+    operation_class=described(*DESCRIPTIONS, body={PNG: OpenAPIMediaType(PICTURE)}),
     security=IF_CONFIGURED,
     summary="Say what a picture shows, so that a later model learns it",
     tags=["feedback"],
@@ -135,7 +128,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     deadline = context.deadline()
     outcome = await service.storing.do(functools.partial(store.add, picture, record, deadline), deadline)
     body = msgspec.json.encode(Feedback(outcome, label, record.answer, record.model))
-    return Response(body, [(b"content-type", b"application/json")], 200 if outcome == "known" else 201)
+    return Response(body, [JSON], 200 if outcome == "known" else 201)
 
 
 @get(
@@ -157,10 +150,10 @@ def store_of(service: Service) -> Store:
     """Return the store.
 
     Raises:
-        PermissionDeniedException: nothing may be stored.
+        ForbiddenError: nothing may be stored.
     """
     if service.feedback is None:
-        raise PermissionDeniedException("feedback is off: the operator can start the service with --feedback DIR")
+        raise ForbiddenError("feedback is off: the operator can start the service with --feedback DIR")
     return service.feedback
 
 

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import Example, OpenAPIMediaType, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from serving.api.bodies import read_images, read_pictures
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of
+from serving.api.described import TEXT, VERSION_PARAMETER, described
 from serving.api.handlers import prediction
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.contract import IMAGE_SIZE, Floats, Images, ModelOutput, Reasons, RejectionReason
 from serving.errors import InputError, quoted
-from serving.feedback import ModelVersion
+from serving.feedback.records import ModelVersion
 from serving.inference.admission import PREDICT_ROUTE
 from serving.inference.numbers import (
     DIGIT_MODE,
     MODES,
     NUMBER_MODE,
     NumberPrediction,
-    Reading,
+    NumberReading,
     check_reads_numbers,
 )
 from serving.models.model import Model
@@ -108,20 +108,6 @@ class NumberPredictions(msgspec.Struct):
 _encode_json = msgspec.json.Encoder().encode
 
 
-def model_parameters() -> list[Parameter]:
-    """Return the OpenAPI descriptions of the query parameters that :func:`model_of` reads."""
-    text = Schema(type=OpenAPIType.STRING)
-    return [
-        Parameter("model", "query", schema=text, description="Name of the model. Without it, the default is used."),
-        Parameter(
-            "version",
-            "query",
-            schema=text,
-            description="Version of the model. The default is the newest, with --rollout the stable one.",
-        ),
-    ]
-
-
 def model_of(service: Service, query: Mapping[str, str]) -> Model:
     """Return the model that the query names, or the default model.
 
@@ -131,60 +117,58 @@ def model_of(service: Service, query: Mapping[str, str]) -> Model:
     return service.repository.get(query.get("model", service.settings.model), query.get("version"))
 
 
-@dataclass
-class PredictOperation(Operation):
-    """The OpenAPI description of query and body, which Litestar cannot derive: the handler reads them itself."""
+MODEL_DESCRIPTIONS = (
+    Parameter("model", "query", schema=TEXT, description="Name of the model. Without it, the default is used."),
+    VERSION_PARAMETER,
+)
+NUMBER = Schema(type=OpenAPIType.NUMBER, minimum=0)
+DESCRIPTIONS = (
+    *MODEL_DESCRIPTIONS,
+    Parameter(
+        "include",
+        "query",
+        schema=Schema(type=OpenAPIType.STRING, enum=list(INCLUDES)),
+        description="With image, each prediction also has the 28x28 pixels of the model's input.",
+    ),
+    Parameter(
+        "mode",
+        "query",
+        schema=Schema(type=OpenAPIType.STRING, enum=list(MODES), default=DIGIT_MODE),
+        description="With number, the service reads all lines of digits in each picture.",
+    ),
+    Parameter(
+        "timeout",
+        "query",
+        schema=NUMBER,
+        description="Microseconds after which the client no longer wants a response. 0 means none.",
+    ),
+    Parameter(
+        "X-Request-Deadline",
+        "header",
+        schema=NUMBER,
+        description="Time after which the client no longer wants a response, in seconds since 1970.",
+    ),
+)
 
-    def __post_init__(self) -> None:
-        number = Schema(type=OpenAPIType.NUMBER, minimum=0)
-        self.parameters = [
-            *model_parameters(),
-            Parameter(
-                "include",
-                "query",
-                schema=Schema(type=OpenAPIType.STRING, enum=list(INCLUDES)),
-                description="With image, each prediction also has the 28x28 pixels of the model's input.",
-            ),
-            Parameter(
-                "mode",
-                "query",
-                schema=Schema(type=OpenAPIType.STRING, enum=list(MODES), default=DIGIT_MODE),
-                description="With number, the service reads all lines of digits in each picture.",
-            ),
-            Parameter(
-                "timeout",
-                "query",
-                schema=number,
-                description="Microseconds after which the client no longer wants a response. 0 means none.",
-            ),
-            Parameter(
-                "X-Request-Deadline",
-                "header",
-                schema=number,
-                description="Time after which the client no longer wants a response, in seconds since 1970.",
-            ),
-        ]
-        square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)
-        for _ in range(2):
-            square = Schema(type=OpenAPIType.ARRAY, items=square, min_items=IMAGE_SIZE, max_items=IMAGE_SIZE)
-        images = Schema(type=OpenAPIType.ARRAY, items=square, min_items=1)
-        files = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY))
-        self.request_body = RequestBody(
-            required=True,
-            content={
-                **{kind: _binary("A picture of a digit or symbol.") for kind in PICTURE_TYPES},
-                "multipart/form-data": OpenAPIMediaType(
-                    Schema(type=OpenAPIType.OBJECT, properties={"files": files}, required=["files"])
-                ),
-                "application/octet-stream": _binary(
-                    "784 bytes per image, row by row from the top, bright ink on black."
-                ),
-                "application/json": OpenAPIMediaType(
-                    Schema(type=OpenAPIType.OBJECT, properties={"images": images}, required=["images"]),
-                    example={"images": [EXAMPLE_IMAGE]},
-                ),
-            },
-        )
+
+def described_body() -> dict[str, OpenAPIMediaType]:
+    """Return the OpenAPI description of the body, by its media type."""
+    square = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=255)
+    for _ in range(2):
+        square = Schema(type=OpenAPIType.ARRAY, items=square, min_items=IMAGE_SIZE, max_items=IMAGE_SIZE)
+    images = Schema(type=OpenAPIType.ARRAY, items=square, min_items=1)
+    files = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY))
+    return {
+        **{kind: _binary("A picture of a digit or symbol.") for kind in PICTURE_TYPES},
+        "multipart/form-data": OpenAPIMediaType(
+            Schema(type=OpenAPIType.OBJECT, properties={"files": files}, required=["files"])
+        ),
+        "application/octet-stream": _binary("784 bytes per image, row by row from the top, bright ink on black."),
+        "application/json": OpenAPIMediaType(
+            Schema(type=OpenAPIType.OBJECT, properties={"images": images}, required=["images"]),
+            example={"images": [EXAMPLE_IMAGE]},
+        ),
+    }
 
 
 def _binary(description: str) -> OpenAPIMediaType:
@@ -194,7 +178,7 @@ def _binary(description: str) -> OpenAPIMediaType:
 @prediction(
     PREDICT_ROUTE,
     operation_id="predict",
-    operation_class=PredictOperation,
+    operation_class=described(*DESCRIPTIONS, body=described_body()),
     security=IF_CONFIGURED,
     summary="Recognise the digits or symbols in pictures or pixels",
     responses={
@@ -236,7 +220,7 @@ async def predict(request: AnyRequest) -> ASGIApp:
         comparison=context.comparison,
         reasons=reasons,
     )
-    return Response(body, [(b"content-type", b"application/json"), timing.header()])
+    return Response(body, [JSON, timing.header()])
 
 
 async def predict_numbers(
@@ -248,13 +232,13 @@ async def predict_numbers(
     pages = await context.service.decoder.read_numbers(pictures, context.deadline(timeout))
     timing.end("decode")
     body = await context.service.pipeline.read_numbers(
-        Reading(model, pages, with_images=with_images),
+        NumberReading(model, pages, with_images=with_images),
         timing,
         context.deadline(timeout),
         lambda predictions: encode_numbers(context, model, predictions),
         context.comparison,
     )
-    return Response(body, [(b"content-type", b"application/json"), timing.header()])
+    return Response(body, [JSON, timing.header()])
 
 
 def encode_numbers(context: RequestContext, model: Model, predictions: list[NumberPrediction]) -> bytes:

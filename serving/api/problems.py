@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
-from serving.api.context import AnyRequest, context_of
+from serving.api.context import AnyRequest
 from serving.api.responses import Response
 from serving.errors import (
     DeadlineExceededError,
@@ -30,6 +29,7 @@ from serving.errors import (
     ServiceError,
     StorageFullError,
     UnsupportedInputError,
+    shortened,
 )
 
 PROBLEM_TYPE = "application/problem+json"
@@ -58,9 +58,6 @@ HEADERS = {401: {"WWW-Authenticate": "Bearer"}, **{status: {"Retry-After": "1"} 
 
 # Any route may respond so: to a wrong Host, and at a fault of the service.
 ANYWHERE = (421, 500)
-
-# A longer detail is cut, because it may repeat what the client has sent.
-MAX_DETAIL = 2000
 
 # The system's errors when a disk, a quota or a file is full.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -102,8 +99,7 @@ class ProtocolError(msgspec.Struct):
 
 def problem(path: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """Return the error response for a request to ``path``. ``detail`` says what is wrong and what is expected."""
-    if len(detail) > MAX_DETAIL:
-        detail = f"{detail[:MAX_DETAIL]}..."
+    detail = shortened(detail)
     if path == "/v2" or path.startswith("/v2/"):
         body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
     else:
@@ -166,12 +162,6 @@ def with_head(allow: str) -> str:
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
-def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
-    """Respond to a body over the limit that Litestar itself has read, such as a form."""
-    limit = context_of(request).service.settings.max_body
-    return problem(request.scope["path"], 413, f"the body is over the limit of {limit} bytes")
-
-
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
     """Respond to a fault of the service. The log has the details; the client does not get them."""
     if disk_is_full(error):
@@ -196,7 +186,6 @@ def on_full_disk(request: AnyRequest, error: Exception) -> ASGIApp:
 
 HANDLERS: Any = {
     ServiceError: on_service_error,
-    RequestEntityTooLarge: on_body_too_large,
     NotFoundException: on_not_found,
     MethodNotAllowedException: on_method_not_allowed,
     HTTPException: on_http_exception,

@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from litestar.types import Receive, Scope, Send
 
+JSON = (b"content-type", b"application/json")
 # For a document that may change at any time, and that may need a key: no cache may use it without asking the service.
 CHECK_AGAIN = (b"cache-control", b"private, no-cache")
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of, read_body
+from serving.api.described import TEXT, described
 from serving.api.json_images import JSON_ERRORS
 from serving.api.key_schemes import REQUIRED
 from serving.api.problems import documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.errors import InputError
 from serving.service.background import on_own_thread
-from serving.service.rollout import Report
+from serving.service.rollout import Rollouts
+from serving.service.rollout_report import Report
 
 # The query parameters of promote and drop.
 PARAMETERS = ("version",)
@@ -36,24 +38,17 @@ class Weight(msgspec.Struct):
     weight: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-@dataclass
-class VersionOperation(Operation):
-    """The OpenAPI description of the query, which Litestar cannot derive: the handler reads the query itself."""
-
-    def __post_init__(self) -> None:
-        schema = Schema(type=OpenAPIType.STRING)
-        text = "A loaded version. Without it, the candidate is used."
-        self.parameters = [*(self.parameters or []), Parameter("version", "query", schema=schema, description=text)]
-
-
-@dataclass
-class WeightOperation(Operation):
-    """The OpenAPI description of the body, which the handler reads itself."""
-
-    def __post_init__(self) -> None:
-        number = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1)
-        body = Schema(type=OpenAPIType.OBJECT, properties={"weight": number}, required=["weight"])
-        self.request_body = RequestBody(required=True, content={"application/json": OpenAPIMediaType(body)})
+WITH_VERSION = described(
+    Parameter("version", "query", schema=TEXT, description="A loaded version. Without it, the candidate is used.")
+)
+NUMBER = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1)
+WITH_WEIGHT = described(
+    body={
+        "application/json": OpenAPIMediaType(
+            Schema(type=OpenAPIType.OBJECT, properties={"weight": NUMBER}, required=["weight"])
+        )
+    }
+)
 
 
 @get(
@@ -74,7 +69,7 @@ async def shadow(request: AnyRequest) -> ASGIApp:
     status_code=200,
     operation_id="promote",
     security=REQUIRED,
-    operation_class=VersionOperation,
+    operation_class=WITH_VERSION,
     summary="Let the candidate of a model respond from now on, or another version",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
@@ -83,9 +78,7 @@ async def promote(request: AnyRequest) -> ASGIApp:
     """Respond when every worker uses the version. The request needs an admin key."""
     context, name = _checked(request), request.path_params["name"]
     version = query_of(request, PARAMETERS).get("version")
-    service = context.service
-    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.promote(name, version), name))
-    return await _report(context, name)
+    return await _decide(context, name, lambda rollouts: rollouts.promote(name, version))
 
 
 @post(
@@ -93,7 +86,7 @@ async def promote(request: AnyRequest) -> ASGIApp:
     status_code=200,
     operation_id="drop",
     security=REQUIRED,
-    operation_class=VersionOperation,
+    operation_class=WITH_VERSION,
     summary="Stop comparing the candidate of a model",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
@@ -102,9 +95,7 @@ async def drop(request: AnyRequest) -> ASGIApp:
     """Respond when no worker repeats requests with the version any more. The request needs an admin key."""
     context, name = _checked(request), request.path_params["name"]
     version = query_of(request, PARAMETERS).get("version")
-    service = context.service
-    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.drop(name, version), name))
-    return await _report(context, name)
+    return await _decide(context, name, lambda rollouts: rollouts.drop(name, version))
 
 
 @post(
@@ -112,7 +103,7 @@ async def drop(request: AnyRequest) -> ASGIApp:
     status_code=200,
     operation_id="canary",
     security=REQUIRED,
-    operation_class=WeightOperation,
+    operation_class=WITH_WEIGHT,
     summary="Set the share of the requests to which the candidate of a model responds",
     tags=["rollout"],
     responses={200: REPORT, **ERRORS},
@@ -125,9 +116,7 @@ async def canary(request: AnyRequest) -> ASGIApp:
         weight = msgspec.json.decode(body, type=Weight).weight
     except JSON_ERRORS as error:
         raise InputError(f'the body must be such as {{"weight": 0.05}}, a number from 0 to 1: {error}') from error
-    service = context.service
-    await on_own_thread(lambda: service.roll_out(lambda rollouts: rollouts.set_weight(name, weight), name))
-    return await _report(context, name)
+    return await _decide(context, name, lambda rollouts: rollouts.set_weight(name, weight))
 
 
 def _checked(request: AnyRequest) -> RequestContext:
@@ -137,9 +126,14 @@ def _checked(request: AnyRequest) -> RequestContext:
     return context
 
 
+async def _decide(context: RequestContext, name: str, decide: Callable[[Rollouts], None]) -> ASGIApp:
+    await on_own_thread(lambda: context.service.roll_out(decide, name))
+    return await _report(context, name)
+
+
 async def _report(context: RequestContext, name: str) -> ASGIApp:
     report = await on_own_thread(lambda: context.service.report_rollout(name))
-    return Response(msgspec.json.encode(report), [(b"content-type", b"application/json")])
+    return Response(msgspec.json.encode(report), [JSON])
 
 
 HANDLERS: list[Any] = [shadow, promote, drop, canary]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from serving import files
 from serving.batch.inputs import STDIN, Input
 from serving.errors import InputError
-from serving.models import files
 from serving.pictures.signatures import MAX_FILE_BYTES
 from serving.settings import Settings
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from serving import files
 from serving.batch.rows import Form
-from serving.models import disk, files
+from serving.models import disk
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from serving.batch.decoding import decoded
 from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.rows import percent
 from serving.errors import BundleError, printable
-from serving.inference.numbers import NumberPrediction, Reading
+from serving.inference.numbers import NumberPrediction, NumberReading
 from serving.models.model import Model
 from serving.models.repository import load
 from serving.pictures.number_form import NumberPage, to_number_page
@@ -42,7 +42,7 @@ class Numbers:
 
 def read_page(model: Model, page: NumberPage) -> NumberPrediction:
     """Return the numbers in a picture."""
-    reading = Reading(model, [page])
+    reading = NumberReading(model, [page])
     output = model.classifier.classify(reading.images) if len(reading.images) else None
     [prediction] = reading.predictions(output)
     return prediction

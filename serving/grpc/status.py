@@ -14,6 +14,7 @@ from serving.errors import (
     OverloadedError,
     RolloutError,
     ServiceError,
+    shortened,
 )
 
 CODES: dict[type[ServiceError], grpc.StatusCode] = {
@@ -42,9 +43,6 @@ HTTP_STATUSES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 
-# A longer detail is cut, because it may repeat what the client has sent.
-MAX_DETAIL = 2000
-
 
 def code_of(error: ServiceError) -> grpc.StatusCode:
     """Return the status code for an exception of the service."""
@@ -53,5 +51,4 @@ def code_of(error: ServiceError) -> grpc.StatusCode:
 
 def detail_of(error: ServiceError) -> str:
     """Return the text for the client."""
-    text = str(error)
-    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}..."
+    return shortened(str(error))

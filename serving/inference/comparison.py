@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from serving.contract import Images, ModelOutput, Reasons, RejectionReason
-from serving.inference.numbers import NumberPrediction, Reading, check_reads_numbers
+from serving.inference.numbers import NumberPrediction, NumberReading, check_reads_numbers
 from serving.models.model import Model
 from serving.models.rollout import Pair
 from serving.pictures.mnist_form import Digit
@@ -41,7 +41,7 @@ class Comparison:
     digits: Sequence[Digit] = ()
     """The digits in these pictures, each with all its readings."""
     reasons: Reasons = field(default_factory=dict)
-    reading: Reading | None = None
+    reading: NumberReading | None = None
     """The candidates for digits, if the request asks for whole numbers."""
     is_complete: bool = False
     """Whether inference has ended. Only then the following are known."""
@@ -81,7 +81,7 @@ def outcomes(model: Model, images: Images, output: ModelOutput, reasons: Reasons
     ]
 
 
-def numbers(comparison: Comparison, reading: Reading) -> tuple[list[Outcome], list[Outcome], float]:
+def numbers(comparison: Comparison, reading: NumberReading) -> tuple[list[Outcome], list[Outcome], float]:
     """Return what each version reads in each picture, and the seconds of inference in the other version."""
     check_reads_numbers(comparison.other)
     started = time.perf_counter()

@@ -96,7 +96,7 @@ class NumberPrediction(msgspec.Struct):
     lines: list[NumberLine]
 
 
-class Reading:
+class NumberReading:
     """The numbers in some pictures, as a model reads them.
 
     Args:
@@ -109,7 +109,7 @@ class Reading:
         self.images: Images = np.concatenate([page.images for page in pages])
         """Uint8 ``[N, 28, 28]``: the images of all candidates."""
 
-    def by(self, model: Model) -> Reading:
+    def by(self, model: Model) -> NumberReading:
         """Return the same pictures for another version of the model. It adds no images."""
         other = copy.copy(self)  # Both share the images of the candidates.
         other.model, other._with_images = model, False

@@ -27,7 +27,7 @@ ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
 
 # The score of an arc is the sum of its properties, each times its weight.
 WEIGHTS = {
-    # A digit, in the order of _of_digits(). In the names, 1 is the digit 1.
+    # A digit. In the names, 1 is the digit 1.
     "digit": 0.72,
     "log of the confidence": 0.71,
     "log of the doubt": -3.62,
@@ -222,15 +222,20 @@ def _of_digits(line: LineParts, output: ModelOutput) -> npt.NDArray[np.float64]:
     digits = output.probabilities.argmax(axis=1).tolist()
     sure = output.probabilities.max(axis=1).astype(np.float64)
     novelty = output.novelty.astype(np.float64) / NOVELTY_UNIT
-    by_network = [
-        np.log(np.maximum(sure, 1e-3)),
-        np.log(np.maximum(1 - sure, 1e-6)) / 10,
-        np.minimum(novelty, 4),
-        np.clip(novelty - 1, 0, 3),
-    ]
     usual = _Usual(_usual_gap(line), _pen(line.parts))
-    by_shape = [_shape(line, candidate, digit, usual) for candidate, digit in zip(line.candidates, digits, strict=True)]
-    return np.column_stack([np.ones(len(digits)), *by_network, np.array(by_shape)])
+    shapes = [_shape(line, candidate, digit, usual) for candidate, digit in zip(line.candidates, digits, strict=True)]
+    columns: dict[str, npt.ArrayLike] = {
+        "digit": 1.0,
+        "log of the confidence": np.log(np.maximum(sure, 1e-3)),
+        "log of the doubt": np.log(np.maximum(1 - sure, 1e-6)) / 10,
+        "novelty": np.minimum(novelty, 4),
+        "high novelty": np.clip(novelty - 1, 0, 3),
+        **{name: [shape[name] for shape in shapes] for name in shapes[0]},
+    }
+    properties = np.zeros((len(digits), OF_DIGITS))
+    for name, column in columns.items():
+        properties[:, PLACE[name]] = column
+    return properties
 
 
 class _Usual(NamedTuple):
@@ -262,8 +267,8 @@ def _usual_gap(line: LineParts) -> float:
     return float(np.median(gaps)) if gaps else 0.0
 
 
-def _shape(line: LineParts, candidate: Candidate, digit: int, usual: _Usual) -> Sequence[float]:
-    """Return how much a candidate differs from a whole digit, by its size and by the cuts beside and inside it."""
+def _shape(line: LineParts, candidate: Candidate, digit: int, usual: _Usual) -> dict[str, float]:
+    """Return the properties of a candidate that say how it differs from a whole digit, by its size and its cuts."""
     first, end = candidate.first, candidate.end
     beside = [i for i in (first - 1, end - 1) if 0 <= i < len(line.crossed)]
     through_ink = sum(line.gaps[i] == 0 for i in beside)
@@ -276,21 +281,23 @@ def _shape(line: LineParts, candidate: Candidate, digit: int, usual: _Usual) -> 
     thin = max(0.0, 1.0 - mass / max(candidate.height, candidate.width) / max(1e-6, usual.pen))
     is_stroke = digit == 1
     differs = (math.log(candidate.width / candidate.height) - mean) / deviation
-    return (
-        low,
-        max(0.0, candidate.width - 0.9),
-        min(9.0, differs * differs) / 9,
-        sum(line.crossed[i] for i in beside),
-        max((line.gaps[i] for i in inside), default=0.0),
-        sum(line.gaps[i] > 0 for i in inside),
-        sum(max(0.0, 0.15 - line.crossed[i]) / 0.15 for i in inside if line.gaps[i] == 0),
-        len(inside),
-        through_ink,
+    return {
+        "low": low,
+        "wide": max(0.0, candidate.width - 0.9),
+        "unusual width": min(9.0, differs * differs) / 9,
+        "ink crossed beside it": sum(line.crossed[i] for i in beside),
+        "widest gap inside": max((line.gaps[i] for i in inside), default=0.0),
+        "gaps inside": sum(line.gaps[i] > 0 for i in inside),
+        "cuts inside through little ink": sum(
+            max(0.0, 0.15 - line.crossed[i]) / 0.15 for i in inside if line.gaps[i] == 0
+        ),
+        "cuts inside": len(inside),
+        "cuts beside it through ink": through_ink,
         # A narrow piece of ink is seldom two digits.
-        through_ink * max(0.0, 1.0 - _piece_width(line, candidate)),
+        "such cuts of a narrow piece": through_ink * max(0.0, 1.0 - _piece_width(line, candidate)),
         # Two digits of a line seldom stand much closer than the others. What does is more likely a piece of a digit.
-        sum(max(0.0, usual.gap - line.gaps[i]) for i in beside),
-        is_stroke * low,
-        thin,
-        is_stroke * thin,
-    )
+        "closer than usual": sum(max(0.0, usual.gap - line.gaps[i]) for i in beside),
+        "low 1": is_stroke * low,
+        "thin": thin,
+        "thin 1": is_stroke * thin,
+    }

@@ -10,7 +10,7 @@ from serving.contract import Images, ModelOutput, Reasons
 from serving.errors import DeadlineExceededError, OverloadedError
 from serving.inference.batching import Batches
 from serving.inference.comparison import Comparison
-from serving.inference.numbers import NumberPrediction, Reading
+from serving.inference.numbers import NumberPrediction, NumberReading
 from serving.inference.threads import ThreadPool
 from serving.models.model import Model
 from serving.telemetry.predictions import NO_REASONS
@@ -38,7 +38,7 @@ class Pipeline:
 
     async def read_numbers(
         self,
-        reading: Reading,
+        reading: NumberReading,
         timing: Timing,
         deadline: float,
         encode: Callable[[list[NumberPrediction]], T],

@@ -26,9 +26,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from serving import files
 from serving.contract import SYMBOL, Preparation, Several
 from serving.errors import BundleError
-from serving.models import disk, files
+from serving.models import disk
 from serving.models.reference import Reference
 from serving.models.results import ClassResult, Count, Latency, Mistake, SetResult
 from serving.settings import NAME_PATTERN

@@ -13,9 +13,10 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from serving import files
 from serving.contract import IMAGE_SIZE, Images, ModelOutput
 from serving.errors import BundleError, first_line
-from serving.models import files, golden
+from serving.models import golden
 from serving.models.bundle import MAX_BUNDLE_BYTES, Tensor
 from serving.models.time_limit import time_limit
 

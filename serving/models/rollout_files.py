@@ -14,9 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from serving import shares
+from serving import files, shares
 from serving.errors import RolloutError
-from serving.models import files
 from serving.models.rollout import RolloutState
 
 # The state of a model with a hundred labels takes about 20 kB.

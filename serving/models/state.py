@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from serving.errors import shortened
 from serving.models.model import Model
 
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.])/[^\s'":;,()]+""")
@@ -51,4 +52,4 @@ def public(reason: str, repository: Path) -> str:
     elif reason.startswith(f"{place} "):
         reason = "the repository" + reason.removeprefix(place)
     reason = ABSOLUTE_PATH.sub("...", reason.removeprefix(f"{place}{os.sep}"))
-    return reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
+    return shortened(reason, MAX_REASON)

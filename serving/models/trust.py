@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from serving import files
 from serving.errors import BundleError, SettingsError
-from serving.models import disk, files
+from serving.models import disk
 from serving.models.bundle import MAX_BUNDLE_BYTES, SIGNATURE
 
 SIGSTORE = "sigstore:"
@@ -100,13 +101,19 @@ def _read(path: Path) -> tuple[bytes, dict[str, str]]:
     return json.dumps(plain).encode(), {each["name"]: each["digest"] for each in resources}
 
 
-def _configured(name: str) -> Any:
-    """Return a verifier of model-signing for one entry of the setting. It reads the key from its file."""
-    from model_signing import hashing, verifying
+def hashing_config() -> Any:
+    """Return the configuration of model-signing for the files that a signature is about: all but the signature."""
+    from model_signing import hashing
 
     # By default files of git would be left out: then somebody could add them.
-    hashed = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
-    config = verifying.Config().set_hashing_config(hashed)
+    return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+
+
+def _configured(name: str) -> Any:
+    """Return a verifier of model-signing for one entry of the setting. It reads the key from its file."""
+    from model_signing import verifying
+
+    config = verifying.Config().set_hashing_config(hashing_config())
     if name.startswith(SIGSTORE):
         identity, _, issuer = name.removeprefix(SIGSTORE).rpartition("@")
         if not (identity and issuer):

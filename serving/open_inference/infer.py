@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from serving.contract import Images, ModelOutput
 from serving.errors import InputTooLargeError
-from serving.inference.numbers import NumberPrediction, Reading, check_reads_numbers
+from serving.inference.numbers import NumberPrediction, NumberReading, check_reads_numbers
 from serving.models.model import Model
 from serving.open_inference import numbers, tensors
 from serving.open_inference.messages import OutputTensor, RequestOutput
@@ -78,5 +78,5 @@ async def infer_numbers(
         return encode(numbers.output_tensors(asked, predictions))
 
     return await call.service.pipeline.read_numbers(
-        Reading(model, read), timing, deadline, encode_numbers, call.comparison
+        NumberReading(model, read), timing, deadline, encode_numbers, call.comparison
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from serving.pictures.ink import Ink
 from serving.pictures.neighbours import LARGEST, RING_INK, Ring
-from serving.pictures.pieces import Piece, find_pieces, moved
+from serving.pictures.pieces import Piece, cut_out, find_pieces, moved
 from serving.pictures.rules import without_rules
 
 # A piece whose longer side is shorter than this share of the usual height is dirt.
@@ -64,8 +64,8 @@ def without_clutter(ink: Ink) -> list[Piece]:
         # The corner of a shadow, in which the paper could not be estimated.
         or (not piece.is_inside(ink.shape) and piece.strength < SHADOW * usual)
     ]
-    ids = {id(piece) for piece in along}
-    inside = [piece for piece in pieces if id(piece) not in ids]
+    outside = set(along)
+    inside = [piece for piece in pieces if piece not in outside]
     if not inside:
         inside, along = along, []
     if not inside:
@@ -100,8 +100,7 @@ def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     rings = [piece for piece in broadest if _is_ring(piece, pieces)]
     if not rings:
         return list(pieces)
-    ids = {id(ring) for ring in rings}
-    rest = [piece for piece in pieces if id(piece) not in ids]
+    rest = [piece for piece in pieces if piece not in rings]
     least = TOUCHING * usual_height(rest)
     return rest + [piece for ring in rings for piece in _touching(ink, ring, least)]
 
@@ -119,18 +118,15 @@ def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
 
 def _without_straight_lines(ink: Ink, piece: Piece) -> list[Piece]:
     """Return what remains of a piece without the lines that run from one of its sides to the other."""
-    alone = np.zeros((piece.height, piece.width), np.float32)
-    for row, start, end in piece.runs:
-        alone[row - piece.top, start - piece.left : end - piece.left] = ink[row, start:end]
-    return [moved(part, piece.top, piece.left) for part in find_pieces(without_rules(alone))]
+    rest = find_pieces(without_rules(cut_out(ink, [piece])))
+    return [moved(part, piece.top, piece.left) for part in rest]
 
 
 def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces without long level lines, such as an underline. Digits that touch a line stay."""
     height = usual_height([piece for piece in pieces if piece.width <= FLAT * piece.height] or pieces)
     long = [piece for piece in pieces if piece.width >= JOINED * height]
-    ids = {id(piece) for piece in long}
-    digits = [piece for piece in pieces if id(piece) not in ids]
+    digits = [piece for piece in pieces if piece.width < JOINED * height]
     long.sort(key=attrgetter("width"), reverse=True)
     digits += [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one)]
     rest = [piece for piece in digits + long[LARGEST:] if not _is_line(piece, height)]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from serving.pictures.clutter import usual_height, without_clutter
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import Piece
+from serving.pictures.pieces import Piece, cut_out
 
 # Sizes are shares of the usual height of a piece, unless a comment says otherwise.
 # A piece that is lower than this may be a dot, a minus or a part of a digit. It does not say where its line lies.
@@ -120,12 +120,8 @@ def _distances(piece: Piece, lefts: Floats, rights: Floats, tops: Floats, bottom
 
 def _upright(ink: Ink, pieces: Sequence[Piece]) -> Line:
     """Return the line of these pieces, turned so that it neither rises nor falls."""
-    left, top = min(p.left for p in pieces), min(p.top for p in pieces)
-    right, bottom = max(p.right for p in pieces), max(p.bottom for p in pieces)
-    line = np.zeros((bottom - top, right - left), np.float32)
-    for piece in pieces:
-        for row, start, end in piece.runs:
-            line[row - top, start - left : end - left] = ink[row, start:end]
+    left, top = min(piece.left for piece in pieces), min(piece.top for piece in pieces)
+    line = cut_out(ink, pieces)
     height = usual_height(pieces)
     tilt = _tilt(line, height)
     if abs(tilt) < LEAST_TILT:

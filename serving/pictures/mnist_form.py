@@ -28,7 +28,7 @@ from serving.pictures.morphology import grey_dilation
 from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
 from serving.pictures.page import Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import is_along_border, is_mostly_weak, other_pages
+from serving.pictures.surroundings import fills_side, is_mostly_weak, other_pages
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -126,7 +126,7 @@ def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
     Together they are no digit, although the edge of a desk on two sides of the page looks much like a 7.
     """
-    along = [is_along_border(piece, *shape) for piece in pieces]
+    along = [fills_side(piece, *shape) for piece in pieces]
     return any(along) and not all(along)
 
 

@@ -58,8 +58,7 @@ def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = T
     ]
     if len(kept) == len(pieces):
         return None
-    ids = {id(piece) for piece in kept}
-    return erase(ink, [piece for piece in pieces if id(piece) not in ids])
+    return erase(ink, set(pieces) - set(kept))
 
 
 def without_border(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:

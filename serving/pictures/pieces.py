@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from operator import attrgetter, itemgetter
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,8 @@ Run = tuple[int, int, int]
 """Row, first column and end column of a horizontal run of pixels."""
 
 
-class Piece(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Piece:
     """Ink whose pixels touch at sides or corners. ``bottom``, ``right`` and the end of a run are exclusive."""
 
     mass: float
@@ -157,6 +158,16 @@ def moved(piece: Piece, down: int, right: int) -> Piece:
     """Return the piece at another place."""
     runs = [(row + down, start + right, end + right) for row, start, end in piece.runs]
     return _piece(runs, piece.mass)
+
+
+def cut_out(ink: Ink, pieces: Sequence[Piece]) -> Ink:
+    """Return the ink of these pieces alone, in the box around them."""
+    top, left = min(piece.top for piece in pieces), min(piece.left for piece in pieces)
+    alone = np.zeros(_size(pieces), np.float32)
+    for piece in pieces:
+        for row, start, end in piece.runs:
+            alone[row - top, start - left : end - left] = ink[row, start:end]
+    return alone
 
 
 def distance(a: Piece, b: Piece) -> int:

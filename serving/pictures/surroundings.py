@@ -209,7 +209,7 @@ def on_sheet(page: Grey) -> Grey | None:
         return None
     inner, around = [], np.zeros(page.shape, bool)
     for piece in find_pieces(other.astype(np.float32)):
-        if is_along_border(piece, height, width):
+        if fills_side(piece, height, width):
             _draw(around, piece)
         else:
             inner.append(piece)
@@ -222,7 +222,7 @@ def on_sheet(page: Grey) -> Grey | None:
     return np.where(filled, np.float32(np.median(page[~other])), page)
 
 
-def is_along_border(piece: Piece, height: int, width: int) -> bool:
+def fills_side(piece: Piece, height: int, width: int) -> bool:
     """Return whether a piece fills a side of the page, or a corner. A digit that was cut off touches less of a side."""
     level = [sum(end - start for row, start, end in piece.runs if row == at) / width for at in (0, height - 1)]
     upright = [sum(start <= at < end for _, start, end in piece.runs) / height for at in (0, width - 1)]

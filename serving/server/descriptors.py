@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
 from dataclasses import replace
 
+from serving.machine import allow_files
 from serving.server.streams import warn
 from serving.settings import Settings
 
@@ -19,19 +18,13 @@ def with_descriptors(settings: Settings) -> Settings:
     """Raise the limit of open files as far as needed. Return the settings with as many connections as it allows."""
     ports = 2 if settings.grpc_port >= 0 else 1
     needed = ports * settings.max_connections + EXTRA_CONNECTIONS + OTHERS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
+    allowed = allow_files(needed)
+    if allowed >= needed:
         return settings
-    with contextlib.suppress(OSError, ValueError):  # A sandbox may forbid it.
-        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed:
-        return settings
-    connections = max(1, (soft - EXTRA_CONNECTIONS - OTHERS) // ports)
+    connections = max(1, (allowed - EXTRA_CONNECTIONS - OTHERS) // ports)
     warn(
         f"WARNING: --max-connections {settings.max_connections} needs {needed} open files for each worker, and this "
-        f"process may have {soft}, so a worker accepts only {connections} connections. Raise the hard limit of open "
+        f"process may have {allowed}, so a worker accepts only {connections} connections. Raise the hard limit of open "
         "files (ulimit -n; LimitNOFILE= in systemd; --ulimit nofile= in Docker), or set a lower --max-connections."
     )
     return replace(settings, max_connections=connections)

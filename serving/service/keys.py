@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -10,10 +11,11 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from serving import files
 from serving.errors import ForbiddenError, NoKeyError, SettingsError
-from serving.file_version import FileVersion, check_regular
+from serving.file_version import FileVersion
 from serving.settings import Settings, flag
 
 # Seconds between two looks at the key files.
@@ -61,7 +63,7 @@ class KeyFile:
                 stay.
         """
         try:
-            with self.path.open(encoding="utf-8") as file:
+            with io.TextIOWrapper(self._open(), encoding="utf-8") as file:
                 # Get the version first: if the file changes while it is read, it is read again at the next look.
                 status = os.fstat(file.fileno())
                 text = file.read(MAX_FILE + 1)
@@ -81,6 +83,10 @@ class KeyFile:
                     *(self.option, self.path, self.path),
                 )
 
+    def _open(self) -> BinaryIO:
+        # The file may be a pipe at first. One that takes the place of a regular file would never end.
+        return self.path.open("rb") if self.version is None else files.open_regular(self.path)
+
     def read_if_changed(self) -> None:
         """Read the keys again if the file has changed. If it cannot be read, keep the former keys and log the reason.
 
@@ -91,7 +97,6 @@ class KeyFile:
         problem = ""
         try:
             if FileVersion.of(self.path.stat()) != self.version:
-                check_regular(self.path)
                 self.read()
                 log.info("%s %s: read %d keys again", self.option, self.path, len(self.digests))
         except (OSError, SettingsError) as error:

@@ -25,55 +25,13 @@ from serving.models.model import Model
 from serving.models.repository import Repository
 from serving.models.rollout import Counts, Evidence, Pair, RolloutState, choose
 from serving.models.rollout_files import RolloutFiles
+from serving.service.rollout_report import Report, label_report, means
 from serving.settings import Settings
 
 # Seconds between two times at which a worker adds what it has compared to the files.
 FLUSH_INTERVAL = 1.0
 
 log = logging.getLogger("serving")
-
-
-class OfEach(msgspec.Struct):
-    """A value of the stable version and of its candidate; null if nothing was compared."""
-
-    stable: float | None
-    candidate: float | None
-
-
-class LabelReport(msgspec.Struct):
-    """What comparing both versions has shown for one label of the stable version, or for all."""
-
-    compared: int
-    """Predictions of both versions."""
-    disagreements: int
-    """Predictions for which the candidate has another label."""
-    accepted: OfEach
-    """Share of the predictions that are accepted."""
-    confidence: OfEach
-    """Mean confidence."""
-
-
-class Report(LabelReport, kw_only=True):
-    """The rollout of a model."""
-
-    model: str
-    stable: str
-    """The version that responds."""
-    candidate: str | None
-    """The version that repeats the requests."""
-    weight: float
-    """Share of the requests to which the candidate responds."""
-    dropped: list[str]
-    """Versions that are no candidates."""
-    seconds: OfEach
-    """Mean time of inference for one request. The candidate works in the background, where it may have to wait."""
-    skipped: int
-    """Requests that were not repeated, because the service had no time for it."""
-    failed: int
-    """Requests that failed in the version that repeated them."""
-    labels: dict[str, LabelReport]
-    sample: list[dict[str, Any]]
-    """Some of the disagreements, the latest first."""
 
 
 class Rollouts:
@@ -304,7 +262,7 @@ class Rollouts:
         state = self._files.read(name) or RolloutState(stable)
         candidate = pair[1].version if pair else None
         evidence = state.evidence if state.pair == (stable, candidate) else Evidence()
-        total = _label_report(evidence.total())
+        total = label_report(evidence.total())
         return Report(
             **{field: getattr(total, field) for field in total.__struct_fields__},
             model=name,
@@ -312,12 +270,10 @@ class Rollouts:
             candidate=candidate,
             weight=self._weight(pair[1]) if pair else 0.0,
             dropped=state.dropped,
-            seconds=OfEach(
-                _mean(evidence.seconds, evidence.requests), _mean(evidence.seconds_of_candidate, evidence.requests)
-            ),
+            seconds=means(evidence.seconds, evidence.seconds_of_candidate, evidence.requests),
             skipped=evidence.skipped,
             failed=evidence.failed,
-            labels={label: _label_report(counts) for label, counts in sorted(evidence.labels.items())},
+            labels={label: label_report(counts) for label, counts in sorted(evidence.labels.items())},
             sample=sorted(sample, key=lambda found: -float(found["time"])),
         )
 
@@ -334,17 +290,3 @@ def position(candidate: Model, key: str) -> float:
 
 def _first(first: RolloutState, found: RolloutState | None) -> RolloutState:
     return found or first
-
-
-def _label_report(counts: Counts) -> LabelReport:
-    compared = counts.compared
-    return LabelReport(
-        compared,
-        counts.disagreed,
-        OfEach(_mean(counts.accepted, compared), _mean(counts.accepted_by_candidate, compared)),
-        OfEach(_mean(counts.confidence, compared), _mean(counts.confidence_of_candidate, compared)),
-    )
-
-
-def _mean(total: float, count: int) -> float | None:
-    return total / count if count else None

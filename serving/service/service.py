@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serving.errors import ForbiddenError
-from serving.feedback import Store
+from serving.feedback.store import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
@@ -16,7 +16,8 @@ from serving.models.repository import Change, Repository
 from serving.service.background import RepositoryLock, SerialQueue, on_own_thread
 from serving.service.keys import Keys
 from serving.service.peers import ModelChange, Peers
-from serving.service.rollout import Report, Rollouts
+from serving.service.rollout import Rollouts
+from serving.service.rollout_report import Report
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.traces import Tracer

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -47,133 +48,98 @@ class Metrics:
         # By default each series gets a second series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(BatchHistogram, registry=registry)
         self.drift = Drift()
         version = ["model", "version"]
-        self.requests = Counter(
-            "mnist_http_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
-        )
-        self.request_seconds = BatchHistogram(
+        self.requests = counter("mnist_http_requests", "Requests that got a response.", ["route", "method", "status"])
+        self.request_seconds = histogram(
             "mnist_http_request_seconds",
             "Time to respond to a request. Rejected requests (401, 403, 413, 429, 503) are not timed.",
             ["route"],
             buckets=SECONDS_BUCKETS,
-            registry=registry,
         )
-        self.in_flight = Gauge("mnist_http_requests_in_flight", "Requests in flight.", registry=registry)
-        self.rejected_requests = Counter(
-            "mnist_rejected_requests",
-            "Requests rejected with status 401, 403, 413, 429, 503 or 504.",
-            ["status"],
-            registry=registry,
+        self.in_flight = gauge("mnist_http_requests_in_flight", "Requests in flight.")
+        self.rejected_requests = counter(
+            "mnist_rejected_requests", "Requests rejected with status 401, 403, 413, 429, 503 or 504.", ["status"]
         )
-        self.closed_connections = Counter(
+        self.closed_connections = counter(
             "mnist_closed_connections",
             "Connections that the server closed because of a limit or an invalid request, by reason.",
             ["reason"],
-            registry=registry,
         )
         for reason in CLOSE_REASONS:
             self.closed_connections.labels(reason)
-        self.inference_seconds = BatchHistogram(
+        self.inference_seconds = histogram(
             "mnist_inference_seconds",
             "Time of one run of the model, for the images of one or more requests.",
             version,
             buckets=SECONDS_BUCKETS,
-            registry=registry,
         )
-        self.stage_seconds = Counter(
+        self.stage_seconds = counter(
             "mnist_stage_seconds",
             "Time that predictions spent in each stage: decode, queue, infer, encode.",
             [*version, "stage"],
-            registry=registry,
         )
-        self.images = BatchHistogram(
+        self.images = histogram(
             "mnist_batch_images",
             "Images in one request (several requests may run together).",
             version,
             buckets=IMAGES_BUCKETS,
-            registry=registry,
         )
-        self.failures = Counter(
-            "mnist_prediction_failures",
-            "Predictions that failed because of a fault of the service.",
-            version,
-            registry=registry,
+        self.failures = counter(
+            "mnist_prediction_failures", "Predictions that failed because of a fault of the service.", version
         )
-        self.last_prediction = Gauge(
+        self.last_prediction = gauge(
             "mnist_last_prediction_timestamp_seconds",
             "Time of the model's last prediction, in seconds since 1970.",
             version,
-            registry=registry,
         )
-        self.model_loaded = Gauge(
-            "mnist_model_loaded",
-            "Workers that have this version loaded.",
-            version,
-            registry=registry,
+        self.model_loaded = gauge("mnist_model_loaded", "Workers that have this version loaded.", version)
+        self.model_rejected = counter(
+            "mnist_model_rejected", "Versions that could not be verified and were not loaded.", version
         )
-        self.model_rejected = Counter(
-            "mnist_model_rejected",
-            "Versions that could not be verified and were not loaded.",
-            version,
-            registry=registry,
-        )
-        self.repository_scanned = Gauge(
+        self.repository_scanned = gauge(
             "mnist_repository_scan_timestamp_seconds",
             "Time of the last scan of the repository, in seconds since 1970; with several workers, the oldest time.",
-            registry=registry,
         )
-        self.repository_errors = Counter(
-            "mnist_repository_errors",
-            "Scans that could not read the folder of the repository or of a model.",
-            registry=registry,
+        self.repository_errors = counter(
+            "mnist_repository_errors", "Scans that could not read the folder of the repository or of a model."
         )
-        self.background_failures = Counter(
+        self.background_failures = counter(
             "mnist_background_failures",
             "Failures of background tasks (scan, count, keys, rollout, tls, traces, memory). A task that fails is "
             "tried again.",
             ["task"],
-            registry=registry,
         )
-        self.trace_spans = Counter(
+        self.trace_spans = counter(
             "mnist_trace_spans",
             "Spans of traces that were sent, and that were dropped because the collector was away or slow.",
             ["outcome"],
-            registry=registry,
         )
         for outcome in ("sent", "dropped"):
             self.trace_spans.labels(outcome)
-        self.predictions = Counter("mnist_predictions", "Predictions by label.", ["model", "label"], registry=registry)
-        self.confidence = BatchHistogram(
-            "mnist_confidence_ratio",
-            "Probability of the predicted label.",
-            ["model"],
-            buckets=CONFIDENCE_BUCKETS,
-            registry=registry,
+        self.predictions = counter("mnist_predictions", "Predictions by label.", ["model", "label"])
+        self.confidence = histogram(
+            "mnist_confidence_ratio", "Probability of the predicted label.", ["model"], buckets=CONFIDENCE_BUCKETS
         )
-        self.ink = BatchHistogram(
-            "mnist_ink_ratio",
-            "Mean brightness of a 28x28 image, from 0 to 1.",
-            ["model"],
-            buckets=INK_BUCKETS,
-            registry=registry,
+        self.ink = histogram(
+            "mnist_ink_ratio", "Mean brightness of a 28x28 image, from 0 to 1.", ["model"], buckets=INK_BUCKETS
         )
-        self.novelty = BatchHistogram(
+        self.novelty = histogram(
             "mnist_novelty",
             "Novelty score of the images: a higher score is less like a digit.",
             ["model"],
             buckets=NOVELTY_BUCKETS,
-            registry=registry,
         )
-        self.judged = Counter(
+        self.judged = counter(
             "mnist_judged_predictions",
             "Predictions by whether they are accepted, and by the reason if they are not.",
             ["model", "accepted", "reason"],
-            registry=registry,
         )
         self.shadow = ShadowMetrics(registry, CONFIDENCE_BUCKETS, SECONDS_BUCKETS)
         # Only the supervisor counts this series. It stays 0 in every worker.
-        Counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.", registry=registry)
+        counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.")
         process.register(registry)
 
     def snapshot(self) -> Snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -36,50 +37,40 @@ class ShadowMetrics:
     def __init__(
         self, registry: CollectorRegistry, confidence_buckets: Sequence[float], seconds_buckets: Sequence[float]
     ) -> None:
+        counter, histogram = partial(Counter, registry=registry), partial(BatchHistogram, registry=registry)
         version = ["model", "version"]
-        self._predictions = Counter(
+        self._predictions = counter(
             "mnist_shadow_predictions",
             "Predictions that a candidate was compared in, by label of the stable version.",
             [*version, "label"],
-            registry=registry,
         )
-        self._disagreements = Counter(
+        self._disagreements = counter(
             "mnist_shadow_disagreements",
             "Predictions for which a candidate has another label, by label of the stable version.",
             [*version, "label"],
-            registry=registry,
         )
-        self._accepted = Counter(
+        self._accepted = counter(
             "mnist_shadow_accepted",
             "Compared predictions that each version accepts, by label of the stable version.",
             [*version, "role", "label"],
-            registry=registry,
         )
-        self._confidence = BatchHistogram(
+        self._confidence = histogram(
             "mnist_shadow_confidence_ratio",
             "Probability of the label that each version predicts, in the compared predictions.",
             [*version, "role"],
             buckets=confidence_buckets,
-            registry=registry,
         )
-        self._seconds = BatchHistogram(
+        self._seconds = histogram(
             "mnist_shadow_inference_seconds",
             "Time of inference of each version, in the compared requests.",
             [*version, "role"],
             buckets=seconds_buckets,
-            registry=registry,
         )
-        self._skipped = Counter(
-            "mnist_shadow_skipped",
-            "Requests that were not repeated, because the service had no time for it.",
-            version,
-            registry=registry,
+        self._skipped = counter(
+            "mnist_shadow_skipped", "Requests that were not repeated, because the service had no time for it.", version
         )
-        self._failures = Counter(
-            "mnist_shadow_failures",
-            "Requests that failed in the version that repeated them.",
-            version,
-            registry=registry,
+        self._failures = counter(
+            "mnist_shadow_failures", "Requests that failed in the version that repeated them.", version
         )
 
     def compared(self, name: str, version: str, predictions: Sequence[Compared], seconds: Mapping[str, float]) -> None:

@@ -164,7 +164,7 @@ def share_of(settings: Settings, environment: Mapping[str, str]) -> float:
 
 def _problem(environment: Mapping[str, str]) -> str:
     """Return why no spans can be sent, or an empty text."""
-    if importlib.util.find_spec("opentelemetry") is None or not _has_exporter():
+    if not _has_exporter():
         return f"needs the packages of OpenTelemetry; install them with: {INSTALL}"
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     name = next((name for name in names if environment.get(name)), "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from serving.errors import TuneError
+from serving.machine import allow_files
 from serving.settings import PREFIX
 from serving.tune import load
 from serving.tune.search import MAX_CONNECTIONS, MAX_PER_WORKER, Result, Trial
@@ -60,7 +60,7 @@ class Measured:
         self._port = 0
 
     def __enter__(self) -> Measured:
-        _allow_files(4 * MAX_CONNECTIONS)
+        allow_files(4 * MAX_CONNECTIONS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,14 +129,6 @@ class Measured:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _allow_files(count: int) -> None:
-    """Allow this process, and the services that it starts, to have this many open files and connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _port_of(process: subprocess.Popen[str]) -> int:

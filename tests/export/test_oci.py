@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from export import oci, oci_image, oci_layer, triton
 from export.cli import main
-from export.oci import Reference, RegistryError
+from export.oci import ImageReference, RegistryError
 from export.sign import Signer
 from serving.errors import BundleError
 from serving.models import bundle
@@ -100,7 +100,7 @@ def pushed(registry, signed, tmp_path_factory):
     sbom = tmp_path_factory.mktemp("sbom") / "sbom.json"
     sbom.write_text('{"bomFormat": "CycloneDX"}')
     place = f"oci://{registry}/digits/mnist:1"
-    return place, oci.push(signed, Reference.parse(place), sbom)
+    return place, oci.push(signed, ImageReference.parse(place), sbom)
 
 
 def export(*arguments):
@@ -129,7 +129,7 @@ def test_skopeo_and_umoci_read_the_image_and_the_service_serves_it(pushed, signe
 
 def test_signature_and_sbom_are_referrers_of_the_image(pushed, signed):
     place, digest = pushed
-    remote = oci.Remote(Reference.parse(place))
+    remote = oci.Remote(ImageReference.parse(place))
     index, _ = remote.manifest(digest.replace(":", "-"))
     kinds = {entry["artifactType"]: entry["digest"] for entry in index["manifests"]}
     assert kinds.keys() == {oci_image.SIGNATURE_TYPE, oci_image.SBOM_TYPE}
@@ -140,8 +140,8 @@ def test_signature_and_sbom_are_referrers_of_the_image(pushed, signed):
 
 def test_pushing_again_changes_nothing(pushed, signed):
     place, digest = pushed
-    assert oci.push(signed, Reference.parse(place)) == digest
-    index, _ = oci.Remote(Reference.parse(place)).manifest(digest.replace(":", "-"))
+    assert oci.push(signed, ImageReference.parse(place)) == digest
+    index, _ = oci.Remote(ImageReference.parse(place)).manifest(digest.replace(":", "-"))
     assert len(index["manifests"]) == 2
 
 
@@ -182,10 +182,10 @@ def test_commands_push_and_pull(registry, tmp_path):
 
 def test_pull_accepts_only_what_a_trusted_key_signed(pushed, registry, keys, tmp_path):
     place, digest = pushed
-    by_digest = Reference.parse(f"{place.rpartition(':')[0]}@{digest}")
+    by_digest = ImageReference.parse(f"{place.rpartition(':')[0]}@{digest}")
     found, _ = oci.pull(by_digest, tmp_path / "models", Trust(str(keys[1])))
     assert found.folder == tmp_path / "models" / "mnist" / "1"
-    oci.push(PACKAGED, Reference.parse(f"oci://{registry}/digits/mnist:unsigned"))
+    oci.push(PACKAGED, ImageReference.parse(f"oci://{registry}/digits/mnist:unsigned"))
     done = export("pull", f"oci://{registry}/digits/mnist:unsigned", "--trust", keys[1], "--repository", tmp_path / "x")
     assert done.exit_code == 1
     assert "has no signature" in done.output
@@ -202,7 +202,7 @@ def test_pull_replaces_no_other_version(pushed, tmp_path):
 
 
 def test_pull_completes_the_signature_of_a_version_that_is_there(pushed, signed, keys, tmp_path):
-    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
+    place, trust = ImageReference.parse(pushed[0]), Trust(str(keys[1]))
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
     oci.pull(place, tmp_path / "models", trust)
     assert (target / bundle.SIGNATURE).read_bytes() == (signed / bundle.SIGNATURE).read_bytes()
@@ -210,7 +210,7 @@ def test_pull_completes_the_signature_of_a_version_that_is_there(pushed, signed,
 
 
 def test_pull_replaces_a_signature_that_is_not_trusted(pushed, signed, keys, tmp_path):
-    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
+    place, trust = ImageReference.parse(pushed[0]), Trust(str(keys[1]))
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
     Signer(str(signing.key_pair(tmp_path / "other")[0]))(target)
     others = (target / bundle.SIGNATURE).read_bytes()
@@ -224,12 +224,12 @@ def test_pull_replaces_a_signature_that_is_not_trusted(pushed, signed, keys, tmp
 
 def test_pull_without_trust_adds_no_signature(pushed, tmp_path):
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
-    oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+    oci.pull(ImageReference.parse(pushed[0]), tmp_path / "models")
     assert not (target / bundle.SIGNATURE).exists()
 
 
 def test_damaged_version_that_is_there_has_a_way_out(pushed, keys, tmp_path):
-    place, trust = Reference.parse(pushed[0]), Trust(str(keys[1]))
+    place, trust = ImageReference.parse(pushed[0]), Trust(str(keys[1]))
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")
     way_out = f"; remove {target} and pull again"
     (target / "more").touch()
@@ -249,7 +249,7 @@ def test_image_with_a_file_that_its_manifest_does_not_name_is_rejected(pushed, t
 
     monkeypatch.setattr(oci_image, "unpack", unpack_more)
     with pytest.raises(BundleError, match=r"has more, which its manifest does not name; push .* again"):
-        oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+        oci.pull(ImageReference.parse(pushed[0]), tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 
@@ -262,7 +262,7 @@ def test_pull_accepts_a_version_that_another_pull_publishes_meanwhile(pushed, si
             shutil.copytree(signed, models / "mnist" / "1")
 
     monkeypatch.setattr(oci, "write_atomically", write_and_publish)
-    found, _ = oci.pull(Reference.parse(pushed[0]), models)
+    found, _ = oci.pull(ImageReference.parse(pushed[0]), models)
     assert found.folder == models / "mnist" / "1"
     assert [path.name for path in models.iterdir()] == ["mnist"]
 
@@ -271,12 +271,12 @@ def test_folder_of_another_version_is_rejected_with_a_way_out(pushed, tmp_path, 
     unpack = oci_image.unpack
     monkeypatch.setattr(oci_image, "unpack", lambda layer, folder: (unpack(layer, folder)[0], 2))
     with pytest.raises(BundleError, match=r"/models/mnist/2 must hold .* it holds mnist version 1; push .* again"):
-        oci.pull(Reference.parse(pushed[0]), tmp_path / "models")
+        oci.pull(ImageReference.parse(pushed[0]), tmp_path / "models")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"[]", b"null", b'"text"'])
 def test_manifest_that_is_no_json_object_is_one_line(registry, monkeypatch, content):
-    remote = oci.Remote(Reference.parse(f"oci://{registry}/digits/mnist:1"))
+    remote = oci.Remote(ImageReference.parse(f"oci://{registry}/digits/mnist:1"))
     monkeypatch.setattr(oci.Remote, "_get", lambda *_, **__: content)
     with pytest.raises(RegistryError, match="sent a manifest that is no"):
         remote.manifest("1")
@@ -284,7 +284,7 @@ def test_manifest_that_is_no_json_object_is_one_line(registry, monkeypatch, cont
 
 @pytest.mark.parametrize("content", [b"[]", b'{"manifests": null}', b'{"manifests": [1]}', b'{"manifests": {}}'])
 def test_list_of_referrers_that_is_malformed_is_one_line(registry, monkeypatch, content):
-    remote = oci.Remote(Reference.parse(f"oci://{registry}/digits/other:1"))
+    remote = oci.Remote(ImageReference.parse(f"oci://{registry}/digits/other:1"))
     monkeypatch.setattr(oci.Remote, "_get", lambda *_, **__: content)
     image = oci_image.image_of(bundle.read(PACKAGED))
     with pytest.raises(RegistryError, match=r"manifest that is no JSON object|must be a list of manifests"):
@@ -293,7 +293,7 @@ def test_list_of_referrers_that_is_malformed_is_one_line(registry, monkeypatch, 
 
 @pytest.mark.parametrize("descriptor", [{}, {"digest": "md5:1", "size": 1}, {"digest": "sha256:" + "0" * 64}])
 def test_layer_without_a_digest_or_a_size_is_one_line(registry, descriptor):
-    remote = oci.Remote(Reference.parse(f"oci://{registry}/digits/mnist:1"))
+    remote = oci.Remote(ImageReference.parse(f"oci://{registry}/digits/mnist:1"))
     with pytest.raises(RegistryError, match=r"a layer must have a SHA-256 digest and at most \d+ bytes; push"):
         remote.blob(descriptor)
 
@@ -303,7 +303,7 @@ def test_layer_without_a_digest_or_a_size_is_one_line(registry, descriptor):
 )
 def test_place_of_another_form_is_rejected(place):
     with pytest.raises(RegistryError, match="must be like oci://registry"):
-        Reference.parse(place)
+        ImageReference.parse(place)
 
 
 def test_errors_of_registries_are_one_line(registry, tmp_path):

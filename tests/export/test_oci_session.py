@@ -10,7 +10,7 @@ import time
 import pytest
 
 from export import oci_image
-from export.oci import Reference, RegistryError, Remote
+from export.oci import ImageReference, RegistryError, Remote
 from tests.support import missing
 
 with contextlib.suppress(ImportError):
@@ -64,7 +64,7 @@ def broken(monkeypatch):
         def respond(status, headers=None, content=b""):
             for name, value in {"status": status, "headers_sent": headers or {}, "content": content}.items():
                 monkeypatch.setattr(Broken, name, value)
-            return Remote(Reference.parse(f"oci://127.0.0.1:{server.server_address[1]}/mnist:1"))
+            return Remote(ImageReference.parse(f"oci://127.0.0.1:{server.server_address[1]}/mnist:1"))
 
         yield respond
         server.shutdown()

@@ -14,7 +14,7 @@ import training
 from tests.support import ROOT, picture
 from tests.training.support import FAST, equal, rows, timeless, weights
 from training.config import ConfigError, TrainConfig
-from training.data.load import load_data
+from training.data.load import Selection, load_data
 from training.data.sources import DataError
 from training.loop.errors import TrainingError
 from training.loop.train import train as train_loop
@@ -54,7 +54,7 @@ def folder(arrays, tmp_path_factory):
 def test_training_in_python_gives_the_weights_of_the_command(folder, tmp_path, capsys):
     run = training.train(FAST, folder, tmp_path / "python")
     config = TrainConfig.of(**FAST, dataset=str(folder))
-    splits = load_data(config.dataset, prepare=config.prepare, validation=config.validation)
+    splits = load_data(config.dataset, Selection(config.prepare, validation=config.validation))
     train_loop(config, splits, tmp_path / "loop")
     assert equal(weights(tmp_path / "python"), weights(tmp_path / "loop"))
     assert run.settings == config.asdict()

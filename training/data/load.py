@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from training.config import is_place
@@ -20,26 +22,33 @@ from training.origin import as_place
 from training.reports import Stage, no_stage
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Where a known data set is looked for, which of its images are taken, and how pictures are prepared."""
+
+    prepare: str = "symbol"
+    """How pictures come to 28x28; ``symbol`` or ``as-is``."""
+    folder: Path | None = None
+    """Where to look for a known data set first."""
+    only_folder: bool = False
+    """Whether to look for it nowhere else."""
+    validation: int = 0
+    """Size of the validation set; for the user's own data, whether there is one."""
+    subset: int = 0
+    """Number of training images to keep; 0 keeps all. With a replay data set, of that one."""
+
+
 def load_data(
     dataset: str,
-    *,
-    prepare: str,
-    folder: Path | None = None,
-    only_folder: bool = False,
-    validation: int = 0,
-    subset: int = 0,
+    selection: Selection,
     replay: str = "",
+    *,
     stage: Stage = no_stage,
     tell: Callable[[Check], None] = lambda _: None,
 ) -> Splits:
     """Return the data set ``dataset``: its name, or the path of the user's own.
 
     Args:
-        prepare: how pictures come to 28x28; ``symbol`` or ``as-is``.
-        folder: where to look for a known data set first.
-        only_folder: whether to look for it nowhere else.
-        validation: size of the validation set; for the user's own data, whether there is one.
-        subset: number of training images to keep; 0 keeps all. With ``replay``, of the replay data set.
         replay: the replay data set, by its name or its path; empty if there is none.
         stage: begins the stages that take long.
         tell: called with what was found in the user's own data.
@@ -47,63 +56,32 @@ def load_data(
     Raises:
         DataError: there is no such data set, or it cannot be used.
     """
+    own = partial(load_own, Path(dataset), selection.prepare, validation=selection.validation, stage=stage, tell=tell)
     if replay:
-        old = load_data(
-            replay,
-            prepare=prepare,
-            folder=folder,
-            only_folder=only_folder,
-            validation=validation,
-            subset=subset,
-            stage=stage,
-        )
-        where = Path(dataset)
-        new = load_own(where, prepare, validation=validation, replayed=old.labels, stage=stage, tell=tell)
-        return with_replay(new, old)
+        old = load_data(replay, selection, stage=stage)
+        return with_replay(own(replayed=old.labels), old)
     if is_place(dataset):
-        return load_own(Path(dataset), prepare, validation=validation, subset=subset, stage=stage, tell=tell)
+        return own(subset=selection.subset)
     if dataset in DATASETS:
         try:
-            return digits.load(
-                dataset,
-                folder=folder,
-                only_folder=only_folder,
-                validation=validation,
-                subset=subset,
-                prepare=prepare,
-            )
+            return digits.load(dataset, **asdict(selection))
         except DataError as error:
-            if only_folder and folder and holds_classes(folder):
+            folder = selection.folder
+            if selection.only_folder and folder and holds_classes(folder):
                 raise DataError(
                     f"--data {folder}: holds pictures of your own, not {dataset}; did you mean "
                     f"--dataset {as_place(folder)}?"
                 ) from error
             raise
-    return load_from_torchvision(
-        dataset,
-        prepare,
-        folder=folder,
-        only_folder=only_folder,
-        validation=validation,
-        subset=subset,
-        stage=stage,
-    )
+    return load_from_torchvision(dataset, **asdict(selection), stage=stage)
 
 
-def load_saved(
-    run: Path,
-    replay: str = "",
-    *,
-    folder: Path | None = None,
-    only_folder: bool = False,
-    validation: int = 0,
-    subset: int = 0,
-) -> Splits:
-    """Return the data set of a run folder that keeps the user's pictures.
+def load_saved(run: Path, selection: Selection, replay: str = "") -> Splits:
+    """Return the data set of a run folder that keeps the user's pictures. They are taken as they were saved.
 
     Args:
+        selection: for ``replay``. It is prepared as the user's pictures were.
         replay: the replay data set. If it is a known one, the run folder does not keep it.
-        folder, only_folder, validation, subset: as for :func:`load_data`.
 
     Raises:
         DataError: a file is missing or damaged, or there is no such data set.
@@ -113,12 +91,4 @@ def load_saved(
         return new
     if (run / REPLAY_FILE).is_file():
         return with_replay(new, saved.load(run / REPLAY_FILE))
-    old = load_data(
-        replay,
-        prepare=new.prepare,
-        folder=folder,
-        only_folder=only_folder,
-        validation=validation,
-        subset=subset,
-    )
-    return with_replay(new, old)
+    return with_replay(new, load_data(replay, replace(selection, prepare=new.prepare)))

@@ -11,7 +11,7 @@ from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import AUTO, TrainConfig, flag
 from training.data.digits import Splits
-from training.data.load import load_data, load_saved
+from training.data.load import Selection, load_data, load_saved
 from training.data.own import saved
 from training.data.own.check import Check
 from training.loop.errors import TrainingError
@@ -55,7 +55,8 @@ def begin_or_resume(
     Args:
         config: of a new run.
         chosen: the settings that the user has chosen, as flags or by a recipe.
-        folder, only_folder, stage, tell: as for :func:`training.data.load.load_data`.
+        folder, only_folder: as in :class:`training.data.load.Selection`.
+        stage, tell: as for :func:`training.data.load.load_data`.
 
     Raises:
         TrainingError: a chosen setting differs from that of the run.
@@ -66,26 +67,10 @@ def begin_or_resume(
     is_resumed = last.exists()
     if is_resumed:
         config = resumed_config(last, chosen)
+    selection = Selection(config.prepare, folder, only_folder, config.validation, config.subset)
     if is_resumed and (output / saved.FILE).exists():
-        return config, load_saved(
-            output,
-            config.replay,
-            folder=folder,
-            only_folder=only_folder,
-            validation=config.validation,
-            subset=config.subset,
-        )
-    splits = load_data(
-        config.dataset,
-        prepare=config.prepare,
-        folder=folder,
-        only_folder=only_folder,
-        validation=config.validation,
-        subset=config.subset,
-        replay=config.replay,
-        stage=stage,
-        tell=tell,
-    )
+        return config, load_saved(output, selection, config.replay)
+    splits = load_data(config.dataset, selection, config.replay, stage=stage, tell=tell)
     return config if is_resumed else with_enough_epochs(config, chosen, splits), splits
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest, RequestContext, context_of, read_body
+from serving.api.described import TEXT, described
 from serving.api.handlers import prediction
 from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.open_inference import tensors
@@ -18,7 +18,7 @@ from serving.api.open_inference.compression import compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
 from serving.api.open_inference.paths import operation_ids
 from serving.api.problems import ProtocolError, documented
-from serving.api.responses import Response
+from serving.api.responses import JSON, Response
 from serving.contract import Images
 from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
 from serving.models.model import Model
@@ -35,41 +35,31 @@ EXAMPLE = {"inputs": [{"name": "images", "shape": [1, 28, 28], "datatype": "UINT
 ASGI_JSON_LENGTH = JSON_LENGTH_HEADER.lower().encode()
 
 
-@dataclass
-class InferOperation(Operation):
-    """The OpenAPI description of the body, which Litestar cannot derive: the handler reads the body itself."""
-
-    def __post_init__(self) -> None:
-        text, number = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.INTEGER)
-        shape = Schema(type=OpenAPIType.ARRAY, items=number)
-        data = Schema(type=OpenAPIType.ARRAY, description="Pixels, nested like the shape or flat in row-major order.")
-        tensor = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={"name": text, "shape": shape, "datatype": text, "data": data},
-            required=["name", "shape", "datatype"],
-        )
-        request = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={"id": text, "inputs": Schema(type=OpenAPIType.ARRAY, items=tensor)},
-            required=["inputs"],
-        )
-        binary = Schema(
-            type=OpenAPIType.STRING,
-            description=f"JSON with the length that the header {JSON_LENGTH_HEADER} gives, then binary tensors.",
-        )
-        self.request_body = RequestBody(
-            required=True,
-            content={
-                "application/json": OpenAPIMediaType(request, example=EXAMPLE),
-                BINARY_TYPE: OpenAPIMediaType(binary),
-            },
-        )
+def described_body() -> dict[str, OpenAPIMediaType]:
+    """Return the OpenAPI description of the body, by its media type."""
+    shape = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.INTEGER))
+    data = Schema(type=OpenAPIType.ARRAY, description="Pixels, nested like the shape or flat in row-major order.")
+    tensor = Schema(
+        type=OpenAPIType.OBJECT,
+        properties={"name": TEXT, "shape": shape, "datatype": TEXT, "data": data},
+        required=["name", "shape", "datatype"],
+    )
+    request = Schema(
+        type=OpenAPIType.OBJECT,
+        properties={"id": TEXT, "inputs": Schema(type=OpenAPIType.ARRAY, items=tensor)},
+        required=["inputs"],
+    )
+    binary = Schema(
+        type=OpenAPIType.STRING,
+        description=f"JSON with the length that the header {JSON_LENGTH_HEADER} gives, then binary tensors.",
+    )
+    return {"application/json": OpenAPIMediaType(request, example=EXAMPLE), BINARY_TYPE: OpenAPIMediaType(binary)}
 
 
 @prediction(
     [route.replace("}", ":str}") for route in (INFER_ROUTE, INFER_VERSION_ROUTE)],
     operation_id=operation_ids("infer"),
-    operation_class=InferOperation,
+    operation_class=described(body=described_body()),
     security=IF_CONFIGURED,
     summary="Run a model",
     responses={
@@ -114,9 +104,8 @@ def encode(
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Return the body of the response and its headers."""
     text, binary = tensors.encode(model, asked, found)
+    headers = [JSON]
     if binary:
         headers = [(b"content-type", BINARY_TYPE.encode()), (ASGI_JSON_LENGTH, b"%d" % len(text))]
-    else:
-        headers = [(b"content-type", b"application/json")]
     content, encoding_headers = compress(text + binary, context.header(b"accept-encoding") or "")
     return content, headers + encoding_headers

@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving import feedback, shares
+from serving import shares
 from serving.api import feedback as route
 from serving.errors import SettingsError, StorageFullError
-from serving.feedback import Answer, ModelVersion, Record, Store, is_folder_name
+from serving.feedback import store as stored
+from serving.feedback.records import Answer, ModelVersion, Record
+from serving.feedback.store import Store, is_folder_name
 from serving.inference.threads import INLINE_BYTES
 from serving.pictures.containers import bare_png
 from serving.pictures.prepare import prepare
@@ -316,7 +318,7 @@ def test_report_survives_a_correction_that_is_moved_meanwhile(folder, monkeypatc
     store = Store(Settings(feedback=str(folder)))
     for label in "37":
         store.add(b"png", record(int(label), label), time.monotonic() + 9)
-    scan = feedback._scan
+    scan = stored._scan
 
     def scan_and_move(place):
         found = scan(place)
@@ -324,7 +326,7 @@ def test_report_survives_a_correction_that_is_moved_meanwhile(folder, monkeypatc
             shutil.rmtree(place)
         return found
 
-    monkeypatch.setattr(feedback, "_scan", scan_and_move)
+    monkeypatch.setattr(stored, "_scan", scan_and_move)
     assert store.report().labels.keys() == {"3"}
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from benchmarks.bombs import high_lines
 from benchmarks.polylines import STYLES
 from serving.errors import DeadlineExceededError, InputTooLargeError
-from serving.inference.numbers import Reading
+from serving.inference.numbers import NumberReading
 from serving.models import repository
 from serving.pictures import work
 from serving.pictures.lines import find_lines
@@ -30,7 +30,7 @@ def read():
 
     def read(content):
         content = content if isinstance(content, bytes) else picture(np.clip(content, 0, 255).astype(np.uint8))
-        reading = Reading(model, [to_number_page(content, MAX_PIXELS)])
+        reading = NumberReading(model, [to_number_page(content, MAX_PIXELS)])
         output = model.classifier.classify(reading.images) if len(reading.images) else None
         [prediction] = reading.predictions(output)
         return prediction
@@ -296,7 +296,7 @@ def test_line_is_accepted_only_if_a_stroke_is_clearly_a_slash_or_a_1(write):
     def read_with(beyond):
         signs = [sign._replace(properties=(1.0, beyond, beyond, *sign.properties[3:])) for sign in line.signs]
         found.lines = [line._replace(signs=signs)]
-        reading = Reading(model, [found])
+        reading = NumberReading(model, [found])
         output = model.classifier.classify(reading.images)
         [prediction] = reading.predictions(output)
         # Another version reads the same images, and a reading does not change by being used.

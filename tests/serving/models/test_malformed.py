@@ -16,7 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.models import bundle, classifier, files, golden, model, repository
+from serving import files
+from serving.models import bundle, classifier, golden, model, repository
 from serving.models.repository import Change
 from tests.serving.models import graphs
 from tests.serving.models.bundles import (

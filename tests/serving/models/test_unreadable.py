@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from serving import files
 from serving.errors import ModelNotFoundError, ModelUnavailableError
-from serving.models import bundle, disk, files
+from serving.models import bundle, disk
 from serving.models.repository import Change, Entry
 from serving.settings import RELEASE
 from tests.serving.models.bundles import PACKAGED, publish, repository_of

@@ -113,7 +113,7 @@ def test_corrected_drawings_are_read_after_fine_tuning_without_a_restart(asking,
     from export.publishing import publish
     from export.run import Run
     from training.config import TrainConfig
-    from training.data.load import load_data
+    from training.data.load import Selection, load_data
     from training.loop.train import train
 
     page, random = visit(asking), np.random.default_rng(0)
@@ -134,7 +134,9 @@ def test_corrected_drawings_are_read_after_fine_tuning_without_a_restart(asking,
     settings = {"dataset": str(folder), "start": str(models / "mnist" / "1"), "replay": "mnist"}
     config = TrainConfig.of(**settings, subset=6400, validation=1000)
     splits = load_data(
-        config.dataset, prepare=config.prepare, validation=config.validation, subset=config.subset, replay=config.replay
+        config.dataset,
+        Selection(config.prepare, validation=config.validation, subset=config.subset),
+        config.replay,
     )
     train(config, splits, folder.parent / "run")
     packaged = bundle.read(models / "mnist" / "1").manifest

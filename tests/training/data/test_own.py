@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from serving.pictures.prepare import prepare
-from training.data.load import load_data
+from training.data.load import Selection, load_data
 from training.data.own import arrays as arrays_module
 from training.data.own import npz, saved
 from training.data.own.arrays import from_arrays
@@ -87,7 +87,7 @@ def idx(place):
 
 @pytest.mark.parametrize("layout", [folders, table, archive, idx])
 def test_every_layout_gives_the_same_classes_by_name(layout, tmp_path):
-    splits = load_data(str(layout(tmp_path / "marks")), prepare="symbol", validation=1)
+    splits = load_data(str(layout(tmp_path / "marks")), Selection(validation=1))
     assert (splits.name, splits.labels, splits.is_own) == ("marks", CLASSES, True)
     parts = splits.train, splits.validation, splits.test
     # Some marks look the same at 28x28. The other copies are left out.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.feedback import DISPUTED as DISPUTED_BY_SERVICE
+from serving.feedback.store import DISPUTED as DISPUTED_BY_SERVICE
 from tests.support import application, picture
 from training.data.own.review import DISPUTED, ShownTo, review, start_for
 from training.data.sources import DataError

@@ -11,7 +11,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from training.data.load import load_data
+from training.data.load import Selection, load_data
 from training.data.sources import DataError
 from training.data.torchvision_cpu import import_torchvision
 from training.data.torchvision_sets import SETS, load_from_torchvision
@@ -73,7 +73,7 @@ def usps():
 def test_files_in_torchvisions_layout_are_read(name, tmp_path, monkeypatch):
     labels = place_files(name, tmp_path)
     monkeypatch.setattr(import_torchvision().datasets.usps, "download_url", lambda *_, **__: None)
-    splits = load_data(name, prepare="symbol", folder=tmp_path, validation=5)
+    splits = load_data(name, Selection(folder=tmp_path, validation=5))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (25, 5, 30)
     assert splits.labels == SETS[name].labels
     assert splits.test.labels.tolist() == labels.tolist()
@@ -88,9 +88,9 @@ def test_files_in_torchvisions_layout_are_read(name, tmp_path, monkeypatch):
 
 def test_validation_set_leaves_something_to_learn_from(tmp_path):
     place_files("kmnist", tmp_path)
-    assert len(load_data("kmnist", prepare="symbol", folder=tmp_path, validation=COUNT - 1).train) == 1
+    assert len(load_data("kmnist", Selection(folder=tmp_path, validation=COUNT - 1)).train) == 1
     with pytest.raises(DataError, match=r"^kmnist: has 30 training images; --validation must be less, not 30$"):
-        load_data("kmnist", prepare="symbol", folder=tmp_path, validation=COUNT)
+        load_data("kmnist", Selection(folder=tmp_path, validation=COUNT))
 
 
 def test_names_of_the_classes_are_those_of_torchvision():
@@ -116,30 +116,30 @@ def downloads(monkeypatch):
 
 def test_data_set_that_is_nowhere_is_one_line(tmp_path, downloads):
     with pytest.raises(DataError, match=r"^kmnist: .*no route to host.*put its files there by hand.*--data$"):
-        load_data("kmnist", prepare="symbol", folder=tmp_path)
+        load_data("kmnist", Selection(folder=tmp_path))
 
 
 def test_folder_of_the_flag_is_the_only_source(tmp_path, downloads):
     place_files("kmnist", tmp_path / "cache" / "mnist-service" / "kmnist")
     folder = tmp_path / "downloaded"
     with pytest.raises(DataError, match=rf"^--data {folder}: .*not found; put its files there, unpacked"):
-        load_data("kmnist", prepare="symbol", folder=folder, only_folder=True)
+        load_data("kmnist", Selection(folder=folder, only_folder=True))
     assert not folder.exists()
     assert downloads == []
 
 
 def test_advice_names_the_packed_files_of_usps(tmp_path):
     with pytest.raises(DataError, match=r"put its files there, packed \(usps\.bz2 and usps\.t\.bz2\), or"):
-        load_data("usps", prepare="symbol", folder=tmp_path, only_folder=True)
+        load_data("usps", Selection(folder=tmp_path, only_folder=True))
 
 
 def test_folder_of_the_variable_is_the_first_source_and_stays_as_it_is(tmp_path, downloads, capsys):
     folder, cache = tmp_path / "mounted", tmp_path / "cache" / "mnist-service" / "kmnist"
     place_files("kmnist", cache)
-    assert len(load_data("kmnist", prepare="symbol", folder=folder).test) == COUNT
+    assert len(load_data("kmnist", Selection(folder=folder)).test) == COUNT
     assert f"kmnist: cannot load from the folder {folder}: Dataset not found" in capsys.readouterr().err
     assert not folder.exists()
     shutil.rmtree(cache)
     with pytest.raises(DataError):
-        load_data("kmnist", prepare="symbol", folder=folder)
+        load_data("kmnist", Selection(folder=folder))
     assert downloads == [cache / "KMNIST" / "raw"]

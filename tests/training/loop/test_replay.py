@@ -21,7 +21,7 @@ from tests.training.support import FAST, Stop, equal, weights
 from training.config import ConfigError, TrainConfig
 from training.data import load as loading
 from training.data.digits import Digits, Replay
-from training.data.load import load_data, load_saved
+from training.data.load import Selection, load_data, load_saved
 from training.data.sources import DataError
 from training.loop import inputs
 from training.loop.replay import Widened, new_images, replay_lines, with_enough_epochs
@@ -47,7 +47,7 @@ def crosses(folder, label, count=8):
 
 
 def loaded(folder, **options):
-    return load_data(str(folder), prepare="symbol", validation=200, replay="mnist", **options)
+    return load_data(str(folder), Selection(validation=200), "mnist", **options)
 
 
 def test_corrections_keep_the_classes_and_the_name(small_mnist, tmp_path):
@@ -88,7 +88,7 @@ def test_widened_network_never_chooses_a_class_that_it_does_not_know():
 def test_folder_of_the_flag_is_the_only_source_of_a_resumed_run_too(tmp_path, monkeypatch):
     monkeypatch.setattr("training.data.own.saved.load", lambda _: SimpleNamespace(prepare="symbol"))
     with pytest.raises(DataError, match=f"^--data {tmp_path}: has no train-images"):
-        load_saved(tmp_path, "mnist", folder=tmp_path, only_folder=True)
+        load_saved(tmp_path, Selection(folder=tmp_path, only_folder=True), "mnist")
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -103,7 +103,7 @@ def test_run_is_resumed_exported_and_verified(small_mnist, teacher, tmp_path):
         train(config, splits, tmp_path / "run", progress=Stop(5), checkpoint_every=1)
     for path in (folder / "7").iterdir():
         path.unlink()
-    train(config, load_saved(tmp_path / "run", "mnist", validation=200), tmp_path / "run", resume=True)
+    train(config, load_saved(tmp_path / "run", Selection(validation=200), "mnist"), tmp_path / "run", resume=True)
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
     record = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -148,11 +148,11 @@ def test_own_data_set_can_be_replayed(tmp_path):
     for number, path in enumerate(sorted((old / "x").iterdir())):
         path.write_bytes(picture(np.tri(40, 40, -number, dtype=np.uint8) * 255))
     new = crosses(tmp_path / "feedback", "x", 9)
-    splits = load_data(str(new), prepare="symbol", validation=1, replay=str(old))
+    splits = load_data(str(new), Selection(validation=1), str(old))
     assert splits.name == "signs"
     config = TrainConfig.of(**FAST, dataset=str(new), replay=str(old))
     train(config, splits, tmp_path / "run")
-    again = load_saved(tmp_path / "run", "signs", validation=1)
+    again = load_saved(tmp_path / "run", Selection(validation=1), "signs")
     assert again.digests == splits.digests
     assert torch.equal(again.replay.added.images, splits.replay.added.images)
     assert Run.read(tmp_path / "run").splits(None).digests == splits.digests

@@ -46,7 +46,7 @@ def size_of(path: Path) -> int:
         OSError: it cannot be found, or it is not a regular file.
     """
     status = path.stat()
-    _check_regular(status)
+    check_regular(path, status)
     return status.st_size
 
 
@@ -59,13 +59,18 @@ def open_regular(path: Path) -> BinaryIO:
     # Without O_NONBLOCK, opening a FIFO would wait until another program writes to it. Regular files ignore the flag.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _check_regular(os.fstat(descriptor))
+        check_regular(path, os.fstat(descriptor))
     except OSError:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
 
 
-def _check_regular(status: os.stat_result) -> None:
+def check_regular(path: Path, status: os.stat_result) -> None:
+    """Check by its status that ``path`` is a regular file.
+
+    Raises:
+        OSError: it is none.
+    """
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))

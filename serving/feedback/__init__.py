@@ -1,0 +1,1 @@
+"""The corrections of visitors: what is stored, and where."""

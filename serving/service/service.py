@@ -12,6 +12,7 @@ from serving.feedback import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
+from serving.inference.threads import to_its_end
 from serving.models.repository import Change, Repository
 from serving.service.background import RepositoryLock, SerialQueue, on_own_thread
 from serving.service.keys import Keys
@@ -58,7 +59,7 @@ class Service:
     async def report(self, work: Callable[[], T]) -> T:
         """Return a report on the metrics, made on a thread, because it may read files. Make one report at a time."""
         async with self._reporting:
-            return await on_own_thread(work)
+            return await to_its_end(asyncio.create_task(on_own_thread(work)))
 
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""

@@ -138,6 +138,10 @@ class Repository:
         """Return every version that the last scan found, with its state."""
         return [entry for _, state in sorted(self._models.items()) for entry in state.entries]
 
+    def rejected(self) -> list[tuple[str, str]]:
+        """Return the name and version of each version on disk that could not be verified."""
+        return list(self._rejected)
+
     @property
     def is_readable(self) -> bool:
         """Whether the last scan could read the folder of the repository and the folders of all models."""

@@ -158,5 +158,5 @@ class Service:
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self.recorder.model_changed(*change)
-        self.recorder.models_are(self.repository.models())
+        self.recorder.models_are(self.repository.models(), self.repository.rejected())
         self.recorder.scanned(is_readable=self.repository.is_readable)

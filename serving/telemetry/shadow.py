@@ -81,6 +81,11 @@ class ShadowMetrics:
             version,
             registry=registry,
         )
+        self.of_versions = (
+            *(self._predictions, self._disagreements, self._accepted, self._confidence, self._seconds),
+            *(self._skipped, self._failures),
+        )
+        """All of them."""
 
     def compared(self, name: str, version: str, predictions: Sequence[Compared], seconds: Mapping[str, float]) -> None:
         """Count the predictions of one request, which took ``seconds`` of inference by role."""

@@ -112,7 +112,7 @@ class Repository:
             return stable
         if version is not None and version in loaded:
             return loaded[version]
-        for entry in entries:
+        for entry in reversed(entries):
             if not entry.version:
                 raise ModelUnavailableError(f"model {name!r} is unavailable: {entry.reason}")
             if version in (None, entry.version):

@@ -140,6 +140,12 @@ def default_cache() -> Path:
         raise DataError("there is no home folder for the cache; set HOME, or set XDG_CACHE_HOME to a folder") from error
 
 
+def keep_newest(folder: Path, pattern: str, count: int) -> None:
+    """Remove the files of a cache that match ``pattern``, except for the ``count`` that were used last."""
+    for old in sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True)[count:]:
+        old.unlink(missing_ok=True)
+
+
 def from_folder(dataset: Dataset, folder: Path) -> Files:
     """Return the four files from ``folder``, raw or ``.gz``, side by side or laid out as torchvision or Kaggle do.
 

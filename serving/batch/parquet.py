@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -28,19 +28,14 @@ def pack(lines: Path, path: Path) -> None:
                 writer.write_table(pa.Table.from_pylist(group, schema=_schema(pa)))
 
 
-def unpack(path: Path, lines: BinaryIO) -> None:
-    """Write the rows of a Parquet file as JSON lines."""
-    encode = JsonLines().encode
-    for row in _rows(path):
-        lines.write(encode(row))
-
-
-def _rows(path: Path) -> Iterator[Row]:
+def unpack(path: Path) -> Iterator[bytes]:
+    """Yield the rows of a Parquet file as JSON lines, up to ``GROUP`` at a time."""
     from pyarrow import parquet
 
+    encode = JsonLines().encode
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(GROUP):
-            yield from (msgspec.convert(row, Row) for row in batch.to_pylist())
+            yield b"".join(encode(msgspec.convert(row, Row)) for row in batch.to_pylist())
 
 
 def _schema(pa: Any) -> Any:

@@ -86,7 +86,8 @@ class Results:
                 # Another process may have the part until this one has the lock.
                 is_unpacked = self._is_parquet and self.path.exists() and not os.fstat(self._file.fileno()).st_size
                 if is_unpacked:
-                    parquet.unpack(self.path, self._file)
+                    for lines in parquet.unpack(self.path):
+                        self._write(lines)
                 kept = self._kept()
                 if kept.size != os.fstat(self._file.fileno()).st_size:
                     self._file.truncate(kept.size)

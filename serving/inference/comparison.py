@@ -68,7 +68,8 @@ class Comparison:
     def size(self) -> int:
         """Bytes that it holds."""
         readings = [image for digit in self.digits for image in (digit.image, *digit.others)]
-        return sum(map(len, self.pictures)) + sum(image.nbytes for image in (self.images, *readings))
+        pages = self.reading.page_bytes if self.reading else 0
+        return sum(map(len, self.pictures)) + sum(image.nbytes for image in (self.images, *readings)) + pages
 
 
 def outcomes(model: Model, images: Images, output: ModelOutput, reasons: Reasons) -> list[Outcome]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from serving.contract import SYMBOL, Preparation
 from serving.errors import InputError, InputTooLargeError
 from serving.inference.decoder_process import DecoderProcess, too_late
-from serving.inference.threads import INLINE_BYTES, ThreadPool
+from serving.inference.threads import INLINE_BYTES, ThreadPool, turn
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NUMBER_JPEG_SIDE, NumberPage, to_number_page
@@ -208,22 +208,13 @@ class _Watch:
         if time.monotonic() > self._deadline:
             raise too_late(self._seconds, time.thread_time() - self._before)
 
-    @asynccontextmanager
-    async def turn(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+    def turn(self, lock: asyncio.Lock) -> AbstractAsyncContextManager[None]:
         """Hold ``lock`` inside the ``async with`` statement.
 
         Raises:
             DeadlineExceededError, OverloadedError: the deadline passes before. See :func:`too_late`.
         """
-        try:
-            async with asyncio.timeout(self._deadline - time.monotonic()):
-                await lock.acquire()
-        except TimeoutError as error:
-            raise too_late(self._seconds, 0.0) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return turn(lock, self._deadline, lambda: too_late(self._seconds, 0.0))
 
 
 class _Pages:

@@ -22,6 +22,7 @@ from serving.errors import (
     ServiceError,
     ending_at_start,
 )
+from serving.inference.threads import to_its_end, turn
 from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage
 from serving.pictures.process import NUMBERS, READY, REQUEST, RESPONSE, TASKS, Task, parse
@@ -92,7 +93,7 @@ class DecoderProcess:
         if seconds <= 0:
             raise DeadlineExceededError
         try:
-            async with asyncio.timeout(seconds), self._lock:
+            async with turn(self._lock, deadline, TimeoutError):
                 if self._idle:
                     self._idle.cancel()
                 try:
@@ -102,14 +103,20 @@ class DecoderProcess:
         except TimeoutError as error:
             raise too_late(seconds, 0.0) from error
 
-    async def _ask(self, head: bytes, content: bytes) -> tuple[int, float, bytes]:
-        process = await self._started()
-        try:
-            return await _exchange(process, head, content)
-        except BaseException:
-            # The process has ended, or it may still send this response, which the next request would take for its own.
-            self._kill()
-            raise
+    async def _ask(self, head: bytes, content: bytes, deadline: float) -> tuple[int, float, bytes]:
+        async def ask() -> tuple[int, float, bytes]:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                process = await self._started()
+                try:
+                    return await _exchange(process, head, content)
+                except BaseException:
+                    # The process has ended, or it may still send this response, which the next request would take for
+                    # its own.
+                    self._kill()
+                    raise
+
+        # If the caller is cancelled, killing the process would cost the next request the start of another.
+        return await to_its_end(asyncio.create_task(ask()))
 
     async def close(self) -> None:
         """End the process."""
@@ -158,13 +165,16 @@ class Session:
     """The use of the process by one request, whose pictures are decoded one after another.
 
     Args:
-        ask: sends a picture to the process and returns its response.
+        ask: sends a picture to the process and returns its response, or raises TimeoutError at the deadline.
         deadline: in the time of ``time.monotonic``.
         core_seconds: the seconds of a core that all pictures may take together.
     """
 
     def __init__(
-        self, ask: Callable[[bytes, bytes], Awaitable[tuple[int, float, bytes]]], deadline: float, core_seconds: float
+        self,
+        ask: Callable[[bytes, bytes, float], Awaitable[tuple[int, float, bytes]]],
+        deadline: float,
+        core_seconds: float,
     ) -> None:
         self._ask = ask
         self._deadline = deadline
@@ -190,7 +200,7 @@ class Session:
         # A timer of 0 seconds would never end.
         seconds = max(LEAST_SECONDS, self._deadline - time.monotonic())
         head = REQUEST.pack(seconds, max(LEAST_SECONDS, self._core_seconds), TASKS.index(task), len(content))
-        kind, self._core_seconds, result = await self._ask(head, content)
+        kind, self._core_seconds, result = await self._ask(head, content, self._deadline)
         return parse(kind, result)
 
 

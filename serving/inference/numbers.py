@@ -24,6 +24,8 @@ DIGIT_MODE, NUMBER_MODE = MODES = ("digit", "number")
 WIDE_GAP = 0.75
 # A line of a lower confidence is rejected.
 LEAST_CONFIDENCE = 0.5
+# Bytes that a part of a line or a candidate takes in memory, without its image.
+ITEM_BYTES = 250
 
 
 def check_reads_numbers(model: Model) -> None:
@@ -108,6 +110,13 @@ class NumberReading:
         self.model, self._pages, self._with_images = model, pages, with_images
         self.images: Images = np.concatenate([page.images for page in pages])
         """Uint8 ``[N, 28, 28]``: the images of all candidates."""
+
+    @property
+    def page_bytes(self) -> int:
+        """About the bytes that the pages hold beside ``images``."""
+        lines = [line for page in self._pages for line in page.lines]
+        items = sum(len(line.parts) + len(line.candidates) for line in lines)
+        return sum(len(page.pixels) for page in self._pages) + ITEM_BYTES * items
 
     def by(self, model: Model) -> NumberReading:
         """Return the same pictures for another version of the model. It adds no images."""

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from serving.errors import OverloadedError
@@ -35,6 +36,8 @@ class ThreadPool:
 
     def __init__(self, limit: int) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "large", initializer=lower_priority)
+        # Work waits here and not in the queue of the executor, where work of cancelled calls would stay.
+        self._free = asyncio.Semaphore(THREADS)
         self._limit = limit
         self._requests = 0
 
@@ -54,8 +57,12 @@ class ThreadPool:
             self._requests -= 1
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on a thread and return its result. The request must have a place already."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Do ``work`` on a thread and return its result. The request must have a place already.
+
+        If the caller is cancelled, work that waits is dropped, and work that runs keeps the caller until it ends.
+        """
+        async with self._free:
+            return await to_its_end(asyncio.get_running_loop().run_in_executor(self._threads, work))
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do ``work`` for a large request on a thread and return its result.
@@ -73,6 +80,41 @@ class ThreadPool:
             OverloadedError: the body is large, and there are too many large requests.
         """
         return await self.run(work) if size > INLINE_BYTES else work()
+
+
+async def to_its_end(running: asyncio.Future[T]) -> T:
+    """Return the result of running work. A caller that is cancelled goes on only when the work has ended.
+
+    So its places and locks are taken for as long as the work needs a thread and memory. Otherwise a client could cancel
+    one call after another, and have any number of them running. A second cancellation, which only the end of the
+    process causes, ends the wait.
+    """
+    try:
+        await asyncio.wait([running])
+    except asyncio.CancelledError:
+        # asyncio logs an exception that nobody takes.
+        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        await asyncio.wait([running])
+        raise
+    return running.result()
+
+
+@asynccontextmanager
+async def turn(lock: asyncio.Lock, deadline: float, too_late: Callable[[], Exception]) -> AsyncIterator[None]:
+    """Hold ``lock`` inside the ``async with`` statement.
+
+    Raises:
+        What ``too_late`` returns: the deadline, in the time of ``time.monotonic``, passes before.
+    """
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            await lock.acquire()
+    except TimeoutError as error:
+        raise too_late() from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def lower_priority() -> None:

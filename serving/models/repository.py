@@ -112,7 +112,7 @@ class Repository:
             return stable
         if version is not None and version in loaded:
             return loaded[version]
-        for entry in entries:
+        for entry in reversed(entries):
             if not entry.version:
                 raise ModelUnavailableError(f"model {name!r} is unavailable: {entry.reason}")
             if version in (None, entry.version):
@@ -137,6 +137,10 @@ class Repository:
     def index(self) -> list[Entry]:
         """Return every version that the last scan found, with its state."""
         return [entry for _, state in sorted(self._models.items()) for entry in state.entries]
+
+    def rejected(self) -> list[tuple[str, str]]:
+        """Return the name and version of each version on disk that could not be verified."""
+        return list(self._rejected)
 
     @property
     def is_readable(self) -> bool:

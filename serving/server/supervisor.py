@@ -23,7 +23,18 @@ from serving.errors import SettingsError, WorkerError, ending, ending_at_start
 from serving.server import handover
 from serving.server.channel import Channel
 from serving.settings import Settings
-from serving.telemetry.samples import NOW, BinCounts, Snapshot, deaths, empty, lasting, total, total_bins
+from serving.telemetry.samples import (
+    NOW,
+    BinCounts,
+    Snapshot,
+    deaths,
+    empty,
+    forgotten,
+    lasting,
+    total,
+    total_bins,
+    without_unknown,
+)
 from serving.telemetry.windows import Windows
 
 # Seconds after which a worker whose event loop does not respond is replaced.
@@ -216,7 +227,7 @@ class Supervisor:
                     self._announced.set()
                     self._announce(description)
             case ["report", snapshot]:
-                worker.snapshot = snapshot
+                self._note(worker, snapshot)
             case ["peers", number]:
                 others = [other.snapshot for other in self._workers if other is not worker]
                 beginnings: Snapshot = {**empty(), "bins": self._windows.beginnings()}
@@ -232,6 +243,14 @@ class Supervisor:
             case ["applied" | "sampled", number, answer]:
                 if asked := worker.asked.pop(number, None):
                     asked.set_result(answer)
+
+    def _note(self, worker: Worker, snapshot: Snapshot) -> None:
+        """Keep the report of a worker. A version stays until all workers have forgotten it, so that no sum falls."""
+        past = forgotten(worker.snapshot, snapshot)
+        worker.snapshot = snapshot
+        if past["counters"] or past["bins"][NOW]:
+            self._past = without_unknown(total([self._past, past]), [other.snapshot for other in self._workers])
+            self._windows.keep(self._bins().keys())
 
     def _bins(self) -> BinCounts:
         """Return the predictions in bins of all workers, also of those that have ended."""

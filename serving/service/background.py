@@ -7,13 +7,12 @@ import contextlib
 import contextvars
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from serving.errors import ModelUnavailableError, OverloadedError
-from serving.inference.threads import lower_priority
+from serving.inference.threads import lower_priority, to_its_end, turn
 from serving.telemetry.recorder import Recorder
 
 # Seconds for which the application waits, at its end, for work that has begun.
@@ -81,15 +80,8 @@ class SerialQueue:
             raise OverloadedError
         self._calls += 1
         try:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._lock.acquire()
-            except TimeoutError as error:
-                raise OverloadedError from error
-            try:
-                return await on_own_thread(work)
-            finally:
-                self._lock.release()
+            async with turn(self._lock, deadline, OverloadedError):
+                return await to_its_end(asyncio.create_task(on_own_thread(work)))
         finally:
             self._calls -= 1
 

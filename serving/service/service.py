@@ -12,6 +12,7 @@ from serving.feedback.store import Store
 from serving.inference.admission import Admission, Held
 from serving.inference.decoder import Decoder
 from serving.inference.pipeline import Pipeline
+from serving.inference.threads import to_its_end
 from serving.models.repository import Change, Repository
 from serving.service.background import RepositoryLock, SerialQueue, on_own_thread
 from serving.service.keys import Keys
@@ -59,7 +60,7 @@ class Service:
     async def report(self, work: Callable[[], T]) -> T:
         """Return a report on the metrics, made on a thread, because it may read files. Make one report at a time."""
         async with self._reporting:
-            return await on_own_thread(work)
+            return await to_its_end(asyncio.create_task(on_own_thread(work)))
 
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
@@ -158,5 +159,5 @@ class Service:
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self.recorder.model_changed(*change)
-        self.recorder.models_are(self.repository.models())
+        self.recorder.models_are(self.repository.models(), self.repository.rejected())
         self.recorder.scanned(is_readable=self.repository.is_readable)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from serving.telemetry.bins import Bins
 from serving.telemetry.predictions import Predictions, RecordedModel
-from serving.telemetry.samples import NOW, BinCounts
+from serving.telemetry.samples import NOW, BinCounts, Version
 from serving.telemetry.windows import WINDOWS, Windows
 
 # Chance alone makes the index about (bins - 1) * (1 / N + 1 / M) for N and M images. With fewer images than these, it
@@ -39,8 +39,7 @@ class Drift:
         # By version. An array is replaced and never changed in place, so readers need no lock.
         self._counts: dict[str, npt.NDArray[np.intp]] = {}
         self._bins: WeakKeyDictionary[RecordedModel, Bins] = WeakKeyDictionary()
-        self.models: Sequence[RecordedModel] = ()
-        """The models that are loaded now."""
+        self._models: Sequence[RecordedModel] = ()
 
     def count(self, model: RecordedModel, predictions: Predictions) -> None:
         """Count predictions, if the bundle of the model has a reference."""
@@ -52,13 +51,25 @@ class Drift:
             before = self._counts.get(key)
             self._counts[key] = counts if before is None else before + counts
 
+    def keep(self, models: Sequence[RecordedModel], dropped: Collection[Version]) -> None:
+        """Forget all predictions but those of ``models``, which are loaded now, and of some dropped versions."""
+        self._models = models
+        keys = self._sizes().keys()
+        prefixes = tuple(_prefix(*version) for version in dropped)
+        with self._lock:
+            self._counts = {
+                key: counts for key, counts in self._counts.items() if key in keys or key.startswith(prefixes)
+            }
+        self._windows.keep({*keys, *self._counts})
+
     def note(self) -> None:
         """Move the windows of this worker. They are used if there are no other workers."""
         self._windows.note(self.now)
 
     def now(self) -> BinCounts:
-        """Return the counts of this worker since its start, by version."""
-        return {key: counts.tolist() for key, counts in self._counts.copy().items()}
+        """Return the counts of this worker since its start, by version. Each loaded version has some."""
+        found = {key: [0] * size for key, size in self._sizes().items()}
+        return found | {key: counts.tolist() for key, counts in self._counts.copy().items()}
 
     def families(self, moments: Mapping[str, BinCounts] | None = None) -> Iterator[Metric]:
         """Yield the drift of every loaded model.
@@ -79,7 +90,7 @@ class Drift:
             "Images in the window of mnist_drift_psi.",
             labels=["model", "version", "window"],
         )
-        for model in self.models:
+        for model in self._models:
             if model.reference is not None:
                 expected = model.reference.images()
                 for window, found in self._windows_of(model, moments):
@@ -101,6 +112,11 @@ class Drift:
             before = moments.get(window, {}).get(key, zero)
             yield window, of_model.split([max(0, late - early) for late, early in zip(now, before, strict=True)])
 
+    def _sizes(self) -> dict[str, int]:
+        """Return the number of bins of each loaded version with a reference."""
+        of_models = ((model, self._bins_of(model)) for model in self._models if model.reference is not None)
+        return {_key(model, of_model): of_model.size for model, of_model in of_models}
+
     def _bins_of(self, model: RecordedModel) -> Bins:
         found = self._bins.get(model)
         if found is None:
@@ -111,7 +127,11 @@ class Drift:
 
 def _key(model: RecordedModel, of_model: Bins) -> str:
     # A version may be replaced by one with the same number and other bins.
-    return f"{model.name}/{model.version}/{of_model.digest:x}"
+    return f"{_prefix(model.name, model.version)}{of_model.digest:x}"
+
+
+def _prefix(name: str, version: str) -> str:
+    return f"{name}/{version}/"
 
 
 def is_enough(images: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
@@ -18,7 +18,8 @@ from prometheus_client.samples import Exemplar
 from serving.telemetry import process
 from serving.telemetry.drift import Drift
 from serving.telemetry.histogram import BatchHistogram
-from serving.telemetry.samples import NOW, WORKER_DEATHS, Snapshot, empty, sample_key, total, total_bins
+from serving.telemetry.predictions import RecordedModel
+from serving.telemetry.samples import NOW, WORKER_DEATHS, Snapshot, Version, empty, sample_key, total, total_bins
 from serving.telemetry.shadow import ShadowMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -138,9 +139,22 @@ class Metrics:
             ["model", "accepted", "reason"],
         )
         self.shadow = ShadowMetrics(registry, CONFIDENCE_BUCKETS, SECONDS_BUCKETS)
+        self._of_versions = (
+            *(self.inference_seconds, self.stage_seconds, self.images, self.failures, self.last_prediction),
+            *(self.model_loaded, self.model_rejected, *self.shadow.of_versions),
+        )
         # Only the supervisor counts this series. It stays 0 in every worker.
         counter(WORKER_DEATHS, "Workers that ended while the service was not stopping.")
         process.register(registry)
+
+    def keep(self, models: Sequence[RecordedModel], others: Collection[Version]) -> None:
+        """Forget the series of all versions but those of ``models``, which are loaded now, and ``others``."""
+        self.drift.keep(models, others)
+        kept = {(model.name, model.version) for model in models}.union(others)
+        for metric in self._of_versions:
+            for labels in {_labels(sample.labels) for family in metric.collect() for sample in family.samples}:
+                if labels[:2] not in kept:
+                    metric.remove(*labels)
 
     def snapshot(self) -> Snapshot:
         """Return the series of this worker as plain data."""
@@ -171,6 +185,11 @@ class Metrics:
         families = _Families(map(_as_openmetrics, self.families(snapshots)))
         text: bytes = openmetrics.generate_latest(families)  # type: ignore[no-untyped-call]
         return text
+
+
+def _labels(of_sample: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the labels of the metric of a sample, in their order. Those of versions begin with model and version."""
+    return tuple(value for name, value in of_sample.items() if name != "le")
 
 
 class _Families(Collector):

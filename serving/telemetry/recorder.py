@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter as Tally
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from serving.contract import OUTCOMES, Images, ModelOutput, Reasons
 from serving.telemetry.histogram import BatchHistogram
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.predictions import NO_REASONS, Predictions, RecordedModel, predictions_of
-from serving.telemetry.samples import Snapshot
+from serving.telemetry.samples import Snapshot, Version
 from serving.telemetry.shadow import ShadowMetrics
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals, totals_of
@@ -34,6 +34,8 @@ COUNT_INTERVAL = 0.25
 # A model may have a thousand classes, and its next version a thousand others. Each worker has its own series, and
 # Prometheus keeps all of them. So this bound holds for all versions of a model together.
 MAX_LABEL_SERIES, OTHER_LABELS = 100, "(other)"
+# The series of this many dropped versions stay, so that their last values are scraped. A version has 50 to 500 series.
+KEPT_VERSIONS = 4
 
 # Any other method counts as "other", so that a client cannot create series by making up methods.
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
@@ -90,6 +92,9 @@ class Recorder:
         self._model_series: WeakKeyDictionary[RecordedModel, _ModelSeries] = WeakKeyDictionary()
         # By the name of the model: the classes that have a series of their own.
         self._counted_labels: defaultdict[str, set[str]] = defaultdict(set)
+        self._models: Sequence[RecordedModel] = ()
+        self._others: set[Version] = set()
+        self._dropped: list[Version] = []
 
     # Noting
 
@@ -137,10 +142,21 @@ class Recorder:
             self._metrics.model_rejected.labels(name, version).inc()
         else:
             self._metrics.model_loaded.labels(name, version).set(1 if kind == "loaded" else 0)
+        if kind == "dropped":
+            self._dropped.append((name, version))
 
-    def models_are(self, models: Sequence[RecordedModel]) -> None:
-        """Report from now on the drift of these models: those that are loaded."""
-        self._metrics.drift.models = models
+    def models_are(self, models: Sequence[RecordedModel], rejected: Collection[Version] = ()) -> None:
+        """Report from now on these models, which are loaded, the rejected versions, and the last dropped ones.
+
+        All other versions are forgotten.
+        """
+        present = {(model.name, model.version) for model in models}.union(rejected)
+        self._dropped = [version for version in self._dropped if version not in present][-KEPT_VERSIONS:]
+        others = {*rejected, *self._dropped}
+        if (models, others) != (self._models, self._others):
+            self._models, self._others = models, others
+            self._metrics.keep(models, others)
+            self._model_series = WeakKeyDictionary()
 
     def scanned(self, *, is_readable: bool) -> None:
         """Record that a scan of the repository has ended, and whether it could read all folders."""

@@ -21,6 +21,9 @@ NOW = "now"
 BinCounts = dict[str, list[int]]
 """Predictions in each bin of telemetry/bins.py, by version."""
 
+Version = tuple[str, str]
+"""The name of a model, and one of its versions."""
+
 
 class Snapshot(TypedDict):
     """The values of all samples of one or more workers, by :func:`sample_key`."""
@@ -78,6 +81,31 @@ def lasting(snapshot: Snapshot) -> Snapshot:
     return {**snapshot, "gauges": latest}
 
 
+def forgotten(before: Snapshot, after: Snapshot) -> Snapshot:
+    """Return what still counts of the versions in a worker's snapshot that are missing in ``after``, its next one."""
+    past, bins = lasting(before), after["bins"].get(NOW, {})
+    missing = (past["counters"].keys() | past["gauges"].keys()) - after["counters"].keys() - after["gauges"].keys()
+    gone = {key for key in missing if _version(key)}
+    return {
+        "counters": {key: value for key, value in past["counters"].items() if key in gone},
+        "gauges": {key: value for key, value in past["gauges"].items() if key in gone},
+        "exemplars": {},
+        "bins": {NOW: {key: counts for key, counts in past["bins"].get(NOW, {}).items() if key not in bins}},
+    }
+
+
+def without_unknown(past: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Return ``past`` without the versions that are in none of ``snapshots``."""
+    versions = {_version(key) for snapshot in snapshots for key in (*snapshot["counters"], *snapshot["gauges"])}
+    bins = {key for snapshot in snapshots for key in snapshot["bins"].get(NOW, {})}
+    return {
+        "counters": {key: value for key, value in past["counters"].items() if _version(key) in {None, *versions}},
+        "gauges": {key: value for key, value in past["gauges"].items() if _version(key) in {None, *versions}},
+        "exemplars": past["exemplars"],
+        "bins": {NOW: {key: counts for key, counts in past["bins"].get(NOW, {}).items() if key in bins}},
+    }
+
+
 def deaths(count: int) -> Snapshot:
     """Return a snapshot with the number of workers that have died."""
     return {**empty(), "counters": {sample_key(WORKER_DEATHS, f"{WORKER_DEATHS}_total", {}): count}}
@@ -89,6 +117,12 @@ def _together(key: str, first: float, second: float) -> float:
     if family in LATEST:
         return max(first, second)
     return min(first, second) if family in OLDEST else first + second
+
+
+def _version(key: str) -> Version | None:
+    """Return the version that a sample is about; None if it is about all."""
+    labels = json.loads(key)[2]
+    return (labels["model"], labels["version"]) if {"model", "version"} <= labels.keys() else None
 
 
 def _family(key: str) -> str:

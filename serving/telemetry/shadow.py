@@ -72,6 +72,11 @@ class ShadowMetrics:
         self._failures = counter(
             "mnist_shadow_failures", "Requests that failed in the version that repeated them.", version
         )
+        self.of_versions = (
+            *(self._predictions, self._disagreements, self._accepted, self._confidence, self._seconds),
+            *(self._skipped, self._failures),
+        )
+        """All of them."""
 
     def compared(self, name: str, version: str, predictions: Sequence[Compared], seconds: Mapping[str, float]) -> None:
         """Count the predictions of one request, which took ``seconds`` of inference by role."""

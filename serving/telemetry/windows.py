@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from serving.telemetry.samples import BinCounts
 
@@ -40,6 +40,12 @@ class Windows:
                 notes.append((now, found))
             while len(notes) > 1 and notes[1][0] <= now - seconds:
                 notes.popleft()
+
+    def keep(self, versions: Collection[str]) -> None:
+        """Forget the counts of all other versions."""
+        for name, notes in self._notes.items():
+            kept = [(when, {key: found[key] for key in found.keys() & versions}) for when, found in list(notes)]
+            self._notes[name] = deque(kept)
 
     def beginnings(self) -> dict[str, BinCounts]:
         """Return the counts at the beginning of each window."""

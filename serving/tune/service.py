@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,12 +143,18 @@ def _wait_for_workers(port: int, workers: int) -> None:
     """Wait until all workers have loaded the model. The service announces itself when the first one has."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=START_SECONDS) as response:
-            loaded = [int(count) for count in MODELS.findall(response.read())]
+        loaded = [int(count) for count in MODELS.findall(_metrics(port))]
         if max(loaded, default=0) >= workers:
             return
         time.sleep(LOOK_SECONDS)
     raise TuneError(f"not all of {workers} workers were ready after {START_SECONDS:g} s")
+
+
+def _metrics(port: int) -> bytes:
+    # Not urllib, which would ask the proxy of the environment.
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)) as connection:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read()
 
 
 def _pixels(images: int) -> bytes:

@@ -74,6 +74,20 @@ def test_share_and_thresholds_are_fitted_on_validation_digits(runs, mnist):
     assert fit_cascade(run, few).share == 0
 
 
+def test_data_set_of_a_cascade_is_loaded_once(runs, tmp_path, monkeypatch):
+    loaded, splits = [], Run.splits
+
+    def stop(folder, run, *_):
+        raise ExportError("stop")
+
+    monkeypatch.setattr(Run, "splits", lambda self, data: loaded.append(data) or splits(self, data))
+    monkeypatch.setattr("export.publishing.fit_cascade", lambda run, splits: run)
+    monkeypatch.setattr("export.publishing._build", stop)
+    with pytest.raises(ExportError, match="stop"):
+        publish(Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"])), tmp_path)
+    assert len(loaded) == 1
+
+
 def test_bundle_certifies_both_networks(published, runs, digits, truth):
     manifest = published.manifest
     records = {model: json.loads((folder / "run.json").read_text()) for model, folder in runs.items()}

@@ -19,7 +19,7 @@ from tests.training.support import FAST, rows
 from training.config import TrainConfig
 from training.loop.train import train
 from training.track.shown import TrackingError
-from training.track.tracking import PACKAGES, Tracking, tracked
+from training.track.tracking import PACKAGES, PAUSE, Tracking, tracked
 
 
 def test_tensorboard_shows_epochs_results_and_plots(small, tmp_path):
@@ -125,6 +125,21 @@ def test_tracker_that_fails_ends_no_training_and_gets_everything_later():
     broken.is_down = False
     tracking.close("FINISHED")
     assert got == [1, 2, "FINISHED"]
+
+
+def test_tracker_that_cannot_be_reached_is_not_tried_again_at_every_epoch():
+    tried, now = [], [0.0]
+
+    def fail(*given):
+        tried.append(now[0])
+        raise OSError
+
+    tracking = Tracking({"mlflow": SimpleNamespace(epoch=fail)}, lambda _: None, lambda: now[0])
+    for second in range(0, 200, 10):
+        now[0] = second
+        tracking.epoch({"epoch": second})
+    tracking.close("FINISHED")
+    assert tried == [0, PAUSE, 2 * PAUSE, 3 * PAUSE, 190]
 
 
 @pytest.mark.parametrize(

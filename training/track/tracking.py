@@ -5,6 +5,7 @@ A tracker that fails never ends a training: what could not be sent is kept and s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 
 from training.reasons import first_line
 from training.track.shown import Row, TrackingError
+
+# Seconds after a failure in which epochs are only kept. An attempt may take MLflow 20 s, and the training waits for it.
+PAUSE = 60.0
 
 PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny"}
 
@@ -34,12 +38,16 @@ class Tracking:
 
     Args:
         warn: prints a line. It is called once for a tracker that fails.
+        clock: returns seconds that never fall.
     """
 
-    def __init__(self, trackers: dict[str, Tracker], warn: Callable[[str], None]) -> None:
-        self._trackers, self._warn = trackers, warn
+    def __init__(
+        self, trackers: dict[str, Tracker], warn: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._trackers, self._warn, self._clock = trackers, warn, clock
         self._waiting: dict[str, list[tuple[str, tuple[Any, ...]]]] = {name: [] for name in trackers}
-        self._failed: set[str] = set()
+        # When each tracker failed the last time.
+        self._failed: dict[str, float] = {}
 
     def epoch(self, row: Row) -> None:
         self._send("epoch", row)
@@ -54,6 +62,8 @@ class Tracking:
         for name, tracker in self._trackers.items():
             waiting = self._waiting[name]
             waiting.append((what, arguments))
+            if what == "epoch" and name in self._failed and self._clock() < self._failed[name] + PAUSE:
+                continue
             try:
                 while waiting:
                     method, given = waiting[0]
@@ -61,8 +71,8 @@ class Tracking:
                     waiting.pop(0)
             except Exception as error:  # Each tracker has its own errors, and none is worth a training.
                 if name not in self._failed:
-                    self._failed.add(name)
                     self._warn(f"WARNING: --track {name}: {first_line(error)}; the training goes on")
+                self._failed[name] = self._clock()
 
 
 @contextmanager

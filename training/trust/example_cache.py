@@ -14,7 +14,7 @@ from torch import Tensor
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.data.digits import Digits
-from training.data.sources import default_cache
+from training.data.sources import default_cache, keep_newest
 from training.reports import Report, no_report
 from training.trust.examples import digits_and_outliers
 
@@ -52,8 +52,7 @@ def cached_examples(
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save(path, {"digits": digits, "others": others})
-        for old in sorted(folder.glob("*.pt"), key=lambda file: file.stat().st_mtime, reverse=True)[KEPT:]:
-            old.unlink(missing_ok=True)
+        keep_newest(folder, "*.pt", KEPT)
     return digits, others
 
 

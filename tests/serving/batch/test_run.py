@@ -157,7 +157,7 @@ def test_file_that_another_run_writes_is_rejected(scans, tmp_path):
 
 
 def test_second_run_with_the_same_parquet_file_leaves_the_part_of_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "unpack", lambda path, lines: None)  # Only a test that installs pyarrow can unpack it.
+    monkeypatch.setattr(parquet, "unpack", lambda path: [])  # Only a test that installs pyarrow can unpack it.
     output, part = tmp_path / "results.parquet", tmp_path / "results.parquet.part"
     output.touch()
     first, second = (Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1") for _ in range(2))
@@ -168,6 +168,23 @@ def test_second_run_with_the_same_parquet_file_leaves_the_part_of_the_first(tmp_
         with pytest.raises(ResultsError, match="is being written by another mnist-predict"):
             second.__enter__()
         assert part.exists()
+
+
+def test_parquet_file_is_unpacked_whole_if_a_write_writes_a_part(tmp_path, monkeypatch):
+    class Partial(io.FileIO):
+        def write(self, content):
+            return super().write(content[:100])
+
+    row = Row(str(SEVEN), 7, "7", 0.9, [0.1] * 10, True, None, None, "mnist/1")
+    monkeypatch.setattr(parquet, "unpack", lambda path: [JsonLines().encode(row)])
+    output = tmp_path / "results.parquet"
+    output.touch()
+    results = Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda self, mode, buffering: Partial(self, mode.replace("b", "")))
+        results.__enter__()
+    with results._file:
+        assert results.rows == 1
 
 
 def test_disk_that_becomes_full_is_one_line_and_the_run_goes_on_later(whole, scans, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 
 import httpx
@@ -14,6 +15,7 @@ from tests.serving.grpc.door import Client, door, infer_request, random_images  
 
 import grpc  # isort: skip
 from serving.grpc.calls import GrpcCall
+from serving.grpc.infer import decode_typed
 from serving.grpc.messages import REQUESTS, SERVICE
 from tests.support import PIXELS, started
 
@@ -310,6 +312,32 @@ def test_cancelled_call_frees_its_place():
             await asyncio.sleep(0.01)
         assert service.recorder.in_flight == 0
         await client.call("ModelInfer", **infer_request(BLANK))
+
+    run(test, max_concurrency=1)
+
+
+def test_cancelled_call_keeps_its_place_while_a_thread_works_on_it(monkeypatch):
+    begun, release = threading.Event(), threading.Event()
+
+    def decode(call, message):
+        begun.set()
+        assert release.wait(60)
+        return decode_typed(call, message)
+
+    monkeypatch.setattr("serving.grpc.infer.decode_typed", decode)
+
+    async def test(client, service):
+        large = infer_request(random_images(30), typed=True)
+        call = client.call("ModelInfer", **large)
+        assert await asyncio.to_thread(begun.wait, 60)
+        call.cancel()
+        await fails(client.call("ModelInfer", **infer_request(BLANK)), CODES.RESOURCE_EXHAUSTED)
+        assert service.held.bytes > 0
+        release.set()
+        while 'status="499"' not in service.recorder.text().decode():
+            await asyncio.sleep(0.01)
+        assert service.held.bytes == 0
+        await client.call("ModelInfer", **large)
 
     run(test, max_concurrency=1)
 

@@ -251,6 +251,48 @@ def test_picture_that_gets_no_core_fails_for_overload_unless_its_deadline_is_sho
     assert with_process(use).reason == "empty"
 
 
+def test_cancelled_call_keeps_its_turn_until_its_picture_is_decoded_and_costs_no_process(monkeypatch):
+    asked, exchange = asyncio.Event(), decoder_process._exchange
+
+    async def noted(*picture):
+        asked.set()
+        return await exchange(*picture)
+
+    async def use(decodes, decode):
+        await decode(LARGE)
+        first = decodes._process.result()
+        first.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(decoder_process, "_exchange", noted)
+        cancelled = asyncio.create_task(decode(LARGE))
+        await asyncio.wait_for(asked.wait(), LONG)
+        cancelled.cancel()
+        waiting = asyncio.create_task(decode(LARGE))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not cancelled.done()
+        first.send_signal(signal.SIGCONT)
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert (await waiting).reason == "empty"
+        assert decodes._process.result() is first
+
+    with_process(use)
+
+
+def test_cancelled_call_ends_at_its_deadline():
+    async def use(decodes, decode):
+        await decode(LARGE)
+        decodes._process.result().send_signal(signal.SIGSTOP)
+        cancelled = asyncio.create_task(decode(LARGE, 0.2))
+        await busy_process(decodes)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
 def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_service():
     errors = []
 

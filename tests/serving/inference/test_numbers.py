@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from benchmarks.bombs import high_lines
 from benchmarks.polylines import STYLES
 from serving.errors import DeadlineExceededError, InputTooLargeError
+from serving.inference.comparison import Comparison
 from serving.inference.numbers import NumberReading
 from serving.models import repository
 from serving.pictures import work
@@ -41,6 +42,14 @@ def read():
 @pytest.fixture(scope="module")
 def write(digits, truth):
     return lambda text, **options: written(digits, truth, text, **options)
+
+
+def test_comparison_of_numbers_counts_its_pages(write):
+    reading = NumberReading(None, [to_number_page(picture(page(write("190654738201"))), MAX_PIXELS)])
+    comparison = Comparison(None, None, is_canary=False, reading=reading)
+    comparison.ran(reading.images, None, 0.0)
+    # The images of the candidates are there twice, in one array and in the pages.
+    assert comparison.size > 2 * reading.images.nbytes > 0
 
 
 @pytest.mark.parametrize("text", ["7", "42", "2026", "190654738201"])

@@ -89,6 +89,19 @@ def test_rejected_version_is_tried_again_when_its_files_change(models, repositor
     assert repository.get("mnist").version == "2"
 
 
+def test_model_without_a_usable_version_names_the_newest_one(tmp_path):
+    for version in (1, 2, 10):
+        folder = tmp_path / "mnist" / str(version)
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+    repository = Repository(tmp_path, keep=3)
+    repository.scan()
+    with pytest.raises(ModelUnavailableError, match="model 'mnist' version 10 is unavailable"):
+        repository.get("mnist")
+    with pytest.raises(ModelUnavailableError, match="model 'mnist' version 1 is unavailable"):
+        repository.get("mnist", "1")
+
+
 def test_loaded_version_stays_when_its_files_are_damaged(models, repository):
     before = repository.get("mnist")
     (models / "mnist" / "1" / bundle.ONNX).write_bytes(b"rubbish")
@@ -215,6 +228,8 @@ def test_new_version_is_served_under_load_and_a_rejected_one_is_not(models, digi
             assert served_versions(url) == {"2"}
             publish(models, 4, labels=labels["4"])
             until(lambda: served_versions(url) == {"4"})
+            # All clients of the load may be connected to one worker, and the last ones only to the other.
+            until(lambda: responses[-1][1]["model"]["version"] == "4")
         assert {status for status, _ in responses} == {200}
         assert {response["model"]["version"] for _, response in responses} == {"1", "2", "4"}
         for _, response in responses:

@@ -20,6 +20,8 @@ from serving.errors import WorkerError
 from serving.server import supervisor
 from serving.server.supervisor import Supervisor, Worker
 from serving.settings import RELEASE, Settings
+from serving.telemetry.samples import NOW, empty, sample_key, total
+from serving.telemetry.windows import Windows
 from tests.serving.models.bundles import change_manifest, reference
 from tests.serving.server.clients import children, get, predict, workers_of
 from tests.support import BIN, PIXELS, service, until
@@ -262,6 +264,43 @@ def test_worker_that_has_ended_does_not_keep_the_others_from_being_killed():
                 running.kill()
 
     assert asyncio.run(steps()) == -signal.SIGKILL
+
+
+def test_counters_of_a_dropped_version_stay_whole_until_all_workers_have_forgotten_it():
+    """If each worker took its part away, the sum would fall, which is a reset of the counter to Prometheus."""
+    supervising = Supervisor(Settings(), [], lambda _: None)
+    workers = [Worker(process=None, channel=None) for _ in range(2)]
+    supervising._workers += workers
+    image = "mnist_batch_images_sum", {"model": "mnist", "version": "1"}
+    last = "mnist_last_prediction_timestamp_seconds", {"model": "mnist", "version": "1"}
+
+    def report(worker, versions, images=0):
+        snapshot = empty()
+        for version in versions:
+            labels = {"model": "mnist", "version": version}
+            snapshot["gauges"][sample_key("mnist_model_loaded", "mnist_model_loaded", labels)] = 1
+        if "1" in versions:
+            snapshot["counters"][sample_key("mnist_batch_images", *image)] = images
+            snapshot["gauges"][sample_key(last[0], *last)] = 5
+        snapshot["bins"] = {NOW: {f"mnist/{version}/b": [images] for version in versions}}
+        if images:  # A counter of no version that is missing once, such as one that cannot be read, is no past.
+            snapshot["counters"][sample_key("process_cpu_seconds", "process_cpu_seconds_total", {})] = 1
+        supervising._handle(worker, ["report", snapshot])
+        sums = total([supervising._past, *(each.snapshot for each in supervising._workers)])
+        counted = [value for key, value in sums["counters"].items() if "process" not in key]
+        return counted, sums["gauges"].get(sample_key(last[0], *last)), sums["bins"][NOW].get("mnist/1/b")
+
+    assert report(workers[0], ["1", "2"], 3) == ([3], 5, [3])
+    supervising._windows = Windows(iter(range(0, 10**6, 3600)).__next__)
+    supervising._windows.note(supervising._bins)
+    assert report(workers[1], ["1", "2"], 4) == ([7], 5, [7])
+    assert report(workers[0], ["2"]) == ([7], 5, [7])
+    assert report(workers[0], ["2", "1"], 1) == ([8], 5, [8])  # It comes back.
+    assert report(workers[0], ["2", "3"]) == ([8], 5, [8])
+    assert report(workers[1], ["2", "3"]) == ([], None, None)
+    assert [*supervising._past["counters"].values(), *supervising._past["bins"][NOW]] == []
+    kept = {key for notes in supervising._windows._notes.values() for _, counts in notes for key in counts}
+    assert kept == {"mnist/2/b"}
 
 
 # The end

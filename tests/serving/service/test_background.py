@@ -14,10 +14,11 @@ import time
 import httpx
 import pytest
 
+from serving.api.app import create_service
 from serving.inference.threads import INLINE_BYTES
 from serving.models import disk
 from serving.service import background
-from serving.settings import RELEASE
+from serving.settings import RELEASE, Settings
 from serving.telemetry.recorder import Recorder
 from tests.serving.models import graphs
 from tests.serving.models.bundles import publish, replace
@@ -114,6 +115,36 @@ def test_requests_and_shutdown_do_not_wait_for_a_hung_disk(hang, monkeypatch):
 def test_stop_iteration_of_background_work_reaches_its_caller():
     with pytest.raises(RuntimeError, match="StopIteration"):
         asyncio.run(asyncio.wait_for(background.on_own_thread(lambda: next(iter(()))), 60))
+
+
+@pytest.mark.parametrize("kind", ["report", "storing"])
+def test_work_that_is_done_one_after_another_stays_so_when_its_callers_are_cancelled(kind):
+    begun, release = [], threading.Event()
+
+    def work():
+        begun.append(threading.current_thread())
+        assert release.wait(60)
+
+    async def steps():
+        service = create_service(Settings(), ())
+        do = service.report if kind == "report" else lambda work: service.storing.do(work, time.monotonic() + 60)
+        calls = []
+        for _ in range(20):
+            calls.append(asyncio.create_task(do(work)))
+            while not begun:
+                await asyncio.sleep(0)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            calls[-1].cancel()
+        waiting = asyncio.create_task(do(lambda: len(begun)))
+        await asyncio.wait(calls[1:])
+        assert not calls[0].done()
+        release.set()
+        assert await waiting == 1
+        await asyncio.wait(calls)
+        assert all(call.cancelled() for call in calls)
+
+    asyncio.run(steps())
 
 
 def test_process_ends_while_a_scan_hangs():

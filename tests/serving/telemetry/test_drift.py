@@ -14,7 +14,7 @@ from serving.contract import ModelOutput
 from serving.models.reference import Histogram, Reference
 from serving.telemetry import windows
 from serving.telemetry.drift import IMAGES_PER_BIN, MIN_IMAGES, is_enough, psi
-from serving.telemetry.recorder import Recorder
+from serving.telemetry.recorder import KEPT_VERSIONS, Recorder
 from serving.telemetry.samples import NOW, empty, lasting, total
 from serving.telemetry.timing import STAGES
 from serving.telemetry.windows import STEPS, Windows
@@ -183,6 +183,37 @@ def test_window_of_one_worker_ends(monkeypatch):
     assert (found["3", "1h"], found["3", "1d"]) == (7, 307)
     assert ("3", "ink", "1d") in found
     assert ("3", "ink", "1h") not in found
+
+
+def test_dropped_version_is_forgotten_in_the_windows_too_and_counts_anew_when_it_comes_back(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(windows.Windows.__init__, "__defaults__", (clock,))
+    recorder = Recorder()
+    for version in range(20):
+        model = Named(version=str(version))
+        recorder.models_are([model])
+        predict(recorder, model, 300)
+        clock.now += HOUR
+        recorder.count()
+        recorder.model_changed("dropped", "mnist", str(version))
+    moments = recorder._metrics.drift._windows._notes.values()
+    kept = {key.split("/")[1] for notes in moments for _, counts in notes for key in counts}
+    assert kept == {str(version) for version in range(19 - KEPT_VERSIONS, 20)}
+    model = Named(version="0")
+    recorder.models_are([model])
+    predict(recorder, model, 7)
+    found = drift(recorder.text())
+    assert (found["0", "1h"], found["0", "1d"]) == (7, 7)
+
+
+def test_replaced_version_leaves_no_bins():
+    recorder = Recorder()
+    for bound in range(20):
+        model = Named(reference=Reference((1, 1), *[Histogram((bound,), (1, 1))] * 3, {"accepted": 2}))
+        recorder.models_are([model])
+        predict(recorder, model, 5)
+        recorder.count()
+    assert len(recorder.snapshot()["bins"][NOW]) == 1
 
 
 def test_windows_hold_the_predictions_of_all_workers_also_of_one_that_has_died():

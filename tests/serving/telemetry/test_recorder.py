@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.contract import ModelOutput
 from serving.telemetry.predictions import NO_REASONS
-from serving.telemetry.recorder import MAX_LABEL_SERIES, MAX_NOTES, OTHER_LABELS, Recorder
+from serving.telemetry.recorder import KEPT_VERSIONS, MAX_LABEL_SERIES, MAX_NOTES, OTHER_LABELS, Recorder
+from serving.telemetry.shadow import CANDIDATE, STABLE, Compared
 from serving.telemetry.timing import STAGES
 from serving.telemetry.totals import ModelTotals
 
@@ -143,3 +145,65 @@ def test_every_note_is_counted_once_by_several_threads():
     assert recorder.totals()["mnist", "3"].images == 2000
     assert value(recorder, "mnist_http_requests_total", status="429") == 2000
     assert value(recorder, "mnist_rejected_requests_total", status="429") == 2000
+
+
+def use(recorder, versions, loaded=1):
+    """Load these versions one after another. The newest ``loaded`` of them stay."""
+    for version in versions:
+        recorder.model_changed("loaded", "mnist", str(version))
+        models = [Named(version=str(number)) for number in range(max(1, version - loaded + 1), version + 1)]
+        if version > loaded:
+            recorder.model_changed("dropped", "mnist", str(version - loaded))
+        recorder.models_are(models)
+        predict(recorder, models[-1])
+        recorder.count()
+        recorder.failed(models[-1])
+        compared = [Compared("1", differs=True, accepted=(True, False), confidence=(0.9, 0.5))]
+        recorder.shadow.compared("mnist", str(version), compared, {STABLE: 0.1, CANDIDATE: 0.1})
+        recorder.shadow.skipped("mnist", str(version))
+        recorder.shadow.failed("mnist", str(version))
+
+
+def versions_in(recorder):
+    """The versions in each family that has some."""
+    found = defaultdict(set)
+    for family in text_string_to_metric_families(recorder.text().decode()):
+        for sample in family.samples:
+            if sample.labels.keys() >= {"model", "version"}:
+                found[family.name].add(sample.labels["version"])
+    return found
+
+
+def test_only_the_loaded_versions_and_the_last_dropped_ones_have_series():
+    recorder = Recorder()
+    use(recorder, range(1, 21), loaded=2)
+    families = versions_in(recorder)
+    assert len(families) > 10
+    kept = {str(version) for version in range(19 - KEPT_VERSIONS, 21)}
+    assert [found for found in families.values() if found != kept] == []
+    assert value(recorder, "mnist_model_loaded", version="20") == 1
+    assert value(recorder, "mnist_model_loaded", version="18") == 0
+    # Predictions that end now are counted, and forgotten with the next change.
+    predict(recorder, Named(version="3"))
+    assert recorder.totals()["mnist", "3"].images == 1
+    use(recorder, [21], loaded=2)
+    assert "3" not in versions_in(recorder)["mnist_batch_images"]
+
+
+def test_version_that_comes_back_soon_keeps_its_series():
+    recorder = Recorder()
+    use(recorder, [1, 2])
+    recorder.model_changed("loaded", "mnist", "1")
+    recorder.models_are([Named(version="1"), Named(version="2")])
+    predict(recorder, Named(version="1"))
+    assert recorder.totals()["mnist", "1"].images == 2
+
+
+def test_rejected_version_has_its_series_while_it_is_there():
+    recorder = Recorder()
+    for version in range(2 * KEPT_VERSIONS):
+        recorder.model_changed("rejected", "mnist", str(version))
+    recorder.models_are([], [("mnist", str(version)) for version in range(2 * KEPT_VERSIONS)])
+    assert len(versions_in(recorder)["mnist_model_rejected"]) == 2 * KEPT_VERSIONS
+    recorder.models_are([], [("mnist", "7")])
+    assert versions_in(recorder)["mnist_model_rejected"] == {"7"}

@@ -21,6 +21,7 @@ from serving.settings import RELEASE
 from serving.tune.load import drive
 from serving.tune.run import worker_counts
 from serving.tune.search import MAX_IMAGES, MAX_PER_WORKER, Result, Search, Trial
+from serving.tune.service import _wait_for_workers
 from tests.support import BIN, PIXELS, service, until
 
 
@@ -114,6 +115,22 @@ def serve(*statuses):
 def test_load_reports_what_no_measurement_may_hide(statuses, message):
     with pytest.raises(TuneError, match=message):
         drive(serve(*statuses), b"x", 1, 60)
+
+
+def test_measured_service_is_not_looked_for_through_a_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    content = b'mnist_model_loaded{model="mnist",version="1"} 2.0\n'
+
+    def respond(listener):
+        with listener, listener.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=respond, args=[listener], daemon=True).start()
+    _wait_for_workers(listener.getsockname()[1], workers=2)
 
 
 # The command

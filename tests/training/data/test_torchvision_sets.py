@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from training.data.load import Selection, load_data
 from training.data.sources import DataError
 from training.data.torchvision_cpu import import_torchvision
-from training.data.torchvision_sets import SETS, load_from_torchvision
+from training.data.torchvision_sets import KEPT, SETS, load_from_torchvision
 
 COUNT = 30
 
@@ -67,6 +68,33 @@ def usps():
     image = np.full((16, 16), -1.0)
     image[2, 3:12] = image[3, 3:12] = image[2:14, 11] = image[2:14, 12] = 1.0
     return image.ravel()
+
+
+def test_cache_keeps_the_prepared_images_that_were_used_last(tmp_path):
+    place_files("kmnist", tmp_path)
+    folder = tmp_path / "cache" / "mnist-service" / "prepared"
+
+    def age(name, seconds):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (seconds, seconds))
+
+    def load(prepare):
+        load_data("kmnist", prepare=prepare, folder=tmp_path)
+        return {file.name for file in folder.iterdir()}
+
+    used = load("symbol")
+    for number, name in enumerate(sorted(used)):
+        age(name, number)
+    for number in range(KEPT):
+        age(f"kmnist-{number}.npy", 10 + number)
+    age("usps-0.npy", 0)
+    load("symbol")  # It is used again.
+    found = load("as-is")
+    assert used < found
+    assert len(found - {"usps-0.npy"}) == KEPT
+    assert "usps-0.npy" in found
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -84,9 +84,6 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether the connection stays open for responses: the client has closed only its own side."""
         self._is_half_closed = True
-        if self._state is State.ENDING and not self._last_response:
-            self.transport.close()
-            return False
         if not self._intake.rest:
             self._end_input()
         return (bool(self._intake.rest) or not self._has_responded()) and not self.transport.is_closing()
@@ -269,7 +266,8 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _has_responded(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        is_rejected = self._state is State.ENDING and not self._last_response
+        return is_rejected or self.cycle is None or self.cycle.response_complete
 
     # Rejecting
 

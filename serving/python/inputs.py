@@ -78,7 +78,7 @@ def pages_in(pictures: Pictures) -> Iterator[tuple[str, NumberPage]]:
     """
     return _read(
         pictures,
-        Reader(to_number_page, lambda image: to_number_page(_png_of(Image.fromarray(image)), Settings.max_pixels)),
+        Reader(to_number_page, lambda image: to_number_page(_png_of(Image.fromarray(image), ""), Settings.max_pixels)),
     )
 
 
@@ -118,7 +118,9 @@ def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterato
     elif isinstance(given, Image.Image):
         place = shown(os.fsdecode(getattr(given, "filename", "") or name))
         try:
-            content = _png_of(given)
+            content = _png_of(given, place)
+        except InputError:
+            raise
         except Exception as error:  # Pillow reads the file only now, and raises almost any exception on damaged data
             raise PictureError(f"{place}: the picture is damaged: {reason_of(error)}") from error
         yield place, _prepared(content, place, how)
@@ -169,18 +171,24 @@ def _of_array(array: Array, name: str, how: Reader[T], *, is_alone: bool) -> Ite
         raise InputError(f"{name}: has the shape {list(array.shape)}: {SHAPES}")
     for i, pixels in enumerate(to_bytes(stack, name)):
         each = name if is_one else f"image {i}" if is_alone else f"{name}[{i}]"
-        yield (
-            each,
-            (how.image(pixels) if pixels.shape == square else _prepared(_png_of(Image.fromarray(pixels)), each, how)),
-        )
+        if pixels.shape == square:
+            yield each, how.image(pixels)
+        else:
+            yield each, _prepared(_png_of(Image.fromarray(pixels), each), each, how)
 
 
-def _png_of(picture: Image.Image) -> bytes:
+def _png_of(picture: Image.Image, name: str) -> bytes:
     """Return a picture as a file, so that it goes the same way as a picture that is sent to the service."""
     upright = ImageOps.exif_transpose(picture)
-    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
-        deep = upright.mode.startswith("I")
-        upright = upright.convert("I" if deep else "RGBA" if upright.has_transparency_data else "RGB")
+    if upright.mode == "F":
+        upright = Image.fromarray(to_bytes(np.asarray(upright), name))
+    elif upright.mode.startswith("I"):
+        # PNG has at most 16 bits.
+        upright = Image.fromarray(np.asarray(upright).clip(0, 65535).astype(np.uint16))
+    elif upright.mode == "La":  # Pillow converts it only to this.
+        upright = upright.convert("LA")
+    elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     buffer = io.BytesIO()
     upright.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

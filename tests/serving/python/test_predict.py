@@ -71,6 +71,26 @@ def test_every_kind_of_picture_gives_the_same_prediction(model, seven, page):
     assert model.predict(iter(same)).labels == ["7"] * len(same)
 
 
+def test_pil_image_of_any_mode_gives_the_same_prediction(model, seven, page):
+    grey = Image.fromarray(page)
+    deep = page.astype(np.uint16) * 257
+    same = [
+        *(grey.convert(mode) for mode in ("1", "LA", "P", "CMYK", "YCbCr", "I", "I;16")),
+        *(grey.convert("LA").convert("La"), grey.convert("RGBA").convert("RGBa"), grey.convert("RGB").convert("HSV")),
+        Image.frombytes("I;16B", grey.size, deep.astype(">u2").tobytes()),
+        Image.fromarray(page.astype(np.int32) * 300 - 1000),
+        Image.fromarray(page.astype(np.float32) / 255),
+    ]
+    found = model.predict(same)
+    assert found.labels == ["7"] * len(same)
+    assert all(abs(each.confidence - seven.confidence) < 0.01 for each in found)
+
+
+def test_pil_image_of_floats_has_the_values_of_an_array(model, page):
+    with pytest.raises(InputError, match=r"image 1: its pixels are from .* must be in 0\.\.255, or floats in 0..1"):
+        model.predict([page, Image.fromarray(page.astype(np.float32) * 257)])
+
+
 @pytest.mark.parametrize(
     ("shape", "count"),
     [

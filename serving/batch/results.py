@@ -174,6 +174,8 @@ class Results:
         self._file.seek(0)
         is_csv = isinstance(self.form, Csv)
         size = 0
+        # The bytes of a long name that are no text take four characters each.
+        csv.field_size_limit(MAX_ROW)
         with open(self._file.fileno(), "rb", closefd=False) as file:
             for number, record in enumerate(_records(file, is_csv)):
                 if len(record) > MAX_ROW:

@@ -115,6 +115,19 @@ def test_names_with_line_breaks_and_quotes_go_on_too(tmp_path):
         assert output.read_bytes() == expected
 
 
+@pytest.mark.parametrize("name", [b"a\r.png", b"a\rb,c.png", b" a", b'"', "\u2028\x85\x0c".encode(), b"\xff" * 50_000])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_any_name_goes_on(tmp_path, name, suffix):
+    output = tmp_path / f"results{suffix}"
+    (tmp_path / "names.txt").write_bytes(b"%b\nnone.png\n" % name)
+    rows = []
+    for _ in range(2):
+        predict(tmp_path / "names.txt", output=output)
+        with output.open(newline="", encoding="utf-8") as file:
+            rows.append([row["file"] for row in (csv.DictReader(file) if suffix == ".csv" else map(json.loads, file))])
+    assert rows == [[name.decode("utf-8", "backslashreplace"), "none.png"]] * 2
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sqlite3
@@ -94,7 +95,10 @@ class Inputs:
     def _add(self, argument: str) -> None:
         """Add at least one input for an argument."""
         if argument == STDIN:
-            self._add_stdin()
+            try:
+                self._add_stdin()
+            except OSError as error:
+                self._insert([Input(STDIN, error.strerror)])
         elif _is_folder(argument):
             self._add_sorted(_walk(argument, self._leave_out), Input(argument, "the folder holds no picture"))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
@@ -192,9 +196,12 @@ def _names_in(file: BinaryIO, beginning: bytes = b"") -> Iterator[Input]:
     """Yield the names in a list, one per line. If the list has zero bytes, as that of ``find -print0``, they end names.
 
     Raises:
-        InputError: a name is far too long, so the file is no list of names.
+        InputError: a name is far too long, or the file is in UTF-16, so it is no list of names.
     """
-    rest = (beginning or file.read(BLOCK)).removeprefix(b"\xef\xbb\xbf")
+    rest = (beginning or file.read(BLOCK)).removeprefix(codecs.BOM_UTF8)
+    # Without the mark at the beginning, the zero bytes beside a line break tell UTF-16.
+    if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0\n\0" in rest:
+        raise InputError("not a list of names in UTF-8: it is in UTF-16, as PowerShell writes it; save it in UTF-8")
     separator = b"\0" if b"\0" in rest else b"\n"
     while True:
         *names, rest = rest.split(separator)

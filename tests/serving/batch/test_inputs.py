@@ -81,6 +81,22 @@ def test_list_has_a_name_per_line(tmp_path, ending):
             assert found == ["b.png", "dÿ 1.png", os.fsdecode(b"\xff.png")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_list_in_utf_16_is_one_error(tmp_path, encoding):
+    (tmp_path / "list.txt").write_bytes("a.png\r\nb.png\nc.png\r\n".encode(encoding))
+    for found in (inputs(tmp_path / "list.txt"), inputs("-", stdin=(tmp_path / "list.txt").read_bytes())):
+        [each] = found
+        assert each.error.endswith("it is in UTF-16, as PowerShell writes it; save it in UTF-8")
+
+
+def test_standard_input_that_cannot_be_read_is_an_input_with_an_error():
+    class Broken(io.RawIOBase):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    assert list(Inputs(["-", "a.png"], Broken())) == [Input("-", "Input/output error"), Input("a.png")]
+
+
 def test_list_of_many_names_is_read_in_pieces():
     expected = [f"{'x' * 60}/{i}.png" for i in range(5000)]
     found = inputs("-", stdin="\n".join(expected).encode())

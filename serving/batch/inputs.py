@@ -7,11 +7,12 @@ import glob
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
-from serving.errors import InputError
+from serving.errors import InputError, InputsError
 from serving.pictures.signatures import MAX_FILE_BYTES, conversion_advice, is_picture, is_picture_name
 
 STDIN = "-"
@@ -48,6 +49,9 @@ class Inputs:
             which holds a picture or a list of names.
         stdin: standard input.
         found: is called with the number of names so far, now and then.
+
+    Raises:
+        InputsError: the temporary database cannot be written or read.
     """
 
     def __init__(
@@ -59,14 +63,15 @@ class Inputs:
         """The content of standard input, if it is a picture."""
         self._stdin = stdin
         self._found = found
-        # An empty name is a temporary database, which SQLite deletes by itself.
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, name BLOB, error TEXT)")
-        self._database.execute("CREATE TABLE folder (name BLOB, error TEXT)")
-        self._database.execute("BEGIN")
-        for argument in arguments:
-            self._add(argument)
-        self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
+        with _reported():
+            # An empty name is a temporary database, which SQLite deletes by itself.
+            self._database = sqlite3.connect("", isolation_level=None)
+            self._database.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, name BLOB, error TEXT)")
+            self._database.execute("CREATE TABLE folder (name BLOB, error TEXT)")
+            self._database.execute("BEGIN")
+            for argument in arguments:
+                self._add(argument)
+            self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +85,10 @@ class Inputs:
 
     def since(self, number: int) -> Iterator[Input]:
         """Yield the inputs after the first ``number`` inputs."""
-        rows = self._database.execute("SELECT name, error FROM inputs WHERE number > ? ORDER BY number", [number])
-        return (Input(os.fsdecode(name), error) for name, error in rows)
+        query = "SELECT name, error FROM inputs WHERE number > ? ORDER BY number"
+        with _reported():
+            for name, error in self._database.execute(query, [number]):
+                yield Input(os.fsdecode(name), error)
 
     def chunks(self, number: int) -> Iterator[list[Input]]:
         """Yield the inputs after the first ``number`` inputs in lists of ``CHUNK``."""
@@ -149,6 +156,17 @@ class Inputs:
 
     def _leave_out(self) -> None:
         self.left_out += 1
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InputsError(
+            f"the names of the pictures cannot be kept in a temporary file: {error}; "
+            "free some space there, or name another folder with SQLITE_TMPDIR"
+        ) from error
 
 
 def shown(name: str) -> str:

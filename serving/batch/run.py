@@ -93,6 +93,7 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
 
     Raises:
         BundleError: the model cannot be loaded or verified.
+        InputsError: the names of the pictures cannot be kept.
         ResultsError: the file of results cannot be used.
         WorkerError: a process cannot start.
     """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import resource
 import sys
 
 import pytest
 
 from serving.batch.inputs import CHUNK, Input, Inputs, shown
+from serving.errors import InputsError
 from tests.support import ROOT
 
 SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
@@ -126,6 +128,17 @@ def test_argument_without_pictures_is_an_input_with_an_error(scans, tmp_path):
         Input("none.txt", "No such file or directory"),
         Input("-", "the list of names is empty"),
     ]
+
+
+def test_full_temporary_disk_is_one_line():
+    names = "\n".join(f"{'x' * 1000}{i}.png" for i in range(5000)).encode()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(InputsError, match=r"in a temporary file: .*; free some space .* with SQLITE_TMPDIR$"):
+            inputs("-", stdin=names)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_endless_line_is_not_read_to_its_end():

@@ -71,6 +71,8 @@ class Results:
         self.form: Form = Csv() if path.suffix.lower() == ".csv" else JsonLines()
         self._is_parquet = path.suffix.lower() == ".parquet"
         self._part = path.with_name(path.name + ".part") if self._is_parquet else path
+        self._source = self._part
+        """The file that the rows of an earlier run are from."""
         self._inputs = inputs
         self._model = model
 
@@ -86,6 +88,7 @@ class Results:
                 # Another process may have the part until this one has the lock.
                 is_unpacked = self._is_parquet and self.path.exists() and not os.fstat(self._file.fileno()).st_size
                 if is_unpacked:
+                    self._source = self.path
                     parquet.unpack(self.path, self._file)
                 kept = self._kept()
                 if kept.size != os.fstat(self._file.fileno()).st_size:
@@ -123,7 +126,7 @@ class Results:
                 parquet.pack(self._part, self.path)
                 self._part.unlink()
         except OSError as error:
-            raise ResultsError(f"{self.path}: {error.strerror}") from error
+            raise ResultsError(f"{self.path}: {error.strerror}; the same command continues from here") from error
 
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
@@ -166,7 +169,7 @@ class Results:
 
     def _foreign(self, reason: str) -> ResultsError:
         return ResultsError(
-            f"{self.path} has other results: {reason}; choose another --output, or remove the file to start again"
+            f"{self._source} has other results: {reason}; choose another --output, or remove the file to start again"
         )
 
     def _read(self) -> Iterator[tuple[_Known, int]]:

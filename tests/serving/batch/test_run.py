@@ -146,6 +146,14 @@ def test_file_with_other_content_stays_as_it_is(tmp_path, content, reason):
     assert output.read_bytes() == content
 
 
+def test_error_about_the_part_of_a_parquet_file_names_the_part(tmp_path):
+    output = tmp_path / "results.parquet"
+    part = tmp_path / "results.parquet.part"
+    part.write_bytes(JsonLines().encode(Row("other.png", error="gone", model="mnist/1")))
+    with pytest.raises(ResultsError, match=f"^{part} has other results: its row 1 is about other.png"):
+        Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1").__enter__()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

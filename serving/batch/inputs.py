@@ -116,6 +116,8 @@ class Inputs:
                     self._add_list(file, argument)
             except OSError as error:
                 self._insert([Input(argument, error.strerror)])
+            except ValueError as error:  # a zero byte in the name
+                self._insert([Input(argument, str(error))])
         else:
             self._insert([Input(argument)])
 

@@ -31,7 +31,7 @@ from serving.batch.inputs import CHUNK, MAX_FILE_BYTES, Input, Inputs
 from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.rows import Csv
-from serving.batch.run import cores
+from serving.batch.run import default_workers
 from serving.pictures.mnist_form import Digit
 from serving.settings import RELEASE
 
@@ -97,10 +97,11 @@ def main(pictures: int, rounds: int, save: Path | None) -> None:
         write_pictures(folder, pictures)
         cost = stages(sorted(folder.rglob("*.png"))[:SAMPLE])
         measured = [measure(folder, Path(temporary) / f"{i}.csv") for i in range(rounds)]
+    cores = default_workers()
     needed, seconds, spent = (float(np.median(column)) for column in zip(*measured, strict=True))
     used, share = (
         float(np.median([one / other for one, other in pairs]))
-        for pairs in ([(a, b * cores()) for a, b, _ in measured], [(a, c) for a, _, c in measured])
+        for pairs in ([(a, b * cores) for a, b, _ in measured], [(a, c) for a, _, c in measured])
     )
     tell(
         [
@@ -109,7 +110,7 @@ def main(pictures: int, rounds: int, save: Path | None) -> None:
             f"| {' | '.join(f'{name} µs' for name in cost)} | pictures | cores | one process CPU s | command s "
             "| command CPU s | pictures/s | used | of CPU time |",
             f"|{'---|' * (len(cost) + 8)}",
-            f"| {' | '.join(f'{value:.0f}' for value in cost.values())} | {pictures:,} | {cores()} | {needed:.1f} "
+            f"| {' | '.join(f'{value:.0f}' for value in cost.values())} | {pictures:,} | {cores} | {needed:.1f} "
             f"| {seconds:.1f} | {spent:.1f} | {pictures / seconds:,.0f} | {used:.0%} | {share:.0%} |",
         ],
         save,

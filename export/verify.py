@@ -41,6 +41,7 @@ from training.data.own import saved
 from training.data.sources import DataError
 from training.evaluate import Evaluation
 from training.networks import build, parameter_count
+from training.origin import RECORD
 
 # How far figures may differ from CPU to CPU: a mean loss, a calibration error, a share of rejected images.
 LOSS, CALIBRATION_ERROR, SHARE = 2e-5, 5e-4, 1e-3
@@ -113,7 +114,8 @@ def _splits(training: Training, data: Path | None) -> Splits:
     if data is None:
         raise DataError(f"{said.name}: is somebody's own data set; name its folder, or that of the run, with --data")
     replay = said.replay.name if said.replay else ""
-    if (data / saved.FILE).is_file():
+    # A data set of one's own may have a file of this name too.
+    if (data / saved.FILE).is_file() and (data / RECORD).is_file():
         return load_saved(data, limits, replay)
     if said.replay and said.replay.own:
         raise DataError(f"{replay}: is somebody's own data set too; name the folder of the run with --data")

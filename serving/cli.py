@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from serving.errors import AddressError, BundleError, ResultsError, SettingsError, TuneError, WorkerError
+from serving.errors import AddressError, BundleError, InputsError, ResultsError, SettingsError, TuneError, WorkerError
 from serving.models.disk import default_model
 from serving.server import address, systemd
 from serving.server.address import Listener
@@ -318,7 +318,7 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         outcome = run.predict(inputs, options, write_output)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    except (BundleError, ResultsError, WorkerError) as error:
+    except (BundleError, InputsError, ResultsError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         warn("Stopped." + (" The same command continues from here." if options.output else ""))

@@ -7,6 +7,7 @@ ServiceError
 ├── BundleError                a model bundle is missing or altered, or its outputs differ from the certified ones
 ├── AddressError               the service cannot listen on its address
 ├── WorkerError                a worker process cannot start
+├── InputsError                the names of the pictures to recognise cannot be kept
 ├── ResultsError               results cannot be written to a file
 ├── TuneError                  no settings reach the p99, or the service cannot be measured
 ├── ModelNotFoundError         there is no model of this name, or it has no such version
@@ -51,6 +52,10 @@ class AddressError(ServiceError):
 
 class WorkerError(ServiceError):
     """A worker process cannot start; the message gives the reason."""
+
+
+class InputsError(ServiceError):
+    """The names of the pictures to recognise cannot be kept; the message gives the reason and the way out."""
 
 
 class ResultsError(ServiceError):

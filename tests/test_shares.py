@@ -17,14 +17,15 @@ import export
 import training
 from serving import shares
 from serving.batch.inputs import Inputs
-from serving.batch.results import Results
-from serving.batch.rows import Row, Rows
+from serving.batch.job import Job
+from serving.batch.results import Results, form_of
+from serving.batch.rows import Csv, Row, Rows
 from serving.errors import ResultsError, RolloutError
 from serving.feedback.records import Answer, ModelVersion, Record
 from serving.feedback.store import Store
 from serving.models.rollout import RolloutState
 from serving.models.rollout_files import RolloutFiles
-from serving.settings import Settings
+from serving.settings import RELEASE, Settings
 from tests.training.conftest import NoPlots, no_plots  # noqa: F401 (a fixture)
 from tests.training.support import FAST
 from tests.training.test_python import bar
@@ -186,11 +187,12 @@ def test_run_is_published(share, finished, tmp_path, capfd):
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_results_are_written_twice(share, suffix, tmp_path, caplog):
     seven = Path(__file__).parent / "seven.png"
+    job = Job(RELEASE, "mnist", 1, form_of(Path(f"results{suffix}")), "/")
     for _ in range(2):
-        with Results(tmp_path / f"results{suffix}", Inputs([str(seven)], io.BytesIO()), "mnist/1") as results:
+        with Results(tmp_path / f"results{suffix}", Inputs([str(seven)], io.BytesIO()), job) as results:
             if not results.rows:
                 row = Row(str(seven), error="not read", model="mnist/1")
-                results.add(Rows([results.form.encode(row)], 1, f"{seven}: not read"))
+                results.add(Rows([job.form.encode(row)], 1, f"{seven}: not read"))
             results.finish()
     assert [path.name for path in tmp_path.iterdir()] == [f"results{suffix}"]
     check_told(share, caplog.text, ["fsync", "flock"])
@@ -245,7 +247,7 @@ def test_disk_that_fails_is_an_error(share, tmp_path):
     with pytest.raises(OSError, match="Input/output error"):
         write_atomically(tmp_path / "file", b"content")
     with (
-        Results(tmp_path / "results.csv", Inputs([], io.BytesIO()), "mnist/1") as results,
+        Results(tmp_path / "results.csv", Inputs([], io.BytesIO()), Job(RELEASE, "mnist", 1, Csv(), "/")) as results,
         pytest.raises(ResultsError, match="Input/output error"),
     ):
         results.finish()

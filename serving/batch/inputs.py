@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
-from serving.errors import InputError
+from serving.errors import InputError, InputsError
 from serving.pictures.signatures import MAX_FILE_BYTES, conversion_advice, is_picture, is_picture_name
 
 STDIN = "-"
@@ -47,6 +49,9 @@ class Inputs:
             which holds a picture or a list of names.
         stdin: standard input.
         found: is called with the number of names so far, now and then.
+
+    Raises:
+        InputsError: the temporary database cannot be written or read.
     """
 
     def __init__(
@@ -58,14 +63,15 @@ class Inputs:
         """The content of standard input, if it is a picture."""
         self._stdin = stdin
         self._found = found
-        # An empty name is a temporary database, which SQLite deletes by itself.
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, name BLOB, error TEXT)")
-        self._database.execute("CREATE TABLE folder (name BLOB, error TEXT)")
-        self._database.execute("BEGIN")
-        for argument in arguments:
-            self._add(argument)
-        self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
+        with _reported():
+            # An empty name is a temporary database, which SQLite deletes by itself.
+            self._database = sqlite3.connect("", isolation_level=None)
+            self._database.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, name BLOB, error TEXT)")
+            self._database.execute("CREATE TABLE folder (name BLOB, error TEXT)")
+            self._database.execute("BEGIN")
+            for argument in arguments:
+                self._add(argument)
+            self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
 
     def __enter__(self) -> Self:
         return self
@@ -79,8 +85,10 @@ class Inputs:
 
     def since(self, number: int) -> Iterator[Input]:
         """Yield the inputs after the first ``number`` inputs."""
-        rows = self._database.execute("SELECT name, error FROM inputs WHERE number > ? ORDER BY number", [number])
-        return (Input(os.fsdecode(name), error) for name, error in rows)
+        query = "SELECT name, error FROM inputs WHERE number > ? ORDER BY number"
+        with _reported():
+            for name, error in self._database.execute(query, [number]):
+                yield Input(os.fsdecode(name), error)
 
     def chunks(self, number: int) -> Iterator[list[Input]]:
         """Yield the inputs after the first ``number`` inputs in lists of ``CHUNK``."""
@@ -94,7 +102,10 @@ class Inputs:
     def _add(self, argument: str) -> None:
         """Add at least one input for an argument."""
         if argument == STDIN:
-            self._add_stdin()
+            try:
+                self._add_stdin()
+            except OSError as error:
+                self._insert([Input(STDIN, error.strerror)])
         elif _is_folder(argument):
             self._add_sorted(_walk(argument, self._leave_out), Input(argument, "the folder holds no picture"))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
@@ -105,6 +116,8 @@ class Inputs:
                     self._add_list(file, argument)
             except OSError as error:
                 self._insert([Input(argument, error.strerror)])
+            except ValueError as error:  # a zero byte in the name
+                self._insert([Input(argument, str(error))])
         else:
             self._insert([Input(argument)])
 
@@ -145,6 +158,17 @@ class Inputs:
 
     def _leave_out(self) -> None:
         self.left_out += 1
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InputsError(
+            f"the names of the pictures cannot be kept in a temporary file: {error}; "
+            "free some space there, or name another folder with SQLITE_TMPDIR"
+        ) from error
 
 
 def shown(name: str) -> str:
@@ -192,9 +216,12 @@ def _names_in(file: BinaryIO, beginning: bytes = b"") -> Iterator[Input]:
     """Yield the names in a list, one per line. If the list has zero bytes, as that of ``find -print0``, they end names.
 
     Raises:
-        InputError: a name is far too long, so the file is no list of names.
+        InputError: a name is far too long, or the file is in UTF-16, so it is no list of names.
     """
-    rest = (beginning or file.read(BLOCK)).removeprefix(b"\xef\xbb\xbf")
+    rest = (beginning or file.read(BLOCK)).removeprefix(codecs.BOM_UTF8)
+    # Without the mark at the beginning, the zero bytes beside a line break tell UTF-16.
+    if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0\n\0" in rest:
+        raise InputError("not a list of names in UTF-8: it is in UTF-16, as PowerShell writes it; save it in UTF-8")
     separator = b"\0" if b"\0" in rest else b"\n"
     while True:
         *names, rest = rest.split(separator)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
@@ -17,8 +17,10 @@ import msgspec
 
 from serving import shares
 from serving.batch import parquet
-from serving.batch.inputs import CHUNK, Inputs, shown
-from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines, Rows
+from serving.batch.earlier import Known, Sample
+from serving.batch.inputs import CHUNK, Input, Inputs, shown
+from serving.batch.job import Job
+from serving.batch.rows import CSV_COLUMNS, CSV_HEADER, Csv, Form, JsonLines, Row, Rows
 from serving.errors import ResultsError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -29,16 +31,9 @@ _JSON_START = b'{"file":'
 MAX_ROW = 1_000_000
 
 
-class _Known(msgspec.Struct):
-    """What must agree in a row of an earlier run."""
-
-    file: str
-    error: str | None
-    model: str | None
-
-    @property
-    def first_error(self) -> str:
-        return f"{self.file}: {self.error}" if self.error else ""
+def form_of(path: Path) -> Form:
+    """Return the form of the rows in a file of results. Those of Parquet are JSON lines until the end."""
+    return Csv() if path.suffix.lower() == ".csv" else JsonLines()
 
 
 class _Kept(NamedTuple):
@@ -55,7 +50,11 @@ class _Kept(NamedTuple):
 class Results:
     """The file of results of one run. Use it inside a ``with`` statement.
 
+    Args:
+        job: the model, and the form that :func:`form_of` gives for the path.
+
     Raises:
+        BundleError: the model cannot be loaded or verified, to compare the rows of an earlier run.
         ResultsError: the file cannot be used. The message names it.
     """
 
@@ -66,13 +65,16 @@ class Results:
     first_error: str
     """The first file that could not be read, and why."""
 
-    def __init__(self, path: Path, inputs: Inputs, model: str) -> None:
+    def __init__(self, path: Path, inputs: Inputs, job: Job) -> None:
         self.path = path
-        self.form: Form = Csv() if path.suffix.lower() == ".csv" else JsonLines()
+        self._job = job
+        self._is_csv = isinstance(job.form, Csv)
         self._is_parquet = path.suffix.lower() == ".parquet"
         self._part = path.with_name(path.name + ".part") if self._is_parquet else path
+        self._source = self._part
+        """The file that the rows of an earlier run are from."""
         self._inputs = inputs
-        self._model = model
+        self._model = f"{job.model}/{job.version}"
 
     def __enter__(self) -> Self:
         try:
@@ -86,8 +88,8 @@ class Results:
                 # Another process may have the part until this one has the lock.
                 is_unpacked = self._is_parquet and self.path.exists() and not os.fstat(self._file.fileno()).st_size
                 if is_unpacked:
-                    for lines in parquet.unpack(self.path):
-                        self._write(lines)
+                    self._source = self.path
+                    self._unpack()
                 kept = self._kept()
                 if kept.size != os.fstat(self._file.fileno()).st_size:
                     self._file.truncate(kept.size)
@@ -98,8 +100,6 @@ class Results:
                 raise
         except OSError as error:
             raise ResultsError(f"{self.path}: {error.strerror}; {WAY_OUT}") from error
-        except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
-            raise self._foreign("it is not a file of mnist-predict") from error
         self.rows, _, self.unreadable, self.first_error = kept
         return self
 
@@ -110,7 +110,7 @@ class Results:
 
     def add(self, rows: Rows) -> None:
         """Add the rows of a chunk."""
-        head = CSV_HEADER if isinstance(self.form, Csv) and not self.rows else b""
+        head = CSV_HEADER if self._is_csv and not self.rows else b""
         self._write(head + b"".join(rows.encoded))
         self.rows += len(rows.encoded)
         self.unreadable += rows.unreadable
@@ -124,7 +124,14 @@ class Results:
                 parquet.pack(self._part, self.path)
                 self._part.unlink()
         except OSError as error:
-            raise ResultsError(f"{self.path}: {error.strerror}") from error
+            raise ResultsError(f"{self.path}: {error.strerror}; the same command continues from here") from error
+
+    def _unpack(self) -> None:
+        try:
+            for lines in parquet.unpack(self.path):
+                self._write(lines)
+        except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
+            raise self._foreign("it is not a file of mnist-predict") from error
 
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
@@ -145,8 +152,9 @@ class Results:
         """Return which rows of the file stay: whole chunks, so that the rest is recognised in the same chunks.
 
         Raises:
-            ResultsError: the rows are not those of the first inputs.
+            ResultsError: the rows are not those of the first inputs, or not of this model.
         """
+        sample = Sample()
         kept = _Kept(0, 0, 0, "")
         unreadable, first_error = 0, ""
         inputs = iter(self._inputs)
@@ -159,22 +167,34 @@ class Results:
                 raise self._foreign(f"its row {count} is about {known.file}, but input {count} is {name}")
             if known.model != self._model:
                 raise self._foreign(f"its row {count} is from the model {known.model}, not {self._model}")
+            sample.add(count, expected, known)
             unreadable += known.error is not None
             first_error = first_error or known.first_error
             if count % CHUNK == 0 or count == self._inputs.total:
                 kept = _Kept(count, size, unreadable, first_error)
+        # Another model may have the same name and version, and other pictures the same names.
+        if changed := sample.first_changed(self._recognise):
+            number, file = changed
+            raise self._foreign(f"its row {number} is not what {self._model} says about {file} now")
         return kept
+
+    def _recognise(self, pictures: Sequence[Input]) -> list[Row]:
+        from serving.batch.predictor import Predictor
+
+        return Predictor(self._job).rows(pictures)
 
     def _foreign(self, reason: str) -> ResultsError:
         return ResultsError(
-            f"{self.path} has other results: {reason}; choose another --output, or remove the file to start again"
+            f"{self._source} has other results: {reason}; choose another --output, or remove the file to start again"
         )
 
-    def _read(self) -> Iterator[tuple[_Known, int]]:
+    def _read(self) -> Iterator[tuple[Known, int]]:
         """Yield each whole row in the file, and the size of the file up to its end."""
         self._file.seek(0)
-        is_csv = isinstance(self.form, Csv)
+        is_csv = self._is_csv
         size = 0
+        # The bytes of a long name that are no text take four characters each.
+        csv.field_size_limit(MAX_ROW)
         with open(self._file.fileno(), "rb", closefd=False) as file:
             for number, record in enumerate(_records(file, is_csv)):
                 if len(record) > MAX_ROW:
@@ -188,13 +208,14 @@ class Results:
                 if not (is_csv and number == 0):
                     yield self._parse(record, is_csv), size
 
-    def _parse(self, record: bytes, is_csv: bool) -> _Known:
+    def _parse(self, record: bytes, is_csv: bool) -> Known:
         try:
             if not is_csv:
-                return msgspec.json.decode(record, type=_Known)
+                return msgspec.json.decode(record, type=Known)
             [values] = csv.reader([record.decode()])
             row = dict(zip(CSV_COLUMNS, values, strict=True))
-            return _Known(row["file"], row["error"] or None, row["model"] or None)
+            texts = {column: row[column] or None for column in ("error", "model", "label", "reason")}
+            return Known(file=row["file"], confidence=float(row["confidence"] or 0), **texts)
         except (ValueError, msgspec.MsgspecError, csv.Error) as error:
             raise self._foreign("it is not a file of mnist-predict") from error
 

@@ -92,8 +92,9 @@ class Csv:
         line = io.StringIO()
         values = [getattr(row, column) for column in CSV_COLUMNS]
         values = [str(value).lower() if isinstance(value, bool) else value for value in values]
-        csv.writer(line, lineterminator="\n").writerow(values)
-        return line.getvalue().encode()
+        # With this line terminator, csv also quotes a name with a carriage return alone.
+        csv.writer(line, lineterminator="\r\n").writerow(values)
+        return line.getvalue().removesuffix("\r\n").encode() + b"\n"
 
 
 @dataclass(frozen=True)

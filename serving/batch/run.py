@@ -18,7 +18,7 @@ from serving.batch import local
 from serving.batch.inputs import Input, Inputs, shown
 from serving.batch.job import Job, labels_of, newest_version
 from serving.batch.progress import Progress
-from serving.batch.results import SUFFIXES, WAY_OUT, Results
+from serving.batch.results import SUFFIXES, WAY_OUT, Results, form_of
 from serving.batch.rows import Form, Json, Rows, Table
 from serving.errors import SettingsError, printable
 from serving.machine import usable_cores
@@ -93,6 +93,7 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
 
     Raises:
         BundleError: the model cannot be loaded or verified.
+        InputsError: the names of the pictures cannot be kept.
         ResultsError: the file of results cannot be used.
         WorkerError: a process cannot start.
     """
@@ -108,8 +109,8 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
 
 def _to_file(path: Path, inputs: Inputs, options: Options, progress: Progress) -> Outcome:
     version = newest_version(options.repository, options.model)
-    with Results(path, inputs, f"{options.model}/{version}") as results:
-        job = _job(options, version, results.form, inputs)
+    job = _job(options, version, form_of(path), inputs)
+    with Results(path, inputs, job) as results:
         with closing(_rows(inputs, results.rows, job, options, progress)) as chunks:
             for rows in chunks:
                 results.add(rows)

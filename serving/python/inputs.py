@@ -78,7 +78,7 @@ def pages_in(pictures: Pictures) -> Iterator[tuple[str, NumberPage]]:
     """
     return _read(
         pictures,
-        Reader(to_number_page, lambda image: to_number_page(_png_of(Image.fromarray(image)), Settings.max_pixels)),
+        Reader(to_number_page, lambda image: to_number_page(_png_of(Image.fromarray(image), ""), Settings.max_pixels)),
     )
 
 
@@ -118,22 +118,34 @@ def _of_one(given: Any, name: str, how: Reader[T], *, is_alone: bool) -> Iterato
     elif isinstance(given, Image.Image):
         place = shown(os.fsdecode(getattr(given, "filename", "") or name))
         try:
-            content = _png_of(given)
+            content = _png_of(given, place)
+        except InputError:
+            raise
         except Exception as error:  # Pillow reads the file only now, and raises almost any exception on damaged data
             raise PictureError(f"{place}: the picture is damaged: {reason_of(error)}") from error
         yield place, _prepared(content, place, how)
     elif _is_array(given):
-        yield from _of_array(np.asarray(given), name, how, is_alone=is_alone)
+        yield from _of_array(_array_of(given, name), name, how, is_alone=is_alone)
     elif _is_file(given):
         yield name, _prepared(_content_of(given, name), name, how)
     else:
         raise InputError(f"{name}: got {type(given).__name__}: {WHAT}")
 
 
+def _array_of(given: SupportsArray, name: str) -> Array:
+    try:
+        return np.asarray(given)
+    except Exception as error:  # torch has several, for example for a tensor that requires a gradient
+        raise InputError(f"{name}: {type(given).__name__} cannot become an array of NumPy: {error}") from error
+
+
 def _content_of(file: SupportsRead, name: str) -> bytes:
     """Return what is left to read in an open file."""
     kind = type(file).__name__
-    content = file.read(MAX_FILE_BYTES + 1)
+    try:
+        content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise PictureError(f"{name}: {kind} cannot be read: {error}") from error
     if not isinstance(content, bytes):
         raise InputError(f"{name}: {kind} gives {type(content).__name__}: must give bytes; open it with mode 'rb'")
     if not content:
@@ -145,6 +157,10 @@ def _content_of(file: SupportsRead, name: str) -> bytes:
 
 def _of_path(path: str, how: Reader[T]) -> Iterator[tuple[str, T]]:
     """Yield the picture at a path; for a folder, a pattern or a list of names all of its pictures."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path!a}: is no path: {error.reason}") from error
     # Path would change names such as ./a.png.
     with Inputs([os.path.expanduser(path)], io.BytesIO()) as inputs:  # noqa: PTH111
         for each in inputs:
@@ -160,30 +176,45 @@ def _of_array(array: Array, name: str, how: Reader[T], *, is_alone: bool) -> Ite
     # torch has the colours before the rows.
     if array.ndim == 4 and array.shape[1:] == (1, *square):
         array = array[:, 0]
-    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[1:] != square and array.shape[2] in (1, 3, 4))
+    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[1:] != square and array.shape[2] in (1, 2, 3, 4))
     stack = array[np.newaxis] if is_one else array
     if stack.ndim == 4 and stack.shape[3] == 1:
         stack = stack[..., 0]
-    is_colour = stack.ndim == 4 and stack.shape[3] in (3, 4)
+    is_colour = stack.ndim == 4 and stack.shape[3] in (2, 3, 4)
     if not (stack.ndim == 3 or is_colour) or 0 in stack.shape[1:]:
         raise InputError(f"{name}: has the shape {list(array.shape)}: {SHAPES}")
     for i, pixels in enumerate(to_bytes(stack, name)):
         each = name if is_one else f"image {i}" if is_alone else f"{name}[{i}]"
-        yield (
-            each,
-            (how.image(pixels) if pixels.shape == square else _prepared(_png_of(Image.fromarray(pixels)), each, how)),
-        )
+        if pixels.shape == square:
+            yield each, how.image(pixels)
+        else:
+            yield each, _prepared(_png_of(Image.fromarray(pixels), each), each, how)
 
 
-def _png_of(picture: Image.Image) -> bytes:
+def _png_of(picture: Image.Image, name: str) -> bytes:
     """Return a picture as a file, so that it goes the same way as a picture that is sent to the service."""
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
-        deep = upright.mode.startswith("I")
-        upright = upright.convert("I" if deep else "RGBA" if upright.has_transparency_data else "RGB")
+    upright = _upright(picture)
+    if upright.mode == "F":
+        upright = Image.fromarray(to_bytes(np.asarray(upright), name))
+    elif upright.mode.startswith("I"):
+        # PNG has at most 16 bits.
+        upright = Image.fromarray(np.asarray(upright).clip(0, 65535).astype(np.uint16))
+    elif upright.mode == "La":  # Pillow converts it only to this.
+        upright = upright.convert("LA")
+    elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     buffer = io.BytesIO()
     upright.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned upright. As in a file, damaged camera data turns nothing."""
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # Pillow raises almost any exception on damaged camera data
+        return picture
 
 
 def _prepared(content: bytes, name: str, how: Reader[T]) -> T:

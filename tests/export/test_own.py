@@ -90,6 +90,14 @@ def test_bundle_is_not_verified_with_other_pictures(published, pictures, tmp_pat
         verify_bundle(published.folder, tmp_path)
 
 
+def test_data_set_may_have_the_file_name_of_a_run(published, tmp_path):
+    images = np.zeros((24, 28, 28), np.uint8)
+    images[:, 4:24, 14] = np.arange(24)[:, None] + 200
+    np.savez(tmp_path / saved.FILE, images=images, labels=np.repeat(["a", "b"], 12))
+    with pytest.raises(BundleError, match="its manifest says labels"):
+        verify_bundle(published.folder, tmp_path)
+
+
 def test_changed_data_of_a_run_is_not_exported(finished, tmp_path):
     for path in finished.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

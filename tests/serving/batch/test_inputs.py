@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import resource
 import sys
 
 import pytest
 
 from serving.batch.inputs import CHUNK, Input, Inputs, shown
+from serving.errors import InputsError
 from tests.support import ROOT
 
 SEVEN = (ROOT / "tests" / "seven.png").read_bytes()
@@ -81,6 +83,22 @@ def test_list_has_a_name_per_line(tmp_path, ending):
             assert found == ["b.png", "dÿ 1.png", os.fsdecode(b"\xff.png")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_list_in_utf_16_is_one_error(tmp_path, encoding):
+    (tmp_path / "list.txt").write_bytes("a.png\r\nb.png\nc.png\r\n".encode(encoding))
+    for found in (inputs(tmp_path / "list.txt"), inputs("-", stdin=(tmp_path / "list.txt").read_bytes())):
+        [each] = found
+        assert each.error.endswith("it is in UTF-16, as PowerShell writes it; save it in UTF-8")
+
+
+def test_standard_input_that_cannot_be_read_is_an_input_with_an_error():
+    class Broken(io.RawIOBase):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    assert list(Inputs(["-", "a.png"], Broken())) == [Input("-", "Input/output error"), Input("a.png")]
+
+
 def test_list_of_many_names_is_read_in_pieces():
     expected = [f"{'x' * 60}/{i}.png" for i in range(5000)]
     found = inputs("-", stdin="\n".join(expected).encode())
@@ -110,6 +128,17 @@ def test_argument_without_pictures_is_an_input_with_an_error(scans, tmp_path):
         Input("none.txt", "No such file or directory"),
         Input("-", "the list of names is empty"),
     ]
+
+
+def test_full_temporary_disk_is_one_line():
+    names = "\n".join(f"{'x' * 1000}{i}.png" for i in range(5000)).encode()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(InputsError, match=r"in a temporary file: .*; free some space .* with SQLITE_TMPDIR$"):
+            inputs("-", stdin=names)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_endless_line_is_not_read_to_its_end():

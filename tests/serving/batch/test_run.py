@@ -13,20 +13,23 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from serving.batch import local, parquet, run
+from serving.batch.earlier import SAMPLES, Known, Sample
 from serving.batch.inputs import CHUNK, Input, Inputs
 from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.results import Results
-from serving.batch.rows import CSV_COLUMNS, JsonLines, Row, Table
+from serving.batch.rows import CSV_COLUMNS, Csv, JsonLines, Row, Table
 from serving.errors import BundleError, ResultsError, ServiceError, SettingsError, WorkerError
 from serving.settings import RELEASE
-from tests.serving.models.bundles import publish
+from tests.serving.models.bundles import favour, publish
 from tests.support import BIN, ROOT, mode_0, picture, until
 
 SEVEN = ROOT / "tests" / "seven.png"
+JOB, JOB_OF_LINES = (Job(RELEASE, "mnist", 1, form, "/") for form in (Csv(), JsonLines()))
 # Two whole chunks and a part of the third.
 PICTURES = 2 * CHUNK + 6
 BROKEN = 40
@@ -115,6 +118,19 @@ def test_names_with_line_breaks_and_quotes_go_on_too(tmp_path):
         assert output.read_bytes() == expected
 
 
+@pytest.mark.parametrize("name", [b"a\r.png", b"a\rb,c.png", b" a", b'"', "\u2028\x85\x0c".encode(), b"\xff" * 50_000])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_any_name_goes_on(tmp_path, name, suffix):
+    output = tmp_path / f"results{suffix}"
+    (tmp_path / "names.txt").write_bytes(b"%b\nnone.png\n" % name)
+    rows = []
+    for _ in range(2):
+        predict(tmp_path / "names.txt", output=output)
+        with output.open(newline="", encoding="utf-8") as file:
+            rows.append([row["file"] for row in (csv.DictReader(file) if suffix == ".csv" else map(json.loads, file))])
+    assert rows == [[name.decode("utf-8", "backslashreplace"), "none.png"]] * 2
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -131,6 +147,84 @@ def test_file_with_other_content_stays_as_it_is(tmp_path, content, reason):
     with pytest.raises(ResultsError, match=reason):
         predict(SEVEN, output=output)
     assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize("share", [0.6, 1])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_rows_of_another_model_of_the_same_name_stay_as_they_are(whole, scans, tmp_path, suffix, share):
+    publish(tmp_path, 1, damage=favour(3, 6.0))
+    output = tmp_path / f"results{suffix}"
+    content = whole[suffix].read_bytes()
+    output.write_bytes(content[: int(share * len(content))])
+    before = output.read_bytes()
+    with pytest.raises(ResultsError, match=r"its row 1 is not what mnist/1 says about .*000\.png now; choose another"):
+        predict(scans, output=output, repository=tmp_path)
+    assert output.read_bytes() == before
+
+
+def test_rows_of_other_pictures_of_the_same_names_stay_as_they_are(scans, tmp_path, monkeypatch):
+    pictures = sorted(scans.iterdir())[:CHUNK]
+    output = tmp_path / "results.csv"
+    for day, order in (("monday", pictures), ("tuesday", pictures[1:] + pictures[:1])):
+        (tmp_path / day).mkdir()
+        for place, content in zip(pictures, order, strict=True):
+            (tmp_path / day / place.name).symlink_to(content)
+    monkeypatch.chdir(tmp_path / "monday")
+    predict(".", output=output)
+    before = output.read_bytes()
+    monkeypatch.chdir(tmp_path / "tuesday")
+    with pytest.raises(ResultsError, match="its row 1 is not what mnist/1 says"):
+        predict(".", output=output)
+    assert output.read_bytes() == before
+    # The folder may move, and a few pictures may be scanned again or be gone.
+    monday = (tmp_path / "monday").rename(tmp_path / "archive")
+    monkeypatch.chdir(monday)
+    Path("000.png").unlink()
+    Path("000.png").symlink_to(pictures[1])
+    Path("002.png").unlink()
+    (tmp_path / "names.txt").write_text("\n".join(f"./{path.name}" for path in pictures))
+    assert predict(tmp_path / "names.txt", output=output)[0].rate == 0
+    assert output.read_bytes() == before
+
+
+def test_other_standard_input_is_not_there_already(tmp_path, monkeypatch):
+    output = tmp_path / "results.csv"
+    for content, expected in (
+        (SEVEN.read_bytes(), 1),
+        (SEVEN.read_bytes(), 1),
+        (picture(np.zeros((9, 9), np.uint8)), 0),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        if expected:
+            assert predict("-", output=output)[0].rows == 1
+        else:
+            with pytest.raises(ResultsError, match="is not what mnist/1 says about - now"):
+                predict("-", output=output)
+
+
+@pytest.mark.parametrize("rows", [1, SAMPLES, 1000, 5021])
+def test_sample_is_spread_over_the_rows_of_a_file_of_any_length(rows):
+    sample = Sample()
+    for number in range(1, rows + 1):
+        sample.add(number, Input(str(number)), Known(str(number), None, "mnist/1"))
+    asked = []
+
+    def recognise(pictures):
+        asked.extend(int(each.name) for each in pictures)
+        return [Row("", error="gone")] * len(pictures)
+
+    assert sample.first_changed(recognise) is None
+    assert min(rows, SAMPLES) <= len(asked) < 2 * SAMPLES
+    assert asked[0] == 1
+    assert asked[-1] > 0.9 * rows
+
+
+def test_error_about_the_part_of_a_parquet_file_names_the_part(tmp_path):
+    output = tmp_path / "results.parquet"
+    part = tmp_path / "results.parquet.part"
+    part.write_bytes(JsonLines().encode(Row("other.png", error="gone", model="mnist/1")))
+    with pytest.raises(ResultsError, match=f"^{part} has other results: its row 1 is about other.png"):
+        Results(output, Inputs([str(SEVEN)], io.BytesIO()), JOB_OF_LINES).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +244,7 @@ def test_wrong_option_names_its_rule(options, message):
 
 def test_file_that_another_run_writes_is_rejected(scans, tmp_path):
     output = tmp_path / "results.csv"
-    other = Results(output, Inputs([str(scans)], io.BytesIO()), "mnist/1")
+    other = Results(output, Inputs([str(scans)], io.BytesIO()), JOB)
     with other, pytest.raises(ResultsError, match="is being written by another mnist-predict"):
         predict(scans, output=output)
     assert not output.exists()
@@ -160,7 +254,7 @@ def test_second_run_with_the_same_parquet_file_leaves_the_part_of_the_first(tmp_
     monkeypatch.setattr(parquet, "unpack", lambda path: [])  # Only a test that installs pyarrow can unpack it.
     output, part = tmp_path / "results.parquet", tmp_path / "results.parquet.part"
     output.touch()
-    first, second = (Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1") for _ in range(2))
+    first, second = (Results(output, Inputs([str(SEVEN)], io.BytesIO()), JOB_OF_LINES) for _ in range(2))
     with ExitStack() as stack:
         lock = second._lock
         # The first run is faster: it has the lock when the second has just opened the part.
@@ -208,7 +302,7 @@ def test_output_without_the_right_to_write_it_names_the_way_out(tmp_path):
     error = f"{output}: Permission denied; choose another --output, in a folder where you may write$"
     with mode_0(folder):
         with pytest.raises(ResultsError, match=error):
-            Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1").__enter__()
+            Results(output, Inputs([str(SEVEN)], io.BytesIO()), JOB).__enter__()
         # Even whether the file is a folder cannot be found out.
         with pytest.raises(ServiceError, match=error):
             predict(SEVEN, output=output)

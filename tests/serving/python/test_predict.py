@@ -61,6 +61,7 @@ def test_every_kind_of_picture_gives_the_same_prediction(model, seven, page):
     same = [
         *(SEVEN, str(SEVEN), content, bytearray(content), memoryview(content), Image.open(SEVEN)),
         *(page, page[..., None], np.stack([page] * 3, axis=-1), page.astype(np.float64)),
+        np.stack([page, np.full_like(page, 255)], axis=-1),
         *(page / 255, page.astype(np.int64), Image.fromarray(page).convert("RGBA"), Image.fromarray(page).convert("F")),
     ]
     for each in same:
@@ -69,6 +70,26 @@ def test_every_kind_of_picture_gives_the_same_prediction(model, seven, page):
         assert abs(found.confidence - seven.confidence) < 0.01
     assert model.predict(same).labels == ["7"] * len(same)
     assert model.predict(iter(same)).labels == ["7"] * len(same)
+
+
+def test_pil_image_of_any_mode_gives_the_same_prediction(model, seven, page):
+    grey = Image.fromarray(page)
+    deep = page.astype(np.uint16) * 257
+    same = [
+        *(grey.convert(mode) for mode in ("1", "LA", "P", "CMYK", "YCbCr", "I", "I;16")),
+        *(grey.convert("LA").convert("La"), grey.convert("RGBA").convert("RGBa"), grey.convert("RGB").convert("HSV")),
+        Image.frombytes("I;16B", grey.size, deep.astype(">u2").tobytes()),
+        Image.fromarray(page.astype(np.int32) * 300 - 1000),
+        Image.fromarray(page.astype(np.float32) / 255),
+    ]
+    found = model.predict(same)
+    assert found.labels == ["7"] * len(same)
+    assert all(abs(each.confidence - seven.confidence) < 0.01 for each in found)
+
+
+def test_pil_image_of_floats_has_the_values_of_an_array(model, page):
+    with pytest.raises(InputError, match=r"image 1: its pixels are from .* must be in 0\.\.255, or floats in 0..1"):
+        model.predict([page, Image.fromarray(page.astype(np.float32) * 257)])
 
 
 @pytest.mark.parametrize(
@@ -82,6 +103,7 @@ def test_every_kind_of_picture_gives_the_same_prediction(model, seven, page):
         ((28, 28, 28), 28),
         ((40, 30), 1),
         ((40, 30, 1), 1),
+        ((40, 30, 2), 1),
         ((40, 30, 4), 1),
         ((5, 40, 30), 5),
         ((2, 40, 30, 3), 2),
@@ -131,6 +153,24 @@ def test_turned_photo_is_set_upright(model, page, seven):
         assert model.predict(turned).labels == ["7"]
 
 
+class Unreadable:
+    def read(self, size):
+        raise OSError(5, "Input/output error")
+
+
+class Unusual:
+    """As a tensor of torch."""
+
+    def __array__(self, *arguments, **options):
+        raise RuntimeError("it requires a gradient")
+
+
+def test_damaged_camera_data_of_a_pil_image_is_passed_over_as_in_a_file(model, page):
+    buffer = io.BytesIO()
+    Image.fromarray(page).save(buffer, "PNG", exif=b"Exif\0\0garbage")
+    assert model.predict([buffer.getvalue(), Image.open(buffer)]).labels == ["7", "7"]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
@@ -150,6 +190,10 @@ def test_turned_photo_is_set_upright(model, page, seven):
         (np.full((28, 28), "7"), InputError, "has the type <U1: must be"),
         (np.zeros(784, np.uint8), InputError, r"has the shape \[784\]: must be \[28, 28\]"),
         ([np.zeros((4, 28), np.uint8), np.zeros((1, 2, 3, 4, 5), np.uint8)], InputError, "image 1: has the shape"),
+        ("a\0.txt", PictureError, "embedded null byte"),
+        ("\ud800.png", InputError, r"'\\ud800.png': is no path: surrogates not allowed"),
+        (Unreadable(), PictureError, "image: Unreadable cannot be read: .*Input/output error"),
+        ([Unusual()], InputError, "image 0: Unusual cannot become an array of NumPy: it requires a gradient"),
         (np.zeros((6000, 6000), np.uint8), InputTooLargeError, "image: the picture has 6000x6000 pixels"),
     ],
 )

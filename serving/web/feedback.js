@@ -5,18 +5,22 @@ import { sendFeedback } from "./service.js";
 export class FeedbackForm {
   #find;
   #prediction = null; // what the answer is about
+  #shown = 0; // how often show() was called
 
   constructor(form, png, onError) {
     this.#find = (selector) => form.querySelector(selector);
     const send = async (label) => {
       const prediction = this.#prediction;
       this.show(null);
+      const shown = this.#shown;
+      const isSame = () => shown === this.#shown;
       try {
         await sendFeedback(await png(), label, prediction);
+        if (!isSame()) return;
         this.#find("span").textContent = `Thank you. Stored as ${label}.`;
         form.label.value = "";
       } catch (error) {
-        this.show(prediction);
+        if (isSame()) this.show(prediction);
         onError(error);
       }
     };
@@ -34,6 +38,7 @@ export class FeedbackForm {
 
   // `prediction` is null if there is none, or if a newer one is on its way.
   show(prediction) {
+    this.#shown++;
     this.#prediction = prediction?.lines ? null : prediction;
     this.#find("span").textContent = "";
     this.#update();

@@ -1,6 +1,5 @@
 // Connects the parts of the page. What few visits need is loaded when it is needed.
 
-import { BoxView } from "./boxes.js";
 import { CertificateView } from "./certificate.js";
 import { copyText, curlCommand } from "./curl.js";
 import { History } from "./history.js";
@@ -22,7 +21,6 @@ const sheet = new Sheet();
 const isNumber = () => find("#number").checked;
 const png = () => sheet.png(isNumber() ? NUMBER_SIDE : undefined);
 const requests = new PredictionRequests(png, isNumber);
-const boxView = new BoxView(find("#boxes"));
 const predictionView = new PredictionView(find("#prediction"));
 const certificateView = new CertificateView(find("#model"), (labels) => {
   predictionView.setLabels(labels);
@@ -31,6 +29,7 @@ const certificateView = new CertificateView(find("#model"), (labels) => {
 const history = new History(find("#history"), replaceSheet);
 let feedback = null; // the form, if the service asks for feedback
 let prediction = null; // of the drawing on the sheet
+let isRejected = false; // whether the drawing has grown since, and was rejected
 let isGuess = false; // from the start of a stroke until the prediction of its end
 let penIsDown = false;
 
@@ -75,9 +74,12 @@ drawWithKeys(canvas, sheet, penWidth, find("#pen"), (isDown) => {
 });
 drawWithPointer(canvas, sheet, penWidth);
 showSheet(canvas, sheet);
-canvas.addEventListener("pointerdown", () => { isGuess = penIsDown = true; });
+canvas.addEventListener("pointerdown", ({ button, isPrimary }) => {
+  if (button === 0 && isPrimary) isGuess = penIsDown = true;
+});
 for (const type of ["pointerup", "pointercancel"]) {
-  canvas.addEventListener(type, () => {
+  canvas.addEventListener(type, ({ isPrimary }) => {
+    if (!isPrimary) return;
     penIsDown = false;
     if (find("#prediction").getAttribute("aria-busy") !== "true") judge();
   });
@@ -130,7 +132,7 @@ sheet.addEventListener("grow", () => requests.extend());
 sheet.addEventListener("replace", predictAnew);
 function predictAnew() {
   prediction = null;
-  boxView.clear();
+  find("#boxes").replaceChildren();
   clearDrawingNotice();
   if (sheet.empty) {
     predictionView.clear();
@@ -148,7 +150,7 @@ for (const type of ["busy", "idle"]) {
   requests.addEventListener(type, () => {
     if (type === "idle") judge();
     find("#prediction").setAttribute("aria-busy", type === "busy");
-    feedback?.show(type === "busy" ? null : prediction);
+    feedback?.show(type === "busy" || isRejected ? null : prediction);
   });
 }
 
@@ -169,12 +171,19 @@ function sheetChanged() {
 
 requests.addEventListener("prediction", ({ detail }) => {
   prediction = detail;
+  isRejected = false;
   clearDrawingNotice();
   predictionView.show(prediction, isGuess);
-  if (!sheet.empty) boxView.show(prediction, sheet.extent);
   announcePrediction();
   explainSoon();
   showCertificate(prediction.model);
+  if (prediction.lines) drawBoxes();
+});
+
+const drawBoxes = safely(async () => {
+  const shown = prediction;
+  const { showBoxes } = await load("./boxes.js");
+  if (shown === prediction && !sheet.empty) showBoxes(find("#boxes"), shown, sheet.extent);
 });
 
 // Why
@@ -212,7 +221,10 @@ function clearDrawingNotice() {
 }
 
 const showError = ({ kind, message }) => notify(kind, message + (RETRIES[kind] ?? ""));
-requests.addEventListener("error", ({ detail }) => showError(detail));
+requests.addEventListener("error", ({ detail }) => {
+  isRejected = true;
+  showError(detail);
+});
 requests.addEventListener("recovered", () => {
   notify("", "");
   announce("The service responds again.");

@@ -71,7 +71,7 @@ export class PredictionRequests extends EventTarget {
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
       if (error.kind === "drawing" && drawing !== this.#drawing) return;
-      this.#failed = true;
+      this.#failed = error.kind !== "drawing";
       this.#emit("error", error);
       if (error.kind === "key") this.#locked = true;
       if (error.kind === "overloaded") await pause(1000 * error.seconds);

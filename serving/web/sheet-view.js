@@ -34,7 +34,9 @@ export function thumbnail(marks) {
     context.clearRect(0, 0, 112, 112);
     draw(context, marks, 112, getComputedStyle(canvas).color);
   };
-  requestAnimationFrame(paint);
-  dark.addEventListener("change", () => requestAnimationFrame(paint));
+  canvas.repaint = () => requestAnimationFrame(paint);
+  canvas.repaint();
   return canvas;
 }
+// A listener for each thumbnail would keep it in memory.
+dark.addEventListener("change", () => document.querySelectorAll("canvas").forEach((canvas) => canvas.repaint?.()));

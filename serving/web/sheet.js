@@ -64,6 +64,7 @@ export class Sheet extends EventTarget {
 
   #set(marks) {
     this.#past.push(this.marks);
+    if (this.#past.length > 200) this.#past.shift();
     this.#future = [];
     this.marks = marks;
   }

@@ -118,6 +118,8 @@ def test_rejected_requests_are_explained(visit):
         expect(page.locator("#notice")).to_contain_text(detail)
         page.locator("#clear").click()
         expect(page.locator("#notice")).to_be_empty()
+        # The service was never down, so the announcement is not "The service responds again."
+        expect(page.locator("#announcement")).to_have_text("The drawing area is empty.")
     page.route("**/predict*", lambda route: route.fulfill(status=500, json={"detail": "?"}))
     draw(page, ONE)
     expect(page.locator("#notice")).to_have_text(

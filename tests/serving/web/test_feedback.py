@@ -10,7 +10,7 @@ import pytest
 
 from serving.models import bundle
 from serving.settings import RELEASE
-from tests.serving.web.handwriting import FIVE, draw, draw_at_once, line, vary
+from tests.serving.web.handwriting import FIVE, TWO, draw, draw_at_once, line, vary
 from tests.serving.web.page import expect, predicted_digit, screenshot, wait_for_prediction
 from tests.support import service, until
 from tests.training.conftest import NoPlots
@@ -106,6 +106,37 @@ def test_rejected_correction_gets_a_message_and_can_be_sent_again(models, tmp_pa
         expect(page.locator("#notice")).to_have_text("The service has no space left for drawings.")
         page.locator("#clear").click()
         expect(page.locator("#notice")).to_be_empty()
+
+
+def test_answer_that_fails_late_is_not_offered_for_the_next_drawing(asking, visit):
+    page = visit(asking)
+    late, labels = [], []
+
+    def hold(route):
+        labels.append(route.request.url.partition("label=")[2][0])
+        late.append(route) if len(labels) == 1 else route.continue_()
+
+    page.route("**/feedback?*", hold)
+    page.get_by_label("I agree").check()
+    draw(page, FIVE)
+    assert predicted_digit(page) == "5"
+    right = page.get_by_role("button", name="Right")
+    right.click()
+    until_held(page, late)
+    page.locator("#clear").click()
+    draw(page, TWO)
+    assert predicted_digit(page) == "2"
+    late[0].fulfill(status=507, content_type="application/problem+json", body='{"title": "full", "status": 507}')
+    expect(page.locator("#notice")).to_have_text("The service has no space left for drawings.")
+    right.click()
+    expect(page.locator("#feedback .note")).to_have_text("Thank you. Stored as 2.")
+    assert labels == ["5", "2"]
+
+
+def until_held(page, late):
+    """Wait for a request, while the page goes on."""
+    while not late:
+        page.wait_for_timeout(10)
 
 
 def test_corrected_drawings_are_read_after_fine_tuning_without_a_restart(asking, models, folder, visit, monkeypatch):

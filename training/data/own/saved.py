@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,15 @@ def to_bytes(splits: Splits) -> bytes:
     facts = {name: np.array(getattr(splits, name)) for name in FACTS}
     np.savez_compressed(buffer, **arrays, **facts)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def is_saved(path: Path) -> bool:
+    """Return whether :func:`to_bytes` has made this file, and not the user, whose file may have the same name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {f"{fact}.npy" for fact in FACTS} <= set(archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
 
 
 def load(path: Path) -> Splits:

@@ -95,16 +95,39 @@ def test_every_layout_gives_the_same_classes_by_name(layout, tmp_path):
     assert all(len(part) and part.images.shape[1:] == (28, 28) for part in (splits.train, splits.test))
 
 
-def test_folders_named_train_and_test_divide_the_data(tmp_path):
+def divided(place):
     for part, numbers in (("train", range(8)), ("test", range(8, 11))):
         for label in CLASSES:
-            (tmp_path / part / label).mkdir(parents=True)
+            (place / part / label).mkdir(parents=True)
             for number in numbers:
-                mark(label, number).save(tmp_path / part / label / f"{number}.png")
-    splits = load_own(tmp_path, "symbol")
+                mark(label, number).save(place / part / label / f"{number}.png")
+    return place
+
+
+def test_folders_named_train_and_test_divide_the_data(tmp_path):
+    splits = load_own(divided(tmp_path), "symbol")
     assert splits.labels == CLASSES
     assert len(splits.test) == 9
     assert len(splits.validation) == 0
+
+
+def test_folder_beside_train_and_test_makes_no_classes_of_them(tmp_path):
+    notes = divided(tmp_path) / "notes"
+    notes.mkdir()
+    (notes / "todo.txt").touch()
+    found = inspect(tmp_path, "symbol", with_validation=False)
+    assert (found.labels, found.bare) == (CLASSES, ["notes"])
+    assert found.count("test").total() == 9
+    mark("cross", 1).save(notes / "1.png")
+    with pytest.raises(DataError, match="notes: lies beside test/ and train/, which divide the data set; move it away"):
+        find(tmp_path)
+
+
+def test_class_may_be_called_train(tmp_path):
+    assert inspect(folders(tmp_path, names=("bus", "train")), "symbol", with_validation=False).labels == (
+        "bus",
+        "train",
+    )
 
 
 def test_network_learns_from_what_the_service_prepares(tmp_path):

@@ -150,6 +150,11 @@ def divided(name: str, train: Digits, validation: int, subset: int) -> tuple[Dig
     return train.take(rest[:subset] if subset else rest), train.take(order[:validation])
 
 
+def shuffled(digits: Digits) -> Digits:
+    """Return the images in random order, which is the same every time. So the first or last ones are of all classes."""
+    return digits.take(torch.randperm(len(digits), generator=torch.Generator().manual_seed(SPLIT_SEED)))
+
+
 def _images(content: bytes) -> Tensor:
     pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=IMAGE_HEADER)
     return pixels.view(-1, IMAGE_SIZE, IMAGE_SIZE)

@@ -309,6 +309,23 @@ def test_run_folder_keeps_the_images(tmp_path):
         saved.load(tmp_path / "data.npz")
 
 
+def test_first_and_last_images_are_of_all_classes(tmp_path):
+    """Own data is sorted by class, and calibration and export take the first or last images of a part."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (900, 28, 28), np.uint8), np.repeat(["a", "b", "c"], 300)
+    np.savez(tmp_path / "noise.npz", images=images, labels=labels)
+    splits = load_own(tmp_path / "noise.npz", "as-is", validation=1)
+    for part in (splits.train, splits.validation, splits.test):
+        assert set(part.labels[:40].tolist()) == set(part.labels[-40:].tolist()) == {0, 1, 2}
+    # The digest is that of the sorted images, as before, and the run folder gives the same order again.
+    (tmp_path / "data.npz").write_bytes(splits.files["data.npz"])
+    again = saved.load(tmp_path / "data.npz")
+    assert again.digests == splits.digests
+    assert splits.train.images.equal(again.train.images)
+    train = np.load(tmp_path / "data.npz")["train_labels"]
+    assert train.tolist() == sorted(train)
+
+
 @pytest.mark.parametrize(
     ("name", "model"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from training.data.digits import Digits, Replay, Splits
-from training.data.own.saved import to_bytes
+from training.data.own.saved import FILE
 
 # The file of a run folder with the images of the replay data set, if they are the user's own.
 REPLAY_FILE = "replay.npz"
@@ -35,7 +35,7 @@ def with_replay(new: Splits, old: Splits) -> Splits:
         several="allowed" if "allowed" in (old.several, new.several) else "rejected",
         is_own=True,
         replay=Replay(old.name, old.labels, len(old.test), len(old.validation), renumbered(new.train), old.is_own),
-        files=new.files | ({REPLAY_FILE: to_bytes(old)} if old.is_own else {}),
+        files=new.files | ({REPLAY_FILE: old.files[FILE]} if FILE in old.files else {}),
     )
 
 

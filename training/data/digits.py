@@ -69,6 +69,8 @@ class Replay:
     """The new training images. Each step adds some of them to its batch."""
     is_own: bool
     """Whether the replay data set is the user's own."""
+    left_out: tuple[str, ...] = ()
+    """What both data sets have, and where it was left out, in lines."""
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,10 @@ def train(
         replace(config, precision=precision), target, splits.labels, splits=splits, is_resumed=last.exists()
     )
     state.precision_reason = reason
-    if not last.exists() and (line := forgotten(config, splits.labels)):
-        progress.line(line)
+    if not last.exists():
+        lines = [forgotten(config, splits.labels), *(splits.replay.left_out if splits.replay else ())]
+        for line in filter(None, lines):
+            progress.line(line)
     state.threads = threads_for(multiplications(state.network) * (config.batch_size or len(splits.train)))
     output.mkdir(parents=True, exist_ok=True)
     is_first = distributed.is_first()

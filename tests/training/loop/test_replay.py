@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from tests.support import picture
 from tests.training.support import FAST, Stop, equal, weights
 from training.config import ConfigError, TrainConfig
 from training.data import load as loading
-from training.data.digits import Digits, Replay
+from training.data.digits import Digits, Replay, Splits
 from training.data.load import load_data, load_saved
+from training.data.own.replay import with_replay
 from training.data.sources import DataError
 from training.loop import inputs
 from training.loop.replay import Widened, new_images, replay_lines, with_enough_epochs
@@ -66,6 +68,68 @@ def test_new_classes_come_after_the_known_ones(small_mnist, tmp_path):
     splits = loaded(crosses(tmp_path / "mine", "0"))
     assert (splits.name, splits.labels) == ("mine", (*"0123456789", "+"))
     assert set(splits.replay.added.labels.tolist()) == {0, 10}
+
+
+def images(*values):
+    return torch.tensor(values, dtype=torch.uint8)[:, None, None].expand(-1, 28, 28).contiguous()
+
+
+def parts(labels, **named):
+    """A data set of grey images. Each part has pairs of a grey value and a label."""
+    pairs = {"train": [], "validation": [], "test": [], **named}
+    made = {
+        part: Digits(
+            images(*(grey for grey, _ in each)), torch.tensor([labels.index(label) for _, label in each]).long()
+        )
+        for part, each in pairs.items()
+    }
+    return Splits("signs", tuple(labels), {}, **made, is_own=True)
+
+
+def pairs(digits, labels):
+    return [(int(image[0, 0]), labels[label]) for image, label in zip(digits.images, digits.labels, strict=True)]
+
+
+def test_same_picture_is_in_one_part_and_has_one_class():
+    """The hash of its file decides the part of a picture, so a copy in another file may be in another part."""
+    old = parts("ab", train=[(1, "a"), (2, "a"), (3, "b"), (4, "b")], validation=[(5, "a")], test=[(6, "b")])
+    new = parts(
+        "bc", train=[(1, "c"), (3, "b"), (5, "b"), (6, "b"), (7, "c")], validation=[(4, "b"), (8, "b")], test=[(2, "c")]
+    )
+    splits = with_replay(new, old)
+    assert splits.labels == tuple("abc")
+    assert pairs(splits.train, "abc") == [(3, "b"), (4, "b")]
+    assert pairs(splits.replay.added, "abc") == [(1, "c"), (3, "b"), (7, "c")]
+    assert pairs(splits.validation, "abc") == [(5, "a"), (8, "b")]
+    # Its class is corrected, so it is no longer learnt.
+    assert pairs(splits.test, "abc") == [(6, "b"), (2, "c")]
+    assert splits.replay.left_out == (
+        "left out 2 of 5 new training pictures: signs has them in its validation or test set",
+        "left out 1 of 3 new pictures for validation and test: signs has them in its training set",
+        "left out 2 of 4 training images of signs: as new pictures, they have another class",
+    )
+    assert with_replay(parts("b", train=[(9, "b")]), old).replay.left_out == ()
+    for added, what in (([(6, "b")], ""), ([(6, "c"), (9, "b")], " in c"), ([(n, "c") for n in (1, 2, 3, 4)], "")):
+        with pytest.raises(DataError, match=f"^signs: no picture is left to learn from{what}, because signs has"):
+            with_replay(parts("bc" if what else added[0][1], train=added), old)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_run_says_what_is_left_out(tmp_path):
+    old = parts("ab", train=[(1, "a"), (2, "b")] * 20, test=[(6, "b")])
+    splits = with_replay(parts("b", train=[(6, "b"), (7, "b")]), old)
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainConfig(**FAST | {"batch_size": 20}), splits, tmp_path, progress=Told(1))
+    assert Told.lines[0].startswith("left out 1 of 2 new training pictures: ")
+
+
+class Told(Stop):
+    """Stops, and keeps the lines of the run."""
+
+    lines: ClassVar = []
+
+    def line(self, text):
+        self.lines.append(text)
 
 
 def test_new_images_fit_into_an_epoch():

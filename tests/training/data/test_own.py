@@ -162,6 +162,36 @@ def test_writer_stays_on_one_side(tmp_path):
     assert all(len(parts) == 1 for parts in by_writer.values())
 
 
+def test_rows_without_a_split_follow_their_writer(tmp_path):
+    place = table(tmp_path / "marks")
+    with (place / "labels.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    # One row of every other writer names a part.
+    split = {"writer 0": "test", "writer 2": "train", "writer 4": "validation"}
+    with (place / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([[*header, "split"], *([*row, split.pop(row[2], "")] for row in rows)])
+    found = inspect(place, "symbol", with_validation=True)
+    by_writer = {}
+    for each, part in zip(found.kept, found.parts, strict=True):
+        by_writer.setdefault(each.sample.group, set()).add(part)
+    assert by_writer.pop("writer 0") == {"test"}
+    assert by_writer.pop("writer 4") == {"validation"}
+    # The hash divides only what no part was named for, and there are a test and a validation set.
+    assert set(map(frozenset, by_writer.values())) == {frozenset({"train"})}
+    assert found.torn == {}
+
+
+def test_writer_in_several_parts_is_told():
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    samples = from_arrays("x", images, np.array(["a", "b"] * 2), groups=np.array(["anna"] * 3 + ["ben"]))
+    parts = ("train", "test", "", "")
+    divided = [each._replace(part=part) for each, part in zip(samples, parts, strict=True)]
+    found = check(prepare_all(divided, "as-is"), "x", with_validation=False)
+    assert found.parts == ["train", "test", "train", "train"]
+    told = "1 group in several parts: anna (test, train). So the test knows some of its groups. Give all"
+    assert any(line.startswith(told) for line in findings(found))
+
+
 def test_check_finds_what_is_wrong_with_pictures(tmp_path):
     place = folders(tmp_path / "marks", 12)
     mark("circle", 0).save(place / "circle" / "copy.bmp")

@@ -141,6 +141,22 @@ def test_new_images_fit_into_an_epoch():
     assert share(2000, 1000) == 2
 
 
+@pytest.mark.parametrize(
+    ("mean", "counts"), [(0.5, [0, 1] * 8), (1 / 16, [0] * 15 + [1]), (0.6, [1] * 16), (8, [8] * 16)]
+)
+def test_small_batches_are_shown_new_images_too(mean, counts):
+    """Of a batch of 8 images, 1/16 is half an image: it was rounded to none in every step."""
+    assert [inputs.drawn_count(mean, step) for step in range(16)] == counts
+    state = SimpleNamespace(
+        labels=("a",),
+        config=TrainConfig(),
+        drawn=[(Digits(images(*range(8)), torch.zeros(8, dtype=torch.int64)), mean)],
+    )
+    generator = torch.Generator().manual_seed(0)
+    drawn = [inputs._drawn_images(state, step, 1, generator, torch.device("cpu")) for step in range(16)]
+    assert [len(each) if each else 0 for each in drawn] == counts
+
+
 def test_widened_network_never_chooses_a_class_that_it_does_not_know():
     network = build("mlp", 2).eval()
     wide = Widened(network, ("b", "a"), ("a", "x", "b"))
@@ -307,6 +323,6 @@ def test_style_augmentation_knows_the_digit_of_a_drawn_image(monkeypatch, labels
     classes = torch.arange(64) % 4 - 1
     drawn = Digits(torch.zeros(64, 28, 28, dtype=torch.uint8), classes)
     state = SimpleNamespace(labels=labels, config=TrainConfig(style=0.5), drawn=[(drawn, 1.0)])
-    found = inputs._drawn_images(state, 64, torch.Generator().manual_seed(0), torch.device("cpu"))
+    found = inputs._drawn_images(state, 0, 64, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert set(given[0].tolist()) == expected
     assert set(found.labels.tolist()) == {-1, 0, 1, 2}

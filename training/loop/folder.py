@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from training.config import is_place
@@ -105,6 +106,19 @@ def check_apart(output: Path, *places: str) -> None:
             raise TrainingError(f"--output {output}: holds the data set {place}; name another --output.")
         if found in (folder, *folder.parents):
             raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it.")
+
+
+@contextlib.contextmanager
+def made(output: Path) -> Iterator[None]:
+    """Make the folder of a run. If the block leaves a new folder empty, remove it again."""
+    is_new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if is_new:
+                output.rmdir()
 
 
 def remove_leftovers(output: Path) -> None:

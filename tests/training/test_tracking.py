@@ -20,6 +20,7 @@ from training.config import TrainConfig
 from training.loop.errors import TrainingError
 from training.loop.lock import locked
 from training.loop.train import train
+from training.track.mlflow import MLflow
 from training.track.shown import TrackingError
 from training.track.tracking import PACKAGES, Tracking, tracked
 
@@ -137,6 +138,15 @@ def test_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, status):
         if error:
             raise error
     assert ended == [status]
+
+
+def test_new_run_does_not_take_over_that_of_a_dead_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.track.mlflow.client", lambda: SimpleNamespace(update_run=lambda *_, **__: None))
+    monkeypatch.setattr(MLflow, "_begun", lambda *_: "new")
+    (tmp_path / "mlflow.json").write_text('{"run_id": "old"}')
+    assert MLflow({}, tmp_path)._run == "new"
+    (tmp_path / "last.pt").touch()
+    assert MLflow({}, tmp_path)._run == "old"
 
 
 def test_second_process_in_the_folder_of_a_run_leaves_its_tracker_alone(small, tmp_path, monkeypatch):

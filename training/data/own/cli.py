@@ -96,6 +96,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
+    command += [] if with_validation else ["--validation", "0"]
     command += [*flags_for_few_pictures(found, prepare).split(), "--output", f"runs/{model_name(folder)}"]
     print_output(f"Next           {shlex.join(command)}")
 

@@ -123,6 +123,30 @@ def test_folder_beside_train_and_test_makes_no_classes_of_them(tmp_path):
         find(tmp_path)
 
 
+def test_linked_folders_of_a_class_are_read_once(tmp_path):
+    place = folders(tmp_path / "marks", 3)
+    (tmp_path / "more").mkdir()
+    mark("cross", 7).save(tmp_path / "more" / "7.png")
+    for name, target in (("more", tmp_path / "more"), ("again", tmp_path / "more"), ("up", place), ("self", ".")):
+        (place / "cross" / name).symlink_to(target)
+    names = [sample.name for sample in find(place) if sample.label == "cross"]
+    assert names == ["cross/0.png", "cross/1.png", "cross/2.png", "cross/again/7.png"]
+
+
+def test_texts_may_be_bytes(tmp_path):
+    images, labels = arrays(), np.repeat(np.arange(3), 12)
+    encoded = np.array([name.encode() for name in CLASSES])
+    writers = np.array([b"anna"] * len(images))
+    for named in ({"labels": labels, "names": encoded}, {"labels": encoded[labels]}):
+        np.savez(tmp_path / "x.npz", images=images, groups=writers, **named)
+        found = find(tmp_path / "x.npz")
+        assert {sample.label for sample in found} == set(CLASSES)
+        assert {sample.group for sample in found} == {"anna"}
+    np.savez(tmp_path / "x.npz", images=images, labels=labels, names=np.array([b"\xff", b"b", b"c"]))
+    with pytest.raises(DataError, match=r"x\.npz: names: has a text that is not UTF-8: .*; write texts"):
+        find(tmp_path / "x.npz")
+
+
 def test_class_may_be_called_train(tmp_path):
     assert inspect(folders(tmp_path, names=("bus", "train")), "symbol", with_validation=False).labels == (
         "bus",

@@ -147,12 +147,23 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, onerror=_raise):
+    """Yield the pictures of a class, also those in linked folders. A link to a folder around it would have no end."""
+    seen = {_identity(each) for each in folder.resolve().parents}
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        if (identity := _identity(Path(parent))) in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             other = name.startswith(".") or name.lower() in OTHER_NAMES or Path(name).suffix.lower() in OTHER_SUFFIXES
             if not other:
                 yield Path(parent, name)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from training.config import is_place
+from training.config import KNOWN_DATASETS, is_place
 from training.data import digits
 from training.data.datasets import DATASETS
 from training.data.digits import Splits
@@ -113,6 +113,8 @@ def load_saved(
         return new
     if (run / REPLAY_FILE).is_file():
         return with_replay(new, saved.load(run / REPLAY_FILE))
+    if replay not in KNOWN_DATASETS and not is_place(replay):
+        raise DataError(f"{run / REPLAY_FILE}: is missing; put it back, or train again with another --output")
     old = load_data(
         replay,
         prepare=new.prepare,

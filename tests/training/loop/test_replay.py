@@ -236,6 +236,9 @@ def test_own_data_set_can_be_replayed(tmp_path):
     assert again.digests == splits.digests
     assert torch.equal(again.replay.added.images, splits.replay.added.images)
     assert Run.read(tmp_path / "run").splits(None).digests == splits.digests
+    (tmp_path / "run" / "replay.npz").unlink()
+    with pytest.raises(DataError, match=r"replay\.npz: is missing; put it back, or train again with another --output"):
+        Run.read(tmp_path / "run").splits(None)
 
 
 def test_settings_that_do_not_fit_are_rejected(small_mnist, tmp_path):

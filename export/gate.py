@@ -10,6 +10,7 @@ from typing import Any
 from export.cascade import FAMILIAR, SURE
 from export.earlier import newest_first, replayed, tested
 from export.run import ExportError, Run
+from serving.contract import SYMBOL
 from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.bundle import Bundle, Manifest
@@ -162,18 +163,28 @@ def _are_near(threshold: float | None, other: float | None) -> bool:
 
 
 def check_classes(run: Run, repository: Path, name: str) -> None:
-    """Check that the run has every class of the newest version, whose clients expect them.
+    """Check that the run has every class of the newest version, and prepares pictures in the same way.
+
+    Its clients expect these classes, and go on to send the same pictures.
 
     Raises:
-        ExportError: a class would disappear.
+        ExportError: a class would disappear, or pictures would be prepared in another way.
     """
     newest = next(newest_first(repository, name), None)
-    labels = newest.manifest.labels if newest else ()
-    if newest and (gone := [label for label in labels if label not in run.record["dataset"]["labels"]]):
+    if newest is None:
+        return
+    said, labels = run.record["dataset"], newest.manifest.labels
+    if gone := [label for label in labels if label not in said["labels"]]:
         more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
         raise ExportError(
             f"{run.folder}: lacks {len(gone)} of the {len(labels)} classes of {newest.folder} "
             f"({', '.join(gone[:SHOWN])}{more}); publish it as another model with --name, or train it with --replay"
+        )
+    before, now = newest.manifest.prepare, said.get("prepare", SYMBOL)
+    if now != before:
+        raise ExportError(
+            f"{run.folder}: was trained with --prepare {now}, and {newest.folder} with --prepare {before}; publish it "
+            f"as another model with --name, or train it with --prepare {before}"
         )
 
 

@@ -115,19 +115,18 @@ def train_run(
                 stage=progress.stage,
                 tell=tell if is_speaker() else lambda _: None,
             )
-        with tracked(track if is_speaker() else (), config.asdict(), output, progress.line) as tracking:
-            return train(
-                config,
-                splits,
-                output,
-                resume=resume,
-                checkpoint_every=checkpoint_every,
-                device=device,
-                graph=graph,
-                progress=progress,
-                plots=plots,
-                tracking=tracking,
-            )
+        return train(
+            config,
+            splits,
+            output,
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            device=device,
+            graph=graph,
+            progress=progress,
+            plots=plots,
+            tracking=tracked(track if is_speaker() else (), config.asdict(), output, progress.line),
+        )
 
 
 def print_finished(output: Path, test: Evaluation) -> None:

@@ -36,16 +36,34 @@ def config_of(given: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
     """Return the config of a run, and the settings that its user or a recipe has chosen, both with absolute places.
 
     Args:
-        given: what the user has set, by name, and perhaps ``recipe``. By default the model is that of ``start``.
+        given: what the user has set, by name, and perhaps ``recipe``. By default the model is that of ``start``, and
+            the user's own pictures are prepared as for it.
 
     Raises:
         ConfigError: a setting breaks its rule, or there is no model to start from.
     """
-    if given.get("start") and "model" not in given:
-        given = {**given, "model": model_of(given["start"])}
+    if given.get("start"):
+        defaults = {"model": model_of(given["start"])}
+        if is_place(given.get("replay") or given.get("dataset", "")):
+            defaults["prepare"] = prepare_of(given["start"])
+        given = defaults | dict(given)
     config, chosen = TrainConfig.of(**given), TrainConfig.chosen(**given)
+    check_prepare(config)
     # Only now, so that errors name the places as they were given.
     return TrainConfig(**with_absolute_places(config.asdict())), with_absolute_places(chosen)
+
+
+def check_prepare(config: TrainConfig) -> None:
+    """Check that a run with ``--replay`` prepares pictures as the model that it starts from, which it continues.
+
+    Raises:
+        ConfigError: it does not, or there is no such model.
+    """
+    if config.replay and config.start and (before := prepare_of(config.start)) != config.prepare:
+        raise ConfigError(
+            f"--prepare {config.prepare}: with --replay, it must be that of --from {config.start}, which is {before}; "
+            f"give --prepare {before}, or leave out --from"
+        )
 
 
 def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,12 +94,28 @@ def model_of(place: str) -> str:
     Raises:
         ConfigError: there is no such model.
     """
+    return _facts(place)[0]
+
+
+def prepare_of(place: str) -> str:
+    """Return how pictures are prepared for the model that ``--from`` names: ``symbol`` or ``as-is``.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    return _facts(place)[1]
+
+
+def _facts(place: str) -> tuple[str, str]:
     folder = origin(place)
     try:
         if is_published(place):
-            return str(json.loads((folder / MANIFEST).read_bytes())["training"]["config"]["model"])
-        return str(json.loads((folder / RECORD).read_bytes())["config"]["model"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            record = json.loads((folder / MANIFEST).read_bytes())["training"]
+        else:
+            record = json.loads((folder / RECORD).read_bytes())
+        # Version 0.1 knew one way only.
+        return str(record["config"]["model"]), str(record["dataset"].get("prepare", TrainConfig.prepare))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         near = [*models_near(folder), PACKAGED]
         way_out = f"choose from {', '.join(near)}" if len(near) > 1 else WAY_OUT
         raise ConfigError(f"--from {place}: there is no trained model; {way_out}") from error

@@ -105,6 +105,13 @@ def test_run_without_classes_of_the_newest_version_is_not_published(models):
             publish(run_with(9_000, dataset={"name": "x", "labels": labels}), models, "mnist")
 
 
+def test_run_that_prepares_pictures_in_another_way_is_not_published(models):
+    said = {"name": "x", "labels": list("0123456789"), "prepare": "as-is"}
+    check_classes(run_with(9_000, dataset=said), models, "other")
+    with pytest.raises(ExportError, match=r"--prepare as-is, and .*mnist/3 with --prepare symbol; publish it as anoth"):
+        check_classes(run_with(9_000, dataset=said), models, "mnist")
+
+
 # The packaged model has some 30 errors in 10,000 test images. By chance, 20 errors more or less are common.
 @pytest.mark.parametrize(("correct", "passes"), [(8_700, False), (9_940, False), (9_955, True), (9_999, True)])
 def test_run_that_is_worse_than_the_served_version_is_not_published(tmp_path, models, correct, passes):

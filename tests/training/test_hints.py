@@ -102,6 +102,7 @@ def test_check_prints_the_whole_next_command(command, home):
     assert (home / "lines-classes.png").exists()
     flags = "--prepare as-is --recipe small-data --output runs/lines"
     assert f"--dataset ./lines {flags}\n" in command("check", "./lines", "--prepare", "as-is").stdout
+    assert "--dataset ./lines --validation 0 --recipe" in command("check", "./lines", "--no-validation").stdout
 
 
 @pytest.mark.parametrize(("flags", "is_told"), [([], True), (["--model", "mlp"], False), (["--replay", "usps"], False)])

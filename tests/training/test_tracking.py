@@ -17,7 +17,10 @@ from tests.export.conftest import invoke, prepare
 from tests.support import missing, until
 from tests.training.support import FAST, rows
 from training.config import TrainConfig
+from training.loop.errors import TrainingError
+from training.loop.lock import locked
 from training.loop.train import train
+from training.track.mlflow import MLflow
 from training.track.shown import TrackingError
 from training.track.tracking import PACKAGES, PAUSE, Tracking, tracked
 
@@ -28,8 +31,7 @@ def test_tensorboard_shows_epochs_results_and_plots(small, tmp_path):
     except ImportError:
         missing("the package tensorboard")
     config = TrainConfig(**FAST)
-    with tracked(["tensorboard"], config.asdict(), tmp_path, pytest.fail) as tracking:
-        train(config, small, tmp_path, tracking=tracking)
+    train(config, small, tmp_path, tracking=tracked(["tensorboard"], config.asdict(), tmp_path, pytest.fail))
     found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     losses = [(event.step, pytest.approx(event.value)) for event in found.Scalars("train_loss")]
     assert losses == [(row["epoch"], row["train_loss"]) for row in rows(tmp_path)]
@@ -79,8 +81,7 @@ def test_mlflow_lists_the_run_and_after_the_export_the_version(server, small, tm
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     folder, models = tmp_path / "run", tmp_path / "models"
     config = TrainConfig(**FAST, seed=7)
-    with tracked(["mlflow"], config.asdict(), folder, pytest.fail) as tracking:
-        train(config, small, folder, tracking=tracking)
+    train(config, small, folder, tracking=tracked(["mlflow"], config.asdict(), folder, pytest.fail))
 
     from mlflow import MlflowClient
 
@@ -152,6 +153,25 @@ def test_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, status):
         if error:
             raise error
     assert ended == [status]
+
+
+def test_new_run_does_not_take_over_that_of_a_dead_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.track.mlflow.client", lambda: SimpleNamespace(update_run=lambda *_, **__: None))
+    monkeypatch.setattr(MLflow, "_begun", lambda *_: "new")
+    (tmp_path / "mlflow.json").write_text('{"run_id": "old"}')
+    assert MLflow({}, tmp_path)._run == "new"
+    (tmp_path / "last.pt").touch()
+    assert MLflow({}, tmp_path)._run == "old"
+
+
+def test_second_process_in_the_folder_of_a_run_leaves_its_tracker_alone(small, tmp_path, monkeypatch):
+    """It would mark the run that goes on as failed."""
+    told = []
+    monkeypatch.setattr("training.track.tracking._tracker", lambda *_: SimpleNamespace(close=told.append))
+    config = TrainConfig(**FAST)
+    with locked(tmp_path), pytest.raises(TrainingError, match="is training in this folder"):
+        train(config, small, tmp_path, tracking=tracked(["mlflow"], config.asdict(), tmp_path, pytest.fail))
+    assert told == []
 
 
 @pytest.mark.parametrize(("kind", "module"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])

@@ -69,6 +69,8 @@ class Replay:
     """The new training images. Each step adds some of them to its batch."""
     is_own: bool
     """Whether the replay data set is the user's own."""
+    left_out: tuple[str, ...] = ()
+    """What both data sets have, and where it was left out, in lines."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,11 @@ def divided(name: str, train: Digits, validation: int, subset: int) -> tuple[Dig
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
     rest = order[validation:]
     return train.take(rest[:subset] if subset else rest), train.take(order[:validation])
+
+
+def shuffled(digits: Digits) -> Digits:
+    """Return the images in random order, which is the same every time. So the first or last ones are of all classes."""
+    return digits.take(torch.randperm(len(digits), generator=torch.Generator().manual_seed(SPLIT_SEED)))
 
 
 def _images(content: bytes) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from training.config import is_place
+from training.config import KNOWN_DATASETS, is_place
 from training.data import digits
 from training.data.datasets import DATASETS
 from training.data.digits import Splits
@@ -91,4 +91,6 @@ def load_saved(run: Path, selection: Selection, replay: str = "") -> Splits:
         return new
     if (run / REPLAY_FILE).is_file():
         return with_replay(new, saved.load(run / REPLAY_FILE))
+    if replay not in KNOWN_DATASETS and not is_place(replay):
+        raise DataError(f"{run / REPLAY_FILE}: is missing; put it back, or train again with another --output")
     return with_replay(new, load_data(replay, replace(selection, prepare=new.prepare)))

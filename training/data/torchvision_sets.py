@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from training.checkpoint import write_atomically
-from training.data.digits import Digits, Splits, divided
+from training.data.digits import Digits, Splits, divided, shuffled
 from training.data.own.arrays import from_arrays
 from training.data.own.prepare import code_digest, prepare_all
 from training.data.sources import DataError, SourceError, default_cache, keep_newest
@@ -108,7 +108,8 @@ def load_from_torchvision(
     click.echo(f"{name}: loaded with torchvision from {root}", err=True)
     whole = {train: _prepared(name, *arrays, known.labels, prepare, stage) for train, arrays in raw.items()}
     learnt, held_out = divided(name, whole[True], validation, subset)
-    return Splits(name, known.labels, digests, learnt, held_out, whole[False], prepare=prepare)
+    # The test images of EMNIST are sorted by class.
+    return Splits(name, known.labels, digests, learnt, held_out, shuffled(whole[False]), prepare=prepare)
 
 
 def _find(

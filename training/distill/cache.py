@@ -40,7 +40,8 @@ class TeacherCache:
         self._config, self._teacher, self._digits = config, teacher, digits
         first_teacher, *_ = teacher.digests
         settings = [getattr(config, name) for name in SETTINGS]
-        digest = hashlib.sha256(json.dumps([settings, sorted(teacher.digests.values())]).encode())
+        what = [settings, sorted(teacher.digests.values()), *([teacher.order] if teacher.order else [])]
+        digest = hashlib.sha256(json.dumps(what).encode())
         digest.update(digits.images.cpu().numpy().tobytes())
         self.folder = Path(first_teacher) / FOLDER / digest.hexdigest()[:12]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training import trained
 from training.config import TrainConfig
 from training.networks import Network, autocast, normalize
-from training.origin import is_published
+from training.origin import is_published, labels_of
 
 
 class Ensemble(nn.Module):
@@ -23,20 +23,24 @@ class Ensemble(nn.Module):
 
     digests: dict[str, str]
     """SHA-256 of the file of each network's weights, by the name of its run folder or published version."""
-    classes: list[int]
-    """The number of classes of each network, in the order of ``digests``."""
+    order: tuple[str, ...]
+    """The classes of the output, if their order is not that of each network when it was trained."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.digests = {}
-        self.classes = []
+        self.order = ()
 
     @classmethod
-    def load(cls, places: Sequence[Path | str]) -> Ensemble:
+    def load(cls, places: Sequence[Path | str], labels: Sequence[str] = ()) -> Ensemble:
         """Load the networks of finished runs and published versions, in evaluation mode and without gradients.
 
         The order of the places does not matter, not even for rounding.
+
+        Args:
+            labels: the classes of each network, in the order that the output should have; the default is that of the
+                networks.
 
         Raises:
             CheckpointError: a run's ``model.pt`` is damaged or is not a checkpoint of this version.
@@ -44,13 +48,17 @@ class Ensemble(nn.Module):
             OSError: a file could not be read.
         """
         networks: dict[str, Network] = {}
-        digests = {}
+        digests: dict[str, str] = {}
+        order: tuple[str, ...] = ()
         for place in map(str, places):
             network, digests[place] = _network(place)
+            if labels and (known := labels_of(place)) != tuple(labels):
+                order = tuple(labels)
+                _reorder(network, [known.index(label) for label in labels])
             networks[digests[place]] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ensemble = cls([networks[digest] for digest in sorted(digests.values())]).eval().requires_grad_(False)
         ensemble.digests = digests
-        ensemble.classes = [networks[digest].head.out_features for digest in digests.values()]
+        ensemble.order = order
         return ensemble
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,6 +71,13 @@ class Ensemble(nn.Module):
         with torch.no_grad(), autocast(config.precision, images.device):
             outputs: Tensor = self(normalize(images))
         return outputs.float()
+
+
+def _reorder(network: Network, classes: list[int]) -> None:
+    """Give the outputs of ``network`` the order of ``classes``."""
+    with torch.no_grad():
+        network.head.weight.copy_(network.head.weight[classes])
+        network.head.bias.copy_(network.head.bias[classes])
 
 
 def _network(place: str) -> tuple[Network, str]:

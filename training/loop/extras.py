@@ -18,7 +18,7 @@ from training.data.classes import are_digits
 from training.data.digits import NO_CLASS, Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
-from training.origin import WAY_OUT, is_published
+from training.origin import RECORD, SHOWN, WAY_OUT, is_published, labels_of
 from training.reasons import first_line
 
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
@@ -31,34 +31,49 @@ OUTLIERS, FONT_LETTERS = 10_000, 10_000
 FONT_SHARE = 1 / 12
 
 
-def load_teacher(config: TrainConfig, classes: int) -> Ensemble | None:
+def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
     """Return the ensemble of the networks that ``--teacher`` names, or None without the flag.
 
+    Args:
+        labels: the classes of the data set. The teachers may have them in another order.
+
     Raises:
-        TrainingError: a place holds no trained network, or one with another number of classes.
+        TrainingError: a place holds no trained network, or one with other classes.
     """
     if not config.teacher:
         return None
     places = config.teacher.split(",")
     for place in places:
-        if not is_published(place) and not (Path(place) / "model.pt").exists():
-            raise TrainingError(f"--teacher {place}: has no model.pt; {WAY_OUT}.")
+        for name in ("model.pt", RECORD) if not is_published(place) else ():
+            if not (Path(place) / name).exists():
+                raise TrainingError(f"--teacher {place}: has no {name}; {WAY_OUT}.")
     if config.teacher_cache and is_published(places[0]):
         raise TrainingError(
             f"--teacher-cache: is stored in the folder of the first teacher, and {places[0]} is a published version; "
             "name a run folder first."
         )
     try:
-        teacher = Ensemble.load(places)
+        for place in places:
+            _check_classes(place, labels_of(place), labels)
+        return Ensemble.load(places, labels)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # A published version is damaged.
         raise TrainingError(f"--teacher {config.teacher}: {first_line(error)}; {WAY_OUT}.") from error
-    # A place that was named twice is one teacher.
-    for place, found in zip(teacher.digests, teacher.classes, strict=True):
-        if found != classes:
-            raise TrainingError(
-                f"--teacher {place}: has {found} classes, but the data set has {classes}; name other teachers."
-            )
-    return teacher
+
+
+def _check_classes(place: str, known: Sequence[str], labels: Sequence[str]) -> None:
+    if sorted(known) == sorted(labels):
+        return
+    other = [label for label in known if label not in labels]
+    lacking = [label for label in labels if label not in known]
+    found = [f"has {_names(other)}"] * bool(other) + [f"lacks {_names(lacking)}"] * bool(lacking)
+    raise TrainingError(
+        f"--teacher {place}: {' and '.join(found)}, but must have the classes of the data set; name other teachers."
+    )
+
+
+def _names(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return f"the class{'es' * (len(labels) > 1)} {', '.join(labels[:SHOWN])}{more}"
 
 
 def font_digests(config: TrainConfig) -> dict[Path, str]:

@@ -6,9 +6,13 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from training.config import is_place
+from training.data.own import saved
+from training.data.own.load import SHEET
+from training.data.own.replay import REPLAY_FILE
 from training.loop.errors import TrainingError
 from training.origin import RECORD
 
@@ -17,6 +21,8 @@ RUN_FILES = (
     *("last.pt", "model.pt", "calibration.pt", RECORD, "metrics.jsonl"),
     *("curves.png", "confusion.png", "mistakes.png", "reliability.png"),
 )
+# What a run of the user's own data writes first. A run that was killed right after it may begin again.
+OWN_FILES = (saved.FILE, REPLAY_FILE, SHEET)
 # And these show a published version. A run must not mix its files with them.
 BUNDLE_FILES = ("manifest.json", "model.onnx", "model.int8.onnx", "model.torchscript.pt", "golden.npz")
 # As long as the longest name of a file in a run folder, which is a temporary one.
@@ -67,10 +73,25 @@ def check_free(output: Path, *, resume: bool) -> None:
             f"--output {output}: already holds a run ({found}), and without its last.pt it cannot be resumed; "
             "name another --output."
         )
+    if not found and (foreign := _foreign_file(output)):
+        raise TrainingError(
+            f"--output {output}: the run would replace {foreign}, which no run has written; name another --output."
+        )
+
+
+def _foreign_file(output: Path) -> str:
+    """Return the name of a file that a run would replace, and that no run has written; empty if there is none."""
+    for name in (saved.FILE, REPLAY_FILE):
+        if (output / name).exists() and not saved.is_saved(output / name):
+            return name
+    # A contact sheet comes after the images.
+    return SHEET if (output / SHEET).exists() and not (output / saved.FILE).exists() else ""
 
 
 def check_apart(output: Path, *places: str) -> None:
     """Check that ``output`` does not lie in a data set of the user, where its plots would become pictures.
+
+    It does not hold the file of a data set either, which the run could replace.
 
     Args:
         places: data sets. Names of known ones are passed over.
@@ -80,13 +101,29 @@ def check_apart(output: Path, *places: str) -> None:
     """
     folder = output.absolute().resolve()
     for place in filter(is_place, places):
-        if Path(place).resolve() in (folder, *folder.parents):
+        found = Path(place).resolve()
+        if found.parent == folder and found.is_file():
+            raise TrainingError(f"--output {output}: holds the data set {place}; name another --output.")
+        if found in (folder, *folder.parents):
             raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it.")
+
+
+@contextlib.contextmanager
+def made(output: Path) -> Iterator[None]:
+    """Make the folder of a run. If the block leaves a new folder empty, remove it again."""
+    is_new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if is_new:
+                output.rmdir()
 
 
 def remove_leftovers(output: Path) -> None:
     """Remove the temporary files of a run that was killed while it wrote them. The caller holds the lock."""
-    for name in RUN_FILES:
+    for name in (*RUN_FILES, *OWN_FILES):
         for temporary in output.glob(f".{name}.*"):
             if re.fullmatch(r"[0-9a-f]{8}", temporary.name.removeprefix(f".{name}.")):
                 temporary.unlink(missing_ok=True)

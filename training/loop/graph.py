@@ -120,7 +120,7 @@ class GraphedStep:
 
     The recorded kernels read their inputs from the same memory each time, so each batch is copied there. The learning
     rate and the decay of the average are tensors, which are filled before each step. The last batch of an epoch may be
-    smaller. Its step is taken as usual.
+    smaller, and of a small batch, not every step adds drawn images. A step of other sizes is taken as usual.
     """
 
     def __init__(self, state: State, batch_size: int, graph: Graph) -> None:
@@ -140,6 +140,8 @@ class GraphedStep:
             buffers = _copied(inputs)
             self._recorded = buffers, self._graph.capture(lambda: self._take(buffers))
         buffers, loss = self._recorded
+        if _shapes(buffers) != _shapes(inputs):
+            return self._take(inputs)
         for buffer, tensor in zip(_tensors(buffers), _tensors(inputs), strict=True):
             buffer.copy_(tensor, non_blocking=True)
         self._graph.replay()
@@ -157,6 +159,10 @@ def _tensors(inputs: Inputs) -> list[Tensor]:
         *([] if soft_labels is None else [soft_labels]),
         *([drawn.images, drawn.labels] if drawn else []),
     ]
+
+
+def _shapes(inputs: Inputs) -> list[torch.Size]:
+    return [tensor.shape for tensor in _tensors(inputs)]
 
 
 def _copied(inputs: Inputs) -> Inputs:

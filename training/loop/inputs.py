@@ -6,6 +6,7 @@ steps as an uninterrupted one. It does not depend on the device, nor on how many
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -53,13 +54,13 @@ def inputs_of_steps(
     """
     batches, step = iter(batches), state.step
     while group := _next_group(batches, images_at_a_time):
-        seeds = [state.config.seed_for("step", step + i) for i in range(len(group))]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        steps = range(step, step + len(group))
+        generators = [torch.Generator().manual_seed(state.config.seed_for("step", each)) for each in steps]
         step += len(group)
         if len(group) == 1:
-            yield len(group[0]), _parts(state, group[0], generators[0])
+            yield len(group[0]), _parts(state, group[0], steps, generators)
         else:
-            for batch, inputs in zip(group, _prepare(state, group, generators), strict=True):
+            for batch, inputs in zip(group, _prepare(state, group, steps, generators), strict=True):
                 yield len(batch), iter([inputs])
 
 
@@ -72,13 +73,17 @@ def _next_group(batches: Iterator[Digits], images_at_a_time: int) -> list[Digits
     return [first, *islice(batches, max(0, more))]
 
 
-def _parts(state: State, batch: Digits, generator: torch.Generator) -> Iterator[Inputs]:
+def _parts(
+    state: State, batch: Digits, steps: Sequence[int], generators: Sequence[torch.Generator]
+) -> Iterator[Inputs]:
     for part in batch.split(PART_SIZE):
-        yield from _prepare(state, [part], [generator])
+        yield from _prepare(state, [part], steps, generators)
 
 
-def _prepare(state: State, batches: Sequence[Digits], generators: Sequence[torch.Generator]) -> Iterator[Inputs]:
-    """Yield the inputs of each batch. All are augmented in one call."""
+def _prepare(
+    state: State, batches: Sequence[Digits], steps: Sequence[int], generators: Sequence[torch.Generator]
+) -> Iterator[Inputs]:
+    """Yield the inputs of each batch, which belongs to one of ``steps``. All are augmented in one call."""
     config = state.config
     labels: Sequence[Tensor] = [batch.labels for batch in batches]
     if config.style:
@@ -86,9 +91,9 @@ def _prepare(state: State, batches: Sequence[Digits], generators: Sequence[torch
         known = digits_of(state.labels, torch.cat(list(labels)).cpu())
         labels = known.split([len(batch) for batch in batches])
     augmented = _augment_together(config, batches, generators)
-    for batch, images, known, generator in zip(batches, augmented, labels, generators, strict=True):
+    for batch, images, known, step, generator in zip(batches, augmented, labels, steps, generators, strict=True):
         restyled = _restyle(config, images, known, generator)
-        drawn = _drawn_images(state, len(batch), generator, images.device)
+        drawn = _drawn_images(state, step, len(batch), generator, images.device)
         # The images are divided among the processes after the augmentation, so that each image changes as in one.
         soft_labels = None if batch.soft_labels is None else distributed.share(batch.soft_labels)
         if soft_labels is None and state.teacher:
@@ -120,12 +125,14 @@ def _restyle(config: TrainConfig, images: Tensor, digits: Tensor, generator: tor
     return restyle(images, digits, config.style, generator) if config.style else images
 
 
-def _drawn_images(state: State, batch_size: int, generator: torch.Generator, device: torch.device) -> Digits | None:
+def _drawn_images(
+    state: State, step: int, batch_size: int, generator: torch.Generator, device: torch.device
+) -> Digits | None:
     """Return this process's part of random images of each source, after augmentation and style augmentation."""
     config, taken = state.config, []
     for digits, share in state.drawn:
-        indices = torch.randint(len(digits), (round(share * batch_size),), generator=generator)
-        taken.append(digits.take(indices))
+        count = drawn_count(share * batch_size, step)
+        taken.append(digits.take(torch.randint(len(digits), (count,), generator=generator)))
     if not sum(map(len, taken)):
         return None
     images, labels = torch.cat([part.images for part in taken]), torch.cat([part.labels for part in taken])
@@ -134,3 +141,8 @@ def _drawn_images(state: State, batch_size: int, generator: torch.Generator, dev
     known = torch.where(labels == NO_CLASS, NO_DIGIT, digits_of(state.labels, labels))
     images = _restyle(config, images, known, generator)
     return Digits(distributed.share(images), distributed.share(labels.to(device, non_blocking=True)))
+
+
+def drawn_count(mean: float, step: int) -> int:
+    """Return how many drawn images a step adds: ``mean``, rounded. If that is 0, some steps add one."""
+    return round(mean) or math.floor((step + 1) * mean) - math.floor(step * mean)

@@ -46,7 +46,7 @@ def narrow_weights(wide: Network, narrow: Network, images: Tensor) -> dict[str, 
         images: images to measure on, uint8 ``[N, 28, 28]``. At most a thousand of them are used.
     """
     wide.eval()
-    # Every nth image, because the user's own images are sorted by their class.
+    # Every nth image, so that they are from the whole set.
     images = images[:: -(-len(images) // IMAGES)]
     weights = wide.state_dict()
     names = {layer: name for name, layer in wide.named_modules()}

@@ -91,7 +91,7 @@ class State:
         start = {} if is_resumed else start_from(config, built, labels, splits.train.images if splits else None)
         network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         replay = splits.replay if splits else None
-        teacher = load_teacher(config, len(labels)) or start_teacher(config, labels, replay)
+        teacher = load_teacher(config, labels) or start_teacher(config, labels, replay)
         fonts = font_digests(config)
         drawn = draw_extras(config, fonts, splits)
         if splits and replay:

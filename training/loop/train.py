@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from training.evaluate import Evaluation, evaluate
 from training.loop import distributed
 from training.loop.batches import batches
 from training.loop.errors import DivergedError, TrainingError
-from training.loop.folder import check_free, remove_leftovers
+from training.loop.folder import check_free, made, remove_leftovers
 from training.loop.graph import plan_for, step_of
 from training.loop.inputs import inputs_of_steps
 from training.loop.lock import locked
@@ -62,7 +62,7 @@ def train(
     graph: bool = True,
     progress: Progress | None = None,
     plots: PlotProcess | None = None,
-    tracking: Tracking | None = None,
+    tracking: AbstractContextManager[Tracking] | None = None,
 ) -> Evaluation:
     """Train a network, write the run folder ``output``, and return the evaluation on the test set.
 
@@ -73,11 +73,12 @@ def train(
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
         graph: whether the steps are a CUDA graph, if that is possible.
         plots: the process that draws the plots, if the caller has started one.
-        tracking: shows the run elsewhere while it trains.
+        tracking: shows the run elsewhere while it trains. It is entered when no other process trains in the folder.
 
     Raises:
         TrainingError: the folder holds another run, another process trains there, or the loss is no longer finite.
         CheckpointError: the checkpoint to resume from, a teacher or a file of the teacher cache is damaged.
+        TrackingError: the run cannot be shown.
         OSError: a file could not be written. The previous checkpoint is still there.
     """
     target, progress = torch.device(device), progress or Progress(None)
@@ -88,12 +89,14 @@ def train(
         replace(config, precision=precision), target, splits.labels, splits=splits, is_resumed=last.exists()
     )
     state.precision_reason = reason
-    if not last.exists() and (line := forgotten(config, splits.labels)):
-        progress.line(line)
+    if not last.exists():
+        lines = [forgotten(config, splits.labels), *(splits.replay.left_out if splits.replay else ())]
+        for line in filter(None, lines):
+            progress.line(line)
     state.threads = threads_for(multiplications(state.network) * (config.batch_size or len(splits.train)))
-    output.mkdir(parents=True, exist_ok=True)
     is_first = distributed.is_first()
     with (
+        made(output),
         locked(output) if is_first else nullcontext(),
         # Only the first of several processes draws.
         (plots or PlotProcess()) if is_first else nullcontext() as plots,
@@ -101,11 +104,12 @@ def train(
         check_free(output, resume=resume)
         if is_first:
             remove_leftovers(output)
-        for name, content in splits.files.items() if is_first else ():
-            write_atomically(output / name, content)
-        with at_most_threads(state.threads):
-            _train(state, splits, output, checkpoint_every, target, graph, progress, tracking)
-        return finish(state, splits, output, target, plots, progress, tracking)
+        with tracking or nullcontext() as shown:
+            for name, content in splits.files.items() if is_first else ():
+                write_atomically(output / name, content)
+            with at_most_threads(state.threads):
+                _train(state, splits, output, checkpoint_every, target, graph, progress, shown)
+            return finish(state, splits, output, target, plots, progress, shown)
 
 
 def _precision(config: TrainConfig, device: torch.device, last: Path, progress: Progress) -> Choice:

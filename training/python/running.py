@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
 from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
-from training.origin import config_of, with_absolute_places
+from training.origin import check_prepare, config_of, with_absolute_places
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
@@ -126,6 +126,7 @@ def _settings(
     """
     if isinstance(config, TrainConfig):
         config = config if dataset is None else replace(config, dataset=dataset)
+        check_prepare(config)
         config = TrainConfig(**with_absolute_places(config.asdict()))
         return config, config.asdict()
     given = {name: _checked(name, value) for name, value in (config or {}).items()}

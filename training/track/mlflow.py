@@ -64,7 +64,8 @@ class MLflow:
 
     def _resumed(self, output: Path) -> str:
         """Return the id of the run to continue, if there is one."""
-        if not (output / FILE).exists():
+        # Without a checkpoint, another run begins here, perhaps with other settings.
+        if not ((output / FILE).exists() and (output / "last.pt").exists()):
             return ""
         run = run_of(output)
         self._client.update_run(run, status="RUNNING")

@@ -95,16 +95,63 @@ def test_every_layout_gives_the_same_classes_by_name(layout, tmp_path):
     assert all(len(part) and part.images.shape[1:] == (28, 28) for part in (splits.train, splits.test))
 
 
-def test_folders_named_train_and_test_divide_the_data(tmp_path):
+def divided(place):
     for part, numbers in (("train", range(8)), ("test", range(8, 11))):
         for label in CLASSES:
-            (tmp_path / part / label).mkdir(parents=True)
+            (place / part / label).mkdir(parents=True)
             for number in numbers:
-                mark(label, number).save(tmp_path / part / label / f"{number}.png")
-    splits = load_own(tmp_path, "symbol")
+                mark(label, number).save(place / part / label / f"{number}.png")
+    return place
+
+
+def test_folders_named_train_and_test_divide_the_data(tmp_path):
+    splits = load_own(divided(tmp_path), "symbol")
     assert splits.labels == CLASSES
     assert len(splits.test) == 9
     assert len(splits.validation) == 0
+
+
+def test_folder_beside_train_and_test_makes_no_classes_of_them(tmp_path):
+    notes = divided(tmp_path) / "notes"
+    notes.mkdir()
+    (notes / "todo.txt").touch()
+    found = inspect(tmp_path, "symbol", with_validation=False)
+    assert (found.labels, found.bare) == (CLASSES, ["notes"])
+    assert found.count("test").total() == 9
+    mark("cross", 1).save(notes / "1.png")
+    with pytest.raises(DataError, match="notes: lies beside test/ and train/, which divide the data set; move it away"):
+        find(tmp_path)
+
+
+def test_linked_folders_of_a_class_are_read_once(tmp_path):
+    place = folders(tmp_path / "marks", 3)
+    (tmp_path / "more").mkdir()
+    mark("cross", 7).save(tmp_path / "more" / "7.png")
+    for name, target in (("more", tmp_path / "more"), ("again", tmp_path / "more"), ("up", place), ("self", ".")):
+        (place / "cross" / name).symlink_to(target)
+    names = [sample.name for sample in find(place) if sample.label == "cross"]
+    assert names == ["cross/0.png", "cross/1.png", "cross/2.png", "cross/again/7.png"]
+
+
+def test_texts_may_be_bytes(tmp_path):
+    images, labels = arrays(), np.repeat(np.arange(3), 12)
+    encoded = np.array([name.encode() for name in CLASSES])
+    writers = np.array([b"anna"] * len(images))
+    for named in ({"labels": labels, "names": encoded}, {"labels": encoded[labels]}):
+        np.savez(tmp_path / "x.npz", images=images, groups=writers, **named)
+        found = find(tmp_path / "x.npz")
+        assert {sample.label for sample in found} == set(CLASSES)
+        assert {sample.group for sample in found} == {"anna"}
+    np.savez(tmp_path / "x.npz", images=images, labels=labels, names=np.array([b"\xff", b"b", b"c"]))
+    with pytest.raises(DataError, match=r"x\.npz: names: has a text that is not UTF-8: .*; write texts"):
+        find(tmp_path / "x.npz")
+
+
+def test_class_may_be_called_train(tmp_path):
+    assert inspect(folders(tmp_path, names=("bus", "train")), "symbol", with_validation=False).labels == (
+        "bus",
+        "train",
+    )
 
 
 def test_network_learns_from_what_the_service_prepares(tmp_path):
@@ -137,6 +184,36 @@ def test_writer_stays_on_one_side(tmp_path):
         by_writer.setdefault(each.sample.group, set()).add(part)
     assert len(by_writer) == 12
     assert all(len(parts) == 1 for parts in by_writer.values())
+
+
+def test_rows_without_a_split_follow_their_writer(tmp_path):
+    place = table(tmp_path / "marks")
+    with (place / "labels.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    # One row of every other writer names a part.
+    split = {"writer 0": "test", "writer 2": "train", "writer 4": "validation"}
+    with (place / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([[*header, "split"], *([*row, split.pop(row[2], "")] for row in rows)])
+    found = inspect(place, "symbol", with_validation=True)
+    by_writer = {}
+    for each, part in zip(found.kept, found.parts, strict=True):
+        by_writer.setdefault(each.sample.group, set()).add(part)
+    assert by_writer.pop("writer 0") == {"test"}
+    assert by_writer.pop("writer 4") == {"validation"}
+    # The hash divides only what no part was named for, and there are a test and a validation set.
+    assert set(map(frozenset, by_writer.values())) == {frozenset({"train"})}
+    assert found.torn == {}
+
+
+def test_writer_in_several_parts_is_told():
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    samples = from_arrays("x", images, np.array(["a", "b"] * 2), groups=np.array(["anna"] * 3 + ["ben"]))
+    parts = ("train", "test", "", "")
+    divided = [each._replace(part=part) for each, part in zip(samples, parts, strict=True)]
+    found = check(prepare_all(divided, "as-is"), "x", with_validation=False)
+    assert found.parts == ["train", "test", "train", "train"]
+    told = "1 group in several parts: anna (test, train). So the test knows some of its groups. Give all"
+    assert any(line.startswith(told) for line in findings(found))
 
 
 def test_check_finds_what_is_wrong_with_pictures(tmp_path):
@@ -284,6 +361,23 @@ def test_run_folder_keeps_the_images(tmp_path):
     (tmp_path / "data.npz").write_bytes(splits.files["data.npz"][:500])
     with pytest.raises(DataError, match=r"data\.npz: is not a readable .npz file: .* train again"):
         saved.load(tmp_path / "data.npz")
+
+
+def test_first_and_last_images_are_of_all_classes(tmp_path):
+    """Own data is sorted by class, and calibration and export take the first or last images of a part."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (900, 28, 28), np.uint8), np.repeat(["a", "b", "c"], 300)
+    np.savez(tmp_path / "noise.npz", images=images, labels=labels)
+    splits = load_own(tmp_path / "noise.npz", "as-is", validation=1)
+    for part in (splits.train, splits.validation, splits.test):
+        assert set(part.labels[:40].tolist()) == set(part.labels[-40:].tolist()) == {0, 1, 2}
+    # The digest is that of the sorted images, as before, and the run folder gives the same order again.
+    (tmp_path / "data.npz").write_bytes(splits.files["data.npz"])
+    again = saved.load(tmp_path / "data.npz")
+    assert again.digests == splits.digests
+    assert splits.train.images.equal(again.train.images)
+    train = np.load(tmp_path / "data.npz")["train_labels"]
+    assert train.tolist() == sorted(train)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from serving.feedback.store import DISPUTED as DISPUTED_BY_SERVICE
 from tests.support import application, picture
+from training.data.own import review as reviewing
 from training.data.own.review import DISPUTED, ShownTo, review, start_for
 from training.data.sources import DataError
 from training.origin import digest_of
@@ -79,6 +80,30 @@ def test_next_command_starts_from_the_model_that_was_corrected(corrections, run,
     done = run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png")
     assert f"Next           mnist-train --dataset {folder} {places} --output runs/corrected\n" in done.stdout
     assert ("with the pictures that letters was trained with" in done.stdout) == (model[0] == "letters")
+
+
+def test_pictures_are_prepared_as_for_the_model_that_was_corrected(corrections, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, mine = shutil.copytree(corrections, "feedback"), tmp_path / "models" / "mnist" / "1" / "manifest.json"
+    mine.parent.mkdir(parents=True)
+    digest = digest_of("packaged")
+    said = {"config": {"model": "cnn"}, "dataset": {"prepare": "as-is"}}
+    mine.write_text(json.dumps({"files": {"model.onnx": {"sha256": digest}}, "training": said}))
+    seen = []
+    monkeypatch.setattr(reviewing, "review", lambda folder, how: seen.append(how) or review(folder, how))
+
+    def next_line(*flags):
+        done = command("review", folder, "--sheet", "sheet.png", *flags)
+        return next(line for line in done.stdout.splitlines() if line.startswith("Next"))
+
+    start = "--from models/mnist/1 --replay mnist"
+    assert next_line().endswith(f"{start} --output runs/corrected")
+    assert next_line("--prepare", "as-is").endswith(f"{start} --output runs/corrected")
+    assert next_line("--prepare", "symbol").endswith(f"{start} --prepare symbol --output runs/corrected")
+    mine.unlink()
+    assert next_line("--prepare", "as-is").endswith("--replay mnist --prepare as-is --output runs/corrected")
+    assert next_line().endswith("--from packaged --replay mnist --output runs/corrected")
+    assert seen == ["as-is", "as-is", "symbol", "as-is", "symbol"]
 
 
 def test_start_is_the_model_with_the_digest(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from tests.training.support import first
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
+from training.data.digits import Digits
+from training.distill.cache import TeacherCache
 from training.distill.ensemble import Ensemble
 from training.evaluate import evaluate
 from training.networks import build, normalize
@@ -74,7 +77,21 @@ def test_published_version_teaches_as_it_was_certified(mnist):
     test = first(mnist.test, 1000)
     assert evaluate(teacher, test).correct >= 995
     assert teacher.digests.keys() == {"packaged"}
-    assert teacher.classes == [10]
+    assert teacher.networks[0].head.out_features == 10
+
+
+def test_outputs_have_the_order_of_the_classes_that_is_asked_for(folders, inputs):
+    for folder, labels in zip(folders, ("0123456789", "9876543210"), strict=True):
+        (folder / "run.json").write_text(json.dumps({"dataset": {"labels": list(labels)}}))
+    first, second = (Ensemble.load([folder])(inputs).exp() for folder in folders)
+    teacher = Ensemble.load(folders, "0123456789")
+    torch.testing.assert_close(teacher(inputs).exp(), (first + second.flip(1)) / 2)
+    assert teacher.order == tuple("0123456789")
+    assert Ensemble.load(folders[:1], "0123456789").order == ()
+    # The same images in the cache would have other soft labels.
+    digits = Digits(torch.zeros(1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    caches = {TeacherCache(TrainConfig(), each, digits).folder for each in (teacher, Ensemble.load(folders))}
+    assert len(caches) == 2
 
 
 def test_damaged_weights_are_rejected(folders):

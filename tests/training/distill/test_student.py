@@ -66,9 +66,27 @@ def test_teacher_without_a_finished_run_is_rejected(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ("abcdefghij", "has the classes 0, 1, 2, 3, 4 and 5 more and lacks the classes a, b, c, d, e and 5 more"),
+        ("012345678", "has the class 9"),
+        ("0123456789a", "lacks the class a"),
+    ],
+)
+def test_teacher_of_other_classes_is_rejected(small, tmp_path, labels, reason):
+    """As many classes are not the same ones: the student would learn a wrong name for each."""
+    splits = replace(small, labels=tuple(labels))
+    with pytest.raises(TrainingError, match=f"^--teacher packaged: {reason}, but must have the classes of the data"):
+        train(TrainConfig(**FAST, teacher="packaged"), splits, tmp_path / "run")
+
+
 def test_damaged_manifest_of_a_teacher_is_an_error(small, tmp_path):
     for name in ("manifest.json", "model.torchscript.pt", "golden.npz"):
         (tmp_path / name).write_text("{}")
+    with pytest.raises(TrainingError, match=r"--teacher .*: 'labels'; name a finished run folder"):
+        train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
+    (tmp_path / "manifest.json").write_text(json.dumps({"labels": small.labels}))
     with pytest.raises(TrainingError, match=r"--teacher .*: 'files'; name a finished run folder"):
         train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
 

@@ -126,6 +126,17 @@ def test_soft_labels_and_digits_of_fonts_reach_the_recorded_step(small, tmp_path
     assert equal(trained(tmp_path / "recorded"), trained(tmp_path / "single"))
 
 
+def test_only_steps_of_the_recorded_sizes_are_repeated(small, tmp_path, as_on_gpu, fonts):
+    """Of a batch of 5 images, not every step adds a drawn digit."""
+    config, repeater = TrainConfig(**FAST | {"batch_size": 5, "epochs": 1}, fonts=fonts), Repeater()
+    as_on_gpu(Plan(None, 1, True, ""))
+    train(config, small, tmp_path / "single")
+    as_on_gpu(graphed(repeater))
+    train(config, small, tmp_path / "recorded")
+    assert equal(trained(tmp_path / "recorded"), trained(tmp_path / "single"))
+    assert 15 < repeater.calls.count("replay") < 40
+
+
 @pytest.mark.parametrize("stop", [3, 7])
 def test_resumed_run_of_recorded_steps_ends_with_the_same_weights(small, tmp_path, as_on_gpu, stop):
     """The first run stops before anything is recorded, the second one after it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from tests.support import picture
 from tests.training.support import FAST, Stop, equal, weights
 from training.config import ConfigError, TrainConfig
 from training.data import load as loading
-from training.data.digits import Digits, Replay
+from training.data.digits import Digits, Replay, Splits
 from training.data.load import Selection, load_data, load_saved
+from training.data.own.replay import with_replay
 from training.data.sources import DataError
 from training.loop import inputs
 from training.loop.replay import Widened, new_images, replay_lines, with_enough_epochs
@@ -68,6 +70,68 @@ def test_new_classes_come_after_the_known_ones(small_mnist, tmp_path):
     assert set(splits.replay.added.labels.tolist()) == {0, 10}
 
 
+def images(*values):
+    return torch.tensor(values, dtype=torch.uint8)[:, None, None].expand(-1, 28, 28).contiguous()
+
+
+def parts(labels, **named):
+    """A data set of grey images. Each part has pairs of a grey value and a label."""
+    pairs = {"train": [], "validation": [], "test": [], **named}
+    made = {
+        part: Digits(
+            images(*(grey for grey, _ in each)), torch.tensor([labels.index(label) for _, label in each]).long()
+        )
+        for part, each in pairs.items()
+    }
+    return Splits("signs", tuple(labels), {}, **made, is_own=True)
+
+
+def pairs(digits, labels):
+    return [(int(image[0, 0]), labels[label]) for image, label in zip(digits.images, digits.labels, strict=True)]
+
+
+def test_same_picture_is_in_one_part_and_has_one_class():
+    """The hash of its file decides the part of a picture, so a copy in another file may be in another part."""
+    old = parts("ab", train=[(1, "a"), (2, "a"), (3, "b"), (4, "b")], validation=[(5, "a")], test=[(6, "b")])
+    new = parts(
+        "bc", train=[(1, "c"), (3, "b"), (5, "b"), (6, "b"), (7, "c")], validation=[(4, "b"), (8, "b")], test=[(2, "c")]
+    )
+    splits = with_replay(new, old)
+    assert splits.labels == tuple("abc")
+    assert pairs(splits.train, "abc") == [(3, "b"), (4, "b")]
+    assert pairs(splits.replay.added, "abc") == [(1, "c"), (3, "b"), (7, "c")]
+    assert pairs(splits.validation, "abc") == [(5, "a"), (8, "b")]
+    # Its class is corrected, so it is no longer learnt.
+    assert pairs(splits.test, "abc") == [(6, "b"), (2, "c")]
+    assert splits.replay.left_out == (
+        "left out 2 of 5 new training pictures: signs has them in its validation or test set",
+        "left out 1 of 3 new pictures for validation and test: signs has them in its training set",
+        "left out 2 of 4 training images of signs: as new pictures, they have another class",
+    )
+    assert with_replay(parts("b", train=[(9, "b")]), old).replay.left_out == ()
+    for added, what in (([(6, "b")], ""), ([(6, "c"), (9, "b")], " in c"), ([(n, "c") for n in (1, 2, 3, 4)], "")):
+        with pytest.raises(DataError, match=f"^signs: no picture is left to learn from{what}, because signs has"):
+            with_replay(parts("bc" if what else added[0][1], train=added), old)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_run_says_what_is_left_out(tmp_path):
+    old = parts("ab", train=[(1, "a"), (2, "b")] * 20, test=[(6, "b")])
+    splits = with_replay(parts("b", train=[(6, "b"), (7, "b")]), old)
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainConfig(**FAST | {"batch_size": 20}), splits, tmp_path, progress=Told(1))
+    assert Told.lines[0].startswith("left out 1 of 2 new training pictures: ")
+
+
+class Told(Stop):
+    """Stops, and keeps the lines of the run."""
+
+    lines: ClassVar = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
 def test_new_images_fit_into_an_epoch():
     def share(count, train_images):
         added = Digits(torch.zeros(count, 28, 28, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
@@ -75,6 +139,22 @@ def test_new_images_fit_into_an_epoch():
 
     assert share(10, 10_000) == 1 / 16
     assert share(2000, 1000) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "counts"), [(0.5, [0, 1] * 8), (1 / 16, [0] * 15 + [1]), (0.6, [1] * 16), (8, [8] * 16)]
+)
+def test_small_batches_are_shown_new_images_too(mean, counts):
+    """Of a batch of 8 images, 1/16 is half an image: it was rounded to none in every step."""
+    assert [inputs.drawn_count(mean, step) for step in range(16)] == counts
+    state = SimpleNamespace(
+        labels=("a",),
+        config=TrainConfig(),
+        drawn=[(Digits(images(*range(8)), torch.zeros(8, dtype=torch.int64)), mean)],
+    )
+    generator = torch.Generator().manual_seed(0)
+    drawn = [inputs._drawn_images(state, step, 1, generator, torch.device("cpu")) for step in range(16)]
+    assert [len(each) if each else 0 for each in drawn] == counts
 
 
 def test_widened_network_never_chooses_a_class_that_it_does_not_know():
@@ -156,6 +236,9 @@ def test_own_data_set_can_be_replayed(tmp_path):
     assert again.digests == splits.digests
     assert torch.equal(again.replay.added.images, splits.replay.added.images)
     assert Run.read(tmp_path / "run").splits(None).digests == splits.digests
+    (tmp_path / "run" / "replay.npz").unlink()
+    with pytest.raises(DataError, match=r"replay\.npz: is missing; put it back, or train again with another --output"):
+        Run.read(tmp_path / "run").splits(None)
 
 
 def test_settings_that_do_not_fit_are_rejected(small_mnist, tmp_path):
@@ -243,6 +326,6 @@ def test_style_augmentation_knows_the_digit_of_a_drawn_image(monkeypatch, labels
     classes = torch.arange(64) % 4 - 1
     drawn = Digits(torch.zeros(64, 28, 28, dtype=torch.uint8), classes)
     state = SimpleNamespace(labels=labels, config=TrainConfig(style=0.5), drawn=[(drawn, 1.0)])
-    found = inputs._drawn_images(state, 64, torch.Generator().manual_seed(0), torch.device("cpu"))
+    found = inputs._drawn_images(state, 0, 64, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert set(given[0].tolist()) == expected
     assert set(found.labels.tolist()) == {-1, 0, 1, 2}

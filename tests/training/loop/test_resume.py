@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.support import BIN, font_file
@@ -16,9 +18,19 @@ from tests.training.support import FAST, Stop, equal, rows, timeless, weights
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
+from training.data.own import saved
+from training.data.own.load import SHEET
+from training.data.own.replay import REPLAY_FILE
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
-from training.loop.folder import BUNDLE_FILES, RUN_FILES, check_free, check_writable
+from training.loop.folder import (
+    BUNDLE_FILES,
+    OWN_FILES,
+    RUN_FILES,
+    check_apart,
+    check_free,
+    check_writable,
+)
 from training.loop.optimizers import rate_at
 from training.loop.resume import resumed_config
 from training.loop.train import train
@@ -171,6 +183,33 @@ def test_files_of_a_run_are_those_that_protect_its_folder(finished):
     assert {path.name for path in finished.iterdir()} == set(RUN_FILES)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_file_of_the_user_that_a_run_would_replace_protects_its_folder(small, tmp_path, name, resume):
+    if name.endswith(".npz"):
+        np.savez(tmp_path / name, images=np.zeros((2, 8, 8), np.uint8), labels=np.array(["a", "b"]))
+    else:
+        (tmp_path / name).write_text("precious")
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(TrainingError, match=f"would replace {name}, which no run has written; name another --output"):
+        train(TrainConfig(**FAST), replace(small, files={name: b"images"}), tmp_path, resume=resume)
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_begins_again(small, tmp_path):
+    content = saved.to_bytes(small)
+    for name, written in ((saved.FILE, content), (SHEET, b"png"), (REPLAY_FILE, content)):
+        (tmp_path / name).write_bytes(written)
+        check_free(tmp_path, resume=False)
+
+
+def test_output_may_not_hold_the_file_of_the_data_set(tmp_path):
+    (tmp_path / "letters.npz").touch()
+    with pytest.raises(TrainingError, match=r"holds the data set .*letters\.npz; name another --output"):
+        check_apart(tmp_path, "mnist", str(tmp_path / "letters.npz"))
+    check_apart(tmp_path / "run", str(tmp_path / "letters.npz"))
+
+
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
@@ -203,7 +242,8 @@ def test_folder_that_can_be_written_is_left_as_it_is(tmp_path):
 @pytest.mark.usefixtures("no_plots")
 def test_half_written_files_of_a_killed_run_are_removed(finished, small, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "run")
-    half, foreign = (".last.pt.0123abcd", ".run.json.89efcdab"), (".last.pt.backup", ".notes.0123abcd", "my.last.pt")
+    half = (".last.pt.0123abcd", ".run.json.89efcdab", ".data.npz.0123abcd", ".replay.npz.89efcdab")
+    foreign = (".last.pt.backup", ".notes.0123abcd", "my.last.pt")
     for name in (*half, *foreign):
         (copy / name).write_text("half")
     train(TrainConfig(**FAST), small, copy, resume=True)

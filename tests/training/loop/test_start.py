@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+import training
 from tests.training.support import FAST, Stop, equal, first, weights
 from training import checkpoint
 from training.config import ConfigError, TrainConfig
@@ -15,7 +16,7 @@ from training.loop.errors import TrainingError
 from training.loop.start import forgotten, start_from
 from training.loop.train import train
 from training.networks import build, normalize
-from training.origin import model_of, origin
+from training.origin import config_of, model_of, origin
 from training.trained import read
 
 PACKAGED = origin("packaged")
@@ -55,6 +56,32 @@ def test_class_of_the_same_name_keeps_its_weights():
 )
 def test_forgotten_classes_are_told(labels, settings, line):
     assert forgotten(TrainConfig(start="packaged", **settings), labels) == line
+
+
+def run_of(folder, prepare):
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"config": {"model": "mlp"}, "dataset": {"prepare": prepare}}))
+    return str(folder)
+
+
+def test_own_pictures_are_prepared_as_for_the_model_of_the_start(tmp_path):
+    """Otherwise a model of photos would get pictures of symbols, and the service would follow the newest version."""
+    start = run_of(tmp_path / "photos", "as-is")
+
+    def prepare(**given):
+        return config_of({"start": start, **given})[0].prepare
+
+    own = {"dataset": "./new"}
+    assert prepare(**own) == prepare(**own, replay="./old") == prepare(**own, replay="./old", model="cnn") == "as-is"
+    # Without --replay it is another model.
+    assert prepare(**own, prepare="symbol") == prepare(dataset="mnist") == "symbol"
+    for settings in ({"prepare": "symbol", "replay": "./old"}, {"replay": "mnist"}):
+        with pytest.raises(ConfigError, match=r"^--prepare symbol: .* --from .*photos, which is as-is; give --prepare"):
+            prepare(**own, **settings)
+    with pytest.raises(ConfigError, match=r"^--prepare symbol: "):
+        training.train(TrainConfig(**own, start=start, replay="./old"))
+    with pytest.raises(ConfigError, match="there is no trained model"):
+        prepare(**own, start=str(tmp_path), model="cnn")
 
 
 def test_run_starts_from_the_weights_of_a_run(small, teacher, tmp_path, no_plots):

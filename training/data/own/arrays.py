@@ -42,7 +42,7 @@ def from_npz(path: Path) -> list[Sample]:
         DataError: an array is missing or breaks a rule.
     """
     found = npz.read(path, {"names", *(name for *keys, _ in NPZ_KEYS for name in keys if name)})
-    names = [str(name) for name in found["names"].ravel()] if "names" in found else None
+    names = list(map(str, _decoded(f"{path}: names", found["names"].ravel()))) if "names" in found else None
     samples: list[Sample] = []
     for images, labels, groups, part in NPZ_KEYS:
         if images not in found and labels not in found:
@@ -75,7 +75,8 @@ def from_arrays(
     Raises:
         DataError: an array breaks a rule.
     """
-    pixels = _pixels(where, images)
+    pixels, labels = _pixels(where, images), _decoded(where, labels)
+    groups = groups if groups is None else _decoded(where, groups)
     if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iuU":
         raise DataError(
             f"{where}: its labels have the shape {list(labels.shape)} and the type {labels.dtype}: must be "
@@ -93,6 +94,14 @@ def from_arrays(
         group = "" if groups is None else str(groups[i])
         samples.append(Sample(place, class_name(str(label), place), partial(_as_file, pixels[i]), group, part))
     return samples
+
+
+def _decoded(where: str, texts: Array) -> Array:
+    """Return an array of bytes, as other programs write texts, as one of texts. Others stay as they are."""
+    try:
+        return np.char.decode(texts, "utf-8") if texts.dtype.kind == "S" else texts
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: has a text that is not UTF-8: {error}; write texts and not bytes") from error
 
 
 def _pixels(where: str, images: Array) -> Array:

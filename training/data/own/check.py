@@ -39,6 +39,8 @@ class Check:
     """How many of these would have been on another side of the split than the one that is kept."""
     disputed: list[list[Prepared]] = field(default_factory=list)
     """Samples that look the same but have different classes. None of them is kept."""
+    torn: dict[str, list[str]] = field(default_factory=dict)
+    """Groups that are in several parts, because the data set says so, with these parts."""
     several: dict[str, int] = field(default_factory=dict)
     """Kept samples in several pieces, by class."""
     bare: list[str] = field(default_factory=list)
@@ -87,6 +89,10 @@ def check(found: Sequence[Prepared], where: object, *, with_validation: bool = T
         result.parts.append(part)
         result.repeated += [(each, first) for each, _ in others]
         result.across += sum(its != part for _, its in others)
+    in_parts: dict[str, set[str]] = defaultdict(set)
+    for each, part in zip(result.kept, result.parts, strict=True):
+        in_parts[each.sample.group].add(part)
+    result.torn = {group: sorted(its) for group, its in in_parts.items() if group and len(its) > 1}
     result.several = dict(Counter(each.sample.label for each in result.kept if each.is_several))
     return result
 
@@ -146,7 +152,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
     def say(what: str, which: Sequence[str], advice: str) -> None:
         if which:
             if len(which) == 1:
-                what = what.replace("classes", "class", 1)
+                what = what.replace("classes", "class", 1).replace("groups", "group", 1)
             lines.append(f"{len(which)} {what}: {_names(which)}. {advice}")
 
     damaged, foreign = _by_reason(result, is_foreign=False), _by_reason(result, is_foreign=True)
@@ -176,6 +182,11 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         f"They look the same at 28x28. {result.across} were on two sides of the split; the test set keeps them."
         if result.across
         else "They look the same at 28x28.",
+    )
+    say(
+        "groups in several parts",
+        [f"{group} ({', '.join(its)})" for group, its in result.torn.items()],
+        "So the test knows some of its groups. Give all pictures of a group the same split.",
     )
     total = Counter(each.sample.label for each in result.kept)
     of_pieces = {label: count for label, count in result.several.items() if count >= OF_PIECES * total[label]}

@@ -96,19 +96,24 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
+    command += [] if with_validation else ["--validation", "0"]
     command += [*flags_for_few_pictures(found, prepare).split(), "--output", f"runs/{model_name(folder)}"]
     print_output(f"Next           {shlex.join(command)}")
 
 
 @click.command("review", epilog=REVIEW_EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path))
-@prepare_option
+@click.option(
+    "--prepare",
+    type=click.Choice(["symbol", "as-is"]),
+    help="How a picture becomes 28x28 pixels, as for mnist-train.  [default: as for the model that was corrected]",
+)
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG with every picture and what the model had read.  [default: NAME-review.png]",
 )
-def review(folder: Path, prepare: str, sheet: Path | None) -> None:
+def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """Look at stored corrections before you train with them.
 
     FOLDER is that of mnist-serve --feedback. The command prints how many pictures have each label and how many of them
@@ -120,8 +125,11 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         from training.data.sources import DataError
     folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
+    model = reviewing.model_of(folder)
+    start, note = reviewing.start_for(model)
+    usual = reviewing.prepare_for(start)
     try:
-        found = reviewing.review(folder, prepare)
+        found = reviewing.review(folder, prepare or usual)
         write_atomically(sheet, found.sheet())
     except DataError as error:
         raise click.ClickException(str(error)) from error
@@ -135,11 +143,10 @@ def review(folder: Path, prepare: str, sheet: Path | None) -> None:
         print_output(f"Not ready      {error}")
         print_output(f"Next           {shlex.join(['mnist-train', 'review', str(folder)])}")
         return
-    model = reviewing.model_of(folder)
-    start, note = reviewing.start_for(model)
     name = model.name if model else "mnist"
     replay = name if name in KNOWN_DATASETS else PICTURES
     command = ["mnist-train", "--dataset", as_place(folder), "--from", start, "--replay", replay]
+    command += ["--prepare", prepare] if prepare and prepare != usual else []
     print_output(f"Next           {shlex.join([*command, '--output', 'runs/corrected'])}")
     if note:
         print_output(f"               {note}")

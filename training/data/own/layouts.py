@@ -121,15 +121,25 @@ def _from_folders(place: Path) -> Iterator[Sample]:
 
 
 def _class_folders(place: Path) -> Iterator[tuple[Path, str, str]]:
-    """Yield each folder of a class with the name of the class, and the part of a divided data set."""
+    """Yield each folder of a class with the name of the class, and the part of a divided data set.
+
+    Raises:
+        DataError: it is not clear whether the data set is divided.
+    """
     folders = _folders(place)
-    names = {folder.name.lower() for folder in folders}
-    # A class may be called "test" too, but hardly all the classes have such names.
-    is_divided = bool(names) and names <= PARTS.keys() and "train" in {PARTS[name] for name in names}
+    parts = {folder: PARTS[folder.name.lower()] for folder in folders if folder.name.lower() in PARTS}
+    # A class may be called "test" or "train" too, but hardly one each.
+    is_divided = "train" in parts.values() and (len(parts) == len(folders) or len(set(parts.values())) > 1)
     for folder in folders:
-        for of_class in _folders(folder) if is_divided else [folder]:
-            part = PARTS[folder.name.lower()] if is_divided else ""
-            yield of_class, class_name(of_class.name, str(of_class)), part
+        is_part = is_divided and folder in parts
+        if is_divided and not is_part and any(_pictures(folder)):
+            names = " and ".join(f"{each.name}/" for each in parts)
+            raise DataError(
+                f"{folder}: lies beside {names}, which divide the data set; move it away, or into the folders of the "
+                f"classes. If {names} are classes, rename them"
+            )
+        for of_class in _folders(folder) if is_part else [folder]:
+            yield of_class, class_name(of_class.name, str(of_class)), parts[folder] if is_part else ""
 
 
 def _folders(place: Path) -> list[Path]:
@@ -137,12 +147,23 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, onerror=_raise):
+    """Yield the pictures of a class, also those in linked folders. A link to a folder around it would have no end."""
+    seen = {_identity(each) for each in folder.resolve().parents}
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        if (identity := _identity(Path(parent))) in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             other = name.startswith(".") or name.lower() in OTHER_NAMES or Path(name).suffix.lower() in OTHER_SUFFIXES
             if not other:
                 yield Path(parent, name)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:

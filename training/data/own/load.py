@@ -16,7 +16,7 @@ from training.data.own.check import Check, check, demand_trainable
 from training.data.own.layouts import bare_classes, find, stray_pictures
 from training.data.own.prepare import prepare_all
 from training.data.own.samples import MIN_CLASSES
-from training.data.own.saved import FILE, digest_of, to_bytes
+from training.data.own.saved import FILE, digest_of, in_random_order, to_bytes
 from training.data.own.sheet import to_png
 from training.data.own.split import TEST, TRAIN, VALIDATION
 from training.reports import Stage, no_stage
@@ -83,7 +83,7 @@ def load_own(
         is_own=True,
     )
     splits.digests["pictures"] = digest_of(splits)
-    return replace(splits, files={FILE: to_bytes(splits), SHEET: to_png(found)})
+    return replace(in_random_order(splits), files={FILE: to_bytes(splits), SHEET: to_png(found)})
 
 
 def model_name(place: Path) -> str:

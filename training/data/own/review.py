@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from training.config import ConfigError, TrainConfig
 from training.data.own.check import Check, check, demand_trainable, findings
 from training.data.own.layouts import find
 from training.data.own.prepare import Prepared, prepare_all
 from training.data.own.sheet import Row, Shown, contact_sheet, spread
 from training.data.sources import DataError
-from training.origin import PACKAGED, digest_of
+from training.origin import PACKAGED, digest_of, prepare_of
 
 # Where the service puts pictures that got several labels. Training passes over this folder.
 DISPUTED = ".disputed"
@@ -154,6 +155,14 @@ def start_for(model: ShownTo | None) -> tuple[str, str]:
     if not Path(place).exists():
         return PACKAGED, ""
     return place, f"or --from {PACKAGED}, if the service had no --repository: these corrections do not say it"
+
+
+def prepare_for(start: str) -> str:
+    """Return how to prepare pictures for a training ``--from`` this model; the default if it cannot be found."""
+    try:
+        return prepare_of(start)
+    except ConfigError:
+        return TrainConfig.prepare
 
 
 def _wrong_answer(folder: Path, each: Prepared) -> str:

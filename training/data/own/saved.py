@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from training.data.digits import Digits, Splits
+from training.data.digits import Digits, Splits, shuffled
 from training.data.own import npz
 from training.data.sources import DataError
 
@@ -43,6 +45,15 @@ def to_bytes(splits: Splits) -> bytes:
     return buffer.getvalue()
 
 
+def is_saved(path: Path) -> bool:
+    """Return whether :func:`to_bytes` has made this file, and not the user, whose file may have the same name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {f"{fact}.npy" for fact in FACTS} <= set(archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
 def load(path: Path) -> Splits:
     """Return what :func:`to_bytes` wrote.
 
@@ -61,4 +72,18 @@ def load(path: Path) -> Splits:
         raise DataError(f"{path}: cannot be read: {str(error)[:200]}; {way_out}") from error
     splits = Splits(name, labels, {}, train, validation, test, prepare=prepare, several=several, is_own=True)
     splits.digests["pictures"] = digest_of(splits)
-    return splits
+    return in_random_order(splits)
+
+
+def in_random_order(splits: Splits) -> Splits:
+    """Return the data set with shuffled parts.
+
+    A user's data is sorted by class, and calibration and export take the first or last images of a part. The digest and
+    the file are those of the sorted images, so this comes after them.
+    """
+    return replace(
+        splits,
+        train=shuffled(splits.train),
+        validation=shuffled(splits.validation),
+        test=shuffled(splits.test),
+    )

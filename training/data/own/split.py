@@ -16,17 +16,25 @@ def parts_of(found: Sequence[Prepared], *, with_validation: bool) -> list[str]:
     """Return the part of each sample: ``train``, ``validation`` or ``test``.
 
     A part that the data set does not name is taken from the rest. The hash of a sample's group decides, or that of its
-    content if it has no group, so other samples have no influence.
+    content if it has no group, so other samples have no influence. If the data set names the part of some samples of a
+    group, the others of this group are in the same part.
 
     Args:
         with_validation: whether there is a validation set; otherwise its samples are for training.
     """
     named = {each.sample.part for each in found}
-    return [_part_of(each, named, with_validation) for each in found]
+    # A group should have one part. Of several, the last one of these counts.
+    groups = {
+        each.sample.group: part
+        for part in (TEST, VALIDATION, TRAIN)
+        for each in found
+        if each.sample.group and each.sample.part == part
+    }
+    parts = (each.sample.part or groups.get(each.sample.group, TRAIN) for each in found)
+    return [_part_of(each, part, named, with_validation) for each, part in zip(found, parts, strict=True)]
 
 
-def _part_of(found: Prepared, named: set[str], with_validation: bool) -> str:
-    part = found.sample.part or TRAIN
+def _part_of(found: Prepared, part: str, named: set[str], with_validation: bool) -> str:
     if part == TRAIN:
         place = _place(found)
         if place < TEST_SHARE and TEST not in named:

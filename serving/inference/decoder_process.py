@@ -31,6 +31,9 @@ from serving.settings import PREFIX
 # Seconds without a large picture after which the process ends and its memory is free.
 IDLE_SECONDS = 30.0
 
+# Seconds that the process has to start. On a busy machine it needs some.
+START_SECONDS = 60.0
+
 # The pictures of a request may use a core for this share of the time until its deadline. If they use more, they are too
 # slow to decode. If they use less and still pass the deadline, they have waited for others and may succeed later.
 CORE_SHARE = 0.8
@@ -221,7 +224,13 @@ async def _start(max_pixels: int) -> Process:
     closed = asyncio.ensure_future(cast("asyncio.StreamWriter", process.stdin).wait_closed())
     closed.add_done_callback(lambda done: done.cancelled() or done.exception())
     output = cast("asyncio.StreamReader", process.stdout)
-    if await output.read(len(READY)) != READY:
+    try:
+        ready = await asyncio.wait_for(output.read(len(READY)), START_SECONDS)
+    except TimeoutError as error:
+        process.kill()
+        log.error("the process that decodes pictures did not start within %g s", START_SECONDS)
+        raise OverloadedError("this picture cannot be decoded at the moment; try again later") from error
+    if ready != READY:
         status = await process.wait()
         reason = f"the process that decodes pictures {ending_at_start(status)}"
         if status == -signal.SIGKILL:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,6 +22,9 @@ from serving.models.trust import Trust
 from serving.settings import NAME_RULE
 
 log = logging.getLogger("serving")
+
+# A version for which there was too little memory is tried again after this time, although its files stay the same.
+RETRY_SECONDS = 60.0
 
 
 class Change(NamedTuple):
@@ -93,6 +98,8 @@ class Repository:
         # By name and version: why the files on disk were rejected, and the fingerprints of the files that were tried.
         self._rejected: dict[tuple[str, str], str] = {}
         self._fingerprints: dict[tuple[str, str], Fingerprint] = {}
+        # By name and version: when a version that lacked memory is tried again, in the time of time.monotonic.
+        self._again: dict[tuple[str, str], float] = {}
         # By name of the model: why its folder cannot be read. The empty name stands for the whole repository.
         self._faults: dict[str, str] = {}
         # By name of the model. Without an entry, the newest version responds.
@@ -275,6 +282,7 @@ class Repository:
         for key in [key for key in self._fingerprints if key[0] == name and key[1] not in wanted]:
             self._fingerprints.pop(key)
             self._rejected.pop(key, None)
+            self._again.pop(key, None)
         for version in dropped:
             self._fingerprints.pop((name, version), None)
             log.info("dropped model %s version %s", name, version)
@@ -284,9 +292,11 @@ class Repository:
         """Return the model to serve for a version: the one on disk if it can be verified, otherwise ``loaded``."""
         key = (name, version)
         fingerprint = disk.fingerprint(self.folder / name / version)
-        if self._fingerprints.get(key) == fingerprint:
+        is_due = time.monotonic() > self._again.get(key, math.inf)
+        if self._fingerprints.get(key) == fingerprint and not is_due:
             return loaded, None
         self._fingerprints[key] = fingerprint
+        self._again.pop(key, None)
         try:
             model = load(self.folder, name, int(version), self._trust)
         except BundleError as error:
@@ -294,6 +304,8 @@ class Repository:
                 # The cause may go away although the files stay the same: an unreachable disk, or rights that a server
                 # of files grants. After other errors, a version is tried again only when its files change.
                 self._fingerprints.pop(key)
+            elif _lacked_memory(error):
+                self._again[key] = time.monotonic() + RETRY_SECONDS
             if self._rejected.get(key) == str(error):
                 return loaded, None
             self._rejected[key] = str(error)
@@ -322,3 +334,11 @@ class Repository:
             log.error("the loaded versions stay in service: %s", fault)
         elif before and not fault:
             log.info("this error has passed: %s", before)
+
+
+def _lacked_memory(error: BundleError) -> bool:
+    """Return whether there was too little memory: requests had taken it at that moment, or the bundle asks for more.
+
+    onnxruntime only gives the name of the exception in C++.
+    """
+    return isinstance(error.__cause__, MemoryError) or "bad_alloc" in str(error)

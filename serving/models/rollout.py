@@ -5,7 +5,7 @@ The stable version responds. The candidate is the newest loaded version after it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -94,10 +94,17 @@ class RolloutState(msgspec.Struct):
     """The two versions that were compared to get ``evidence``."""
     evidence: Evidence = msgspec.field(default_factory=Evidence)
 
-    def promote(self, version: str) -> None:
-        """Let ``version`` respond from now on."""
+    def promote(self, version: str, loaded: Iterable[str] = ()) -> None:
+        """Let ``version`` respond from now on.
+
+        Going back drops the versions after it, up to the stable one. Otherwise the rule could promote them again.
+
+        Args:
+            loaded: the loaded versions.
+        """
+        left = {each for each in loaded if int(version) < int(each) <= int(self.stable)}
+        self.dropped = sorted({*self.dropped, *left} - {version}, key=int)
         self.stable, self.pair, self.evidence = version, None, Evidence()
-        self.dropped = [dropped for dropped in self.dropped if dropped != version]
         self.weights.pop(version, None)
 
     def add(self, pair: Pair, evidence: Evidence) -> None:

@@ -132,7 +132,7 @@ class Rollouts:
         """
         version = version or self._candidate(name)
         self._repository.get(name, version)
-        self._change(name, lambda state: state.promote(version))
+        self._change(name, lambda state: state.promote(version, self._repository.versions(name)))
         log.info("promoted model %s version %s", name, version)
 
     def drop(self, name: str, version: str | None) -> None:
@@ -144,10 +144,14 @@ class Rollouts:
             RolloutError: the state cannot be written.
         """
         version = version or self._candidate(name)
+        refusal = InputError(f"version {quoted(version)}: responds to the requests; promote another version instead")
         if self._repository.get(name, version) is self._repository.get(name):
-            raise InputError(f"version {quoted(version)}: responds to the requests; promote another version instead")
+            raise refusal
 
         def drop(state: RolloutState) -> None:
+            # Another worker may have promoted it, and this one may not have followed yet.
+            if state.stable == version:
+                raise refusal
             state.dropped = sorted({*state.dropped, version}, key=int)
             state.weights.pop(version, None)
 
@@ -164,6 +168,8 @@ class Rollouts:
         version = self._candidate(name)
 
         def set_weight(state: RolloutState) -> None:
+            if choose(state, self._repository.versions(name)[::-1])[1] != version:
+                raise ModelNotFoundError(f"version {version!r} of model {name!r} is no candidate any more")
             state.weights[version] = weight
 
         self._change(name, set_weight)

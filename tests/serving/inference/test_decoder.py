@@ -293,6 +293,21 @@ def test_cancelled_call_ends_at_its_deadline():
     assert with_process(use).reason == "empty"
 
 
+def test_process_that_hangs_at_its_start_is_killed_and_the_next_picture_is_decoded(monkeypatch, tmp_path):
+    (tmp_path / "hangs").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "hangs").chmod(0o755)
+
+    async def use(decodes, decode):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(tmp_path / "hangs"))
+            patch.setattr(decoder_process, "START_SECONDS", 0.1)
+            with pytest.raises(OverloadedError, match="cannot be decoded at the moment"):
+                await decode(LARGE)
+        return await decode(LARGE)
+
+    assert with_process(use).reason == "empty"
+
+
 def test_end_of_the_process_while_a_picture_is_written_is_no_error_of_the_service():
     errors = []
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import pytest
 
-from serving.errors import ModelNotFoundError, ModelUnavailableError
+from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.models import bundle
 from serving.models.repository import Change, Repository
 from tests.serving.models.bundles import PACKAGED, change_manifest, publish
@@ -87,6 +88,25 @@ def test_rejected_version_is_tried_again_when_its_files_change(models, repositor
     (folder / bundle.ONNX).write_bytes(intact)
     assert repository.scan() == [Change("loaded", "mnist", "2")]
     assert repository.get("mnist").version == "2"
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_tried"),
+    [(MemoryError(), True), (RuntimeError("std::bad_alloc"), True), (ValueError(), False)],
+    ids=lambda value: repr(value),
+)
+def test_version_that_lacked_memory_is_tried_again_after_a_minute(models, repository, monkeypatch, cause, is_tried):
+    def fail(*_):
+        raise BundleError(f"cannot be loaded: {cause}") from cause
+
+    publish(models, 2)
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.models.repository.load", fail)
+        assert repository.scan() == [Change("rejected", "mnist", "2")]
+    assert repository.scan() == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+    assert repository.scan() == ([Change("loaded", "mnist", "2")] if is_tried else [])
 
 
 def test_model_without_a_usable_version_names_the_newest_one(tmp_path):

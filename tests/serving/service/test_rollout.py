@@ -181,9 +181,8 @@ def test_promotion_by_hand_rollback_and_drop_survive_a_restart(models, other, di
     with rollout(models) as client:
         assert version(predict(client, digits[:1])) == "2"
         back = post(client, "promote", params={"version": "1"})
-        assert (back["stable"], back["candidate"]) == ("1", "2")
-        dropped = post(client, "drop")
-        assert (dropped["candidate"], dropped["dropped"]) == (None, ["2"])
+        # Otherwise the rule could promote version 2 again.
+        assert (back["stable"], back["candidate"], back["dropped"]) == ("1", None, ["2"])
         response = client.post("/models/mnist/drop?version=1", headers=ADMIN)
         assert (response.status_code, "promote another" in response.text) == (400, True)
     with rollout(models) as client:
@@ -192,7 +191,20 @@ def test_promotion_by_hand_rollback_and_drop_survive_a_restart(models, other, di
         publish(models, 3)
         client.app.state.service.scan()
         assert report(client)["candidate"] == "3"
-        assert post(client, "promote", params={"version": "2"})["dropped"] == []
+        dropped = post(client, "drop")
+        assert (dropped["candidate"], dropped["dropped"]) == (None, ["2", "3"])
+        assert post(client, "promote", params={"version": "2"})["dropped"] == ["3"]
+
+
+def test_version_that_another_worker_has_promoted_is_not_dropped(models, other):
+    with rollout(models, poll=1000) as first, rollout(models, poll=1000) as behind:
+        appear(first, other)
+        behind.app.state.service.scan()
+        post(first, "promote")
+        for action, status in ("drop", 400), ("canary?weight=0.5", 404):
+            assert behind.post(f"/models/mnist/{action}", headers=ADMIN).status_code == status
+        found = report(first)
+        assert (found["stable"], found["dropped"], found["weight"]) == ("2", [], 0)
 
 
 def test_misspelt_version_changes_nothing(models, other):

@@ -269,11 +269,12 @@ def test_parquet_file_is_unpacked_whole_if_a_write_writes_a_part(tmp_path, monke
         def write(self, content):
             return super().write(content[:100])
 
-    row = Row(str(SEVEN), 7, "7", 0.9, [0.1] * 10, True, None, None, "mnist/1")
+    # A row with an error is not compared with the picture.
+    row = Row(str(SEVEN), error="damaged" * 20, model="mnist/1")
     monkeypatch.setattr(parquet, "unpack", lambda path: [JsonLines().encode(row)])
     output = tmp_path / "results.parquet"
     output.touch()
-    results = Results(output, Inputs([str(SEVEN)], io.BytesIO()), "mnist/1")
+    results = Results(output, Inputs([str(SEVEN)], io.BytesIO()), JOB_OF_LINES)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", lambda self, mode, buffering: Partial(self, mode.replace("b", "")))
         results.__enter__()

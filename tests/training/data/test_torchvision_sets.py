@@ -83,7 +83,7 @@ def test_cache_keeps_the_prepared_images_that_were_used_last(tmp_path):
         os.utime(file, (seconds, seconds))
 
     def load(prepare):
-        load_data("kmnist", prepare=prepare, folder=tmp_path)
+        load_data("kmnist", Selection(prepare, tmp_path))
         return {file.name for file in folder.iterdir()}
 
     used = load("symbol")

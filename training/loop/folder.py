@@ -15,6 +15,7 @@ from training.data.own.load import SHEET
 from training.data.own.replay import REPLAY_FILE
 from training.loop.errors import TrainingError
 from training.origin import RECORD
+from training.track.shown import TrackingError
 
 # Any of these files shows that the folder holds a run, although last.pt may have been removed.
 RUN_FILES = (
@@ -110,15 +111,16 @@ def check_apart(output: Path, *places: str) -> None:
 
 @contextlib.contextmanager
 def made(output: Path) -> Iterator[None]:
-    """Make the folder of a run. If the block leaves a new folder empty, remove it again."""
+    """Make the folder of a run. If the run cannot be shown elsewhere, so that it does not begin, remove it again."""
     is_new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    finally:
-        with contextlib.suppress(OSError):
+    except TrackingError:
+        with contextlib.suppress(OSError):  # It is not empty.
             if is_new:
                 output.rmdir()
+        raise
 
 
 def remove_leftovers(output: Path) -> None:

@@ -17,6 +17,7 @@ from litestar.types import ASGIApp
 from serving.api.context import AnyRequest, context_of
 from serving.api.responses import Response
 from serving.errors import (
+    SEND_LESS,
     DeadlineExceededError,
     ForbiddenError,
     InputError,
@@ -169,7 +170,7 @@ def with_head(allow: str) -> str:
 def on_body_too_large(request: AnyRequest, _: RequestEntityTooLarge) -> ASGIApp:
     """Respond to a body over the limit that Litestar itself has read, such as a form."""
     limit = context_of(request).service.settings.max_body
-    return problem(request.scope["path"], 413, f"the body is over the limit of {limit} bytes")
+    return problem(request.scope["path"], 413, f"the body is over the limit of {limit} bytes; {SEND_LESS}")
 
 
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:

@@ -1,7 +1,7 @@
 # Two images: `serving` serves predictions, `pipeline` trains and exports. `serving` is last, so it is the default.
 #
 #   docker build --tag mnist-service .
-#   docker build --tag mnist-service:pipeline --target pipeline .
+#   docker build --tag mnist-service:latest-pipeline --target pipeline .
 #
 # BuildKit and the classic builder both work.
 ARG PYTHON_VERSION=3.14

@@ -150,7 +150,7 @@ def main(save: Path | None) -> None:
     a_graph()
     click.echo("2. c = b/2 + 5·a2, gradients kept by retain_grad()")
     tensors = kept_gradients()
-    click.echo("   The article shows c = 37.5 for the first graph. That is this graph's value; the first gives 12.5.")
+    click.echo("   The tutorial shows c = 37.5 for the first graph. That is this graph's value; the first gives 12.5.")
     click.echo("3. no_grad() leaves out the graph")
     without_history()
     click.echo("4. Changes in place break it")

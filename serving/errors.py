@@ -4,7 +4,7 @@ api/problems.py maps them to HTTP responses, grpc/status.py to status codes of g
 
 ServiceError
 ├── SettingsError              a setting breaks its rule
-├── BundleError                a model bundle is missing or altered, or its outputs differ from the certified ones
+├── BundleError                a model bundle is missing or altered, or its outputs differ from its golden logits
 ├── AddressError               the service cannot listen on its address
 ├── WorkerError                a worker process cannot start
 ├── InputsError                the names of the pictures to recognise cannot be kept
@@ -32,6 +32,8 @@ import signal
 
 # Characters of an error's text that a client gets.
 MAX_DETAIL = 2000
+SEND_LESS = "send smaller pictures, or divide them among several requests"
+"""The way out of a limit of one request, for messages."""
 
 
 class ServiceError(Exception):
@@ -43,7 +45,7 @@ class SettingsError(ServiceError, ValueError):
 
 
 class BundleError(ServiceError):
-    """A bundle is missing, incomplete or altered, or its outputs on this CPU differ from the certified ones."""
+    """A bundle is missing, incomplete or altered, or its outputs on this CPU differ from its golden logits."""
 
 
 class AddressError(ServiceError):

@@ -199,6 +199,7 @@ def here(url, addresses, uds, authority):
             GRPC_ADDRESS: addresses["grpc"],
             "localhost:8443": f"localhost:{port}",
             "tls/ca.crt": str(authority.file),
+            "tls.crt": str(authority.file),
             "/tmp/digits.sock": str(uds),
         }
 

@@ -146,7 +146,10 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
     except (ModelNotFoundError, ModelUnavailableError):
         if settings.model not in unloaded:
             load(settings.repository, settings.model, trust=trust)  # Raises the error that says what is wrong.
-            raise BundleError(f"{settings.repository} holds no usable model {settings.model!r}") from None
+            raise BundleError(
+                f"{settings.repository} holds no usable model {settings.model!r}; publish it with mnist-export, or "
+                "name another one with --model"
+            ) from None
     return service
 
 

@@ -192,4 +192,6 @@ def check_count(count: int, max_batch: int) -> None:
     if count == 0:
         raise InputError(f"the body has no image; {HOW_TO_SEND}")
     if count > max_batch:
-        raise InputTooLargeError(f"the body has {count} images: must be at most {max_batch} in one request")
+        raise InputTooLargeError(
+            f"the body has {count} images: must be at most {max_batch}; divide them among several requests"
+        )

@@ -116,4 +116,4 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 
 def _over_limit(limit: int) -> str:
-    return f"the body is over the limit of {limit} bytes"
+    return f"the body is over the limit of {limit} bytes; send less"

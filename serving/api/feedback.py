@@ -136,6 +136,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     operation_id="feedback",
     security=REQUIRED,
     summary="Count the stored corrections",
+    response_description="The counts, and the corrections that disagree.",
     tags=["feedback"],
     responses=documented(401, 403, 507),
 )

@@ -64,5 +64,7 @@ def _files(parser: PushMultipartParser, body: bytes, max_files: int) -> list[byt
                 elif content is not None and (is_named or content):
                     files.append(b"".join(content))
                     if len(files) > max_files:
-                        raise InputTooLargeError(f"the form has more than {max_files} files, the limit of one request")
+                        raise InputTooLargeError(
+                            f"the form has more than {max_files} files, the limit; divide them among several requests"
+                        )
     return files

@@ -92,7 +92,10 @@ def pixels_of(images: bytes, path: str, max_images: int) -> bytes:
     index, start = 0, _after(images, 0)
     while images[start : start + 1] != b"]":
         if index == max_images:
-            raise InputTooLargeError(f"the body has more than {max_images} images: must be at most {max_images}")
+            raise InputTooLargeError(
+                f"the body has more than {max_images} images: must be at most {max_images}; divide them among several "
+                "requests"
+            )
         end = _end_of_image(images, start, f"{path}[{index}]")
         rows += _rows_of(images[start:end], f"{path}[{index}]")
         index, start = index + 1, _after(images, end)

@@ -20,6 +20,7 @@ NOT_KEPT = [(b"cache-control", b"no-store"), (b"vary", b"accept")]
     "/metrics",
     operation_id="metrics",
     summary="Metrics in Prometheus' text format, or as OpenMetrics",
+    response_description="The metrics of all workers together.",
     tags=["operations"],
     media_type="text/plain",
     responses=documented(),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example, OpenAPIMediaType, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.types import ASGIApp
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from serving.api.bodies import read_images, read_pictures
 from serving.api.context import AnyRequest, RequestContext, context_of, query_of
@@ -25,6 +25,7 @@ from serving.feedback.records import ModelVersion
 from serving.inference.admission import PREDICT_ROUTE
 from serving.inference.numbers import (
     DIGIT_MODE,
+    MODEL_INPUT,
     MODES,
     NUMBER_MODE,
     NumberPrediction,
@@ -73,22 +74,24 @@ HINT = "to read all digits, send the picture to /predict?mode=number"
 class Prediction(msgspec.Struct, kw_only=True):
     """The prediction for one image."""
 
-    digit: int | UnsetType = UNSET
-    """The digit. It is left out if the classes of the model are not digits."""
-    label: str
-    """Name of the most probable class."""
-    confidence: float
-    """Probability of that class."""
-    probabilities: list[float]
-    """Probability of every class, in the order of the classes."""
-    accepted: bool
-    """Whether the image seems to be one digit or symbol. If not, do not rely on the other fields."""
-    reason: RejectionReason | None
-    """Why the image is not accepted; null if it is."""
-    image: list[list[int]] | UnsetType = UNSET
-    """With ``include=image``: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."""
-    hint: str | UnsetType = UNSET
-    """With the reason ``several``: how to read all digits."""
+    digit: Annotated[
+        int | UnsetType, Meta(description="The digit. It is left out if the classes of the model are not digits.")
+    ] = UNSET
+    label: Annotated[str, Meta(description="Name of the most probable class.")]
+    confidence: Annotated[float, Meta(description="Probability of the label, from 0 to 1.")]
+    probabilities: Annotated[list[float], Meta(description="Probability of every class, in the order of the classes.")]
+    accepted: Annotated[bool, Meta(description="Whether to rely on the prediction. If not, reason says why.")]
+    reason: Annotated[
+        RejectionReason | None,
+        Meta(
+            description=(
+                "null: accepted. empty: there is no ink. several: there are several digits. no digit: the novelty "
+                "score is above the novelty threshold. unsure: the confidence is below the confidence threshold."
+            )
+        ),
+    ]
+    image: Annotated[list[list[int]] | UnsetType, Meta(description=MODEL_INPUT)] = UNSET
+    hint: Annotated[str | UnsetType, Meta(description="With the reason several: how to read all digits.")] = UNSET
 
 
 class Predictions(msgspec.Struct):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from serving.contract import Images, ModelOutput, RejectionReason
 from serving.errors import InputError, quoted
@@ -27,6 +27,9 @@ LEAST_CONFIDENCE = 0.5
 # Bytes that a part of a line or a candidate takes in memory, without its image.
 ITEM_BYTES = 250
 
+MODEL_INPUT = "With include=image: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."
+BOX = "Left, top, right and bottom, in pixels of the upright picture; right and bottom are exclusive."
+
 
 def check_reads_numbers(model: Model) -> None:
     """Check that ``model`` can read whole numbers.
@@ -42,59 +45,58 @@ class NumberDigit(msgspec.Struct):
     """A digit of a line."""
 
     digit: int
-    label: str
-    """Name of that class."""
-    confidence: float
-    """Probability of that class."""
-    probabilities: list[float]
-    """Probability of every class, in the order of the classes."""
-    accepted: bool
-    """Whether it seems to be one digit."""
-    reason: RejectionReason | None
-    """Why it is not accepted; null if it is."""
-    box: Box
-    """Left, top, right and bottom in the picture's own pixels."""
-    image: list[list[int]] | UnsetType = UNSET
-    """With ``include=image``: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."""
+    label: Annotated[str, Meta(description="Name of the most probable class.")]
+    confidence: Annotated[float, Meta(description="Probability of the label, from 0 to 1.")]
+    probabilities: Annotated[list[float], Meta(description="Probability of every class, in the order of the classes.")]
+    accepted: Annotated[bool, Meta(description="Whether to rely on the digit. If not, reason says why.")]
+    reason: Annotated[RejectionReason | None, Meta(description="Why it is not accepted; null if it is.")]
+    box: Annotated[Box, Meta(description=BOX)]
+    image: Annotated[list[list[int]] | UnsetType, Meta(description=MODEL_INPUT)] = UNSET
 
 
 class Separator(msgspec.Struct):
     """What stands between digits: a wide gap, or a mark such as a dot, a minus, a slash or a bracket."""
 
-    kind: Literal["gap", "mark"]
-    after: int
-    """Number of digits of the line before it."""
-    box: Box
+    kind: Annotated[
+        Literal["gap", "mark"],
+        Meta(description="gap: a space. mark: a dot, a comma, a sign such as - or /, or dirt."),
+    ]
+    after: Annotated[int, Meta(description="Number of digits of the line before it.")]
+    box: Annotated[Box, Meta(description=BOX)]
 
 
 class NumberLine(msgspec.Struct):
     """A line of digits, from left to right."""
 
-    text: str
-    """The labels of the digits. Separators are not part of it."""
-    confidence: float
-    """Probability that the line is divided into digits correctly and that all its digits are correct."""
-    accepted: bool
-    """Whether all digits are accepted, and the confidence is at least 0.5."""
-    reason: RejectionReason | None
-    """Why the line is not accepted; null if it is."""
-    box: Box
+    text: Annotated[str, Meta(description="The labels of the digits. Separators are not part of it.")]
+    confidence: Annotated[float, Meta(description="Probability that its division and all its digits are correct.")]
+    accepted: Annotated[bool, Meta(description="Whether all digits are accepted, and the confidence is at least 0.5.")]
+    reason: Annotated[RejectionReason | None, Meta(description="Why the line is not accepted; null if it is.")]
+    box: Annotated[Box, Meta(description=BOX)]
     digits: list[NumberDigit]
-    separators: list[Separator]
+    separators: Annotated[
+        list[Separator], Meta(description="What stands between the digits: wide gaps and marks, which text leaves out.")
+    ]
 
 
 class NumberPrediction(msgspec.Struct):
     """The numbers in one picture."""
 
-    text: str
-    """The texts of the lines, from top to bottom, with a line break between two lines."""
-    accepted: bool
-    """Whether the picture has a line, and all its lines are accepted."""
-    reason: RejectionReason | None
-    """Why the picture is not accepted; null if it is."""
-    width: int
-    """Width and height of the picture in pixels, turned upright. The boxes refer to them."""
-    height: int
+    text: Annotated[
+        str, Meta(description="The texts of the lines, from top to bottom, with a line break between two lines.")
+    ]
+    accepted: Annotated[bool, Meta(description="Whether the picture has a line, and all its lines are accepted.")]
+    reason: Annotated[
+        RejectionReason | None,
+        Meta(
+            description=(
+                "Why the picture is not accepted; null if it is. It is empty without ink, no digit without a "
+                "line, or the reason of the first rejected line."
+            )
+        ),
+    ]
+    width: Annotated[int, Meta(description="Width of the picture in pixels, turned upright. The boxes refer to it.")]
+    height: Annotated[int, Meta(description="Height of the picture in pixels, turned upright.")]
     lines: list[NumberLine]
 
 

@@ -48,6 +48,8 @@ FORMAT = 1
 
 # The files of the packaged bundle have 1 MB together.
 MAX_BUNDLE_BYTES = 1_000_000_000
+# The way out of a damaged version, for messages.
+RENEW = "copy the version again, or retire it with mnist-export --retire"
 # A response has one probability per label and image, and the metrics have one series per label.
 MAX_LABELS, MAX_LABEL_LENGTH = 1000, 128
 # Levels of lists and objects. The packaged manifest has five.
@@ -194,7 +196,7 @@ class Bundle:
         return content
 
     def tolerance(self, file: str) -> float:
-        """Return the largest difference allowed between the logits of an ONNX file and the certified logits."""
+        """Return the largest difference allowed between the logits of an ONNX file and the golden logits."""
         return self.manifest.equivalence["int8" if file == INT8 else "onnx"].tolerance
 
 
@@ -217,11 +219,15 @@ def read(folder: Path) -> Bundle:
     if manifest.format != FORMAT:
         raise BundleError(f"{path} has format {manifest.format}, but this version reads format {FORMAT}")
     if not {ONNX, GOLDEN} <= manifest.files.keys() or "onnx" not in manifest.equivalence:
-        raise BundleError(f"{path} does not certify {ONNX}")
+        raise BundleError(
+            f"{path} does not list {ONNX} and {GOLDEN} with their SHA-256, or lacks the equivalence; {RENEW}"
+        )
     if manifest.serve not in (ONNX, INT8) or (
         manifest.serve == INT8 and not (INT8 in manifest.files and "int8" in manifest.equivalence)
     ):
-        raise BundleError(f"{path} names {manifest.serve} as the file to serve, but does not certify it")
+        raise BundleError(
+            f"{path} names {manifest.serve} as the file to serve, but lacks its SHA-256 or its equivalence; {RENEW}"
+        )
     for name in manifest.files:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise BundleError(f"{path} names a file outside its folder: {name!r}")
@@ -305,10 +311,12 @@ def file_of(path: Path) -> File:
 def _check_size(path: Path, expected: File) -> None:
     size = files.size_of(path)
     if size != expected.bytes:
-        raise BundleError(f"{path} has {size} bytes, but its manifest says {expected.bytes}")
+        raise BundleError(f"{path} has {size} bytes, but its manifest says {expected.bytes}; {RENEW}")
 
 
 def _check_digest(path: Path, expected: File) -> None:
     digest = files.digest(path, expected.bytes)
     if digest != expected.sha256:
-        raise BundleError(f"{path} was altered: its SHA-256 is {digest}, not {expected.sha256}")
+        raise BundleError(
+            f"{path} was altered: its SHA-256 is {digest}, but its manifest says {expected.sha256}; {RENEW}"
+        )

@@ -31,7 +31,7 @@ SPEED_RUNS = 3
 # error.
 ORT_LOG_ERRORS, ORT_LOG_FATAL = 3, 4
 
-# Seconds of CPU time in which a model must reproduce its certified logits, and then show its speed. The packaged model
+# Seconds of CPU time in which a model must reproduce its golden logits, and then show its speed. The packaged model
 # takes 5 ms.
 VERIFY_SECONDS = 10.0
 
@@ -106,9 +106,9 @@ class Classifier:
         return ModelOutput(*map(np.concatenate, zip(*pieces, strict=True)))
 
     def verify(self, path: Path, content: bytes, tolerance: float) -> float:
-        """Compare this session, on this CPU, with the certified logits in ``content``, that of a ``golden.npz``.
+        """Compare this session, on this CPU, with the golden logits in ``content``, that of a ``golden.npz``.
 
-        Return the largest difference of a logit. A label differs only where the certified logits of two labels are so
+        Return the largest difference of a logit. A label differs only where the golden logits of two labels are so
         near that the tolerance allows it. This almost never happens with a float32 file. It may happen with an int8
         file.
 
@@ -133,8 +133,9 @@ class Classifier:
         # A comparison with NaN is false, so "not <=" fails for NaN too.
         if not difference <= tolerance:
             raise BundleError(
-                f"{path.parent} does not reproduce its certified logits on this CPU: "
-                f"they differ by {difference:.3g}, the tolerance is {tolerance:.3g}"
+                f"{path.parent} does not reproduce its golden logits on this CPU: they differ by {difference:.3g}, and "
+                f"the tolerance is {tolerance:.3g}; export the run again here, or retire the version with mnist-export "
+                "--retire"
             )
         return difference
 

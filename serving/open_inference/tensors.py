@@ -45,7 +45,9 @@ def check_input(name: str, datatype: str, shape: Sequence[int], max_batch: int, 
     elif tuple(axes[1:]) != INPUT.shape[1:] or axes[0] < 1:
         raise InputError(f"input {name!r}: shape {quoted(axes)}: must be [N, 28, 28] with N at least 1")
     if axes[0] > max_batch:
-        raise InputTooLargeError(f"input {name!r}: {axes[0]} images: must be at most {max_batch}")
+        raise InputTooLargeError(
+            f"input {name!r}: {axes[0]} images: must be at most {max_batch}; divide them among several requests"
+        )
 
 
 def checked_outputs(asked: Sequence[RequestOutput], model: Model) -> list[RequestOutput]:

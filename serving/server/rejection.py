@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from serving.api.middleware import rejected
-from serving.errors import quoted
+from serving.errors import SEND_LESS, quoted
 from serving.service.service import Service
 from serving.settings import Settings
 
@@ -51,12 +51,13 @@ def unknown_transfer_encoding(encoding: bytes) -> RejectedError:
 
 
 def head_too_large(settings: Settings) -> RejectedError:
-    detail = f"the request line and headers, or the trailers, are over the limit of {settings.max_head} bytes"
+    detail = f"the request line and headers, or the trailers, are over {settings.max_head} bytes, the limit; send less"
     return RejectedError("head_too_large", 431, detail)
 
 
 def body_too_large(settings: Settings) -> RejectedError:
-    return RejectedError("body_too_large", 413, f"the body is over the limit of {settings.max_body} bytes")
+    detail = f"the body is over the limit of {settings.max_body} bytes; {SEND_LESS}"
+    return RejectedError("body_too_large", 413, detail)
 
 
 def too_slow(settings: Settings) -> RejectedError:

@@ -143,6 +143,7 @@ class Keys:
         self.admin = admin
         self.prediction = prediction | feedback | admin if prediction else prediction
         self.feedback = feedback | admin if feedback else self.prediction
+        self._feedback_key = "feedback key" if feedback else "prediction key"
 
     def check_prediction(self, call: Caller) -> None:
         """Check that the call may predict. Everybody may if no prediction key is configured.
@@ -151,7 +152,7 @@ class Keys:
             NoKeyError: the call has none of the keys.
         """
         if self.prediction:
-            _check(call, self.prediction)
+            _check(call, self.prediction, "prediction key")
 
     def check_feedback(self, call: Caller) -> None:
         """Check that the call may send corrections. Without a feedback key, whoever may predict may do so.
@@ -160,7 +161,7 @@ class Keys:
             NoKeyError: the call has none of the keys.
         """
         if self.feedback:
-            _check(call, self.feedback)
+            _check(call, self.feedback, self._feedback_key)
 
     def check_admin(self, call: Caller) -> None:
         """Check that the call may change models and read what is stored. Nobody may if no admin key is configured.
@@ -170,8 +171,8 @@ class Keys:
             NoKeyError: the call has none of the keys.
         """
         if not self.admin:
-            raise ForbiddenError("administration is off: start the service with an admin key (--admin-keys)")
-        _check(call, self.admin)
+            raise ForbiddenError("administration is off: start the service with --admin-keys-file FILE")
+        _check(call, self.admin, "admin key")
 
 
 def digests_in(text: str, separator: re.Pattern[str]) -> frozenset[bytes]:
@@ -197,12 +198,12 @@ def _given_keys(settings: Settings, name: str) -> frozenset[bytes]:
     return digests
 
 
-def _check(call: Caller, keys: frozenset[bytes]) -> None:
+def _check(call: Caller, keys: frozenset[bytes], kind: str) -> None:
     # The time of this look-up reveals nothing about a key, because nobody can choose how a digest begins. To compare
     # with each key in constant time would block the event loop for 20 ms with a full key file, for strangers too.
     offered = [_digest(key) for _, key in zip(range(MAX_OFFERED), _offered(call), strict=False)]
     if keys.isdisjoint(offered):
-        raise NoKeyError("send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+        raise NoKeyError(f"send a valid {kind} as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
 
 
 def _offered(call: Caller) -> Iterator[bytes]:

@@ -97,8 +97,9 @@ def summary(found: Found, options: Options, share: float) -> list[str]:
     lines = [
         f"Best within a p99 of {shown(options.p99)}: {steady.rate:,.0f} requests/s, "
         f"p99 {shown(steady.p99)}, with {steady.trial.connections} in flight.",
-        f"With {overload.trial.connections} in flight: {overload.rate:,.0f} requests/s, p99 "
-        f"{shown(overload.p99)}; {overload.rejected:.0%} of the requests were rejected with 429.",
+        f"Overload test with twice the limit ({overload.trial.connections} clients, {found.workers * found.limit} in "
+        f"flight): {overload.rate:,.0f} requests/s, p99 {shown(overload.p99)}; {overload.rejected:.0%} of the requests "
+        "were rejected with 429.",
     ]
     if several:
         lines.append(f"A request of {found.images} images stays within it when it comes alone.")

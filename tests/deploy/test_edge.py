@@ -308,6 +308,7 @@ def test_body_over_the_limit_gets_a_problem(shared):
     status, response = shared.send(request("/predict", method="POST", headers="Content-Length: 8000001\r\n"))
     assert status == 413
     assert is_problem(status, response)
+    assert "the limit of 8000000 bytes; send smaller pictures" in response
 
 
 # gRPC.
@@ -333,7 +334,7 @@ def test_grpc_passes_except_for_administration(tmp_path):
                     client.call(method, metadata=[("x-api-key", "key")], **fields)
                 if raised:
                     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
-                    assert "belongs to a single replica" in raised.value.details()
+                    assert "concerns a single replica; see docs/deployment.md" in raised.value.details()
             for path in (*spellings(f"/{SERVICE}/RepositoryModelUnload"), "/grpc.health.v1.Health/Watch"):
                 if path.isascii() and path.startswith("/"):
                     with pytest.raises(grpc.RpcError) as raised:

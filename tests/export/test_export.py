@@ -383,7 +383,7 @@ def test_replaced_model_with_a_matching_digest_is_caught(copied, published):
     described = bundle.file_of(copied / bundle.ONNX)
     manifest["files"][bundle.ONNX] = {"sha256": described.sha256, "bytes": described.bytes}
     (copied / bundle.MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="does not reproduce its certified logits"):
+    with pytest.raises(BundleError, match="does not reproduce its golden logits"):
         load_folder(copied)
 
 
@@ -715,7 +715,7 @@ def test_label_of_a_golden_image_may_differ_only_where_the_tolerance_allows_it(c
     np.savez(path, **arrays)
     classifier = Classifier(copied / bundle.ONNX)
     assert classifier.verify(path, path.read_bytes(), gap + 0.01) == pytest.approx(gap + 0.001, abs=1e-3)
-    with pytest.raises(BundleError, match="does not reproduce its certified logits"):
+    with pytest.raises(BundleError, match="does not reproduce its golden logits"):
         classifier.verify(path, path.read_bytes(), gap / 2)
 
 

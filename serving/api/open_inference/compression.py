@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
+from serving.errors import SEND_LESS, InputError, InputTooLargeError, UnsupportedInputError, quoted
 
 # A smaller response body is not compressed: it would save too little for the time.
 MIN_BYTES = 1024
@@ -44,7 +44,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise InputError(f"the body is not valid {encoding}: {error}") from error
     if len(content) > limit:
-        raise InputTooLargeError(f"the body is over the limit of {limit} bytes once it is decompressed")
+        raise InputTooLargeError(f"the body is over the limit of {limit} bytes once it is decompressed; {SEND_LESS}")
     if not decompressor.eof:
         raise InputError(f"the body is incomplete: its {encoding} data has no end")
     if decompressor.unused_data:

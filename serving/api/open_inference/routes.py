@@ -32,6 +32,7 @@ LOAD_ERRORS = documented(400, 401, 403, 404, 413, 503, form=ProtocolError)
     "/v2/health/live",
     operation_id="live",
     summary="Whether the process responds",
+    response_description="The process responds.",
     tags=["health"],
     responses=documented(form=ProtocolError),
 )
@@ -44,6 +45,7 @@ async def live() -> dict[str, bool]:
     "/v2/health/ready",
     operation_id="ready",
     summary="Whether the service can predict",
+    response_description="The default model can predict.",
     tags=["health"],
     responses=documented(503, form=ProtocolError),
 )
@@ -55,7 +57,7 @@ async def ready(request: AnyRequest) -> dict[str, bool]:
 
 @get(
     model_paths("/ready"), operation_id=operation_ids("modelReady"), summary="Whether a model can infer",
-    tags=["health"], responses=MODEL_ERRORS,
+    response_description="The model can infer.", tags=["health"], responses=MODEL_ERRORS,
 )  # fmt: skip
 async def model_ready(request: AnyRequest) -> ModelReady:
     return ModelReady(model_of(request).name, True)
@@ -68,6 +70,7 @@ async def model_ready(request: AnyRequest) -> ModelReady:
     "/v2",
     operation_id="serverMetadata",
     summary="Name, version and extensions of the server",
+    response_description="Name, version and extensions.",
     tags=["metadata"],
     responses=documented(form=ProtocolError),
 )
@@ -77,7 +80,7 @@ async def server_metadata() -> ServerMetadata:
 
 @get(
     model_paths(), operation_id=operation_ids("modelMetadata"), summary="Versions, inputs and outputs of a model",
-    tags=["metadata"], responses=MODEL_ERRORS,
+    response_description="Versions, inputs and outputs.", tags=["metadata"], responses=MODEL_ERRORS,
 )  # fmt: skip
 async def model_metadata(request: AnyRequest) -> ModelMetadata:
     return models.model_metadata(context_of(request).service, model_of(request))
@@ -85,7 +88,7 @@ async def model_metadata(request: AnyRequest) -> ModelMetadata:
 
 @get(
     model_paths("/config"), operation_id=operation_ids("modelConfiguration"), summary="Configuration of a model",
-    tags=["metadata"], responses=MODEL_ERRORS,
+    response_description="The configuration, in Triton's form.", tags=["metadata"], responses=MODEL_ERRORS,
 )  # fmt: skip
 async def model_configuration(request: AnyRequest) -> dict[str, Any]:
     """Return the configuration of a model in Triton's format."""
@@ -97,6 +100,7 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
     operation_id=lambda _, __, components: "statistics" + str(len(components)),
     security=IF_CONFIGURED,
     summary="Number and duration of inferences by model version",
+    response_description="The statistics of each version.",
     tags=["metadata"],
     responses=STATISTICS_ERRORS,
 )
@@ -117,6 +121,7 @@ async def statistics(request: AnyRequest) -> dict[str, Any]:
     operation_id="repositoryIndex",
     security=IF_CONFIGURED,
     summary="List every version in the repository",
+    response_description="Every version, with its state.",
     tags=["repository"],
     responses=documented(400, 401, 413, form=ProtocolError),
 )
@@ -138,6 +143,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     operation_id="loadModel",
     security=REQUIRED,
     summary="Load an unloaded model, and try its rejected versions again",
+    response_description="Every worker has loaded the model.",
     tags=["repository"],
     responses=LOAD_ERRORS,
 )
@@ -169,6 +175,7 @@ def check_load(body: bytes) -> None:
     operation_id="unloadModel",
     security=REQUIRED,
     summary="Unload a model",
+    response_description="Every worker has unloaded the model.",
     tags=["repository"],
     responses=ADMIN_ERRORS,
 )

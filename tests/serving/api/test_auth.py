@@ -40,6 +40,8 @@ def test_without_keys_anyone_may_predict_and_nobody_may_unload():
     with application() as client:
         assert predict(client) == 200
         assert unload(client) == load(client) == 403
+        rejected = client.post("/v2/repository/models/mnist/load")
+        assert "--admin-keys-file FILE" in rejected.json()["error"]
         assert unload(client, **bearer("")) == 403
         assert predict(client) == 200
 
@@ -57,7 +59,7 @@ def test_prediction_key_is_needed_to_predict_and_for_nothing_else(tmp_path):
         assert client.post("/predict", content=BODY, headers=PIXELS).status_code == 401
         infer = client.post("/v2/models/mnist/infer", content=INFER)
         assert infer.status_code == 401
-        assert "API key" in infer.json()["error"]
+        assert "send a valid prediction key as" in infer.json()["error"]
         assert client.post("/v2/models/mnist/infer", content=INFER, headers=bearer("one")).status_code == 200
         assert unload(client, **bearer("one")) == 403
         for path in ("/v2/models/stats", "/v2/models/mnist/stats", "/v2/models/mnist/versions/1/stats"):
@@ -73,6 +75,8 @@ def test_admin_key_is_needed_to_load_and_unload():
     with application(admin_keys="root") as client:
         assert predict(client) == 200
         assert unload(client) == unload(client, **bearer("x")) == 401
+        rejected = client.post("/v2/repository/models/mnist/unload", headers=bearer("x"))
+        assert "send a valid admin key as" in rejected.json()["error"]
         assert unload(client, **bearer("root")) == 200
         assert predict(client) == 503
         assert load(client, **bearer("root")) == 200

@@ -29,6 +29,22 @@ def test_every_error_has_the_form_that_the_service_sends(operations):
                 assert response["content"][kind]["schema"] == {"$ref": f"#/components/schemas/{form}"}
 
 
+def test_every_success_says_what_it_means(operations):
+    for path, operation in operations:
+        for status, response in operation["responses"].items():
+            if status.startswith("2"):
+                assert response["description"] not in ("", "Request fulfilled, document follows"), path
+
+
+def test_fields_of_a_prediction_are_described(client):
+    forms = client.get("/schema").json()["components"]["schemas"]
+    for name in ("Prediction", "NumberPrediction", "NumberLine", "NumberDigit", "Separator"):
+        fields = forms[name]["properties"]
+        plain = {"digit", "digits", "lines"} if name != "Prediction" else set()
+        assert [field for field in fields if "description" not in fields[field]] == sorted(plain & fields.keys()), name
+    assert "unsure: the confidence is below" in forms["Prediction"]["properties"]["reason"]["description"]
+
+
 def test_names_of_forms_are_plain(client):
     """Two forms of one name would get the names of their modules in front of it."""
     names = client.get("/schema").json()["components"]["schemas"]

@@ -275,7 +275,7 @@ def _complete(target: Path, found: Bundle, trust: Trust | None) -> None:
     try:
         is_same = bundle.read(target).digest == found.digest
     except BundleError as error:
-        raise BundleError(f"{error}; {way_out}") from error
+        raise BundleError(f"{str(error).removesuffix(f'; {bundle.RENEW}')}; {way_out}") from error
     if not is_same:
         raise BundleError(f"{target} is another bundle already; name another --repository")
     if trust is None or _is_trusted(target, trust):

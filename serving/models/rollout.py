@@ -90,6 +90,8 @@ class RolloutState(msgspec.Struct):
     """Versions that are no candidates."""
     weights: dict[Version, Share] = {}
     """By version, the share of the requests to which it responds while it is the candidate, where it was set."""
+    promoted: bool = False
+    """Whether a version was promoted before. Otherwise the stable version is only where the rollout begins."""
     pair: Pair | None = None
     """The two versions that were compared to get ``evidence``."""
     evidence: Evidence = msgspec.field(default_factory=Evidence)
@@ -97,13 +99,15 @@ class RolloutState(msgspec.Struct):
     def promote(self, version: str, loaded: Iterable[str] = ()) -> None:
         """Let ``version`` respond from now on.
 
-        Going back drops the versions after it, up to the stable one. Otherwise the rule could promote them again.
+        Going back drops the versions after it, up to the one that was promoted before. Otherwise the rule could promote
+        them again.
 
         Args:
             loaded: the loaded versions.
         """
         left = {each for each in loaded if int(version) < int(each) <= int(self.stable)}
-        self.dropped = sorted({*self.dropped, *left} - {version}, key=int)
+        self.dropped = sorted({*self.dropped, *(left if self.promoted else ())} - {version}, key=int)
+        self.promoted = True
         self.stable, self.pair, self.evidence = version, None, Evidence()
         self.weights.pop(version, None)
 

@@ -201,8 +201,8 @@ def test_version_that_another_worker_has_promoted_is_not_dropped(models, other):
         appear(first, other)
         behind.app.state.service.scan()
         post(first, "promote")
-        for action, status in ("drop", 400), ("canary?weight=0.5", 404):
-            assert behind.post(f"/models/mnist/{action}", headers=ADMIN).status_code == status
+        assert behind.post("/models/mnist/drop", headers=ADMIN).status_code == 400
+        assert behind.post("/models/mnist/canary", json={"weight": 0.5}, headers=ADMIN).status_code == 404
         found = report(first)
         assert (found["stable"], found["dropped"], found["weight"]) == ("2", [], 0)
 

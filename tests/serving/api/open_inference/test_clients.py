@@ -98,7 +98,7 @@ def test_triton_client_reads_health_metadata_and_statistics(client):
 
 
 def test_triton_client_loads_and_unloads_with_an_admin_key(client):
-    with pytest.raises(InferenceServerException, match="API key"):
+    with pytest.raises(InferenceServerException, match="send a valid admin key"):
         client.unload_model("mnist")
     with service("--admin-keys", "key") as (own, _):
         admin = triton.InferenceServerClient(own.removeprefix("http://"))
@@ -175,7 +175,7 @@ with triton.InferenceServerClient(address) as client:
         client.unload_model("mnist")
         raise SystemExit("unloaded without a key")
     except InferenceServerException as error:
-        assert error.status() == "StatusCode.UNAUTHENTICATED" and "API key" in error.message()
+        assert error.status() == "StatusCode.UNAUTHENTICATED" and "admin key" in error.message()
     client.load_model("mnist", headers={"x-api-key": "key"})
 
 async def infer():

@@ -96,7 +96,12 @@ async def to_its_end(running: asyncio.Future[T]) -> T:
         running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.wait([running])
         raise
-    return running.result()
+    try:
+        return running.result()
+    finally:
+        # An exception refers to this frame and to what it used, and the future to the exception. Without this line, all
+        # of it stays in memory until a garbage collection.
+        del running
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -103,3 +104,26 @@ def test_failure_of_cancelled_work_is_no_error_of_the_service():
     asyncio.run(steps())
     gc.collect()
     assert errors == []
+
+
+def test_failed_work_leaves_nothing_that_waits_for_a_garbage_collection():
+    def fail(message):
+        raise ValueError(message)
+
+    async def call(threads, message):
+        with contextlib.suppress(ValueError):
+            await threads.run(lambda: fail(message))
+
+    async def steps():
+        message = Message()
+        reference = weakref.ref(message)
+        await call(ThreadPool(1), message)
+        del message
+        await asyncio.sleep(0)
+        return reference()
+
+    gc.disable()
+    try:
+        assert asyncio.run(steps()) is None
+    finally:
+        gc.enable()

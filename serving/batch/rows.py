@@ -27,7 +27,7 @@ class Row(msgspec.Struct):
     probabilities: list[float] | None = None
     """Probability of every class."""
     accepted: bool = False
-    """Whether the picture seems to show one digit or symbol. If not, do not rely on the fields above."""
+    """Whether to rely on the prediction. If not, ``reason`` says why."""
     reason: str | None = None
     """Why the picture is not accepted."""
     error: str | None = None

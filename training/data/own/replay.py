@@ -20,11 +20,11 @@ def with_replay(new: Splits, old: Splits) -> Splits:
     Its classes are those of ``old`` and then the others. Validation set and test set have the images of both, first
     those of ``old``. If ``new`` has no class of its own, it is the data set ``old`` with corrections, and has its name.
 
-    The same image is in one part only, and has one class only: what ``old`` tests with is not learnt, and what it
-    learns is not tested with. A class in ``new`` corrects that in ``old``.
+    The same image is in one part only, and has one class only: the run does not learn what ``old`` tests with, and
+    does not test with what ``old`` trains with. If both give an image different classes, that of ``new`` counts.
 
     Raises:
-        DataError: nothing is left to learn from, or not of a new class.
+        DataError: no image is left to learn from, or none of a class that only ``new`` has.
     """
     labels = (*old.labels, *(label for label in new.labels if label not in old.labels))
     places = torch.tensor([labels.index(label) for label in new.labels])

@@ -161,12 +161,7 @@ def _mean_strength(pieces: Sequence[Piece]) -> float:
 
 def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
     """Return whether a piece touches one side of the page with a large part of its own length."""
-    if piece.is_inside(shape):
-        return False
-    height, width = shape
-    level = (sum(end - start for row, start, end in piece.runs if row == at) for at in (0, height - 1))
-    upright = (sum(start <= at < end for _, start, end in piece.runs) for at in (0, width - 1))
-    return max(*level, *upright) >= CONTACT * max(piece.height, piece.width)
+    return not piece.is_inside(shape) and max(piece.along_border(shape)) >= CONTACT * max(piece.height, piece.width)
 
 
 def _beside(along: Sequence[Piece], inside: Sequence[Piece]) -> list[Piece]:

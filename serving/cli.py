@@ -325,7 +325,7 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         sys.exit(INTERRUPTED)
     if options.output:
         speed = f"{outcome.rate:,.0f} pictures per second" if outcome.rate else "all there already"
-        print_output(f"{options.output}: {outcome.rows:,} rows, {speed}")
+        print_output(f"{options.output}: {outcome.rows:,} row{'s' * (outcome.rows != 1)}, {speed}")
     if outcome.left_out:
         warn(f"left out {outcome.left_out:,} files in the folders, because their extensions are not those of pictures")
     if outcome.unreadable:

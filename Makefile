@@ -48,7 +48,7 @@ help:  ## list these targets
 # The stamp file lets make skip the installation while pyproject.toml and constraints.txt have not changed.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(MAKE_VENV) $(VENV)
-	@echo "installing into $(VENV): about 3 minutes, 2.2 GB"
+	@echo "installing into $(VENV): about 3 minutes, 2.2 GB (more if torch comes with CUDA)"
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

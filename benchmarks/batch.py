@@ -14,7 +14,6 @@ alternating rounds.
 from __future__ import annotations
 
 import io
-import resource
 import subprocess
 import tempfile
 import time
@@ -24,15 +23,17 @@ from pathlib import Path
 import click
 import numpy as np
 
+from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import BIN, encode_picture, golden_digits
 from benchmarks.report import conditions, tell
 from serving import files
-from serving.batch.inputs import CHUNK, MAX_FILE_BYTES, Input, Inputs
+from serving.batch.inputs import CHUNK, Input, Inputs
 from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.rows import Csv
 from serving.batch.run import default_workers
 from serving.pictures.mnist_form import Digit
+from serving.pictures.signatures import MAX_FILE_BYTES
 from serving.settings import RELEASE
 
 SAMPLE = 40 * CHUNK
@@ -70,10 +71,9 @@ def measure(folder: Path, output: Path) -> tuple[float, float, float]:
     for chunk in Inputs([str(folder)], io.BytesIO()).chunks(0):
         predictor(chunk)
     needed = time.process_time() - start
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, start = seconds_of_ended_commands(), time.perf_counter()
     subprocess.run([BIN / "mnist-predict", folder, "--output", output], check=True, capture_output=True)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return needed, seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return needed, time.perf_counter() - start, seconds_of_ended_commands() - before
 
 
 def _microseconds(work: Callable[[], object], pictures: int) -> float:

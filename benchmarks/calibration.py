@@ -7,13 +7,12 @@ Each seed trains a network for one epoch on 10,000 images. Then each checkout ca
 The table has the figures of both on MNIST's test set. Images that are not digits are drawn with another seed than those
 that the score is fitted on.
 
---fashion: a folder with Fashion-MNIST's t10k-images-idx3-ubyte.gz, for instance from Debian's package
-dataset-fashion-mnist. Without it, its rows are left out.
+--fashion: see benchmarks/robustness.py. Without it, its rows are left out.
 """
 
 from __future__ import annotations
 
-import gzip
+import math
 import os
 import statistics
 import subprocess
@@ -28,11 +27,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import ROOT
 from benchmarks.report import conditions, tell
+from benchmarks.robustness import fashion_images
 from training.augment.outliers import outliers
 from training.config import TrainConfig
-from training.data.digits import IMAGE_HEADER, Digits, Splits, load
+from training.data.digits import Digits, Splits, load
 from training.evaluate import BATCH, Evaluation
 from training.loop.batches import batches
 from training.loop.inputs import inputs_of_steps
@@ -102,19 +103,16 @@ def calibrated(checkout: Path, weights: Path, model: str, seed: int) -> tuple[Ca
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "calibration.pt"
         command = [sys.executable, "-c", CALIBRATE, *map(str, (weights, model, seed, VALIDATION, output))]
-        before = os.times()
+        before = seconds_of_ended_commands()
         environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_WAIT_POLICY": "passive"}
         subprocess.run(command, check=True, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
-        after = os.times()
-        seconds = after.children_user - before.children_user + after.children_system - before.children_system
-        return Calibration.of(torch.load(output)), seconds
+        return Calibration.of(torch.load(output)), seconds_of_ended_commands() - before
 
 
 def figures(
     network: Network, calibration: Calibration, digits: Digits, others: Tensor, fashion: Tensor | None, seconds: float
 ) -> Figures:
     logits, scores = outputs(network, calibration, digits.images)
-
     found = Figures(
         calibration.temperature,
         Evaluation(logits, digits.labels).calibration_error() * 100,
@@ -146,17 +144,12 @@ def against(digits: Tensor, others: Tensor, threshold: float) -> tuple[float, fl
     return float(auroc) * 100, (others > threshold).float().mean().item() * 100
 
 
-def fashion_images(folder: Path) -> Tensor:
-    content = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=IMAGE_HEADER).view(-1, 28, 28)
-
-
 def table(before: list[Figures], after: list[Figures]) -> list[str]:
     """Return the means and standard deviations over the seeds, and the difference with its standard error."""
     lines = ["| figure | other checkout | this checkout | difference |", "|---|---:|---:|---:|"]
     for name, title in TITLES.items():
         old, new = ([getattr(each, name) for each in column] for column in (before, after))
-        if new[0] != new[0]:
+        if math.isnan(new[0]):  # Without --fashion, its rows are left out.
             continue
         changes = [b - a for a, b in zip(old, new, strict=True)]
         error = statistics.stdev(changes) / len(changes) ** 0.5
@@ -177,7 +170,7 @@ def main(other: Path, fashion: Path | None, seeds: int, model: str, save: Path |
     """Compare two calibrations and print a table."""
     splits = load("mnist", validation=VALIDATION)
     drawn = outliers(splits.train.images, OUTLIERS, OUTLIER_SEED)
-    clothes = fashion_images(fashion) if fashion else None
+    clothes = torch.tensor(fashion_images(fashion)) if fashion else None
     columns: dict[Path, list[Figures]] = {other.absolute(): [], ROOT: []}
     for seed in range(seeds):
         network = trained(model, seed, splits)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import statistics
@@ -26,6 +25,7 @@ from typing import NamedTuple
 
 import click
 
+from benchmarks.footprint import processor_seconds
 from benchmarks.harness import (
     PACKAGED_MODEL,
     Server,
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
 
     per_second: float
     microseconds: float
-    """CPU time per request."""
+    """CPU time per request, of the service and all its processes."""
     p50: float
     """Median latency in milliseconds."""
     p99: float
@@ -55,10 +55,10 @@ class Measured(NamedTuple):
 
 def measure(service: Server, seconds: int) -> Measured:
     request = example_requests(1)["raw pixels"]
-    before = _cpu_seconds(service.pid)
+    before = processor_seconds(service.pid)
     load = send_load(service.port, request, seconds)
     wait_until_idle(service.port)
-    spent = _cpu_seconds(service.pid) - before
+    spent = processor_seconds(service.pid) - before
     return Measured(load.per_second, spent / load.requests * 1e6, load.p50, load.p99)
 
 
@@ -131,13 +131,6 @@ def _publish_copy(model: Path, staging: Path) -> None:
     manifest = json.loads((staging / bundle.MANIFEST).read_text())
     (staging / bundle.MANIFEST).write_text(json.dumps(manifest | {"version": 2}))
     staging.rename(model / "2")
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return the user and system time of all threads of a process."""
-    # The name of the program stands in brackets, and may have spaces. Eleven fields stand between it and these two.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Accepting(BaseHTTPRequestHandler):

@@ -14,6 +14,8 @@ from skimage.morphology import skeletonize
 from sklearn.datasets import load_digits
 
 SCALE = 6
+# These letters look like digits when they are written by hand.
+LETTERS_LIKE_DIGITS = "BbDgGIiJjlOoqQSsZz"
 
 Array = Any
 Random = np.random.Generator

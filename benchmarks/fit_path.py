@@ -21,7 +21,7 @@ import torch
 from benchmarks.digits import load_digits
 from benchmarks.drawings import Array
 from benchmarks.marks import PATTERNS
-from benchmarks.numbers import GAPS, KINDS, PHOTOS, UNEVEN, encode, marked, page_of, seed_of
+from benchmarks.numbers import GAPS, KINDS, PHOTOS, UNEVEN, marked, page_of, saved, seed_of
 from serving.contract import ModelOutput
 from serving.inference.path import WEIGHTS, arcs_of
 from serving.models import repository
@@ -77,7 +77,7 @@ def lattices(model: Model, rows: int) -> Iterator[Lattice]:
         drawn += [marked(pattern, images, labels, random) for _ in range(len(KINDS) * rows // 2)]
     for scale in (1, 4):
         singles = zip(images[: 12 * rows], labels[: 12 * rows], strict=True)
-        drawn += [(encode(page_of(image, scale)), str(label)) for image, label in singles]
+        drawn += [(saved(page_of(image, scale)), str(label)) for image, label in singles]
     for picture, text in drawn:
         page = to_number_page(picture, Settings.max_pixels)
         texts = text.split("\n")

@@ -1,10 +1,11 @@
-"""Measure the memory, the temporary files and the processor time of a running service. Linux only."""
+"""Measure the memory, the temporary files and the processor time of other processes. Linux only."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import resource
 import threading
 import time
 from pathlib import Path
@@ -65,9 +66,16 @@ def processor_seconds(pid: int) -> float:
     total = 0
     for member in family(pid):
         with contextlib.suppress(OSError):
+            # The name of the program, in brackets, may have spaces. Eleven fields stand between it and the two times.
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
     return total / TICKS
+
+
+def seconds_of_ended_commands() -> float:
+    """Return the processor time of all commands that this process has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Footprint:

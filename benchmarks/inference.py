@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.digits import load_digits, spread
 from benchmarks.harness import PACKAGED_MODEL
-from benchmarks.report import conditions
+from benchmarks.report import conditions, tell
 from serving.models.classifier import Classifier
 
 ROUNDS = 20
@@ -55,9 +55,7 @@ def main(models: tuple[Path, ...], save: Path | None) -> None:
         ratios = alone / times[1][0], many / times[64][0]
         lines.append(f"| {path} | {alone:.1f} | {ratios[0]:.2f} | {many:.1f} | {ratios[1]:.2f} |")
     lines += ["", "Means over MNIST's test digits. Of each call, the fastest round counts."]
-    click.echo("\n".join(lines))
-    if save:
-        save.write_text("\n".join(lines) + "\n")
+    tell(lines, save)
 
 
 if __name__ == "__main__":

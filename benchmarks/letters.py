@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shlex
 import string
 import subprocess
@@ -27,6 +26,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import BIN, ROOT
 from benchmarks.report import conditions, tell
 
@@ -97,25 +97,20 @@ def measure(folder: Path) -> Iterator[str]:
     yield "|---|---:|---:|"
     result = ""
     for command in (train, export):
-        before, started = _processor_seconds(), time.monotonic()
+        before, started = seconds_of_ended_commands(), time.monotonic()
         done = subprocess.run(words_of(command), cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise click.ClickException(done.stderr)
         seconds = time.monotonic() - started
-        yield f"| `{command}` | {seconds:.0f} | {_processor_seconds() - before:.0f} |"
+        yield f"| `{command}` | {seconds:.0f} | {seconds_of_ended_commands() - before:.0f} |"
         result = result or next(line for line in done.stdout.splitlines() if line.startswith("Test set"))
-    before, started = _processor_seconds(), time.monotonic()
+    before, started = seconds_of_ended_commands(), time.monotonic()
     with served(serve, folder) as url:
         label = predicted(url, folder / "letters" / "Q" / "00.png")
         seconds = time.monotonic() - started
-    yield f"| `{serve}`, until the first response | {seconds:.1f} | {_processor_seconds() - before:.1f} |"
+    cpu = seconds_of_ended_commands() - before
+    yield f"| `{serve}`, until the first response | {seconds:.1f} | {cpu:.1f} |"
     yield f"\n{result}. The first response was: {label}, for a Q."
-
-
-def _processor_seconds() -> float:
-    """Return the processor time of all commands that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @click.command()

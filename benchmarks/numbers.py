@@ -10,18 +10,17 @@ one from -1 to 8. The digits keep their place in MNIST's frame from top to botto
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.digits import choose_digits, load_digits
+from benchmarks.drawings import Array, Random, encode
 from benchmarks.marks import PATTERNS, SCALE, marked_row
 from benchmarks.pages import phone_light
 from benchmarks.report import conditions
@@ -30,9 +29,6 @@ from serving.models import repository
 from serving.models.model import Model
 from serving.pictures.number_form import to_number_page
 from serving.settings import RELEASE, Settings
-
-Array = Any
-Random = np.random.Generator
 
 UNEVEN = None
 GAPS = (8, 2, 1, 0, -1, -2, UNEVEN)
@@ -156,10 +152,8 @@ def on_table(page: Array, random: Random) -> Array:
     return np.where(sheet < 0, table, 30 + 0.8 * sheet) + random.normal(0, 3, sheet.shape)
 
 
-def encode(page: Array) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(page, 0, 255).astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+def saved(page: Array) -> bytes:
+    return encode(np.clip(page, 0, 255).astype(np.uint8))
 
 
 Kind = Callable[[Array, Array, int | None, Random], tuple[bytes, str]]
@@ -187,7 +181,7 @@ def kind(
         width = max(row.shape[1] for row in rows)
         ink = np.concatenate([np.pad(row, [(0, 6), (0, width - row.shape[1])]) for row in rows])
         page = page_of(ink, scale)
-        return encode(paper(page, random) if paper else page), "\n".join(texts)
+        return saved(paper(page, random) if paper else page), "\n".join(texts)
 
     return draw
 
@@ -220,7 +214,7 @@ def marked(pattern: str, images: Array, labels: Array, random: Random) -> tuple[
     chosen = random.integers(0, len(images), pattern.count("#"))
     row = marked_row([images[i] for i in chosen], pattern, random)
     page = 255 - np.pad(row, MARGIN * SCALE).astype(np.float32)
-    return encode(page), "".join(str(labels[i]) for i in chosen)
+    return saved(page), "".join(str(labels[i]) for i in chosen)
 
 
 def read(model: Model, picture: bytes) -> NumberPrediction:
@@ -229,29 +223,42 @@ def read(model: Model, picture: bytes) -> NumberPrediction:
     return reading.predictions(model.classifier.classify(reading.images) if len(reading.images) else None)[0]
 
 
+def outcomes(model: Model, pages: list[tuple[bytes, str]]) -> tuple[Array, Array]:
+    """Return for each page, given with its text, whether it is read right, and whether it is accepted."""
+    found = [(read(model, picture), text) for picture, text in pages]
+    return (
+        np.array([prediction.text == text for prediction, text in found]),
+        np.array([prediction.accepted for prediction, _ in found]),
+    )
+
+
+def row(name: str, model: Model, pages: list[tuple[bytes, str]]) -> str:
+    """Return the row of a table: the share of pages that are read right, and that are accepted although wrong."""
+    right, accepted = outcomes(model, pages)
+    return f"| {name} | {right.mean():.1%} | {(accepted & ~right).mean():.1%} |"
+
+
 def table(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
     """Yield the share of pages whose numbers are all right, for each kind of page and each gap."""
     names = ["uneven gaps" if gap is UNEVEN else f"gap {gap}" for gap in GAPS]
     yield f"\n| whole page right, of {rows} pages each | {' | '.join(names)} |"
     yield f"|---|{'---:|' * len(GAPS)}"
     shares: list[list[float]] = []
-    right_accepted = wrong_accepted = right = 0
+    all_right, all_accepted = [], []
     for number, (name, draw) in enumerate(KINDS.items()):
         shares.append([])
         for gap in GAPS:
             random = np.random.default_rng([number, seed_of(gap)])
-            drawn = [draw(images, labels, gap, random) for _ in range(rows)]
-            found = [(read(model, picture), text) for picture, text in drawn]
-            shares[-1].append(float(np.mean([prediction.text == text for prediction, text in found])))
-            right += sum(prediction.text == text for prediction, text in found)
-            right_accepted += sum(prediction.text == text and prediction.accepted for prediction, text in found)
-            wrong_accepted += sum(prediction.text != text and prediction.accepted for prediction, text in found)
+            right, accepted = outcomes(model, [draw(images, labels, gap, random) for _ in range(rows)])
+            shares[-1].append(right.mean())
+            all_right.append(right)
+            all_accepted.append(accepted)
         yield f"| {name} | {' | '.join(f'{share:.0%}' for share in shares[-1])} |"
     yield f"| **mean** | {' | '.join(f'**{share:.1%}**' for share in np.mean(shares, axis=0))} |"
-    pages = rows * len(KINDS) * len(GAPS)
+    right, accepted = np.concatenate(all_right), np.concatenate(all_accepted)
     yield (
-        f"\n{right_accepted / max(right, 1):.1%} of the pages that are right are accepted; "
-        f"{wrong_accepted / pages:.1%} of all pages are accepted and wrong."
+        f"\n{accepted[right].mean():.1%} of the pages that are right are accepted; "
+        f"{(accepted & ~right).mean():.1%} of all pages are accepted and wrong."
     )
 
 
@@ -260,11 +267,7 @@ def photos(model: Model, images: Array, labels: Array, rows: int) -> Iterator[st
     yield f"\n| pages with uneven gaps, {rows} of each kind | whole page right | accepted and wrong |\n|---|---:|---:|"
     for number, (name, draw) in enumerate(PHOTOS.items()):
         random = np.random.default_rng([number, seed_of(UNEVEN), 1])
-        drawn = [draw(images, labels, UNEVEN, random) for _ in range(rows)]
-        found = [(read(model, picture), text) for picture, text in drawn]
-        right = np.mean([prediction.text == text for prediction, text in found])
-        wrong = np.mean([prediction.text != text and prediction.accepted for prediction, text in found])
-        yield f"| {name} | {right:.1%} | {wrong:.1%} |"
+        yield row(name, model, [draw(images, labels, UNEVEN, random) for _ in range(rows)])
 
 
 def marks(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
@@ -272,11 +275,7 @@ def marks(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str
     yield f"\n| rows with marks, {rows} of each kind | all digits right | accepted and wrong |\n|---|---:|---:|"
     for number, (name, pattern) in enumerate(PATTERNS.items()):
         random = np.random.default_rng([number, 2])
-        drawn = [marked(pattern, images, labels, random) for _ in range(rows)]
-        found = [(read(model, picture), text) for picture, text in drawn]
-        right = np.mean([prediction.text == text for prediction, text in found])
-        wrong = np.mean([prediction.text != text and prediction.accepted for prediction, text in found])
-        yield f"| {name} | {right:.1%} | {wrong:.1%} |"
+        yield row(name, model, [marked(pattern, images, labels, random) for _ in range(rows)])
 
 
 def large_page(images: Array, labels: Array) -> bytes:
@@ -286,7 +285,7 @@ def large_page(images: Array, labels: Array) -> bytes:
     width = max(row.shape[1] for row in rows)
     page = page_of(np.concatenate([np.pad(row, [(0, 14), (0, width - row.shape[1])]) for row in rows]), 1)
     enlarged = np.asarray(Image.fromarray(page).resize((1632, 1224), Image.Resampling.BICUBIC))
-    return encode(shadowed(enlarged, random))
+    return saved(shadowed(enlarged, random))
 
 
 @click.command()

@@ -15,12 +15,10 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.drawings import Random, encode
+from benchmarks.drawings import LETTERS_LIKE_DIGITS, Random, encode
 
 mpl.use("agg")
 
-# These letters look like digits when they are written by hand.
-LETTERS_LIKE_DIGITS = "BbDgGIiJjlOoqQSsZz"
 LETTERS = "".join(letter for letter in string.ascii_letters if letter not in LETTERS_LIKE_DIGITS)
 # Without those that look like a digit or like one of these letters: Β Ζ Θ Ι Ο and θ ι ο ρ ς σ.
 GREEK = "ΑΓΔΕΗΚΛΜΝΞΠΡΣΤΥΦΧΨΩαβγδεζηκλμνξπτυφχψω"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,7 +67,7 @@ PICTURES: dict[str, Callable[[Array], bytes]] = {
     "280x280 PNG, RGBA, of Chromium": lambda _: CANVAS.read_bytes(),
     "280x280 PNG, RGBA, of Pillow": canvas,
     **{
-        f"{width}x{height} JPEG": lambda digit, width=width, height=height: photo(digit, width, height)  # type: ignore[misc]
+        f"{width}x{height} JPEG": partial(photo, width=width, height=height)
         for width, height in ((640, 480), (1920, 1080), (4000, 3000), (5760, 4320), (8064, 6048))
     },
 }
@@ -108,11 +109,11 @@ def rows(repeat: int) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for name, make in PICTURES.items():
         content = make(digit)
-        memory = in_child(lambda content=content: to_mnist_form(content, most))  # type: ignore[misc]
-        _, whole = fastest(lambda content=content: to_mnist_form(content, most), repeat)  # type: ignore[misc]
-        page, decode = fastest(lambda content=content: decode_grey(content, most), repeat)  # type: ignore[misc]
-        ink, find = fastest(lambda page=page: find_ink(page), repeat)  # type: ignore[misc]
-        _, form = fastest(lambda ink=ink: digit_on(ink), repeat)  # type: ignore[misc]
+        memory = in_child(partial(to_mnist_form, content, most))
+        _, whole = fastest(partial(to_mnist_form, content, most), repeat)
+        page, decode = fastest(partial(decode_grey, content, most), repeat)
+        ink, find = fastest(partial(find_ink, page), repeat)
+        _, form = fastest(partial(digit_on, ink), repeat)
         size = f"{len(content) / 1000:,.1f} kB"
         yield (
             f"| {name} | {size} | {decode:.2f} ms | {find:.2f} ms | {form:.2f} ms | {whole:.2f} ms | {memory:.0f} MB |"

@@ -7,7 +7,6 @@ on black. Size, width, slant and every point vary at random.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from benchmarks.drawings import encode
 from serving.contract import IMAGE_SIZE
 
 Points = npt.NDArray[np.float64]
@@ -117,9 +117,7 @@ def draw_polylines(copies: int = 1) -> tuple[list[bytes], npt.NDArray[np.int64]]
     for digit, styles in STYLES.items():
         for style, (pen, smooth, centred, bright, _) in itertools.product(styles, itertools.product(*kinds)):
             ink = _draw(_place(style, pen, centred, random), pen, smooth)
-            buffer = io.BytesIO()
-            Image.fromarray(ink if bright else 255 - ink).save(buffer, "PNG")
-            pictures.append(buffer.getvalue())
+            pictures.append(encode(ink if bright else 255 - ink))
             digits.append(digit)
     return pictures, np.array(digits)
 

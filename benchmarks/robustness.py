@@ -34,7 +34,18 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.corruptions import CORRUPTIONS, corrupt
 from benchmarks.digits import choose_digits, load_digits, spread
-from benchmarks.drawings import DRAWINGS, Array, Pictures, blank_pages, draw, encode, render, render_digits, scans
+from benchmarks.drawings import (
+    DRAWINGS,
+    LETTERS_LIKE_DIGITS,
+    Array,
+    Pictures,
+    blank_pages,
+    draw,
+    encode,
+    render,
+    render_digits,
+    scans,
+)
 from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions
@@ -51,8 +62,6 @@ MAX_PIXELS = 25_000_000
 # Drawing a photo of 48 megapixels takes a second.
 LARGE_PHOTOS = 20
 TABLES = ("drawings", "pages", "scenes", "mnist-c", "other digits", "not digits")
-# These letters look like digits when they are written by hand.
-LETTERS_LIKE_DIGITS = "BbDgGIiJjlOoqQSsZz"
 TRAINED_FONTS = Path(__file__).parent.parent / "training" / "augment" / "fonts.txt"
 
 # Each step of serving/pictures, and how it is switched off: module, name in the module, replacement.

@@ -132,10 +132,10 @@ def main(times: int, url: str, save: Path | None) -> None:
         ups: list[Callable[[], None]] = [lambda: scale(2 * number)]
         downs: list[Callable[[], None]] = [lambda: scale(number)]
         rows.append(measured(f"{number} to {2 * number} replicas, and back", (ups + downs) * times, load))
-    versions = [compose("version", "--short").strip(), engine(), haproxy()]
+    versions = f"engine {engine()}, Compose {compose('version', '--short').strip()}, HAProxy {haproxy()}"
     tell(
         [
-            conditions("httpx", also="engine {1}, Compose {0}, HAProxy {2}".format(*versions)),
+            conditions("httpx", also=versions),
             "",
             "| change | number | requests with 200 | lost | changes that lost any | median (s) | longest (s) |",
             "|---|---|---|---|---|---|---|",

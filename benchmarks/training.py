@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import tutorial
+from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import BIN
 from benchmarks.report import conditions, tell
 from training.config import RECIPES, TrainConfig
@@ -64,13 +64,12 @@ class Measured(NamedTuple):
 
 def whole_process(*command: object) -> tuple[Measured, str]:
     """Return what a command took, and what it printed."""
-    started, before = time.perf_counter(), os.times()
+    started, before = time.perf_counter(), seconds_of_ended_commands()
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    seconds, after = time.perf_counter() - started, os.times()
+    taken = Measured(time.perf_counter() - started, seconds_of_ended_commands() - before)
     if done.returncode:
         raise click.ClickException(f"{command}: {done.stderr}")
-    cpu = after.children_user - before.children_user + after.children_system - before.children_system
-    return Measured(seconds, cpu), done.stdout
+    return taken, done.stdout
 
 
 def tutorial_process(mnist: Path) -> Measured:

@@ -8,6 +8,7 @@ changed a setting or a metric, or the text of one. ``tests/test_docs.py`` fails 
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTA
 DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*)\]$")
 
 
-def option_rows(command: click.Command, *, with_variables: bool = False) -> Iterator[list[str]]:
-    """Yield the header and a row for each option of ``command``, in the order of its ``--help``."""
+def option_rows(place: str, *, with_variables: bool = False) -> Iterator[list[str]]:
+    """Yield the header and a row for each option of the command at ``place``, in the order of its ``--help``."""
+    command: click.Command = pkgutil.resolve_name(place)
     yield ["flag", *(["variable"] if with_variables else []), "default", "meaning"]
     for option in command.params:
         if not isinstance(option, click.Option) or option.name == "version":
@@ -31,7 +33,7 @@ def option_rows(command: click.Command, *, with_variables: bool = False) -> Iter
         if found := DEFAULT_IN_HELP.search(text):
             text, default = text[: found.start()], f"`{found[1]}`"
         variable = f"`{option.envvar}`" if option.envvar else ""
-        values = [variable, default] if with_variables else [default or variable]
+        values = [variable, default] if with_variables else [default or (variable and f"the variable {variable}")]
         yield [f"`{option.opts[0]}`", *values, text]
 
 
@@ -44,36 +46,6 @@ def _default(option: click.Option) -> str:
     if isinstance(value, str | Path):
         return f"`{value}`" if str(value) else ""
     return str(value) if isinstance(value, int | float) else ""
-
-
-def service_rows() -> Iterator[list[str]]:
-    from serving.cli import serve
-
-    return option_rows(serve, with_variables=True)
-
-
-def tune_rows() -> Iterator[list[str]]:
-    from serving.cli import tune
-
-    return option_rows(tune)
-
-
-def predict_rows() -> Iterator[list[str]]:
-    from serving.cli import predict
-
-    return option_rows(predict)
-
-
-def training_rows() -> Iterator[list[str]]:
-    from training.cli import main as train
-
-    return option_rows(train)
-
-
-def export_rows() -> Iterator[list[str]]:
-    from export.cli import main as export
-
-    return option_rows(export)
 
 
 def metric_rows() -> Iterator[list[str]]:
@@ -97,11 +69,11 @@ def runtime_rows() -> Iterator[list[str]]:
 
 
 TABLES: dict[str, Callable[[], Iterator[list[str]]]] = {
-    "mnist-train": training_rows,
-    "mnist-export": export_rows,
-    "mnist-serve": service_rows,
-    "mnist-serve-tune": tune_rows,
-    "mnist-predict": predict_rows,
+    "mnist-train": lambda: option_rows("training.cli:main"),
+    "mnist-export": lambda: option_rows("export.cli:main"),
+    "mnist-serve": lambda: option_rows("serving.cli:serve", with_variables=True),
+    "mnist-serve-tune": lambda: option_rows("serving.cli:tune"),
+    "mnist-predict": lambda: option_rows("serving.cli:predict"),
     "metrics": metric_rows,
     "runtimes": runtime_rows,
 }

@@ -54,6 +54,10 @@ def explained(repository: Path, failed: str) -> Iterator[None]:
 
 def verify(folder: Path, data: Path | None, trust: str, progress: Progress) -> None:
     """Verify a published bundle again, and print its manifest."""
+    if not folder.exists():
+        raise click.ClickException(
+            f"--verify {folder}: there is no such folder; name a published version, such as models/mnist/1"
+        )
     with progress.waiting(f"verifying {folder}", late=True):
         bundle = verify_bundle(folder, data, Trust.of(trust))
     signed = f" It is what {trust} signed." if trust else ""

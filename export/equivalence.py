@@ -83,7 +83,7 @@ class Reference:
 
     def of_images(self, outputs: Sequence[ModelOutput]) -> ModelOutput:
         """Return the outputs for ``images`` from those for all batches."""
-        return ModelOutput(*map(np.concatenate, zip(*outputs[self._hard :], strict=True)))
+        return ModelOutput.joined(outputs[self._hard :])
 
 
 def check_onnx(path: Path, reference: Reference, labels: Sequence[str], report: Report = no_report) -> Compared:

@@ -325,9 +325,10 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         sys.exit(INTERRUPTED)
     if options.output:
         speed = f"{outcome.rate:,.0f} pictures per second" if outcome.rate else "all there already"
-        print_output(f"{options.output}: {outcome.rows:,} rows, {speed}")
+        print_output(f"{options.output}: {outcome.rows:,} row{'s' * (outcome.rows != 1)}, {speed}")
     if outcome.left_out:
-        warn(f"left out {outcome.left_out:,} files in the folders, because their extensions are not those of pictures")
+        files = f"{outcome.left_out:,} file{'s' * (outcome.left_out != 1)}"
+        warn(f"left out {files} in the folders, without the extension of a picture")
     if outcome.unreadable:
         several = f"{outcome.unreadable:,} pictures could not be read; the row of each has its error"
         warn(f"Error: {several if outcome.unreadable > 1 else outcome.first_error}")

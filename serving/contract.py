@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -44,3 +44,12 @@ class ModelOutput(NamedTuple):
     def slice(self, begin: int, end: int) -> ModelOutput:
         """Return the outputs for the images from ``begin`` to before ``end``."""
         return ModelOutput(*(tensor[begin:end] for tensor in self))
+
+    def take(self, indices: Sequence[int]) -> ModelOutput:
+        """Return the outputs for these images."""
+        return ModelOutput(*(tensor[indices] for tensor in self))
+
+    @staticmethod
+    def joined(parts: Iterable[ModelOutput]) -> ModelOutput:
+        """Return the outputs of all parts, one after the other."""
+        return ModelOutput(*map(np.concatenate, zip(*parts, strict=True)))

@@ -27,8 +27,7 @@ from serving.models.rollout import RolloutState
 from serving.models.rollout_files import RolloutFiles
 from serving.settings import RELEASE, Settings
 from tests.training.conftest import NoPlots, no_plots  # noqa: F401 (a fixture)
-from tests.training.support import FAST
-from tests.training.test_python import bar
+from tests.training.support import FAST, bar
 from training import checkpoint
 from training.checkpoint import write_atomically
 

@@ -10,6 +10,8 @@ from training.config import ConfigError
 from training.reasons import first_line
 
 CHOICES = "choose cpu, cuda, cuda:1 or mps"
+# For a device that torch knows, but not on this machine or not in this build of torch.
+ON_CPU = "leave --device out to train on the CPU, or install a build of torch for this device"
 
 
 def check_device(name: str) -> None:
@@ -26,7 +28,8 @@ def check_device(name: str) -> None:
         # torch knows devices that take a tensor, but give no number back.
         torch.ones(1, device=name).sum().item()
     except Exception as error:
-        raise ConfigError(f"--device {name}: {first_line(error)}; {CHOICES}") from error
+        way_out = ON_CPU if name.startswith(("cuda", "mps")) else CHOICES
+        raise ConfigError(f"--device {name}: {first_line(error)}; {way_out}") from error
 
 
 def use_deterministic_operations() -> None:

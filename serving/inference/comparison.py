@@ -54,6 +54,13 @@ class Comparison:
         """Keep what the responding version was given, and what it gave."""
         self.images, self.output, self.seconds, self.is_complete = images, output, seconds, True
 
+    def repeat(self, images: Images) -> tuple[ModelOutput, float]:
+        """Run the other version, and return its output and the seconds of inference."""
+        started = time.perf_counter()
+        with self.other:
+            output = self.other.classifier.classify(images)
+        return output, time.perf_counter() - started
+
     @property
     def stable(self) -> Model:
         return self.other if self.is_canary else self.model
@@ -85,10 +92,7 @@ def outcomes(model: Model, images: Images, output: ModelOutput, reasons: Reasons
 def numbers(comparison: Comparison, reading: NumberReading) -> tuple[list[Outcome], list[Outcome], float]:
     """Return what each version reads in each picture, and the seconds of inference in the other version."""
     check_reads_numbers(comparison.other)
-    started = time.perf_counter()
-    with comparison.other:
-        output = comparison.other.classifier.classify(reading.images)
-    seconds = time.perf_counter() - started
+    output, seconds = comparison.repeat(reading.images)
     versions = ((comparison.model, comparison.output), (comparison.other, output))
     mine, others = (
         [

@@ -101,16 +101,17 @@ class Decoder:
         with self._threads.place():
             watch = _Watch(deadline)
             headers = await self._threads.do(lambda: self._checked_headers(pictures, watch, NUMBER_JPEG_SIDE))
-            large = [index for index, header in enumerate(headers) if _is_large(pictures[index], header)]
-            small = [(index, pictures[index]) for index in sorted({*range(len(pictures))} - {*large})]
+            small, large = list[tuple[int, bytes]](), list[tuple[int, bytes]]()
+            for index, (picture, header) in enumerate(zip(pictures, headers, strict=True)):
+                (large if _is_large(picture, header) else small).append((index, picture))
             found = _Pages()
             if small:
                 await self._read_on_thread(small, len(pictures), watch, found)
             if large:
                 async with self._process.session(deadline) as session:
-                    for index in large:
+                    for index, picture in large:
                         with _numbered(index, len(pictures)):
-                            page = await session.read_numbers(pictures[index])
+                            page = await session.read_numbers(picture)
                         found.add(index, page)
             return found.in_order()
 

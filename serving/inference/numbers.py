@@ -161,7 +161,7 @@ class NumberReading:
             return None
         indices = [begin + index for index in chosen]
         images = self.images[indices]
-        of_digits = ModelOutput(*(tensor[chosen] for tensor in own))
+        of_digits = own.take(chosen)
         reasons = self.model.judge(images, of_digits, {})
         boxes = [parts.candidates[index].box for index in chosen]
         digits = [

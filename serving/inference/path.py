@@ -74,6 +74,12 @@ NOVELTY_UNIT = 1.41
 WIDEST_USUAL = 1.0
 # A part of ink that is lower than this may be a piece of a digit, or dirt.
 LOW = 0.85
+# A candidate that is wider than this may be two digits.
+WIDE = 0.9
+# A width that differs from the usual one by more than 3 standard deviations counts as if it differed by 3.
+MOST_UNUSUAL = 9.0
+# A cut that crosses less ink than this often lies between two digits that touch.
+LITTLE_INK = 0.15
 # A part that is smaller than this may be a mark: a dot, a comma, a minus or dirt.
 LARGEST_MARK = 0.5
 # A mark stands apart if the gaps on both sides of it are at least this wide.
@@ -283,13 +289,13 @@ def _shape(line: LineParts, candidate: Candidate, digit: int, usual: _Usual) -> 
     differs = (math.log(candidate.width / candidate.height) - mean) / deviation
     return {
         "low": low,
-        "wide": max(0.0, candidate.width - 0.9),
-        "unusual width": min(9.0, differs * differs) / 9,
+        "wide": max(0.0, candidate.width - WIDE),
+        "unusual width": min(MOST_UNUSUAL, differs * differs) / MOST_UNUSUAL,
         "ink crossed beside it": sum(line.crossed[i] for i in beside),
         "widest gap inside": max((line.gaps[i] for i in inside), default=0.0),
         "gaps inside": sum(line.gaps[i] > 0 for i in inside),
         "cuts inside through little ink": sum(
-            max(0.0, 0.15 - line.crossed[i]) / 0.15 for i in inside if line.gaps[i] == 0
+            max(0.0, LITTLE_INK - line.crossed[i]) / LITTLE_INK for i in inside if line.gaps[i] == 0
         ),
         "cuts inside": len(inside),
         "cuts beside it through ink": through_ink,

@@ -104,8 +104,7 @@ class Pipeline:
             if counted is None:
                 self._recorder.predicted(model, images, output, timing.seconds, reasons)
             else:
-                some = ModelOutput(*(tensor[counted] for tensor in output))
-                self._recorder.predicted(model, images[counted], some, timing.seconds, reasons)
+                self._recorder.predicted(model, images[counted], output.take(counted), timing.seconds, reasons)
             return encoded
 
         def run_large() -> tuple[ModelOutput, T]:

@@ -97,10 +97,7 @@ class Shadow:
             mine, others, seconds = numbers(comparison, comparison.reading)
         else:
             images, reasons = self._images_of_other(comparison, loop)
-            started = time.perf_counter()
-            with comparison.other:
-                output = comparison.other.classifier.classify(images)
-            seconds = time.perf_counter() - started
+            output, seconds = comparison.repeat(images)
             others = outcomes(comparison.other, images, output, reasons)
             mine = outcomes(comparison.model, comparison.images, comparison.output, comparison.reasons)
         if comparison.is_canary:

@@ -100,10 +100,7 @@ class Classifier:
         if len(images) <= IMAGES_PER_RUN:
             return ModelOutput(*self._session.run(None, {"images": images}, options))
         starts = range(0, len(images), IMAGES_PER_RUN)
-        pieces = [
-            self._session.run(None, {"images": images[start : start + IMAGES_PER_RUN]}, options) for start in starts
-        ]
-        return ModelOutput(*map(np.concatenate, zip(*pieces, strict=True)))
+        return ModelOutput.joined(self.classify(images[start : start + IMAGES_PER_RUN], options) for start in starts)
 
     def verify(self, path: Path, content: bytes, tolerance: float) -> float:
         """Compare this session, on this CPU, with the golden logits in ``content``, that of a ``golden.npz``.

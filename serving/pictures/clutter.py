@@ -55,19 +55,7 @@ BROADER = 2.0
 
 def without_clutter(ink: Ink) -> list[Piece]:
     """Return the pieces of the ink that may belong to digits."""
-    pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
-    usual = _mean_strength([piece for piece in pieces if piece.is_inside(ink.shape)])
-    along = [
-        piece
-        for piece in pieces
-        if _is_along_border(piece, ink.shape)
-        # The corner of a shadow, in which the paper could not be estimated.
-        or (not piece.is_inside(ink.shape) and piece.strength < SHADOW * usual)
-    ]
-    outside = set(along)
-    inside = [piece for piece in pieces if piece not in outside]
-    if not inside:
-        inside, along = along, []
+    inside, along = _divided(_without_rings(ink, _without_frame(find_pieces(ink), ink.shape)), ink.shape)
     if not inside:
         return []
     inside = _without_lines(ink, inside)
@@ -76,6 +64,21 @@ def without_clutter(ink: Ink) -> list[Piece]:
     if len(inside) + len(along) > MAX_PIECES:
         return []
     return inside + _beside(along, inside)
+
+
+def _divided(pieces: list[Piece], shape: tuple[int, ...]) -> tuple[list[Piece], list[Piece]]:
+    """Return the pieces that may belong to digits, and those along the border. If all lie there, they may be digits."""
+    usual = _mean_strength([piece for piece in pieces if piece.is_inside(shape)])
+    along = [
+        piece
+        for piece in pieces
+        if _is_along_border(piece, shape)
+        # The corner of a shadow, in which the paper could not be estimated.
+        or (not piece.is_inside(shape) and piece.strength < SHADOW * usual)
+    ]
+    outside = set(along)
+    inside = [piece for piece in pieces if piece not in outside]
+    return (inside, along) if inside else (along, [])
 
 
 def usual_height(pieces: Sequence[Piece]) -> float:
@@ -161,12 +164,7 @@ def _mean_strength(pieces: Sequence[Piece]) -> float:
 
 def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
     """Return whether a piece touches one side of the page with a large part of its own length."""
-    if piece.is_inside(shape):
-        return False
-    height, width = shape
-    level = (sum(end - start for row, start, end in piece.runs if row == at) for at in (0, height - 1))
-    upright = (sum(start <= at < end for _, start, end in piece.runs) for at in (0, width - 1))
-    return max(*level, *upright) >= CONTACT * max(piece.height, piece.width)
+    return not piece.is_inside(shape) and max(piece.along_border(shape)) >= CONTACT * max(piece.height, piece.width)
 
 
 def _beside(along: Sequence[Piece], inside: Sequence[Piece]) -> list[Piece]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation
-from serving.pictures.pieces import Piece, distance
+from serving.pictures.pieces import Piece, distance, size_of
 
 # The fewest and the most dots of a digit. The faces of dice and the cells of braille have at most 6.
 LEAST, MOST = 7, 60
@@ -32,11 +32,9 @@ def joined_dots(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
     """
     if not LEAST <= len(pieces) <= MOST:
         return None
-    height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
-    width = max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
     lengths = sorted(max(piece.height, piece.width) for piece in pieces)
     usual = lengths[len(lengths) // 2]
-    if lengths[-1] > min(LARGEST * max(height, width), LONGER * usual):
+    if lengths[-1] > min(LARGEST * max(size_of(pieces)), LONGER * usual):
         return None
     if any(piece.area < FULL * piece.height * piece.width for piece in pieces):
         return None

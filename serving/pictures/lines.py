@@ -28,6 +28,8 @@ LEAST_HEIGHT = 6
 LEVEL = 2.0
 # A line is turned if it rises or falls by more than this many rows per column.
 LEAST_TILT = 0.03
+# Turned ink that is weaker than this share of the strongest is the edge of a stroke.
+EDGE = 0.1
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,20 +92,23 @@ def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
 
 def _add_low(lines: Sequence[list[Piece]], low: Sequence[Piece], height: float) -> None:
     """Add each low piece to the line with the nearest piece, if that is near."""
-    placed = [(piece, at) for at, line in enumerate(lines) for piece in line]
-    boxes = np.zeros((4, len(placed) + len(low)))
-    of_line = np.zeros(boxes.shape[1], int)
-    for count, (piece, at) in enumerate(placed):
-        boxes[:, count], of_line[count] = (piece.left, piece.right, piece.top, piece.bottom), at
-    count = len(placed)
+    boxes = np.zeros((4, sum(map(len, lines)) + len(low)))
+    line_of: list[int] = []  # The line of each piece that has one, in the order of the boxes.
+
+    def add(piece: Piece, at: int) -> None:
+        boxes[:, len(line_of)] = piece.left, piece.right, piece.top, piece.bottom
+        line_of.append(at)
+
+    for at, line in enumerate(lines):
+        for piece in line:
+            add(piece, at)
     for piece in low:
-        distances = _distances(piece, *boxes[:, :count])
+        distances = _distances(piece, *boxes[:, : len(line_of)])
         nearest = distances.min(initial=np.inf)
         if nearest <= height / 2:
-            at = int(of_line[:count][distances == nearest].min())
+            at = min(line_of[index] for index in np.flatnonzero(distances == nearest))
             lines[at].append(piece)
-            boxes[:, count], of_line[count] = (piece.left, piece.right, piece.top, piece.bottom), at
-            count += 1
+            add(piece, at)
 
 
 def _shared(piece: Piece, tops: Floats, bottoms: Floats) -> Floats:
@@ -126,7 +131,8 @@ def _upright(ink: Ink, pieces: Sequence[Piece]) -> Line:
     tilt = _tilt(line, height)
     if abs(tilt) < LEAST_TILT:
         return Line(line, height, (left, top), (1.0, 0.0))
-    cosine, sine = float(np.cos(np.arctan(tilt))), float(np.sin(np.arctan(tilt)))
+    angle = np.arctan(tilt)
+    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
     # The line turned by the tilt, about its own corner: find its new box first.
     rows, columns = np.nonzero(line)
     u = (columns + 0.5) * cosine + (rows + 0.5) * sine
@@ -138,7 +144,7 @@ def _upright(ink: Ink, pieces: Sequence[Piece]) -> Line:
         size, Image.Transform.AFFINE, (cosine, -sine, x, sine, cosine, y), Image.Resampling.BICUBIC
     )
     upright = np.maximum(np.asarray(turned), 0)
-    upright = np.where(upright < 0.1 * upright.max(), 0, upright)
+    upright = np.where(upright < EDGE * upright.max(), 0, upright)
     return Line(upright, height, (left + x, top + y), (cosine, sine))
 
 

@@ -126,7 +126,7 @@ def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
     Together they are no digit, although the edge of a desk on two sides of the page looks much like a 7.
     """
-    along = [fills_side(piece, *shape) for piece in pieces]
+    along = [fills_side(piece, shape) for piece in pieces]
     return any(along) and not all(along)
 
 

@@ -168,7 +168,7 @@ def to_number_page(content: bytes, max_pixels: int, check: Callable[[], None] = 
 
 
 def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int]]:
-    """Return a picture file as a page of at most ``LONGEST`` pixels a side, and the height and width of the picture.
+    """Return a picture file as a page of at most ``LONGEST`` pixels a side, and the width and height of the picture.
 
     The decoded picture may take 100 MB, which are free for the next steps when this function has returned.
     """
@@ -177,7 +177,7 @@ def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int
     # A large JPEG is decoded at a half or less of its size.
     enlarged = max(header.width, header.height) / max(page.shape)
     height, width = (math.ceil(side * enlarged - 0.5) for side in page.shape)
-    return reduce(page, LONGEST), (height, width)
+    return reduce(page, LONGEST), (width, height)
 
 
 def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) -> NumberPage:
@@ -185,11 +185,10 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
 
     Args:
         page: brightness from 0 to 255, ``[H, W]``, of at most ``LONGEST`` pixels a side.
-        size: height and width of the picture that was reduced to the page.
+        size: width and height of the picture that was reduced to the page.
         check: see :class:`Work`.
     """
-    height, width = size
-    result = NumberPage(width, height, [], b"")
+    result = NumberPage(*size, [], b"")
     ink = find_page_ink(page)
     if ink is None:
         result.is_empty = True
@@ -201,7 +200,7 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
     work = Work(check)
     for line in find_lines(ink):
         work.add_line(line.ink.size)
-        grouped = _Grouping(line, scale, (width, height))
+        grouped = _Grouping(line, scale, size)
         work.add_parts(len(grouped.result.parts))
         images += grouped.candidates(work)
         result.lines.append(grouped.result)

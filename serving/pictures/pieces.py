@@ -68,6 +68,13 @@ class Piece:
         """Return whether the piece touches no border of a page of ``shape``."""
         return self.top > 0 and self.left > 0 and self.bottom < shape[0] and self.right < shape[1]
 
+    def along_border(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return how many pixels it has at the top, bottom, left and right border of a page of ``shape``."""
+        height, width = shape
+        top, bottom = (sum(end - start for row, start, end in self.runs if row == at) for at in (0, height - 1))
+        left, right = (sum(start <= at < end for _, start, end in self.runs) for at in (0, width - 1))
+        return top, bottom, left, right
+
     def contains(self, other: Piece) -> bool:
         """Return whether the box of ``other`` lies in the box of this piece, and touches none of its sides."""
         return (
@@ -163,11 +170,17 @@ def moved(piece: Piece, down: int, right: int) -> Piece:
 def cut_out(ink: Ink, pieces: Sequence[Piece]) -> Ink:
     """Return the ink of these pieces alone, in the box around them."""
     top, left = min(piece.top for piece in pieces), min(piece.left for piece in pieces)
-    alone = np.zeros(_size(pieces), np.float32)
+    alone = np.zeros(size_of(pieces), np.float32)
     for piece in pieces:
         for row, start, end in piece.runs:
             alone[row - top, start - left : end - left] = ink[row, start:end]
     return alone
+
+
+def size_of(pieces: Sequence[Piece]) -> tuple[int, int]:
+    """Return height and width of the box around the pieces."""
+    height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
+    return height, max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
 
 
 def distance(a: Piece, b: Piece) -> int:
@@ -194,7 +207,7 @@ def count_digits(pieces: Sequence[Piece]) -> int:
     """Return the number of digits side by side, above each other or in lines: parts of similar mass between gaps."""
     if len(pieces) == 1:
         return 1
-    height, width = _size(pieces)
+    height, width = size_of(pieces)
     gap = GAP * min(height, width)
     # In a row every column without ink is a gap.
     side_by_side = _count_large(_between_gaps(pieces, "left", "right", 1.0 if width >= ROW * height else gap))
@@ -217,15 +230,9 @@ def _count_in_wide_lines(pieces: Sequence[Piece]) -> int:
     """
     least = DIGIT * max(piece.mass for piece in pieces)
     large = [piece for piece in pieces if piece.mass >= least]
-    sizes = [_size(line) for line in _between_gaps(large, "top", "bottom", 1.0)]
+    sizes = [size_of(line) for line in _between_gaps(large, "top", "bottom", 1.0)]
     wide = sum(width >= height for height, width in sizes)
     return len(large) if wide > 1 and len(large) >= TEXT else 0
-
-
-def _size(pieces: Sequence[Piece]) -> tuple[int, int]:
-    """Return height and width of the box around the pieces."""
-    height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)
-    return height, max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
 
 
 def _count_large(groups: Sequence[Sequence[Piece]]) -> int:

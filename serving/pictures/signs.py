@@ -83,11 +83,13 @@ class Blob(NamedTuple):
     """The ink between two neighbouring gaps of a line."""
 
     first: int
-    """The first part, and the one after the last."""
+    """The first part."""
     end: int
+    """The part after the last one."""
     ink: Ink | None
     """``[H, W]``: the box around the ink, without other ink in it. None if it is higher or wider than ``LARGEST``."""
     top: float
+    """Top and bottom of the ink in the line."""
     bottom: float
 
 
@@ -95,8 +97,9 @@ class Sign(NamedTuple):
     """Ink that may be a sign instead of digits."""
 
     first: int
-    """The first part, and the one after the last."""
+    """The first part."""
     end: int
+    """The part after the last one."""
     properties: tuple[float, ...]
     """Those of a stroke, of :func:`properties_of`; none for a plus, a times or an equals sign."""
 

@@ -17,7 +17,7 @@ from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, mi
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
 from serving.pictures.paper import STRONG, on_paper
-from serving.pictures.pieces import DIGIT, SPECK, Piece, distance, find_pieces, split_specks
+from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, split_specks
 from serving.pictures.sheet import MAX_STEPS, few_steps, is_sheet, on_small_sheet
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
@@ -209,7 +209,7 @@ def on_sheet(page: Grey) -> Grey | None:
         return None
     inner, around = [], np.zeros(page.shape, bool)
     for piece in find_pieces(other.astype(np.float32)):
-        if fills_side(piece, height, width):
+        if fills_side(piece, page.shape):
             _draw(around, piece)
         else:
             inner.append(piece)
@@ -222,20 +222,20 @@ def on_sheet(page: Grey) -> Grey | None:
     return np.where(filled, np.float32(np.median(page[~other])), page)
 
 
-def fills_side(piece: Piece, height: int, width: int) -> bool:
+def fills_side(piece: Piece, shape: tuple[int, ...]) -> bool:
     """Return whether a piece fills a side of the page, or a corner. A digit that was cut off touches less of a side."""
-    level = [sum(end - start for row, start, end in piece.runs if row == at) / width for at in (0, height - 1)]
-    upright = [sum(start <= at < end for _, start, end in piece.runs) / height for at in (0, width - 1)]
-    return max(level + upright) >= FULL_SIDE or min(max(level), max(upright)) >= CORNER
+    height, width = shape
+    top, bottom, left, right = piece.along_border(shape)
+    level, upright = max(top, bottom) / width, max(left, right) / height
+    return max(level, upright) >= FULL_SIDE or min(level, upright) >= CORNER
 
 
 def _enclosing(pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces inside whose box lie other pieces that are no specks."""
-    most = max((piece.mass for piece in pieces), default=0)
-    inner = [piece for piece in pieces if piece.mass >= SPECK * most]
-    if len(inner) > MAX_PIECES:
+    large = split_specks(pieces)[0] if pieces else []
+    if len(large) > MAX_PIECES:
         return []
-    return [outer for outer in inner if any(map(outer.contains, inner))]
+    return [outer for outer in large if any(map(outer.contains, large))]
 
 
 def _standing_out(page: Grey) -> Grey:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from serving.contract import OUTCOMES
 from serving.telemetry.predictions import Predictions
 
-# The number of each outcome, by the reason of the rejection.
-_NUMBERS = {None: 0} | {outcome: number for number, outcome in enumerate(OUTCOMES) if number}
+# The place of each reason among the bins of reasons. None is an accepted prediction.
+_PLACES = {reason: place for place, reason in enumerate((None, *OUTCOMES[1:]))}
 
 
 class Bins:
@@ -42,7 +42,7 @@ class Bins:
             found = np.searchsorted(edges, getattr(predictions, name), side="right")
             places.append(found + self._slices[name].start)
         first = self._slices["reasons"].start
-        places.append(np.array([first + _NUMBERS[reason] for reason in predictions.reasons], np.intp))
+        places.append(np.array([first + _PLACES[reason] for reason in predictions.reasons], np.intp))
         return np.bincount(np.concatenate(places), minlength=self.size)
 
     def split(self, counts: Sequence[int]) -> dict[str, Sequence[int]]:

@@ -45,8 +45,8 @@ class Drift:
         """Count predictions, if the bundle of the model has a reference."""
         if model.reference is None:
             return
-        of_model = self._bins_of(model)
-        counts, key = of_model.count(predictions), _key(model, of_model)
+        bins = self._bins_of(model)
+        counts, key = bins.count(predictions), _key(model, bins)
         with self._lock:
             before = self._counts.get(key)
             self._counts[key] = counts if before is None else before + counts
@@ -105,17 +105,17 @@ class Drift:
         self, model: RecordedModel, moments: Mapping[str, BinCounts]
     ) -> Iterator[tuple[str, dict[str, Sequence[int]]]]:
         """Yield each window, and the images in it by what is counted."""
-        of_model = self._bins_of(model)
-        key, zero = _key(model, of_model), [0] * of_model.size
+        bins = self._bins_of(model)
+        key, zero = _key(model, bins), [0] * bins.size
         now = moments.get(NOW, {}).get(key, zero)
         for window in WINDOWS:
             before = moments.get(window, {}).get(key, zero)
-            yield window, of_model.split([max(0, late - early) for late, early in zip(now, before, strict=True)])
+            yield window, bins.split([max(0, late - early) for late, early in zip(now, before, strict=True)])
 
     def _sizes(self) -> dict[str, int]:
         """Return the number of bins of each loaded version with a reference."""
-        of_models = ((model, self._bins_of(model)) for model in self._models if model.reference is not None)
-        return {_key(model, of_model): of_model.size for model, of_model in of_models}
+        pairs = ((model, self._bins_of(model)) for model in self._models if model.reference is not None)
+        return {_key(model, bins): bins.size for model, bins in pairs}
 
     def _bins_of(self, model: RecordedModel) -> Bins:
         found = self._bins.get(model)
@@ -125,9 +125,9 @@ class Drift:
         return found
 
 
-def _key(model: RecordedModel, of_model: Bins) -> str:
+def _key(model: RecordedModel, bins: Bins) -> str:
     # A version may be replaced by one with the same number and other bins.
-    return f"{_prefix(model.name, model.version)}{of_model.digest:x}"
+    return f"{_prefix(model.name, model.version)}{bins.digest:x}"
 
 
 def _prefix(name: str, version: str) -> str:

@@ -7,34 +7,25 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 BUILD, MEMORY_KILLS = "mnist_build_info", "mnist_memory_kills"
 
 # Where the kernel counts the processes of a container that it killed: in version 2 and in version 1 of cgroups.
 MEMORY_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
+# The packages whose versions are labels, by the name of the label.
+PACKAGES = {"version": "mnist-service", "onnxruntime": "onnxruntime"}
+
 
 def register(registry: CollectorRegistry) -> None:
-    """Add the series to a registry. They are read from the kernel whenever they are collected."""
+    """Add the series to a registry. Those that change are read from the kernel whenever they are collected."""
     ProcessCollector(registry=registry)
-    registry.register(_Container())
-
-
-class _Container(Collector):
-    def __init__(self) -> None:
-        versions = {name: importlib.metadata.version(package) for name, package in _PACKAGES.items()}
-        self._build = GaugeMetricFamily(BUILD, "1, with the versions as labels.", labels=[*versions, "python"])
-        self._build.add_metric([*versions.values(), platform.python_version()], 1)
-
-    def collect(self) -> Iterable[Metric]:
-        text = "Processes of this container that the kernel killed because memory was short."
-        return [self._build, GaugeMetricFamily(MEMORY_KILLS, text, value=memory_kills())]
-
-
-_PACKAGES = {"version": "mnist-service", "onnxruntime": "onnxruntime"}
+    versions = {name: importlib.metadata.version(package) for name, package in PACKAGES.items()}
+    build = Gauge(BUILD, "1, with the versions as labels.", [*versions, "python"], registry=registry)
+    build.labels(*versions.values(), platform.python_version()).set(1)
+    text = "Processes of this container that the kernel killed because memory was short."
+    Gauge(MEMORY_KILLS, text, registry=registry).set_function(memory_kills)
 
 
 def memory_kills(files: Iterable[Path] = MEMORY_EVENTS) -> int:

@@ -284,7 +284,7 @@ def _together(model: RecordedModel, predictions: Sequence[_Prediction]) -> Predi
         for i, reason in prediction.reasons.items():
             reasons[begin + i] = reason
         begin += len(prediction.images)
-    output = ModelOutput(*map(np.concatenate, zip(*(prediction.output for prediction in predictions), strict=True)))
+    output = ModelOutput.joined(prediction.output for prediction in predictions)
     return predictions_of(model, np.concatenate([prediction.images for prediction in predictions]), output, reasons)
 
 

@@ -134,17 +134,21 @@ def tracer_of(settings: Settings, recorder: Recorder, environment: Mapping[str, 
 
 def endpoint_of(settings: Settings, environment: Mapping[str, str]) -> str:
     """Return the URL that spans are sent to, or an empty text if none is set or the variables turn traces off."""
-    base = settings.otlp_endpoint
-    if not base:
-        if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-            return ""
-        if "otlp" not in (environment.get("OTEL_TRACES_EXPORTER") or "otlp").replace(" ", "").split(","):
-            return ""
-        if url := environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-            return url
-        base = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    if settings.otlp_endpoint:
+        return _url_of_traces(settings.otlp_endpoint)
+    exporters = (environment.get("OTEL_TRACES_EXPORTER") or "otlp").replace(" ", "").split(",")
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or "otlp" not in exporters:
+        return ""
+    if url := environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return url
+    base = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    return _url_of_traces(base) if base else ""
+
+
+def _url_of_traces(base: str) -> str:
+    """Return the URL for traces of the collector at ``base``, which may name it already."""
     path = "/v1/traces"
-    return base and base.rstrip("/").removesuffix(path) + path
+    return base.rstrip("/").removesuffix(path) + path
 
 
 def share_of(settings: Settings, environment: Mapping[str, str]) -> float:

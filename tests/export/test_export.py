@@ -637,6 +637,9 @@ def test_wrong_usage_ends_with_a_message(command, tmp_path):
     failed = command("--verify", tmp_path)
     assert failed.exit_code == 1
     assert "is not a model bundle" in failed.stderr
+    missing = command("--verify", tmp_path / "nothing")
+    assert missing.exit_code == 1
+    assert "nothing: there is no such folder; name a published version, such as models/mnist/1" in missing.stderr
     for number in (2, 10):
         (tmp_path / "models" / "mnist" / str(number)).mkdir(parents=True)
     newest = tmp_path / "models" / "mnist" / "10"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from training.command import Folder
 from training.config import ConfigError
@@ -139,6 +140,12 @@ def test_empty_name_of_a_folder_is_an_error():
 def test_device_that_cannot_compute_is_an_error_of_one_line(name):
     with pytest.raises(ConfigError, match=f"^--device {name}: .*; choose cpu, cuda, cuda:1 or mps$"):
         check_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu_is_an_error_that_does_not_advise_a_gpu():
+    with pytest.raises(ConfigError, match=r"^--device cuda: .*; leave --device out to train on the CPU, or install"):
+        check_device("cuda")
 
 
 def test_too_little_memory_is_known_by_its_errors():

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.support import picture
 from tests.training.conftest import prepare
-from tests.training.test_python import bar
+from tests.training.support import draw_bars
 from training.cli import main
 from training.config import flag
 from training.data.own.load import load_own
@@ -24,10 +23,7 @@ QUICK = ["--model", "mlp", "--epochs", "1"]
 def home(tmp_path_factory):
     """A folder with pictures of two classes in ``lines``."""
     home = tmp_path_factory.mktemp("home")
-    for name, angle in (("up", 0), ("level", 90)):
-        (home / "lines" / name).mkdir(parents=True)
-        for variant in range(12):
-            (home / "lines" / name / f"{variant}.png").write_bytes(picture(bar(angle, variant)))
+    draw_bars(home / "lines", {"up": 0, "level": 90})
     return home
 
 

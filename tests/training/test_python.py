@@ -12,7 +12,7 @@ from PIL import Image
 
 import training
 from tests.support import ROOT, picture
-from tests.training.support import FAST, equal, rows, timeless, weights
+from tests.training.support import FAST, bar, equal, rows, timeless, weights
 from training.config import ConfigError, TrainConfig
 from training.data.load import Selection, load_data
 from training.data.sources import DataError
@@ -21,13 +21,6 @@ from training.loop.train import train as train_loop
 from training.python.running import _settings
 
 pytestmark = pytest.mark.usefixtures("no_plots")
-
-
-def bar(angle, variant):
-    """A page with a line at an angle."""
-    page = Image.new("L", (40, 40), 255)
-    page.paste(0, (18, 4 + variant % 5, 22 + variant % 3, 36))
-    return np.asarray(page.rotate(angle + variant / 3, fillcolor=255))
 
 
 @pytest.fixture(scope="module")

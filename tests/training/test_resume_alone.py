@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from tests.support import font_file, picture
+from tests.support import font_file
 from tests.training.conftest import invoke, prepare
-from tests.training.support import rows
-from tests.training.test_python import bar
+from tests.training.support import draw_bars, rows
 from training.config import TrainConfig
 from training.origin import with_absolute_places
 
@@ -27,10 +26,7 @@ KINDS = {
 def home(tmp_path_factory):
     """A folder with pictures in ``lines``, and a finished run in ``runs/first``."""
     home = tmp_path_factory.mktemp("home")
-    for name, angle in (("up", 0), ("level", 90)):
-        (home / "lines" / name).mkdir(parents=True)
-        for variant in range(12):
-            (home / "lines" / name / f"{variant}.png").write_bytes(picture(bar(angle, variant)))
+    draw_bars(home / "lines", {"up": 0, "level": 90})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         prepare(patch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -15,6 +14,7 @@ from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableErro
 from serving.models import bundle
 from serving.models.repository import Change, Repository
 from tests.serving.models.bundles import PACKAGED, change_manifest, publish
+from tests.serving.server.clients import constant_load, served_versions
 from tests.support import PIXELS, application, service, until
 
 # Seconds. The service shares few cores with other tests, so httpx's own 5 seconds can be too short.
@@ -195,38 +195,6 @@ def test_unloading_waits_for_the_requests_that_use_the_model():
         assert unloaded.is_set()
 
 
-@contextmanager
-def constant_load(url, digits):
-    """Send requests from four clients without a pause. Yield the list of their responses."""
-    stop, responses = threading.Event(), []
-
-    def send():
-        with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
-            while not stop.is_set():
-                response = client.post("/predict", content=digits[:2].tobytes(), headers=PIXELS)
-                responses.append((response.status_code, response.json()))
-
-    threads = [threading.Thread(target=send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield responses
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def served_versions(url):
-    """Return the versions that respond on eight new connections, which may go to different workers."""
-    found = set()
-    for _ in range(8):
-        with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
-            response = client.post("/predict", content=bytes(784), headers=PIXELS)
-            found.add(response.json()["model"]["version"])
-    return found
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_new_version_is_served_under_load_and_a_rejected_one_is_not(models, digits, truth, workers):
     labels = {"1": list("0123456789"), "2": list("abcdefghij"), "4": list("klmnopqrst")}
@@ -234,7 +202,7 @@ def test_new_version_is_served_under_load_and_a_rejected_one_is_not(models, digi
         service("--repository", models, "--poll", "0.05", "--workers", workers) as (url, _),
         httpx.Client(base_url=url, timeout=TIMEOUT) as client,
     ):
-        with constant_load(url, digits) as responses:
+        with constant_load(url, digits[:2].tobytes()) as responses:
             until(lambda: len(responses) > 50)
             publish(models, 2, labels=labels["2"])
             until(lambda: served_versions(url) == {"2"})

@@ -1,4 +1,4 @@
-"""Clients of a running service, for the tests of this folder."""
+"""Clients of a running service."""
 
 from __future__ import annotations
 
@@ -28,6 +28,34 @@ def get(url):
 
 def predict(client, body=DIGIT, **headers):
     return client.post("/predict", content=body, headers=PIXELS | headers)
+
+
+@contextlib.contextmanager
+def constant_load(url, body=DIGIT):
+    """Send the body from four clients without a pause. Yield the list of the statuses and contents of the responses."""
+    stop, responses = threading.Event(), []
+
+    def send():
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not stop.is_set():
+                response = predict(client, body)
+                responses.append((response.status_code, response.json()))
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield responses
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def served_versions(url):
+    """Return the versions that respond on eight new connections, which may go to different workers."""
+    request = {"content": DIGIT, "headers": PIXELS, "timeout": 60}
+    return {httpx.post(f"{url}/predict", **request).json()["model"]["version"] for _ in range(8)}
 
 
 def connect(url):

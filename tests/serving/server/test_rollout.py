@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import threading
-from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from serving.settings import RELEASE
 from tests.serving.models.bundles import publish
-from tests.serving.server.clients import workers_of
+from tests.serving.server.clients import constant_load, served_versions, workers_of
 from tests.support import PIXELS, service, until
 
 ADMIN = {"x-api-key": "key"}
 LABELS = {"1": "0123456789", "2": "abcdefghij"}
-
-
-@pytest.fixture
-def models(tmp_path):
-    """A copy of the packaged repository."""
-    return shutil.copytree(RELEASE, tmp_path / "models")
-
-
-@contextmanager
-def constant_load(url, digits):
-    """Send requests from four clients without a pause. Yield the list of their responses."""
-    stop, responses = threading.Event(), []
-
-    def send():
-        with httpx.Client(base_url=url, timeout=60) as client:
-            while not stop.is_set():
-                response = client.post("/predict", content=digits[:2].tobytes(), headers=PIXELS)
-                responses.append((response.status_code, response.json()))
-
-    threads = [threading.Thread(target=send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield responses
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def versions(responses):
@@ -54,12 +22,6 @@ def versions(responses):
 
 def report(url):
     return httpx.get(f"{url}/models/mnist/shadow", headers=ADMIN, timeout=60).json()
-
-
-def served(url):
-    """Return the versions that respond on new connections, which may go to different workers."""
-    body = {"content": bytes(784), "headers": PIXELS, "timeout": 60}
-    return {httpx.post(f"{url}/predict", **body).json()["model"]["version"] for _ in range(8)}
 
 
 def kill_one_after_the_other(process):
@@ -72,8 +34,8 @@ def kill_one_after_the_other(process):
 def test_promotion_loses_no_request_mixes_no_answers_and_outlives_workers(models, digits, truth, rule):
     arguments = ("--repository", models, "--poll", 0.05, "--workers", 2, "--rollout", "--admin-keys", "key", *rule)
     with service(*arguments) as (url, process):
-        until(lambda: served(url) == {"1"})
-        with constant_load(url, digits) as responses:
+        until(lambda: served_versions(url) == {"1"})
+        with constant_load(url, digits[:2].tobytes()) as responses:
             publish(models, 2, labels=list(LABELS["2"]))
             if not rule:
                 until(lambda: report(url)["compared"] >= 200)
@@ -84,7 +46,7 @@ def test_promotion_loses_no_request_mixes_no_answers_and_outlives_workers(models
                 sent = len(responses) + 4
                 until(lambda: len(responses) > sent + 20)
                 assert versions(responses[sent:]) == {"2"}
-            until(lambda: served(url) == {"2"})
+            until(lambda: served_versions(url) == {"2"})
         assert {status for status, _ in responses} == {200}
         for _, response in responses:
             # The version and the labels in a response belong to the same model.
@@ -93,9 +55,9 @@ def test_promotion_loses_no_request_mixes_no_answers_and_outlives_workers(models
         if rule:
             return
         kill_one_after_the_other(process)
-        assert served(url) == {"2"}
+        assert served_versions(url) == {"2"}
     with service(*arguments) as (url, _):
-        assert served(url) == {"2"}
+        assert served_versions(url) == {"2"}
 
 
 def test_worker_that_dies_takes_no_evidence_and_no_decision_with_it(models, digits):
@@ -115,4 +77,4 @@ def test_worker_that_dies_takes_no_evidence_and_no_decision_with_it(models, digi
         after = report(url)
         assert (after["stable"], after["candidate"], after["weight"]) == ("1", "2", 0.5)
         assert (after["compared"], after["disagreements"]) == (40, 40)
-        assert served(url) == {"1", "2"}
+        assert served_versions(url) == {"1", "2"}

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,20 +18,14 @@ import pytest
 from serving.errors import WorkerError
 from serving.server import supervisor
 from serving.server.supervisor import Supervisor, Worker
-from serving.settings import RELEASE, Settings
+from serving.settings import Settings
 from serving.telemetry.samples import NOW, empty, sample_key, total
 from serving.telemetry.windows import Windows
 from tests.serving.models.bundles import change_manifest, reference
-from tests.serving.server.clients import children, get, predict, workers_of
+from tests.serving.server.clients import children, constant_load, get, workers_of
 from tests.support import BIN, PIXELS, service, until
 
 ADMIN = {"x-api-key": "key"}
-
-
-@pytest.fixture
-def models(tmp_path):
-    """A copy of the packaged repository."""
-    return Path(shutil.copytree(RELEASE, tmp_path / "models"))
 
 
 def statuses(url, path="/v2/health/ready", number=8):
@@ -376,22 +369,8 @@ def test_prometheus_multiproc_dir_is_ignored(tmp_path):
 
 def test_counters_never_fall_from_one_scrape_to_the_next(pair):
     url, _ = pair
-    stop = threading.Event()
-
-    def send_predictions():
-        with httpx.Client(base_url=url, timeout=60) as client:
-            while not stop.is_set():
-                predict(client)
-
-    threads = [threading.Thread(target=send_predictions) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with constant_load(url):
         counts = [sample(url, 'mnist_inference_seconds_count{model="mnist",version="1"}') or 0 for _ in range(50)]
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert counts == sorted(counts)
     assert counts[-1] > counts[0]
 

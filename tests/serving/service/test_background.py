@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,19 +17,13 @@ from serving.api.app import create_service
 from serving.inference.threads import INLINE_BYTES
 from serving.models import disk
 from serving.service import background
-from serving.settings import RELEASE, Settings
+from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from tests.serving.models import graphs
 from tests.serving.models.bundles import publish, replace
 from tests.support import PIXELS, application, service, until
 
 ADMIN = {"x-api-key": "key"}
-
-
-@pytest.fixture
-def models(tmp_path):
-    """A copy of the packaged repository."""
-    return shutil.copytree(RELEASE, tmp_path / "models")
 
 
 def sample(client, name):

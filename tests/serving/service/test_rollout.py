@@ -7,24 +7,17 @@ import json
 import logging
 import os
 import re
-import shutil
 
 import numpy as np
 import pytest
 
 from serving.errors import RolloutError, SettingsError
 from serving.models.repository import load
-from serving.settings import RELEASE, Settings
+from serving.settings import Settings
 from tests.serving.models.bundles import change_manifest, favour, publish
 from tests.support import PIXELS, application, picture, until
 
 ADMIN = {"x-api-key": "key"}
-
-
-@pytest.fixture
-def models(tmp_path):
-    """A copy of the packaged repository."""
-    return shutil.copytree(RELEASE, tmp_path / "models")
 
 
 @pytest.fixture

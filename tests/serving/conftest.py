@@ -1,4 +1,4 @@
-"""Fixtures of the tests of bundles and repositories."""
+"""Fixtures of the tests of the service."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ import click
 import numpy as np
 from PIL import Image
 
+from benchmarks.footprint import resident
 from benchmarks.report import conditions
 from serving.models import bundle
 from serving.settings import RELEASE
@@ -71,8 +72,7 @@ class Server:
 
     def memory(self) -> float:
         """Return the resident memory in MB."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000  # type: ignore[index]
+        return resident(self.pid)
 
 
 def free_port() -> int:

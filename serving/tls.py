@@ -17,6 +17,8 @@ from serving.settings import Settings, flag
 FILES = ("tls_cert", "tls_key", "tls_client_ca")
 # The cipher suites of TLS 1.2: those with forward secrecy and authenticated encryption. TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# OpenSSL's reasons if a key belongs to another certificate: one with a key of the same kind, or of another kind.
+MISMATCHES = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 # How often files are read that change while they are read.
 MAX_READS = 5
 
@@ -115,13 +117,15 @@ class Credentials:
         try:
             context.load_cert_chain(self._paths["tls_cert"], self._paths["tls_key"], self._reject_encrypted_key)
         except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
+            if error.reason in MISMATCHES:
                 owner = self._described("tls_cert")
                 raise SettingsError(
                     f"{self._described('tls_key')}: is not the key of the certificate in {owner}, "
                     "which must be the first certificate in its file"
                 ) from error
-            raise SettingsError(f"{self._described('tls_cert')}: cannot be used: {_reason(error)}") from error
+            # Without a reason, one of the two files is damaged. OpenSSL does not say which.
+            name = "tls_key" if not error.reason and _holds_certificates(self._paths["tls_cert"]) else "tls_cert"
+            raise SettingsError(f"{self._described(name)}: cannot be used: {_reason(error)}") from error
         if "tls_client_ca" in contents:
             context.verify_mode = ssl.CERT_REQUIRED
             # The file may name an intermediate issuer alone. Then its issuer does not count.
@@ -157,5 +161,13 @@ class Credentials:
         return next((name for name, path in self._paths.items() if str(path) == str(error.filename)), "tls_cert")
 
 
+def _holds_certificates(path: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).replace("_", " ").lower()
+    return error.reason.replace("_", " ").lower() if error.reason else "its PEM is damaged"

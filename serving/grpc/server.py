@@ -32,6 +32,8 @@ SETTINGS_MILLISECONDS = 2000
 # A client may send a ping this often, in milliseconds, also between calls. By default gRPC ends a connection on which
 # pings come more often than every five minutes.
 PING_INTERVAL = 10_000
+# The largest number that gRPC takes for an option.
+MOST = 2**31 - 1
 # Bytes of a call that may arrive before the service reads its message.
 RECEIVE_BYTES = 131_072
 
@@ -118,7 +120,11 @@ def encryption(credentials: Credentials) -> Any:
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
-    """Return gRPC's options for the limits of the settings."""
+    """Return gRPC's options for the limits of the settings, which may be larger than gRPC can count."""
+    return [(name, min(value, MOST)) for name, value in _options(settings)]
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         # All workers listen on the same port, and the kernel divides the connections among them.
         ("grpc.so_reuseport", 1),

@@ -90,9 +90,9 @@ class Measured:
         return Result(trial, found.rate, found.percentile(0.5), found.percentile(0.99), found.rejected / max(1, total))
 
     def _request(self, images: int) -> bytes:
-        body = self._picture or _pixels(images)
-        # The service recognises a picture by its first bytes.
-        kind = [] if self._picture else ["content-type: application/octet-stream"]
+        kind, body = [], self._picture  # The service recognises a picture by its first bytes.
+        if body is None:
+            kind, body = ["content-type: application/octet-stream"], _pixels(images)
         lines = ["POST /predict HTTP/1.1", "host: localhost", *kind, f"content-length: {len(body)}"]
         return "\r\n".join([*lines, "", ""]).encode() + body
 

@@ -132,6 +132,10 @@ class Results:
                 self._write(lines)
         except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
             raise self._foreign("it is not a file of mnist-predict") from error
+        except OSError as error:
+            if error.errno:
+                raise
+            raise self._foreign("it is damaged") from error  # pyarrow's error for a page that it cannot decompress
 
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)

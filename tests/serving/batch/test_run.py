@@ -264,6 +264,18 @@ def test_second_run_with_the_same_parquet_file_leaves_the_part_of_the_first(tmp_
         assert part.exists()
 
 
+def test_damaged_parquet_file_is_called_so(tmp_path, monkeypatch):
+    def unpack(path):
+        raise OSError("Corrupt snappy compressed data.")  # As pyarrow does: without a number.
+
+    monkeypatch.setattr(parquet, "unpack", unpack)
+    output = tmp_path / "results.parquet"
+    output.write_bytes(b"rows")
+    with pytest.raises(ResultsError, match=f"^{output} has other results: it is damaged; choose another --output"):
+        Results(output, Inputs([str(SEVEN)], io.BytesIO()), JOB_OF_LINES).__enter__()
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_parquet_file_is_unpacked_whole_if_a_write_writes_a_part(tmp_path, monkeypatch):
     class Partial(io.FileIO):
         def write(self, content):

@@ -64,7 +64,7 @@ def load(repository: Path, name: str, version: int | None = None, trust: Trust |
     if not known:
         raise BundleError(why_missing(repository, name))
     if version is not None and version not in known:
-        raise BundleError(f"{repository / name} has no version {version}; choose one of {', '.join(map(str, known))}")
+        raise BundleError(f"{repository / name} has no version {version!r}; choose one of {', '.join(map(str, known))}")
     version = version or known[-1]
     model = load_folder(repository / name / str(version), trust)
     if (model.name, model.version) != (name, str(version)):

@@ -82,7 +82,7 @@ class LoadedModel:
                         image=each.image,
                     )
                 )
-        return Predictions(found)
+        return Predictions(found, len(self.labels))
 
     def read_numbers(self, pictures: Pictures) -> list[Numbers]:
         """Return the numbers in each picture, as ``mnist-predict --number`` reads them.

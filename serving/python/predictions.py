@@ -96,10 +96,15 @@ class Numbers:
 
 
 class Predictions(Sequence[Prediction]):
-    """The predictions for several pictures, in their order. It behaves like a list that does not change."""
+    """The predictions for several pictures, in their order. It behaves like a list that does not change.
 
-    def __init__(self, predictions: Iterable[Prediction]) -> None:
+    Args:
+        classes: the number of classes of the model. Only a list without a prediction needs it.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction], classes: int = 0) -> None:
         self._all = tuple(predictions)
+        self._classes = classes
 
     @property
     def labels(self) -> list[str]:
@@ -109,7 +114,8 @@ class Predictions(Sequence[Prediction]):
     @property
     def probabilities(self) -> Floats:
         """The probabilities as float32 ``[N, C]``, with the classes in the order of the model."""
-        return np.array([list(each.probabilities.values()) for each in self._all], np.float32)
+        rows = [list(each.probabilities.values()) for each in self._all]
+        return np.array(rows, np.float32).reshape(len(self), -1 if rows else self._classes)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -119,7 +125,7 @@ class Predictions(Sequence[Prediction]):
     @overload
     def __getitem__(self, index: slice) -> Predictions: ...
     def __getitem__(self, index: int | slice) -> Prediction | Predictions:
-        return Predictions(self._all[index]) if isinstance(index, slice) else self._all[index]
+        return Predictions(self._all[index], self._classes) if isinstance(index, slice) else self._all[index]
 
     def _left(self) -> str:
         left = len(self) - MOST_ROWS

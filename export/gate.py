@@ -42,6 +42,12 @@ class Gate:
     margin: float = 0.0005
     """How much of its accuracy on a replay data set a run may have lost."""
 
+    def __post_init__(self) -> None:
+        for option, value in (("--min-accuracy", self.min_accuracy), ("--margin", self.margin)):
+            # Not a number would be a limit that every run keeps.
+            if not 0 <= value <= 1:
+                raise ExportError(f"{option} {value:g}: must be from 0 to 1")
+
     def check(self, run: Run, repository: Path, name: str) -> None:
         """Check that the network of ``run`` may be published as the model ``name``, as :meth:`check_result` does."""
         self.check_result(run.folder, run.record["calibration"]["result"], run.record["dataset"], repository, name)

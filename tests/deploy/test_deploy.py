@@ -44,6 +44,14 @@ def test_files_of_the_image_are_readable_for_every_user_after_a_clone_with_umask
         assert each.stat().st_mode & 0o777 == mode, each
 
 
+def test_extra_that_does_not_exist_is_named_with_those_that_do():
+    requirements = [sys.executable, DEPLOY / "image" / "requirements"]
+    assert "grpcio>=" in run(*requirements, "grpc", cwd=ROOT).stdout
+    done = run(*requirements, "grpc,otel", cwd=ROOT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"EXTRAS grpc,otel: must be some of .*grpc.*, separated by spaces\n", done.stderr)
+
+
 def test_health_check_of_the_image_works_with_and_without_tls(authority, tmp_path):
     [program] = re.findall(r'HEALTHCHECK .*\n +CMD \["python", "-ISc", (".*")\]', (ROOT / "Dockerfile").read_text())
     certificate, key = map(str, authority.issue("image"))

@@ -402,13 +402,14 @@ def test_workers_give_the_rows_of_one_process_in_order(whole, scans, tmp_path):
     assert (tmp_path / "results.csv").read_bytes() == whole[".csv"].read_bytes()
 
 
-def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on():
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGSEGV, local.CRASHED), (signal.SIGKILL, local.KILLED)])
+def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on(number, reason):
     with local._Workers(Job(RELEASE, "mnist", 1, JsonLines(), "/"), 1) as workers:
         for chunk in ([Input(str(SEVEN))] * 2, [Input(str(SEVEN))]):
             [worker] = workers._all
-            worker._process.kill()
+            os.kill(worker._process.pid, number)
             rows = [json.loads(row) for row in workers.predict(chunk).encoded]
-            expected = [None] * 2 if len(chunk) == 2 else [local.CRASHED]
+            expected = [None] * 2 if len(chunk) == 2 else [reason]
             assert [row["error"] for row in rows] == expected
 
 

@@ -175,7 +175,11 @@ def counted(client):
 
 
 def test_collector_that_rejects_is_named_once_and_its_spans_are_counted(caplog):
-    with collector() as received, application(otlp_endpoint=received.url) as client:
+    with (
+        collector() as received,
+        # The log must not have the password.
+        application(otlp_endpoint=received.url.replace("://", "://user:secret@")) as client,
+    ):
         received.status = 400
         tracer = client.app.state.service.tracer
         for _ in range(2):

@@ -58,7 +58,7 @@ class WorkerError(ServiceError):
 
 
 class InputsError(ServiceError):
-    """The names of the pictures to recognise cannot be kept; the message gives the reason and the way out."""
+    """The names of the pictures to recognise cannot be kept or used; the message gives the reason and the way out."""
 
 
 class ResultsError(ServiceError):

@@ -384,6 +384,17 @@ def test_file_that_is_not_regular_is_a_row(name):
     assert row.error
 
 
+def test_folder_that_was_removed_is_one_line(tmp_path):
+    line = 'cd "$1" && rmdir "$1" && exec "$2" "$3"'
+    command = ["sh", "-c", line, "sh", tmp_path / "gone", BIN / "mnist-predict", SEVEN]
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: the current folder was removed; change to another one first\n",
+    )
+
+
 def test_standard_input_and_odd_names_are_read(run, tmp_path):
     odd = tmp_path / os.fsdecode(b"\xff.png")
     odd.symlink_to(SEVEN)

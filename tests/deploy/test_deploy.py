@@ -20,6 +20,13 @@ OVERRIDES = "".join(path.read_text() for path in sorted(DEPLOY.glob("compose.*.y
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "mnist-service.json"
 
 
+def test_rollout_takes_only_numbers_of_versions():
+    for version in "", "3 ", "v3", "3&version=2":
+        done = run(DEPLOY / "rollout", "promote", version)
+        assert done.returncode == 2
+        assert "deploy/rollout promote [VERSION]" in done.stderr
+
+
 # The image.
 
 

@@ -99,7 +99,7 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
     """
     with Progress(_progress_stream(options)) as progress:
         stdin: BinaryIO = sys.stdin.buffer if sys.stdin else io.BytesIO()  # None if it is closed
-        with Inputs(arguments, stdin, progress.found) as inputs:
+        with Inputs(arguments, stdin, progress.found, options.output) as inputs:
             if options.as_numbers:
                 return _numbers_to_stdout(inputs, options, write)
             if options.output is None:

@@ -23,7 +23,7 @@ from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.results import Results
 from serving.batch.rows import CSV_COLUMNS, Csv, JsonLines, Row, Table
-from serving.errors import BundleError, ResultsError, ServiceError, SettingsError, WorkerError
+from serving.errors import BundleError, InputsError, ResultsError, ServiceError, SettingsError, WorkerError
 from serving.settings import RELEASE
 from tests.serving.models.bundles import favour, publish
 from tests.support import BIN, ROOT, mode_0, picture, until
@@ -95,6 +95,20 @@ def test_run_goes_on_after_it_was_killed_at_any_byte(whole, scans, tmp_path, suf
     assert output.read_bytes() == expected
     assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
     assert outcome.first_error.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
+
+
+def test_file_of_results_among_the_pictures_is_left_out(tmp_path):
+    for name in "a.png", "z.png":
+        (tmp_path / name).symlink_to(SEVEN)
+    output = tmp_path / "results.jsonl"
+    for arguments in ([tmp_path / "*"], [tmp_path / "*"], sorted(tmp_path.iterdir()), [tmp_path]):
+        outcome, _ = predict(*arguments, output=output)
+        assert (outcome.rows, outcome.unreadable, outcome.left_out) == (2, 0, 0)
+    with pytest.raises(InputsError, match=rf"^{output}: is the file of results; name the pictures$"):
+        predict(output, output=output)
+    # In another folder it is a file like any other.
+    (tmp_path / "other").mkdir()
+    assert predict(output, output=tmp_path / "other" / output.name)[0].unreadable == 1
 
 
 def test_complete_file_is_not_written_again(whole, scans):

@@ -124,7 +124,7 @@ def tracer_of(settings: Settings, recorder: Recorder, environment: Mapping[str, 
         return None
     if problem := _problem(environment):
         if settings.otlp_endpoint:
-            raise SettingsError(f"--otlp-endpoint {settings.otlp_endpoint}: {problem}")
+            raise SettingsError(f"--otlp-endpoint {without_password(settings.otlp_endpoint)}: {problem}")
         log.warning("no traces are sent to %s: %s", without_password(endpoint), problem)
         return None
     from serving.telemetry.otlp import Exporter

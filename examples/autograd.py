@@ -158,6 +158,7 @@ def main(save: Path | None) -> None:
     click.echo("5. Gradients add up until they are zeroed")
     added_up()
     if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
         picture(tensors).savefig(save)
 
 

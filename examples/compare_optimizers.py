@@ -198,12 +198,23 @@ def conditions(count: int, seeds: int) -> str:
 @click.command()
 @click.option("--epochs", default=20, show_default=True, type=click.IntRange(1), help="Passes over the images.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each optimizer and rate.")
-@click.option("--subset", default=0, show_default=True, help="Number of training images; 0 is all 55,000.")
-@click.option("--workers", default=os.cpu_count(), show_default="number of cores", help="Processes to train in.")
+@click.option(
+    "--subset", default=0, show_default=True, type=click.IntRange(0), help="Number of training images; 0 is all 55,000."
+)
+@click.option(
+    "--workers",
+    default=os.cpu_count(),
+    show_default="number of cores",
+    type=click.IntRange(1),
+    help="Processes to train in.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the plot here, and the table beside it as .md.")
 def main(epochs: int, seeds: int, subset: int, workers: int, save: Path | None) -> None:
     """Train with every optimizer, rate and seed, and print a table."""
     started = time.monotonic()
+    if save:
+        # Not only after hours of training, so that a folder that cannot be made is known now.
+        save.parent.mkdir(parents=True, exist_ok=True)
     # The longest runs start first, so that the cores finish at about the same time.
     order = sorted(RULES, key=lambda name: batch_size(name, count=10**6))
     # Workers are spawned, because a forked copy of a process with torch's threads may hang.

@@ -43,8 +43,7 @@ def main(output: Path, save: Path | None) -> None:
     # Serve: the real application handles a request in this process. The graph scales the raw pixels itself.
     digits = splits.test.images[:10].numpy()
     raw = {"content-type": "application/octet-stream"}
-    app = create_app(Settings(repository=output / "models"))
-    with TestClient(app, base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(Settings(repository=output / "models")), base_url="http://127.0.0.1") as client:
         predictions = client.post("/predict", content=digits.tobytes(), headers=raw).json()["predictions"]
     click.echo(f"served: {[p['digit'] for p in predictions]}, true labels: {splits.test.labels[:10].tolist()}")
     if save:
@@ -52,6 +51,7 @@ def main(output: Path, save: Path | None) -> None:
         for axes, digit, prediction in zip(figure.subplots(1, 10), digits, predictions, strict=True):
             axes.imshow(digit, cmap="Greys")
             axes.set(title=f"{prediction['digit']}: {prediction['confidence']:.0%}", xticks=[], yticks=[])
+        save.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(save)
 
 

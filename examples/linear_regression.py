@@ -139,6 +139,7 @@ def main(save: Path | None) -> None:
     click.echo(f"The {STEPS} steps of the first three differ by {apart:.0e} at most: rounding.")
     click.echo(f"All are near {SLOPE:g} and {INTERCEPT:g}, but not equal: they also fit the noise of the points.")
     if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
         picture(x, y, paths["by hand"], best).savefig(save)
 
 

@@ -266,8 +266,10 @@ def main(save: Path | None, film: Path | None) -> None:
     click.echo("At a low rate it nearly always does. Noise and long steps leave it. With momentum, walkers then stop.")
     shown = {name: walk(name, rate, walkers=1, spread=0)[:, 0] for name, rate in SHOWN.items()}
     if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
         picture(shown).savefig(save)
     if film:
+        film.parent.mkdir(parents=True, exist_ok=True)
         animate(shown, film)
 
 

@@ -246,6 +246,8 @@ def check_options(given: Mapping[str, Any]) -> None:
         )
     if not_worse_than not in (None, "served") and not not_worse_than.isdecimal():
         raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
+    if sign == "":
+        raise click.UsageError("--sign: names no key; leave the option out to sign nothing")
     if run is None and sign is not None:
         raise click.UsageError(f"--sign {sign}: signs a new bundle; name the run to export")
     if run is None and given["first"] is not None:

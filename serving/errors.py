@@ -27,6 +27,7 @@ ServiceError
 
 from __future__ import annotations
 
+import re
 import reprlib
 import signal
 
@@ -57,7 +58,7 @@ class WorkerError(ServiceError):
 
 
 class InputsError(ServiceError):
-    """The names of the pictures to recognise cannot be kept; the message gives the reason and the way out."""
+    """The names of the pictures to recognise cannot be kept or used; the message gives the reason and the way out."""
 
 
 class ResultsError(ServiceError):
@@ -137,7 +138,12 @@ def last_line(error: Exception) -> str:
 
 
 def _lines(error: Exception) -> list[str]:
-    return str(error).strip().splitlines() or [type(error).__name__]
+    return without_password(str(error)).strip().splitlines() or [type(error).__name__]
+
+
+def without_password(text: str) -> str:
+    """Return a text without the user and the password in its URLs. Logs are kept, and read by others."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
 
 
 def shortened(text: str, most: int = MAX_DETAIL) -> str:

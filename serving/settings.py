@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from serving.errors import SettingsError
+from serving.errors import SettingsError, without_password
 
 PREFIX = "MNIST_"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
@@ -256,7 +256,7 @@ class Settings:
 
     def _check(self, name: str, holds: object, rule: str) -> None:
         if not holds:
-            raise SettingsError(f"{flag(name)} {getattr(self, name)}: {rule}")
+            raise SettingsError(without_password(f"{flag(name)} {getattr(self, name)}: {rule}"))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import ssl
 import stat
@@ -99,7 +100,8 @@ class Credentials:
         raise SettingsError(f"{self._described('tls_cert')}: it changes while it is read; try again")
 
     def _content(self, name: str) -> bytes:
-        content = self._paths[name].read_bytes()
+        # OpenSSL reads over the byte order mark that editors of Windows write. gRPC does not.
+        content = self._paths[name].read_bytes().removeprefix(codecs.BOM_UTF8)
         what, mark = ("private key", b"PRIVATE KEY-----") if name == "tls_key" else ("certificate", b"CERTIFICATE-----")
         if mark not in content:
             is_shared = name == "tls_key" and self._paths["tls_cert"] == self._paths["tls_key"]

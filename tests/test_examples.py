@@ -30,10 +30,12 @@ def run_example(run, tmp_path):
     """Return a function that runs an example, checks the plot that it saves, and returns what it printed."""
 
     def run_example(name, *arguments):
-        done = run("python", EXAMPLES / f"{name}.py", "--save", tmp_path / f"{name}.png", *arguments, cwd=tmp_path)
+        done = run(
+            "python", EXAMPLES / f"{name}.py", "--save", tmp_path / "plots" / f"{name}.png", *arguments, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
-        with Image.open(tmp_path / f"{name}.png") as plot:
+        with Image.open(tmp_path / "plots" / f"{name}.png") as plot:
             plot.verify()
         return done.stdout
 
@@ -154,7 +156,7 @@ def test_comparison_prints_and_saves_a_row_for_each_optimizer(run_example, tmp_p
     printed = run_example("compare_optimizers", "--subset", 500, "--epochs", 1, "--seeds", 2, "--workers", 1)
     assert "500 training images, 2 seeds" in printed
     assert re.findall(r"^\| ([a-z-]+) \| [\d,]+ \| [\d.]+ ±", printed, re.MULTILINE) == SEVEN
-    table = (tmp_path / "compare_optimizers.md").read_text()
+    table = (tmp_path / "plots" / "compare_optimizers.md").read_text()
     assert printed.strip() in table
     assert "(compare_optimizers.png)" in table
 

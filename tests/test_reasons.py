@@ -24,6 +24,15 @@ def test_first_line_is_that_of_the_text_or_the_name_of_the_class(first_line):
     assert first_line(ValueError("x" * 400)) == "x" * 300
 
 
+@pytest.mark.parametrize(
+    "line",
+    [serving.errors.first_line, serving.errors.last_line, training.reasons.first_line, training.reasons.one_line],
+)
+def test_reason_has_no_password(line):
+    error = ValueError("request to http://user:p@ss@127.0.0.1:5000/api?to=a@b failed; see https://example.org/@me")
+    assert line(error) == "request to http://127.0.0.1:5000/api?to=a@b failed; see https://example.org/@me"
+
+
 def test_one_line_joins_the_lines():
     assert training.reasons.one_line(RuntimeError("Tried it, got:\n no route\n")) == "Tried it, got: no route"
     assert training.reasons.one_line(MemoryError()) == "MemoryError"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, of at most 300 characters; without a text, the name of its class.
@@ -9,7 +11,7 @@ def first_line(error: Exception) -> str:
     serving/errors.py has the same function, because training imports nothing but the preparation of pictures from
     there.
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = without_password(str(error)).strip().splitlines() or [type(error).__name__]
     return f"{lines[0]:.300}"
 
 
@@ -18,4 +20,9 @@ def one_line(error: Exception) -> str:
 
     This is for errors whose first line announces a reason that follows.
     """
-    return f"{' '.join(str(error).split()) or type(error).__name__:.300}"
+    return f"{' '.join(without_password(str(error)).split()) or type(error).__name__:.300}"
+
+
+def without_password(text: str) -> str:
+    """Return a text without the user and the password in its URLs. Logs are kept, and read by others."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)

@@ -26,6 +26,9 @@ CHUNK = 32
 MAX_NAME_BYTES = 65_536
 BLOCK = 65_536
 
+# The names of a file of results, of its part, and of the hidden files beside it while it is written.
+OUTPUTS = ("{}", "{}.part", ".{}.part", ".{}.old")
+
 # Names between two reports of the number of names.
 REPORT_NAMES = 10_000
 
@@ -49,13 +52,18 @@ class Inputs:
             which holds a picture or a list of names.
         stdin: standard input.
         found: is called with the number of names so far, now and then.
+        output: the file of results. It is left out: a pattern or ``find`` sees it when the same command continues.
 
     Raises:
-        InputsError: the temporary database cannot be written or read.
+        InputsError: the temporary database cannot be written or read, or there is no input but the file of results.
     """
 
     def __init__(
-        self, arguments: Iterable[str], stdin: BinaryIO, found: Callable[[int], None] = lambda number: None
+        self,
+        arguments: Iterable[str],
+        stdin: BinaryIO,
+        found: Callable[[int], None] = lambda number: None,
+        output: Path | None = None,
     ) -> None:
         self.left_out = 0
         """Files in the folders that have no ending of a picture."""
@@ -63,6 +71,8 @@ class Inputs:
         """The content of standard input, if it is a picture."""
         self._stdin = stdin
         self._found = found
+        self._outputs = {form.format(output.name) for form in OUTPUTS} if output else set()
+        self._output_folder = os.path.realpath(output.parent) if output else ""
         with _reported():
             # An empty name is a temporary database, which SQLite deletes by itself.
             self._database = sqlite3.connect("", isolation_level=None)
@@ -72,6 +82,8 @@ class Inputs:
             for argument in arguments:
                 self._add(argument)
             self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
+        if not self.total:
+            raise InputsError(f"{output}: is the file of results; name the pictures")
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +112,7 @@ class Inputs:
         return [name for name, _ in islice(self, number)]
 
     def _add(self, argument: str) -> None:
-        """Add at least one input for an argument."""
+        """Add at least one input for an argument, unless it is the file of results."""
         if argument == STDIN:
             try:
                 self._add_stdin()
@@ -151,13 +163,19 @@ class Inputs:
 
     def _counted(self, inputs: Iterable[Input]) -> Iterator[tuple[bytes, str | None]]:
         for number, (name, error) in enumerate(inputs, 1):
+            if self._is_output(name):
+                continue
             if number % REPORT_NAMES == 0:
                 self._found(number)
             # A name may have bytes that are no text. They are kept as they are.
             yield os.fsencode(name), error
 
-    def _leave_out(self) -> None:
-        self.left_out += 1
+    def _leave_out(self, name: str) -> None:
+        self.left_out += not self._is_output(name)
+
+    def _is_output(self, name: str) -> bool:
+        folder, base = os.path.split(name)
+        return base in self._outputs and os.path.realpath(folder) == self._output_folder
 
 
 @contextmanager
@@ -188,7 +206,7 @@ def _matches(pattern: str) -> Iterator[Input]:
     return (Input(name) for name in names if not _is_folder(name))
 
 
-def _walk(folder: str, leave_out: Callable[[], None]) -> Iterator[Input]:
+def _walk(folder: str, leave_out: Callable[[str], None]) -> Iterator[Input]:
     """Yield the pictures in a folder and in the folders below. Hidden ones are skipped, and links to folders."""
     # A function that calls itself for each folder would not get to the bottom of a thousand of them.
     folders = [folder]
@@ -206,7 +224,7 @@ def _walk(folder: str, leave_out: Callable[[], None]) -> Iterator[Input]:
                         # Also one of a format that cannot be read, which gets a row with an error.
                         yield Input(entry.path)
                     else:
-                        leave_out()  # A folder of scans often holds notes and thumbnails too.
+                        leave_out(entry.path)  # A folder of scans often holds notes and thumbnails too.
         except OSError as error:
             yield Input(folder, error.strerror)
         folders += reversed(below)

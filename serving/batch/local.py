@@ -19,10 +19,14 @@ from serving.batch.job import Job
 from serving.batch.rows import Rows
 from serving.errors import ServiceError, WorkerError, ending_at_start
 
+# Seconds for the end of a process after the end of its connection.
+END_SECONDS = 1.0
 # Chunks that wait or are finished for each worker, while an earlier chunk takes long.
 CHUNKS_PER_WORKER = 8
 
 CRASHED = "the picture is damaged: its decoder has crashed"
+# The kernel kills a process when memory is short, and then nothing is known about the picture.
+KILLED = "the process that recognised the picture was killed; perhaps memory was short"
 
 
 def predict(job: Job, chunks: Iterable[list[Input]], workers: int) -> Generator[Rows]:
@@ -85,13 +89,14 @@ class _Workers:
         except (EOFError, ConnectionError):
             if self._closing:
                 raise
+            is_killed = worker.status() == -signal.SIGKILL
             worker = self._replace(worker)
         finally:
             # A worker that cannot start goes back too: another thread may wait for one, and then gets the same error.
             self._idle.put(worker)
         # A picture has ended the process. The others of its chunk are recognised one by one.
         if len(chunk) == 1:
-            return self.predict([Input(chunk[0].name, CRASHED)])
+            return self.predict([Input(chunk[0].name, KILLED if is_killed else CRASHED)])
         parts = [self.predict([each]) for each in chunk]
         return Rows(
             [row for part in parts for row in part.encoded],
@@ -142,6 +147,11 @@ class _Worker:
         self._connection.send(chunk)
         rows: Rows = self._connection.recv()
         return rows
+
+    def status(self) -> int | None:
+        """Return the exit status of a process that has closed its connection, None if it does not end."""
+        self._process.join(END_SECONDS)
+        return self._process.exitcode
 
     def kill(self) -> None:
         self._process.kill()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -24,6 +26,8 @@ from serving.models.repository import load
 SECTION = 4096
 CONNECT_SECONDS = 5.0
 START_TRIES = 3
+# The exit status of a program that SIGTERM has ended.
+TERMINATED = 128 + signal.SIGTERM
 
 
 def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Generator[Rows]:
@@ -51,6 +55,8 @@ def predict(job: Job, chunks: Iterable[list[Input]], address: str | None) -> Gen
     job = replace(job, repository=job.repository.absolute())
     try:
         _connect(ray, address)
+        # At SIGTERM, Ray would print its stack, abort, and leave processes of its cluster behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         yield from _run(ray, job, iter(chunks))
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise WorkerError(f"Ray failed: {last_line(error)}") from error

@@ -20,7 +20,7 @@ from serving.batch.job import Job, labels_of, newest_version
 from serving.batch.progress import Progress
 from serving.batch.results import SUFFIXES, WAY_OUT, Results, form_of
 from serving.batch.rows import Form, Json, Rows, Table
-from serving.errors import SettingsError, printable
+from serving.errors import InputsError, SettingsError, printable
 from serving.machine import usable_cores
 
 # The column with the names is as wide as the longest of this many names.
@@ -93,13 +93,13 @@ def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes],
 
     Raises:
         BundleError: the model cannot be loaded or verified.
-        InputsError: the names of the pictures cannot be kept.
+        InputsError: the names of the pictures cannot be kept, or the current folder was removed.
         ResultsError: the file of results cannot be used.
         WorkerError: a process cannot start.
     """
     with Progress(_progress_stream(options)) as progress:
         stdin: BinaryIO = sys.stdin.buffer if sys.stdin else io.BytesIO()  # None if it is closed
-        with Inputs(arguments, stdin, progress.found) as inputs:
+        with Inputs(arguments, stdin, progress.found, options.output) as inputs:
             if options.as_numbers:
                 return _numbers_to_stdout(inputs, options, write)
             if options.output is None:
@@ -160,7 +160,11 @@ def _width_of_names(inputs: Inputs) -> int:
 
 
 def _job(options: Options, version: int, form: Form, inputs: Inputs) -> Job:
-    return Job(options.repository, options.model, version, form, str(Path.cwd()), inputs.picture)
+    try:
+        folder = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise InputsError("the current folder was removed; change to another one first") from error
+    return Job(options.repository, options.model, version, form, folder, inputs.picture)
 
 
 def _rows(inputs: Inputs, done: int, job: Job, options: Options, progress: Progress) -> Generator[Rows]:

@@ -82,7 +82,9 @@ class GrpcServer:
             else:
                 self.port = server.add_insecure_port(target)
         except RuntimeError as error:
-            raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC: {error}") from error
+            # gRPC gives the same error if it cannot use a certificate.
+            by = f" with the certificate in {settings.tls_cert}" if self._credentials else ""
+            raise AddressError(f"cannot listen on {address}:{settings.grpc_port} for gRPC{by}: {error}") from error
         self._sending.port = self.port
         self._looking = asyncio.create_task(self._sending.look())
         await server.start()

@@ -37,7 +37,8 @@ class Trust:
         setting: files in PEM, or ``sigstore:IDENTITY@ISSUER``, separated by commas.
 
     Raises:
-        SettingsError: the package model-signing is missing, or a file is no public key and no certificate.
+        SettingsError: the setting names nobody, the package model-signing is missing, or a file is no public key and no
+            certificate.
     """
 
     def __init__(self, setting: str) -> None:
@@ -46,6 +47,8 @@ class Trust:
         except ImportError as error:
             raise SettingsError(f"--trust {setting}: {MISSING}") from error
         self._names = [name.strip() for name in setting.split(",") if name.strip()]
+        if not self._names:
+            raise SettingsError(f"--trust {setting}: holds no entry; leave the setting out instead")
         for name in self._names:
             try:
                 _configured(name)
@@ -58,7 +61,7 @@ class Trust:
     @classmethod
     def of(cls, setting: str) -> Trust | None:
         """Return the trust of the setting, or None if it is empty: then every bundle is loaded."""
-        return cls(setting) if setting.strip(" ,") else None
+        return cls(setting) if setting else None
 
     def check(self, folder: Path) -> dict[str, str]:
         """Check that somebody trusted signed exactly the files in ``folder``, and return the SHA-256 of each by name.

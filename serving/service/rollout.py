@@ -130,7 +130,7 @@ class Rollouts:
             ModelNotFoundError, ModelUnavailableError: the version is not loaded, or there is no candidate.
             RolloutError: the state cannot be written.
         """
-        version = version or self._candidate(name)
+        version = self._candidate(name) if version is None else version
         self._repository.get(name, version)
         self._change(name, lambda state: state.promote(version, self._repository.versions(name)))
         log.info("promoted model %s version %s", name, version)
@@ -143,7 +143,7 @@ class Rollouts:
             ModelNotFoundError, ModelUnavailableError: the version is not loaded, or there is no candidate.
             RolloutError: the state cannot be written.
         """
-        version = version or self._candidate(name)
+        version = self._candidate(name) if version is None else version
         refusal = InputError(f"version {quoted(version)}: responds to the requests; promote another version instead")
         if self._repository.get(name, version) is self._repository.get(name):
             raise refusal

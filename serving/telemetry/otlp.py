@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from serving.errors import without_password
 from serving.telemetry.notes import Attribute, Note, ended_stages
 from serving.telemetry.timing import Timing
 
@@ -38,7 +39,7 @@ class Exporter:
         # The variables of OpenTelemetry win.
         self._resource = Resource(mine).merge(OTELResourceDetector().detect())
         self._scope = InstrumentationScope("serving", version)
-        self._endpoint = endpoint
+        self._endpoint = without_password(endpoint)
         self._exporter = OTLPSpanExporter(endpoint)
         self._failure = _FirstLine()
         self._is_failing = False
@@ -58,7 +59,7 @@ class Exporter:
             log.warning(
                 "traces do not reach %s: %s Spans are dropped and counted until they do.",
                 self._endpoint,
-                self._failure.text,
+                without_password(self._failure.text),
             )
         self._is_failing = not is_sent
         return is_sent

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
-from serving.errors import SettingsError
+from serving.errors import SettingsError, without_password
 from serving.settings import Settings
 from serving.telemetry.notes import Note, Parent, Trace
 from serving.telemetry.recorder import Recorder
@@ -124,8 +124,8 @@ def tracer_of(settings: Settings, recorder: Recorder, environment: Mapping[str, 
         return None
     if problem := _problem(environment):
         if settings.otlp_endpoint:
-            raise SettingsError(f"--otlp-endpoint {settings.otlp_endpoint}: {problem}")
-        log.warning("no traces are sent to %s: %s", endpoint, problem)
+            raise SettingsError(f"--otlp-endpoint {without_password(settings.otlp_endpoint)}: {problem}")
+        log.warning("no traces are sent to %s: %s", without_password(endpoint), problem)
         return None
     from serving.telemetry.otlp import Exporter
 

@@ -20,6 +20,13 @@ OVERRIDES = "".join(path.read_text() for path in sorted(DEPLOY.glob("compose.*.y
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "mnist-service.json"
 
 
+def test_rollout_takes_only_numbers_of_versions():
+    for version in "", "3 ", "v3", "3&version=2":
+        done = run(DEPLOY / "rollout", "promote", version)
+        assert done.returncode == 2
+        assert "deploy/rollout promote [VERSION]" in done.stderr
+
+
 # The image.
 
 
@@ -42,6 +49,14 @@ def test_files_of_the_image_are_readable_for_every_user_after_a_clone_with_umask
     [compiled] = folder.glob("__pycache__/*.pyc")
     for each, mode in (folder, 0o755), (file, 0o644), (compiled.parent, 0o755), (compiled, 0o644):
         assert each.stat().st_mode & 0o777 == mode, each
+
+
+def test_extra_that_does_not_exist_is_named_with_those_that_do():
+    requirements = [sys.executable, DEPLOY / "image" / "requirements"]
+    assert "grpcio>=" in run(*requirements, "grpc", cwd=ROOT).stdout
+    done = run(*requirements, "grpc,otel", cwd=ROOT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"EXTRAS grpc,otel: must be some of .*grpc.*, separated by spaces\n", done.stderr)
 
 
 def test_health_check_of_the_image_works_with_and_without_tls(authority, tmp_path):

@@ -141,6 +141,28 @@ def test_every_image_of_others_gets_the_digest_of_its_index_and_a_second_run_ren
     assert written(pin.project) == found
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["PYTHON_VERSION=3.12  # an older one", "export PYTHON_VERSION = '3.12'", '\ufeffPYTHON_VERSION="3.12" # older'],
+)
+def test_settings_are_read_as_compose_reads_them(pin, line):
+    (pin.project / ".env").write_text(f"{line}\nDEBIAN_RELEASE= # the default\n")
+    done = pin()
+    assert done.returncode == 0, done.stderr
+    assert written(pin.project)["serving"].startswith("python:3.12-slim-trixie@")
+
+
+def test_file_that_cannot_be_read_or_written_is_one_line(pin):
+    (pin.project / ".env").write_bytes(b"\xff")
+    assert pin().stderr.splitlines()[0].startswith("deploy/pin: 'utf-8' codec can't decode")
+    (pin.project / ".env").unlink()
+    (pin.project / "deploy" / ".compose.pinned.yml.new").mkdir()
+    done = pin()
+    assert done.returncode == 1
+    assert "Is a directory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_component_pins_the_images_of_an_overlay(pin):
     assert pin().returncode == 0
     triton = pin.project / "deploy" / "kubernetes" / "overlays" / "triton" / "kustomization.yaml"

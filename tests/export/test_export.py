@@ -634,6 +634,8 @@ def test_deeply_nested_record_is_an_error(trained, tmp_path):
 def test_wrong_usage_ends_with_a_message(command, tmp_path):
     assert command().exit_code == 2
     assert command(tmp_path, "--verify", tmp_path).exit_code == 2
+    # A variable of a script that is not set must not publish without a signature.
+    assert "--sign: names no key" in command(tmp_path, "--sign", "").stderr
     failed = command("--verify", tmp_path)
     assert failed.exit_code == 1
     assert "is not a model bundle" in failed.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import re
 import shlex
 import shutil
@@ -144,6 +145,15 @@ def test_run_below_the_lowest_accuracy_is_not_published(tmp_path, models):
     Gate(min_accuracy=0.87).check(run, models, "mnist")
     with pytest.raises(GateError, match=r"accuracy of 87.00%: it must be at least 99.00% \(--min-accuracy\)"):
         Gate(min_accuracy=0.99).check(run, models, "mnist")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [({"min_accuracy": math.nan}, "--min-accuracy nan: must be from 0 to 1"), ({"margin": 2}, "--margin 2: must be")],
+)
+def test_limit_that_is_no_share_lets_nothing_pass(limits, message):
+    with pytest.raises(ExportError, match=message):
+        Gate(**limits)
 
 
 def test_runs_of_different_data_are_not_compared(tmp_path, models):

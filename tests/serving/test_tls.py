@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -44,6 +46,11 @@ def test_file_that_cannot_be_used_is_named_with_the_reason(authority, tmp_path):
     other, _ = authority.issue("other")
     nothing, text, encrypted = tmp_path / "nothing", tmp_path / "text", tmp_path / "encrypted"
     text.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    damaged, of_another_kind = tmp_path / "damaged", tmp_path / "of_another_kind"
+    damaged.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    of_another_kind.write_bytes(
+        Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
     form = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
     encrypted.write_bytes(load_pem_private_key(key.read_bytes(), None).private_bytes(*form))
     for files, message in [
@@ -58,8 +65,10 @@ def test_file_that_cannot_be_used_is_named_with_the_reason(authority, tmp_path):
             (other, key),
             f"--tls-key {key}: is not the key of the certificate in --tls-cert {other}",
         ),
-        ((text, key), f"--tls-cert {text}: cannot be used"),
-        ((certificate, key, text), f"--tls-client-ca {text}: cannot be used"),
+        ((certificate, of_another_kind), f"--tls-key {of_another_kind}: is not the key of the certificate in"),
+        ((text, key), f"--tls-cert {text}: cannot be used: its PEM is damaged$"),
+        ((certificate, damaged), f"--tls-key {damaged}: cannot be used: its PEM is damaged$"),
+        ((certificate, key, text), f"--tls-client-ca {text}: cannot be used: its PEM is damaged$"),
         ((certificate, encrypted), f"--tls-key {encrypted}: is encrypted"),
     ]:
         with pytest.raises(SettingsError, match=message) as raised:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, missing
+from tests.support import BIN, ROOT, missing, until
 
 # All these tests run in one process of pytest, so that the packages are installed once.
 pytestmark = pytest.mark.xdist_group("ray")
@@ -55,6 +58,27 @@ def test_rows_of_ray_equal_those_of_the_local_engine(run, environment, names, ex
     done = run("mnist-predict", "--engine", "ray", names, "--output", output, env=environment)
     assert done.returncode == 3, done.stderr
     assert output.read_text().splitlines() == expected
+
+
+def test_sigterm_ends_the_processes_of_the_cluster_too(environment, tmp_path):
+    names, output, mark = tmp_path / "names.txt", tmp_path / "ray.jsonl", f"TEST_OF_RAY={tmp_path}"
+    names.write_text(f"{SEVEN}\n" * 50_000)
+    command = [BIN / "mnist-predict", names, "--engine", "ray", "--output", output]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment | dict([mark.split("=", 1)]), start_new_session=True
+    )
+    until(lambda: process.poll() is not None or (output.exists() and output.stat().st_size))
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "*** SIGTERM" not in errors
+    until(lambda: not any(mark in variables for variables in variables_of_processes()))
+
+
+def variables_of_processes():
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # It has ended.
+            yield place.read_bytes().decode(errors="replace").split("\0")
 
 
 def test_cluster_that_cannot_be_reached_is_one_line(run, environment):

@@ -23,7 +23,7 @@ from serving.batch.job import Job
 from serving.batch.predictor import Predictor
 from serving.batch.results import Results
 from serving.batch.rows import CSV_COLUMNS, Csv, JsonLines, Row, Table
-from serving.errors import BundleError, ResultsError, ServiceError, SettingsError, WorkerError
+from serving.errors import BundleError, InputsError, ResultsError, ServiceError, SettingsError, WorkerError
 from serving.settings import RELEASE
 from tests.serving.models.bundles import favour, publish
 from tests.support import BIN, ROOT, mode_0, picture, until
@@ -95,6 +95,20 @@ def test_run_goes_on_after_it_was_killed_at_any_byte(whole, scans, tmp_path, suf
     assert output.read_bytes() == expected
     assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
     assert outcome.first_error.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
+
+
+def test_file_of_results_among_the_pictures_is_left_out(tmp_path):
+    for name in "a.png", "z.png":
+        (tmp_path / name).symlink_to(SEVEN)
+    output = tmp_path / "results.jsonl"
+    for arguments in ([tmp_path / "*"], [tmp_path / "*"], sorted(tmp_path.iterdir()), [tmp_path]):
+        outcome, _ = predict(*arguments, output=output)
+        assert (outcome.rows, outcome.unreadable, outcome.left_out) == (2, 0, 0)
+    with pytest.raises(InputsError, match=rf"^{output}: is the file of results; name the pictures$"):
+        predict(output, output=output)
+    # In another folder it is a file like any other.
+    (tmp_path / "other").mkdir()
+    assert predict(output, output=tmp_path / "other" / output.name)[0].unreadable == 1
 
 
 def test_complete_file_is_not_written_again(whole, scans):
@@ -264,6 +278,18 @@ def test_second_run_with_the_same_parquet_file_leaves_the_part_of_the_first(tmp_
         assert part.exists()
 
 
+def test_damaged_parquet_file_is_called_so(tmp_path, monkeypatch):
+    def unpack(path):
+        raise OSError("Corrupt snappy compressed data.")  # As pyarrow does: without a number.
+
+    monkeypatch.setattr(parquet, "unpack", unpack)
+    output = tmp_path / "results.parquet"
+    output.write_bytes(b"rows")
+    with pytest.raises(ResultsError, match=f"^{output} has other results: it is damaged; choose another --output"):
+        Results(output, Inputs([str(SEVEN)], io.BytesIO()), JOB_OF_LINES).__enter__()
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_parquet_file_is_unpacked_whole_if_a_write_writes_a_part(tmp_path, monkeypatch):
     class Partial(io.FileIO):
         def write(self, content):
@@ -372,6 +398,17 @@ def test_file_that_is_not_regular_is_a_row(name):
     assert row.error
 
 
+def test_folder_that_was_removed_is_one_line(tmp_path):
+    line = 'cd "$1" && rmdir "$1" && exec "$2" "$3"'
+    command = ["sh", "-c", line, "sh", tmp_path / "gone", BIN / "mnist-predict", SEVEN]
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: the current folder was removed; change to another one first\n",
+    )
+
+
 def test_standard_input_and_odd_names_are_read(run, tmp_path):
     odd = tmp_path / os.fsdecode(b"\xff.png")
     odd.symlink_to(SEVEN)
@@ -390,13 +427,14 @@ def test_workers_give_the_rows_of_one_process_in_order(whole, scans, tmp_path):
     assert (tmp_path / "results.csv").read_bytes() == whole[".csv"].read_bytes()
 
 
-def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on():
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGSEGV, local.CRASHED), (signal.SIGKILL, local.KILLED)])
+def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on(number, reason):
     with local._Workers(Job(RELEASE, "mnist", 1, JsonLines(), "/"), 1) as workers:
         for chunk in ([Input(str(SEVEN))] * 2, [Input(str(SEVEN))]):
             [worker] = workers._all
-            worker._process.kill()
+            os.kill(worker._process.pid, number)
             rows = [json.loads(row) for row in workers.predict(chunk).encoded]
-            expected = [None] * 2 if len(chunk) == 2 else [local.CRASHED]
+            expected = [None] * 2 if len(chunk) == 2 else [reason]
             assert [row["error"] for row in rows] == expected
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 
 import grpc
 import pytest
 
 from serving.api.app import create_service
+from serving.errors import AddressError
 from serving.grpc.server import GrpcServer
 from serving.settings import Settings
 from serving.tls import Credentials
@@ -42,6 +44,31 @@ def test_client_that_trusts_the_issuer_is_served(authority):
     async def test():
         async with encrypted(tls_cert=certificate, tls_key=key) as (address, _):
             assert await is_ready(address, authority.file)
+
+    asyncio.run(test())
+
+
+def test_files_may_begin_with_a_byte_order_mark(authority):
+    files = authority.issue("marked")
+    for path in files:
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+
+    async def test():
+        async with encrypted(**dict(zip(("tls_cert", "tls_key"), files, strict=True))) as (address, _):
+            assert await is_ready(address, authority.file)
+
+    asyncio.run(test())
+
+
+def test_certificate_that_grpc_cannot_use_is_named(authority):
+    certificate, key = authority.issue("trusted")
+    # OpenSSL reads this kind of PEM too.
+    certificate.write_text(certificate.read_text().replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-"))
+
+    async def test():
+        with pytest.raises(AddressError, match=f"^cannot listen on .* for gRPC with the certificate in {certificate}:"):
+            async with encrypted(tls_cert=certificate, tls_key=key):
+                pass
 
     asyncio.run(test())
 

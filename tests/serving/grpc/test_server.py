@@ -137,6 +137,15 @@ def test_stop_ends_watches_and_calls_that_never_send_their_message():
     asyncio.run(asyncio.wait_for(test(), 15))
 
 
+def test_limits_may_be_larger_than_grpc_can_count():
+    async def test():
+        limits = ("max_body", "max_head", "keep_alive", "write_timeout", "request_timeout")
+        async with door(**dict.fromkeys(limits, 10**10)) as (client, _):
+            assert (await client.call("ServerLive")).live
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
 def test_streams_and_connections_are_bounded():
     async def connect(port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

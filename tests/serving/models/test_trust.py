@@ -174,6 +174,13 @@ def test_setting_that_names_no_key_is_rejected(tmp_path, keys, content):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", [",", " ", " , "])
+def test_setting_that_names_nobody_does_not_trust_everybody(text):
+    with pytest.raises(SettingsError, match=rf"^--trust {text}: holds no entry; leave the setting out instead$"):
+        Trust.of(text)
+    assert Trust.of("") is None
+
+
 @pytest.mark.parametrize("text", ["sigstore:", "sigstore:me", "sigstore:me@", "sigstore:@issuer"])
 def test_half_an_identity_of_sigstore_is_rejected(text):
     with pytest.raises(SettingsError, match="IDENTITY@ISSUER"):

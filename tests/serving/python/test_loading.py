@@ -78,6 +78,7 @@ def test_error_says_what_is_there_and_what_to_do(models, tmp_path):
         ("run", None, r"is a run folder; publish it with export.publish or mnist-export first"),
         (".", None, "holds no published model"),
         (models / "letters", 7, "has no version 7; choose one of 1, 2"),
+        (models / "letters", "1", "has no version '1'; choose one of 1, 2"),
         (models / "letters" / "1", 2, "is one version of a model; leave version=2 out"),
     ]:
         with pytest.raises(BundleError, match=message):

@@ -219,6 +219,11 @@ def test_results_are_read_like_a_list(model, page):
     assert len(found[0].best(100)) == 10
 
 
+def test_probabilities_have_a_column_for_each_class_also_without_a_picture(model):
+    for found in (model.predict([]), model.predict(np.zeros((0, 28, 28), np.uint8)), model.predict([SEVEN])[:0]):
+        assert found.probabilities.shape == (0, 10)
+
+
 def test_results_are_shown_as_text(model, page):
     found = model.predict([SEVEN, np.zeros((28, 28), np.uint8)])
     assert repr(found[0]) == "<Prediction '7' with >99.99% confidence, accepted>"

@@ -207,6 +207,10 @@ def test_misspelt_version_changes_nothing(models, other):
             response = client.post(f"/models/mnist/{action}?verison=1", headers=ADMIN)
             assert response.status_code == 400
             assert "parameter 'verison': unknown; did you mean version?" in response.json()["detail"]
+            # As from a script whose variable is not set.
+            response = client.post(f"/models/mnist/{action}?version=", headers=ADMIN)
+            assert response.status_code == 404
+            assert "has no version ''" in response.json()["detail"]
         found = report(client)
         assert (found["stable"], found["candidate"]) == ("1", "2")
 

@@ -175,7 +175,11 @@ def counted(client):
 
 
 def test_collector_that_rejects_is_named_once_and_its_spans_are_counted(caplog):
-    with collector() as received, application(otlp_endpoint=received.url) as client:
+    with (
+        collector() as received,
+        # The log must not have the password.
+        application(otlp_endpoint=received.url.replace("://", "://user:secret@")) as client,
+    ):
         received.status = 400
         tracer = client.app.state.service.tracer
         for _ in range(2):
@@ -376,14 +380,17 @@ def test_traceparent_follows_the_specification(flags):
 def test_endpoint_must_be_a_url(url):
     with pytest.raises(SettingsError, match=re.escape(f"--otlp-endpoint {url}: must be a URL")):
         Settings(otlp_endpoint=url)
+    with pytest.raises(SettingsError, match=r"^--otlp-endpoint ftp://collector: must be a URL"):
+        Settings(otlp_endpoint="ftp://user:secret@collector")
     with pytest.raises(SettingsError, match="--trace-sample 2: must be from 0 to 1"):
         Settings(trace_sample="2")
 
 
 def test_missing_packages_and_other_protocols_are_named_with_the_way_out(monkeypatch, caplog):
-    variables = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://b:4317"}
-    flag = Settings(otlp_endpoint="http://a:4317")
-    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_PROTOCOL=grpc: must be http/protobuf"):
+    variables = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:secret@b:4317"}
+    flag = Settings(otlp_endpoint="http://user:secret@a:4317")
+    reason = r"^--otlp-endpoint http://a:4317: OTEL_EXPORTER_OTLP_PROTOCOL=grpc: must be http/protobuf"
+    with pytest.raises(SettingsError, match=reason):
         traces.tracer_of(flag, Recorder(), variables)
     # The variables may be meant for other programs, so they do not keep the service from starting.
     assert traces.tracer_of(Settings(), Recorder(), variables) is None

@@ -184,6 +184,7 @@ def test_signal_ends_the_measured_service_too(number):
         (["--p99", "5"], "'5': must be a time of more than 0, such as 5ms, 500us or 0.2s"),
         (["--p99", "0ms"], "'0ms': must be a time of more than 0"),
         (["--picture", "none.png"], "none.png' does not exist"),
+        (["--picture", os.devnull, "--seconds", "1"], "the measured service responded with 400: "),
         (["--repository", "nowhere", "--seconds", "1"], "nowhere does not exist; publish a model there"),
     ],
 )

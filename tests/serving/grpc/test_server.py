@@ -56,7 +56,7 @@ def test_health_follows_the_default_model_and_the_drain():
 
 @pytest.fixture(scope="module")
 def workers():
-    with started("--grpc-port", 0, "--workers", 2, "--drain", 1) as (addresses, process):
+    with started("--grpc-port", 0, "--workers", 2, "--drain", 3) as (addresses, process):
         yield addresses, process
 
 

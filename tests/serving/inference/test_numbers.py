@@ -134,6 +134,19 @@ def test_lines_are_read_from_top_to_bottom(read, write):
     assert [line.text for line in found.lines] == ["1234", "56", "789"]
 
 
+def test_line_of_smaller_digits_is_read(read, write):
+    first, second = page(write("47"), scale=8, margin=5), page(write("20836"), scale=3, margin=10)
+    width = max(first.shape[1], second.shape[1])
+    both = [np.pad(line, [(0, 0), (0, width - line.shape[1])], constant_values=255) for line in (first, second)]
+    assert read(np.concatenate(both)).text == "47\n20836"
+
+
+def test_speck_far_from_a_line_is_no_line(read, write):
+    drawn = page(write("2026"), scale=4, margin=30)
+    drawn[10:45, 20:30] = 0
+    assert read(drawn).text == "2026"
+
+
 @pytest.mark.parametrize("degrees", [-8, 7])
 def test_line_that_rises_or_falls_is_read(read, write, degrees):
     drawn = Image.fromarray(page(write("20261735")))

@@ -199,6 +199,19 @@ def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 
 
+def test_number_written_with_a_pencil_is_read(read, write):
+    ink = Image.fromarray(write("20261735")).resize((700, 112), Image.Resampling.BICUBIC)
+    strokes = np.asarray(ink.filter(ImageFilter.MinFilter(5))) / 255
+    grain = Image.fromarray(np.random.default_rng(0).integers(0, 256, (112, 700), np.uint8))
+    is_covered = np.asarray(grain.filter(ImageFilter.GaussianBlur(0.7))) > 115
+    drawn = np.pad(240 - 120 * strokes * is_covered, 30, constant_values=240)
+    [line] = read(drawn).lines
+    assert line.text == "20261735"
+    rows, columns = np.nonzero(drawn < 200)
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert np.abs(np.subtract(line.box, edges)).max() <= 3
+
+
 @pytest.mark.parametrize("ink_is_dark", [True, False])
 def test_small_number_on_a_large_photo_in_light_from_one_side_is_read(read, write, ink_is_dark):
     drawn = np.pad(page(write("2026"), scale=1), [(300, 400), (600, 200)], constant_values=255) * 0.8 + 30

@@ -199,6 +199,17 @@ def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 
 
+@pytest.mark.parametrize("degrees", [-8, 5])
+@pytest.mark.parametrize("paper", [ruled, squared])
+def test_number_on_paper_that_is_turned_is_read(read, write, paper, degrees):
+    blank = Image.fromarray(paper(np.full((600, 900), 255, np.uint8))).rotate(degrees, Image.Resampling.BICUBIC)
+    number = page(write("20261735"), scale=3, margin=4)
+    drawn = np.asarray(blank)[100:420, 150:750].copy()
+    place = drawn[100 : 100 + number.shape[0], 20 : 20 + number.shape[1]]
+    np.minimum(place, number, out=place)
+    assert read(drawn).text == "20261735"
+
+
 def test_number_written_with_a_pencil_is_read(read, write):
     ink = Image.fromarray(write("20261735")).resize((700, 112), Image.Resampling.BICUBIC)
     strokes = np.asarray(ink.filter(ImageFilter.MinFilter(5))) / 255
@@ -259,6 +270,22 @@ def test_digit_that_touches_its_box_is_read(read, write):
     ink = boxed(write("2026"))
     ink[1:8, 12:14] = 255
     assert read(page(ink, margin=30)).text == "2026"
+
+
+@pytest.mark.parametrize("rows", [8, 11])
+def test_fields_with_ticks_between_the_digits_are_no_digits(read, write, rows):
+    digits = [np.pad(write(digit), [(0, 8), (10, 10)]) for digit in "2026"]
+    edges = np.cumsum([0, *(digit.shape[1] for digit in digits)])
+    ink = np.pad(np.concatenate(digits, axis=1), [(0, 0), (0, 2)])
+    ink[27] = ink[27 - rows : 27, edges] = 200
+    assert read(page(ink, scale=2, margin=30)).text == "2026"
+
+
+@pytest.mark.parametrize("text", ["470", "2017"])
+def test_digit_that_touches_the_line_under_it_is_read(read, write, text):
+    ink = np.pad(write(text), [(0, 6), (6, 6)])
+    ink[24:26, 2:-2] = 200
+    assert read(page(ink, margin=30)).text == text
 
 
 def test_dot_in_a_zero_is_no_digit_and_the_zero_stays(read, write):

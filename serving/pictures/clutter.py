@@ -10,7 +10,7 @@ import numpy as np
 from serving.pictures.ink import Ink
 from serving.pictures.neighbours import LARGEST, RING_INK, Ring
 from serving.pictures.pieces import Piece, cut_out, find_pieces, moved
-from serving.pictures.rules import without_rules
+from serving.pictures.rules import LEAST_SIDE, REACH, without_rules
 
 # A piece whose longer side is shorter than this share of the usual height is dirt.
 LEAST_PIECE = 0.1
@@ -32,6 +32,10 @@ NARROW = 0.5
 FLAT = 3.0
 # A piece that is this many times as wide as the digits are high may be a line that joins several digits.
 JOINED = 2.0
+# The fields of a form for one digit each have at least this many upright lines. Fewer may be digits on an underline.
+TICKS = 3
+# A lower and narrow piece on a line, as a share of the usual height, is an upright line of such fields, and no 1.
+TICK = 0.75
 # A line under, over or between numbers is longer than a minus: at least this many times the usual height.
 LONG = 1.3
 # A line under, over or between numbers is at most this thick on average, as a share of the usual height.
@@ -119,9 +123,15 @@ def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
     ]
 
 
-def _without_straight_lines(ink: Ink, piece: Piece) -> list[Piece]:
-    """Return what remains of a piece without the lines that run from one of its sides to the other."""
-    rest = find_pieces(without_rules(cut_out(ink, [piece])))
+def _without_straight_lines(ink: Ink, piece: Piece, least_down: int = 1, reach: int = REACH) -> list[Piece]:
+    """Return what remains of a piece without the lines that run from one of its sides to the other.
+
+    Args:
+        least_down, reach: see :func:`without_rules`.
+    """
+    # A flat piece, such as the lower side of a field, would be too small for the rules.
+    alone = np.pad(cut_out(ink, [piece]), [(0, max(0, LEAST_SIDE - piece.height)), (0, 0)])
+    rest = find_pieces(without_rules(alone, least_down=least_down, reach=reach))
     return [moved(part, piece.top, piece.left) for part in rest]
 
 
@@ -131,7 +141,9 @@ def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     long = [piece for piece in pieces if piece.width >= JOINED * height]
     digits = [piece for piece in pieces if piece.width < JOINED * height]
     long.sort(key=attrgetter("width"), reverse=True)
-    digits += [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one)]
+    reach = max(REACH, round(2 * THIN * height))
+    rests = [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one, TICKS, reach)]
+    digits += [piece for piece in rests if piece.height >= TICK * height or piece.width >= NARROW * piece.height]
     rest = [piece for piece in digits + long[LARGEST:] if not _is_line(piece, height)]
     return rest or list(pieces)
 

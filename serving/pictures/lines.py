@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
@@ -17,6 +18,10 @@ from serving.pictures.pieces import Piece, cut_out
 # Sizes are shares of the usual height of a piece, unless a comment says otherwise.
 # A piece that is lower than this may be a dot, a minus or a part of a digit. It does not say where its line lies.
 TALL = 0.5
+# A line whose pieces are all lower than this has smaller digits. The height of its own digits says which are low.
+SMALLER = 0.7
+# Such a line has at least this height. A lower one is dirt.
+LEAST_SMALL = 0.35
 # A piece belongs to a line if it shares at least this part of the lower height with the last pieces of the line.
 SHARED = 0.35
 # The widest gap inside a line.
@@ -61,19 +66,36 @@ def find_lines(ink: Ink) -> Iterator[Line]:
     height = usual_height(pieces)
     if height < LEAST_HEIGHT:
         return
-    lines = [line for line in _grouped(pieces, height) if any(piece.height >= TALL * height for piece in line)]
+    lines = _grouped(pieces, height)
     lines.sort(key=lambda line: sum((p.top + p.bottom) * p.mass for p in line) / sum(p.mass for p in line))
     yield from (_upright(ink, line) for line in lines)
 
 
 def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
+    """Return the pieces of each line, also of lines with smaller digits than those of the usual height."""
+    tall = [piece for piece in pieces if piece.height >= TALL * height]
+    lines = _in_lines(tall, height)
+    apart = _add_low(lines, [piece for piece in pieces if piece.height < TALL * height], height)
+    highest = [max(piece.height for piece in line) for line in lines]
+    larger = [line for line, most in zip(lines, highest, strict=True) if most >= SMALLER * height]
+    smaller = [line for line, most in zip(lines, highest, strict=True) if most < SMALLER * height]
+    rest = [*apart, *itertools.chain.from_iterable(smaller)]
+    if not rest or usual_height(rest) < LEAST_HEIGHT:
+        return larger
+
+    def is_line(line: list[Piece]) -> bool:
+        # A low piece that stands alone is dirt too.
+        return (len(line) > 1 or line[0].height >= TALL * height) and usual_height(line) >= LEAST_SMALL * height
+
+    return larger + list(filter(is_line, _grouped(rest, usual_height(rest))))
+
+
+def _in_lines(tall: Sequence[Piece], height: float) -> list[list[Piece]]:
     """Return the pieces of each line. Each line goes on from its last pieces, so it may rise or fall.
 
-    Each piece is compared with all lines, or with all pieces, at once: a page may have 500 pieces, and as many lines.
+    Each piece is compared with all lines at once: a page may have 500 pieces, and as many lines.
     """
     lines: list[list[Piece]] = []
-    tall = [piece for piece in pieces if piece.height >= TALL * height]
-    low = [piece for piece in pieces if piece.height < TALL * height]
     ends = np.zeros((3, len(tall)))  # Top and bottom of the end of each line, and its right end.
     for piece in sorted(tall, key=attrgetter("left")):
         tops, bottoms, rights = ends[:, : len(lines)]
@@ -86,12 +108,12 @@ def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
         lines[best].append(piece)
         top, bottom, right = ends[:, best]
         ends[:, best] = (top + piece.top) / 2, (bottom + piece.bottom) / 2, max(right, piece.right)
-    _add_low(lines, low, height)
     return lines
 
 
-def _add_low(lines: Sequence[list[Piece]], low: Sequence[Piece], height: float) -> None:
-    """Add each low piece to the line with the nearest piece, if that is near."""
+def _add_low(lines: Sequence[list[Piece]], low: Sequence[Piece], height: float) -> list[Piece]:
+    """Add each low piece to the line with the nearest piece, if that is near, and return the others."""
+    others: list[Piece] = []
     boxes = np.zeros((4, sum(map(len, lines)) + len(low)))
     line_of: list[int] = []  # The line of each piece that has one, in the order of the boxes.
 
@@ -109,6 +131,9 @@ def _add_low(lines: Sequence[list[Piece]], low: Sequence[Piece], height: float) 
             at = min(line_of[index] for index in np.flatnonzero(distances == nearest))
             lines[at].append(piece)
             add(piece, at)
+        else:
+            others.append(piece)
+    return others
 
 
 def _shared(piece: Piece, tops: Floats, bottoms: Floats) -> Floats:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.colours import decode_colours
 from serving.pictures.cuts import Integers, Parts, cut
 from serving.pictures.decode import decode_grey
+from serving.pictures.grain import count_runs, shrink, without_grain
 from serving.pictures.header import read_header
 from serving.pictures.ink import Ink, pad_to, reduce
 from serving.pictures.lines import Line, find_lines
@@ -34,8 +34,6 @@ from serving.pictures.work import Work
 NUMBER_JPEG_SIDE = 2048
 # A line whose digits are higher is reduced to this height. MNIST's digits have 20 pixels.
 LINE_HEIGHT = 40
-# Reduced ink that is weaker than this share of the strongest is the edge of a stroke.
-EDGE = 0.05
 # A candidate has at most this many parts. All other lengths are shares of the line's height.
 MOST_PARTS = 8
 # The widest candidate of several parts. A 2 that is written alone may be twice as wide as high.
@@ -193,9 +191,10 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
     if ink is None:
         result.is_empty = True
         return result
-    scale = max(size) / max(page.shape)
-    if _count_runs(ink) > MAX_RUNS:
+    if count_runs(ink) > MAX_RUNS:
         return result
+    ink = without_grain(ink)
+    scale = max(size) / max(ink.shape)
     images: list[Images] = []
     work = Work(check)
     for line in find_lines(ink):
@@ -206,11 +205,6 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
         result.lines.append(grouped.result)
     result.pixels = b"".join(image.tobytes() for image in images)
     return result
-
-
-def _count_runs(ink: Ink) -> int:
-    inked = ink > 0
-    return int(np.count_nonzero(inked[:, 1:] & ~inked[:, :-1]))
 
 
 class _Grouping:
@@ -225,7 +219,7 @@ class _Grouping:
         self._line, self._scale, self._size = line, scale, size
         self._factor = max(1.0, line.height / LINE_HEIGHT)
         # The filters need two pixels; a hairline may have one.
-        self._ink = pad_to(_reduced(line.ink, self._factor), LEAST_PIXELS)
+        self._ink = pad_to(shrink(line.ink, self._factor), LEAST_PIXELS)
         self._height = line.height / self._factor
         # One pen wrote the line, so its strokes are measured once.
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
@@ -295,14 +289,6 @@ class _Grouping:
             min(width, math.ceil(right)),
             min(height, math.ceil(bottom)),
         )
-
-
-def _reduced(ink: Ink, factor: float) -> Ink:
-    if factor == 1:
-        return ink
-    height, width = (max(1, round(side / factor)) for side in ink.shape)
-    small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX))
-    return np.where(small < EDGE * small.max(), 0, small)
 
 
 def _boxes(part_of: Integers, ink: Ink, count: int) -> list[Box | None]:

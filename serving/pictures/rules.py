@@ -13,9 +13,16 @@ from serving.pictures.ink import Ink
 # The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits.
 STRIPS = 16
 IN_STRIP, IN_STRIPS = 0.75, 0.9
-# Rows of a rule per column, at most: photographed paper may be turned a little.
+# Rules are looked for in ink of at least this many pixels in each direction.
+LEAST_SIDE = 2 * STRIPS
+# Rows of a rule per column: photographed paper may be turned a little. Steeper rules are looked for on a page that is
+# sheared by one of these, in blocks of so many columns.
 SLOPES = np.linspace(-0.06, 0.06, 25)
-# Rows that are searched above and below a rule for the strokes that cross it. A rule is thinner.
+SHEARS = 0.0, -0.1, 0.1
+BLOCK = 8
+# Rules that are at most this many rows apart are one rule, found in two shears.
+SAME_RULE = 4
+# Rows that are searched above and below a rule for the strokes that cross it. A rule is at most half as thick.
 REACH = 12
 # Lines may be the sides of a box if there are no more than these, so they are rules only if they reach the border.
 SIDES_OF_BOX = 2
@@ -37,19 +44,26 @@ class _Rule(NamedTuple):
     """Rows per column."""
 
 
-def without_rules(ink: Ink) -> Ink:
-    """Return the ink without lines that run across the whole page, from side to side or from top to bottom."""
-    if min(ink.shape) < 2 * STRIPS:
+def without_rules(ink: Ink, *, least_down: int = 1, reach: int = REACH) -> Ink:
+    """Return the ink without lines that run across the whole page, from side to side or from top to bottom.
+
+    Args:
+        least_down: fewer lines from top to bottom stay.
+        reach: takes the place of ``REACH`` for lines from side to side.
+    """
+    if min(ink.shape) < LEAST_SIDE:
         return ink
     across, down = _rules_of(ink > 0), _rules_of((ink > 0).T)
+    down = down if len(down) >= least_down else []
     if not across and not down:
         return ink
     ink = ink.copy()
     # The strength of the rule through each pixel, and around it, for both directions; 0 elsewhere.
     strengths = np.zeros((2, *ink.shape), ink.dtype)
-    for page, rules, strength in ((ink, across, strengths[0]), (ink.T, down, strengths[1].T)):
-        for rule in rules:
-            _erase(page, rule, strength)
+    for rule in across:
+        _erase(ink, rule, strengths[0], reach)
+    for rule in down:
+        _erase(ink.T, rule, strengths[1].T, REACH)
     # In a photo, rules are blurred, and thicker where they cross. There, strength decides what is left of them.
     ink[strengths.all(axis=0) & (ink <= STRONGER * strengths.max(axis=0))] = 0
     return ink
@@ -57,21 +71,39 @@ def without_rules(ink: Ink) -> Ink:
 
 def _rules_of(mask: Mask) -> list[_Rule]:
     """Return the rules that run from left to right, without those that may be sides of a box."""
-    rules = _find_rules(mask)
+    # Most pages have wide margins, and so no rule of any slope.
+    if _covered(mask.max(axis=0)).mean() < IN_STRIPS:
+        return []
+    rules: list[_Rule] = []
+    for shear in SHEARS:
+        found = _find_rules(_sheared(mask, shear) if shear else mask)
+        new = [rule for rule in found if all(abs(rule.row - other.row) > SAME_RULE for other in rules)]
+        rules += [_Rule(rule.row, rule.slope + shear) for rule in new]
     return rules if len(rules) > SIDES_OF_BOX else [rule for rule in rules if _reaches_border(rule, mask)]
+
+
+def _sheared(mask: Mask, slope: float) -> Mask:
+    """Return the mask with its columns moved up or down, so that a line of this slope becomes level."""
+    height, width = mask.shape
+    sheared = np.zeros(mask.shape, bool)
+    for left in range(0, width, BLOCK):
+        down = round(slope * (width / 2 - left - BLOCK / 2))
+        columns = slice(left, left + BLOCK)
+        sheared[max(0, down) : max(0, height + down), columns] = mask[max(0, -down) : max(0, height - down), columns]
+    return sheared
 
 
 def _find_rules(mask: Mask) -> list[_Rule]:
     """Return the lines that run from left to right, or nearly so."""
     height, width = mask.shape
-    edges = np.linspace(0, width, STRIPS + 1).astype(int)
     # A rule may lie on one row or the next in the course of a strip.
     near = mask.copy()
     near[1:] |= mask[:-1]
     near[:-1] |= mask[1:]
-    covered = np.add.reduceat(near, edges[:-1], axis=1, dtype=np.int32) >= IN_STRIP * np.diff(edges)
+    covered = _covered(near)
     if covered.any(axis=0).mean() < IN_STRIPS:
         return []
+    edges = _edges_of_strips(width)
     centres = (edges[:-1] + edges[1:]) / 2 - width / 2
     shares = []
     for slope in SLOPES:
@@ -89,6 +121,17 @@ def _find_rules(mask: Mask) -> list[_Rule]:
     return rules
 
 
+def _covered(mask: Mask) -> Mask:
+    """Return for each row and strip whether most of the strip is part of the mask."""
+    edges = _edges_of_strips(mask.shape[-1])
+    covered: Mask = np.add.reduceat(mask, edges[:-1], axis=-1, dtype=np.int32) >= IN_STRIP * np.diff(edges)
+    return covered
+
+
+def _edges_of_strips(width: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, width, STRIPS + 1).astype(int)
+
+
 def _reaches_border(rule: _Rule, mask: Mask) -> bool:
     """Return whether a rule has ink at the left or at the right border of the page."""
     width = mask.shape[1]
@@ -99,7 +142,7 @@ def _reaches_border(rule: _Rule, mask: Mask) -> bool:
     return False
 
 
-def _erase(page: Ink, rule: _Rule, strength: Ink) -> None:
+def _erase(page: Ink, rule: _Rule, strength: Ink, reach: int) -> None:
     """Erase the ink of a rule from ``page`` where it is not thicker than the rule.
 
     Args:
@@ -108,23 +151,23 @@ def _erase(page: Ink, rule: _Rule, strength: Ink) -> None:
     height, width = page.shape
     columns = np.arange(width)
     middle = np.rint(rule.row + rule.slope * (columns - width / 2)).astype(int)
-    rows = middle + np.arange(-REACH, REACH + 1)[:, None]
+    rows = middle + np.arange(-reach, reach + 1)[:, None]
     inside = (rows >= 0) & (rows < height)
     rows = np.clip(rows, 0, height - 1)
     inked = (page[rows, columns] > 0) & inside
-    inked[REACH] |= inked[REACH - 1] | inked[REACH + 1]
-    up = np.logical_and.accumulate(inked[REACH::-1], axis=0)
-    down = np.logical_and.accumulate(inked[REACH:], axis=0)
+    inked[reach] |= inked[reach - 1] | inked[reach + 1]
+    up = np.logical_and.accumulate(inked[reach::-1], axis=0)
+    down = np.logical_and.accumulate(inked[reach:], axis=0)
     thickness = up.sum(axis=0) + down.sum(axis=0) - 1
     some = thickness[thickness > 0]
     if not len(some):
         return
     usual = float(np.median(some))
-    if usual > REACH / 2:
+    if usual > reach / 2:
         return
     thin = thickness <= max(THICKER * usual, usual + 1)
     half = math.ceil(usual / 2) + 1
-    band = rows[REACH - half : REACH + half + 1]
+    band = rows[reach - half : reach + half + 1]
     strength[band, columns] = np.median(page[band, columns].max(axis=0)[thin & (thickness > 0)])
     run = np.concatenate([up[:0:-1], down])
     chosen = run & thin & inside

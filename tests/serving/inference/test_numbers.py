@@ -134,6 +134,19 @@ def test_lines_are_read_from_top_to_bottom(read, write):
     assert [line.text for line in found.lines] == ["1234", "56", "789"]
 
 
+def test_line_of_smaller_digits_is_read(read, write):
+    first, second = page(write("47"), scale=8, margin=5), page(write("20836"), scale=3, margin=10)
+    width = max(first.shape[1], second.shape[1])
+    both = [np.pad(line, [(0, 0), (0, width - line.shape[1])], constant_values=255) for line in (first, second)]
+    assert read(np.concatenate(both)).text == "47\n20836"
+
+
+def test_speck_far_from_a_line_is_no_line(read, write):
+    drawn = page(write("2026"), scale=4, margin=30)
+    drawn[10:45, 20:30] = 0
+    assert read(drawn).text == "2026"
+
+
 @pytest.mark.parametrize("degrees", [-8, 7])
 def test_line_that_rises_or_falls_is_read(read, write, degrees):
     drawn = Image.fromarray(page(write("20261735")))
@@ -186,6 +199,30 @@ def test_number_on_difficult_paper_is_read(read, write, paper):
     assert read(paper(page(write("20261735")))).text == "20261735"
 
 
+@pytest.mark.parametrize("degrees", [-8, 5])
+@pytest.mark.parametrize("paper", [ruled, squared])
+def test_number_on_paper_that_is_turned_is_read(read, write, paper, degrees):
+    blank = Image.fromarray(paper(np.full((600, 900), 255, np.uint8))).rotate(degrees, Image.Resampling.BICUBIC)
+    number = page(write("20261735"), scale=3, margin=4)
+    drawn = np.asarray(blank)[100:420, 150:750].copy()
+    place = drawn[100 : 100 + number.shape[0], 20 : 20 + number.shape[1]]
+    np.minimum(place, number, out=place)
+    assert read(drawn).text == "20261735"
+
+
+def test_number_written_with_a_pencil_is_read(read, write):
+    ink = Image.fromarray(write("20261735")).resize((700, 112), Image.Resampling.BICUBIC)
+    strokes = np.asarray(ink.filter(ImageFilter.MinFilter(5))) / 255
+    grain = Image.fromarray(np.random.default_rng(0).integers(0, 256, (112, 700), np.uint8))
+    is_covered = np.asarray(grain.filter(ImageFilter.GaussianBlur(0.7))) > 115
+    drawn = np.pad(240 - 120 * strokes * is_covered, 30, constant_values=240)
+    [line] = read(drawn).lines
+    assert line.text == "20261735"
+    rows, columns = np.nonzero(drawn < 200)
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert np.abs(np.subtract(line.box, edges)).max() <= 3
+
+
 @pytest.mark.parametrize("ink_is_dark", [True, False])
 def test_small_number_on_a_large_photo_in_light_from_one_side_is_read(read, write, ink_is_dark):
     drawn = np.pad(page(write("2026"), scale=1), [(300, 400), (600, 200)], constant_values=255) * 0.8 + 30
@@ -233,6 +270,22 @@ def test_digit_that_touches_its_box_is_read(read, write):
     ink = boxed(write("2026"))
     ink[1:8, 12:14] = 255
     assert read(page(ink, margin=30)).text == "2026"
+
+
+@pytest.mark.parametrize("rows", [8, 11])
+def test_fields_with_ticks_between_the_digits_are_no_digits(read, write, rows):
+    digits = [np.pad(write(digit), [(0, 8), (10, 10)]) for digit in "2026"]
+    edges = np.cumsum([0, *(digit.shape[1] for digit in digits)])
+    ink = np.pad(np.concatenate(digits, axis=1), [(0, 0), (0, 2)])
+    ink[27] = ink[27 - rows : 27, edges] = 200
+    assert read(page(ink, scale=2, margin=30)).text == "2026"
+
+
+@pytest.mark.parametrize("text", ["470", "2017"])
+def test_digit_that_touches_the_line_under_it_is_read(read, write, text):
+    ink = np.pad(write(text), [(0, 6), (6, 6)])
+    ink[24:26, 2:-2] = 200
+    assert read(page(ink, margin=30)).text == text
 
 
 def test_dot_in_a_zero_is_no_digit_and_the_zero_stays(read, write):

@@ -1,0 +1,41 @@
+"""Bring the strokes of a pencil or of chalk, which grain breaks into pieces, to a size at which they are whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from serving.pictures.clutter import usual_height
+from serving.pictures.ink import Ink
+from serving.pictures.mnist_form import BOX
+from serving.pictures.pieces import find_pieces
+
+# Reduced ink that is weaker than this share of the strongest is the edge of a stroke.
+EDGE = 0.05
+# At half the size, a whole stroke has half of its horizontal runs. Ink with grain has fewer, by this factor or more.
+GRAINY = 2.15
+
+
+def without_grain(ink: Ink) -> Ink:
+    """Return the ink at a half or less of its size if it has grain, as long as its digits keep ``BOX`` pixels."""
+    while min(ink.shape) >= 2 * BOX:
+        half = shrink(ink, 2)
+        if count_runs(ink) < GRAINY * count_runs(half) or usual_height(find_pieces(half)) < BOX:
+            break
+        ink = half
+    return ink
+
+
+def shrink(ink: Ink, factor: float) -> Ink:
+    """Return the ink averaged down by a factor of at least 1."""
+    if factor == 1:
+        return ink
+    height, width = (max(1, round(side / factor)) for side in ink.shape)
+    small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX))
+    return np.where(small < EDGE * small.max(), 0, small)
+
+
+def count_runs(ink: Ink) -> int:
+    """Return the number of horizontal runs of ink."""
+    inked = ink > 0
+    return int(np.count_nonzero(inked[:, 1:] & ~inked[:, :-1]))

@@ -117,8 +117,10 @@ def test_failed_work_leaves_nothing_that_waits_for_a_garbage_collection():
     async def steps():
         message = Message()
         reference = weakref.ref(message)
-        await call(ThreadPool(1), message)
+        threads = ThreadPool(1)
+        await call(threads, message)
         del message
+        threads._threads.shutdown()  # A thread keeps its work for a moment after it has reported the result.
         await asyncio.sleep(0)
         return reference()
 

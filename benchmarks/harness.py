@@ -94,16 +94,7 @@ def run_server(
     started = time.perf_counter()
     process = subprocess.Popen(line, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}")
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise click.ClickException(f"{line} ended before it was ready") from None
-                time.sleep(0.005)
+        wait_until_ready(process, f"http://127.0.0.1:{port}{ready}")
         yield Server(port, process.pid, time.perf_counter() - started)
     finally:
         process.terminate()
@@ -112,6 +103,24 @@ def run_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until a server responds at ``url``, with any status.
+
+    Raises:
+        click.ClickException: the process ended before.
+    """
+    while True:
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            if process.poll() is not None:
+                raise click.ClickException(f"{process.args} ended before it was ready") from None
+            time.sleep(0.005)
 
 
 @contextlib.contextmanager

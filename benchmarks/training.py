@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -36,7 +38,7 @@ import torch.nn.functional as F
 
 from benchmarks import tutorial
 from benchmarks.footprint import seconds_of_ended_commands
-from benchmarks.harness import BIN
+from benchmarks.harness import BIN, ROOT, free_port, wait_until_ready
 from benchmarks.report import conditions, tell
 from training.config import RECIPES, TrainConfig
 from training.data.datasets import DATASETS
@@ -93,8 +95,31 @@ def export_process(run: Path) -> Measured:
         return whole_process(BIN / "mnist-export", run, "--repository", repository)[0]
 
 
+def make_run() -> Measured:
+    """Return what `make run` takes until the service responds, with the environment there."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, port = Path(folder) / "run", free_port()
+        started, before = time.perf_counter(), seconds_of_ended_commands()
+        process = subprocess.Popen(
+            ["make", "run", f"RUN={run}", f"MODELS={folder}/models"],
+            cwd=ROOT,
+            env=os.environ | {"MNIST_PORT": str(port)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_until_ready(process, f"http://127.0.0.1:{port}/v2/health/ready")
+            seconds = time.perf_counter() - started
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+        accuracy = json.loads((run / "run.json").read_text())["result"]["test"]["accuracy"]
+    return Measured(seconds, seconds_of_ended_commands() - before, accuracy)
+
+
 def processes_table(rounds: int, cnn: bool) -> list[str]:
-    """Return a table of the times of whole commands, with one run of the default cnn if ``cnn`` is set."""
+    """Return a table of the times of whole commands; with ``cnn``, also one run of the default cnn and of make."""
     options = ("--model", "mlp", "--optimizer", "adam", "--epochs", "2", "--validation", "0")
     with tempfile.TemporaryDirectory() as folder:
         mnist, run = torchvision_folder(Path(folder)), Path(folder) / "speed"
@@ -109,6 +134,7 @@ def processes_table(rounds: int, cnn: bool) -> list[str]:
         found = dict(zip(commands, measured(rounds, *commands.values()), strict=True))
         if cnn:
             found["`mnist-train`"] = [our_process()]
+            found["`make run` with 4 epochs, until the service is ready"] = [make_run()]
     medians = {name: Measured(*map(statistics.median, zip(*runs, strict=True))) for name, runs in found.items()}
     theirs, ours = list(medians.values())[:2]
     lines = [
@@ -228,7 +254,7 @@ def loops_table(rounds: int) -> list[str]:
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="Measure this recipe, not the loops.")
 @click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=2), help="Seeds for --recipe.")
 @click.option("--rounds", default=3, show_default=True, help="Runs of each loop; the median counts.")
-@click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also train the cnn with its default settings.")
+@click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also time `mnist-train` and `make run`.")
 @click.option("--save", type=click.Path(path_type=Path), help="Also write the table to this file.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
     """Measure the training speed and print a table."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.pictures.ink import Ink
+from serving.pictures.pieces import find_pieces
 
 # The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits.
 STRIPS = 16
@@ -24,6 +27,8 @@ BLOCK = 8
 SAME_RULE = 4
 # Rows that are searched above and below a rule for the strokes that cross it. A rule is at most half as thick.
 REACH = 12
+# A digit on a page that is cropped to its digits is at least this high, as a share of the page's height.
+AS_HIGH = 0.7
 # Lines may be the sides of a box if there are no more than these, so they are rules only if they reach the border.
 SIDES_OF_BOX = 2
 # Their ink is looked for within this many pixels of the place where they would meet it.
@@ -54,7 +59,8 @@ def without_rules(ink: Ink, *, least_down: int = 1, reach: int = REACH) -> Ink:
     if min(ink.shape) < LEAST_SIDE:
         return ink
     across, down = _rules_of(ink > 0), _rules_of((ink > 0).T)
-    down = down if len(down) >= least_down else []
+    if len(down) < least_down or (not across and len(down) <= SIDES_OF_BOX and _are_ones(ink, down)):
+        down = []
     if not across and not down:
         return ink
     ink = ink.copy()
@@ -67,6 +73,15 @@ def without_rules(ink: Ink, *, least_down: int = 1, reach: int = REACH) -> Ink:
     # In a photo, rules are blurred, and thicker where they cross. There, strength decides what is left of them.
     ink[strengths.all(axis=0) & (ink <= STRONGER * strengths.max(axis=0))] = 0
     return ink
+
+
+def _are_ones(ink: Ink, down: Sequence[_Rule]) -> bool:
+    """Return whether lines from top to bottom are 1s: the page is cropped to digits, and others are about as high."""
+    rest = ink.copy()
+    for rule in down:
+        _erase(rest.T, rule, np.zeros_like(rest.T), REACH)
+    pieces = find_pieces(rest)
+    return bool(pieces) and max(pieces, key=attrgetter("mass")).height >= AS_HIGH * len(ink)
 
 
 def _rules_of(mask: Mask) -> list[_Rule]:

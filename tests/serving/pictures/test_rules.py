@@ -30,3 +30,21 @@ def test_stroke_through_a_crossing_stays():
     for row in range(110, 160):
         ink[row, row + 76 : row + 84] = STROKE
     assert np.array_equal(without_rules(ink) == STROKE, ink == STROKE)
+
+
+def page_with_a_line(height):
+    """Return the ink of a line from top to bottom beside a 0 of this height."""
+    ink = np.zeros((100, 160), np.float32)
+    ink[:, 30:34] = STROKE
+    top = (100 - height) // 2
+    ink[top : top + height, 80:120] = STROKE
+    ink[top + 6 : top + height - 6, 86:114] = 0
+    return ink
+
+
+def test_line_from_top_to_bottom_is_a_one_on_a_page_that_is_cropped_to_its_digits():
+    assert np.array_equal(without_rules(page_with_a_line(96)), page_with_a_line(96))
+    margin_line = page_with_a_line(40)
+    digit = margin_line.copy()
+    digit[:, :40] = 0
+    assert np.array_equal(without_rules(margin_line), digit)

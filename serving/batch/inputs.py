@@ -82,7 +82,7 @@ class Inputs:
             for argument in arguments:
                 self._add(argument)
             self.total: int = self._database.execute("SELECT count(*) FROM inputs").fetchone()[0]
-        if not self.total:
+        if output and not self.total:
             raise InputsError(f"{output}: is the file of results; name the pictures")
 
     def __enter__(self) -> Self:

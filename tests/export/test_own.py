@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,10 @@ def test_published_model_predicts_in_python_what_the_service_predicts(published,
 
 
 def test_run_that_is_not_accurate_enough_is_not_published(finished, tmp_path):
-    with pytest.raises(GateError, match="must be at least 101"):
-        export.publish(finished, tmp_path, name="marks", min_accuracy=1.01, progress=False)
-    assert list(tmp_path.iterdir()) == []
+    run = shutil.copytree(finished, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["calibration"]["result"]["test"]["correct"] -= 1
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(GateError, match="must be at least 100"):
+        export.publish(run, tmp_path / "models", name="marks", min_accuracy=1, progress=False)
+    assert not (tmp_path / "models").exists()

@@ -48,7 +48,7 @@ help:  ## list these targets
 # The stamp file lets make skip the installation while pyproject.toml and constraints.txt have not changed.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(MAKE_VENV) $(VENV)
-	@echo "installing into $(VENV): about 3 minutes, 2.2 GB (more if torch comes with CUDA)"
+	@echo "installing into $(VENV): 3 to 8 minutes, 2.6 GB (more if torch comes with CUDA)"
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -59,7 +59,7 @@ setup: $(VENV)/.complete  ## make the environment .venv with everything
 # --resume lets a second `make run` continue an interrupted training.
 # Four epochs take half the time of the default eight. A run that was interrupted keeps its number of epochs.
 $(RUN)/run.json: | setup
-	$(BIN)/mnist-train --output $(RUN) --resume $(if $(wildcard $(RUN)/last.pt),,--epochs 4)
+	$(BIN)/mnist-train --output $(RUN) $(if $(wildcard $(RUN)/last.pt),--resume,--epochs 4)
 
 # The stamp file keeps a second `make run` from publishing the same run again.
 $(MODELS)/.published: $(RUN)/run.json

@@ -48,8 +48,7 @@ class Prediction:
         return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
 
     def __repr__(self) -> str:
-        verdict = "accepted" if self.accepted else f"rejected: {self.reason}"
-        return f"<Prediction {self.label!r} with {percent(self.confidence)} confidence, {verdict}>"
+        return f"<Prediction {self.label!r} with {percent(self.confidence)} confidence, {_verdict(self.reason)}>"
 
     def _repr_html_(self) -> str:
         bars = [
@@ -63,7 +62,7 @@ class Prediction:
         return html.table((), [(html.picture(self.image, PICTURE_SIDE), f"{title}{html.table((), bars)}")])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Numbers:
     """The numbers in one picture. The fields have the meaning that they have in ``POST /predict?mode=number``."""
 
@@ -93,6 +92,13 @@ class Numbers:
     def accepted(self) -> bool:
         """Whether the picture has a line, and all its lines are accepted."""
         return self.reason is None
+
+    def __repr__(self) -> str:
+        return f"<Numbers {self.text!r}, {_verdict(self.reason)}>"
+
+
+def _verdict(reason: RejectionReason | None) -> str:
+    return f"rejected: {reason}" if reason else "accepted"
 
 
 class Predictions(Sequence[Prediction]):

@@ -258,6 +258,8 @@ def test_numbers_are_those_of_the_service(client, model, page):
         assert (found.text, found.accepted, found.width) == (expected["text"], expected["accepted"], expected["width"])
         assert json.loads(msgspec.json.encode(found.lines)) == expected["lines"]
     assert found.text == "77"
+    verdict = f"rejected: {found.reason}" if found.reason else "accepted"
+    assert repr(found) == f"<Numbers '77', {verdict}>"
 
 
 def test_image_in_mnist_form_is_a_number_too(model, digits):

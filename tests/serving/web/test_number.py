@@ -41,10 +41,13 @@ def test_switch_reads_whole_numbers_and_shows_their_boxes(url, visit):
         assert i / 3 - 0.02 < left < right < (i + 1) / 3 + 0.02
         assert 0.28 < top < bottom < 0.72
     assert "predict?mode=number" in copy_curl_command(page)
+    for part in ("#model-input", "#bars"):
+        expect(page.locator(part)).to_be_hidden()
     screenshot(page, "number")
     page.locator("#clear").click()
     expect(page.locator("#boxes li")).to_have_count(0)
     page.locator("#number").uncheck()
+    expect(page.locator("#model-input")).to_be_visible()
     draw(page, FIVE)
     assert predicted_digit(page) == "5"
 

@@ -208,7 +208,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
     say(
         "classes without a test picture",
         [label for label in whole if not tested[label]],
-        f"So nothing is known about their accuracy. Add pictures, or {DIVIDE}.",
+        f"Nothing is known about the accuracy there. Add pictures, or {DIVIDE}.",
     )
     sizes = [learnt[label] for label in whole]
     if sizes and max(sizes) > UNEVEN * max(1, min(sizes)):

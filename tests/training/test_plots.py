@@ -60,7 +60,8 @@ def test_names_of_compared_runs_are_shown_as_they_are(tmp_path, figures):
     plots.plot_comparison(tmp_path / "compare.png", dict.fromkeys(ODD_NAMES, rows))
     [figure] = figures
     legend = figure.axes[0].get_legend()
-    assert legend and [text.get_text() for text in legend.get_texts()] == ODD_NAMES
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == ODD_NAMES
 
 
 def test_mistakes_say_their_order_and_each_has_its_numbers(tmp_path, figures):

@@ -248,6 +248,18 @@ def test_check_finds_what_is_wrong_with_pictures(tmp_path):
         demand_trainable(found, place)
 
 
+def test_copy_in_the_validation_set_is_not_said_to_be_in_the_test_set(tmp_path):
+    for part, numbers in (("train", range(8)), ("validation", (1, 9)), ("test", (2, 10))):
+        for label in CLASSES:
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in numbers:
+                mark(label, number).save(tmp_path / part / label / f"{number}.png")
+    found = inspect(tmp_path, "symbol", with_validation=True)
+    kept = {first.sample.part for _, first in found.repeated}
+    assert {"validation", "test"} <= kept
+    assert "on two sides of the split; the test or validation set keeps them." in "\n".join(findings(found))
+
+
 def test_table_may_have_line_breaks_that_are_those_of_other_programs(tmp_path):
     place = table(tmp_path / "marks")
     name = "circle\x85 0\u2028.png"

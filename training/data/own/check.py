@@ -182,7 +182,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
     say(
         "repeated, left out",
         [f"{each.sample.name} = {first.sample.name}" for each, first in result.repeated],
-        f"They look the same at 28x28. {result.across} were on two sides of the split; the test set keeps them."
+        f"They look the same at 28x28. {result.across} were on two sides of the split; the test or validation set keeps them."
         if result.across
         else "They look the same at 28x28.",
     )

@@ -14,7 +14,7 @@ from export.run import Run
 from serving.contract import ModelOutput
 from training.data.digits import Splits
 from training.trust.acceptance import Scores, fit_thresholds
-from training.trust.calibrate import held_out_digits
+from training.trust.calibrate import held_out_digits, judged_digits
 from training.trust.examples import styled
 
 # The first network is the weaker one, so it counts for at most a half.
@@ -36,11 +36,11 @@ def fit_cascade(run: Run, splits: Splits) -> Run:
     """
     cascade = run.graph()
     assert isinstance(cascade, Cascade)  # noqa: S101 (run.first is set)
-    held_out = held_out_digits(splits)
-    labels = held_out.labels.cpu()
-    in_styles = styled(held_out, torch.Generator().manual_seed(run.record["config"]["seed"]), splits.labels)
+    judged = judged_digits(splits)
+    labels = judged.labels.cpu()
+    in_styles = styled(judged, torch.Generator().manual_seed(run.record["config"]["seed"]), splits.labels)
     first, second = torch_classify(cascade.first), torch_classify(cascade.second)
-    sets = [(first(images), second(images)) for images in (held_out.images.cpu().numpy(), in_styles.numpy())]
+    sets = [(first(images), second(images)) for images in (judged.images.cpu().numpy(), in_styles.numpy())]
 
     def loss(share: float) -> float:
         joined = [torch.from_numpy(_joined(cascade, share, *each).logits) for each in sets]
@@ -54,7 +54,7 @@ def fit_cascade(run: Run, splits: Splits) -> Run:
         run.calibration,
         threshold=found.novelty,
         confidence=found.confidence,
-        rejected=found.false_rejections(clean),
+        rejected=found.false_rejections(clean.first(len(held_out_digits(splits)))),
     )
     return replace(run, calibration=calibration, share=share)
 

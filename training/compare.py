@@ -52,6 +52,15 @@ class Summary:
             raise click.ClickException(f"{folder}: its files cannot be read: {error}") from error
         return cls(name, record, rows)
 
+    @property
+    def state(self) -> str:
+        """What to say about a run whose results are missing, or not those of its last epoch."""
+        if not self.record:
+            return " (not finished)"
+        # A run that goes on with more epochs keeps its record until it ends.
+        epochs = self.find("config", "epochs")
+        return f" (results after {epochs})" if isinstance(epochs, int) and epochs < len(self.rows) else ""
+
     def find(self, *keys: str) -> Any:
         """Return a value of ``run.json``, or None if it is not there."""
         found: Any = self.record
@@ -72,7 +81,7 @@ def _results(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
     validation = [run.rows[-1].get("validation_accuracy") for run in runs]
     best = max((value for value in validation if value is not None), default=None)
     found = [
-        ("epochs", [f"{len(run.rows)}{'' if run.record else ' (not finished)'}" for run in runs]),
+        ("epochs", [f"{len(run.rows)}{run.state}" for run in runs]),
         ("training loss, last epoch", [_text(run.rows[-1].get("train_loss"), ".4f") for run in runs]),
         # Only the validation set is for choosing.
         (

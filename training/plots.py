@@ -77,18 +77,20 @@ def plot_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, Any]]]) ->
     """
     figure = _figure(11, 4.5, layout="tight")
     losses, errors = figure.subplots(1, 2)
-    for name, rows in runs.items():
-        losses.plot([row["epoch"] for row in rows], [row["train_loss"] for row in rows], "o-", label=name)
+    for rows in runs.values():
+        losses.plot([row["epoch"] for row in rows], [row["train_loss"] for row in rows], "o-")
         known = [row for row in rows if "validation_accuracy" in row]
         percent = [100 * (1 - row["validation_accuracy"]) for row in known]
-        errors.plot([row["epoch"] for row in known], percent, "o-", label=name)
+        errors.plot([row["epoch"] for row in known], percent, "o-")
     losses.set(xlabel="epoch", ylabel="mean loss per image", title="Training loss")
     errors.set(xlabel="epoch", ylabel="wrong predictions (%)", title="Validation error")
     for axes in (losses, errors):
         axes.set_yscale("symlog" if axes is errors else "log")
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    losses.legend(fontsize=8)
+    # A label of a line would be left out if it begins with "_".
+    for text in losses.legend(losses.lines, list(runs), fontsize=8).get_texts():
+        text.set_parse_math(False)
     _save(figure, path)
 
 

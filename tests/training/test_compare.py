@@ -59,6 +59,14 @@ def test_run_that_is_not_finished_is_compared_by_its_epochs(runs, tmp_path):
     assert (tmp_path / "plot.png").exists()
 
 
+def test_run_that_goes_on_after_its_results_is_told(runs, tmp_path):
+    """Its record is that of the last time it was finished, and its epochs are those of now."""
+    done = compare(runs[0], a_run(tmp_path / "longer", [0.5, 0.6, 0.7], epochs=2), "--plot", tmp_path / "plot.png")
+    assert done.exit_code == 0, done.output
+    assert "3 (results after 2)" in done.output
+    assert done.output.count("results after") == 1
+
+
 def test_runs_of_the_same_name_have_their_whole_path(runs, tmp_path):
     other = shutil.copytree(runs[0], tmp_path / "others" / "cnn")
     assert str(other) in compare(runs[0], other).output

@@ -55,6 +55,15 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path, figures):
     assert (tmp_path / "mistakes.png").stat().st_size > 1000
 
 
+def test_names_of_compared_runs_are_shown_as_they_are(tmp_path, figures):
+    rows = [{"epoch": 1, "train_loss": 0.5}]
+    plots.plot_comparison(tmp_path / "compare.png", dict.fromkeys(ODD_NAMES, rows))
+    [figure] = figures
+    legend = figure.axes[0].get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == ODD_NAMES
+
+
 def test_mistakes_say_their_order_and_each_has_its_numbers(tmp_path, figures):
     """Not the confidence decides, but the probability of the true label."""
     probabilities = np.array([[0.001, 0.549, 0.45], [0.01, 0.99, 0.0], [0.0, 0.999, 0.001]], np.float32)

@@ -55,6 +55,17 @@ def test_training_in_python_gives_the_weights_of_the_command(folder, tmp_path, c
     assert "epoch 2/2" in capsys.readouterr().out
 
 
+def test_folders_may_be_relative_as_in_the_command(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    for name in ("lines", "./lines"):
+        config, chosen = _settings({"dataset": name, "replay": name}, None)
+        assert config.dataset == config.replay == chosen["replay"] == str(folder)
+    assert _settings({"dataset": "lines", "replay": "mnist"}, None)[0].replay == "mnist"
+    for given in ({}, {"dataset": ""}):
+        with pytest.raises(ConfigError, match=r"^data : does not exist"):
+            training.train(given, None if given else "")
+
+
 def test_arrays_are_a_data_set_and_the_run_can_be_resumed(arrays, tmp_path, capsys):
     run = training.train(FAST, arrays, tmp_path / "run", progress=False)
     assert run.labels == ("-", "/", "|")

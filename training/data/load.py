@@ -89,8 +89,6 @@ def load_saved(run: Path, selection: Selection, replay: str = "") -> Splits:
     new = saved.load(run / saved.FILE)
     if not replay:
         return new
-    if (run / REPLAY_FILE).is_file():
+    if replay not in KNOWN_DATASETS or (run / REPLAY_FILE).is_file():
         return with_replay(new, saved.load(run / REPLAY_FILE))
-    if replay not in KNOWN_DATASETS and not is_place(replay):
-        raise DataError(f"{run / REPLAY_FILE}: is missing; put it back, or train again with another --output")
     return with_replay(new, load_data(replay, replace(selection, prepare=new.prepare)))

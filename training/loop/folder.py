@@ -123,8 +123,14 @@ def made(output: Path) -> Iterator[None]:
         raise
 
 
-def remove_leftovers(output: Path) -> None:
-    """Remove the temporary files of a run that was killed while it wrote them. The caller holds the lock."""
+def remove_leftovers(output: Path, *, is_new: bool) -> None:
+    """Remove the temporary files of a run that was killed while it wrote them. The caller holds the lock.
+
+    Args:
+        is_new: whether a run begins. Then the pictures of one that was killed before its first checkpoint go too.
+    """
+    for name in OWN_FILES if is_new else ():
+        (output / name).unlink(missing_ok=True)
     for name in (*RUN_FILES, *OWN_FILES):
         for temporary in output.glob(f".{name}.*"):
             if re.fullmatch(r"[0-9a-f]{8}", temporary.name.removeprefix(f".{name}.")):

@@ -9,10 +9,9 @@ from typing import Any
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
-from training.config import AUTO, TrainConfig, flag
+from training.config import AUTO, TrainConfig, flag, is_place
 from training.data.digits import Splits
 from training.data.load import Selection, load_data, load_saved
-from training.data.own import saved
 from training.data.own.check import Check
 from training.loop.errors import TrainingError
 from training.loop.replay import with_enough_epochs
@@ -68,7 +67,8 @@ def begin_or_resume(
     if is_resumed:
         config = resumed_config(last, chosen)
     selection = Selection(config.prepare, folder, only_folder, config.validation, config.subset)
-    if is_resumed and (output / saved.FILE).exists():
+    # Not by the file: an earlier run that was killed before its first checkpoint may have left one.
+    if is_resumed and is_place(config.dataset):
         return config, load_saved(output, selection, config.replay)
     splits = load_data(config.dataset, selection, config.replay, stage=stage, tell=tell)
     return config if is_resumed else with_enough_epochs(config, chosen, splits), splits

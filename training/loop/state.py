@@ -22,7 +22,7 @@ from training.loop.extras import draw_extras, font_digests, load_teacher
 from training.loop.optimizers import build_optimizer, load_optimizer
 from training.loop.replay import new_images, start_teacher
 from training.loop.resume import check_same_run, load_state
-from training.loop.start import start_from
+from training.loop.start import read_start, start_from
 from training.networks import Network, build
 
 
@@ -184,6 +184,11 @@ class State:
                 f"--teacher {self.config.teacher}: the run in {folder} had other teachers; "
                 "resume it with the same teachers, or name another --output."
             )
+        if self.config.start != saved["config"].get("start", "") and not self._has_start_of(saved):
+            raise TrainingError(
+                f"--from {self.config.start}: the run in {folder} began with other weights; "
+                "leave the flag out to resume it, or name another --output."
+            )
         if tuple(saved.get("labels", self.labels)) != self.labels:
             raise TrainingError(
                 f"--dataset {self.config.dataset}: the run in {folder} had other classes; name another --output."
@@ -193,3 +198,7 @@ class State:
                 f"--fonts {self.config.fonts}: the run in {folder} had other fonts; "
                 "resume it with the same fonts, or name another --output."
             )
+
+    def _has_start_of(self, saved: dict[str, Any]) -> bool:
+        """Return whether ``--from`` names the weights that a checkpoint began with, perhaps in another folder."""
+        return bool(self.config.start) and read_start(self.config).digest in saved.get("start", {}).values()

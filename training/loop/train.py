@@ -103,7 +103,7 @@ def train(
     ):
         check_free(output, resume=resume)
         if is_first:
-            remove_leftovers(output)
+            remove_leftovers(output, is_new=not last.exists())
         with tracking or nullcontext() as shown:
             for name, content in splits.files.items() if is_first else ():
                 write_atomically(output / name, content)

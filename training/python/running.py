@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
+from training.data.own.cli import place_of, say_findings
 from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
 from training.origin import check_prepare, config_of, with_absolute_places
@@ -73,7 +74,6 @@ def train(
         # torch reads this variable when it is imported.
         sleep_while_waiting()
         with needing_torch("training.train"):
-            from training.data.own.cli import say_findings
             from training.data.sources import DataError
             from training.device import check_device
             from training.loop.folder import check_output
@@ -132,6 +132,9 @@ def _settings(
     given = {name: _checked(name, value) for name, value in (config or {}).items()}
     if "dataset" in given:
         given["dataset"] = _place(given["dataset"])
+    if given.get("replay"):
+        # The run folder keeps the pictures, so a run may be resumed without this folder.
+        given["replay"] = place_of(given["replay"])
     if dataset is not None:
         given["dataset"] = dataset
     return config_of(given)
@@ -157,7 +160,8 @@ def _place(data: str | os.PathLike[str]) -> str:
     if isinstance(data, str) and data in KNOWN_DATASETS:
         return data
     place = Path(data).expanduser().absolute()
-    if not place.exists():
+    # An empty name comes from an unset variable, and would stand for the current folder.
+    if not os.fspath(data) or not place.exists():
         raise ConfigError(f"data {os.fspath(data)}: does not exist; name a folder, or {', '.join(KNOWN_DATASETS)}")
     return str(place)
 

@@ -43,6 +43,10 @@ class Scores(NamedTuple):
         rows = np.asarray(probabilities, float)
         return cls(rows.max(axis=1), np.asarray(novelty, float), rows.argmax(axis=1) == np.asarray(labels))
 
+    def first(self, count: int) -> Scores:
+        """Return the scores of the first ``count`` images."""
+        return Scores(self.confidence[:count], self.novelty[:count], self.is_right[:count])
+
 
 class Thresholds(NamedTuple):
     """Which predictions are accepted: those with at most this novelty score and at least this confidence."""

@@ -23,6 +23,9 @@ from training.trust.temperature import fit_temperature
 
 # Number of training images that take the place of the validation set in a run without one.
 STAND_IN = 5000
+# The acceptance thresholds are fitted on at least this many images, if there are so many. With one validation image
+# alone, the thresholds rejected two in three right predictions; with 8, one in seven.
+LEAST_JUDGED = 200
 # With --replay, the new images, distorted, are this share of the digits that the novelty score is fitted on.
 NEW_SHARE = 1 / 16
 
@@ -83,15 +86,16 @@ def calibrate(
     """
     network = copy.deepcopy(network).cpu().eval()
     generator = torch.Generator().manual_seed(seed)
-    held_out = held_out_digits(splits)
+    held_out, judged = held_out_digits(splits), judged_digits(splits)
+    count = len(held_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         report = stage("fitting the calibration temperature")
-        clean = _outputs(network, held_out.images, maps=bool(fonts), report=report)
+        clean = _outputs(network, judged.images, maps=bool(fonts), report=report)
         # On the clean images alone the network makes too few mistakes to fit the temperature.
         distorted = _outputs(network, distort(held_out.images, generator), report=report)
         temperature = fit_temperature(
-            torch.cat([clean.logits, distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
+            torch.cat([clean.logits[:count], distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
         report = stage("drawing images that are not digits")
         digits, others = cached_examples(splits.train, fonts, report, classes=splits.labels)
@@ -103,17 +107,34 @@ def calibrate(
         report = stage("fitting the novelty score")
         novelty = fit_novelty(outputs.scaled(temperature), targets, generator, report)
         report = stage("setting the acceptance thresholds")
-        in_styles = _outputs(network, styled(held_out, generator, splits.labels), maps=bool(fonts), report=report)
-        scores = [_scores(novelty, each.scaled(temperature), held_out.labels) for each in (clean, in_styles)]
+        in_styles = _outputs(network, styled(judged, generator, splits.labels), maps=bool(fonts), report=report)
+        scores = [_scores(novelty, each.scaled(temperature), judged.labels) for each in (clean, in_styles)]
         thresholds = fit_thresholds(*scores)
-    return Calibration(temperature, novelty, *thresholds, thresholds.false_rejections(scores[0]))
+    rejected = thresholds.false_rejections(scores[0].first(count))
+    return Calibration(temperature, novelty, *thresholds, rejected)
 
 
 def held_out_digits(splits: Splits) -> Digits:
     """Return the images that the calibration is fitted on: the validation set, or the last training images."""
     if len(splits.validation):
         return splits.validation
-    return Digits(splits.train.images[-STAND_IN:], splits.train.labels[-STAND_IN:])
+    return _last(splits.train, STAND_IN)
+
+
+def judged_digits(splits: Splits) -> Digits:
+    """Return the images that the acceptance thresholds are fitted on: the held-out images, and after them the last
+    training images if the validation set is small.
+    """
+    held_out = held_out_digits(splits)
+    missing = LEAST_JUDGED - len(splits.validation)
+    if not len(splits.validation) or missing <= 0:
+        return held_out
+    more = _last(splits.train, missing)
+    return Digits(torch.cat([held_out.images, more.images]), torch.cat([held_out.labels, more.labels]))
+
+
+def _last(digits: Digits, count: int) -> Digits:
+    return Digits(digits.images[-count:], digits.labels[-count:])
 
 
 def _new_images(added: Digits, others: int, generator: torch.Generator) -> Tensor:

@@ -85,6 +85,14 @@ def idx(place):
     return place
 
 
+@pytest.mark.parametrize("name", ["validation_{}", "val_{}", "{}_val"])
+def test_arrays_of_the_validation_set_have_several_names(tmp_path, name):
+    images, labels = ("x", "y") if name.startswith("{}") else ("images", "labels")
+    chosen = {name.format(images): arrays()[::2], name.format(labels): np.repeat(CLASSES, 6)}
+    np.savez(tmp_path / "marks.npz", x_train=arrays()[1::2], y_train=np.repeat(CLASSES, 6), **chosen)
+    assert Counter(sample.part for sample in find(tmp_path / "marks.npz")) == {"train": 18, "validation": 18}
+
+
 @pytest.mark.parametrize("layout", [folders, table, archive, idx])
 def test_every_layout_gives_the_same_classes_by_name(layout, tmp_path):
     splits = load_data(str(layout(tmp_path / "marks")), Selection(validation=1))
@@ -240,6 +248,18 @@ def test_check_finds_what_is_wrong_with_pictures(tmp_path):
         demand_trainable(found, place)
 
 
+def test_copy_in_the_validation_set_is_not_said_to_be_in_the_test_set(tmp_path):
+    for part, numbers in (("train", range(8)), ("validation", (1, 9)), ("test", (2, 10))):
+        for label in CLASSES:
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in numbers:
+                mark(label, number).save(tmp_path / part / label / f"{number}.png")
+    found = inspect(tmp_path, "symbol", with_validation=True)
+    kept = {first.sample.part for _, first in found.repeated}
+    assert {"validation", "test"} <= kept
+    assert "on two sides of the split; the test or validation set keeps them." in "\n".join(findings(found))
+
+
 def test_table_may_have_line_breaks_that_are_those_of_other_programs(tmp_path):
     place = table(tmp_path / "marks")
     name = "circle\x85 0\u2028.png"
@@ -299,6 +319,16 @@ def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided,
     assert len(found.labels) == 3
     name = f"train/{stray}" if is_divided else stray
     assert f"1 beside the class folders, left out: {name}. Move each into the folder of its class." in findings(found)
+
+
+def test_picture_that_the_table_does_not_name_is_told(tmp_path):
+    place = folders(table(tmp_path / "marks") / "more", 2, ["cross"])
+    for name in ("marks-classes.png", ".hidden.png", "notes.txt"):
+        (place.parent / name).touch()
+    found = inspect(tmp_path / "marks", "symbol", with_validation=True)
+    line = "2 not in labels.csv, left out: more/cross/0.png, more/cross/1.png. Add a line for each, or move them away."
+    assert line in findings(found)
+    assert not inspect(place, "symbol", with_validation=True, least=1).unlisted
 
 
 def test_class_without_a_picture_is_told(tmp_path):

@@ -60,6 +60,21 @@ def test_review_counts_and_lists(corrections, run, tmp_path):
         assert image.height == 4 + 6 * (56 + 4 + 15)
 
 
+def test_class_may_be_a_question_mark(corrections, tmp_path):
+    """It is no rejection if the model had read one, and the rejection of one is no right answer."""
+    folder = tmp_path / "feedback"
+    shutil.copytree(corrections / "4", folder / "?")
+    answers = [{"accepted": False}, {"accepted": True, "label": "?"}]
+    for path, answer in zip(sorted(folder.glob("?/*.json")), answers, strict=False):
+        path.write_text(json.dumps({"answer": answer}))
+    shutil.copytree(corrections / "7", folder / "!")
+    [record] = folder.glob("!/*.json")
+    record.write_text(json.dumps({"answer": {"accepted": True, "label": "?"}}))
+    found = [line.split() for line in review(folder, "symbol").lines()]
+    assert ["?", "30", "28", "1"] in found
+    assert ["!", "1", "1", "0"] in found
+
+
 @pytest.mark.parametrize(
     ("model", "places"),
     [

@@ -21,6 +21,7 @@ from training.config import TrainConfig
 from training.data.own import saved
 from training.data.own.load import SHEET
 from training.data.own.replay import REPLAY_FILE
+from training.data.sources import DataError
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
 from training.loop.folder import (
@@ -32,8 +33,9 @@ from training.loop.folder import (
     check_writable,
 )
 from training.loop.optimizers import rate_at
-from training.loop.resume import resumed_config
+from training.loop.resume import begin_or_resume, resumed_config
 from training.loop.train import train
+from training.reports import no_stage
 
 # Eight steps per epoch.
 FLAGS = ["--model", "cnn", "--epochs", "3", "--subset", "1024", "--validation", "256", "--checkpoint-every", "3"]
@@ -201,6 +203,29 @@ def test_run_that_was_killed_before_its_first_checkpoint_begins_again(small, tmp
     for name, written in ((saved.FILE, content), (SHEET, b"png"), (REPLAY_FILE, content)):
         (tmp_path / name).write_bytes(written)
         check_free(tmp_path, resume=False)
+
+
+def test_run_never_goes_on_with_the_pictures_of_a_killed_one(small, tmp_path, no_plots, monkeypatch):
+    """The folder has pictures of an earlier run, which was killed before its first checkpoint."""
+    for name in (saved.FILE, REPLAY_FILE, SHEET):
+        (tmp_path / name).write_bytes(saved.to_bytes(small))
+    train(TrainConfig(**FAST), small, tmp_path)
+    assert not any((tmp_path / name).exists() for name in OWN_FILES)
+    (tmp_path / saved.FILE).write_bytes(saved.to_bytes(small))
+    monkeypatch.setattr("training.loop.resume.load_data", lambda *_, **__: small)
+    assert begun_again(tmp_path) is small
+
+
+def begun_again(output):
+    _, splits = begin_or_resume(TrainConfig(), {}, output, None, only_folder=False, stage=no_stage, tell=lambda _: None)
+    return splits
+
+
+def test_resumed_run_needs_its_pictures(small, tmp_path, no_plots):
+    """The folder that they came from may have changed: then the run would test with what it has learnt."""
+    train(TrainConfig(**FAST | {"dataset": str(tmp_path / "letters")}), small, tmp_path / "run")
+    with pytest.raises(DataError, match=r"data\.npz: is missing; put it back, or train again with another --output"):
+        begun_again(tmp_path / "run")
 
 
 def test_output_may_not_hold_the_file_of_the_data_set(tmp_path):

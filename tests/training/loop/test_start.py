@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -120,6 +122,17 @@ def test_resumed_run_keeps_the_same_share(small, teacher, tmp_path, no_plots):
         train(config, small, tmp_path / "stopped", progress=Stop(6))
     train(config, small, tmp_path / "stopped", resume=True)
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+def test_resumed_run_has_the_start_that_it_began_with(small, teacher, tmp_path, no_plots):
+    """The weights come from the checkpoint, so another start would be ignored, and the record would name it."""
+    config = TrainConfig(**FAST | {"epochs": 1}, start=str(teacher))
+    train(config, small, tmp_path / "run")
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    train(replace(config, start=str(moved)), small, tmp_path / "run", resume=True)
+    for start in (str(tmp_path / "run"), ""):
+        with pytest.raises(TrainingError, match=rf"^--from {start}: the run in .* began with other weights; leave"):
+            train(replace(config, start=start), small, tmp_path / "run", resume=True)
 
 
 def test_nothing_can_be_kept_without_a_start():

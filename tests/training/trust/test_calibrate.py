@@ -12,8 +12,10 @@ from tests.support import font_file
 from tests.training.support import equal, first
 from training.augment.outliers import FONT_SIGNS
 from training.networks import NETWORKS, Features, build, normalize
+from training.trained import read
 from training.trust import examples, novelty
-from training.trust.calibrate import Calibration, calibrate
+from training.trust.acceptance import Scores, Thresholds
+from training.trust.calibrate import LEAST_JUDGED, Calibration, calibrate, judged_digits
 from training.trust.examples import digits_and_outliers
 from training.trust.novelty import LARGEST, Novelty, Outputs, fit_novelty
 from training.trust.temperature import fit_temperature
@@ -71,6 +73,25 @@ def test_last_training_images_stand_in_for_a_validation_set(small):
     without = calibrate(network, replace(small, validation=first(small.validation, 0)), 0)
     same = calibrate(network, replace(small, validation=small.train), 0)
     assert (without.temperature, without.threshold) == (same.temperature, same.threshold)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_training_images_join_a_small_validation_set(small, teacher, count):
+    """The thresholds of a few images alone would reject most right predictions."""
+    few = replace(small, validation=first(small.validation, count))
+    judged = judged_digits(few)
+    assert len(judged) == LEAST_JUDGED
+    assert torch.equal(judged.images[:count], few.validation.images)
+    network = read(str(teacher)).network.eval()
+    found = calibrate(network, few, 0)
+    with torch.no_grad():
+        features = network.features(normalize(small.test.images))
+        logits = network.head(features.vector) / found.temperature
+        scores = Scores.of(logits.softmax(dim=1), found.novelty(features, logits), small.test.labels)
+    right = Scores(*(each[scores.is_right] for each in scores))
+    assert sum(Thresholds(found.threshold, found.confidence).false_rejections(right).values()) < 0.1
+    # Of a single image, all or nothing is rejected.
+    assert count > 1 or {*found.rejected.values()} <= {0.0, 1.0}
 
 
 def test_saved_calibration_is_loaded_with_the_same_numbers():

@@ -18,13 +18,15 @@ from training.data.own.prepare import to_bytes
 from training.data.own.samples import Sample, class_name
 from training.data.sources import DataError
 
-# The arrays of an .npz file: images, labels and groups of each part. The last two rows are the file of Keras.
+# The arrays of an .npz file: images, labels and groups of each part. The rows with x and y are the file of Keras.
 NPZ_KEYS = (
     ("images", "labels", "groups", ""),
     ("train_images", "train_labels", "train_groups", "train"),
     ("validation_images", "validation_labels", "validation_groups", "validation"),
+    ("val_images", "val_labels", "val_groups", "validation"),
     ("test_images", "test_labels", "test_groups", "test"),
     ("x_train", "y_train", "", "train"),
+    ("x_val", "y_val", "", "validation"),
     ("x_test", "y_test", "", "test"),
 )
 # Names of classes by label, one a line, beside IDX files.

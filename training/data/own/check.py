@@ -47,6 +47,8 @@ class Check:
     """Folders of classes that hold no picture."""
     stray: list[str] = field(default_factory=list)
     """Pictures beside the folders of the classes."""
+    unlisted: list[str] = field(default_factory=list)
+    """Pictures that the table of the data set does not name."""
 
     def count(self, part: str) -> Counter[str]:
         """Return the number of kept samples of a part by class."""
@@ -166,6 +168,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         say("unreadable", shown, "Repair or remove them.")
     say("classes without a picture, left out", result.bare, "Add pictures, or remove the folder.")
     say("beside the class folders, left out", result.stray, "Move each into the folder of its class.")
+    say("not in labels.csv, left out", result.unlisted, "Add a line for each, or move them away.")
     say(
         "empty, left out",
         [each.sample.name for each in result.empty],
@@ -179,7 +182,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
     say(
         "repeated, left out",
         [f"{each.sample.name} = {first.sample.name}" for each, first in result.repeated],
-        f"They look the same at 28x28. {result.across} were on two sides of the split; the test set keeps them."
+        f"They look the same at 28x28. {result.across} were on two sides of the split; the test or validation set keeps them."
         if result.across
         else "They look the same at 28x28.",
     )

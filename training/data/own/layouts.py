@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +103,24 @@ def stray_pictures(place: Path) -> list[str]:
         and not path.name.endswith(SHEETS)
         and path.is_file()
     )
+
+
+def unlisted_pictures(place: Path, samples: Sequence[Sample]) -> list[str]:
+    """Return the names of pictures that TABLE does not name. Other layouts have no such pictures.
+
+    Args:
+        samples: those of the table.
+    """
+    if not (place / TABLE).is_file():
+        return []
+    listed, others = {sample.name for sample in samples}, []
+    # Pictures in linked folders may be listed by another path, so these folders are passed over.
+    for parent, folders, files in os.walk(place):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        pictures = (name for name in files if is_picture_name(name) and not name.startswith("."))
+        names = (Path(parent, name).relative_to(place).as_posix() for name in pictures if not name.endswith(SHEETS))
+        others += [name for name in names if name not in listed]
+    return sorted(others)
 
 
 def _has_class_folders(place: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from training.data.digits import Digits, Splits
 from training.data.own.check import Check, check, demand_trainable
-from training.data.own.layouts import bare_classes, find, stray_pictures
+from training.data.own.layouts import bare_classes, find, stray_pictures, unlisted_pictures
 from training.data.own.prepare import prepare_all
 from training.data.own.samples import MIN_CLASSES
 from training.data.own.saved import FILE, digest_of, in_random_order, to_bytes
@@ -34,10 +34,11 @@ def inspect(
     Raises:
         DataError: it is not a data set, or it has too few or too many classes.
     """
-    found = prepare_all(find(place), how, stage("reading the pictures"))
+    samples = find(place)
+    found = prepare_all(samples, how, stage("reading the pictures"))
     result = check(found, place, with_validation=with_validation, least=least)
     bare = [name for name in bare_classes(place) if name not in result.labels]
-    return replace(result, bare=bare, stray=stray_pictures(place))
+    return replace(result, bare=bare, stray=stray_pictures(place), unlisted=unlisted_pictures(place, samples))
 
 
 def load_own(

@@ -25,8 +25,8 @@ SHOWN = 480
 LISTED = 20
 # Stands in a command for the model repository, which only the user knows.
 REPOSITORY = "./YOUR-MODELS"
-# The answer of a model that had rejected a picture.
-REJECTED = "?"
+# The answer of a model that had rejected a picture, and how the sheet shows it. No class has an empty name.
+REJECTED, SHOWN_REJECTED = "", "?"
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Review:
         kept = self.found.kept if self.found else []
         for label in self.found.labels if self.found else ():
             shown = [
-                Shown(each.image, _wrong_answer(self.folder, each))
+                Shown(each.image, _caption(_wrong_answer(self.folder, each)))
                 for each in kept
                 if each.sample.label == label and each.image is not None
             ]
@@ -76,7 +76,7 @@ class Review:
             total = Counter(each.sample.label for each in self.found.kept)
             answers = [(each.sample.label, _wrong_answer(self.folder, each)) for each in self.found.kept]
             rejected = Counter(label for label, answer in answers if answer == REJECTED)
-            wrong = Counter(label for label, answer in answers if answer) - rejected
+            wrong = Counter(label for label, answer in answers if answer)
             width = max(5, *map(len, self.found.labels))
             lines.append(f"{'label':{width}}  {'pictures':>8} {'wrong':>8} {'rejected':>8}")
             lines += [
@@ -165,11 +165,15 @@ def prepare_for(start: str) -> str:
         return TrainConfig.prepare
 
 
-def _wrong_answer(folder: Path, each: Prepared) -> str:
-    """Return what the model had read, or REJECTED; empty if it was right or is unknown."""
+def _wrong_answer(folder: Path, each: Prepared) -> str | None:
+    """Return what the model had read, or REJECTED; None if it was right or is unknown."""
     try:
         answer: dict[str, Any] = json.loads((folder / each.sample.name).with_suffix(".json").read_bytes())["answer"]
         said = str(answer["label"]) if answer["accepted"] else REJECTED
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return "" if said == each.sample.label else said
+        return None
+    return None if said == each.sample.label else said
+
+
+def _caption(answer: str | None) -> str:
+    return "" if answer is None else answer or SHOWN_REJECTED

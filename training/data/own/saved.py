@@ -61,6 +61,8 @@ def load(path: Path) -> Splits:
         DataError: the file is missing or damaged.
     """
     way_out = "train again with another --output"
+    if not path.exists():
+        raise DataError(f"{path}: is missing; put it back, or {way_out}")
     names = [f"{part}_{kind}" for part in PARTS for kind in ("images", "labels")]
     found = npz.read(path, [*names, *FACTS], way_out)
     try:

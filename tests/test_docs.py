@@ -265,8 +265,9 @@ def test_node_blocks_run(url, program, tmp_path):
 def test_predict_lines_run(tmp_path):
     lines = [line for line in SHELL.splitlines() if re.search(r"(^|\| )mnist-predict", line)]
     assert lines
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "seven.png").symlink_to(ROOT / "tests" / "seven.png")
+    for name in ("tests/seven.png", "tests/serving/pictures/pages"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     for line in lines:
         subprocess.run(line, shell=True, cwd=tmp_path, env=environment, check=True, capture_output=True)

@@ -143,8 +143,8 @@ def curves(sets: Mapping[str, Predictions]) -> dict[str, Predictions]:
 def table_of_curves(sets: Mapping[str, Predictions], model: Model) -> Iterator[str]:
     own = model.bundle.manifest.confidence
     names = list(curves(sets))
-    yield "\nRight predictions kept, and wrong ones accepted (of all pictures), with another lowest confidence:\n"
-    yield f"| lowest confidence | {' | '.join(names)} |\n|---|{'---:|' * len(names)}"
+    yield "\nRight predictions kept, and wrong ones accepted (of all pictures), with another confidence threshold:\n"
+    yield f"| confidence threshold | {' | '.join(names)} |\n|---|{'---:|' * len(names)}"
     for confidence in sorted({*CONFIDENCES, *([own.threshold] if own else [])}):
         cells = []
         for predictions in curves(sets).values():

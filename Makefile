@@ -71,7 +71,7 @@ run: $(MODELS)/.published  ## train on MNIST, export, and serve the model on htt
 
 $(SERVE_VENV)/.complete: pyproject.toml constraints.txt
 	@$(MAKE_VENV) $(SERVE_VENV)
-	@echo "installing into $(SERVE_VENV): about 1 minute, 250 MB"
+	@echo "installing into $(SERVE_VENV): about 1 minute, 290 MB"
 	$(SERVE_VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt --editable .
 	@touch $@
 

@@ -179,12 +179,15 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         [" = ".join(f"{each.sample.name} ({each.sample.label})" for each in same) for same in result.disputed],
         "They look the same at 28x28 and have different classes. Keep one of each.",
     )
+    kept = (
+        f" {result.across} were on two sides of the split; the test or validation set keeps them."
+        if result.across
+        else ""
+    )
     say(
         "repeated, left out",
         [f"{each.sample.name} = {first.sample.name}" for each, first in result.repeated],
-        f"They look the same at 28x28. {result.across} were on two sides of the split; the test or validation set keeps them."
-        if result.across
-        else "They look the same at 28x28.",
+        f"They look the same at 28x28.{kept}",
     )
     say(
         "groups in several parts",

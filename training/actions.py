@@ -16,8 +16,8 @@ import click
 from training.checkpoint import CheckpointError
 from training.command import is_speaker, leave, print_output
 from training.config import ConfigError, TrainConfig, check_name
+from training.data.errors import DataError
 from training.data.own.cli import say_findings
-from training.data.sources import DataError
 from training.device import check_device, use_deterministic_operations
 from training.evaluate import Evaluation
 from training.loop import distributed

@@ -20,8 +20,8 @@ from export.run import ExportError, Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
 from tests.support import application, picture
+from training.data.errors import DataError
 from training.data.own import saved
-from training.data.sources import DataError
 
 NAMES = (*(f"class {number:02}" for number in range(11)), "=")
 

@@ -14,8 +14,8 @@ import training
 from tests.support import ROOT, picture
 from tests.training.support import FAST, bar, equal, rows, timeless, weights
 from training.config import ConfigError, TrainConfig
+from training.data.errors import DataError
 from training.data.load import Selection, load_data
-from training.data.sources import DataError
 from training.loop.errors import TrainingError
 from training.loop.train import train as train_loop
 from training.python.running import _settings

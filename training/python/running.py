@@ -74,7 +74,7 @@ def train(
         # torch reads this variable when it is imported.
         sleep_while_waiting()
         with needing_torch("training.train"):
-            from training.data.sources import DataError
+            from training.data.errors import DataError
             from training.device import check_device
             from training.loop.folder import check_output
             from training.loop.progress import Progress

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from training.data.errors import DataError
 from training.data.own.prepare import Prepared
 from training.data.own.samples import MIN_CLASSES, class_names
 from training.data.own.split import TEST, TRAIN, VALIDATION, parts_of
-from training.data.sources import DataError
 
 # A class with fewer training pictures gets a piece of advice.
 FEW = 10

@@ -74,10 +74,10 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     """
     with ending_at_once(), naming_what_is_missing("mnist-train check"):
         from training.checkpoint import write_atomically
+        from training.data.errors import DataError
         from training.data.own.check import demand_trainable, report_lines
         from training.data.own.load import inspect, model_name
         from training.data.own.sheet import to_png
-        from training.data.sources import DataError
     if str(folder) in KNOWN_DATASETS and not folder.exists():
         raise click.ClickException(
             f"{folder}: is a known data set and needs no check; train with it: mnist-train --dataset {folder}"
@@ -121,8 +121,8 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically
+        from training.data.errors import DataError
         from training.data.own import review as reviewing
-        from training.data.sources import DataError
     folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     model = reviewing.model_of(folder)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.config import ConfigError, TrainConfig
+from training.data.errors import DataError
 from training.data.own.check import Check, check, demand_trainable, findings
 from training.data.own.layouts import find
 from training.data.own.prepare import Prepared, prepare_all
 from training.data.own.sheet import Row, Shown, contact_sheet, spread
-from training.data.sources import DataError
 from training.origin import PACKAGED, digest_of, prepare_of
 
 # Where the service puts pictures that got several labels. Training passes over this folder.

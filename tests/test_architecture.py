@@ -24,7 +24,8 @@ PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
 LAYERS = [
-    *({"cli"}, {"server"}, {"api", "grpc", "python", "tune"}, {"open_inference", "batch"}, {"service"}, {"inference"}),
+    *({"cli"}, {"options"}, {"server"}, {"api", "grpc", "python", "tune"}, {"open_inference", "batch"}, {"service"}),
+    {"inference"},
     {"models", "pictures", "telemetry", "feedback"},
 ]
 # The files of the lowest layer may import each other.

@@ -210,7 +210,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
     whole = sorted({*result.labels} - {each.sample.label for each in result.unreadable})
     learnt, tested = result.count(TRAIN), result.count(TEST)
     few = [label for label in whole if learnt[label] < FEW]
-    say("classes with few pictures", few, f"Give each {FEW} or more to learn from, and use --recipe small-data.")
+    say("classes with few pictures", few, f"Give each {FEW} or more to learn from.")
     say(
         "classes without a test picture",
         [label for label in whole if not tested[label]],

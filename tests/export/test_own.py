@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 import export
 import serving
 import training
+from export.build import golden_images
 from export.gate import GateError
-from export.publishing import golden_images, publish
+from export.publishing import publish
 from export.run import ExportError, Run
 from export.verify import verify_bundle
 from serving.errors import BundleError

@@ -16,11 +16,11 @@ from export import oci_image, triton
 from export.oci_image import Blob, Image
 from export.staging import moved, staging_folder
 from serving.errors import BundleError, first_line, printable, quoted
+from serving.hosts import is_loopback
 from serving.models import bundle
 from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
 from serving.models.trust import Trust
-from serving.settings import is_loopback
 from training.checkpoint import write_atomically
 
 REFERENCE = re.compile(

@@ -15,12 +15,13 @@ import click
 from click.core import ParameterSource
 
 from serving.errors import AddressError, BundleError, InputsError, ResultsError, SettingsError, TuneError, WorkerError
+from serving.hosts import is_loopback
 from serving.models.disk import default_model
 from serving.options import Place, seconds_of, settings_options
 from serving.server import address, systemd
 from serving.server.address import Listener
 from serving.server.streams import Command, Group, Line, abandon_output, print_output, warn, write_output
-from serving.settings import NO_PORT, RELEASE, Settings, flag, is_loopback
+from serving.settings import NO_PORT, RELEASE, Settings, flag
 
 SERVE_EXAMPLES = """
 \b

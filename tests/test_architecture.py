@@ -29,7 +29,7 @@ LAYERS = [
     {"models", "pictures", "telemetry", "feedback"},
 ]
 # The files of the lowest layer may import each other.
-LOWEST = {"settings", "contract", "errors", "file_version", "files", "machine", "shares", "tls"}
+LOWEST = {"settings", "contract", "errors", "file_version", "files", "hosts", "machine", "shares", "tls"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
 WEB_LIBRARIES = {"litestar", "uvicorn"}
 GRPC_LIBRARIES = {"grpc", "grpc_health", "grpc_reflection", "google"}

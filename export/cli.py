@@ -87,7 +87,8 @@ COMMANDS = {"push": push, "pull": pull}
     type=click.IntRange(opsets.LOWEST, opsets.HIGHEST),
     default=opsets.DEFAULT,
     show_default=True,
-    help="Opset of the ONNX files. Older runtimes read a lower one; the results are the same.",
+    help="Opset of the ONNX files: the version of their operators. Older runtimes need a lower one; the results are "
+    "the same.",
 )
 @click.option(
     "--verify",

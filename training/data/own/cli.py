@@ -108,7 +108,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="PNG with every picture and what the model had read.  [default: NAME-review.png]",
+    help="PNG with every picture and what the model had predicted.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """Look at stored corrections before you train with them.

@@ -66,7 +66,7 @@ def explained(output: Path, *, resumed: bool) -> Iterator[None]:
             raise
         raise click.ClickException(
             f"there is not enough memory ({first_line(error)}); use a smaller --batch-size or --model, "
-            "or a machine with more memory."
+            "or a machine with more memory"
         ) from error
     except KeyboardInterrupt as stop:
         if is_speaker():

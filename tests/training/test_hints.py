@@ -80,7 +80,7 @@ def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
     before = sorted(home.rglob("*"))
     for data in (["--dataset", "./lines"], ["--dataset", "./others", "--replay", "lines"]):
         assert refused(*QUICK, *data, "--output", output) == (
-            f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it."
+            f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it"
         )
     assert sorted(home.rglob("*")) == before
 

@@ -23,7 +23,7 @@ from serving.models.bundle import ONNX, Bundle
 from serving.models.trust import Trust
 from training.checkpoint import CheckpointError
 from training.command import print_output
-from training.data.sources import DataError
+from training.data.errors import DataError
 from training.loop.progress import Progress
 from training.memory import is_memory_error, no_garbage_collection
 from training.track import mlflow

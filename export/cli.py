@@ -87,7 +87,8 @@ COMMANDS = {"push": push, "pull": pull}
     type=click.IntRange(opsets.LOWEST, opsets.HIGHEST),
     default=opsets.DEFAULT,
     show_default=True,
-    help="Opset of the ONNX files. Older runtimes read a lower one; the results are the same.",
+    help="Opset of the ONNX files: the version of their operators. Older runtimes need a lower one; the results are "
+    "the same.",
 )
 @click.option(
     "--verify",
@@ -125,7 +126,7 @@ COMMANDS = {"push": push, "pull": pull}
 )
 @click.option(
     "--min-accuracy",
-    type=click.FloatRange(0, 1),
+    type=float,
     default=0.0,
     help="Publish only a run with at least this accuracy on the test set, for example 0.99.  [default: 0]",
 )
@@ -137,7 +138,7 @@ COMMANDS = {"push": push, "pull": pull}
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1),
+    type=float,
     default=0.0005,
     show_default=True,
     help="For a run with --replay: how much lower its accuracy on the test set of the replay data set may be than that "
@@ -256,6 +257,9 @@ def check_options(given: Mapping[str, Any]) -> None:
         raise click.UsageError(f"--certificate {given['certificate']}: belongs to a key; name it with --sign")
     if given["trust"] and given["verify"] is None:
         raise click.UsageError(f"--trust {given['trust']}: belongs to --verify")
+    for option, value in (("--min-accuracy", given["min_accuracy"]), ("--margin", given["margin"])):
+        if not 0 <= value <= 1:
+            raise click.UsageError(f"{option} {value:g}: must be from 0 to 1; 0.99 means 99 %")
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise click.UsageError(f"--name {name}: {NAME_RULE}")
 

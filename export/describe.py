@@ -24,8 +24,8 @@ from serving.models.classifier import Classifier
 from serving.models.model import load_folder
 from training import checkpoint
 from training.data.digits import Splits
+from training.data.errors import DataError
 from training.data.load import Selection, load_data
-from training.data.sources import DataError
 
 
 def describe(

@@ -46,7 +46,7 @@ class Gate:
         for option, value in (("--min-accuracy", self.min_accuracy), ("--margin", self.margin)):
             # Not a number would be a limit that every run keeps.
             if not 0 <= value <= 1:
-                raise ExportError(f"{option} {value:g}: must be from 0 to 1")
+                raise ExportError(f"{option} {value:g}: must be from 0 to 1; 0.99 means 99 %")
 
     def check(self, run: Run, repository: Path, name: str) -> None:
         """Check that the network of ``run`` may be published as the model ``name``, as :meth:`check_result` does."""

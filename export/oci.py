@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import re
@@ -15,13 +14,13 @@ from typing import Any
 
 from export import oci_image, triton
 from export.oci_image import Blob, Image
-from export.staging import staging_folder
+from export.staging import moved, staging_folder
 from serving.errors import BundleError, first_line, printable, quoted
+from serving.hosts import is_loopback
 from serving.models import bundle
 from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
 from serving.models.trust import Trust
-from serving.settings import is_loopback
 from training.checkpoint import write_atomically
 
 REFERENCE = re.compile(
@@ -256,13 +255,7 @@ def _published(found: Bundle, target: Path) -> bool:
     if not (target.parent / triton.CONFIG).exists():
         config = triton.configuration(manifest.name, manifest.inputs, manifest.outputs)
         write_atomically(target.parent / triton.CONFIG, config.encode())
-    try:
-        found.folder.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
+    return moved(found.folder, target)
 
 
 def _complete(target: Path, found: Bundle, trust: Trust | None) -> None:

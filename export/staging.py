@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -35,6 +36,23 @@ def staging_folder(models: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(_locked(folder, wait=True))
         yield folder
+
+
+def moved(folder: Path, target: Path) -> bool:
+    """Rename a finished folder to ``target``, and return whether that was possible: the name may be taken by now.
+
+    A rename never replaces a folder that has files in it.
+
+    Raises:
+        OSError: it was not possible for another reason.
+    """
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

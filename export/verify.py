@@ -36,9 +36,9 @@ from serving.models.trust import Trust
 from serving.telemetry.drift import psi
 from training.config import KNOWN_DATASETS, ConfigError
 from training.data.digits import Digits, Splits
+from training.data.errors import DataError
 from training.data.load import Selection, load_data, load_saved
 from training.data.own import saved
-from training.data.sources import DataError
 from training.evaluate import Evaluation
 from training.networks import build, parameter_count
 from training.origin import RECORD

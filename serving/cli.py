@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-import re
 import shlex
 import signal
 import sys
@@ -15,21 +15,13 @@ import click
 from click.core import ParameterSource
 
 from serving.errors import AddressError, BundleError, InputsError, ResultsError, SettingsError, TuneError, WorkerError
+from serving.hosts import is_loopback
 from serving.models.disk import default_model
+from serving.options import Place, seconds_of, settings_options
 from serving.server import address, systemd
 from serving.server.address import Listener
 from serving.server.streams import Command, Group, Line, abandon_output, print_output, warn, write_output
-from serving.settings import (
-    NO_PORT,
-    RELEASE,
-    Settings,
-    described,
-    flag,
-    is_loopback,
-    is_service_link,
-    service_link_warning,
-    variable,
-)
+from serving.settings import NO_PORT, RELEASE, Settings, flag
 
 SERVE_EXAMPLES = """
 \b
@@ -63,55 +55,14 @@ MODEL_HELP = "Model to use, in its newest version. If the repository has only on
 UNREADABLE, INTERRUPTED, TERMINATED = 3, 130, 143
 
 
-class Place(click.Path):
-    """A path. ``~`` stands for the home folder, as in a shell, which does not replace it after a ``=``."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(path_type=Path, **options)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(Path(value).expanduser(), param, ctx)
-        except RuntimeError as error:
-            self.fail(f"{str(value)!r}: {error}", param, ctx)
-
-
-class SettingOption(click.Option):
-    """An option that ignores a variable of its name that Kubernetes has set for another service."""
-
-    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        text = super().resolve_envvar_value(ctx)
-        name = str(self.envvar)
-        if text is not None and is_service_link(name, text):
-            warn(f"WARNING: {service_link_warning(name, text)}")
-            return None
-        return text
-
-
-def settings_options(command: Any) -> Any:
-    """Give ``command`` a flag and an environment variable for each field of Settings."""
-    for name, kind, text in reversed(described()):
-        default = getattr(Settings, name, "")
-        command = click.option(
-            f"{flag(name)}/--no-{flag(name)[2:]}" if kind is bool else flag(name),
-            cls=SettingOption,
-            type=Place() if kind is Path else kind,
-            default=default,
-            show_default="the packaged one" if kind is Path else default != "",
-            envvar=variable(name),
-            show_envvar=True,
-            help=text,
-        )(command)
-    return command
-
-
 class ServeGroup(Group):
     """The group of mnist-serve, which takes no arguments of its own."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args[0] not in self.commands and Path(args[0]).exists():
+        # click itself suggests a command that looks similar.
+        if not difflib.get_close_matches(args[0], self.commands):
             place = shlex.quote(args[0])
-            way_out = f"--repository {place}" if Path(args[0]).is_dir() else f"mnist-predict {place}"
+            way_out = f"mnist-predict {place}" if Path(args[0]).is_file() else f"--repository {place}"
             ctx.fail(f"{args[0]}: is no command of mnist-serve; did you mean {way_out}?")
         return super().resolve_command(ctx, args)
 
@@ -152,15 +103,6 @@ def serve(context: click.Context, /, **given: Any) -> None:
     except KeyboardInterrupt:  # Before the service is ready. Later, the server stops cleanly.
         warn("Stopped.")
         sys.exit(INTERRUPTED)
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of a time such as 5ms, 500us or 0.2s."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(us|ms|s)", text.strip())
-    seconds = float(found[1]) / {"us": 1e6, "ms": 1e3, "s": 1.0}[found[2]] if found else 0.0
-    if not seconds:
-        raise click.BadParameter(f"{text!r}: must be a time of more than 0, such as 5ms, 500us or 0.2s")
-    return seconds
 
 
 @serve.command(cls=Command, epilog=TUNE_EXAMPLES)
@@ -308,6 +250,8 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
     standard input, which holds a picture or a list of names.
     """
     from serving.batch import run
+    from serving.batch.inputs import similar_name
+    from serving.batch.progress import rounded
 
     repository = repository or RELEASE
     if not _is_given("model"):
@@ -324,12 +268,14 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         warn("Stopped." + (" The same command continues from here." if options.output else ""))
         sys.exit(INTERRUPTED)
     if options.output:
-        speed = f"{outcome.rate:,.0f} pictures per second" if outcome.rate else "all there already"
+        speed = f"{rounded(outcome.rate)} pictures per second" if outcome.rate else "all there already"
         print_output(f"{options.output}: {outcome.rows:,} row{'s' * (outcome.rows != 1)}, {speed}")
     if outcome.left_out:
         files = f"{outcome.left_out:,} file{'s' * (outcome.left_out != 1)}"
         warn(f"left out {files} in the folders, without the extension of a picture")
     if outcome.unreadable:
         several = f"{outcome.unreadable:,} pictures could not be read; the row of each has its error"
-        warn(f"Error: {several if outcome.unreadable > 1 else outcome.first_error}")
+        meant = next(filter(None, map(similar_name, inputs)), "")
+        hint = f"; did you mean {shlex.quote(meant)}?" if meant else ""
+        warn(f"Error: {several if outcome.unreadable > 1 else outcome.first_error + hint}")
         sys.exit(UNREADABLE)

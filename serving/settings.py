@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from serving.errors import SettingsError, without_password
+from serving.hosts import is_host, is_loopback
 
 PREFIX = "MNIST_"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
@@ -48,8 +48,6 @@ HOSTS_RULE = "must be host names without scheme, port and path, separated by com
 URL_RULE = "must be a URL that begins with http:// or https://, such as http://collector:4318"
 
 HEADER_RULE = "must be the name of a header: 1 to 100 letters, digits and hyphens"
-
-LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +247,7 @@ class Settings:
         for name in ("predict_keys", "admin_keys", "feedback_keys", "allowed_hosts", "cors_origins", "trust"):
             text = getattr(self, name)
             self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
-        self._check("allowed_hosts", all(map(_is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
+        self._check("allowed_hosts", all(map(is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
         self._check("otlp_endpoint", not self.otlp_endpoint or _is_url(self.otlp_endpoint), URL_RULE)
         self._check("trace_sample", not self.trace_sample or _is_share(self.trace_sample), "must be from 0 to 1")
         self._check("log_format", self.log_format in ("", *LOG_FORMATS), f"must be one of {', '.join(LOG_FORMATS)}")
@@ -280,17 +278,6 @@ class Settings:
         return cls(**given)
 
 
-def _is_host(name: str) -> bool:
-    """Return whether ``name`` may be in the list of allowed hosts: a name, ``*``, ``*.name``, an address or nothing."""
-    name = name.strip()
-    if name in ("", "*") or re.fullmatch(r"(?:\*\.)?[A-Za-z0-9._-]+", name):
-        return True
-    try:
-        return bool(ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        return False
-
-
 def _is_url(text: str) -> bool:
     try:
         url = urllib.parse.urlsplit(text)
@@ -304,17 +291,6 @@ def _is_share(text: str) -> bool:
         return 0 <= float(text) <= 1
     except ValueError:
         return False
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the address or name ``host``."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        name = host.lower().rstrip(".")
-        # "127.1" is short for 127.0.0.1.
-        return name in LOOPBACK_NAMES or name.endswith(".localhost") or re.fullmatch(r"127(\.\d+)*", name) is not None
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def flag(name: str) -> str:

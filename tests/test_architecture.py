@@ -24,11 +24,12 @@ PREPARATION_IMPORTS = ("serving.pictures", "serving.errors")
 
 # The layers of serving from top to bottom. A file may import from its own part and from the layers below.
 LAYERS = [
-    *({"cli"}, {"server"}, {"api", "grpc", "python", "tune"}, {"open_inference", "batch"}, {"service"}, {"inference"}),
+    *({"cli"}, {"options"}, {"server"}, {"api", "grpc", "python", "tune"}, {"open_inference", "batch"}, {"service"}),
+    {"inference"},
     {"models", "pictures", "telemetry", "feedback"},
 ]
 # The files of the lowest layer may import each other.
-LOWEST = {"settings", "contract", "errors", "file_version", "files", "machine", "shares", "tls"}
+LOWEST = {"settings", "contract", "errors", "file_version", "files", "hosts", "machine", "shares", "tls"}
 PARTS = [*(part for layer in LAYERS for part in layer), *LOWEST]
 WEB_LIBRARIES = {"litestar", "uvicorn"}
 GRPC_LIBRARIES = {"grpc", "grpc_health", "grpc_reflection", "google"}

@@ -16,8 +16,8 @@ import click
 from training.checkpoint import CheckpointError
 from training.command import is_speaker, leave, print_output
 from training.config import ConfigError, TrainConfig, check_name
+from training.data.errors import DataError
 from training.data.own.cli import say_findings
-from training.data.sources import DataError
 from training.device import check_device, use_deterministic_operations
 from training.evaluate import Evaluation
 from training.loop import distributed
@@ -66,7 +66,7 @@ def explained(output: Path, *, resumed: bool) -> Iterator[None]:
             raise
         raise click.ClickException(
             f"there is not enough memory ({first_line(error)}); use a smaller --batch-size or --model, "
-            "or a machine with more memory."
+            "or a machine with more memory"
         ) from error
     except KeyboardInterrupt as stop:
         if is_speaker():

@@ -166,12 +166,12 @@ def from_bytes(content: bytes, path: Path) -> dict[str, Any]:
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
         raise CheckpointError(
-            f"{path}: damaged or not a checkpoint (its SHA-256 is wrong); train again with another --output."
+            f"{path}: damaged or not a checkpoint (its SHA-256 is wrong); train again with another --output"
         )
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:
         raise CheckpointError(
             f"{path}: has checkpoint format {state['format']}, but this version reads format {FORMAT}; "
-            "train again with another --output."
+            "train again with another --output"
         )
     return state

@@ -109,7 +109,7 @@ class TrainConfig:
         str,
         "How a picture becomes 28x28 pixels, in training and in the service: symbol (find the ink, scale and centre it "
         "as in MNIST) or as-is (the whole picture, for photos and textures). The default for fashion-mnist is as-is. "
-        "For your own pictures with --from, it is that of the model; with --replay, no other is allowed.",
+        "With --from, the default for your own pictures is that of the model; with --replay, no other is allowed.",
     ] = "symbol"
     start: Annotated[
         str,

@@ -7,10 +7,10 @@ Every network takes float32 ``[N, 1, 28, 28]`` from :func:`normalize` and return
     cnn         four convolutions, 28 -> 14 -> 7 by two poolings        61,946
     cnn-small   five convolutions with few channels                      7,182
     cnn-first   like cnn-fast with few channels, for a cascade          17,370
-    cnn-light   like cnn, first two convolutions without padding        59,426
+    cnn-light   like cnn, two without padding and one narrower          59,426
     cnn-large   five convolutions with many channels                   158,674
     cnn-speed   like cnn, but the first convolution has a stride        61,946
-    cnn-fast    the same, first two convolutions without padding        71,514
+    cnn-fast    like cnn-speed, two without padding and one wider       71,514
     cnn-5x5     five 5x5 convolutions without padding or pooling       308,090
     cnn-7x7     four 7x7 convolutions without padding or pooling       581,506
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -118,7 +119,8 @@ def _facts(place: str) -> tuple[str, str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         near = [*models_near(folder), PACKAGED]
         way_out = f"choose from {', '.join(near)}" if len(near) > 1 else WAY_OUT
-        raise ConfigError(f"--from {place}: there is no trained model; {way_out}") from error
+        hint = f"did you mean {PACKAGED}? " if difflib.get_close_matches(place, [PACKAGED]) else ""
+        raise ConfigError(f"--from {place}: there is no trained model; {hint}{way_out}") from error
 
 
 def digest_of(place: str) -> str:

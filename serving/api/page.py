@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 
 from serving.api.context import AnyRequest
 from serving.api.responses import Response
-from serving.settings import is_loopback
+from serving.hosts import is_loopback
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index.html", "/docs": "docs.html"}

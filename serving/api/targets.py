@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 
 from serving.errors import MisdirectedError, quoted
-from serving.settings import Settings, is_loopback
+from serving.hosts import is_loopback
+from serving.settings import Settings
 
 # No route, no page file and no model name contains another character, so none needs a percent sign. The longest path
 # of a route has about 180 characters. Litestar keeps paths in a cache, which this length also bounds.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import glob
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -31,6 +32,9 @@ OUTPUTS = ("{}", "{}.part", ".{}.part", ".{}.old")
 
 # Names between two reports of the number of names.
 REPORT_NAMES = 10_000
+
+# Files of a folder whose names are compared with a misspelt one, and how alike two names must be. Most end alike.
+MAX_COMPARED, ALIKE = 1000, 0.8
 
 
 class Input(NamedTuple):
@@ -187,6 +191,17 @@ def _reported() -> Iterator[None]:
             f"the names of the pictures cannot be kept in a temporary file: {error}; "
             "free some space there, or name another folder with SQLITE_TMPDIR"
         ) from error
+
+
+def similar_name(name: str) -> str:
+    """Return the existing file that a missing one may be meant for, by its name; empty if there is none."""
+    folder, base = os.path.split(name)
+    if name == STDIN or os.path.lexists(name) or not os.path.isdir(folder or "."):  # noqa: PTH112
+        return ""
+    with suppress(OSError), os.scandir(folder or ".") as entries:
+        names = [entry.name for entry in islice(entries, MAX_COMPARED)]
+        return next((os.path.join(folder, near) for near in difflib.get_close_matches(base, names, 1, ALIKE)), "")  # noqa: PTH118
+    return ""
 
 
 def shown(name: str) -> str:

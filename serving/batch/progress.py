@@ -65,7 +65,7 @@ class Progress:
     def _text(self, seconds: float) -> str:
         text = f"{self._done / self._total:4.0%}  {self._done:,} of {self._total:,}"
         if seconds > SECONDS_BEFORE_GUESS and self.rate:
-            text += f"  {self.rate:,.0f}/s  {clock((self._total - self._done) / self.rate)} left"
+            text += f"  {rounded(self.rate)}/s  {clock((self._total - self._done) / self.rate)} left"
         return text
 
     def _bar(self, width: int) -> str:
@@ -84,6 +84,11 @@ class Progress:
         except OSError:
             # Nobody reads standard error. The run goes on.
             self._stream = None
+
+
+def rounded(rate: float) -> str:
+    """Return a rate as text. A small one has two digits, because 0 per second would be wrong."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def clock(seconds: float) -> str:

@@ -26,6 +26,7 @@ from serving.errors import ResultsError
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 # What to do if the file cannot be opened.
 WAY_OUT = "choose another --output, in a folder where you may write"
+NOT_OURS = "it is not a file of mnist-predict"
 _JSON_START = b'{"file":'
 # Bytes of the longest row: a long name, and the probabilities of a thousand classes.
 MAX_ROW = 1_000_000
@@ -131,7 +132,7 @@ class Results:
             for lines in parquet.unpack(self.path):
                 self._write(lines)
         except ValueError as error:  # pyarrow's error for other files, and msgspec's for other columns
-            raise self._foreign("it is not a file of mnist-predict") from error
+            raise self._foreign(NOT_OURS) from error
         except OSError as error:
             if error.errno:
                 raise
@@ -195,33 +196,32 @@ class Results:
     def _read(self) -> Iterator[tuple[Known, int]]:
         """Yield each whole row in the file, and the size of the file up to its end."""
         self._file.seek(0)
-        is_csv = self._is_csv
+        row_start = b"" if self._is_csv else _JSON_START
         size = 0
         # The bytes of a long name that are no text take four characters each.
         csv.field_size_limit(MAX_ROW)
         with open(self._file.fileno(), "rb", closefd=False) as file:
-            for number, record in enumerate(_records(file, is_csv)):
-                if len(record) > MAX_ROW:
-                    raise self._foreign("it is not a file of mnist-predict")
-                beginning = CSV_HEADER if is_csv and not number else b"" if is_csv else _JSON_START
-                if not record.startswith(beginning) and not beginning.startswith(record):
-                    raise self._foreign("it is not a file of mnist-predict")
+            for number, record in enumerate(_records(file, self._is_csv)):
+                is_header = self._is_csv and number == 0
+                start = CSV_HEADER if is_header else row_start
+                if len(record) > MAX_ROW or not (record.startswith(start) or start.startswith(record)):
+                    raise self._foreign(NOT_OURS)
                 if not record.endswith(b"\n"):
                     return
                 size += len(record)
-                if not (is_csv and number == 0):
-                    yield self._parse(record, is_csv), size
+                if not is_header:
+                    yield self._parse(record), size
 
-    def _parse(self, record: bytes, is_csv: bool) -> Known:
+    def _parse(self, record: bytes) -> Known:
         try:
-            if not is_csv:
+            if not self._is_csv:
                 return msgspec.json.decode(record, type=Known)
             [values] = csv.reader([record.decode()])
             row = dict(zip(CSV_COLUMNS, values, strict=True))
             texts = {column: row[column] or None for column in ("error", "model", "label", "reason")}
             return Known(file=row["file"], confidence=float(row["confidence"] or 0), **texts)
         except (ValueError, msgspec.MsgspecError, csv.Error) as error:
-            raise self._foreign("it is not a file of mnist-predict") from error
+            raise self._foreign(NOT_OURS) from error
 
 
 def _records(file: BinaryIO, is_csv: bool) -> Iterator[bytes]:

@@ -121,6 +121,8 @@ class Table:
     def encode(self, row: Row) -> bytes:
         label, confidence = (printable(row.label or ""), percent(row.confidence or 0)) if row.accepted else ("-", "-")
         verdict = row.error or row.reason or "yes"
+        if row.reason == "several" and self.title == "digit":
+            verdict = "several; try --number"
         name = f"{printable(row.file):{self.width}}  {label:{self.label_width}}"
         return f"{name}  {confidence:>10}  {printable(verdict)}\n".encode()
 

@@ -48,7 +48,7 @@ class LabelCount(msgspec.Struct):
 
     pictures: int = 0
     right: int = 0
-    """How many of them the model had read right."""
+    """For how many of them the prediction was accepted and right."""
 
 
 class DisputedPicture(msgspec.Struct):

@@ -186,27 +186,32 @@ class Store:
         return self._known[1]
 
     def _version(self, lock: IO[bytes]) -> FolderVersion:
-        inside = [each for root in (self.folder, self.folder / DISPUTED) for each in _scan(root)]
-        return FolderVersion.of([each for each in inside if each.is_dir(follow_symlinks=False)], lock)
+        return FolderVersion.of([folder for folder, _ in self._class_folders()], lock)
 
     def _entries(self) -> list[_Entry]:
         """Return what is stored, the oldest first."""
         found: dict[tuple[bool, str, str], _Entry] = {}
+        for folder, is_disputed in self._class_folders():
+            for file in _scan(Path(folder.path)):
+                if not (match := FILE.fullmatch(file.name)):
+                    continue
+                try:
+                    status = file.stat(follow_symlinks=False)
+                except FileNotFoundError:  # Another process has moved or removed it.
+                    continue
+                new = _Entry(folder.name, match[1], is_disputed)
+                entry = found.setdefault(new.key, new)
+                entry.files.append(Path(file.path))
+                entry.bytes += status.st_size
+                entry.modified = max(entry.modified, status.st_mtime_ns)
+        return sorted(found.values(), key=lambda entry: entry.modified)
+
+    def _class_folders(self) -> Iterator[tuple[os.DirEntry[str], bool]]:
+        """Yield the folder of each class, and whether its pictures are disputed."""
         for root in (self.folder, self.folder / DISPUTED):
             for folder in _scan(root):
-                for file in _scan(Path(folder.path)) if folder.is_dir(follow_symlinks=False) else ():
-                    if match := FILE.fullmatch(file.name):
-                        try:
-                            status = file.stat(follow_symlinks=False)
-                        except FileNotFoundError:  # Another process has moved or removed it.
-                            continue
-                        is_disputed = root != self.folder
-                        key = (is_disputed, folder.name, match[1])
-                        entry = found.setdefault(key, _Entry(folder.name, match[1], is_disputed))
-                        entry.files.append(Path(file.path))
-                        entry.bytes += status.st_size
-                        entry.modified = max(entry.modified, status.st_mtime_ns)
-        return sorted(found.values(), key=lambda entry: entry.modified)
+                if folder.is_dir(follow_symlinks=False):
+                    yield folder, root != self.folder
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

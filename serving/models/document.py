@@ -117,12 +117,12 @@ def _html(block: Block) -> str:
         case Items(items):
             return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
         case Code(text):
-            # The keyboard must be able to scroll wide lines and tables.
-            return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>'
+            return f"<pre><code>{html.escape(text)}</code></pre>"
         case Table(header):
             marks = [' class="number"' if numeric else "" for numeric in block.numeric]
             head = _cells("th", [f' scope="col"{mark}' for mark in marks], header)
             body = "\n".join(f"<tr>{_cells('td', marks, row)}</tr>" for row in block.shown)
+            # The keyboard must be able to scroll a wide table.
             table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
             return f'<div class="wide" tabindex="0">{table}</div>'
 

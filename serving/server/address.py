@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serving.errors import AddressError, SettingsError
+from serving.hosts import is_loopback
 from serving.server import systemd
-from serving.settings import NO_PORT, Settings, flag, is_loopback, variable
+from serving.settings import NO_PORT, Settings, flag, variable
 
 # Connections that the kernel holds until a worker accepts them.
 BACKLOG = 2048

@@ -65,14 +65,11 @@ class Service:
     def scan(self) -> None:
         """Load new model versions, drop removed ones, and record these changes."""
         with self._changing:
-            self._scan()
-
-    def _scan(self) -> None:
-        if self.rollouts:
-            self.rollouts.follow()
-        self._record(self.repository.scan())
-        if self.rollouts:
-            self.rollouts.begin()
+            if self.rollouts:
+                self.rollouts.follow()
+            self._record(self.repository.scan())
+            if self.rollouts:
+                self.rollouts.begin()
 
     def load_model(self, name: str) -> None:
         """Load a model that was unloaded in every worker, and try its rejected versions again.
@@ -145,8 +142,7 @@ class Service:
             ModelUnavailableError: this worker cannot follow the rollout.
         """
         if change == "rollout":
-            with self._changing:
-                self._scan()
+            self.scan()
             self.checked_rollouts().check(name)
             return
         models = [model for model in self.repository.models() if model.name == name]

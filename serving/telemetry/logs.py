@@ -15,6 +15,11 @@ from serving.errors import printable
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
 """The request that this task handles: its ``request_id``, and its ``trace_id`` if the client sent one."""
 
+# A value of a field that needs no quotes.
+_PLAIN_VALUE = re.compile(r'[^\s"=]+')
+# Escapes everything that is not ASCII, such as the line separators of Unicode. Other types than JSON's become text.
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
 
 class JsonLines(logging.Formatter):
     """Formats a record as one JSON object per line."""
@@ -55,17 +60,9 @@ class TextLines(logging.Formatter):
         return line
 
 
-# Escapes everything that is not ASCII, such as the line separators of Unicode. Other types than JSON's become text.
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
-
-
 def _value(value: object) -> str:
     text = printable(str(value))
     return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-# A value of a field that needs no quotes.
-_PLAIN_VALUE = re.compile(r'[^\s"=]+')
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

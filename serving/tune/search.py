@@ -96,14 +96,13 @@ class Search:
         Raises:
             TuneError: no settings stay within the bound.
         """
-        within = [results for count in workers if (results := self._within(count))]
+        within = [result for count in workers for result in self._within(count)]
         if not within:
             raise self._unreachable()
-        steady = _best([result for results in within for result in results])
+        steady = _best(within)
         count = steady.trial.workers
         images = self._largest_request(count) if with_batches else None
-        trials = [result.trial for results in within for result in results]
-        limit = max(trial.connections for trial in trials if trial.workers == count) // count
+        limit = max(result.trial.connections for result in within if result.trial.workers == count) // count
         for _ in range(CHECKS):
             overload = self._trial(Trial(count, 2 * count * limit, limit=limit))
             if overload.p99 <= self._bound:

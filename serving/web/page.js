@@ -125,7 +125,7 @@ find("#camera").addEventListener("click", safely(async () => {
 
 const announcePrediction = debounced(() => { if (prediction) announce(inWords(prediction)); });
 const explainSoon = debounced(() => explain());
-const updateCurl = debounced(async () => { find("#curl").value = await curlCommand(await png(), isNumber()); });
+const updateCurl = debounced(showCurl);
 
 sheet.addEventListener("discard", ({ detail }) => history.keep(detail, prediction));
 sheet.addEventListener("grow", () => requests.extend());
@@ -164,7 +164,7 @@ function judge() {
 function sheetChanged() {
   find("#undo").disabled = !sheet.canUndo;
   find("#redo").disabled = !sheet.canRedo;
-  find("#clear").disabled = find("#link").disabled = find("#save").disabled = sheet.empty;
+  for (const id of ["#clear", "#link", "#save", "#copy"]) find(id).disabled = sheet.empty;
   canvas.parentElement.classList.toggle("blank", sheet.empty);
   updateCurl();
 }
@@ -277,9 +277,12 @@ find("#save").addEventListener("click", safely(async () => {
   saveAnswer(sheet.marks, prediction ? inWords(prediction) : "");
 }));
 find("#copy").addEventListener("click", async () => {
-  find("#curl").value = await curlCommand(await png(), isNumber());
+  await showCurl();
   copy(find("#curl").value);
 });
+async function showCurl() {
+  find("#curl").value = await curlCommand(sheet.empty ? null : await png(), isNumber());
+}
 async function copy(text, otherwise) {
   find("#copied").textContent = "";
   try {
@@ -298,4 +301,4 @@ if (!find("#feedback").hidden) {
 }
 await openLink();
 showCertificate();
-find("#curl").value = await curlCommand(null);
+await showCurl();

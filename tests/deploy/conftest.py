@@ -55,7 +55,7 @@ def stack(engine, base, data) -> Iterator[Stack]:
     finally:
         stack.compose("down", "--volumes", "--timeout", "1")
         for image in stack.name, f"{stack.name}-model", f"{stack.name}-pipeline":
-            engine._run(["docker", "image", "rm", f"mnist-service:{image}"])
+            engine.attempt(["docker", "image", "rm", f"mnist-service:{image}"])
 
 
 @pytest.fixture

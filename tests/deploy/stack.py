@@ -54,12 +54,12 @@ class Engine:
 
     def __init__(self) -> None:
         clients = [Path(folder, "docker") for folder in os.get_exec_path() if Path(folder, "docker").exists()]
-        if not clients or self._run([clients[0], "info"]).returncode:
+        if not clients or self.attempt([clients[0], "info"]).returncode:
             missing("a container engine")
         with_buildkit = [
             client
             for client in clients
-            if self._run([client, "build", "--help"], env=os.environ | {"DOCKER_BUILDKIT": "1"}).returncode == 0
+            if self.attempt([client, "build", "--help"], env=os.environ | {"DOCKER_BUILDKIT": "1"}).returncode == 0
         ]
         self.buildkit = bool(with_buildkit)
         client = (with_buildkit or clients)[0]
@@ -71,12 +71,13 @@ class Engine:
             "COMPOSE_HTTP_TIMEOUT": "300",
         }
 
-    def _run(self, command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+    def attempt(self, command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command that may fail, and return its outcome."""
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, **options)
 
     def run(self, *command: object, env: dict[str, str] | None = None) -> str:
         """Run a command that must succeed, and return its output."""
-        done = self._run(list(command), env=self.environment | (env or {}))
+        done = self.attempt(list(command), env=self.environment | (env or {}))
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
         return done.stdout.strip()
 
@@ -89,7 +90,7 @@ class Engine:
     def require(self, image: str) -> None:
         """Skip the test, or fail in CI, if the image is not here and cannot be pulled."""
         for command in ("image", "inspect"), ("pull",):
-            if self._run(["docker", *command, image], env=self.environment).returncode == 0:
+            if self.attempt(["docker", *command, image], env=self.environment).returncode == 0:
                 return
         missing(f"the image {image}, local or from a registry (PYTHON_VERSION and DEBIAN_RELEASE choose another one)")
 
@@ -102,7 +103,7 @@ class Stack:
         self.name = f"mnist-test-{os.getpid()}"
         ports = dict.fromkeys(("MNIST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"), "0")
         self.settings = {"COMPOSE_PROJECT_NAME": self.name, "MNIST_TAG": self.name, **ports, **settings}
-        new = engine._run(["docker", "compose", "version"], env=engine.environment).returncode == 0
+        new = engine.attempt(["docker", "compose", "version"], env=engine.environment).returncode == 0
         self.command = ["docker", "compose"] if new else ["docker-compose"]
 
     def compose(self, *arguments: object) -> str:

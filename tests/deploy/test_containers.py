@@ -56,12 +56,12 @@ def test_unreadable_files_and_wrong_numbers_of_replicas_get_a_message_that_names
         first["entrypoint"][0],
     ]
     line += [f"mnist-service:{stack.name}", *first["entrypoint"][1:]]
-    done = engine._run(line)
+    done = engine.attempt(line)
     assert (done.returncode, done.stderr.strip().endswith("Run: chmod -R go+rX deploy")) == (1, True)
     engine.run("chmod", "-R", "go+rX", tmp_path / "deploy")
-    assert engine._run(line).returncode == 0
+    assert engine.attempt(line).returncode == 0
     for number in "0", "33", "two":
-        done = engine._run([each.replace("MNIST_REPLICAS=32", f"MNIST_REPLICAS={number}") for each in line])
+        done = engine.attempt([each.replace("MNIST_REPLICAS=32", f"MNIST_REPLICAS={number}") for each in line])
         assert (done.returncode, "MNIST_REPLICAS: must be from 1 to 32" in done.stderr) == (1, True)
 
 
@@ -103,7 +103,7 @@ def test_containers_have_no_privileges_and_cannot_write(stack, url, engine):
     program = "import ctypes; print(ctypes.CDLL(None).inotify_init())"
     assert engine.docker("exec", replica, "python", "-c", program) == "-1"
     for place in "/", "/opt/venv", "/models", "/models/mnist/1":
-        written = engine._run(["docker", "exec", replica, "touch", f"{place}/file"])
+        written = engine.attempt(["docker", "exec", replica, "touch", f"{place}/file"])
         assert "Read-only file system" in written.stderr
     networks = engine.inspect(replica)["NetworkSettings"]["Networks"]
     assert [engine.inspect(network["NetworkID"])["Internal"] for network in networks.values()] == [True]
@@ -220,7 +220,7 @@ def test_roll_that_is_interrupted_keeps_the_old_replicas(stack, url, engine):
         reset = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         roll = subprocess.Popen([ROOT / "deploy" / "roll"], start_new_session=True, preexec_fn=reset, **options)
         until(lambda: len(stack.replicas()) == 2 * REPLICAS)
-        another = engine._run([ROOT / "deploy" / "roll"], env=environment)
+        another = engine.attempt([ROOT / "deploy" / "roll"], env=environment)
         assert (another.returncode, "another roll is running" in another.stderr) == (1, True)
         # Ctrl-C sends the signal to the whole group.
         os.killpg(roll.pid, signal.SIGINT)
@@ -240,7 +240,7 @@ def test_roll_to_a_version_that_does_not_become_healthy_keeps_the_old_replicas(s
         engine.run("sh", "-c", f"printf '{lines}' | docker build --quiet --tag {image} -")
         environment = engine.environment | stack.settings | {"HEALTHY_WITHIN": "3"}
         with constant_load(url) as counts:
-            done = engine._run([ROOT / "deploy" / "roll"], env=environment)
+            done = engine.attempt([ROOT / "deploy" / "roll"], env=environment)
     finally:
         engine.docker("tag", f"{image}-old", image)
         engine.docker("image", "rm", f"{image}-old")
@@ -323,15 +323,14 @@ def test_more_and_fewer_replicas_lose_no_request(stack, url):
 
 def test_reload_of_the_load_balancer_loses_no_request_and_it_still_starts_again(stack, url, engine):
     haproxy = stack.compose("ps", "-q", "haproxy")
+    logs = ["docker", "logs", haproxy]
     [mount] = engine.inspect(haproxy)["Mounts"]
     # A mounted file would stay the old one when an editor or git replaces it.
     assert (mount["Source"], mount["Destination"]) == (str(ROOT / "deploy/haproxy"), "/usr/local/etc/haproxy")
     with constant_load(url) as counts:
         for number in range(1, 3):
             stack.reload()
-            until(
-                lambda number=number: engine._run(["docker", "logs", haproxy]).stderr.count("Former worker") == number
-            )
+            until(lambda number=number: engine.attempt(logs).stderr.count("Former worker") == number)
             # A process that has stopped checks no replicas. So the new one must know one before the next reload.
             seen = counts.total()
             until(lambda seen=seen: counts.total() > seen + 100)

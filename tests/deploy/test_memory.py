@@ -113,7 +113,7 @@ def test_memory_limit_holds(stack, engine):
     limit = ["--memory", "512m", "--memory-swap", "512m"]
     image = f"mnist-service:{stack.name}"
     hungry = ["docker", "run", "--rm", *limit, "--entrypoint", "python", image, "-c", "x = b'x' * 600_000_000"]
-    assert engine._run(hungry).returncode == 137
+    assert engine.attempt(hungry).returncode == 137
 
 
 def test_replica_at_its_memory_limit_loses_no_request_and_counts_the_kill(stack, url, engine):
@@ -124,7 +124,7 @@ def test_replica_at_its_memory_limit_loses_no_request_and_counts_the_kill(stack,
 
     before = kills()
     with constant_load(url, large=False) as counts:
-        hungry = engine._run(["docker", "exec", victim, "python", "-c", "x = b'x' * 600_000_000"])
+        hungry = engine.attempt(["docker", "exec", victim, "python", "-c", "x = b'x' * 600_000_000"])
     assert hungry.returncode == 137
     assert kills() > before
     assert outcomes(counts) == {200}

@@ -55,7 +55,7 @@ def restart(engine: Engine, stack: Stack) -> Callable[[signal.Signals], None]:
         with Path("/var/log/dockerd.log").open("a") as log:
             line = ["setsid", "--fork", *command]
             subprocess.run(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, check=True)
-        until(lambda: engine._run(["docker", "info"]).returncode == 0)
+        until(lambda: engine.attempt(["docker", "info"]).returncode == 0)
 
     return restart
 

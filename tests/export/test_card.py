@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from export import describe
+from export.build import _training
 from export.provenance import provenance, statement
-from export.publishing import _training
 from serving.models import bundle, card
 from serving.models.model import load_folder
 from serving.models.results import ClassResult, Latency, Mistake

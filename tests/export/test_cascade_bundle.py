@@ -77,12 +77,12 @@ def test_share_and_thresholds_are_fitted_on_validation_digits(runs, mnist):
 def test_data_set_of_a_cascade_is_loaded_once(runs, tmp_path, monkeypatch):
     loaded, splits = [], Run.splits
 
-    def stop(folder, run, *_):
+    def stop(*_, **__):
         raise ExportError("stop")
 
     monkeypatch.setattr(Run, "splits", lambda self, data: loaded.append(data) or splits(self, data))
     monkeypatch.setattr("export.publishing.fit_cascade", lambda run, splits: run)
-    monkeypatch.setattr("export.publishing._build", stop)
+    monkeypatch.setattr("export.publishing.build", stop)
     with pytest.raises(ExportError, match="stop"):
         publish(Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"])), tmp_path)
     assert len(loaded) == 1
@@ -161,11 +161,11 @@ def test_first_network_that_makes_mistakes_publishes_nothing(runs, tmp_path):
 
 
 def test_gate_looks_at_the_cascade(published, runs, tmp_path, monkeypatch):
-    def build(staging, *_):
+    def build(staging, *_, **__):
         shutil.copytree(published.folder, staging, dirs_exist_ok=True)
         return published.manifest
 
-    monkeypatch.setattr("export.publishing._build", build)
+    monkeypatch.setattr("export.publishing.build", build)
     cascade, found = Run.read(runs["cnn-first"]).after(Run.read(runs["mlp"])), published.manifest.result["test"]
     assert found["correct"] != cascade.record["calibration"]["result"]["test"]["correct"]
     with pytest.raises(GateError, match=rf"accuracy of {found['accuracy']:.2%}: it must be at least .*--min-accuracy"):

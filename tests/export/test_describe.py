@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from export import describe
 from serving.models import repository
 from serving.settings import RELEASE
-from training.data.sources import DataError
+from training.data.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,11 @@ def test_same_weights_give_the_same_bytes(tmp_path):
 def test_configuration_for_triton_follows_the_classes_unless_somebody_changed_it(
     trained, published, tmp_path, monkeypatch
 ):
-    def build(staging, *_):
+    def build(staging, *_, **__):
         shutil.copytree(published.folder, staging, dirs_exist_ok=True)
         return published.manifest
 
-    monkeypatch.setattr(export.publishing, "_build", build)
+    monkeypatch.setattr(export.publishing, "build", build)
     written = (published.folder.parent / triton.CONFIG).read_text()
     path = tmp_path / "mnist" / triton.CONFIG
     path.parent.mkdir()
@@ -279,12 +279,12 @@ def test_reference_evaluator_of_onnx_gives_the_same_results(published, digits):
 
 
 def test_equal_exports_at_the_same_time_publish_one_version(trained, published, tmp_path, monkeypatch):
-    def build_while_another_publishes(staging, *_):
+    def build_while_another_publishes(staging, *_, **__):
         for folder in (staging, tmp_path / "mnist" / "1"):
             shutil.copytree(published.folder, folder, dirs_exist_ok=True)
         return published.manifest
 
-    monkeypatch.setattr(export.publishing, "_build", build_while_another_publishes)
+    monkeypatch.setattr(export.publishing, "build", build_while_another_publishes)
     with pytest.raises(AlreadyPublishedError, match="mnist/1 was made from the same run"):
         publish(Run.read(trained), tmp_path)
     assert [path.name for path in (tmp_path / "mnist").iterdir()] == ["1"]
@@ -492,7 +492,7 @@ def test_wrong_name_is_an_error_before_anything_is_loaded(trained, tmp_path, run
 
 
 def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.publishing._build", lambda *_: None)
+    monkeypatch.setattr("export.publishing.build", lambda *_, **__: None)
     (tmp_path / "mnist" / "999999999999999999").mkdir(parents=True)
     with pytest.raises(ExportError, match="has version 999999999999999999, the highest"):
         publish(Run.read(trained), tmp_path)

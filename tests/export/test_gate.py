@@ -156,6 +156,14 @@ def test_limit_that_is_no_share_lets_nothing_pass(limits, message):
         Gate(**limits)
 
 
+@pytest.mark.parametrize(("option", "value"), [("--min-accuracy", "99"), ("--margin", "-0.1")])
+def test_command_rejects_a_limit_that_is_no_share(command, option, value):
+    """Before it reads the run, because torch takes seconds to load."""
+    done = command("nosuch", option, value)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == f"Error: {option} {value}: must be from 0 to 1; 0.99 means 99 %"
+
+
 def test_runs_of_different_data_are_not_compared(tmp_path, models):
     run = dataclasses.replace(run_with(9_999, dataset={"name": "fashion-mnist"}), folder=tmp_path)
     with pytest.raises(GateError, match="trained on fashion-mnist, but version 3 of mnist on mnist"):

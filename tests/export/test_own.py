@@ -14,14 +14,15 @@ from PIL import Image, ImageDraw
 import export
 import serving
 import training
+from export.build import golden_images
 from export.gate import GateError
-from export.publishing import golden_images, publish
+from export.publishing import publish
 from export.run import ExportError, Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
 from tests.support import application, picture
+from training.data.errors import DataError
 from training.data.own import saved
-from training.data.sources import DataError
 
 NAMES = (*(f"class {number:02}" for number in range(11)), "=")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -91,10 +92,37 @@ serve(["--port", "0"])
 
 
 def test_argument_of_serve_gets_the_option_or_the_command_that_takes_it(run, tmp_path):
-    for argument, way_out in ((tmp_path, f"--repository {tmp_path}"), (SEVEN, f"mnist-predict {SEVEN}")):
+    for argument, way_out in (
+        (tmp_path, f"--repository {tmp_path}"),
+        ("nosuch", "--repository nosuch"),
+        (SEVEN, f"mnist-predict {SEVEN}"),
+    ):
         done = run("mnist-serve", argument)
         assert done.returncode == 2
         assert f"is no command of mnist-serve; did you mean {way_out}?" in done.stderr
+
+
+def test_forgotten_value_of_a_setting_is_named(run, tmp_path):
+    for setting, following in (("--feedback", "--port"), ("--uds", "--rollout"), ("--workers", "--repository")):
+        done = run("mnist-serve", setting, following, "1", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"Error: {setting}: needs a value, but {following} follows it"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_misspelt_file_gets_the_name_of_a_similar_one(run, tmp_path):
+    shutil.copy(SEVEN, tmp_path / "my seven.png")
+    (tmp_path / "other").mkdir()
+    for name, hint in (
+        ("my sevn.png", "; did you mean 'my seven.png'?"),
+        ("x", ""),
+        ("nowhere/seven.png", ""),
+        ("", ""),
+    ):
+        done = run("mnist-predict", name, cwd=tmp_path)
+        assert done.returncode == 3
+        assert done.stderr.endswith(f"{hint}\n")
+        assert ("did you mean" in done.stderr) == bool(hint)
 
 
 def test_predict_explains_a_mistake_in_one_line(run, tmp_path):

@@ -264,11 +264,13 @@ def error_of(done):
     return error
 
 
-def test_folder_without_fonts_is_an_error(command, tmp_path):
-    error = error_of(command(*QUICK, "--fonts", tmp_path, "--output", tmp_path / "run"))
-    assert (
-        f"--fonts {tmp_path}: has no font with Latin letters and digits; name a folder with .ttf, .otf, .woff" in error
-    )
+@pytest.mark.parametrize(
+    ("name", "problem"), [(".", "has no font with Latin letters and digits"), ("nowhere", "is no folder")]
+)
+def test_folder_without_fonts_is_an_error(name, problem, command, tmp_path):
+    folder = tmp_path / name
+    error = error_of(command(*QUICK, "--fonts", folder, "--output", tmp_path / "run"))
+    assert f"--fonts {folder}: {problem}; name a folder with .ttf, .otf, .woff" in error
     assert not (tmp_path / "run").exists()
 
 

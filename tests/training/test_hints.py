@@ -80,7 +80,7 @@ def test_run_folder_lies_outside_of_the_data_set(refused, home, output):
     before = sorted(home.rglob("*"))
     for data in (["--dataset", "./lines"], ["--dataset", "./others", "--replay", "lines"]):
         assert refused(*QUICK, *data, "--output", output) == (
-            f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it."
+            f"--output {output}: lies in the data set {home / 'lines'}; name a folder outside of it"
         )
     assert sorted(home.rglob("*")) == before
 
@@ -101,7 +101,10 @@ def test_check_prints_the_whole_next_command(command, home):
     assert "--dataset ./lines --validation 0 --recipe" in command("check", "./lines", "--no-validation").stdout
 
 
-@pytest.mark.parametrize(("flags", "is_told"), [([], True), (["--model", "mlp"], False), (["--replay", "usps"], False)])
+@pytest.mark.parametrize(
+    ("flags", "is_told"),
+    [([], True), (["--model", "mlp"], False), (["--replay", "usps"], False), (["--recipe", "small-data"], False)],
+)
 def test_few_pictures_are_answered_with_the_recipe(command, monkeypatch, flags, is_told):
     def stop(*_, **__):
         raise TrainingError("stopped")
@@ -111,6 +114,8 @@ def test_few_pictures_are_answered_with_the_recipe(command, monkeypatch, flags, 
     done = command("--dataset", "./lines", *flags, "--output", "few")
     assert done.stderr.splitlines()[-1] == "Error: stopped"
     assert ("training pictures. Add --recipe small-data --from packaged for a better model." in done.stderr) == is_told
+    # Who has chosen how to train gets no such advice, and others get it once.
+    assert done.stderr.count("--recipe small-data") == is_told
 
 
 def test_missing_start_model_names_those_that_exist(refused, tmp_path):
@@ -122,6 +127,7 @@ def test_missing_start_model_names_those_that_exist(refused, tmp_path):
         error = refused("--dataset", "./lines", "--from", tmp_path / "models" / place)
         assert error.endswith(f"{place}: there is no trained model; choose from {paths}, packaged")
     assert "there is no trained model; name a finished run folder" in refused("--from", tmp_path / "a/b/c")
+    assert "there is no trained model; did you mean packaged? " in refused("--from", "packged")
 
 
 def test_run_that_forgets_classes_says_so(command, home, tmp_path):

@@ -14,8 +14,8 @@ import training
 from tests.support import ROOT, picture
 from tests.training.support import FAST, bar, equal, rows, timeless, weights
 from training.config import ConfigError, TrainConfig
+from training.data.errors import DataError
 from training.data.load import Selection, load_data
-from training.data.sources import DataError
 from training.loop.errors import TrainingError
 from training.loop.train import train as train_loop
 from training.python.running import _settings
@@ -53,6 +53,14 @@ def test_training_in_python_gives_the_weights_of_the_command(folder, tmp_path, c
     assert run.settings == config.asdict()
     assert list(run.history) == rows(tmp_path / "python")
     assert "epoch 2/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("settings", [{}, {"recipe": "small-data"}, {"model": "mlp"}])
+def test_few_pictures_are_answered_with_the_recipe(folder, tmp_path, monkeypatch, capsys, settings):
+    monkeypatch.setattr("training.loop.train.train", lambda *_, **__: None)
+    with pytest.raises(TrainingError, match="holds no finished run"):
+        training.train(settings, folder, tmp_path / "run")
+    assert capsys.readouterr().err.count("small-data") == (not settings)
 
 
 def test_folders_may_be_relative_as_in_the_command(folder, monkeypatch):
@@ -163,6 +171,10 @@ def test_report_says_what_is_in_a_folder(folder, tmp_path):
     assert sum(sum(found.values()) for found in report.counts.values()) <= 90
     assert repr(report).startswith("class")
     assert "<td>slash</td>" in report._repr_html_()
+    assert report.findings[-1] == repr(report).splitlines()[-1]
+    assert report.findings[-1].endswith("Add --recipe small-data --from packaged for a better model.")
+    with pytest.raises(DataError, match=r"^mnist: is a known data set and needs no check"):
+        training.check("mnist")
     report.sheet.save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from training.data.datasets import DATASETS, FILES, IMAGE_FILES, LABEL_FILES
-from training.data.sources import DataError, fetch
+from training.data.errors import DataError
+from training.data.sources import fetch
 from training.networks import IMAGE_SIZE
 
 # Bytes of the headers of IDX files: a magic number and the sizes, four bytes each.

@@ -11,12 +11,12 @@ from training.config import KNOWN_DATASETS, is_place
 from training.data import digits
 from training.data.datasets import DATASETS
 from training.data.digits import Splits
+from training.data.errors import DataError
 from training.data.own import saved
 from training.data.own.check import Check
 from training.data.own.layouts import holds_classes
 from training.data.own.load import load_own
 from training.data.own.replay import REPLAY_FILE, with_replay
-from training.data.sources import DataError
 from training.data.torchvision_sets import load_from_torchvision
 from training.origin import as_place
 from training.reports import Stage, no_stage

@@ -31,6 +31,7 @@ from training.checkpoint import write_atomically
 from training.command import ending_at_once
 from training.data.datasets import FILES, IMAGE_FILES, LABEL_FILES, Dataset
 from training.data.download import TIMEOUT, download
+from training.data.errors import DataError, SourceError
 from training.data.torchvision_cpu import import_torchvision
 
 # The largest file, the training images, has 47 MB.
@@ -52,14 +53,6 @@ IDX_IMAGES_MAGIC, IDX_LABELS_MAGIC = 0x803, 0x801
 
 # Content by the names of FILES. A source returns the files in their official form; fetch() decompresses them.
 Files = dict[str, bytes]
-
-
-class DataError(Exception):
-    """No source gave the whole data set. The message lists the sources and says how to supply the files by hand."""
-
-
-class SourceError(Exception):
-    """One source cannot give the data set. The message says why."""
 
 
 class Source(NamedTuple):
@@ -85,7 +78,7 @@ def fetch(
         only_folder: whether to use no other source than ``folder``.
 
     Raises:
-        DataError: no source has all four files.
+        DataError: no source has all four files. The message lists the sources and says how to supply the files by hand.
     """
     cache = (cache or default_cache()) / dataset.name
     failures = []

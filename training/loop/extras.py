@@ -46,18 +46,18 @@ def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
     for place in places:
         for name in ("model.pt", RECORD) if not is_published(place) else ():
             if not (Path(place) / name).exists():
-                raise TrainingError(f"--teacher {place}: has no {name}; {WAY_OUT}.")
+                raise TrainingError(f"--teacher {place}: has no {name}; {WAY_OUT}")
     if config.teacher_cache and is_published(places[0]):
         raise TrainingError(
             f"--teacher-cache: is stored in the folder of the first teacher, and {places[0]} is a published version; "
-            "name a run folder first."
+            "name a run folder first"
         )
     try:
         for place in places:
             _check_classes(place, labels_of(place), labels)
         return Ensemble.load(places, labels)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # A published version is damaged.
-        raise TrainingError(f"--teacher {config.teacher}: {first_line(error)}; {WAY_OUT}.") from error
+        raise TrainingError(f"--teacher {config.teacher}: {first_line(error)}; {WAY_OUT}") from error
 
 
 def _check_classes(place: str, known: Sequence[str], labels: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def _check_classes(place: str, known: Sequence[str], labels: Sequence[str]) -> N
     lacking = [label for label in labels if label not in known]
     found = [f"has {_names(other)}"] * bool(other) + [f"lacks {_names(lacking)}"] * bool(lacking)
     raise TrainingError(
-        f"--teacher {place}: {' and '.join(found)}, but must have the classes of the data set; name other teachers."
+        f"--teacher {place}: {' and '.join(found)}, but must have the classes of the data set; name other teachers"
     )
 
 
@@ -80,14 +80,12 @@ def font_digests(config: TrainConfig) -> dict[Path, str]:
     """Return the SHA-256 of each font in the folder of ``--fonts``; empty without the flag.
 
     Raises:
-        TrainingError: the folder holds no font with Latin letters and digits.
+        TrainingError: there is no such folder, or it holds no font with Latin letters and digits.
     """
     fonts = find_fonts(Path(config.fonts)) if config.fonts else []
     if config.fonts and not fonts:
-        raise TrainingError(
-            f"--fonts {config.fonts}: has no font with Latin letters and digits; "
-            f"name a folder with {', '.join(FONT_SUFFIXES)} files."
-        )
+        problem = "has no font with Latin letters and digits" if Path(config.fonts).is_dir() else "is no folder"
+        raise TrainingError(f"--fonts {config.fonts}: {problem}; name a folder with {', '.join(FONT_SUFFIXES)} files")
     return {font: hashlib.sha256(font.read_bytes()).hexdigest() for font in fonts}
 
 

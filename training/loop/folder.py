@@ -52,31 +52,31 @@ def check_free(output: Path, *, resume: bool) -> None:
         TrainingError: it holds something that the run would overwrite.
     """
     if found := next((name for name in BUNDLE_FILES if (output / name).exists()), None):
-        raise TrainingError(f"--output {output}: holds a published model ({found}); name another --output.")
+        raise TrainingError(f"--output {output}: holds a published model ({found}); name another --output")
     # A version that was published next would come between the files of the run, or get a number after its folder.
     for models in (output, output.parent) if output.name.isdecimal() else (output,):
         if version := next(models.glob("[0-9]*/manifest.json"), None):
             raise TrainingError(
-                f"--output {output}: {models} holds published versions ({version.parent.name}); name another --output."
+                f"--output {output}: {models} holds published versions ({version.parent.name}); name another --output"
             )
     if version := next(output.glob("*/[0-9]*/manifest.json"), None):
         raise TrainingError(
             f"--output {output}: is a model repository, with {version.parent.relative_to(output)}; name another "
-            "--output, and publish the run there with mnist-export."
+            "--output, and publish the run there with mnist-export"
         )
     found = next((name for name in RUN_FILES if (output / name).exists()), None)
     if found == "last.pt" and not resume:
         raise TrainingError(
-            f"--output {output}: already holds a run; add --resume to continue it, or name another --output."
+            f"--output {output}: already holds a run; add --resume to continue it, or name another --output"
         )
     if found and found != "last.pt":
         raise TrainingError(
             f"--output {output}: already holds a run ({found}), and without its last.pt it cannot be resumed; "
-            "name another --output."
+            "name another --output"
         )
     if not found and (foreign := _foreign_file(output)):
         raise TrainingError(
-            f"--output {output}: the run would replace {foreign}, which no run has written; name another --output."
+            f"--output {output}: the run would replace {foreign}, which no run has written; name another --output"
         )
 
 
@@ -104,9 +104,9 @@ def check_apart(output: Path, *places: str) -> None:
     for place in filter(is_place, places):
         found = Path(place).resolve()
         if found.parent == folder and found.is_file():
-            raise TrainingError(f"--output {output}: holds the data set {place}; name another --output.")
+            raise TrainingError(f"--output {output}: holds the data set {place}; name another --output")
         if found in (folder, *folder.parents):
-            raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it.")
+            raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it")
 
 
 @contextlib.contextmanager
@@ -154,4 +154,4 @@ def check_writable(output: Path) -> None:
     except (OSError, ValueError) as error:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else error
-        raise TrainingError(f"--output {output}: cannot be written: {reason}; name another --output.") from error
+        raise TrainingError(f"--output {output}: cannot be written: {reason}; name another --output") from error

@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise TrainingError(
                 f"--output {folder}: {holder(folder) or 'another process'} is training in this folder; "
-                "wait until it ends, or name another --output."
+                "wait until it ends, or name another --output"
             ) from error
         except OSError as error:  # Some network file systems have no locks.
             tell_once(folder, "has no locks", error, "Do not let two runs write into this folder.")

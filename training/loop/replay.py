@@ -79,8 +79,8 @@ def replay_record(
 ) -> dict[str, object] | None:
     """Return what ``run.json`` says about a run with ``--replay``.
 
-    It has the errors on the replay data set, before and after the run, and how many of the new
-    images are right after it: of those for training, and of those for validation and test.
+    It has the errors on the replay data set, before and after the run, and how many of the new images are right after
+    it: of those for training, and of those for validation and test.
 
     Args:
         network: the network after the run.

@@ -82,7 +82,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     state = checkpoint.load(path)
     if "config" not in state:
-        raise CheckpointError(f"{path}: holds weights only, not the state of a run. Name another --output.")
+        raise CheckpointError(f"{path}: holds weights only, not the state of a run; name another --output")
     return state
 
 
@@ -103,5 +103,5 @@ def check_same_run(before: Mapping[str, Any], chosen: Mapping[str, Any], folder:
         few = " --epochs can only grow;" if chosen.get("epochs", before["epochs"]) < before["epochs"] else ""
         raise TrainingError(
             f"--output {folder}: belongs to another run, which has {', '.join(changes)};{few} "
-            "leave these flags out to resume it, or name another --output."
+            "leave these flags out to resume it, or name another --output"
         )

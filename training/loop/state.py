@@ -182,21 +182,21 @@ class State:
         if sorted(digests.values()) != sorted(saved["teachers"].values()):
             raise TrainingError(
                 f"--teacher {self.config.teacher}: the run in {folder} had other teachers; "
-                "resume it with the same teachers, or name another --output."
+                "resume it with the same teachers, or name another --output"
             )
         if self.config.start != saved["config"].get("start", "") and not self._has_start_of(saved):
             raise TrainingError(
                 f"--from {self.config.start}: the run in {folder} began with other weights; "
-                "leave the flag out to resume it, or name another --output."
+                "leave the flag out to resume it, or name another --output"
             )
         if tuple(saved.get("labels", self.labels)) != self.labels:
             raise TrainingError(
-                f"--dataset {self.config.dataset}: the run in {folder} had other classes; name another --output."
+                f"--dataset {self.config.dataset}: the run in {folder} had other classes; name another --output"
             )
         if sorted(self.fonts.values()) != saved["fonts"]:
             raise TrainingError(
                 f"--fonts {self.config.fonts}: the run in {folder} had other fonts; "
-                "resume it with the same fonts, or name another --output."
+                "resume it with the same fonts, or name another --output"
             )
 
     def _has_start_of(self, saved: dict[str, Any]) -> bool:

@@ -139,7 +139,7 @@ def _train(
         state.load(last)
     if not distributed.agree(state.step, target):
         raise TrainingError(
-            f"--output {output}: the processes found different checkpoints there; name a folder that they share."
+            f"--output {output}: the processes found different checkpoints there; name a folder that they share"
         )
 
     images, validation = splits.train.to(target), splits.validation.to(target)

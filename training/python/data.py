@@ -50,23 +50,26 @@ def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validat
         with_validation: whether a validation set is taken out.
 
     Raises:
-        DataError: it is not a data set.
+        DataError: it is not a data set of your own.
         ConfigError: there is no such way to prepare pictures.
     """
     with needing_torch("training.check"):
         from training.config import check_name
         from training.data.own.check import findings, report_lines
-        from training.data.own.load import inspect, model_name
+        from training.data.own.cli import advised_recipe
+        from training.data.own.load import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
 
     check_name("prepare", prepare, ("symbol", "as-is"))
     place = Path(data).expanduser()
+    check_not_known(place)
     found = inspect(place, prepare, with_validation=with_validation)
+    advice = list(filter(None, [advised_recipe(found, prepare)]))
     by_part = {part: found.count(part) for part in PARTS}
     return DataReport(
         name=model_name(place),
         counts={label: {part: by_part[part][label] for part in PARTS} for label in found.labels},
-        findings=tuple(findings(found)),
+        findings=(*findings(found), *advice),
         sheet=Plot("classes", to_png(found)),
-        text="\n".join(report_lines(found, with_validation=with_validation)),
+        text="\n".join([*report_lines(found, with_validation=with_validation), *advice]),
     )

@@ -29,6 +29,9 @@ KINDS: dict[Any, tuple[type, str]] = {
     str: (str, "a text"),
 }
 
+# Settings that choose how to train. Who gives none of them is advised a recipe for few pictures.
+WAYS_TO_TRAIN = {"recipe", "model", "start", "replay"}
+
 Data = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -74,7 +77,7 @@ def train(
         # torch reads this variable when it is imported.
         sleep_while_waiting()
         with needing_torch("training.train"):
-            from training.data.sources import DataError
+            from training.data.errors import DataError
             from training.device import check_device
             from training.loop.folder import check_output
             from training.loop.progress import Progress
@@ -90,6 +93,9 @@ def train(
         if is_arrays:
             # Their file is another one each time. The folder of a run that is resumed has the images.
             del chosen["dataset"]
+        has_chosen = isinstance(config, TrainConfig) or not WAYS_TO_TRAIN.isdisjoint(config or {})
+        with_recipe = "" if has_chosen else settings.prepare
+        tell = partial(say_findings, with_advice=not settings.replay, with_recipe=with_recipe)
         named = source or os.environ.get("MNIST_DATA")
         try:
             settings, splits = begin_or_resume(
@@ -99,7 +105,7 @@ def train(
                 Path(named).expanduser() if named else None,
                 only_folder=source is not None,
                 stage=shown.stage,
-                tell=partial(say_findings, with_advice=not settings.replay) if progress else lambda _: None,
+                tell=tell if progress else lambda _: None,
             )
         except DataError as error:
             # The file of the arrays is nothing that the caller knows.

@@ -10,7 +10,8 @@ import pytest
 
 from serving.api.targets import MAX_PATH, is_canonical
 from serving.errors import SettingsError
-from serving.settings import Settings, is_loopback
+from serving.hosts import is_loopback
+from serving.settings import Settings
 from tests.support import PIXELS, application, service
 
 OTHER_SPELLINGS = [

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from serving.batch import progress
-from serving.batch.progress import Progress, clock
+from serving.batch.progress import Progress, clock, rounded
 
 
 class Terminal(io.TextIOWrapper):
@@ -78,6 +78,11 @@ def test_closed_stream_does_not_end_the_run(seconds):
 
     run(Closed(), seconds)
     run(None, seconds)
+
+
+def test_slow_run_has_a_rate():
+    rates = {0.042: "0.042", 0.5: "0.5", 3.14: "3.1", 9.96: "10", 10.4: "10", 21_799.6: "21,800"}
+    assert {rate: rounded(rate) for rate in rates} == rates
 
 
 def test_clock_has_hours_only_if_needed():

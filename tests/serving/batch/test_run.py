@@ -359,6 +359,10 @@ def test_table_shows_no_digit_that_is_not_accepted_and_never_100_percent():
         (Row("a.png", 7, "7", 0.99996, [], accepted=True), "a.png    7         >99.99%  yes"),
         (Row("a.png", 7, "7", 0.9999, [], accepted=True), "a.png    7          99.99%  yes"),
         (Row("a.png", 7, "7", 0.5, [], reason="no digit"), "a.png    -               -  no digit"),
+        (
+            Row("a.png", 7, "7", 0.5, [], reason="several"),
+            "a.png    -               -  several; try --number",
+        ),
         (Row("b\n\x1b[2Jpng", error="it is gone"), r"b\n\x1b[2Jpng  -               -  it is gone"),
     ):
         assert table.encode(row).decode() == line + "\n"
@@ -373,6 +377,7 @@ def test_table_has_a_column_as_wide_as_the_names_of_the_classes(scans, tmp_path)
     assert all(row.index("%") == head.index("confidence") + 9 for row in rows)
     assert "class 0" in rows[0]
     assert Table.of(7, names).encode(Row("a.png", None, names[-1], 0.5, [], accepted=True)).isascii()
+    assert Table.of(7, names).encode(Row("a.png", None, names[0], 0.5, [], reason="several")).endswith(b"  several\n")
     assert Table.of(7, ["x" * 128]).header() == Table.of(7, ["y" * 40]).header()
     assert Table.of(7, ["3", "7"]) == Table.of(7, ()) == Table(7)
 

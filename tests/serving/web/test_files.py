@@ -49,6 +49,7 @@ def test_documentation_shows_every_operation_and_loads_nothing_from_other_hosts(
     form.locator("input[type=file]").set_input_files(ROOT / "tests" / "seven.png")
     form.get_by_role("button", name="Send").click()
     expect(form.get_by_role("status")).to_contain_text('"digit":7')
+    assert page.evaluate("[...document.querySelectorAll('pre')].every((pre) => pre.scrollWidth <= pre.clientWidth)")
     page.goto(f"{url}/schema")
     assert json.loads(page.inner_text("body"))["paths"].keys() == schema["paths"].keys()
     assert hosts == {urlsplit(url).netloc}

@@ -35,6 +35,22 @@ def test_link_brings_the_drawing_back_and_no_request_contains_it(url, visit):
     assert not any(urlsplit(link).fragment in (request or "") for request in sent)
 
 
+def test_nothing_can_be_kept_before_something_is_drawn(url, visit):
+    page = visit(url)
+    buttons = [
+        page.get_by_role("button", name=name) for name in ("Copy a link", "Save a picture", "Copy a curl command")
+    ]
+    for button in buttons:
+        expect(button).to_be_disabled()
+    draw(page, THREE)
+    for button in buttons:
+        expect(button).to_be_enabled()
+    page.locator("#clear").click()
+    for button in buttons:
+        expect(button).to_be_disabled()
+    expect(page.locator("#curl")).to_have_value(re.compile("@picture.png"))
+
+
 def test_drawing_outlives_a_reload_until_it_is_cleared(url, visit):
     page = visit(url)
     draw(page, THREE)

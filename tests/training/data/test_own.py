@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from serving.pictures.prepare import prepare
+from training.data.errors import DataError
 from training.data.load import Selection, load_data
 from training.data.own import arrays as arrays_module
 from training.data.own import npz, saved
@@ -24,7 +25,6 @@ from training.data.own.load import inspect, load_own, model_name
 from training.data.own.prepare import prepare_all
 from training.data.own.sheet import to_png
 from training.data.own.split import parts_of
-from training.data.sources import DataError
 
 CLASSES = ("circle", "cross", "é")
 

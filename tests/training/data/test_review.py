@@ -12,9 +12,9 @@ from PIL import Image
 
 from serving.feedback.store import DISPUTED as DISPUTED_BY_SERVICE
 from tests.support import application, picture
+from training.data.errors import DataError
 from training.data.own import review as reviewing
 from training.data.own.review import DISPUTED, ShownTo, review, start_for
-from training.data.sources import DataError
 from training.origin import digest_of
 
 PNG = {"content-type": "image/png"}

@@ -26,7 +26,8 @@ from training import checkpoint
 from training.data import download, sources
 from training.data.datasets import DATASETS, FILES, Dataset
 from training.data.digits import load
-from training.data.sources import DataError, SourceError, fetch, from_folder
+from training.data.errors import DataError, SourceError
+from training.data.sources import fetch, from_folder
 from training.data.torchvision_cpu import import_torchvision
 
 ADDRESSES = "http://127.0.0.1:{}/"

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from training.data.digits import Digits, shuffled
+from training.data.errors import DataError
 from training.data.load import Selection, load_data
-from training.data.sources import DataError
 from training.data.torchvision_cpu import import_torchvision
 from training.data.torchvision_sets import KEPT, SETS, load_from_torchvision
 

@@ -22,9 +22,9 @@ from tests.training.support import FAST, Stop, equal, weights
 from training.config import ConfigError, TrainConfig
 from training.data import load as loading
 from training.data.digits import Digits, Replay, Splits
+from training.data.errors import DataError
 from training.data.load import Selection, load_data, load_saved
 from training.data.own.replay import with_replay
-from training.data.sources import DataError
 from training.loop import inputs
 from training.loop.replay import Widened, new_images, replay_lines, with_enough_epochs
 from training.loop.train import train

@@ -18,10 +18,10 @@ from tests.training.support import FAST, Stop, equal, rows, timeless, weights
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
+from training.data.errors import DataError
 from training.data.own import saved
 from training.data.own.load import SHEET
 from training.data.own.replay import REPLAY_FILE
-from training.data.sources import DataError
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
 from training.loop.folder import (

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.errors import DataError
 from training.data.own import npz
 from training.data.own.npz import MAX_ARRAY_BYTES, Array
 from training.data.own.prepare import to_bytes
 from training.data.own.samples import Sample, class_name
-from training.data.sources import DataError
 
 # The arrays of an .npz file: images, labels and groups of each part. The rows with x and y are the file of Keras.
 NPZ_KEYS = (

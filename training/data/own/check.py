@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from training.data.errors import DataError
 from training.data.own.prepare import Prepared
 from training.data.own.samples import MIN_CLASSES, class_names
 from training.data.own.split import TEST, TRAIN, VALIDATION, parts_of
-from training.data.sources import DataError
 
 # A class with fewer training pictures gets a piece of advice.
 FEW = 10
@@ -210,7 +210,7 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
     whole = sorted({*result.labels} - {each.sample.label for each in result.unreadable})
     learnt, tested = result.count(TRAIN), result.count(TEST)
     few = [label for label in whole if learnt[label] < FEW]
-    say("classes with few pictures", few, f"Give each {FEW} or more to learn from, and use --recipe small-data.")
+    say("classes with few pictures", few, f"Give each {FEW} or more to learn from.")
     say(
         "classes without a test picture",
         [label for label in whole if not tested[label]],

@@ -74,17 +74,14 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     """
     with ending_at_once(), naming_what_is_missing("mnist-train check"):
         from training.checkpoint import write_atomically
+        from training.data.errors import DataError
         from training.data.own.check import demand_trainable, report_lines
-        from training.data.own.load import inspect, model_name
+        from training.data.own.load import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
-        from training.data.sources import DataError
-    if str(folder) in KNOWN_DATASETS and not folder.exists():
-        raise click.ClickException(
-            f"{folder}: is a known data set and needs no check; train with it: mnist-train --dataset {folder}"
-        )
     folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
     try:
+        check_not_known(folder)
         found = inspect(folder, prepare, with_validation=with_validation)
         write_atomically(sheet, to_png(found))
         print_output("\n".join(report_lines(found, with_validation=with_validation)))
@@ -111,7 +108,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="PNG with every picture and what the model had read.  [default: NAME-review.png]",
+    help="PNG with every picture and what the model had predicted.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """Look at stored corrections before you train with them.
@@ -121,8 +118,8 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically
+        from training.data.errors import DataError
         from training.data.own import review as reviewing
-        from training.data.sources import DataError
     folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     model = reviewing.model_of(folder)
@@ -164,6 +161,13 @@ def flags_for_few_pictures(found: Check, prepare: str) -> str:
     return "--recipe small-data" + (" --from packaged" if prepare == "symbol" else "")
 
 
+def advised_recipe(found: Check, prepare: str) -> str:
+    """Return a sentence that advises a recipe for few pictures; empty if there are enough."""
+    flags = flags_for_few_pictures(found, prepare)
+    count = found.parts.count("train")
+    return f"There are only {count} training pictures. Add {flags} for a better model." if flags else ""
+
+
 def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "") -> None:
     """Print what is wrong or odd in the user's data to standard error.
 
@@ -174,6 +178,5 @@ def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "
 
     for line in findings(found, with_advice=with_advice):
         click.echo(line, err=True)
-    if with_recipe and not found.unreadable and (flags := flags_for_few_pictures(found, with_recipe)):
-        count = found.parts.count("train")
-        click.echo(f"There are only {count} training pictures. Add {flags} for a better model.", err=True)
+    if with_recipe and not found.unreadable and (advice := advised_recipe(found, with_recipe)):
+        click.echo(advice, err=True)

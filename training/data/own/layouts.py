@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from training.data.errors import DataError
 from training.data.own import arrays, saved
 from training.data.own.prepare import MAX_FILE_BYTES, is_picture_name
 from training.data.own.replay import REPLAY_FILE
 from training.data.own.samples import PARTS, Sample, class_name, part_name
-from training.data.sources import DataError
 from training.origin import RECORD
 
 TABLE = "labels.csv"

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training.config import KNOWN_DATASETS
 from training.data.digits import Digits, Splits
+from training.data.errors import DataError
 from training.data.own.check import Check, check, demand_trainable
 from training.data.own.layouts import bare_classes, find, stray_pictures, unlisted_pictures
 from training.data.own.prepare import prepare_all
@@ -24,6 +26,18 @@ from training.reports import Stage, no_stage
 SHEET = "classes.png"
 # The order in which ``subset`` takes training images.
 SUBSET_SEED = 20_200
+
+
+def check_not_known(place: Path) -> None:
+    """Check that ``place`` is not the name of a known data set, in which there is nothing to look for.
+
+    Raises:
+        DataError: it is.
+    """
+    if str(place) in KNOWN_DATASETS and not place.exists():
+        raise DataError(
+            f"{place}: is a known data set and needs no check; train with it: mnist-train --dataset {place}"
+        )
 
 
 def inspect(

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from training.data.sources import DataError
+from training.data.errors import DataError
 
 MAX_ARRAY_BYTES = 4_000_000_000
 """The largest size of all arrays of a file together."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from training.data.digits import Digits, Replay, Splits
+from training.data.errors import DataError
 from training.data.own.saved import FILE
-from training.data.sources import DataError
 
 # The file of a run folder with the images of the replay data set, if they are the user's own.
 REPLAY_FILE = "replay.npz"

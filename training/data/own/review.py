@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.config import ConfigError, TrainConfig
+from training.data.errors import DataError
 from training.data.own.check import Check, check, demand_trainable, findings
 from training.data.own.layouts import find
 from training.data.own.prepare import Prepared, prepare_all
 from training.data.own.sheet import Row, Shown, contact_sheet, spread
-from training.data.sources import DataError
 from training.origin import PACKAGED, digest_of, prepare_of
 
 # Where the service puts pictures that got several labels. Training passes over this folder.
@@ -50,7 +50,7 @@ class Review:
         demand_trainable(self.found, self.folder, self.found.labels, see="")
 
     def sheet(self) -> bytes:
-        """Return a PNG of all pictures by label. A caption says what the model had read instead."""
+        """Return a PNG of all pictures by label. A caption says what the model had predicted instead."""
         rows: list[Row] = []
         kept = self.found.kept if self.found else []
         for label in self.found.labels if self.found else ():
@@ -166,7 +166,7 @@ def prepare_for(start: str) -> str:
 
 
 def _wrong_answer(folder: Path, each: Prepared) -> str | None:
-    """Return what the model had read, or REJECTED; None if it was right or is unknown."""
+    """Return what the model had predicted, or REJECTED; None if it was right or is unknown."""
     try:
         answer: dict[str, Any] = json.loads((folder / each.sample.name).with_suffix(".json").read_bytes())["answer"]
         said = str(answer["label"]) if answer["accepted"] else REJECTED

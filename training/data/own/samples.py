@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
-from training.data.sources import DataError
+from training.data.errors import DataError
 
 MIN_CLASSES, MAX_CLASSES, MAX_NAME = 2, 1000, 128
 # The folders of an explicit division, by the part that they hold.

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from training.data.digits import Digits, Splits, shuffled
+from training.data.errors import DataError
 from training.data.own import npz
-from training.data.sources import DataError
 
 FILE = "data.npz"
 PARTS = ("train", "validation", "test")

@@ -156,6 +156,8 @@ def _train(
         progress.line(plan.line)
     take, losses = step_of(state, batch_size, plan.graph), Losses(each=plan.reads_each_loss)
     progress.begin(total_steps, state.step)
+    if tracking:
+        tracking.begin(state.history)
     if state.extended and state.extended[-1]["step"] == state.step:
         progress.line(
             f"epochs: {state.extended[-1]['epochs']} before, {config.epochs} now. The learning rate continues at "

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.command import ending_at_once, naming_what_is_missing, print_output
+from training.command import Place, ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
-from training.origin import as_place
+from training.origin import as_place, expanded
 
 if TYPE_CHECKING:
     from training.data.own.check import Check
@@ -39,7 +39,7 @@ def place_of(dataset: str) -> str:
     """Return a data set's name as it is, and the path of a folder or file as an absolute path."""
     if dataset in KNOWN_DATASETS or not (is_place(dataset) or Path(dataset).exists()):
         return dataset
-    return str(Path(dataset).expanduser().absolute())
+    return str(expanded(dataset).absolute())
 
 
 prepare_option = click.option(
@@ -52,7 +52,7 @@ prepare_option = click.option(
 
 
 @click.command("check", epilog=EXAMPLES)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @prepare_option
 @click.option(
     "--validation/--no-validation",
@@ -63,7 +63,7 @@ prepare_option = click.option(
 )
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="PNG with each class as the network will see it.  [default: NAME-classes.png]",
 )
 def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None) -> None:
@@ -82,7 +82,6 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         raise click.ClickException(
             f"{folder}: is a known data set and needs no check; train with it: mnist-train --dataset {folder}"
         )
-    folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
     try:
         found = inspect(folder, prepare, with_validation=with_validation)
@@ -102,7 +101,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 
 
 @click.command("review", epilog=REVIEW_EXAMPLES)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option(
     "--prepare",
     type=click.Choice(["symbol", "as-is"]),
@@ -110,7 +109,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 )
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="PNG with every picture and what the model had read.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
@@ -123,7 +122,6 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
         from training.checkpoint import write_atomically
         from training.data.own import review as reviewing
         from training.data.sources import DataError
-    folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     model = reviewing.model_of(folder)
     start, note = reviewing.start_for(model)

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from benchmarks.report import conditions, tell
+from benchmarks.report import SaveFile, conditions, tell
 from training.config import TrainConfig
 from training.data.digits import Splits, load
 from training.distill.ensemble import Ensemble
@@ -197,7 +197,7 @@ def table(runs: Path, splits: Splits, recorded: str) -> list[str]:
 @click.option(
     "--runs", default="runs/accuracy", show_default=True, type=click.Path(path_type=Path), help="Run folders."
 )
-@click.option("--save", type=click.Path(path_type=Path), help="File to write the table to, after each run.")
+@click.option("--save", type=SaveFile(), help="File to write the table to, after each run.")
 def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
     """Train the runs that are not finished, and print the table."""
     names = list(filter(None, rows.split(",")))

@@ -9,8 +9,22 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+class SaveFile(click.Path):
+    """A file for results. Its folder is checked before the measurements, which take minutes or hours."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            self.fail(f"{str(path)!r}: {path.parent} must be a folder that can be written", param, ctx)
+        return path
 
 
 def conditions(*packages: str, also: str = "") -> str:

@@ -35,13 +35,14 @@ from benchmarks.harness import (
     free_port,
     grpc_per_second,
     grpc_requests,
+    need,
     requests_per_second,
     run_server,
     run_service,
     service_conditions,
     wait_until_idle,
 )
-from benchmarks.report import tell
+from benchmarks.report import SaveFile, tell
 
 # The path of the bare ASGI function for each kind of body that it reads.
 BARE_PATHS = {"raw pixels": "/", "JSON": "/json"}
@@ -219,7 +220,7 @@ def profile(seconds: int) -> list[str]:
 @click.option(
     "--cost", "parts", multiple=True, type=click.Choice(list(VARIANTS)), help="Measure what this part costs instead."
 )
-@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
 def main(
     seconds: int,
     rounds: int,
@@ -231,10 +232,7 @@ def main(
     save: Path | None,
 ) -> None:
     """Measure the service and print tables."""
-    for tool in ("wrk", "h2load", "taskset", *(["py-spy"] if profiled else [])):
-        if not shutil.which(tool):
-            needed = "apt-get install wrk nghttp2-client util-linux; pip install py-spy"
-            raise click.ClickException(f"{tool} is missing: {needed}")
+    need("wrk", "h2load", "taskset", *(["py-spy"] if profiled else []))
     lines = [service_conditions(f"wrk with {CONNECTIONS} connections")]
     if parts:
         lines += cost_tables(parts, seconds, rounds)

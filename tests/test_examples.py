@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional as F
 
@@ -159,6 +160,12 @@ def test_comparison_prints_and_saves_a_row_for_each_optimizer(run_example, tmp_p
     table = (tmp_path / "plots" / "compare_optimizers.md").read_text()
     assert printed.strip() in table
     assert "(compare_optimizers.png)" in table
+
+
+def test_file_that_cannot_hold_a_plot_is_an_error_before_the_comparison(example, tmp_path):
+    done = CliRunner().invoke(example("compare_optimizers").main, ["--save", str(tmp_path / "results.md")])
+    assert done.exit_code == 2
+    assert f"name a file such as {tmp_path / 'results.png'}" in done.stderr
 
 
 def test_stacked_gradients_equal_those_of_autograd(example):

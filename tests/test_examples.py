@@ -228,6 +228,10 @@ def test_digits_trains_exports_and_serves(run_example, tmp_path):
     assert "served: [7, 2, 1, 0, 4, 1, 4, 9," in printed
     assert (tmp_path / "run" / "models" / "mnist" / "1" / "manifest.json").exists()
     assert len((EXAMPLES / "digits.py").read_text().splitlines()) < 60
+    # The second time it finds the run and its version, and serves them.
+    again = run_example("digits", "--output", tmp_path / "run")
+    assert "served: [7, 2, 1, 0, 4, 1, 4, 9," in again
+    assert [path.name for path in (tmp_path / "run" / "models" / "mnist").glob("[0-9]*")] == ["1"]
 
 
 def test_readme_lists_the_examples_in_order():

@@ -77,7 +77,7 @@ def train(
 
     Raises:
         TrainingError: the folder holds another run, another process trains there, or the loss is no longer finite.
-        CheckpointError: the checkpoint to resume from, a teacher or a file of the teacher cache is damaged.
+        CheckpointError: the checkpoint to resume from or a teacher is damaged.
         TrackingError: the run cannot be shown.
         OSError: a file could not be written. The previous checkpoint is still there.
     """

@@ -189,7 +189,13 @@ def plot_curves(sets: Mapping[str, Predictions], model: Model, path: Path) -> No
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", "name", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=300, show_default=True, help="Test images that are drawn in each way.")
+@click.option(
+    "--images",
+    default=300,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Test images that are drawn in each way.",
+)
 @click.option("--copies", default=20, show_default=True, help="Number of drawings of each sign.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--accepted", type=click.Path(path_type=Path), help="Folder for the accepted pictures of no digit.")

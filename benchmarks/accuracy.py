@@ -204,6 +204,10 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
     for name in names:
         if name not in ROWS:
             raise click.UsageError(f"--rows {name}: unknown row; choose from {', '.join(ROWS)}")
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise click.UsageError(f"--seeds {seeds}: must be numbers with commas between them, such as 0,1,2") from error
     keep_freed_memory()
     splits = load("mnist")
 
@@ -212,7 +216,7 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
         return "\n".join([conditions("torch", "numpy"), "", PROTOCOL, "", *table(runs, splits, recorded)])
 
     for name in names:
-        for seed in map(int, seeds.split(",")):
+        for seed in numbers:
             run(runs, name, seed, splits)
             if save:
                 save.write_text(text() + "\n")

@@ -118,6 +118,8 @@ def measure(folder: Path) -> Iterator[str]:
 @click.option("--save", type=SaveFile(), help="Also write the results to this file.")
 def main(draw: Path | None, save: Path | None) -> None:
     """Time the three commands at the top of docs/own-data.md with a folder of 26 letters."""
+    if draw and draw.exists() and not (draw.is_dir() and not any(draw.iterdir())):
+        raise click.UsageError(f"--draw {draw}: is there already; remove it, or name another folder")
     if draw:
         draw_letters(draw)
         click.echo(f"{draw}: 26 folders with {PICTURES} pictures each")

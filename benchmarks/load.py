@@ -198,7 +198,9 @@ def measure_overload(seconds: float) -> list[str]:
 
 
 @click.command()
-@click.option("--seconds", default=5, show_default=True, help="Duration of each measurement.")
+@click.option(
+    "--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
+)
 @click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
 def main(seconds: int, save: Path | None) -> None:
     """Measure latency under load and print two tables."""

@@ -289,7 +289,7 @@ def large_page(images: Array, labels: Array) -> bytes:
 
 
 @click.command()
-@click.option("--rows", default=100, show_default=True, help="Pages of each kind and gap.")
+@click.option("--rows", default=100, show_default=True, type=click.IntRange(min=1), help="Pages of each kind and gap.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @choose_digits

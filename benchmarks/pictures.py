@@ -121,7 +121,9 @@ def rows(repeat: int) -> Iterator[str]:
 
 
 @click.command()
-@click.option("--repeat", default=20, show_default=True, help="Least number of repetitions.")
+@click.option(
+    "--repeat", default=20, show_default=True, type=click.IntRange(min=1), help="Least number of repetitions."
+)
 @click.option("--save", type=SaveFile(), help="Write the table to this file too.")
 def main(repeat: int, save: Path | None) -> None:
     """Measure time and memory of each stage of the picture code, and print a table."""

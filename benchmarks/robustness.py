@@ -264,7 +264,13 @@ def fashion_images(folder: Path) -> Array:
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=10_000, show_default=True, help="Digits in each row, evenly spread over the set.")
+@click.option(
+    "--images",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Digits in each row, evenly spread over the set.",
+)
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--fashion", type=click.Path(path_type=Path, exists=True), help="Folder with Fashion-MNIST.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")

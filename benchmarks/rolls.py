@@ -118,7 +118,9 @@ def measured(name: str, changes: list[Callable[[], None]], load: Load) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--times", default=10, show_default=True, help="How often to make each change.")
+@click.option(
+    "--times", default=10, show_default=True, type=click.IntRange(min=1), help="How often to make each change."
+)
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Address of the load balancer.")
 @click.option("--save", type=SaveFile(), help="Write the table to this file too.")
 def main(times: int, url: str, save: Path | None) -> None:

@@ -42,7 +42,7 @@ from benchmarks.harness import (
     service_conditions,
     wait_until_idle,
 )
-from benchmarks.report import SaveFile, tell
+from benchmarks.report import Checkout, SaveFile, tell
 
 # The path of the bare ASGI function for each kind of body that it reads.
 BARE_PATHS = {"raw pixels": "/", "JSON": "/json"}
@@ -203,10 +203,24 @@ def profile(seconds: int) -> list[str]:
 
 
 @click.command()
-@click.option("--seconds", default=3, show_default=True, help="Duration of each measurement.")
-@click.option("--rounds", default=3, show_default=True, help="Measurements for each figure; the median is reported.")
 @click.option(
-    "--batch", "batches", multiple=True, type=int, default=(1, 8, 64), show_default=True, help="Images per request."
+    "--seconds", default=3, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Measurements for each figure; the median is reported.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1, 8, 64),
+    show_default=True,
+    help="Images per request.",
 )
 @click.option(
     "--mlp", type=click.Path(path_type=Path, exists=True), help="Folder of a published mlp version to measure too."
@@ -214,7 +228,7 @@ def profile(seconds: int) -> list[str]:
 @click.option("--profile", "profiled", is_flag=True, help="Also report where the time goes; needs py-spy.")
 @click.option(
     "--against",
-    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    type=Checkout(),
     help="Compare with the checkout in this folder, instead of with the bare ASGI function.",
 )
 @click.option(

@@ -253,7 +253,9 @@ def loops_table(rounds: int) -> list[str]:
 @click.command()
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="Measure this recipe, not the loops.")
 @click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=2), help="Seeds for --recipe.")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each loop; the median counts.")
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each loop; the median counts."
+)
 @click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also time `mnist-train` and `make run`.")
 @click.option("--save", type=SaveFile(), help="Also write the table to this file.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:

@@ -48,8 +48,16 @@ def measure_round(peers: list[Peer], seconds: int) -> Round:
 
 
 @click.command()
-@click.option("--seconds", default=3, show_default=True, help="Duration of each measurement.")
-@click.option("--rounds", default=3, show_default=True, help="Rounds to measure; 0 only shows the rounds kept.")
+@click.option(
+    "--seconds", default=3, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Rounds to measure; 0 only shows the rounds kept.",
+)
 @click.option(
     "--only", multiple=True, type=click.Choice([peer.name for peer in PEERS]), help="Measure only these, and ours."
 )
@@ -68,7 +76,9 @@ def main(seconds: int, rounds: int, only: tuple[str, ...], append: bool, install
             click.echo(f"{peer.name} cannot be installed: {error.message}", err=True)
     if install:
         return
-    done: list[Round] = json.loads(ROUNDS.read_text()) if append and ROUNDS.exists() else []
+    done: list[Round] = json.loads(ROUNDS.read_text()) if (append or not rounds) and ROUNDS.exists() else []
+    if not (done or rounds):
+        raise click.UsageError("--rounds 0: no rounds were measured before")
     for _ in range(rounds):
         done.append(measure_round(peers, seconds))
         ROUNDS.write_text(json.dumps(done, indent=1))

@@ -100,6 +100,11 @@ def free_port() -> int:
     return port
 
 
+def exit_at_sigterm() -> None:
+    """End at SIGTERM with an exception. Otherwise a server would be left behind, on a core of the next benchmark."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 @contextlib.contextmanager
 def run_server(
     command: list[object], port: int, ready: str = "/", folder: Path = ROOT, stop: float = 60, **environment: str
@@ -108,8 +113,7 @@ def run_server(
 
     At the end the server gets SIGTERM. If it has not ended after ``stop`` seconds, it is killed.
     """
-    # Otherwise SIGTERM would leave the server behind, on a core of the next benchmark.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    exit_at_sigterm()
     line = ["taskset", "-c", "0", *map(str, command)]
     environment = os.environ | {"PYTHONPATH": str(folder)} | environment
     started = time.perf_counter()

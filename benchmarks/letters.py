@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.footprint import seconds_of_ended_commands
-from benchmarks.harness import BIN, ROOT
+from benchmarks.harness import BIN, ROOT, exit_at_sigterm
 from benchmarks.report import SaveFile, conditions, tell
 
 PICTURES = 30
@@ -124,6 +124,7 @@ def main(draw: Path | None, save: Path | None) -> None:
         draw_letters(draw)
         click.echo(f"{draw}: 26 folders with {PICTURES} pictures each")
         return
+    exit_at_sigterm()
     os.environ.pop("MNIST_DATA", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -38,7 +38,7 @@ import torch.nn.functional as F
 
 from benchmarks import tutorial
 from benchmarks.footprint import seconds_of_ended_commands
-from benchmarks.harness import BIN, ROOT, free_port, wait_until_ready
+from benchmarks.harness import BIN, ROOT, exit_at_sigterm, free_port, wait_until_ready
 from benchmarks.report import SaveFile, conditions, tell
 from training.config import RECIPES, TrainConfig
 from training.data.datasets import DATASETS
@@ -260,6 +260,7 @@ def loops_table(rounds: int) -> list[str]:
 @click.option("--save", type=SaveFile(), help="Also write the table to this file.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
     """Measure the training speed and print a table."""
+    exit_at_sigterm()
     keep_freed_memory()
     header = conditions("torch", "torchvision", "numpy", also=f"{torch.get_num_threads()} threads")
     lines = [header, ""]

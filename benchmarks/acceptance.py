@@ -22,7 +22,7 @@ from benchmarks.drawings import DRAWINGS, Array, draw, render_digits, scans
 from benchmarks.others import GOALS, other_pictures
 from benchmarks.pages import PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
-from benchmarks.report import conditions, tell
+from benchmarks.report import SaveFile, conditions, tell
 from benchmarks.robustness import MAX_PIXELS, unseen_fonts
 from serving.contract import RejectionReason
 from serving.inference.readings import choose
@@ -189,12 +189,18 @@ def plot_curves(sets: Mapping[str, Predictions], model: Model, path: Path) -> No
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", "name", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=300, show_default=True, help="Test images that are drawn in each way.")
+@click.option(
+    "--images",
+    default=300,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Test images that are drawn in each way.",
+)
 @click.option("--copies", default=20, show_default=True, help="Number of drawings of each sign.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--accepted", type=click.Path(path_type=Path), help="Folder for the accepted pictures of no digit.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the curve into this file.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
 def main(
     folder: Path,
     name: str,

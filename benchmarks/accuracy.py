@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from benchmarks.report import conditions, tell
+from benchmarks.report import SaveFile, conditions, tell
 from training.config import TrainConfig
 from training.data.digits import Splits, load
 from training.distill.ensemble import Ensemble
@@ -197,13 +197,17 @@ def table(runs: Path, splits: Splits, recorded: str) -> list[str]:
 @click.option(
     "--runs", default="runs/accuracy", show_default=True, type=click.Path(path_type=Path), help="Run folders."
 )
-@click.option("--save", type=click.Path(path_type=Path), help="File to write the table to, after each run.")
+@click.option("--save", type=SaveFile(), help="File to write the table to, after each run.")
 def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
     """Train the runs that are not finished, and print the table."""
     names = list(filter(None, rows.split(",")))
     for name in names:
         if name not in ROWS:
             raise click.UsageError(f"--rows {name}: unknown row; choose from {', '.join(ROWS)}")
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise click.UsageError(f"--seeds {seeds}: must be numbers with commas between them, such as 0,1,2") from error
     keep_freed_memory()
     splits = load("mnist")
 
@@ -212,7 +216,7 @@ def main(rows: str, seeds: str, runs: Path, save: Path | None) -> None:
         return "\n".join([conditions("torch", "numpy"), "", PROTOCOL, "", *table(runs, splits, recorded)])
 
     for name in names:
-        for seed in map(int, seeds.split(",")):
+        for seed in numbers:
             run(runs, name, seed, splits)
             if save:
                 save.write_text(text() + "\n")

@@ -156,7 +156,7 @@ def aspects() -> Iterator[tuple[float, float]]:
 
 
 @click.command()
-@click.option("--rows", default=40, show_default=True, help="Pages of each kind and gap.")
+@click.option("--rows", default=40, show_default=True, type=click.IntRange(min=1), help="Pages of each kind and gap.")
 @click.option("--epochs", default=24, show_default=True, help="Passes over all lines.")
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 def main(rows: int, epochs: int, folder: Path) -> None:

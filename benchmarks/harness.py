@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +33,12 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PACKAGED_MODEL = RELEASE / "mnist" / "1"
 CONNECTIONS = 8
+INSTALLED_BY = {
+    "wrk": "apt-get install wrk",
+    "h2load": "apt-get install nghttp2-client",
+    "taskset": "apt-get install util-linux",
+    "py-spy": "pip install py-spy",
+}
 # The units of wrk's latencies.
 MILLISECONDS = {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}
 
@@ -75,10 +83,26 @@ class Server:
         return resident(self.pid)
 
 
+def need(*tools: str) -> None:
+    """Check that these programs are installed.
+
+    Raises:
+        click.ClickException: one is missing.
+    """
+    for tool in tools:
+        if not shutil.which(tool):
+            raise click.ClickException(f"{tool} is missing: {INSTALLED_BY[tool]}")
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+def exit_at_sigterm() -> None:
+    """End at SIGTERM with an exception. Otherwise a server would be left behind, on a core of the next benchmark."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 @contextlib.contextmanager
@@ -89,6 +113,7 @@ def run_server(
 
     At the end the server gets SIGTERM. If it has not ended after ``stop`` seconds, it is killed.
     """
+    exit_at_sigterm()
     line = ["taskset", "-c", "0", *map(str, command)]
     environment = os.environ | {"PYTHONPATH": str(folder)} | environment
     started = time.perf_counter()

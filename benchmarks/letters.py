@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.footprint import seconds_of_ended_commands
-from benchmarks.harness import BIN, ROOT
-from benchmarks.report import conditions, tell
+from benchmarks.harness import BIN, ROOT, exit_at_sigterm
+from benchmarks.report import SaveFile, conditions, tell
 
 PICTURES = 30
 # Fonts of these names draw letters. The others hold symbols or parts of formulas.
@@ -115,13 +115,16 @@ def measure(folder: Path) -> Iterator[str]:
 
 @click.command()
 @click.option("--draw", type=click.Path(path_type=Path), help="Only draw the letters into this folder.")
-@click.option("--save", type=click.Path(path_type=Path), help="Also write the results to this file.")
+@click.option("--save", type=SaveFile(), help="Also write the results to this file.")
 def main(draw: Path | None, save: Path | None) -> None:
     """Time the three commands at the top of docs/own-data.md with a folder of 26 letters."""
+    if draw and draw.exists() and not (draw.is_dir() and not any(draw.iterdir())):
+        raise click.UsageError(f"--draw {draw}: is there already; remove it, or name another folder")
     if draw:
         draw_letters(draw)
         click.echo(f"{draw}: 26 folders with {PICTURES} pictures each")
         return
+    exit_at_sigterm()
     os.environ.pop("MNIST_DATA", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.load [--seconds 5] [--save benchmarks/results/load.md]
 
-One worker runs on core 0 and the clients run on core 1. Requests with one digit come in an open loop: they start at
-random moments (a Poisson process), whether or not earlier ones have their response. Latency is the time from the start
-of a request to the end of its response.
+Needs wrk and taskset (Debian: wrk, util-linux) and two cores. One worker runs on core 0 and the clients run on core 1.
+Requests with one digit come in an open loop: they start at random moments (a Poisson process), whether or not earlier
+ones have their response. Latency is the time from the start of a request to the end of its response.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import click
 import numpy as np
 import uvloop
 
-from benchmarks.harness import example_requests, requests_per_second, run_service, service_conditions
-from benchmarks.report import tell
+from benchmarks.harness import example_requests, need, requests_per_second, run_service, service_conditions
+from benchmarks.report import SaveFile, tell
 
 # Images in each request of the client with large batches.
 LARGE_BATCH = 1024
@@ -198,10 +198,13 @@ def measure_overload(seconds: float) -> list[str]:
 
 
 @click.command()
-@click.option("--seconds", default=5, show_default=True, help="Duration of each measurement.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+@click.option(
+    "--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
+)
+@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
 def main(seconds: int, save: Path | None) -> None:
     """Measure latency under load and print two tables."""
+    need("wrk", "taskset")
     # The clients must not take time from the service, which runs on core 0.
     os.sched_setaffinity(0, {1})
     lines = [

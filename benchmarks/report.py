@@ -9,8 +9,37 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
+
+PACKAGES = ("training", "export", "serving")
+
+
+class SaveFile(click.Path):
+    """A file for results. Its folder is checked before the measurements, which take minutes or hours."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            self.fail(f"{str(path)!r}: {path.parent} must be a folder that can be written", param, ctx)
+        return path
+
+
+class Checkout(click.Path):
+    """The folder of another checkout. In any other folder, Python would find this one, and compare it with itself."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if missing := next((name for name in PACKAGES if not (path / name / "__init__.py").is_file()), None):
+            self.fail(f"{str(path)!r}: must be a checkout of this project, but has no {missing}/", param, ctx)
+        return path
 
 
 def conditions(*packages: str, also: str = "") -> str:

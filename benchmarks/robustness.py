@@ -48,7 +48,7 @@ from benchmarks.drawings import (
 )
 from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
-from benchmarks.report import conditions
+from benchmarks.report import SaveFile, conditions
 from benchmarks.scenes import SCENES
 from serving.contract import ModelOutput
 from serving.inference.readings import choose
@@ -264,14 +264,20 @@ def fashion_images(folder: Path) -> Array:
 @click.command()
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @click.option("--model", default="mnist", show_default=True, help="Name of the model.")
-@click.option("--images", default=10_000, show_default=True, help="Digits in each row, evenly spread over the set.")
+@click.option(
+    "--images",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Digits in each row, evenly spread over the set.",
+)
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--fashion", type=click.Path(path_type=Path, exists=True), help="Folder with Fashion-MNIST.")
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
 @choose_digits
 @click.option("--ablate", default=0, help="Switch off each step of the picture code in turn, on this many test images.")
 @click.option("--table", "chosen", multiple=True, type=click.Choice(TABLES), help="Print only this table; repeatable.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
 def main(
     folder: Path,
     model: str,

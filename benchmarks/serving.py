@@ -35,13 +35,14 @@ from benchmarks.harness import (
     free_port,
     grpc_per_second,
     grpc_requests,
+    need,
     requests_per_second,
     run_server,
     run_service,
     service_conditions,
     wait_until_idle,
 )
-from benchmarks.report import tell
+from benchmarks.report import Checkout, SaveFile, tell
 
 # The path of the bare ASGI function for each kind of body that it reads.
 BARE_PATHS = {"raw pixels": "/", "JSON": "/json"}
@@ -202,10 +203,24 @@ def profile(seconds: int) -> list[str]:
 
 
 @click.command()
-@click.option("--seconds", default=3, show_default=True, help="Duration of each measurement.")
-@click.option("--rounds", default=3, show_default=True, help="Measurements for each figure; the median is reported.")
 @click.option(
-    "--batch", "batches", multiple=True, type=int, default=(1, 8, 64), show_default=True, help="Images per request."
+    "--seconds", default=3, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Measurements for each figure; the median is reported.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1, 8, 64),
+    show_default=True,
+    help="Images per request.",
 )
 @click.option(
     "--mlp", type=click.Path(path_type=Path, exists=True), help="Folder of a published mlp version to measure too."
@@ -213,13 +228,13 @@ def profile(seconds: int) -> list[str]:
 @click.option("--profile", "profiled", is_flag=True, help="Also report where the time goes; needs py-spy.")
 @click.option(
     "--against",
-    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    type=Checkout(),
     help="Compare with the checkout in this folder, instead of with the bare ASGI function.",
 )
 @click.option(
     "--cost", "parts", multiple=True, type=click.Choice(list(VARIANTS)), help="Measure what this part costs instead."
 )
-@click.option("--save", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
 def main(
     seconds: int,
     rounds: int,
@@ -231,10 +246,7 @@ def main(
     save: Path | None,
 ) -> None:
     """Measure the service and print tables."""
-    for tool in ("wrk", "h2load", "taskset", *(["py-spy"] if profiled else [])):
-        if not shutil.which(tool):
-            needed = "apt-get install wrk nghttp2-client util-linux; pip install py-spy"
-            raise click.ClickException(f"{tool} is missing: {needed}")
+    need("wrk", "h2load", "taskset", *(["py-spy"] if profiled else []))
     lines = [service_conditions(f"wrk with {CONNECTIONS} connections")]
     if parts:
         lines += cost_tables(parts, seconds, rounds)

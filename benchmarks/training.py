@@ -38,8 +38,8 @@ import torch.nn.functional as F
 
 from benchmarks import tutorial
 from benchmarks.footprint import seconds_of_ended_commands
-from benchmarks.harness import BIN, ROOT, free_port, wait_until_ready
-from benchmarks.report import conditions, tell
+from benchmarks.harness import BIN, ROOT, exit_at_sigterm, free_port, wait_until_ready
+from benchmarks.report import SaveFile, conditions, tell
 from training.config import RECIPES, TrainConfig
 from training.data.datasets import DATASETS
 from training.data.digits import Splits, load
@@ -253,11 +253,14 @@ def loops_table(rounds: int) -> list[str]:
 @click.command()
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="Measure this recipe, not the loops.")
 @click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=2), help="Seeds for --recipe.")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each loop; the median counts.")
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each loop; the median counts."
+)
 @click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also time `mnist-train` and `make run`.")
-@click.option("--save", type=click.Path(path_type=Path), help="Also write the table to this file.")
+@click.option("--save", type=SaveFile(), help="Also write the table to this file.")
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
     """Measure the training speed and print a table."""
+    exit_at_sigterm()
     keep_freed_memory()
     header = conditions("torch", "torchvision", "numpy", also=f"{torch.get_num_threads()} threads")
     lines = [header, ""]

@@ -213,7 +213,9 @@ def main(epochs: int, seeds: int, subset: int, workers: int, save: Path | None) 
     """Train with every optimizer, rate and seed, and print a table."""
     started = time.monotonic()
     if save:
-        # Not only after hours of training, so that a folder that cannot be made is known now.
+        # Not only after hours of training, so that a plot that cannot be written is known now.
+        if save.suffix[1:].lower() not in Figure().canvas.get_supported_filetypes():
+            raise click.UsageError(f"--save {save}: is for the plot; name a file such as {save.with_suffix('.png')}")
         save.parent.mkdir(parents=True, exist_ok=True)
     # The longest runs start first, so that the cores finish at about the same time.
     order = sorted(RULES, key=lambda name: batch_size(name, count=10**6))

@@ -9,8 +9,7 @@ import click
 from litestar.testing import TestClient
 from matplotlib.figure import Figure
 
-from export.publishing import publish
-from export.run import Run
+import export
 from serving.api.app import create_app
 from serving.settings import Settings
 from training.config import TrainConfig
@@ -37,7 +36,7 @@ def main(output: Path, save: Path | None) -> None:
     click.echo(f"test: {result.correct} of {len(splits.test)} correct, saved in {output}")
 
     # Export: published only if ONNX and TorchScript give the network's prediction for every test image.
-    bundle = publish(Run.read(output), output / "models")
+    bundle = export.publish(output, output / "models", progress=False)
     click.echo(f"exported: {bundle.folder}")
 
     # Serve: the real application handles a request in this process. The graph scales the raw pixels itself.

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional as F
 
@@ -161,6 +162,12 @@ def test_comparison_prints_and_saves_a_row_for_each_optimizer(run_example, tmp_p
     assert "(compare_optimizers.png)" in table
 
 
+def test_file_that_cannot_hold_a_plot_is_an_error_before_the_comparison(example, tmp_path):
+    done = CliRunner().invoke(example("compare_optimizers").main, ["--save", str(tmp_path / "results.md")])
+    assert done.exit_code == 2
+    assert f"name a file such as {tmp_path / 'results.png'}" in done.stderr
+
+
 def test_stacked_gradients_equal_those_of_autograd(example):
     compare = example("compare_optimizers")
     torch.manual_seed(0)
@@ -221,6 +228,10 @@ def test_digits_trains_exports_and_serves(run_example, tmp_path):
     assert "served: [7, 2, 1, 0, 4, 1, 4, 9," in printed
     assert (tmp_path / "run" / "models" / "mnist" / "1" / "manifest.json").exists()
     assert len((EXAMPLES / "digits.py").read_text().splitlines()) < 60
+    # The second time it finds the run and its version, and serves them.
+    again = run_example("digits", "--output", tmp_path / "run")
+    assert "served: [7, 2, 1, 0, 4, 1, 4, 9," in again
+    assert [path.name for path in (tmp_path / "run" / "models" / "mnist").glob("[0-9]*")] == ["1"]
 
 
 def test_readme_lists_the_examples_in_order():

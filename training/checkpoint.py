@@ -33,9 +33,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     A reader sees the old file or the new one, never a part of one. If the process is killed or the disk is full, the
     old file stays. The umask decides who may read the file, as for any new file.
 
+    A device, such as ``/dev/null``, or a pipe is not replaced: it gets the content.
+
     Raises:
         OSError: the file could not be written. Its ``filename`` is ``path``.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         # Not tempfile: its files are for their owner only, and some file systems cannot change that afterwards.

@@ -85,11 +85,11 @@ class Group(_Ending, click.Group):
     """The same for a command that has commands of its own, and also does its work without one of them."""
 
 
-class Folder(click.Path):
-    """A path of a folder. ``~`` stands for the home folder, as in a shell."""
+class Place(click.Path):
+    """A path. ``~`` stands for the home folder, as in a shell."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, file_okay=False)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         # An empty name comes from an unset variable of a shell, and would stand for the current folder.
@@ -99,6 +99,13 @@ class Folder(click.Path):
             return super().convert(Path(value).expanduser(), param, ctx)
         except (RuntimeError, ValueError, OSError) as error:
             self.fail(f"{str(value)!r}: {getattr(error, 'strerror', None) or error}", param, ctx)
+
+
+class Folder(Place):
+    """A path of a folder."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False)
 
 
 def readable(message: str, arguments: Sequence[str]) -> str:

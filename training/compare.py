@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from training.command import ending_at_once, naming_what_is_missing, print_output
+from training.command import Place, ending_at_once, naming_what_is_missing, print_output
 from training.origin import RECORD
 
 EXAMPLES = """
@@ -124,10 +125,10 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 @click.command("compare", epilog=EXAMPLES)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=Place())
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     default="compare.png",
     show_default=True,
     help="PNG with the losses and the validation error of every run by epoch.",
@@ -138,13 +139,16 @@ def compare(runs: tuple[Path, ...], plot: Path) -> None:
     RUNS are run folders. The table has their results, costs, and the settings that differ.
     The best validation accuracy has a star. Choose by it, not by the test set.
     """
-    folders = list(dict.fromkeys(run.expanduser() for run in runs))
+    folders = list(dict.fromkeys(runs))
     found = [Summary.read(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
     print_output("\n".join(lines(found)))
     with ending_at_once(), naming_what_is_missing("mnist-train compare"):
         from training.plots import plot_comparison
     try:
-        plot_comparison(plot, {run.name: run.rows for run in found})
+        with warnings.catch_warnings():
+            # matplotlib warns of each letter of a name that its font lacks. The table has the names too.
+            warnings.simplefilter("ignore")
+            plot_comparison(plot, {run.name: run.rows for run in found})
     except OSError as error:
         raise click.ClickException(f"--plot {plot}: {error.strerror or error}; name another file") from error
     print_output(f"\nPlot  {plot}")

@@ -21,7 +21,7 @@ WAY_OUT = "name a finished run folder, a published version such as models/mnist/
 def origin(place: str) -> Path:
     """Return the folder of the model with this name."""
     if place != PACKAGED:
-        return Path(place).expanduser()
+        return expanded(place)
     # The packaged model lies in the package of the service, which is found without an import.
     found = importlib.util.find_spec("serving")
     [package] = (found and found.submodule_search_locations) or [""]
@@ -78,10 +78,15 @@ def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _absolute(place: str) -> str:
     if place == PACKAGED:
         return place
+    return str(expanded(place).absolute())
+
+
+def expanded(place: str) -> Path:
+    """Return a path in which ``~`` stands for the home folder. If there is no such home folder, it stays."""
     try:
-        return str(Path(place).expanduser().absolute())
-    except RuntimeError:  # There is no such home folder.
-        return place
+        return Path(place).expanduser()
+    except RuntimeError:
+        return Path(place)
 
 
 def as_place(path: Path) -> str:

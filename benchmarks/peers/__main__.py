@@ -20,17 +20,16 @@ The rounds are kept in build/peers/rounds.json. --append adds further rounds to 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import click
 
-from benchmarks.harness import service_conditions
+from benchmarks.harness import need, service_conditions
 from benchmarks.peers.environment import ENVIRONMENTS
 from benchmarks.peers.measure import measure, programs
 from benchmarks.peers.peers import OURS, PEERS, Peer
 from benchmarks.peers.table import Round, losses, plot, save_plot, settings, table
-from benchmarks.report import tell
+from benchmarks.report import SaveFile, tell
 
 ROUNDS = ENVIRONMENTS / "rounds.json"
 ALL = [*OURS, *PEERS]
@@ -49,19 +48,25 @@ def measure_round(peers: list[Peer], seconds: int) -> Round:
 
 
 @click.command()
-@click.option("--seconds", default=3, show_default=True, help="Duration of each measurement.")
-@click.option("--rounds", default=3, show_default=True, help="Rounds to measure; 0 only shows the rounds kept.")
+@click.option(
+    "--seconds", default=3, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Rounds to measure; 0 only shows the rounds kept.",
+)
 @click.option(
     "--only", multiple=True, type=click.Choice([peer.name for peer in PEERS]), help="Measure only these, and ours."
 )
 @click.option("--append", is_flag=True, help="Add the rounds to those that were measured before.")
 @click.option("--install", is_flag=True, help="Only make the environments.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too, and a plot beside it.")
+@click.option("--save", type=SaveFile(), help="Write the table to this file too, and a plot beside it.")
 def main(seconds: int, rounds: int, only: tuple[str, ...], append: bool, install: bool, save: Path | None) -> None:
     """Measure the servers and print a table."""
-    for tool in ("wrk", "taskset"):
-        if not shutil.which(tool):
-            raise click.ClickException(f"{tool} is missing: apt-get install wrk util-linux")
+    need("wrk", "taskset")
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     peers = [peer for peer in ALL if not only or peer.name in only or peer in OURS]
     for peer in peers:
@@ -71,7 +76,9 @@ def main(seconds: int, rounds: int, only: tuple[str, ...], append: bool, install
             click.echo(f"{peer.name} cannot be installed: {error.message}", err=True)
     if install:
         return
-    done: list[Round] = json.loads(ROUNDS.read_text()) if append and ROUNDS.exists() else []
+    done: list[Round] = json.loads(ROUNDS.read_text()) if (append or not rounds) and ROUNDS.exists() else []
+    if not (done or rounds):
+        raise click.UsageError("--rounds 0: no rounds were measured before")
     for _ in range(rounds):
         done.append(measure_round(peers, seconds))
         ROUNDS.write_text(json.dumps(done, indent=1))

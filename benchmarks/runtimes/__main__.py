@@ -29,7 +29,13 @@ FOLDER = Path(__file__).parents[2] / "build" / "runtimes"
 
 @click.command()
 @click.argument("bundles", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--images", default=500, show_default=True, help="Test images of MNIST that each runtime classifies.")
+@click.option(
+    "--images",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Test images of MNIST that each runtime classifies.",
+)
 @click.option("--only", default="", help="Leave out runtimes whose name does not contain this.")
 @click.option(
     "--environments",
@@ -37,9 +43,13 @@ FOLDER = Path(__file__).parents[2] / "build" / "runtimes"
     default=FOLDER,
     help="Folder of the environments. They are kept: 7 GB, of which torch has 5.  [default: build/runtimes]",
 )
-@click.option("--save", type=click.Path(path_type=Path), help="Write the table to this file too.")
+@click.option("--save", type=report.SaveFile(), help="Write the table to this file too.")
 def main(bundles: tuple[Path, ...], images: int, only: str, environments: Path, save: Path | None) -> None:
     """Run the files of the published BUNDLES, by default the packaged one, in many runtimes."""
+    chosen = [runtime for runtime in RUNTIMES if only in runtime.name]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(runtime.name for runtime in RUNTIMES))
+        raise click.UsageError(f"--only {only}: is in no name of a runtime; the names are {names}")
     digits = load("mnist").test.images.numpy()[:images]
     files = [
         (found, name)
@@ -59,9 +69,7 @@ def main(bundles: tuple[Path, ...], images: int, only: str, environments: Path, 
         f"|{'---|' * len(head)}",
     ]
     failures = []
-    for runtime in RUNTIMES:
-        if only not in runtime.name:
-            continue
+    for runtime in chosen:
         click.echo(f"{runtime.name} {' '.join(runtime.requirements[:1])}", err=True)
         cells, version = [], asked(runtime)
         for found, name in files:

@@ -48,7 +48,7 @@ class _Said(msgspec.Struct):
     answer: Answer
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     """The files of one picture with one label."""
 
@@ -115,11 +115,14 @@ class Store:
                 return "known"
             self._make_room(entries, digest, len(contents), sum(map(len, contents.values())))
             sign(lock)
-            for entry in same:
-                if not entry.is_disputed:
-                    _move(entry, self.folder / DISPUTED / entry.label)
             folder = (self.folder / DISPUTED if same else self.folder) / record.label
+            moves = {entry: self.folder / DISPUTED / entry.label for entry in same if not entry.is_disputed}
+            for target in moves.values():
+                _make_folder(target)
+            # If the disk is full, the picture keeps the label that it has.
             _write(folder, contents)
+            for entry, target in moves.items():
+                _move(entry, target)
             size = sum(map(len, contents.values()))
             new = _Entry(record.label, digest, bool(same), [folder / name for name in contents], size, time.time_ns())
             kept = [entry for entry in entries if entry.files and entry.key != new.key]
@@ -277,7 +280,6 @@ def _write(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def _move(entry: _Entry, target: Path) -> None:
-    _make_folder(target)
     # The picture goes first, so that it is learnt from no longer.
     for path in sorted(entry.files, key=lambda path: path.suffix != ".png"):
         shares.replace(path, target / path.name)

@@ -49,7 +49,10 @@ class RolloutFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RolloutError(f"{path} cannot be read: {error}; delete it to begin with the newest version") from error
+            raise RolloutError(
+                f"{path} cannot be read: {error}; delete it: a running service writes its former state again, and one "
+                "that starts begins with the newest version"
+            ) from error
 
     def change(self, name: str, change: Callable[[RolloutState | None], RolloutState | None]) -> RolloutState | None:
         """Write ``change(state)`` as the new state of a model, and return it. None leaves the file as it is.

@@ -12,6 +12,8 @@ export async function takePicture(dialog, onPicture, onError) {
     onError(forbidden ? "The browser has no permission to use the camera." : "No usable camera was found.");
     return;
   }
+  const stop = () => stream.getTracks().forEach((track) => track.stop());
+  if (dialog.open) return stop(); // a second click
   dialog.querySelector(".take").onclick = () => {
     // The dialog shows the square in the middle of the video.
     const side = Math.min(video.videoWidth, video.videoHeight);
@@ -25,7 +27,7 @@ export async function takePicture(dialog, onPicture, onError) {
   dialog.querySelector(".cancel").onclick = () => dialog.close();
   // Escape closes the dialog too.
   dialog.onclose = () => {
-    stream.getTracks().forEach((track) => track.stop());
+    stop();
     video.srcObject = null;
   };
   video.srcObject = stream;

@@ -5,7 +5,7 @@ import { key } from "./service.js";
 const LINE_LENGTH = 60;
 
 // `png` is a Blob; if it is null, the command names the file picture.png. With `number`, it asks for whole numbers.
-export async function curlCommand(png, number = false) {
+export async function curlCommand(png, number) {
   const url = new URL(number ? "predict?mode=number" : "predict", location.href).href.replaceAll("'", "%27");
   const auth = key.get() ? ` -H "authorization: Bearer $MNIST_KEY"` : "";
   const send = (file) => `curl --data-binary @${file} -H 'content-type: image/png'${auth} '${url}'`;

@@ -72,7 +72,7 @@ function trial(method, path, operation) {
     const query = new URLSearchParams(filled("query").map((f) => [f.name, f.input.value]));
     if (query.size) url += `?${query}`;
     const headers = {}, key = document.querySelector("#key").value;
-    if (key) headers.authorization = `Bearer ${key}`;
+    if (key) headers.authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}`;
     let body;
     if (kind.value === "multipart/form-data") {
       body = new FormData();

@@ -18,9 +18,8 @@ export class FeedbackForm {
         await sendFeedback(await png(), label, prediction);
         if (!isSame()) return;
         this.#find("span").textContent = `Thank you. Stored as ${label}.`;
-        form.label.value = "";
       } catch (error) {
-        if (isSame()) this.show(prediction);
+        if (isSame()) this.show(prediction, label);
         onError(error);
       }
     };
@@ -37,9 +36,10 @@ export class FeedbackForm {
   }
 
   // `prediction` is null if there is none, or if a newer one is on its way.
-  show(prediction) {
+  show(prediction, label = "") {
     this.#shown++;
     this.#prediction = prediction?.lines ? null : prediction;
+    this.#find("select").value = label;
     this.#find("span").textContent = "";
     this.#update();
   }

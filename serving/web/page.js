@@ -125,6 +125,7 @@ find("#camera").addEventListener("click", safely(async () => {
 
 const announcePrediction = debounced(() => { if (prediction) announce(inWords(prediction)); });
 const explainSoon = debounced(() => explain());
+const showCurl = async () => (find("#curl").value = await curlCommand(await png(), isNumber()));
 const updateCurl = debounced(showCurl);
 
 sheet.addEventListener("discard", ({ detail }) => history.keep(detail, prediction));
@@ -189,7 +190,7 @@ const drawBoxes = safely(async () => {
 // Why
 
 const why = find("#why");
-const isAsked = () => !why.disabled && why.ariaPressed === "true";
+const isAsked = () => prediction && !why.disabled && why.ariaPressed === "true";
 const explain = safely(async () => {
   if (!isAsked()) return;
   const asked = prediction;
@@ -201,7 +202,7 @@ const explain = safely(async () => {
 });
 why.addEventListener("click", () => {
   why.ariaPressed = why.ariaPressed !== "true";
-  predictionView.show(prediction);
+  if (prediction) predictionView.show(prediction);
   explain();
 });
 
@@ -276,13 +277,7 @@ find("#save").addEventListener("click", safely(async () => {
   const { saveAnswer } = await load("./answer.js");
   saveAnswer(sheet.marks, prediction ? inWords(prediction) : "");
 }));
-find("#copy").addEventListener("click", async () => {
-  await showCurl();
-  copy(find("#curl").value);
-});
-async function showCurl() {
-  find("#curl").value = await curlCommand(sheet.empty ? null : await png(), isNumber());
-}
+find("#copy").addEventListener("click", async () => copy(await showCurl()));
 async function copy(text, otherwise) {
   find("#copied").textContent = "";
   try {

@@ -54,7 +54,7 @@ function opaque(canvas) {
 // Calls `onFile` with the first file that is chosen with `input`, pasted, or dropped on the page. `target` has the class
 // "dropping" while a file is dragged.
 export function pictureFiles(input, target, onFile) {
-  const first = (transfer) => [...(transfer?.files ?? [])][0];
+  const first = (transfer) => transfer?.files[0];
 
   input.addEventListener("change", () => {
     const [file] = input.files;

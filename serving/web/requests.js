@@ -100,12 +100,7 @@ export class PredictionRequests extends EventTarget {
 // Waits, but not longer than until the device is online again.
 function pause(milliseconds) {
   return new Promise((done) => {
-    const timer = setTimeout(finish, milliseconds);
-    addEventListener("online", finish);
-    function finish() {
-      clearTimeout(timer);
-      removeEventListener("online", finish);
-      done();
-    }
+    setTimeout(done, milliseconds);
+    addEventListener("online", done, { once: true, signal: AbortSignal.timeout(milliseconds) });
   });
 }

@@ -16,7 +16,8 @@ export class ServiceError extends Error {
 
 export const key = {
   get: () => sessionStorage.getItem(KEY),
-  set: (value) => sessionStorage.setItem(KEY, value),
+  // The bytes of UTF-8, as curl sends them.
+  set: (value) => sessionStorage.setItem(KEY, String.fromCharCode(...new TextEncoder().encode(value))),
 };
 
 async function call(path, options = {}) {

@@ -2,7 +2,7 @@
 
 import { draw } from "./sheet.js";
 
-export const dark = matchMedia("(prefers-color-scheme: dark)");
+const dark = matchMedia("(prefers-color-scheme: dark)");
 
 export function showSheet(canvas, sheet) {
   const context = canvas.getContext("2d");

@@ -44,6 +44,15 @@ def test_checkpoint_of_another_version_is_rejected(tmp_path, monkeypatch):
         checkpoint.load(tmp_path / "c.pt")
 
 
+def test_device_is_written_to_and_not_replaced(tmp_path):
+    """Root, as in a container, could otherwise replace the /dev/null of the whole system."""
+    link = tmp_path / "null"
+    link.symlink_to(os.devnull)
+    checkpoint.write_atomically(link, b"plot")
+    assert link.is_symlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["null"]
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
 def test_file_system_that_cannot_sync_is_told_once(tmp_path, monkeypatch, capfd, number):
     """Some network shares and mounts of object stores cannot sync a folder, or anything."""

@@ -247,6 +247,23 @@ def test_mistake_is_an_error_of_one_line(command, tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["compare"], ["compare", ".", "--plot"], ["check"], ["check", ".", "--sheet"], ["review"]),
+        *(["--output"], ["--data"], ["--dataset"], ["--from"], ["--teacher"], ["--dataset", "x/", "--replay"]),
+    ],
+)
+def test_home_folder_of_nobody_and_a_variable_that_is_not_set_are_errors(command, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    done = command(*arguments, "~nobody-here/x")
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    if arguments[-1] in ("compare", "check", "review", "--plot", "--sheet"):
+        empty = command(*arguments, "")
+        assert (empty.exit_code, "must not be empty" in empty.stderr) == (2, True)
+
+
 def test_only_the_first_of_several_processes_starts_one_that_draws(command, tmp_path, monkeypatch):
     monkeypatch.setattr("training.plot_process.PlotProcess", pytest.fail)
     # As torchrun tells it to its second process.

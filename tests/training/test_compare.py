@@ -72,6 +72,11 @@ def test_runs_of_the_same_name_have_their_whole_path(runs, tmp_path):
     assert str(other) in compare(runs[0], other).output
 
 
+def test_name_in_letters_that_the_plot_lacks_gets_no_warning(runs, tmp_path):
+    done = compare(runs[0].rename(tmp_path / "\u65e5\u672c"))
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", "3"])
 def test_folder_without_a_run_is_named(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from training.loop.lock import locked
 from training.loop.train import train
 from training.track.mlflow import MLflow
 from training.track.shown import TrackingError
+from training.track.tensorboard import TensorBoard
 from training.track.tracking import PACKAGES, PAUSE, Tracking, tracked
 
 
@@ -156,12 +158,63 @@ def test_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, status):
 
 
 def test_new_run_does_not_take_over_that_of_a_dead_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.track.mlflow.client", lambda: SimpleNamespace(update_run=lambda *_, **__: None))
+    client = SimpleNamespace(update_run=lambda *_, **__: None, get_metric_history=lambda *_: [])
+    monkeypatch.setattr("training.track.mlflow.client", lambda: client)
     monkeypatch.setattr(MLflow, "_begun", lambda *_: "new")
     (tmp_path / "mlflow.json").write_text('{"run_id": "old"}')
     assert MLflow({}, tmp_path)._run == "new"
     (tmp_path / "last.pt").touch()
     assert MLflow({}, tmp_path)._run == "old"
+
+
+@pytest.mark.parametrize("tracker", [TensorBoard, MLflow])
+def test_resumed_run_sends_what_was_not_sent(small, tmp_path, monkeypatch, request, tracker):
+    kind = tracker.__name__.lower()
+    if kind == "mlflow":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
+    config, warnings = TrainConfig(**FAST), []
+
+    def fail(self, row, send=tracker.epoch):
+        if row["epoch"] > 1:
+            raise OSError("away")
+        send(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker, "epoch", fail)
+        train(config, small, tmp_path, tracking=tracked([kind], config.asdict(), tmp_path, warnings.append))
+    later = f"mnist-train --output {tmp_path} --resume --track {kind}"
+    assert warnings == [
+        f"WARNING: --track {kind}: away; the training goes on",
+        f"WARNING: --track {kind}: not everything could be sent; to send it later: {later}",
+    ]
+
+    train(config, small, tmp_path, resume=True, tracking=tracked([kind], config.asdict(), tmp_path, pytest.fail))
+    if kind == "mlflow":
+        from mlflow import MlflowClient
+
+        run = json.loads((tmp_path / "mlflow.json").read_text())["run_id"]
+        steps = [metric.step for metric in MlflowClient().get_metric_history(run, "train_loss")]
+    else:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        steps = [event.step for event in EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train_loss")]
+    assert steps == [1, 2]
+
+
+def test_folder_that_tensorboard_cannot_write_is_one_error(tmp_path, capfd):
+    """The threads that write events would print a traceback each."""
+    missing_folder = tmp_path / "run" / "tensorboard"
+    missing_folder.parent.mkdir()
+    missing_folder.symlink_to("/proc/self")
+    with (
+        pytest.raises(TrackingError, match=r"^--track tensorboard: "),
+        tracked(["tensorboard"], {}, tmp_path / "run", pytest.fail),
+    ):
+        pass
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("tensorboard."):
+            thread.join(60)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_second_process_in_the_folder_of_a_run_leaves_its_tracker_alone(small, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from training import checkpoint
 from training.augment.affine import augment
+from training.checkpoint import CheckpointError
 from training.config import TrainConfig
 from training.data.digits import Digits
 from training.distill.ensemble import Ensemble
@@ -51,15 +52,16 @@ class TeacherCache:
         After the last cached epoch, the cached epochs are used again from the first.
 
         Raises:
-            CheckpointError: the stored file is damaged.
-            OSError: the file could not be written.
+            OSError: the file could not be read or written.
         """
         number = epoch % self._config.teacher_cache
         path = self.folder / f"{number}.pt"
-        if not path.exists():
+        try:
+            saved = checkpoint.load(path)
+        except (FileNotFoundError, CheckpointError):  # It is not there yet, or it is damaged.
+            saved = self._make(number)
             self.folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(path, self._make(number))
-        saved = checkpoint.load(path)
+            checkpoint.save(path, saved)
         device = self._digits.labels.device
         return dataclasses.replace(
             self._digits, images=saved["images"].to(device), soft_labels=saved["soft_labels"].to(device)

@@ -77,7 +77,7 @@ def train(
 
     Raises:
         TrainingError: the folder holds another run, another process trains there, or the loss is no longer finite.
-        CheckpointError: the checkpoint to resume from, a teacher or a file of the teacher cache is damaged.
+        CheckpointError: the checkpoint to resume from or a teacher is damaged.
         TrackingError: the run cannot be shown.
         OSError: a file could not be written. The previous checkpoint is still there.
     """
@@ -156,6 +156,8 @@ def _train(
         progress.line(plan.line)
     take, losses = step_of(state, batch_size, plan.graph), Losses(each=plan.reads_each_loss)
     progress.begin(total_steps, state.step)
+    if tracking:
+        tracking.begin(state.history)
     if state.extended and state.extended[-1]["step"] == state.step:
         progress.line(
             f"epochs: {state.extended[-1]['epochs']} before, {config.epochs} now. The learning rate continues at "

@@ -60,6 +60,8 @@ class MLflow:
 
     def __init__(self, config: Row, output: Path) -> None:
         self._client = client()
+        self._shown = 0
+        """The last epoch that the server has."""
         self._run = self._resumed(output) or self._begun(config, output)
 
     def _resumed(self, output: Path) -> str:
@@ -69,6 +71,8 @@ class MLflow:
             return ""
         run = run_of(output)
         self._client.update_run(run, status="RUNNING")
+        history = self._client.get_metric_history(run, "train_loss")
+        self._shown = max((metric.step for metric in history), default=0)
         return run
 
     def _begun(self, config: Row, output: Path) -> str:
@@ -86,7 +90,8 @@ class MLflow:
         return run
 
     def epoch(self, row: Row) -> None:
-        self._log(scalars(row), row["epoch"])
+        if row["epoch"] > self._shown:
+            self._log(scalars(row), row["epoch"])
 
     def finish(self, record: Row, folder: Path) -> None:
         self._log(results(record), record["config"]["epochs"])

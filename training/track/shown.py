@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 # Plots of a finished run.
@@ -13,14 +12,6 @@ Row = dict[str, Any]
 
 class TrackingError(Exception):
     """A tracker cannot be used. The message gives the reason and the way out."""
-
-
-def done_epochs(output: Path) -> int:
-    """Return the number of epochs that a run to be resumed has finished."""
-    try:
-        return len((output / "metrics.jsonl").read_text().splitlines())
-    except OSError:
-        return 0
 
 
 def scalars(row: Row) -> dict[str, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from training.track.shown import PLOTS, Row, done_epochs, results, scalars
+from training.track.shown import PLOTS, Row, results, scalars
 
 FOLDER = "tensorboard"
 
@@ -20,8 +21,9 @@ class TensorBoard:
     def __init__(self, config: Row, output: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Events of epochs that a killed run did not save are not shown.
-        writer: Any = SummaryWriter(str(output / FOLDER), purge_step=done_epochs(output) + 1)
+        self._hook, threading.excepthook = threading.excepthook, self._report
+        # A resumed run begins with its finished epochs, which take the place of all earlier events.
+        writer: Any = SummaryWriter(str(output / FOLDER), purge_step=1)
         self._writer, self._config = writer, config
         writer.add_text("config", "\n".join(f"    {line}" for line in json.dumps(config, indent=2).splitlines()))
 
@@ -43,3 +45,9 @@ class TensorBoard:
 
     def close(self, status: str) -> None:
         self._writer.close()
+        threading.excepthook = self._hook
+
+    def _report(self, failed: threading.ExceptHookArgs) -> None:
+        """Report an error of a thread, but not of one that writes events: its writer raises the error once more."""
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            self._hook(failed)

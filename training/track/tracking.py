@@ -1,12 +1,14 @@
 """Show a run while it trains: send its settings, its epochs and its results to TensorBoard or MLflow.
 
 A tracker that fails never ends a training: what could not be sent is kept and sent later, at the latest at the end.
+What was not sent by then is sent when the run is resumed: it begins with the epochs that it has finished.
 """
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,14 +51,21 @@ class Tracking:
         # When each tracker failed the last time.
         self._failed: dict[str, float] = {}
 
+    def begin(self, rows: Iterable[Row]) -> None:
+        """Send the epochs that a resumed run has finished. A tracker passes over those that it has."""
+        for row in rows:
+            self.epoch(row)
+
     def epoch(self, row: Row) -> None:
         self._send("epoch", row)
 
     def finish(self, record: Row, folder: Path) -> None:
         self._send("finish", record, folder)
 
-    def close(self, status: str) -> None:
+    def close(self, status: str) -> list[str]:
+        """End all trackers, and return the names of those that have not got everything."""
         self._send("close", status)
+        return [name for name, waiting in self._waiting.items() if waiting]
 
     def _send(self, what: str, *arguments: Any) -> None:
         for name, tracker in self._trackers.items():
@@ -91,7 +100,9 @@ def tracked(kinds: Sequence[str], config: Row, output: Path, warn: Callable[[str
         status = "KILLED"
         raise
     finally:
-        tracking.close(status)
+        for kind in tracking.close(status):
+            later = shlex.join(["mnist-train", "--output", str(output), "--resume", "--track", kind])
+            warn(f"WARNING: --track {kind}: not everything could be sent; to send it later: {later}")
 
 
 def _tracker(kind: str, config: Row, output: Path) -> Tracker:

@@ -278,6 +278,19 @@ def test_record_without_its_picture_does_not_stay(folder, monkeypatch):
     assert files_in(folder / "7") == []
 
 
+def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, monkeypatch):
+    def write(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    give("7")
+    before = files_in(folder)
+    monkeypatch.setattr(shares, "writing", write)
+    assert give("4").status_code == 507
+    assert files_in(folder) == before
+    monkeypatch.undo()
+    assert give("4").json()["outcome"] == "disputed"
+
+
 @pytest.mark.parametrize("limits", [{"feedback_files": 6}, {"feedback_bytes": 3 * 4000}])
 def test_oldest_corrections_make_room_and_other_files_stay(folder, limits):
     """The owner's own pictures in the folder neither count nor are ever removed."""

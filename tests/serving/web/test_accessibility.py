@@ -47,6 +47,7 @@ def test_everything_works_with_the_keyboard_alone(url, visit):
         if focused[-1] == "sheet":
             break
     assert focused[-1] == "sheet", focused
+    expect(page.locator("#pen")).to_be_visible()
     # Draw a seven: to the right, then down and a little to the left.
     press(page, *["ArrowLeft"] * 4, "Space", *["ArrowRight"] * 8, *["ArrowDown", "End"] * 5)
     announcement = page.locator("#announcement")

@@ -10,6 +10,7 @@ import threading
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tests.serving.web.handwriting import EIGHT, FIVE, ONE, TWO, draw
 from tests.serving.web.page import copy_curl_command, expect, predicted_digit, record_predictions, screenshot
@@ -105,6 +106,22 @@ def test_page_asks_for_a_key_and_keeps_it(visit):
         environment = os.environ | {"MNIST_KEY": "secret"}
         done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
         assert json.loads(done.stdout)["predictions"][0]["digit"] == 2
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "“quoted”", "鍵"])
+def test_key_of_any_characters_is_sent(visit, key):
+    """As fetch sends a header, the first key would be another one, and the others would look like a service that is
+    down, for as long as the window is open."""
+    with service("--predict-keys", key) as (url, _):
+        page = visit(url)
+        draw(page, FIVE)
+        page.get_by_label("API key").fill(f"{key}\u200b")  # as copied from some pages
+        page.keyboard.press("Enter")
+        expect(page.locator("#notice")).to_have_text("The service does not accept this API key.")
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        assert predicted_digit(page) == "5"
+        expect(page.locator("#notice")).to_be_empty()
 
 
 def test_rejected_requests_are_explained(visit):

@@ -133,6 +133,18 @@ def test_answer_that_fails_late_is_not_offered_for_the_next_drawing(asking, visi
     assert labels == ["5", "2"]
 
 
+def test_answer_that_was_not_sent_is_not_offered_for_the_next_drawing(asking, visit):
+    page = visit(asking)
+    page.get_by_label("I agree").check()
+    draw(page, FIVE)
+    wait_for_prediction(page)
+    page.get_by_label("What it was").select_option("6")
+    page.locator("#clear").click()
+    draw(page, TWO)
+    wait_for_prediction(page)
+    expect(page.get_by_label("What it was")).to_have_value("")
+
+
 def until_held(page, late):
     """Wait for a request, while the page goes on."""
     while not late:

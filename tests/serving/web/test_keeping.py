@@ -117,3 +117,16 @@ def test_explanation_colours_the_ink_that_speaks_for_the_label(url, visit):
     expect(page.locator("figcaption")).to_have_text("Model input, 28×28")
     page.locator("#clear").click()
     expect(page.locator("#why")).to_be_disabled()
+
+
+def test_explanation_that_is_asked_for_too_early_comes_with_the_prediction(url, visit):
+    page = visit(url)
+    draw(page, THREE)
+    wait_for_prediction(page)
+    held = []
+    page.route("**/predict?include=image", lambda route: held.append(route))
+    page.get_by_role("button", name="Sample 4").click()
+    expect(page.locator("#prediction")).to_have_attribute("aria-busy", "true")
+    page.get_by_role("button", name="Why?").click()
+    held[0].continue_()
+    expect(page.locator("figcaption")).to_have_text(re.compile("^Red ink speaks for 4"))

@@ -129,3 +129,20 @@ def test_camera_takes_a_picture_and_is_switched_off(url, visit):
     wait_for_prediction(page)
     expect(page.locator("#confidence")).not_to_be_empty()
     assert count_ink(page) > 1000
+
+
+def test_second_click_on_the_camera_leaves_nothing_switched_on(url, visit):
+    page = visit(url)
+    page.evaluate(
+        """() => { window.tracks = [];
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            const stream = await ask(wanted);
+            window.tracks.push(...stream.getTracks());
+            return stream; }; }"""
+    )
+    page.locator("#camera").dblclick()
+    expect(page.locator("video")).to_have_js_property("readyState", 4)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("video")).to_be_hidden()
+    assert set(page.evaluate("tracks.map((track) => track.readyState)")) == {"ended"}

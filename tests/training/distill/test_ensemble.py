@@ -94,6 +94,17 @@ def test_outputs_have_the_order_of_the_classes_that_is_asked_for(folders, inputs
     assert len(caches) == 2
 
 
+def test_damaged_file_of_the_cache_is_made_again(folders, images):
+    digits = Digits(images, torch.zeros(len(images), dtype=torch.int64))
+    cache = TeacherCache(TrainConfig(teacher="t", teacher_cache=1), Ensemble.load(folders), digits)
+    made = cache[0]
+    (cache.folder / "0.pt").write_bytes(b"rubbish")
+    again, stored = cache[0], cache[0]
+    for found in (again, stored):
+        assert torch.equal(found.images, made.images)
+        assert torch.equal(found.soft_labels, made.soft_labels)
+
+
 def test_damaged_weights_are_rejected(folders):
     (folders[0] / "model.pt").write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match="mlp"):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.command import ending_at_once, naming_what_is_missing, print_output
+from training.command import Place, ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
-from training.origin import as_place
+from training.origin import as_place, expanded
 
 if TYPE_CHECKING:
     from training.data.own.check import Check
@@ -39,7 +39,7 @@ def place_of(dataset: str) -> str:
     """Return a data set's name as it is, and the path of a folder or file as an absolute path."""
     if dataset in KNOWN_DATASETS or not (is_place(dataset) or Path(dataset).exists()):
         return dataset
-    return str(Path(dataset).expanduser().absolute())
+    return str(expanded(dataset).absolute())
 
 
 prepare_option = click.option(
@@ -52,7 +52,7 @@ prepare_option = click.option(
 
 
 @click.command("check", epilog=EXAMPLES)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @prepare_option
 @click.option(
     "--validation/--no-validation",
@@ -63,7 +63,7 @@ prepare_option = click.option(
 )
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="PNG with each class as the network will see it.  [default: NAME-classes.png]",
 )
 def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None) -> None:
@@ -78,7 +78,6 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
         from training.data.own.check import demand_trainable, report_lines
         from training.data.own.load import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
-    folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
     try:
         check_not_known(folder)
@@ -99,7 +98,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 
 
 @click.command("review", epilog=REVIEW_EXAMPLES)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option(
     "--prepare",
     type=click.Choice(["symbol", "as-is"]),
@@ -107,7 +106,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 )
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="PNG with every picture and what the model had predicted.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
@@ -120,7 +119,6 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
         from training.checkpoint import write_atomically
         from training.data.errors import DataError
         from training.data.own import review as reviewing
-    folder = folder.expanduser()
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     model = reviewing.model_of(folder)
     start, note = reviewing.start_for(model)

@@ -198,6 +198,25 @@ def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:
 
 def on_sheet(page: Grey) -> Grey | None:
     """Return the page with paper in place of all that reaches its border, such as a desk, or surrounds other ink."""
+    found = _surroundings(page)
+    if found is None:
+        return None
+    other, around = found
+    kept = other & ~around
+    if kept.sum() < LEAST_REST * page.size:
+        return None
+    filled = (grey_dilation(around.astype(np.float32), HALO) > 0) & ~kept
+    return np.where(filled, np.float32(np.median(page[~other])), page)
+
+
+def sheet_on(page: Grey) -> Mask | None:
+    """Return which pixels of a page belong to a sheet on a desk, or None if there is no desk."""
+    found = _surroundings(page)
+    return None if found is None else ~found[1]
+
+
+def _surroundings(page: Grey) -> tuple[Mask, Mask] | None:
+    """Return what has another shade than the paper in the middle of the page, and what of that surrounds the paper."""
     smooth = median_filter(page)
     bright = smooth > _two_classes(smooth)
     if bright.all() or not bright.any() or float(page[bright].mean() - page[~bright].mean()) < LEAST_CLASSES:
@@ -215,11 +234,7 @@ def on_sheet(page: Grey) -> Grey | None:
             inner.append(piece)
     for piece in _enclosing(inner):
         _draw(around, piece)
-    kept = other & ~around
-    if not around.any() or kept.sum() < LEAST_REST * page.size:
-        return None
-    filled = (grey_dilation(around.astype(np.float32), HALO) > 0) & ~kept
-    return np.where(filled, np.float32(np.median(page[~other])), page)
+    return (other, around) if around.any() else None
 
 
 def fills_side(piece: Piece, shape: tuple[int, ...]) -> bool:

@@ -240,6 +240,17 @@ def test_number_on_a_sheet_on_a_desk_is_read(read, write, ink_is_dark):
     assert read(drawn if ink_is_dark else 255 - drawn).text == "2026"
 
 
+@pytest.mark.parametrize("desk", [40, 175])
+@pytest.mark.parametrize("degrees", [0, -6])
+@pytest.mark.parametrize("paper", [ruled, squared])
+def test_number_on_a_ruled_sheet_on_a_desk_is_read(read, write, paper, degrees, desk):
+    sheet = Image.fromarray(paper(page(write("20261735"), scale=3, margin=24)))
+    photo = sheet.convert("RGBA").rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    drawn = Image.new("L", (photo.width + 160, photo.height + 120), desk)
+    drawn.paste(photo.convert("L"), (80, 60), photo.getchannel("A"))
+    assert read(np.asarray(drawn) + np.random.default_rng(0).normal(0, 2, drawn.size[::-1])).text == "20261735"
+
+
 def boxed(ink):
     ink = np.pad(ink, 4)
     ink[[1, -2]] = ink[:, [1, -2]] = 200

@@ -102,10 +102,10 @@ def _rules_of(mask: Mask, sheet: Mask | None = None) -> list[_Rule]:
     # Most pages have wide margins, and so no rule of any slope.
     if sheet is None and _covered(mask.max(axis=0)).mean() < IN_STRIPS:
         return []
+    masks = [mask] if sheet is None else [mask, sheet]
     rules: list[_Rule] = []
     for shear in SHEARS:
-        masks = [some if some is None or not shear else _sheared(some, shear) for some in (mask, sheet)]
-        found = _find_rules(*masks)
+        found = _find_rules(*(_sheared(some, shear) if shear else some for some in masks))
         new = [rule for rule in found if all(abs(rule.row - other.row) > SAME_RULE for other in rules)]
         rules += [_Rule(rule.row, rule.slope + shear) for rule in new]
     return rules if len(rules) > SIDES_OF_BOX else [rule for rule in rules if _reaches_border(rule, mask)]

@@ -1,4 +1,4 @@
-"""Remove what surrounds the digit on a page: lines, boxes and frames, shadows, the desk at the edge, the table around.
+"""Remove what surrounds the digit on a page: lines, boxes, frames, stains, shadows, the desk at the edge or all around.
 
 Each function returns the page as it would be without these surroundings, or None if it finds none. What a function
 takes for surroundings may still be a part of the digit. So its page is only another reading of the picture: the network
@@ -35,6 +35,11 @@ COVERED = 0.8
 
 # A page may have a shadow if less than this share of its ink is strong.
 MOSTLY_STRONG = 0.4
+
+# Pixels in a window of this side around a pixel of a strong stroke may be the stroke's edge, which is weak.
+EDGE = 5
+# A page has weak strokes beside strong ones if this share of its ink is weak and no edge of a strong stroke.
+WEAK = 0.1
 
 # A page with this many pieces of ink may show one digit whose thin strokes have faded in places.
 BROKEN = 3
@@ -100,6 +105,9 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     # Only a photo has shadows. A picture from a program is flat.
     if is_mostly_weak(ink) and not is_flat(overview):
         yield without_shadows(reduce(page, FINE))
+    strong = without_weak_strokes(ink)
+    if strong is not None:
+        yield strong
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
@@ -118,6 +126,14 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
 def is_mostly_weak(ink: Ink) -> bool:
     """Return whether most of the ink is weak, as the ink of a shadow is."""
     return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
+
+
+def without_weak_strokes(ink: Ink) -> Ink | None:
+    """Return the ink without what is weaker than its strongest strokes, such as a stain, or None if that is little."""
+    strong = ink > STRONG * strongest(ink)
+    near = grey_dilation(strong.astype(np.uint8), EDGE) > 0
+    is_stained = np.count_nonzero(ink[~near]) >= WEAK * np.count_nonzero(ink)
+    return np.where(near, ink, 0) if is_stained else None
 
 
 def without_shadows(page: Grey) -> Grey:

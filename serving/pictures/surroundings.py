@@ -102,10 +102,11 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     """
     if min(page.shape) < LEAST_SIDE:
         return
-    # Only a photo has shadows. A picture from a program is flat.
-    if is_mostly_weak(ink) and not is_flat(overview):
+    # Only a photo has shadows and stains. A picture from a program is flat.
+    is_photo = not is_flat(overview)
+    if is_photo and is_mostly_weak(ink):
         yield without_shadows(reduce(page, FINE))
-    strong = without_weak_strokes(ink)
+    strong = without_weak_strokes(ink) if is_photo else None
     if strong is not None:
         yield strong
     if len(pieces) >= BROKEN:

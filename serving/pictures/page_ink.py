@@ -6,6 +6,8 @@ Here the page keeps up to 1024 pixels, so the filters work on bytes, which NumPy
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -24,7 +26,7 @@ from serving.pictures.ink import (
     pad_to,
     reduce,
 )
-from serving.pictures.morphology import uniform_filter
+from serving.pictures.morphology import grey_dilation, grey_erosion, uniform_filter
 from serving.pictures.page import Grey
 from serving.pictures.paper import Bytes, contrast, on_paper, stride
 from serving.pictures.rules import Mask, without_rules, without_rules_of
@@ -40,6 +42,10 @@ POLARITY_SIDE = 192
 SHEET_SIDE = 192
 # A desk around the sheet is looked for if the shorter side of this page has at least this many pixels.
 LEAST_SHEET = 40
+# The edge of the sheet lies within this many pixels of that page.
+EDGE = 1
+# Ink there that is weaker than this share of the contrast belongs to the edge.
+WEAK = 0.6
 # Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
 FAINT_RULE = 0.08
 # The filters need a page of at least this many pixels in each direction.
@@ -65,6 +71,7 @@ def find_page_ink(page: Grey) -> Ink | None:
     if sheet is not None:
         # The rules of a sheet on a desk end at its edges.
         ink = without_rules_of(sheet, ink)
+        ink[_edge_of(sheet) & (ink < WEAK * most)] = 0
     ink[ink < FAINT * most] = 0
     return ink
 
@@ -86,6 +93,14 @@ def _sheet_on(paper: Bytes) -> Mask | None:
     if sheet is None:
         return None
     return np.asarray(Image.fromarray(sheet).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _edge_of(sheet: Mask) -> Mask:
+    """Return the pixels near the edge of a sheet. Rules along it are too short there to be found."""
+    values = sheet.astype(np.uint8)
+    size = 1 + 2 * math.ceil(EDGE * max(sheet.shape) / SHEET_SIDE)
+    edge: Mask = grey_dilation(values, size) != grey_erosion(values, size)
+    return edge
 
 
 def _is_dark(grey: Grey) -> bool:

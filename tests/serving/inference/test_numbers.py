@@ -251,6 +251,13 @@ def test_number_on_a_ruled_sheet_on_a_desk_is_read(read, write, paper, degrees, 
     assert read(np.asarray(drawn) + np.random.default_rng(0).normal(0, 2, drawn.size[::-1])).text == "20261735"
 
 
+def test_broken_line_along_the_edge_of_a_sheet_on_a_desk_is_no_digit(read, write):
+    drawn = np.pad(page(write("2026")) * 0.8 + 30, 60, constant_values=90)
+    edge = drawn[60:-60, -63:-61]
+    edge[np.arange(len(edge)) % 90 < 60] = 130
+    assert read(drawn + np.random.default_rng(0).normal(0, 2, drawn.shape)).text == "2026"
+
+
 @pytest.mark.parametrize("degrees", [0, 5])
 def test_shadow_along_two_edges_of_a_note_is_no_digit(read, write, degrees):
     note = Image.fromarray(page(write("2026"), scale=3, margin=10)).convert("RGBA")

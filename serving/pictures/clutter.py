@@ -42,7 +42,7 @@ LONG = 1.3
 THIN = 0.2
 # Such a line deviates from a straight one by at most this, as a share of the usual height (root mean square).
 STRAIGHT = 0.08
-# A piece at the border is a shadow if its ink is weaker than this share of the usual ink.
+# A piece at the border, or an upright line, is a shadow if its ink is weaker than this share of the usual ink.
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
 CONTACT = 0.5
@@ -145,18 +145,32 @@ def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     rests = [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one, TICKS, reach)]
     digits += [piece for piece in rests if piece.height >= TICK * height or piece.width >= NARROW * piece.height]
     rest = [piece for piece in digits + long[LARGEST:] if not _is_line(piece, height)]
-    return rest or list(pieces)
+    return _without_edges(rest, height) or list(pieces)
 
 
-def _is_line(piece: Piece, height: float) -> bool:
-    if piece.width < max(LONG * height, piece.height) or piece.area > THIN * height * piece.width:
+def _is_line(piece: Piece, height: float, *, upright: bool = False) -> bool:
+    """Return whether a piece is a long, thin and straight line that is level, or upright."""
+    length, across = (piece.height, piece.width) if upright else (piece.width, piece.height)
+    if length < max(LONG * height, across) or piece.area > THIN * height * length:
         return False
     rows, starts, ends = np.array(piece.runs).T
     lengths = ends - starts
     y = np.repeat(rows, lengths)
     x = np.concatenate([np.arange(start, end) for _, start, end in piece.runs])
+    if upright:
+        x, y = y, x
     rest = y - np.polyval(np.polyfit(x, y, 1), x)
     return float(np.sqrt(np.mean(rest * rest))) <= STRAIGHT * height
+
+
+def _without_edges(pieces: Sequence[Piece], height: float) -> list[Piece]:
+    """Return the pieces without the edges of a sheet, which are upright lines of weaker ink: a narrow shadow.
+
+    A 1 that is higher than the other digits was written with the same pen.
+    """
+    lines = {piece for piece in pieces if _is_line(piece, height, upright=True)}
+    usual = _mean_strength([piece for piece in pieces if piece not in lines])
+    return [piece for piece in pieces if piece not in lines or piece.strength >= SHADOW * usual]
 
 
 def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:

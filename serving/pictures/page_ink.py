@@ -6,7 +6,10 @@ Here the page keeps up to 1024 pixels, so the filters work on bytes, which NumPy
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from PIL import Image
 
 from serving.pictures.ink import (
     DEVIATION,
@@ -23,11 +26,11 @@ from serving.pictures.ink import (
     pad_to,
     reduce,
 )
-from serving.pictures.morphology import uniform_filter
+from serving.pictures.morphology import grey_dilation, grey_erosion, uniform_filter
 from serving.pictures.page import Grey
-from serving.pictures.paper import contrast, on_paper, stride
-from serving.pictures.rules import without_rules
-from serving.pictures.surroundings import on_sheet
+from serving.pictures.paper import Bytes, contrast, on_paper, stride
+from serving.pictures.rules import Mask, without_rules, without_rules_of
+from serving.pictures.surroundings import on_sheet, sheet_on
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
 LONGEST = 1024
@@ -35,8 +38,14 @@ LONGEST = 1024
 PAPER_WINDOW = 0.33
 # Longer side of the page that decides whether the ink is darker or brighter than the paper.
 POLARITY_SIDE = 192
+# A sheet on a desk is looked for on a page whose longer side has about this many pixels.
+SHEET_SIDE = 192
 # A desk around the sheet is looked for if the shorter side of this page has at least this many pixels.
 LEAST_SHEET = 40
+# The edge of the sheet lies within this many pixels of that page.
+EDGE = 1
+# Ink there that is weaker than this share of the contrast belongs to the edge.
+WEAK = 0.6
 # Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
 FAINT_RULE = 0.08
 # The filters need a page of at least this many pixels in each direction.
@@ -50,13 +59,19 @@ def find_page_ink(page: Grey) -> Ink | None:
     values = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     if not _is_dark(grey):
         values = 255 - values
-    ink = on_paper(values).astype(np.float32)
+    darker = on_paper(values)
+    ink = darker.astype(np.float32)
     ink -= np.median(ink[:: stride(ink)])  # Most of the page is paper, and grain makes the paper look like ink.
     most = contrast(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
     ink[ink < max(FAINT_RULE * most, NOISE * noise)] = 0
     ink = without_rules(np.minimum(ink, most))
+    sheet = _sheet_on(values + darker)
+    if sheet is not None:
+        # The rules of a sheet on a desk end at its edges.
+        ink = without_rules_of(sheet, ink)
+        ink[_edge_of(sheet) & (ink < WEAK * most)] = 0
     ink[ink < FAINT * most] = 0
     return ink
 
@@ -66,6 +81,26 @@ def _noise(grey: Grey) -> float:
     some = grey[:: stride(grey)]
     steps = np.abs(some[:, 1:] - some[:, :-1])
     return DEVIATION * float(np.median(steps)) / 2**0.5
+
+
+def _sheet_on(paper: Bytes) -> Mask | None:
+    """Return which pixels belong to a sheet on a desk, or None. The page is given without its ink."""
+    height, width = paper.shape
+    # Paper is smooth, so some of its pixels are enough.
+    step = max(1, max(paper.shape) // SHEET_SIDE)
+    small = paper[::step, ::step].astype(np.float32)
+    sheet = sheet_on(small) if min(small.shape) >= LEAST_SHEET else None
+    if sheet is None:
+        return None
+    return np.asarray(Image.fromarray(sheet).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _edge_of(sheet: Mask) -> Mask:
+    """Return the pixels near the edge of a sheet. Rules along it are too short there to be found."""
+    values = sheet.astype(np.uint8)
+    size = 1 + 2 * math.ceil(EDGE * max(sheet.shape) / SHEET_SIDE)
+    edge: Mask = grey_dilation(values, size) != grey_erosion(values, size)
+    return edge
 
 
 def _is_dark(grey: Grey) -> bool:

@@ -16,6 +16,8 @@ from serving.pictures.pieces import find_pieces
 # The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits.
 STRIPS = 16
 IN_STRIP, IN_STRIPS = 0.75, 0.9
+# A rule of a sheet that lies on a desk crosses at least this many strips of the sheet.
+LEAST_CROSSED = STRIPS // 2
 # Rules are looked for in ink of at least this many pixels in each direction.
 LEAST_SIDE = 2 * STRIPS
 # Rows of a rule per column: photographed paper may be turned a little. Steeper rules are looked for on a page that is
@@ -49,16 +51,27 @@ class _Rule(NamedTuple):
     """Rows per column."""
 
 
-def without_rules(ink: Ink, *, least_down: int = 1, reach: int = REACH) -> Ink:
+def without_rules_of(sheet: Mask, ink: Ink) -> Ink:
+    """Return the ink without lines that run across a sheet on the page, ``[H, W]``."""
+    rows, columns = (np.flatnonzero(sheet.any(axis=axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    ink = ink.copy()
+    ink[box] = without_rules(ink[box], sheet=sheet[box])
+    return ink
+
+
+def without_rules(ink: Ink, *, sheet: Mask | None = None, least_down: int = 1, reach: int = REACH) -> Ink:
     """Return the ink without lines that run across the whole page, from side to side or from top to bottom.
 
     Args:
+        sheet: the pixels that a line has to cross, ``[H, W]``. None is all of them.
         least_down: fewer lines from top to bottom stay.
         reach: takes the place of ``REACH`` for lines from side to side.
     """
     if min(ink.shape) < LEAST_SIDE:
         return ink
-    across, down = _rules_of(ink > 0), _rules_of((ink > 0).T)
+    across = _rules_of(ink > 0, sheet)
+    down = _rules_of((ink > 0).T, None if sheet is None else sheet.T)
     if len(down) < least_down or (not across and len(down) <= SIDES_OF_BOX and _are_ones(ink, down)):
         down = []
     if not across and not down:
@@ -84,14 +97,15 @@ def _are_ones(ink: Ink, down: Sequence[_Rule]) -> bool:
     return bool(pieces) and max(pieces, key=attrgetter("mass")).height >= AS_HIGH * len(ink)
 
 
-def _rules_of(mask: Mask) -> list[_Rule]:
+def _rules_of(mask: Mask, sheet: Mask | None = None) -> list[_Rule]:
     """Return the rules that run from left to right, without those that may be sides of a box."""
     # Most pages have wide margins, and so no rule of any slope.
-    if _covered(mask.max(axis=0)).mean() < IN_STRIPS:
+    if sheet is None and _covered(mask.max(axis=0)).mean() < IN_STRIPS:
         return []
+    masks = [mask] if sheet is None else [mask, sheet]
     rules: list[_Rule] = []
     for shear in SHEARS:
-        found = _find_rules(_sheared(mask, shear) if shear else mask)
+        found = _find_rules(*(_sheared(some, shear) if shear else some for some in masks))
         new = [rule for rule in found if all(abs(rule.row - other.row) > SAME_RULE for other in rules)]
         rules += [_Rule(rule.row, rule.slope + shear) for rule in new]
     return rules if len(rules) > SIDES_OF_BOX else [rule for rule in rules if _reaches_border(rule, mask)]
@@ -108,7 +122,7 @@ def _sheared(mask: Mask, slope: float) -> Mask:
     return sheared
 
 
-def _find_rules(mask: Mask) -> list[_Rule]:
+def _find_rules(mask: Mask, sheet: Mask | None = None) -> list[_Rule]:
     """Return the lines that run from left to right, or nearly so."""
     height, width = mask.shape
     # A rule may lie on one row or the next in the course of a strip.
@@ -116,7 +130,10 @@ def _find_rules(mask: Mask) -> list[_Rule]:
     near[1:] |= mask[:-1]
     near[:-1] |= mask[1:]
     covered = _covered(near)
-    if covered.any(axis=0).mean() < IN_STRIPS:
+    on_sheet = np.ones(covered.shape, bool) if sheet is None else _covered(sheet, 1.0)
+    covered &= on_sheet
+    fewest = max(LEAST_CROSSED, int(np.count_nonzero(on_sheet, axis=1).min()))
+    if np.count_nonzero(covered.any(axis=0)) < IN_STRIPS * fewest:
         return []
     edges = _edges_of_strips(width)
     centres = (edges[:-1] + edges[1:]) / 2 - width / 2
@@ -124,7 +141,9 @@ def _find_rules(mask: Mask) -> list[_Rule]:
     for slope in SLOPES:
         rows = np.arange(height)[:, None] + np.rint(slope * centres).astype(int)
         inside = (rows >= 0) & (rows < height)
-        shares.append((covered[np.clip(rows, 0, height - 1), np.arange(STRIPS)] & inside).mean(axis=1))
+        places = np.clip(rows, 0, height - 1), np.arange(STRIPS)
+        crossed = np.count_nonzero(on_sheet[places] | ~inside, axis=1)
+        shares.append(np.count_nonzero(covered[places] & inside, axis=1) / np.maximum(crossed, LEAST_CROSSED))
     share = np.array(shares)
     # Neighbouring rows and slopes find the same rule: take the middle of them.
     found = np.flatnonzero(share.max(axis=0) >= IN_STRIPS)
@@ -136,10 +155,10 @@ def _find_rules(mask: Mask) -> list[_Rule]:
     return rules
 
 
-def _covered(mask: Mask) -> Mask:
-    """Return for each row and strip whether most of the strip is part of the mask."""
+def _covered(mask: Mask, least: float = IN_STRIP) -> Mask:
+    """Return for each row and strip whether at least this share of the strip is part of the mask."""
     edges = _edges_of_strips(mask.shape[-1])
-    covered: Mask = np.add.reduceat(mask, edges[:-1], axis=-1, dtype=np.int32) >= IN_STRIP * np.diff(edges)
+    covered: Mask = np.add.reduceat(mask, edges[:-1], axis=-1, dtype=np.int32) >= least * np.diff(edges)
     return covered
 
 

@@ -1,4 +1,4 @@
-"""Remove what surrounds the digit on a page: lines, boxes and frames, shadows, the desk at the edge, the table around.
+"""Remove what surrounds the digit on a page: lines, boxes, frames, stains, shadows, the desk at the edge or all around.
 
 Each function returns the page as it would be without these surroundings, or None if it finds none. What a function
 takes for surroundings may still be a part of the digit. So its page is only another reading of the picture: the network
@@ -35,6 +35,11 @@ COVERED = 0.8
 
 # A page may have a shadow if less than this share of its ink is strong.
 MOSTLY_STRONG = 0.4
+
+# Pixels in a window of this side around a pixel of a strong stroke may be the stroke's edge, which is weak.
+EDGE = 5
+# A page has weak strokes beside strong ones if this share of its ink is weak and no edge of a strong stroke.
+WEAK = 0.1
 
 # A page with this many pieces of ink may show one digit whose thin strokes have faded in places.
 BROKEN = 3
@@ -97,9 +102,13 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
     """
     if min(page.shape) < LEAST_SIDE:
         return
-    # Only a photo has shadows. A picture from a program is flat.
-    if is_mostly_weak(ink) and not is_flat(overview):
+    # Only a photo has shadows and stains. A picture from a program is flat.
+    is_photo = not is_flat(overview)
+    if is_photo and is_mostly_weak(ink):
         yield without_shadows(reduce(page, FINE))
+    strong = without_weak_strokes(ink) if is_photo else None
+    if strong is not None:
+        yield strong
     if len(pieces) >= BROKEN:
         yield with_broad_strokes(reduce(page, 2 * FINE))
     large, _ = split_specks(pieces)
@@ -118,6 +127,14 @@ def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink:
 def is_mostly_weak(ink: Ink) -> bool:
     """Return whether most of the ink is weak, as the ink of a shadow is."""
     return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
+
+
+def without_weak_strokes(ink: Ink) -> Ink | None:
+    """Return the ink without what is weaker than its strongest strokes, such as a stain, or None if that is little."""
+    strong = ink > STRONG * strongest(ink)
+    near = grey_dilation(strong.astype(np.uint8), EDGE) > 0
+    is_stained = np.count_nonzero(ink[~near]) >= WEAK * np.count_nonzero(ink)
+    return np.where(near, ink, 0) if is_stained else None
 
 
 def without_shadows(page: Grey) -> Grey:
@@ -198,6 +215,25 @@ def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:
 
 def on_sheet(page: Grey) -> Grey | None:
     """Return the page with paper in place of all that reaches its border, such as a desk, or surrounds other ink."""
+    found = _surroundings(page)
+    if found is None:
+        return None
+    other, around = found
+    kept = other & ~around
+    if kept.sum() < LEAST_REST * page.size:
+        return None
+    filled = (grey_dilation(around.astype(np.float32), HALO) > 0) & ~kept
+    return np.where(filled, np.float32(np.median(page[~other])), page)
+
+
+def sheet_on(page: Grey) -> Mask | None:
+    """Return which pixels of a page belong to a sheet on a desk, or None if there is no desk."""
+    found = _surroundings(page)
+    return None if found is None else ~found[1]
+
+
+def _surroundings(page: Grey) -> tuple[Mask, Mask] | None:
+    """Return what has another shade than the paper in the middle of the page, and what of that surrounds the paper."""
     smooth = median_filter(page)
     bright = smooth > _two_classes(smooth)
     if bright.all() or not bright.any() or float(page[bright].mean() - page[~bright].mean()) < LEAST_CLASSES:
@@ -215,11 +251,7 @@ def on_sheet(page: Grey) -> Grey | None:
             inner.append(piece)
     for piece in _enclosing(inner):
         _draw(around, piece)
-    kept = other & ~around
-    if not around.any() or kept.sum() < LEAST_REST * page.size:
-        return None
-    filled = (grey_dilation(around.astype(np.float32), HALO) > 0) & ~kept
-    return np.where(filled, np.float32(np.median(page[~other])), page)
+    return (other, around) if around.any() else None
 
 
 def fills_side(piece: Piece, shape: tuple[int, ...]) -> bool:

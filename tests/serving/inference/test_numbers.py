@@ -240,6 +240,42 @@ def test_number_on_a_sheet_on_a_desk_is_read(read, write, ink_is_dark):
     assert read(drawn if ink_is_dark else 255 - drawn).text == "2026"
 
 
+@pytest.mark.parametrize("desk", [40, 175])
+@pytest.mark.parametrize("degrees", [0, -6])
+@pytest.mark.parametrize("paper", [ruled, squared])
+def test_number_on_a_ruled_sheet_on_a_desk_is_read(read, write, paper, degrees, desk):
+    sheet = Image.fromarray(paper(page(write("20261735"), scale=3, margin=24)))
+    photo = sheet.convert("RGBA").rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    drawn = Image.new("L", (photo.width + 160, photo.height + 120), desk)
+    drawn.paste(photo.convert("L"), (80, 60), photo.getchannel("A"))
+    assert read(np.asarray(drawn) + np.random.default_rng(0).normal(0, 2, drawn.size[::-1])).text == "20261735"
+
+
+def test_broken_line_along_the_edge_of_a_sheet_on_a_desk_is_no_digit(read, write):
+    drawn = np.pad(page(write("2026")) * 0.8 + 30, 60, constant_values=90)
+    edge = drawn[60:-60, -63:-61]
+    edge[np.arange(len(edge)) % 90 < 60] = 130
+    assert read(drawn + np.random.default_rng(0).normal(0, 2, drawn.shape)).text == "2026"
+
+
+@pytest.mark.parametrize("degrees", [0, 5])
+def test_shadow_along_two_edges_of_a_note_is_no_digit(read, write, degrees):
+    note = Image.fromarray(page(write("2026"), scale=3, margin=10)).convert("RGBA")
+    note = note.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    shadow = Image.new("L", (note.width + 120, note.height + 120))
+    shadow.paste(120, (65, 66), note.getchannel("A"))
+    drawn = Image.new("L", shadow.size, 235)
+    drawn.paste(0, (0, 0), shadow.filter(ImageFilter.GaussianBlur(4)))
+    drawn.paste(note.convert("L"), (60, 60), note.getchannel("A"))
+    assert read(np.asarray(drawn) + np.random.default_rng(0).normal(0, 2, drawn.size[::-1])).text == "2026"
+
+
+def test_one_that_is_higher_than_the_other_digits_stays(read, write):
+    ink = np.pad(write("262"), [(14, 0), (0, 12)])
+    ink[8:38, -3:] = 255
+    assert read(page(ink)).text == "2621"
+
+
 def boxed(ink):
     ink = np.pad(ink, 4)
     ink[[1, -2]] = ink[:, [1, -2]] = 200

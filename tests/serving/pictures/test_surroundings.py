@@ -102,6 +102,20 @@ def test_small_digit_on_a_large_photo_of_lined_paper_is_read(model, digits, trut
     assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 17
 
 
+@pytest.mark.parametrize(("left", "top"), [(20, 40), (110, 90), (150, 10)])
+def test_ring_that_a_cup_has_left_is_no_part_of_the_digit(model, digits, truth, left, top):
+    random = np.random.default_rng(0)
+    pages = []
+    for digit in digits[:20]:
+        page = page_with(digit)
+        stain = Image.new("L", (240, 240))
+        ImageDraw.Draw(stain).ellipse((left, top, left + 110, top + 110), outline=255, width=7)
+        photo = np.minimum(page, 250 - 0.4 * np.asarray(stain)) + random.normal(0, 2, page.shape)
+        pages.append(picture(photo.clip(0, 255).astype(np.uint8)))
+    expected = [(int(label), None) for label in truth[:20]]
+    assert sum(found == true for found, true in zip(read(model, *pages), expected, strict=True)) >= 18
+
+
 def test_underline_that_touches_the_digit_is_left_out(model, digits, truth):
     pages = []
     for digit in digits[:40]:

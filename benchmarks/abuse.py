@@ -30,7 +30,7 @@ from benchmarks.bystanders import Bystander, bystanders
 from benchmarks.clients import Outcome
 from benchmarks.grpc_attacks import GRPC_ATTACKS, GrpcAttack, grpc_bystanders
 from benchmarks.harness import Server, free_port, run_server, service_conditions
-from benchmarks.report import SaveFile, tell
+from benchmarks.report import save_option, tell
 
 # The largest memory of a worker, its processes and its temporary files, in MB.
 MEMORY = 256
@@ -230,7 +230,7 @@ def measure(pool: ProcessPoolExecutor, name: str, seconds: float, count: int, se
     type=click.Choice([*ALL, RANDOM]),
     help="Run only this attack. The option may be repeated.",
 )
-@click.option("--save", type=SaveFile(), help="Write the table to this file too.")
+@save_option
 def main(seconds: float, requests: int, seed: int, names: Sequence[str], save: Path | None) -> None:
     """Attack the service and print a table; exit with status 1 if an attack broke a budget."""
     conditions = service_conditions("clients")

@@ -22,7 +22,7 @@ from benchmarks.drawings import DRAWINGS, Array, draw, render_digits, scans
 from benchmarks.others import GOALS, other_pictures
 from benchmarks.pages import PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 from benchmarks.robustness import MAX_PIXELS, unseen_fonts
 from serving.contract import RejectionReason
 from serving.inference.readings import choose
@@ -200,7 +200,7 @@ def plot_curves(sets: Mapping[str, Predictions], model: Model, path: Path) -> No
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
 @click.option("--accepted", type=click.Path(path_type=Path), help="Folder for the accepted pictures of no digit.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the curve into this file.")
-@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
+@save_option
 def main(
     folder: Path,
     name: str,

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import BIN, encode_picture, golden_digits
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 from serving import files
 from serving.batch.inputs import CHUNK, Input, Inputs
 from serving.batch.job import Job
@@ -88,7 +88,7 @@ def _microseconds(work: Callable[[], object], pictures: int) -> float:
 @click.command()
 @click.option("--pictures", default=40_000, show_default=True, type=click.IntRange(min=1))
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
-@click.option("--save", type=SaveFile(), help="Write the table to this file too.")
+@save_option
 def main(pictures: int, rounds: int, save: Path | None) -> None:
     """Measure mnist-predict on a folder and print a table."""
     with tempfile.TemporaryDirectory() as temporary:

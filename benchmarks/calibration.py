@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import ROOT
-from benchmarks.report import Checkout, SaveFile, conditions, tell
+from benchmarks.report import Checkout, conditions, save_option, tell
 from benchmarks.robustness import fashion_images
 from training.augment.outliers import outliers
 from training.config import TrainConfig
@@ -163,7 +163,7 @@ def table(before: list[Figures], after: list[Figures]) -> list[str]:
 @click.option("--fashion", type=click.Path(path_type=Path), help="Folder with Fashion-MNIST's test images.")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=2), help="Networks to calibrate.")
 @click.option("--model", default="cnn", show_default=True, help="Network to train.")
-@click.option("--save", type=SaveFile(), help="Also write the table to this file.")
+@save_option
 def main(other: Path, fashion: Path | None, seeds: int, model: str, save: Path | None) -> None:
     """Compare two calibrations and print a table."""
     splits = load("mnist", validation=VALIDATION)

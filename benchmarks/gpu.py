@@ -26,7 +26,7 @@ import click
 import torch
 
 from benchmarks.harness import BIN
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 from benchmarks.training import whole_process
 from training.config import TrainConfig
 from training.data.digits import Splits, load
@@ -154,7 +154,7 @@ def card() -> str:
     type=click.Choice(["test", "validation"]),
     help="Images that the accuracy is measured on. Choose settings on the validation set.",
 )
-@click.option("--save", type=SaveFile(), help="Also write the table to this file.")
+@save_option
 def main(rows: str, seeds: int, on: str, save: Path | None) -> None:
     """Measure training on a GPU and print a table."""
     names = list(filter(None, rows.split(",")))

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.digits import load_digits, spread
 from benchmarks.harness import PACKAGED_MODEL
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 from serving.models.classifier import Classifier
 
 ROUNDS = 20
@@ -26,7 +26,7 @@ CALLS = {1: 1000, 64: 40}
 
 @click.command()
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--save", type=SaveFile(), help="Write the table to this file too.")
+@save_option
 def main(models: tuple[Path, ...], save: Path | None) -> None:
     """Print the microseconds for an image of each of the MODELS. Without MODELS, measure the packaged one."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import BIN, ROOT, exit_at_sigterm
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 
 PICTURES = 30
 # Fonts of these names draw letters. The others hold symbols or parts of formulas.
@@ -115,7 +115,7 @@ def measure(folder: Path) -> Iterator[str]:
 
 @click.command()
 @click.option("--draw", type=click.Path(path_type=Path), help="Only draw the letters into this folder.")
-@click.option("--save", type=SaveFile(), help="Also write the results to this file.")
+@save_option
 def main(draw: Path | None, save: Path | None) -> None:
     """Time the three commands at the top of docs/own-data.md with a folder of 26 letters."""
     if draw and draw.exists() and not (draw.is_dir() and not any(draw.iterdir())):

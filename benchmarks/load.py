@@ -23,7 +23,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.harness import example_requests, need, requests_per_second, run_service, service_conditions
-from benchmarks.report import SaveFile, tell
+from benchmarks.report import save_option, tell
 
 # Images in each request of the client with large batches.
 LARGE_BATCH = 1024
@@ -201,7 +201,7 @@ def measure_overload(seconds: float) -> list[str]:
 @click.option(
     "--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="Duration of each measurement."
 )
-@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
+@save_option
 def main(seconds: int, save: Path | None) -> None:
     """Measure latency under load and print two tables."""
     need("wrk", "taskset")

@@ -23,7 +23,7 @@ from benchmarks.digits import choose_digits, load_digits
 from benchmarks.drawings import Array, Random, encode
 from benchmarks.marks import PATTERNS, SCALE, marked_row
 from benchmarks.pages import phone_light
-from benchmarks.report import SaveFile, conditions
+from benchmarks.report import conditions, save_option
 from serving.inference.numbers import NumberPrediction, NumberReading
 from serving.models import repository
 from serving.models.model import Model
@@ -293,7 +293,7 @@ def large_page(images: Array, labels: Array) -> bytes:
 @click.option("--data", "mnist", type=click.Path(path_type=Path), help="Folder with MNIST.")
 @click.option("--repository", "folder", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 @choose_digits
-@click.option("--save", type=SaveFile(), help="Write the table to this file too.")
+@save_option
 def main(rows: int, mnist: Path | None, folder: Path, digits_set: str, save: Path | None) -> None:
     """Measure how many whole numbers are right, and how long a large page takes."""
     images, labels = load_digits(digits_set, mnist)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks.drawings import Array, encode
 from benchmarks.footprint import forget_peak, peak, resident
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 from serving.pictures.decode import decode_grey
 from serving.pictures.ink import find_ink
 from serving.pictures.mnist_form import digit_on, to_mnist_form
@@ -124,7 +124,7 @@ def rows(repeat: int) -> Iterator[str]:
 @click.option(
     "--repeat", default=20, show_default=True, type=click.IntRange(min=1), help="Least number of repetitions."
 )
-@click.option("--save", type=SaveFile(), help="Write the table to this file too.")
+@save_option
 def main(repeat: int, save: Path | None) -> None:
     """Measure time and memory of each stage of the picture code, and print a table."""
     settle()

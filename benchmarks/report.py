@@ -29,6 +29,9 @@ class SaveFile(click.Path):
         return path
 
 
+save_option = click.option("--save", type=SaveFile(), help="Write the results to this file too.")
+
+
 class Checkout(click.Path):
     """The folder of another checkout. In any other folder, Python would find this one, and compare it with itself."""
 

@@ -48,7 +48,7 @@ from benchmarks.drawings import (
 )
 from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
-from benchmarks.report import SaveFile, conditions
+from benchmarks.report import conditions, save_option
 from benchmarks.scenes import SCENES
 from serving.contract import ModelOutput
 from serving.inference.readings import choose
@@ -277,7 +277,7 @@ def fashion_images(folder: Path) -> Array:
 @choose_digits
 @click.option("--ablate", default=0, help="Switch off each step of the picture code in turn, on this many test images.")
 @click.option("--table", "chosen", multiple=True, type=click.Choice(TABLES), help="Print only this table; repeatable.")
-@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
+@save_option
 def main(
     folder: Path,
     model: str,

@@ -24,7 +24,7 @@ import click
 import httpx
 
 from benchmarks.harness import ROOT
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 
 CLIENTS = 4
 # Seconds of load after a change, so that the load balancer uses the new replicas.
@@ -122,7 +122,7 @@ def measured(name: str, changes: list[Callable[[], None]], load: Load) -> str:
     "--times", default=10, show_default=True, type=click.IntRange(min=1), help="How often to make each change."
 )
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Address of the load balancer.")
-@click.option("--save", type=SaveFile(), help="Write the table to this file too.")
+@save_option
 def main(times: int, url: str, save: Path | None) -> None:
     number = len(replicas())
     if not number:

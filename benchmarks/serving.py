@@ -42,7 +42,7 @@ from benchmarks.harness import (
     service_conditions,
     wait_until_idle,
 )
-from benchmarks.report import Checkout, SaveFile, tell
+from benchmarks.report import Checkout, save_option, tell
 
 # The path of the bare ASGI function for each kind of body that it reads.
 BARE_PATHS = {"raw pixels": "/", "JSON": "/json"}
@@ -234,7 +234,7 @@ def profile(seconds: int) -> list[str]:
 @click.option(
     "--cost", "parts", multiple=True, type=click.Choice(list(VARIANTS)), help="Measure what this part costs instead."
 )
-@click.option("--save", type=SaveFile(), help="Write the tables to this file too.")
+@save_option
 def main(
     seconds: int,
     rounds: int,

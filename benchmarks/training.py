@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from benchmarks import tutorial
 from benchmarks.footprint import seconds_of_ended_commands
 from benchmarks.harness import BIN, ROOT, exit_at_sigterm, free_port, wait_until_ready
-from benchmarks.report import SaveFile, conditions, tell
+from benchmarks.report import conditions, save_option, tell
 from training.config import RECIPES, TrainConfig
 from training.data.datasets import DATASETS
 from training.data.digits import Splits, load
@@ -257,7 +257,7 @@ def loops_table(rounds: int) -> list[str]:
     "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each loop; the median counts."
 )
 @click.option("--cnn/--no-cnn", default=True, show_default=True, help="Also time `mnist-train` and `make run`.")
-@click.option("--save", type=SaveFile(), help="Also write the table to this file.")
+@save_option
 def main(recipe: str | None, seeds: int, rounds: int, cnn: bool, save: Path | None) -> None:
     """Measure the training speed and print a table."""
     exit_at_sigterm()

@@ -43,7 +43,7 @@ FOLDER = Path(__file__).parents[2] / "build" / "runtimes"
     default=FOLDER,
     help="Folder of the environments. They are kept: 7 GB, of which torch has 5.  [default: build/runtimes]",
 )
-@click.option("--save", type=report.SaveFile(), help="Write the table to this file too.")
+@report.save_option
 def main(bundles: tuple[Path, ...], images: int, only: str, environments: Path, save: Path | None) -> None:
     """Run the files of the published BUNDLES, by default the packaged one, in many runtimes."""
     chosen = [runtime for runtime in RUNTIMES if only in runtime.name]

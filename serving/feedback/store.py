@@ -108,12 +108,13 @@ class Store:
         digest = hashlib.sha256(bytes(pixel for row in record.image for pixel in row)).hexdigest()
         # The picture comes last: without it, mnist-train ignores the rest.
         contents = {f"{digest}.json": msgspec.json.encode(record), f"{digest}.png": picture}
+        size = sum(map(len, contents.values()))
         with self._explained(), self._locked(deadline) as lock:
             entries = self._current(lock)
             same = [entry for entry in entries if entry.digest == digest and entry.has_picture]
             if any(entry.label == record.label for entry in same):
                 return "known"
-            self._make_room(entries, digest, len(contents), sum(map(len, contents.values())))
+            self._make_room(entries, digest, len(contents), size)
             sign(lock)
             folder = (self.folder / DISPUTED if same else self.folder) / record.label
             moves = {entry: self.folder / DISPUTED / entry.label for entry in same if not entry.is_disputed}
@@ -123,7 +124,6 @@ class Store:
             _write(folder, contents)
             for entry, target in moves.items():
                 _move(entry, target)
-            size = sum(map(len, contents.values()))
             new = _Entry(record.label, digest, bool(same), [folder / name for name in contents], size, time.time_ns())
             kept = [entry for entry in entries if entry.files and entry.key != new.key]
             self._known = self._version(lock), [*kept, new]

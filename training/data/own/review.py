@@ -104,6 +104,8 @@ def review(folder: Path, how: str) -> Review:
     Raises:
         DataError: there is none.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; name the folder of mnist-serve --feedback")
     aside: dict[str, list[Prepared]] = {}
     if (folder / DISPUTED).is_dir() and any((folder / DISPUTED).rglob("*.png")):
         for each in prepare_all(find(folder / DISPUTED), how):

@@ -1,4 +1,4 @@
-// Saves a PNG of the drawing, with the prediction in words below it.
+// Saves the drawing as a PNG, with its prediction below.
 
 import { draw } from "./sheet.js";
 

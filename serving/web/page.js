@@ -18,7 +18,7 @@ const SETTLE = 600;
 const find = (selector) => document.querySelector(selector);
 const canvas = find("#sheet");
 const sheet = new Sheet();
-const isNumber = () => find("#number").checked;
+const isNumber = () => find("#number").checked && document.body.dataset.what === "digit";
 const png = () => sheet.png(isNumber() ? NUMBER_SIDE : undefined);
 const requests = new PredictionRequests(png, isNumber);
 const predictionView = new PredictionView(find("#prediction"));
@@ -106,8 +106,9 @@ addEventListener("keydown", (event) => {
 
 const showPicture = (mark) => sheet.replace([mark]);
 samples(find("#samples"), showPicture);
-pictureFiles(find("#file"), canvas.parentElement, async (file) => {
+pictureFiles(find("#file"), canvas.parentElement, async ([file, ...others]) => {
   try {
+    if (others.length) throw new Error(`Choose one of the ${others.length + 1} files. The page reads one picture at a time.`);
     showPicture(await pictureFrom(file));
   } catch (error) {
     notify("drawing", error.message);
@@ -145,6 +146,7 @@ find("#number").addEventListener("change", () => {
   predictionView.clear();
   predictAnew();
   updateCurl();
+  updateAddress();
 });
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
 for (const type of ["busy", "idle"]) {
@@ -251,20 +253,23 @@ async function showCertificate(model) {
 
 // The link, the saved picture and the curl command
 
-// The address holds the drawing, so that it outlives a reload.
+// The address holds the drawing and how it is read, so that both outlive a reload.
 const updateAddress = debounced(async () => {
   const fragment = await linked().catch(() => location.hash);
-  window.history.replaceState(null, "", fragment || location.pathname);
+  window.history.replaceState(null, "", fragment || (isNumber() ? "#n=" : location.pathname));
 });
 for (const type of ["grow", "replace"]) sheet.addEventListener(type, updateAddress);
 async function linked() {
   const { toFragment } = await load("./link.js");
-  return toFragment(sheet.marks);
+  return toFragment(sheet.marks, isNumber());
 }
 const openLink = safely(async () => {
-  if (!location.hash.startsWith("#d=")) return;
+  const kind = /^#([dn])=/.exec(location.hash)?.[1];
+  // "Back" may lead to the drawing that is shown already.
+  if (!kind || location.hash === (await linked())) return;
   const { fromFragment } = await load("./link.js");
   const marks = fromFragment(location.hash);
+  if (isNumber() !== (kind === "n")) find("#number").click();
   if (marks) replaceSheet(marks);
 });
 addEventListener("hashchange", openLink);

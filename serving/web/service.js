@@ -39,8 +39,8 @@ function failure({ status, headers }, { detail = "" }) {
     return new ServiceError("key", key.get() ? "The service does not accept this API key." : "The service needs an API key.");
   }
   if (status === 429) return new ServiceError("overloaded", "The service is overloaded.", wait);
-  if (status === 503) return new ServiceError("unavailable", "The model is not available.", wait);
-  if (status === 502 || status === 504) return new ServiceError("unavailable", "The service did not respond in time.", wait);
+  if (status === 503) return new ServiceError("unavailable", "The model is not available.");
+  if (status === 502 || status === 504) return new ServiceError("unavailable", "The service did not respond in time.");
   if (status === 507) return new ServiceError("drawing", "The service has no space left for drawings.");
   if (status === 413) return new ServiceError("drawing", `The picture is larger than the service accepts: ${detail}.`);
   if (status >= 500) return new ServiceError("drawing", "The service failed on this drawing. The service's log has the reason.");

@@ -176,6 +176,8 @@ def test_report_says_what_is_in_a_folder(folder, tmp_path):
     with pytest.raises(DataError, match=r"^mnist: is a known data set and needs no check"):
         training.check("mnist")
     report.sheet.save(tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match=r"sheet.pdf: gets a PNG; name it .*sheet.png$"):
+        report.sheet.save(tmp_path / "sheet.pdf")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
 

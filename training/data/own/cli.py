@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.command import Place, ending_at_once, naming_what_is_missing, print_output
+from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
 from training.origin import as_place, expanded
 
@@ -63,7 +63,7 @@ prepare_option = click.option(
 )
 @click.option(
     "--sheet",
-    type=Place(dir_okay=False),
+    type=PngFile(),
     help="PNG with each class as the network will see it.  [default: NAME-classes.png]",
 )
 def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None) -> None:
@@ -106,7 +106,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 )
 @click.option(
     "--sheet",
-    type=Place(dir_okay=False),
+    type=PngFile(),
     help="PNG with every picture and what the model had predicted.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:

@@ -22,7 +22,6 @@ from training.device import check_device, use_deterministic_operations
 from training.evaluate import Evaluation
 from training.loop import distributed
 from training.loop.errors import TrainingError
-from training.loop.folder import check_output
 from training.loop.progress import Progress
 from training.loop.resume import begin_or_resume
 from training.loop.train import train
@@ -99,8 +98,6 @@ def train_run(
         only_data: whether to look for it nowhere else.
         has_chosen: whether the user has chosen how to train, so that no recipe needs to be recommended.
     """
-    if is_speaker():
-        check_output(output, config.dataset, config.replay, resume=resume)
     if resume and is_speaker() and not (output / "last.pt").exists():
         click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
     tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)

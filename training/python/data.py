@@ -57,7 +57,7 @@ def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validat
         from training.config import check_name
         from training.data.own.check import findings, report_lines
         from training.data.own.cli import advised_recipe
-        from training.data.own.load import check_not_known, inspect, model_name
+        from training.data.own.inspection import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
 
     check_name("prepare", prepare, ("symbol", "as-is"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
+from training.data.errors import DataError
 from training.origin import as_place, expanded
 
 if TYPE_CHECKING:
@@ -40,6 +42,19 @@ def place_of(dataset: str) -> str:
     if dataset in KNOWN_DATASETS or not (is_place(dataset) or Path(dataset).exists()):
         return dataset
     return str(expanded(dataset).absolute())
+
+
+def check_exist(*places: str) -> None:
+    """Check that data sets of the user exist. Names of known ones are passed over.
+
+    Raises:
+        DataError: one does not exist.
+    """
+    for place in filter(is_place, places):
+        if not os.path.exists(place):  # noqa: PTH110 (Path.exists() may raise an OSError)
+            from training.data.own.layouts import HOW_TO
+
+            raise DataError(f"{place}: does not exist; {HOW_TO}")
 
 
 prepare_option = click.option(
@@ -74,9 +89,8 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     """
     with ending_at_once(), naming_what_is_missing("mnist-train check"):
         from training.checkpoint import write_atomically
-        from training.data.errors import DataError
         from training.data.own.check import demand_trainable, report_lines
-        from training.data.own.load import check_not_known, inspect, model_name
+        from training.data.own.inspection import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
     sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
     try:
@@ -117,7 +131,6 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically
-        from training.data.errors import DataError
         from training.data.own import review as reviewing
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     model = reviewing.model_of(folder)

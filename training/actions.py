@@ -78,9 +78,9 @@ def train_run(
     config: TrainConfig,
     chosen: Mapping[str, Any],
     output: Path,
-    data: Path | None,
+    folder: Path | None,
     *,
-    only_data: bool,
+    only_folder: bool,
     has_chosen: bool,
     resume: bool,
     checkpoint_every: int,
@@ -94,8 +94,8 @@ def train_run(
 
     Args:
         chosen: the settings that the user has chosen, as flags or by a recipe.
-        data: folder to look for a known data set first.
-        only_data: whether to look for it nowhere else.
+        folder: where to look for a known data set first.
+        only_folder: whether to look for it nowhere else.
         has_chosen: whether the user has chosen how to train, so that no recipe needs to be recommended.
     """
     if resume and is_speaker() and not (output / "last.pt").exists():
@@ -107,8 +107,8 @@ def train_run(
                 config,
                 chosen,
                 output,
-                data,
-                only_folder=only_data,
+                folder,
+                only_folder=only_folder,
                 stage=progress.stage,
                 tell=tell if is_speaker() else lambda _: None,
             )

@@ -212,7 +212,7 @@ def main(
             chosen,
             output,
             data,
-            only_data=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
+            only_folder=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
             has_chosen=bool(recipe or config.start or config.replay or "model" in given),
             resume=resume,
             checkpoint_every=checkpoint_every,

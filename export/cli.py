@@ -16,7 +16,7 @@ from export import opset as opsets
 from export.oci_cli import pull, push
 from export.onnx_process import OnnxProcess
 from serving.settings import NAME_PATTERN, NAME_RULE
-from training.command import Command, Folder, ending_at_once, naming_what_is_missing
+from training.command import Command, Folder, Place, ending_at_once, naming_what_is_missing
 from training.loop.progress import Progress
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
@@ -109,7 +109,7 @@ COMMANDS = {"push": push, "pull": pull}
 )
 @click.option(
     "--certificate",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="File with the signing certificate of the key of --sign (X.509 in PEM), followed by its issuers.",
 )
 @click.option(

@@ -264,11 +264,13 @@ async function linked() {
   return toFragment(sheet.marks, isNumber());
 }
 const openLink = safely(async () => {
-  const kind = /^#([dn])=/.exec(location.hash)?.[1];
+  const { hash } = location;
+  const kind = /^#([dn])=/.exec(hash)?.[1];
+  if (!kind) return sheet.empty || updateAddress();
   // "Back" may lead to the drawing that is shown already.
-  if (!kind || location.hash === (await linked())) return;
+  if (hash === (await linked())) return;
   const { fromFragment } = await load("./link.js");
-  const marks = fromFragment(location.hash);
+  const marks = fromFragment(hash);
   if (isNumber() !== (kind === "n")) find("#number").click();
   if (marks) replaceSheet(marks);
 });
@@ -276,7 +278,7 @@ addEventListener("hashchange", openLink);
 
 find("#link").addEventListener("click", safely(async () => {
   const fragment = await linked();
-  copy(fragment ? new URL(fragment, location.href).href : "", "A picture does not fit into a link.");
+  copy(fragment && new URL(fragment, location.href).href, "This is too large for a link.");
 }));
 find("#save").addEventListener("click", safely(async () => {
   const { saveAnswer } = await load("./answer.js");

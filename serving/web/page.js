@@ -148,7 +148,6 @@ find("#number").addEventListener("change", () => {
   updateCurl();
   updateAddress();
 });
-for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
 for (const type of ["busy", "idle"]) {
   requests.addEventListener(type, () => {
     if (type === "idle") judge();
@@ -258,7 +257,10 @@ const updateAddress = debounced(async () => {
   const fragment = await linked().catch(() => location.hash);
   window.history.replaceState(null, "", fragment || (isNumber() ? "#n=" : location.pathname));
 });
-for (const type of ["grow", "replace"]) sheet.addEventListener(type, updateAddress);
+for (const type of ["grow", "replace"]) {
+  sheet.addEventListener(type, sheetChanged);
+  sheet.addEventListener(type, updateAddress);
+}
 async function linked() {
   const { toFragment } = await load("./link.js");
   return toFragment(sheet.marks, isNumber());

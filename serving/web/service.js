@@ -14,10 +14,16 @@ export class ServiceError extends Error {
   }
 }
 
+// A browser that blocks cookies has no storage. Then the key is kept until a reload.
+let storage = {};
+try {
+  storage = sessionStorage;
+} catch {}
+
 export const key = {
-  get: () => sessionStorage.getItem(KEY),
+  get: () => storage[KEY],
   // The bytes of UTF-8, as curl sends them.
-  set: (value) => sessionStorage.setItem(KEY, String.fromCharCode(...new TextEncoder().encode(value))),
+  set: (value) => { storage[KEY] = String.fromCharCode(...new TextEncoder().encode(value)); },
 };
 
 async function call(path, options = {}) {

@@ -124,6 +124,17 @@ def test_key_of_any_characters_is_sent(visit, key):
         expect(page.locator("#notice")).to_be_empty()
 
 
+def test_browser_without_storage_keeps_the_key_until_a_reload(visit):
+    with service("--predict-keys", "secret") as (url, _):
+        page = visit(url)
+        page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('blocked'); } })")
+        page.reload()
+        page.get_by_label("API key").fill("secret")
+        page.keyboard.press("Enter")
+        draw(page, FIVE)
+        expect(page.locator("#digit")).to_have_text("5")
+
+
 def test_key_that_is_entered_while_another_one_is_tried_is_used(visit):
     with service("--predict-keys", "secret") as (url, _):
         page = visit(url)

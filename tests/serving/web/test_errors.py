@@ -127,7 +127,7 @@ def test_key_of_any_characters_is_sent(visit, key):
 def test_browser_without_storage_keeps_the_key_until_a_reload(visit):
     with service("--predict-keys", "secret") as (url, _):
         page = visit(url)
-        page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('blocked'); } })")
+        page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw Error('blocked'); } })")
         page.reload()
         page.get_by_label("API key").fill("secret")
         page.keyboard.press("Enter")

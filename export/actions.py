@@ -11,10 +11,11 @@ import click
 
 from export.earlier import compared
 from export.equivalence import EquivalenceError
+from export.folder import ExportError
 from export.gate import AlreadyPublishedError, Gate, GateError
 from export.onnx_process import OnnxProcess
 from export.publishing import publish
-from export.run import ExportError, Run
+from export.run import Run
 from export.sign import Signer
 from export.table import table
 from export.verify import verify_bundle
@@ -54,10 +55,6 @@ def explained(repository: Path, failed: str) -> Iterator[None]:
 
 def verify(folder: Path, data: Path | None, trust: str, progress: Progress) -> None:
     """Verify a published bundle again, and print its manifest."""
-    if not folder.exists():
-        raise click.ClickException(
-            f"--verify {folder}: there is no such folder; name a published version, such as models/mnist/1"
-        )
     with progress.waiting(f"verifying {folder}", late=True):
         bundle = verify_bundle(folder, data, Trust.of(trust))
     signed = f" It is what {trust} signed." if trust else ""

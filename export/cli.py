@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,10 +16,14 @@ from export import opset as opsets
 from export.oci_cli import pull, push
 from export.onnx_process import OnnxProcess
 from serving.settings import NAME_PATTERN, NAME_RULE
-from training.command import Command, Folder, ending_at_once, naming_what_is_missing
+from training.command import Command, Folder, Place, ending_at_once, naming_what_is_missing
 from training.loop.progress import Progress
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
+from training.origin import RECORD
+
+if TYPE_CHECKING:
+    from export.sign import Signer
 
 EXAMPLES = """
 \b
@@ -105,7 +109,7 @@ COMMANDS = {"push": push, "pull": pull}
 )
 @click.option(
     "--certificate",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="File with the signing certificate of the key of --sign (X.509 in PEM), followed by its issuers.",
 )
 @click.option(
@@ -193,6 +197,8 @@ def main(
     if rollback or retire is not None:
         take_back(repository, name or "mnist", retire)
         return
+    check_folders(run, first, verify, track)
+    signer = signer_of(sign, certificate, sign_password)
     sleep_while_waiting()
     keep_freed_memory()
     progress = Progress(sys.stderr)
@@ -207,15 +213,11 @@ def main(
     ):
         from export import actions
         from export.gate import Gate
-        from export.sign import Signer
-        from training.track.mlflow import run_of
     with actions.explained(repository, "not published" if verify is None else "not verified"):
         if verify is not None:
             actions.verify(verify, data, trust, progress)
             return
         assert run is not None  # noqa: S101 (check_options() has checked it)
-        if track:
-            run_of(run)  # Otherwise nothing could be registered.
         bundle = actions.publish_run(
             run,
             first,
@@ -225,7 +227,7 @@ def main(
             int8=int8,
             opset=opset,
             gate=Gate(min_accuracy, not_worse_than, margin),
-            signer=Signer(sign, certificate, sign_password) if sign else None,
+            signer=signer,
             progress=progress,
             beside=beside,
         )
@@ -262,6 +264,49 @@ def check_options(given: Mapping[str, Any]) -> None:
             raise click.UsageError(f"{option} {value:g}: must be from 0 to 1; 0.99 means 99 %")
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise click.UsageError(f"--name {name}: {NAME_RULE}")
+
+
+def check_folders(run: Path | None, first: Path | None, verify: Path | None, track: str | None) -> None:
+    """Check what can be checked of the folders before torch is loaded.
+
+    Raises:
+        ClickException: a folder is missing, or holds no finished run, or none that was tracked.
+    """
+    with ending_at_once(), naming_what_is_missing("mnist-export"):
+        from export.folder import ExportError, read_file
+        from training.track.mlflow import run_of
+        from training.track.shown import TrackingError
+
+    try:
+        for folder in filter(None, (run, first)):
+            read_file(folder, RECORD)
+        if run and track:
+            run_of(run)  # Otherwise nothing could be registered.
+    except (ExportError, TrackingError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"not published: {error.filename}: {error.strerror}") from error
+    if verify is not None and not verify.exists():
+        raise click.ClickException(
+            f"--verify {verify}: there is no such folder; name a published version, such as models/mnist/1"
+        )
+
+
+def signer_of(key: str | None, certificate: Path | None, password: str | None) -> Signer | None:
+    """Return what signs with ``key``, or None if there is no key.
+
+    Raises:
+        ClickException: the key or the certificate cannot be used.
+    """
+    if not key:
+        return None
+    with ending_at_once(), naming_what_is_missing("mnist-export"):
+        from export.folder import ExportError
+        from export.sign import Signer
+    try:
+        return Signer(key, certificate, password)
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def take_back(repository: Path, name: str, version: int | None) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from export.cascade import FAMILIAR, SURE
 from export.earlier import newest_first, replayed, tested
-from export.run import ExportError, Run
+from export.folder import ExportError
+from export.run import Run
 from serving.contract import SYMBOL
 from serving.errors import BundleError
 from serving.models import bundle

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from training.command import Command, Folder, ending_at_once, naming_what_is_missing, print_output
+from training.command import Command, Folder, Place, ending_at_once, naming_what_is_missing, print_output
 
 PUSH_EXAMPLES = """
 \b
@@ -38,7 +38,7 @@ plain_http = click.option(
 @click.argument("place", metavar="oci://REGISTRY/NAME:TAG")
 @click.option(
     "--sbom",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="Attach this bill of materials (CycloneDX as JSON), for example that of make sbom.",
 )
 @plain_http

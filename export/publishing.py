@@ -12,10 +12,11 @@ from export import describe, metadata, triton
 from export import opset as opsets
 from export.build import build, versions_of
 from export.fit_cascade import fit_cascade
+from export.folder import ExportError
 from export.gate import Gate, check_classes, check_new
 from export.history import next_version
 from export.onnx_process import OnnxProcess
-from export.run import ExportError, Run
+from export.run import Run
 from export.staging import moved, staging_folder
 from serving.models import bundle, disk
 from serving.models.bundle import Bundle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,18 @@ from typing import Any
 import msgspec
 
 from export.cascade import Cascade
+from export.folder import ExportError, read_file, way_out
 from export.graph import ServingGraph
 from export.records import RunRecord
 from serving.contract import SYMBOL
 from serving.errors import first_line
-from serving.models import bundle
 from training import checkpoint
 from training.config import KNOWN_DATASETS
 from training.data.digits import Splits
 from training.data.load import Selection, load_data, load_saved
-from training.loop.lock import holder
 from training.networks import Network, build, multiplications
 from training.origin import RECORD
 from training.trust.calibrate import Calibration
-
-# How many other runs an error names.
-SHOWN = 5
-
-
-class ExportError(Exception):
-    """The run cannot be exported. The message gives the reason and the way out."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Run:
         """
         path = folder / RECORD
         try:
-            record = json.loads(_read(folder, RECORD))
+            record = json.loads(read_file(folder, RECORD))
             known = msgspec.convert(record, RunRecord)
             network = build(known.config.model, len(known.dataset.labels))
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ConfigError is a ValueError too.
@@ -125,35 +116,9 @@ class Run:
 
 def _load(folder: Path, name: str, digest: str) -> dict[str, Any]:
     """Return the content of a checkpoint, which must have this SHA-256."""
-    content = _read(folder, name)
+    content = read_file(folder, name)
     if hashlib.sha256(content).hexdigest() != digest:
         raise ExportError(
-            f"{folder / name}: changed after training, its SHA-256 differs from run.json; {_way_out(folder)}"
+            f"{folder / name}: changed after training, its SHA-256 differs from run.json; {way_out(folder)}"
         )
     return checkpoint.from_bytes(content, folder / name)
-
-
-def _read(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if not folder.is_dir():
-            raise ExportError(
-                f"{folder}: there is no such folder; name the run folder that mnist-train wrote"
-            ) from error
-        if (folder / bundle.MANIFEST).exists():
-            verify = shlex.join(["mnist-export", "--verify", str(folder)])
-            raise ExportError(f"{folder}: is a published version; name a run folder, or use {verify}") from error
-        if training := holder(folder):
-            raise ExportError(f"{folder}: {training} is still training in this folder; wait until it ends") from error
-        if (folder / "last.pt").exists() or (folder / RECORD).exists():
-            raise ExportError(f"{folder}: not a finished run, {name} is missing; {_way_out(folder)}") from error
-        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))[:SHOWN]]
-        way_out = f"name one of {', '.join(runs)}" if runs else "name the run folder that mnist-train wrote"
-        raise ExportError(f"{folder}: holds no run; {way_out}") from error
-
-
-def _way_out(folder: Path) -> str:
-    if not (folder / "last.pt").exists():
-        return "train it again, or name another folder"
-    return f"finish it with {shlex.join(['mnist-train', '--output', str(folder), '--resume'])}, or name another folder"

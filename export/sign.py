@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from export.run import ExportError
+from export.folder import ExportError
 from serving.models.bundle import SIGNATURE
 from serving.models.trust import MISSING, hashing_config, reason_of
 from training import checkpoint

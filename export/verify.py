@@ -38,7 +38,7 @@ from training.config import KNOWN_DATASETS, ConfigError
 from training.data.digits import Digits, Splits
 from training.data.errors import DataError
 from training.data.load import Selection, load_data, load_saved
-from training.data.own import saved
+from training.data.own.files import DATA_FILE
 from training.evaluate import Evaluation
 from training.networks import build, parameter_count
 from training.origin import RECORD
@@ -115,7 +115,7 @@ def _splits(training: Training, data: Path | None) -> Splits:
         raise DataError(f"{dataset.name}: is somebody's own data set; name its folder, or that of the run, with --data")
     replay = dataset.replay.name if dataset.replay else ""
     # A data set of one's own may have a file of this name too.
-    if (data / saved.FILE).is_file() and (data / RECORD).is_file():
+    if (data / DATA_FILE).is_file() and (data / RECORD).is_file():
         return load_saved(data, limits, replay)
     if dataset.replay and dataset.replay.own:
         raise DataError(f"{replay}: is somebody's own data set too; name the folder of the run with --data")

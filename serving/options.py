@@ -19,6 +19,9 @@ class Place(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        # An empty name comes from an unset variable of a shell, and would stand for the current folder.
+        if not str(value):
+            self.fail("must not be empty", param, ctx)
         try:
             return super().convert(Path(value).expanduser(), param, ctx)
         except RuntimeError as error:

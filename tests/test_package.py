@@ -44,6 +44,8 @@ def test_base_install_predicts_and_serves_without_torch(wheel, tmp_path):
     python = tmp_path / "bin" / "python"
     assert run(python, "-c", "import torch").returncode == 1
     assert run(python, "-c", "from serving.api.app import create_app; create_app()").returncode == 0
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "run.json").touch()
     for command in ("mnist-train", "mnist-export"):
         failed = run(tmp_path / "bin" / command, *(["x"] if command == "mnist-export" else []))
         assert failed.returncode == 1

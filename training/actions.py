@@ -22,7 +22,6 @@ from training.device import check_device, use_deterministic_operations
 from training.evaluate import Evaluation
 from training.loop import distributed
 from training.loop.errors import TrainingError
-from training.loop.folder import check_output
 from training.loop.progress import Progress
 from training.loop.resume import begin_or_resume
 from training.loop.train import train
@@ -79,9 +78,9 @@ def train_run(
     config: TrainConfig,
     chosen: Mapping[str, Any],
     output: Path,
-    data: Path | None,
+    folder: Path | None,
     *,
-    only_data: bool,
+    only_folder: bool,
     has_chosen: bool,
     resume: bool,
     checkpoint_every: int,
@@ -95,12 +94,10 @@ def train_run(
 
     Args:
         chosen: the settings that the user has chosen, as flags or by a recipe.
-        data: folder to look for a known data set first.
-        only_data: whether to look for it nowhere else.
+        folder: where to look for a known data set first.
+        only_folder: whether to look for it nowhere else.
         has_chosen: whether the user has chosen how to train, so that no recipe needs to be recommended.
     """
-    if is_speaker():
-        check_output(output, config.dataset, config.replay, resume=resume)
     if resume and is_speaker() and not (output / "last.pt").exists():
         click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
     tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)
@@ -110,8 +107,8 @@ def train_run(
                 config,
                 chosen,
                 output,
-                data,
-                only_folder=only_data,
+                folder,
+                only_folder=only_folder,
                 stage=progress.stage,
                 tell=tell if is_speaker() else lambda _: None,
             )

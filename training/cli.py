@@ -21,8 +21,11 @@ from training.command import (
 )
 from training.compare import compare
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, flag
-from training.data.own.cli import check, place_of, review
+from training.data.errors import DataError
+from training.data.own.cli import check, check_exist, place_of, review
 from training.hints import FLAGS, SETTINGS, plain
+from training.loop.errors import TrainingError
+from training.loop.folder import check_output
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
 from training.origin import as_place, config_of
@@ -173,6 +176,14 @@ def main(
         config, chosen = config_of({**given, "recipe": recipe})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    output = output or Path("runs") / config.model
+    try:
+        if is_speaker():
+            check_output(output, config.dataset, config.replay, resume=resume)
+        if not (resume and (output / "last.pt").exists()):  # A run keeps its pictures.
+            check_exist(config.dataset, config.replay)
+    except (DataError, TrainingError) as error:
+        raise click.ClickException(str(error)) from error
     from training.loop.progress import Progress
     from training.plot_process import PlotProcess
 
@@ -195,14 +206,13 @@ def main(
     leave_out_compiler()
     actions.check_settings(config, device, deterministic=deterministic)
     keep_freed_memory()
-    output = output or Path("runs") / config.model
     with actions.explained(output, resumed=resume):
         test = actions.train_run(
             config,
             chosen,
             output,
             data,
-            only_data=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
+            only_folder=context.get_parameter_source("data") is ParameterSource.COMMANDLINE,
             has_chosen=bool(recipe or config.start or config.replay or "model" in given),
             resume=resume,
             checkpoint_every=checkpoint_every,

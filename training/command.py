@@ -17,6 +17,8 @@ import click
 from training.reasons import first_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A device, such as /dev/stdout, has none.
+PNG_SUFFIXES = (".png", "")
 
 
 class Stopped(KeyboardInterrupt):
@@ -106,6 +108,19 @@ class Folder(Place):
 
     def __init__(self) -> None:
         super().__init__(file_okay=False)
+
+
+class PngFile(Place):
+    """A path of a file that gets a PNG. A viewer would believe another suffix, and show nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if path.suffix.lower() not in PNG_SUFFIXES:
+            self.fail(f"{str(path)!r}: gets a PNG; name it {str(path.with_suffix('.png'))!r}", param, ctx)
+        return path
 
 
 def readable(message: str, arguments: Sequence[str]) -> str:

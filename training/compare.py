@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from training.command import Place, ending_at_once, naming_what_is_missing, print_output
+from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
 from training.origin import RECORD
 
 EXAMPLES = """
@@ -128,7 +128,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 @click.argument("runs", nargs=-1, required=True, type=Place())
 @click.option(
     "--plot",
-    type=Place(dir_okay=False),
+    type=PngFile(),
     default="compare.png",
     show_default=True,
     help="PNG with the losses and the validation error of every run by epoch.",

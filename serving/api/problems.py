@@ -29,6 +29,7 @@ from serving.errors import (
     ServiceError,
     StorageFullError,
     UnsupportedInputError,
+    first_line,
     shortened,
 )
 
@@ -135,7 +136,8 @@ def not_found(path: str, accept: str = "") -> Response:
 
 
 def on_service_error(request: AnyRequest, error: ServiceError) -> ASGIApp:
-    return on_full_disk(request, error) if disk_is_full(error) else problem_of(error, request.scope["path"])
+    full = full_disk_of(error)
+    return on_full_disk(request, full) if full else problem_of(error, request.scope["path"])
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> ASGIApp:
@@ -164,23 +166,24 @@ def with_head(allow: str) -> str:
 
 def on_exception(request: AnyRequest, error: Exception) -> ASGIApp:
     """Respond to a fault of the service. The log has the details; the client does not get them."""
-    if disk_is_full(error):
-        return on_full_disk(request, error)
+    if full := full_disk_of(error):
+        return on_full_disk(request, full)
     log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     return problem(request.scope["path"], 500, "the service failed on this request; its log gives the reason")
 
 
-def disk_is_full(error: BaseException | None) -> bool:
-    """Return whether a full disk is the reason of ``error``, perhaps through other exceptions."""
+def full_disk_of(error: BaseException | None) -> OSError | None:
+    """Return the error of a full disk that is the reason of ``error``, perhaps through other exceptions."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
-def on_full_disk(request: AnyRequest, error: Exception) -> ASGIApp:
-    log.error("%s %s failed: a disk is full", request.method, request.scope["path"], exc_info=error)
+def on_full_disk(request: AnyRequest, error: OSError) -> ASGIApp:
+    # One line: the code has no fault, and the log may be on the same disk.
+    log.error("%s %s failed: a disk is full: %s", request.method, request.scope["path"], first_line(error))
     return problem(request.scope["path"], 507, "a disk of the service is full; its operator must free some space")
 
 

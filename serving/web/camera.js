@@ -1,6 +1,7 @@
 // Takes a picture with the camera.
 
 import { scaled } from "./pictures.js";
+import { newCanvas } from "./sheet.js";
 
 export async function takePicture(dialog, onPicture, onError) {
   const video = dialog.querySelector("video");
@@ -18,8 +19,7 @@ export async function takePicture(dialog, onPicture, onError) {
     // The dialog shows the square in the middle of the video.
     const side = Math.min(video.videoWidth, video.videoHeight);
     if (!side) return;
-    const square = document.createElement("canvas");
-    square.width = square.height = side;
+    const square = newCanvas(side, side);
     square.getContext("2d").drawImage(video, (side - video.videoWidth) / 2, (side - video.videoHeight) / 2);
     dialog.close();
     onPicture({ picture: scaled(square, side, side) });

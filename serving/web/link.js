@@ -1,7 +1,7 @@
 // Writes a drawing into the fragment of the page's address, which no browser sends anywhere, and reads it back.
 //
-// "#d=" is followed by the strokes, with "-" between them. A stroke is its width and the x and y of its points. Each of
-// these numbers from 0 to 1 has two digits of base 36.
+// "#d=", or "#n=" for a whole number, is followed by the strokes, with "-" between them. A stroke is its width and the
+// x and y of its points. Each of these numbers from 0 to 1 has two digits of base 36.
 
 const MOST = 36 ** 2 - 1;
 const STROKE = /^[0-9a-z]{2}([0-9a-z]{4})+$/;
@@ -11,16 +11,16 @@ const NEAR = 0.006; // A point as close as this to the one before is left out.
 const write = (share) => Math.round(MOST * Math.min(1, Math.max(0, share))).toString(36).padStart(2, "0");
 
 // Returns "" for a drawing without strokes, with a picture, or too long for a link.
-export function toFragment(marks) {
+export function toFragment(marks, isNumber) {
   if (!marks.length || marks.some(({ picture }) => picture)) return "";
   const text = marks.map(({ points, width }) => [width, ...thinned(points).flat()].map(write).join("")).join("-");
-  return text.length > LONGEST ? "" : `#d=${text}`;
+  return text.length > LONGEST ? "" : `#${isNumber ? "n" : "d"}=${text}`;
 }
 
 // Returns the marks of the drawing, or null if the fragment has none.
 export function fromFragment(fragment) {
   const strokes = fragment.slice(3).split("-");
-  const isDrawing = fragment.startsWith("#d=") && fragment.length <= LONGEST + 3 && strokes.every((text) => STROKE.test(text));
+  const isDrawing = fragment.length <= LONGEST + 3 && strokes.every((text) => STROKE.test(text));
   return isDrawing ? strokes.map(stroke) : null;
 }
 

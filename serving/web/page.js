@@ -18,7 +18,7 @@ const SETTLE = 600;
 const find = (selector) => document.querySelector(selector);
 const canvas = find("#sheet");
 const sheet = new Sheet();
-const isNumber = () => find("#number").checked;
+const isNumber = () => find("#number").checked && document.body.dataset.what === "digit";
 const png = () => sheet.png(isNumber() ? NUMBER_SIDE : undefined);
 const requests = new PredictionRequests(png, isNumber);
 const predictionView = new PredictionView(find("#prediction"));
@@ -106,8 +106,9 @@ addEventListener("keydown", (event) => {
 
 const showPicture = (mark) => sheet.replace([mark]);
 samples(find("#samples"), showPicture);
-pictureFiles(find("#file"), canvas.parentElement, async (file) => {
+pictureFiles(find("#file"), canvas.parentElement, async ([file, ...others]) => {
   try {
+    if (others.length) throw new Error(`Choose one of the ${others.length + 1} files. The page reads one picture at a time.`);
     showPicture(await pictureFrom(file));
   } catch (error) {
     notify("drawing", error.message);
@@ -145,8 +146,8 @@ find("#number").addEventListener("change", () => {
   predictionView.clear();
   predictAnew();
   updateCurl();
+  updateAddress();
 });
-for (const type of ["grow", "replace"]) sheet.addEventListener(type, sheetChanged);
 for (const type of ["busy", "idle"]) {
   requests.addEventListener(type, () => {
     if (type === "idle") judge();
@@ -251,27 +252,35 @@ async function showCertificate(model) {
 
 // The link, the saved picture and the curl command
 
-// The address holds the drawing, so that it outlives a reload.
+// The address holds the drawing and how it is read, so that both outlive a reload.
 const updateAddress = debounced(async () => {
   const fragment = await linked().catch(() => location.hash);
-  window.history.replaceState(null, "", fragment || location.pathname);
+  window.history.replaceState(null, "", fragment || (isNumber() ? "#n=" : location.pathname));
 });
-for (const type of ["grow", "replace"]) sheet.addEventListener(type, updateAddress);
+for (const type of ["grow", "replace"]) {
+  sheet.addEventListener(type, sheetChanged);
+  sheet.addEventListener(type, updateAddress);
+}
 async function linked() {
   const { toFragment } = await load("./link.js");
-  return toFragment(sheet.marks);
+  return toFragment(sheet.marks, isNumber());
 }
 const openLink = safely(async () => {
-  if (!location.hash.startsWith("#d=")) return;
+  const { hash } = location;
+  const kind = /^#([dn])=/.exec(hash)?.[1];
+  if (!kind) return sheet.empty || updateAddress();
+  // "Back" may lead to the drawing that is shown already.
+  if (hash === (await linked())) return;
   const { fromFragment } = await load("./link.js");
-  const marks = fromFragment(location.hash);
+  const marks = fromFragment(hash);
+  if (isNumber() !== (kind === "n")) find("#number").click();
   if (marks) replaceSheet(marks);
 });
 addEventListener("hashchange", openLink);
 
 find("#link").addEventListener("click", safely(async () => {
   const fragment = await linked();
-  copy(fragment ? new URL(fragment, location.href).href : "", "A picture does not fit into a link.");
+  copy(fragment && new URL(fragment, location.href).href, "This is too large for a link.");
 }));
 find("#save").addEventListener("click", safely(async () => {
   const { saveDrawing } = await load("./save.js");

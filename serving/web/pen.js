@@ -27,16 +27,13 @@ export function drawWithPointer(canvas, sheet, width) {
     const events = event.getCoalescedEvents?.() ?? [];
     sheet.extend((events.length ? events : [event]).map(point));
   });
-  canvas.addEventListener("pointerup", (event) => {
-    if (event.pointerId !== active) return;
-    active = null;
-    sheet.end();
-  });
-  canvas.addEventListener("pointercancel", (event) => {
-    if (event.pointerId !== active) return;
-    active = null;
-    sheet.cancel();
-  });
+  for (const [type, finish] of [["pointerup", "end"], ["pointercancel", "cancel"]]) {
+    canvas.addEventListener(type, (event) => {
+      if (event.pointerId !== active) return;
+      active = null;
+      sheet[finish]();
+    });
+  }
 }
 
 // `marker` is the element that shows where the pen is. `toggled` is told whether it is down.

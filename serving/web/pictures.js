@@ -1,5 +1,7 @@
 // Reads pictures that the visitor chooses, drops or pastes.
 
+import { newCanvas } from "./sheet.js";
+
 // Longest side in pixels. The model's input has 28.
 const LONGEST = 1024;
 
@@ -23,9 +25,7 @@ export async function pictureFrom(file) {
 // Returns a copy on a canvas, no longer than LONGEST.
 export function scaled(source, width, height) {
   const scale = Math.min(1, LONGEST / Math.max(width, height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(width * scale));
-  canvas.height = Math.max(1, Math.round(height * scale));
+  const canvas = newCanvas(width * scale, height * scale);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
@@ -34,9 +34,7 @@ export function scaled(source, width, height) {
 
 // Puts white behind transparent dark ink, and black behind light ink, as the service does.
 function opaque(canvas) {
-  const probe = document.createElement("canvas");
-  probe.width = probe.height = 64;
-  const small = probe.getContext("2d", { willReadFrequently: true });
+  const small = newCanvas(64, 64).getContext("2d", { willReadFrequently: true });
   small.drawImage(canvas, 0, 0, 64, 64);
   const { data } = small.getImageData(0, 0, 64, 64);
   let [light, weight] = [0, 0];
@@ -51,22 +49,21 @@ function opaque(canvas) {
   return canvas;
 }
 
-// Calls `onFile` with the first file that is chosen with `input`, pasted, or dropped on the page. `target` has the class
+// Calls `onFiles` with the files that are chosen with `input`, pasted, or dropped on the page. `target` has the class
 // "dropping" while a file is dragged.
-export function pictureFiles(input, target, onFile) {
-  const first = (transfer) => transfer?.files[0];
+export function pictureFiles(input, target, onFiles) {
+  const take = (event, transfer) => {
+    if (!transfer?.files.length) return;
+    event.preventDefault();
+    onFiles(transfer.files);
+  };
 
   input.addEventListener("change", () => {
-    const [file] = input.files;
+    const files = [...input.files];
     input.value = ""; // otherwise choosing the same file again would be no change
-    if (file) onFile(file);
+    if (files.length) onFiles(files);
   });
-  addEventListener("paste", (event) => {
-    const file = first(event.clipboardData);
-    if (!file) return;
-    event.preventDefault();
-    onFile(file);
-  });
+  addEventListener("paste", (event) => take(event, event.clipboardData));
   let depth = 0; // nested elements that the dragged file is over
   const over = (change) => (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
@@ -80,9 +77,6 @@ export function pictureFiles(input, target, onFile) {
   addEventListener("drop", (event) => {
     depth = 0;
     target.classList.remove("dropping");
-    const file = first(event.dataTransfer);
-    if (!file) return;
-    event.preventDefault();
-    onFile(file);
+    take(event, event.dataTransfer);
   });
 }

@@ -75,7 +75,6 @@ export class PredictionView {
   // A guess is shown while the pen is down: half a digit often looks like another one, or like none.
   show(prediction, isGuess = false) {
     const state = isGuess ? "guess" : prediction.accepted ? "accepted" : "rejected";
-    const accepted = state === "accepted";
     this.#root.dataset.state = state;
     const digit = this.#find("#digit");
     digit.textContent = (state !== "rejected" && prediction.label) || "?";
@@ -86,7 +85,7 @@ export class PredictionView {
       rejected: () => rejection(prediction),
     }[state]();
     const { probabilities } = prediction;
-    this.#showBars(probabilities, accepted ? probabilities.indexOf(Math.max(...probabilities)) : -1);
+    this.#showBars(probabilities, state === "accepted" ? probabilities.indexOf(Math.max(...probabilities)) : -1);
     this.#showModelInput(prediction.image);
     this.#find("#why").disabled = isGuess || !prediction.image || !prediction.label;
     const { decode = 0, queue = 0, infer, encode = 0, roundTrip } = prediction.times;

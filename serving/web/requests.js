@@ -39,7 +39,7 @@ export class PredictionRequests extends EventTarget {
 
   unlock() {
     this.#locked = false;
-    this.extend();
+    this.replace();
   }
 
   async #run() {
@@ -73,7 +73,8 @@ export class PredictionRequests extends EventTarget {
       if (error.kind === "drawing" && drawing !== this.#drawing) return;
       this.#failed = error.kind !== "drawing";
       this.#emit("error", error);
-      if (error.kind === "key") this.#locked = true;
+      // Another key may have been entered meanwhile.
+      if (error.kind === "key") this.#locked = drawing === this.#drawing;
       if (error.kind === "overloaded") await pause(1000 * error.seconds);
       if (error.kind === "unavailable") await this.#serviceReady();
       this.#changed ||= error.kind !== "drawing";

@@ -1,5 +1,7 @@
 // Offers ten digits from MNIST's training set. In samples.png the ink is the alpha channel.
 
+import { newCanvas } from "./sheet.js";
+
 const SIZE = 28;
 
 export function samples(list, onPicture) {
@@ -14,8 +16,7 @@ export function samples(list, onPicture) {
     button.append(face);
     button.addEventListener("click", async () => {
       if (!strip.complete) await strip.decode();
-      const picture = document.createElement("canvas");
-      picture.width = picture.height = SIZE;
+      const picture = newCanvas(SIZE, SIZE);
       picture.getContext("2d").drawImage(strip, -SIZE * digit, 0);
       onPicture({ picture, mask: true });
     });

@@ -1,14 +1,12 @@
 // Saves the drawing as a PNG, with its prediction below.
 
-import { draw } from "./sheet.js";
+import { draw, newCanvas } from "./sheet.js";
 
 const SIDE = 640;
 const LINE = 40;
 
 export function saveDrawing(marks, words) {
-  const canvas = document.createElement("canvas");
-  canvas.width = SIDE;
-  canvas.height = SIDE + 2 * LINE;
+  const canvas = newCanvas(SIDE, SIDE + 2 * LINE);
   const context = canvas.getContext("2d");
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);

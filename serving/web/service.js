@@ -14,10 +14,16 @@ export class ServiceError extends Error {
   }
 }
 
+// A browser that blocks cookies has no storage. Then the key is kept until a reload.
+let storage = {};
+try {
+  storage = sessionStorage;
+} catch {}
+
 export const key = {
-  get: () => sessionStorage.getItem(KEY),
+  get: () => storage[KEY],
   // The bytes of UTF-8, as curl sends them.
-  set: (value) => sessionStorage.setItem(KEY, String.fromCharCode(...new TextEncoder().encode(value))),
+  set: (value) => { storage[KEY] = String.fromCharCode(...new TextEncoder().encode(value)); },
 };
 
 function send(path, options) {
@@ -46,8 +52,8 @@ function failure({ status, headers }, { detail = "" }) {
     return new ServiceError("key", key.get() ? "The service does not accept this API key." : "The service needs an API key.");
   }
   if (status === 429) return new ServiceError("overloaded", "The service is overloaded.", wait);
-  if (status === 503) return new ServiceError("unavailable", "The model is not available.", wait);
-  if (status === 502 || status === 504) return new ServiceError("unavailable", "The service did not respond in time.", wait);
+  if (status === 503) return new ServiceError("unavailable", "The model is not available.");
+  if (status === 502 || status === 504) return new ServiceError("unavailable", "The service did not respond in time.");
   if (status === 507) return new ServiceError("drawing", "The service has no space left for drawings.");
   if (status === 413) return new ServiceError("drawing", `The picture is larger than the service accepts: ${detail}.`);
   if (status >= 500) return new ServiceError("drawing", "The service failed on this drawing. The service's log has the reason.");

@@ -1,6 +1,6 @@
 // Shows the sheet on a canvas.
 
-import { draw } from "./sheet.js";
+import { draw, newCanvas } from "./sheet.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -27,8 +27,7 @@ export function showSheet(canvas, sheet) {
 
 // Returns a canvas with a small copy of a drawing.
 export function thumbnail(marks) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 112;
+  const canvas = newCanvas(112, 112);
   const paint = () => {
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, 112, 112);

@@ -77,10 +77,8 @@ export class Sheet extends EventTarget {
   async png(side = PNG_SIDE) {
     if (this.empty) return null;
     const { x, y, width, height } = this.extent;
-    const canvas = document.createElement("canvas");
     const scale = side / Math.max(width, height);
-    canvas.width = Math.max(1, Math.round(width * scale));
-    canvas.height = Math.max(1, Math.round(height * scale));
+    const canvas = newCanvas(width * scale, height * scale);
     // The pixels are read at once, which is slow from a graphics card.
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#fff";
@@ -89,6 +87,14 @@ export class Sheet extends EventTarget {
     draw(context, this.marks, scale, "#000");
     return new Promise((done) => canvas.toBlob(done, "image/png"));
   }
+}
+
+// Returns a canvas of at least one pixel.
+export function newCanvas(width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width));
+  canvas.height = Math.max(1, Math.round(height));
+  return canvas;
 }
 
 // Draws marks on a square whose sides have `side` pixels.
@@ -128,9 +134,7 @@ function drawStroke(context, { points, width }, side) {
 
 // Returns a copy of `picture` in the colour `ink`.
 function inked(picture, ink) {
-  const canvas = document.createElement("canvas");
-  canvas.width = picture.width;
-  canvas.height = picture.height;
+  const canvas = newCanvas(picture.width, picture.height);
   const context = canvas.getContext("2d");
   context.drawImage(picture, 0, 0);
   context.globalCompositeOperation = "source-in";

@@ -11,9 +11,10 @@ import torch
 
 from export.equivalence import LabelsError
 from export.fit_cascade import fit_cascade
+from export.folder import ExportError
 from export.gate import AlreadyPublishedError, Gate, GateError, check_new
 from export.publishing import publish
-from export.run import ExportError, Run
+from export.run import Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
 from serving.models import bundle, repository

@@ -34,13 +34,14 @@ from export.equivalence import (
     count_correct,
     hard_cases,
 )
+from export.folder import ExportError
 from export.gate import AlreadyPublishedError
 from export.graph import ServingGraph
 from export.measure import draw_sets, measure
 from export.onnx import export_onnx
 from export.publishing import publish
 from export.quantize import export_int8
-from export.run import ExportError, Run
+from export.run import Run
 from export.staging import staging_folder
 from export.torchscript import export_torchscript, load_torchscript
 from export.verify import verify_bundle

@@ -17,10 +17,11 @@ import pytest
 
 from export.actions import print_published
 from export.earlier import compared
+from export.folder import ExportError
 from export.gate import AlreadyPublishedError, Gate, GateError, check_classes, check_new
 from export.history import newest, next_version, retire
 from export.publishing import publish
-from export.run import ExportError, Run
+from export.run import Run
 from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.repository import Repository, versions

@@ -15,14 +15,16 @@ import export
 import serving
 import training
 from export.build import golden_images
+from export.folder import ExportError
 from export.gate import GateError
 from export.publishing import publish
-from export.run import ExportError, Run
+from export.run import Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
 from tests.support import application, picture
 from training.data.errors import DataError
 from training.data.own import saved
+from training.data.own.files import DATA_FILE
 
 NAMES = (*(f"class {number:02}" for number in range(11)), "=")
 
@@ -95,7 +97,7 @@ def test_bundle_is_not_verified_with_other_pictures(published, pictures, tmp_pat
 def test_data_set_may_have_the_file_name_of_a_run(published, tmp_path):
     images = np.zeros((24, 28, 28), np.uint8)
     images[:, 4:24, 14] = np.arange(24)[:, None] + 200
-    np.savez(tmp_path / saved.FILE, images=images, labels=np.repeat(["a", "b"], 12))
+    np.savez(tmp_path / DATA_FILE, images=images, labels=np.repeat(["a", "b"], 12))
     with pytest.raises(BundleError, match="its manifest says labels"):
         verify_bundle(published.folder, tmp_path)
 

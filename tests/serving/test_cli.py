@@ -163,6 +163,17 @@ def test_tilde_stands_for_the_home_folder(run, tmp_path, command):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [["mnist-serve", "--repository"], ["mnist-predict", "x", "--repository"], ["mnist-predict", "x", "--output"]],
+)
+def test_empty_path_is_not_the_current_folder(run, command):
+    """It comes from a variable of a shell that is not set."""
+    done = run(*command, "")
+    assert done.returncode == 2
+    assert re.search(rf"Error: Invalid value for '{command[-1]}'.*: must not be empty$", done.stderr)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"port": 65536}, "--port 65536: must be between 0 and 65535, or -1 for no port"),

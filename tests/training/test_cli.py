@@ -195,11 +195,36 @@ def test_missing_torch_is_an_error_of_one_line(tmp_path):
     assert "pip" not in line, "the name of this project on the public index may belong to a stranger"
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "error"),
+    [
+        ("training.cli", ["--dataset", "./nothing"], "nothing: does not exist; a data set is a folder"),
+        ("training.cli", ["--output", "run"], "--output run: already holds a run; add --resume"),
+        ("training.cli", ["check", "nothing"], "nothing: does not exist; a data set is a folder"),
+        ("training.cli", ["review", "nothing"], "nothing: does not exist; a data set is a folder"),
+        ("export.cli", ["nothing"], "nothing: there is no such folder; name the run folder"),
+        ("export.cli", ["run"], "run: not a finished run, run.json is missing; finish it with"),
+        ("export.cli", ["finished", "--first", "run"], "run: not a finished run, run.json is missing; finish it with"),
+        ("export.cli", ["finished", "--sign", "key"], "--sign key: "),
+        ("export.cli", ["finished", "--track", "mlflow"], "finished: MLflow has no run of it; train it with --track"),
+        ("export.cli", ["--verify", "nothing"], "--verify nothing: there is no such folder; name a published version"),
+    ],
+)
+def test_mistake_in_the_places_is_told_before_torch_is_loaded(tmp_path, command, arguments, error):
+    for file in ("run/last.pt", "finished/run.json"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    program = f"import sys; sys.modules['torch'] = None\nfrom {command} import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert error in done.stderr
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize("command", ["training.cli", "export.cli"])
 def test_slow_loading_of_torch_is_told_without_a_terminal(tmp_path, command):
     program = "import sys, training.loop.progress as progress; progress.SECONDS_BEFORE_LATE_LINE = 0.01\n"
     program += f"from {command} import main; main()"
-    arguments = ["--model", "unknown"] if command == "training.cli" else [str(tmp_path)]
+    arguments = ["--model", "unknown"] if command == "training.cli" else ["--verify", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.stderr.startswith("loading torch\n")
     assert (done.stdout, done.stderr.count("Error: ")) == ("", 1)

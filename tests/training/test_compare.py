@@ -77,6 +77,19 @@ def test_name_in_letters_that_the_plot_lacks_gets_no_warning(runs, tmp_path):
     assert (done.exit_code, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("name", "option"), [("compare", "--plot"), ("check", "--sheet"), ("review", "--sheet")])
+def test_png_is_written_to_no_file_of_another_kind(runs, tmp_path, name, option):
+    done = CliRunner().invoke(main, [name, str(runs[0]), option, "a.pdf"])
+    assert done.exit_code == 2
+    assert done.stderr.endswith(f"'{option}': 'a.pdf': gets a PNG; name it 'a.png'\n")
+    assert not done.stdout
+    assert not (tmp_path / "a.pdf").exists()
+
+
+def test_plot_may_be_written_to_a_device(runs):
+    assert compare(*runs, "--plot", "/dev/null").exit_code == 0
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", "3"])
 def test_folder_without_a_run_is_named(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)

@@ -176,6 +176,8 @@ def test_report_says_what_is_in_a_folder(folder, tmp_path):
     with pytest.raises(DataError, match=r"^mnist: is a known data set and needs no check"):
         training.check("mnist")
     report.sheet.save(tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match=r"sheet.pdf: gets a PNG; name it .*sheet.png$"):
+        report.sheet.save(tmp_path / "sheet.pdf")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
 
@@ -195,9 +197,7 @@ def test_way_to_prepare_pictures_is_checked(folder):
         training.check(folder, "photo")
 
 
-@pytest.mark.parametrize(
-    "call", ["training.train({}, 'mnist')", "training.check('.')", "export.publish('runs/cnn', 'models')"]
-)
+@pytest.mark.parametrize("call", ["training.train({}, 'mnist')", "export.publish('runs/cnn', 'models')"])
 def test_missing_package_is_named_with_the_way_out(call, tmp_path):
     program = f"import sys; sys.modules['torch'] = None; import export, training; {call}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

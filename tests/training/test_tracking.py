@@ -145,6 +145,18 @@ def test_tracker_that_cannot_be_reached_is_not_tried_again_at_every_epoch():
     assert tried == [0, PAUSE, 2 * PAUSE, 3 * PAUSE, 190]
 
 
+def test_tracker_that_keeps_failing_is_closed(tmp_path):
+    """Its thread would live on in a notebook."""
+    before, hook = set(threading.enumerate()), threading.excepthook
+    tensorboard = TensorBoard({}, tmp_path)
+    assert set(threading.enumerate()) > before
+    tracking = Tracking({"tensorboard": tensorboard}, lambda _: None)
+    tracking.epoch({"train_loss": 1.0})
+    assert tracking.close("FINISHED") == ["tensorboard"]
+    assert set(threading.enumerate()) <= before
+    assert threading.excepthook is hook
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
 )

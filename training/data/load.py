@@ -14,9 +14,10 @@ from training.data.digits import Splits
 from training.data.errors import DataError
 from training.data.own import saved
 from training.data.own.check import Check
+from training.data.own.files import DATA_FILE, REPLAY_FILE
 from training.data.own.layouts import holds_classes
 from training.data.own.load import load_own
-from training.data.own.replay import REPLAY_FILE, with_replay
+from training.data.own.replay import with_replay
 from training.data.torchvision_sets import load_from_torchvision
 from training.origin import as_place
 from training.reports import Stage, no_stage
@@ -86,7 +87,7 @@ def load_saved(run: Path, selection: Selection, replay: str = "") -> Splits:
     Raises:
         DataError: a file is missing or damaged, or there is no such data set.
     """
-    new = saved.load(run / saved.FILE)
+    new = saved.load(run / DATA_FILE)
     if not replay:
         return new
     if replay not in KNOWN_DATASETS or (run / REPLAY_FILE).is_file():

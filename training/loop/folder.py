@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.config import is_place
-from training.data.own import saved
-from training.data.own.load import SHEET
-from training.data.own.replay import REPLAY_FILE
+from training.data.own.files import DATA_FILE, REPLAY_FILE, SHEET, is_saved
 from training.loop.errors import TrainingError
 from training.origin import RECORD
 from training.track.shown import TrackingError
@@ -23,7 +21,7 @@ RUN_FILES = (
     *("curves.png", "confusion.png", "mistakes.png", "reliability.png"),
 )
 # What a run of the user's own data writes first. A run that was killed right after it may begin again.
-OWN_FILES = (saved.FILE, REPLAY_FILE, SHEET)
+OWN_FILES = (DATA_FILE, REPLAY_FILE, SHEET)
 # And these show a published version. A run must not mix its files with them.
 BUNDLE_FILES = ("manifest.json", "model.onnx", "model.int8.onnx", "model.torchscript.pt", "golden.npz")
 # As long as the longest name of a file in a run folder, which is a temporary one.
@@ -82,11 +80,11 @@ def check_free(output: Path, *, resume: bool) -> None:
 
 def _foreign_file(output: Path) -> str:
     """Return the name of a file that a run would replace, and that no run has written; empty if there is none."""
-    for name in (saved.FILE, REPLAY_FILE):
-        if (output / name).exists() and not saved.is_saved(output / name):
+    for name in (DATA_FILE, REPLAY_FILE):
+        if (output / name).exists() and not is_saved(output / name):
             return name
     # A contact sheet comes after the images.
-    return SHEET if (output / SHEET).exists() and not (output / saved.FILE).exists() else ""
+    return SHEET if (output / SHEET).exists() and not (output / DATA_FILE).exists() else ""
 
 
 def check_apart(output: Path, *places: str) -> None:

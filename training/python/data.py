@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.python.needs import needing_torch
 from training.python.results import Plot, as_table
 
 PARTS = ("train", "validation", "test")
@@ -53,12 +52,11 @@ def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validat
         DataError: it is not a data set of your own.
         ConfigError: there is no such way to prepare pictures.
     """
-    with needing_torch("training.check"):
-        from training.config import check_name
-        from training.data.own.check import findings, report_lines
-        from training.data.own.cli import advised_recipe
-        from training.data.own.load import check_not_known, inspect, model_name
-        from training.data.own.sheet import to_png
+    from training.config import check_name
+    from training.data.own.check import findings, report_lines
+    from training.data.own.cli import advised_recipe
+    from training.data.own.inspection import check_not_known, inspect, model_name
+    from training.data.own.sheet import to_png
 
     check_name("prepare", prepare, ("symbol", "as-is"))
     place = Path(data).expanduser()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.command import PNG_SUFFIXES
 from training.loop.errors import TrainingError
 from training.origin import RECORD
 
@@ -30,8 +31,12 @@ class Plot:
 
         Raises:
             OSError: the file cannot be written.
+            ValueError: the name has the suffix of another kind of file.
         """
-        Path(path).write_bytes(self.png)
+        place = Path(path)
+        if place.suffix.lower() not in PNG_SUFFIXES:
+            raise ValueError(f"{place}: gets a PNG; name it {place.with_suffix('.png')}")
+        place.write_bytes(self.png)
 
     def __repr__(self) -> str:
         return f"<Plot {self.name}: PNG of {len(self.png):,} bytes>"

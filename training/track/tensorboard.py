@@ -44,8 +44,10 @@ class TensorBoard:
                 self._writer.add_image(name.removesuffix(".png"), pixels, dataformats="HWC")
 
     def close(self, status: str) -> None:
-        self._writer.close()
-        threading.excepthook = self._hook
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     def _report(self, failed: threading.ExceptHookArgs) -> None:
         """Report an error of a thread, but not of one that writes events: its writer raises the error once more."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,7 +65,13 @@ class Tracking:
     def close(self, status: str) -> list[str]:
         """End all trackers, and return the names of those that have not got everything."""
         self._send("close", status)
-        return [name for name, waiting in self._waiting.items() if waiting]
+        late = [name for name, waiting in self._waiting.items() if waiting]
+        for name in late:
+            # It has failed before its end was due, but its threads and files must be freed all the same.
+            if self._waiting[name][0][0] != "close":
+                with suppress(Exception):
+                    self._trackers[name].close(status)
+        return late
 
     def _send(self, what: str, *arguments: Any) -> None:
         for name, tracker in self._trackers.items():

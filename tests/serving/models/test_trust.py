@@ -14,7 +14,7 @@ import sys
 import pytest
 
 import serving
-from export.run import ExportError
+from export.folder import ExportError
 from export.sign import Signer
 from serving.api.app import create_app
 from serving.errors import BundleError, SettingsError

@@ -127,7 +127,36 @@ def test_key_of_any_characters_is_sent(visit, key):
         expect(page.locator("#notice")).to_have_text("The service does not accept this API key.")
         page.get_by_label("API key").fill(key)
         page.keyboard.press("Enter")
-        assert predicted_digit(page) == "5"
+        expect(page.locator("#digit")).to_have_text("5")
+        expect(page.locator("#notice")).to_be_empty()
+
+
+def test_browser_without_storage_keeps_the_key_until_a_reload(visit):
+    with service("--predict-keys", "secret") as (url, _):
+        page = visit(url)
+        page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw Error('blocked'); } })")
+        page.reload()
+        page.get_by_label("API key").fill("secret")
+        page.keyboard.press("Enter")
+        draw(page, FIVE)
+        expect(page.locator("#digit")).to_have_text("5")
+
+
+def test_key_that_is_entered_while_another_one_is_tried_is_used(visit):
+    with service("--predict-keys", "secret") as (url, _):
+        page = visit(url)
+        draw(page, FIVE)
+        expect(page.locator("#notice")).to_have_text("The service needs an API key.")
+        held = []
+        page.route("**/predict?*", lambda route: route.continue_() if held else held.append(route))
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        # The certificate has the response that the prediction still waits for.
+        expect(page.locator("#notice")).to_have_text("The service does not accept this API key.")
+        page.get_by_label("API key").fill("secret")
+        page.keyboard.press("Enter")
+        held[0].continue_()
+        expect(page.locator("#digit")).to_have_text("5")
         expect(page.locator("#notice")).to_be_empty()
 
 

@@ -61,6 +61,19 @@ def test_drawing_outlives_a_reload_until_it_is_cleared(url, visit):
     page.wait_for_url(re.compile(r"/$"))
 
 
+def test_back_to_the_same_drawing_leaves_it_as_it_is(url, visit):
+    page = visit(url)
+    draw(page, THREE)
+    page.wait_for_url(FRAGMENT)
+    page.locator("header").get_by_role("link", name="mnist").click()
+    page.go_back()
+    # The drawing is back in the address, for a reload.
+    page.locator("header").get_by_role("link", name="mnist").click()
+    page.wait_for_url(FRAGMENT)
+    page.locator("#clear").click()
+    expect(page.locator("#history li")).to_have_count(1)
+
+
 def test_fragments_that_are_no_drawing_are_ignored(url, visit):
     page = visit(f"{url}/#d=2j{'00zz' * 5000}")
     for fragment in ("d=", "d=0", "d=zz", "d=2jk", "d=2jk5--", "d=<script>", "d=2J00", "model", "d=%00", "d=2j00é0"):
@@ -77,7 +90,7 @@ def test_picture_has_no_link(url, visit):
     page.locator("#file").set_input_files(ROOT / "tests" / "seven.png")
     expect(page.locator("#digit")).to_have_text("7")
     page.get_by_role("button", name="Copy a link").click()
-    expect(page.locator("#copied")).to_have_text("A picture does not fit into a link.")
+    expect(page.locator("#copied")).to_have_text("This is too large for a link.")
 
 
 def test_saved_picture_shows_the_drawing_above_the_prediction(url, visit):

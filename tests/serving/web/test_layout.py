@@ -59,7 +59,7 @@ def test_nothing_overlaps_and_sheet_and_tools_fit_the_window(drawn, size):
             assert not overlap(one, other), (parts, one, other)
     for section in ("#more", "#drawing", "#prediction"):
         [outer] = rectangles(drawn, section)
-        for inner in rectangles(drawn, f"{section} *:not(path, svg, .visually-hidden)"):
+        for inner in rectangles(drawn, f"{section} *:not(path, svg)"):
             assert outer[0] - 1 <= inner[0], (section, inner)
             assert inner[2] <= outer[2] + 1, (section, inner)
     [sheet] = rectangles(drawn, "#sheet")

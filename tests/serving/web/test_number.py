@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.serving.web.handwriting import FIVE, ONE, TWO, draw
 from tests.serving.web.page import (
     change_prediction,
@@ -50,6 +52,24 @@ def test_switch_reads_whole_numbers_and_shows_their_boxes(url, visit):
     expect(page.locator("#model-input")).to_be_visible()
     draw(page, FIVE)
     assert predicted_digit(page) == "5"
+
+
+def test_link_and_reload_keep_the_switch(url, visit):
+    page = visit(url)
+    page.locator("#number").check()
+    page.wait_for_url(re.compile("#n=$"))
+    page.reload()
+    expect(page.locator("#number")).to_be_checked()
+    draw(page, side_by_side(TWO, ONE, FIVE))
+    page.wait_for_url(re.compile("#n=[0-9a-z-]+$"))
+    other = visit(page.url)
+    expect(other.locator("#number")).to_be_checked()
+    expect(other.locator("#digit")).to_have_text("215")
+    other.locator("#number").uncheck()
+    other.wait_for_url(re.compile("#d="))
+    other.reload()
+    expect(other.locator("#confidence")).to_have_text(re.compile("More than one digit"))
+    expect(other.locator("#number")).not_to_be_checked()
 
 
 def test_picture_without_a_line_says_only_that_there_is_no_digit(url, visit):

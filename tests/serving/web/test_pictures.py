@@ -95,15 +95,22 @@ def test_pasted_picture_is_predicted_right(url, visit, digits, truth):
     expect(page.locator("#digit")).to_have_text(str(truth[4]))
 
 
+def dragged(page, *images):
+    """Return what a drag of files with these images carries."""
+    return page.evaluate_handle(
+        """(files) => { const transfer = new DataTransfer();
+        for (const data of files) {
+            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt());
+            transfer.items.add(new File([bytes], "digit.png", { type: "image/png" }));
+        }
+        return transfer; }""",
+        [base64.b64encode(picture(photograph(image))).decode() for image in images],
+    )
+
+
 def test_dropped_picture_is_predicted_right(url, visit, digits, truth):
     page = visit(url)
-    transfer = page.evaluate_handle(
-        """(data) => { const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt());
-        const transfer = new DataTransfer();
-        transfer.items.add(new File([bytes], "digit.png", { type: "image/png" }));
-        return transfer; }""",
-        base64.b64encode(picture(photograph(digits[5]))).decode(),
-    )
+    transfer = dragged(page, digits[5])
     for event in ("dragenter", "dragover"):
         page.dispatch_event("#bars", event, {"dataTransfer": transfer})
     expect(page.locator(".paper")).to_have_class(re.compile("dropping"))
@@ -111,6 +118,16 @@ def test_dropped_picture_is_predicted_right(url, visit, digits, truth):
     page.dispatch_event("#bars", "drop", {"dataTransfer": transfer})
     expect(page.locator("#digit")).to_have_text(str(truth[5]))
     expect(page.locator(".paper")).not_to_have_class(re.compile("dropping"))
+
+
+def test_several_dropped_pictures_get_a_message(url, visit, digits, truth):
+    page = visit(url)
+    page.dispatch_event("#bars", "drop", {"dataTransfer": dragged(page, digits[0], digits[1])})
+    expect(page.locator("#notice")).to_have_text("Choose one of the 2 files. The page reads one picture at a time.")
+    assert count_ink(page) == 0
+    page.dispatch_event("#bars", "drop", {"dataTransfer": dragged(page, digits[1])})
+    expect(page.locator("#digit")).to_have_text(str(truth[1]))
+    expect(page.locator("#notice")).to_be_empty()
 
 
 def test_camera_takes_a_picture_and_is_switched_off(url, visit):

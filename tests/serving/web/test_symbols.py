@@ -48,6 +48,14 @@ def test_nothing_on_the_page_speaks_of_digits(letters, visit):
     assert "picture.png" in page.locator("#curl").input_value()
 
 
+def test_link_to_a_whole_number_reads_a_symbol(letters, visit):
+    page = visit(f"{letters}/#n=")
+    expect(page.locator("h1")).to_have_text("Draw a symbol")
+    draw(page, THREE)
+    assert predicted_digit(page) == "D"
+    expect(page.locator("#bars")).to_be_visible()
+
+
 SIGNS = ["7", "?", "10", "mm", "千"]
 WORDS = ["tick", "häkchen", "WWWW", "check mark", "signature", "Unterschrift", "千字文", "?"]
 # Shows a prediction with this label, and returns the words that stand on more than one line.

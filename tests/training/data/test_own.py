@@ -20,8 +20,9 @@ from training.data.own import arrays as arrays_module
 from training.data.own import npz, saved
 from training.data.own.arrays import from_arrays
 from training.data.own.check import check, demand_trainable, findings, report_lines
+from training.data.own.inspection import inspect, model_name
 from training.data.own.layouts import find
-from training.data.own.load import inspect, load_own, model_name
+from training.data.own.load import load_own
 from training.data.own.prepare import prepare_all
 from training.data.own.sheet import to_png
 from training.data.own.split import parts_of

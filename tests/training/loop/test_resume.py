@@ -20,8 +20,7 @@ from training.checkpoint import CheckpointError
 from training.config import TrainConfig
 from training.data.errors import DataError
 from training.data.own import saved
-from training.data.own.load import SHEET
-from training.data.own.replay import REPLAY_FILE
+from training.data.own.files import DATA_FILE, REPLAY_FILE, SHEET
 from training.evaluate import evaluate
 from training.loop.errors import TrainingError
 from training.loop.folder import (
@@ -200,18 +199,18 @@ def test_file_of_the_user_that_a_run_would_replace_protects_its_folder(small, tm
 
 def test_run_that_was_killed_before_its_first_checkpoint_begins_again(small, tmp_path):
     content = saved.to_bytes(small)
-    for name, written in ((saved.FILE, content), (SHEET, b"png"), (REPLAY_FILE, content)):
+    for name, written in ((DATA_FILE, content), (SHEET, b"png"), (REPLAY_FILE, content)):
         (tmp_path / name).write_bytes(written)
         check_free(tmp_path, resume=False)
 
 
 def test_run_never_goes_on_with_the_pictures_of_a_killed_one(small, tmp_path, no_plots, monkeypatch):
     """The folder has pictures of an earlier run, which was killed before its first checkpoint."""
-    for name in (saved.FILE, REPLAY_FILE, SHEET):
+    for name in (DATA_FILE, REPLAY_FILE, SHEET):
         (tmp_path / name).write_bytes(saved.to_bytes(small))
     train(TrainConfig(**FAST), small, tmp_path)
     assert not any((tmp_path / name).exists() for name in OWN_FILES)
-    (tmp_path / saved.FILE).write_bytes(saved.to_bytes(small))
+    (tmp_path / DATA_FILE).write_bytes(saved.to_bytes(small))
     monkeypatch.setattr("training.loop.resume.load_data", lambda *_, **__: small)
     assert begun_again(tmp_path) is small
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from training.command import Place, ending_at_once, naming_what_is_missing, print_output
+from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, is_place
+from training.data.errors import DataError
 from training.origin import as_place, expanded
 
 if TYPE_CHECKING:
@@ -42,6 +44,19 @@ def place_of(dataset: str) -> str:
     return str(expanded(dataset).absolute())
 
 
+def check_exist(*places: str) -> None:
+    """Check that data sets of the user exist. Names of known ones are passed over.
+
+    Raises:
+        DataError: one does not exist.
+    """
+    for place in filter(is_place, places):
+        if not os.path.exists(place):  # noqa: PTH110 (Path.exists() may raise an OSError)
+            from training.data.own.layouts import HOW_TO
+
+            raise DataError(f"{place}: does not exist; {HOW_TO}")
+
+
 prepare_option = click.option(
     "--prepare",
     type=click.Choice(["symbol", "as-is"]),
@@ -63,7 +78,7 @@ prepare_option = click.option(
 )
 @click.option(
     "--sheet",
-    type=Place(dir_okay=False),
+    type=PngFile(),
     help="PNG with each class as the network will see it.  [default: NAME-classes.png]",
 )
 def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None) -> None:
@@ -74,9 +89,8 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     """
     with ending_at_once(), naming_what_is_missing("mnist-train check"):
         from training.checkpoint import write_atomically
-        from training.data.errors import DataError
         from training.data.own.check import demand_trainable, report_lines
-        from training.data.own.load import check_not_known, inspect, model_name
+        from training.data.own.inspection import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
     sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
     try:
@@ -106,7 +120,7 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
 )
 @click.option(
     "--sheet",
-    type=Place(dir_okay=False),
+    type=PngFile(),
     help="PNG with every picture and what the model had predicted.  [default: NAME-review.png]",
 )
 def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
@@ -117,7 +131,6 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
         from training.checkpoint import write_atomically
-        from training.data.errors import DataError
         from training.data.own import review as reviewing
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
     model = reviewing.model_of(folder)

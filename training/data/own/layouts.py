@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from training.data.errors import DataError
-from training.data.own import arrays, saved
+from training.data.own import arrays
+from training.data.own.files import DATA_FILE, REPLAY_FILE
 from training.data.own.prepare import MAX_FILE_BYTES, is_picture_name
-from training.data.own.replay import REPLAY_FILE
 from training.data.own.samples import PARTS, Sample, class_name, part_name
 from training.origin import RECORD
 
@@ -66,7 +66,7 @@ def find(place: Path) -> list[Sample]:
 
 def _check_no_run(place: Path) -> None:
     folder = place if place.is_dir() else place.parent
-    is_part = place.is_dir() or place.name in (saved.FILE, REPLAY_FILE)
+    is_part = place.is_dir() or place.name in (DATA_FILE, REPLAY_FILE)
     if is_part and any((folder / name).is_file() for name in ("last.pt", RECORD)):
         raise DataError(
             f"{place}: is no data set but belongs to a run; name the folder of the pictures, or continue the run with "

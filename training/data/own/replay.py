@@ -8,10 +8,7 @@ import torch
 
 from training.data.digits import Digits, Replay, Splits
 from training.data.errors import DataError
-from training.data.own.saved import FILE
-
-# The file of a run folder with the images of the replay data set, if they are the user's own.
-REPLAY_FILE = "replay.npz"
+from training.data.own.files import DATA_FILE, REPLAY_FILE
 
 
 def with_replay(new: Splits, old: Splits) -> Splits:
@@ -64,7 +61,7 @@ def with_replay(new: Splits, old: Splits) -> Splits:
             *(old.name, old.labels, len(old.test), len(old.validation), added, old.is_own),
             tuple(f"left out {all_ - kept} of {all_} {what}" for all_, kept, what in left_out if kept < all_),
         ),
-        files=new.files | ({REPLAY_FILE: old.files[FILE]} if FILE in old.files else {}),
+        files=new.files | ({REPLAY_FILE: old.files[DATA_FILE]} if DATA_FILE in old.files else {}),
     )
 
 

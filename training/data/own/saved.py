@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +17,9 @@ import torch
 from training.data.digits import Digits, Splits, shuffled
 from training.data.errors import DataError
 from training.data.own import npz
+from training.data.own.files import FACTS
 
-FILE = "data.npz"
 PARTS = ("train", "validation", "test")
-FACTS = ("name", "labels", "prepare", "several")
 
 
 def digest_of(splits: Splits) -> str:
@@ -36,22 +34,13 @@ def digest_of(splits: Splits) -> str:
 
 
 def to_bytes(splits: Splits) -> bytes:
-    """Return the content of FILE."""
+    """Return the content of the file ``data.npz``."""
     buffer = io.BytesIO()
     arrays = {f"{part}_images": getattr(splits, part).images.numpy() for part in PARTS}
     arrays |= {f"{part}_labels": getattr(splits, part).labels.numpy() for part in PARTS}
     facts = {name: np.array(getattr(splits, name)) for name in FACTS}
     np.savez_compressed(buffer, **arrays, **facts)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def is_saved(path: Path) -> bool:
-    """Return whether :func:`to_bytes` has made this file, and not the user, whose file may have the same name."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {f"{fact}.npy" for fact in FACTS} <= set(archive.namelist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return False
 
 
 def load(path: Path) -> Splits:

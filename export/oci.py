@@ -181,7 +181,15 @@ class Remote:
         except RegistryError:
             raise
         except Exception as error:  # requests, urllib3 and oras have exceptions without a common base.
-            raise RegistryError(f"{self._place.registry}: cannot be used: {printable(first_line(error))}") from error
+            raise RegistryError(f"{self._place.registry}: cannot be used: {printable(_reason(error))}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request failed. If it is an OSError, the first error of its chain says so in the fewest words."""
+    first: BaseException = error
+    while isinstance(error, OSError) and (earlier := first.__cause__ or first.__context__):
+        first = earlier
+    return first.strerror if isinstance(first, OSError) and first.strerror else first_line(error)
 
 
 def push(folder: Path, place: ImageReference, sbom: Path | None = None, *, plain: bool = False) -> str:

@@ -107,41 +107,41 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
 
 
 def _splits(training: Training, data: Path | None) -> Splits:
-    config, said = training.config, training.dataset
+    config, dataset = training.config, training.dataset
     limits = Selection(validation=config.validation, subset=config.subset)
-    if not said.own:
-        return load_data(said.name, replace(limits, prepare=config.prepare, folder=data))
+    if not dataset.own:
+        return load_data(dataset.name, replace(limits, prepare=config.prepare, folder=data))
     if data is None:
-        raise DataError(f"{said.name}: is somebody's own data set; name its folder, or that of the run, with --data")
-    replay = said.replay.name if said.replay else ""
+        raise DataError(f"{dataset.name}: is somebody's own data set; name its folder, or that of the run, with --data")
+    replay = dataset.replay.name if dataset.replay else ""
     # A data set of one's own may have a file of this name too.
     if (data / saved.FILE).is_file() and (data / RECORD).is_file():
         return load_saved(data, limits, replay)
-    if said.replay and said.replay.own:
+    if dataset.replay and dataset.replay.own:
         raise DataError(f"{replay}: is somebody's own data set too; name the folder of the run with --data")
-    return load_data(str(data.absolute()), replace(limits, prepare=said.prepare), replay)
+    return load_data(str(data.absolute()), replace(limits, prepare=dataset.prepare), replay)
 
 
 def _data_facts(manifest: Manifest, training: Training, splits: Splits) -> Iterator[Fact]:
-    said = training.dataset
-    yield Fact("training.config.dataset", training.config.dataset, said.name)
+    dataset = training.dataset
+    yield Fact("training.config.dataset", training.config.dataset, dataset.name)
     yield Fact("labels", manifest.labels, splits.labels)
-    yield Fact("training.dataset.labels", said.labels, splits.labels)
-    yield Fact("training.dataset.digests", said.digests, splits.digests)
+    yield Fact("training.dataset.labels", dataset.labels, splits.labels)
+    yield Fact("training.dataset.digests", dataset.digests, splits.digests)
     # The manifest of an older version does not say how pictures are prepared: as symbols.
-    if said.own or splits.prepare != manifest.prepare:
+    if dataset.own or splits.prepare != manifest.prepare:
         yield Fact("prepare", manifest.prepare, splits.prepare)
         yield Fact("several", manifest.several, splits.several)
-    yield Fact("training.dataset.train_images", said.train_images, splits.train_images)
-    yield Fact("training.dataset.validation_images", said.validation_images, len(splits.validation))
+    yield Fact("training.dataset.train_images", dataset.train_images, splits.train_images)
+    yield Fact("training.dataset.validation_images", dataset.validation_images, len(splits.validation))
 
 
-def _replay_facts(said: ReplayRecord | None, splits: Splits, output: ModelOutput) -> Iterator[Fact]:
-    if said and splits.replay:
+def _replay_facts(replay: ReplayRecord | None, splits: Splits, output: ModelOutput) -> Iterator[Fact]:
+    if replay and splits.replay:
         count = splits.replay.test_images
         wrong = output.logits[:count].argmax(axis=1) != splits.test.labels[:count].numpy()
-        yield Fact("training.dataset.replay.images", said.images, count)
-        yield Fact("training.dataset.replay.errors", said.errors, int(wrong.sum()))
+        yield Fact("training.dataset.replay.images", replay.images, count)
+        yield Fact("training.dataset.replay.errors", replay.errors, int(wrong.sum()))
 
 
 def _file_facts(folder: Path, manifest: Manifest) -> Iterator[Fact]:

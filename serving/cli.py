@@ -105,7 +105,7 @@ def serve(context: click.Context, /, **given: Any) -> None:
         sys.exit(INTERRUPTED)
 
 
-@serve.command(cls=Command, epilog=TUNE_EXAMPLES)
+@serve.command(cls=Command, short_help="Find the best settings for this machine.", epilog=TUNE_EXAMPLES)
 @click.option(
     "--p99",
     type=seconds_of,

@@ -44,7 +44,7 @@ def replace(new: Path, path: Path) -> None:
             old.rename(path)
             raise
         old.unlink()
-        danger = f"If this process is killed while it does so, the file has another name, for example {old.name}."
+        danger = f"It renames two files instead. If this process is killed in between, the old one stays as {old.name}."
         _tell_once(path, "cannot replace a file", error, danger)
 
 

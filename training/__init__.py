@@ -1,5 +1,6 @@
-"""Training: from a data set to a run folder. This package does not import export. Of serving, it
-imports only the code that prepares pictures.
+"""Training: from a data set to a run folder.
+
+This package does not import export. Of serving, it imports only the code that prepares pictures.
 
     import training
 

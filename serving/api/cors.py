@@ -42,7 +42,8 @@ def cors_headers(config: CORSConfig | None, headers: Iterable[tuple[bytes, bytes
         "Access-Control-Allow-Headers": ", ".join(sorted(set(config.allow_headers))),
         "Access-Control-Allow-Methods": ", ".join(sorted(set(config.allow_methods))),
     }
-    # For a request with cookies, a browser does not accept "*".
-    if b"cookie" in values if config.is_allow_all_origins else config.is_origin_allowed(origin):
+    # The simple headers may say "*", which a browser does not accept for a request with cookies.
+    is_star_enough = config.is_allow_all_origins and b"cookie" not in values
+    if config.is_origin_allowed(origin) and not is_star_enough:
         found |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
     return [(name.lower().encode(), value.encode("latin-1")) for name, value in found.items()]

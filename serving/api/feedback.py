@@ -85,9 +85,10 @@ PICTURE = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, descripti
     },
 )
 async def give_feedback(request: AnyRequest) -> ASGIApp:
-    """Store a picture with its label, the 28x28 image, the answer, the model, the request ID and the time.
+    """Store a picture with its label, the 28x28 image, the prediction, the model, the request ID and the time.
 
-    The service computes the answer itself. The X-Request-ID may be that of the prediction.
+    The service predicts the picture again, and so trusts no prediction of a client. The X-Request-ID may be that of
+    the first prediction.
     """
     context = context_of(request)
     service = context.service
@@ -106,7 +107,7 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     context.check_admitted()
     if not body.startswith(PNG_SIGNATURE):
         raise PictureError(f"the body is not a PNG; {HOW_TO_SEND}")
-    # The answer is for what is stored.
+    # The prediction is for what is stored.
     picture = await service.pipeline.threads.run_by_size(functools.partial(bare_png, body), len(body))
     images, reasons = await decode_pictures([picture], context, None, model)
     if not images.any():

@@ -47,6 +47,7 @@ def files_in_form(body: bytes, content_type: str, max_files: int) -> list[bytes]
 
 
 def _files(parser: PushMultipartParser, body: bytes, max_files: int) -> list[bytes]:
+    # The parser yields the headers of each part, then its content in pieces, then None at its end.
     files: list[bytes] = []
     content: list[bytes] | None = None  # The file of the current part, None for another field.
     is_named = False

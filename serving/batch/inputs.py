@@ -113,6 +113,7 @@ class Inputs:
             yield chunk
 
     def first_names(self, number: int) -> list[str]:
+        """Return the names of the first ``number`` inputs."""
         return [name for name, _ in islice(self, number)]
 
     def _add(self, argument: str) -> None:

@@ -27,13 +27,14 @@ class Predictor:
         self._name = f"{self._model.name}/{self._model.version}"
 
     def __call__(self, chunk: Sequence[Input]) -> Rows:
-        """Return a row for each input, in their order."""
+        """Return the encoded rows of the inputs, in their order."""
         rows = self.rows(chunk)
         errors = [row for row in rows if row.error is not None]
         first_error = f"{errors[0].file}: {errors[0].error}" if errors else ""
         return Rows([self._job.form.encode(row) for row in rows], len(errors), first_error)
 
     def rows(self, chunk: Sequence[Input]) -> list[Row]:
+        """Return a row for each input, in their order: a prediction, or why there is none."""
         found = [self.decode(each) for each in chunk]
         predictions = self.infer([digit for digit in found if isinstance(digit, Digit)])
         rows = []

@@ -49,7 +49,8 @@ class Rows(NamedTuple):
 class Form(Protocol):
     """How a row is written."""
 
-    def encode(self, row: Row) -> bytes: ...
+    def encode(self, row: Row) -> bytes:
+        """Return the text of a row, in UTF-8, with the line break if the form has one."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -116,6 +117,7 @@ class Table:
         return cls(width, "digit" if are_digits else "label", min(max(5, longest), MOST_LABEL_WIDTH))
 
     def header(self) -> str:
+        """Return the titles of the columns, without a line break."""
         return f"{'file':{self.width}}  {self.title:{self.label_width}}  confidence  accepted"
 
     def encode(self, row: Row) -> bytes:

@@ -12,7 +12,7 @@ Outcome = Literal["stored", "known", "disputed"]
 
 
 class Answer(msgspec.Struct):
-    """What the model said."""
+    """What the model predicted."""
 
     label: str
     confidence: float
@@ -33,6 +33,7 @@ class Record(msgspec.Struct):
     label: str
     """What the visitor said."""
     answer: Answer
+    """The prediction of the version that the visitor saw."""
     model: ModelVersion
     request_id: str
     time: str

@@ -43,7 +43,9 @@ UNUSABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 log = logging.getLogger("serving")
 
 
-class _Said(msgspec.Struct):
+class _Compared(msgspec.Struct):
+    """The part of a stored record that says whether the prediction was right."""
+
     label: str
     answer: Answer
 
@@ -288,7 +290,7 @@ def _move(entry: _Entry, target: Path) -> None:
 
 def _was_right(record: Path) -> bool:
     try:
-        said = msgspec.json.decode(record.read_bytes(), type=_Said)
+        found = msgspec.json.decode(record.read_bytes(), type=_Compared)
     except (OSError, msgspec.MsgspecError):
         return False
-    return said.answer.accepted and said.answer.label == said.label
+    return found.answer.accepted and found.answer.label == found.label

@@ -133,6 +133,11 @@ def values_of(parameters: Any) -> dict[str, Any]:
 
 
 def requested_output(output: Any) -> RequestOutput:
+    """Return what a request asks of one output.
+
+    Raises:
+        InputError: its parameter ``classification`` is not a number of classes.
+    """
     classes = values_of(output.parameters).get("classification")
     if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int)):
         raise InputError(f"output {quoted(output.name)}: classification {quoted(classes)}: must be a number of classes")

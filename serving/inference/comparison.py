@@ -63,6 +63,7 @@ class Comparison:
 
     @property
     def stable(self) -> Model:
+        """The stable version, whichever of the two responds."""
         return self.other if self.is_canary else self.model
 
     @property

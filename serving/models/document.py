@@ -58,6 +58,7 @@ class Table:
 
     @property
     def shown(self) -> Sequence[Sequence[str]]:
+        """The first ``MAX_ROWS`` rows, and one that counts the others, if there are any."""
         left_out = len(self.rows) - MAX_ROWS
         more = [[f"and {left_out} more", *[""] * (len(self.header) - 1)]] if left_out > 0 else []
         return [*self.rows[:MAX_ROWS], *more]

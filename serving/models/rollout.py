@@ -99,8 +99,8 @@ class RolloutState(msgspec.Struct):
     def promote(self, version: str, loaded: Iterable[str] = ()) -> None:
         """Let ``version`` respond from now on.
 
-        Going back drops the versions after it, up to the one that was promoted before. Otherwise the rule could promote
-        them again.
+        Going back drops the versions after it, up to the one that was promoted before. Otherwise ``--promote-after``
+        could promote them again.
 
         Args:
             loaded: the loaded versions.

@@ -58,7 +58,7 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
 
     Raises:
         InputTooLargeError: more than ``max_pixels`` pixels would be decoded, or a limit of ``header`` is exceeded.
-        PictureError: the bytes are not a picture in one of ``FORMATS``, or they are damaged.
+        PictureError: the bytes are not a picture in one of the ``FORMATS``, or they are damaged.
     """
     header = read_header(content, jpeg_side)
     check_header(header, max_pixels)

@@ -16,7 +16,7 @@ from serving.pictures.containers import JPEG_SCAN, PNG_SIGNATURE, gif_picture, j
 from serving.pictures.signatures import conversion_advice
 
 # Only common formats: each further decoder of Pillow is more code that reads untrusted bytes.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
+FORMATS = "PNG, JPEG, GIF, BMP, WebP and binary PNM"
 
 # Largest width and height. A longer picture does not show a digit, and one of its rows costs as much as a whole page.
 MAX_SIDE = 16_384
@@ -94,7 +94,7 @@ def read_header(content: bytes, jpeg_side: int = JPEG_SIDE) -> Header:
         jpeg_side: a JPEG is decoded at a share of its size if both sides keep at least this many pixels.
 
     Raises:
-        PictureError: the bytes do not begin as a picture in one of ``FORMATS``.
+        PictureError: the bytes do not begin as a picture in one of the ``FORMATS``.
     """
     for signature, read in _READERS:
         if content.startswith(signature):
@@ -106,7 +106,7 @@ def read_header(content: bytes, jpeg_side: int = JPEG_SIDE) -> Header:
                 return header if header.share == 1 else header._replace(share=_share(header, jpeg_side))
     if not content:
         raise PictureError("the picture is empty: the file has no bytes")
-    raise PictureError(conversion_advice(content) or f"not a picture in one of the formats {', '.join(FORMATS)}")
+    raise PictureError(conversion_advice(content) or f"not a picture in one of the formats {FORMATS}")
 
 
 def check_header(header: Header, max_pixels: int) -> None:

@@ -209,6 +209,9 @@ def name(host: str, port: int) -> str:
 
 
 def _reason(error: Exception) -> object:
+    # socket.create_server adds the address to the text of the system. The error of a host name has a number below 0.
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
     return error.strerror if isinstance(error, OSError) and error.strerror else error
 
 

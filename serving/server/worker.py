@@ -98,7 +98,7 @@ class Supervised(Peers):
         # Changes have a single thread, so that they keep their order. A slow change does not delay reports.
         self._changing = ThreadPoolExecutor(1, "model-changes")
         self._reporting = ThreadPoolExecutor(1, "report")
-        # Not the thread of changes: a promotion by the rule waits until that thread has followed it.
+        # Not the thread of changes: a promotion by --promote-after waits until that thread has followed it.
         self._comparing = ThreadPoolExecutor(1, "rollouts")
         self._others = empty()
         service.peers = self

@@ -70,7 +70,9 @@ class KeyFile:
                 if len(text) > MAX_FILE:
                     raise ValueError(f"it has more than {MAX_FILE} characters")
                 digests = digests_in(text, _LINE_BREAK)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise SettingsError(f"{self.option} {self.path}: cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
             raise SettingsError(f"{self.option} {self.path}: cannot be read: {error}") from error
         if not digests:
             raise SettingsError(f"{self.option} {self.path}: holds no key; write one key per line")

@@ -197,8 +197,8 @@ class Rollouts:
         """Add what this worker has compared to the files.
 
         Returns:
-            The models whose candidate was promoted by the rule, and the first error if a state cannot be written. The
-            evidence for that state is kept for the next call.
+            The models whose candidate ``--promote-after`` has promoted, and the first error if states cannot be
+            written. The evidence for such a state is kept for the next call.
         """
         promoted: list[str] = []
         failure: RolloutError | None = None
@@ -218,7 +218,7 @@ class Rollouts:
         return promoted, failure
 
     def _add(self, name: str, pair: Pair, evidence: Evidence) -> Counts | None:
-        """Add evidence to the file of a model. Return the counts by which the rule has promoted the candidate, if any.
+        """Add evidence to the file of a model. Return its sums if that promotes the candidate (``--promote-after``).
 
         Raises:
             RolloutError: the state cannot be written.

@@ -53,6 +53,7 @@ class Report(LabelReport, kw_only=True):
 
 
 def label_report(counts: Counts) -> LabelReport:
+    """Return the report on the predictions in ``counts``: sums become means and shares."""
     compared = counts.compared
     return LabelReport(
         compared,

@@ -105,7 +105,13 @@ class Service:
         self._follow(name)
 
     def flush_rollouts(self) -> None:
-        """Add what this worker has compared to the states of the rollouts, and let all workers follow a promotion."""
+        """Add what this worker has compared to the states of the rollouts, and let all workers follow a promotion.
+
+        Raises:
+            ForbiddenError: the service has no rollouts.
+            ModelUnavailableError: a worker has not confirmed a promotion.
+            RolloutError: a state cannot be written. The others are written.
+        """
         promoted, failure = self.checked_rollouts().flush()
         for name in promoted:
             self._follow(name)
@@ -118,6 +124,7 @@ class Service:
         Raises:
             ForbiddenError: the service has no rollouts.
             ModelNotFoundError, ModelUnavailableError: no version of it is loaded.
+            RolloutError: the state cannot be read or written.
         """
         rollouts = self.checked_rollouts()
         self.repository.get(name)
@@ -126,6 +133,11 @@ class Service:
         return rollouts.report(name, [*rollouts.sample(name), *others])
 
     def checked_rollouts(self) -> Rollouts:
+        """Return the rollouts.
+
+        Raises:
+            ForbiddenError: the service has none.
+        """
         if self.rollouts is None:
             raise ForbiddenError("rollouts are off, so the newest version responds: start the service with --rollout")
         return self.rollouts

@@ -46,10 +46,13 @@ class Predictions(NamedTuple):
     labels: npt.NDArray[np.intp]
     """``[N]``: the index of the predicted class."""
     confidence: npt.NDArray[Any]
+    """``[N]``: the probability of that class."""
     novelty: npt.NDArray[Any]
+    """``[N]``: the novelty score; a higher one is less like a digit."""
     ink: npt.NDArray[Any]
     """``[N]``: mean brightness, from 0 to 1."""
     reasons: Sequence[RejectionReason | None]
+    """Why each is rejected; None if it is accepted."""
 
 
 def predictions_of(

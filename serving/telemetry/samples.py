@@ -16,8 +16,9 @@ WORKER_DEATHS = "mnist_worker_deaths"
 LATEST = frozenset({"mnist_last_prediction_timestamp_seconds", "mnist_build_info", "mnist_memory_kills"})
 OLDEST = frozenset({"mnist_repository_scan_timestamp_seconds", "process_start_time_seconds"})
 
-
 NOW = "now"
+"""The key of the counts until now in the bins of a snapshot. The other keys are the names of windows."""
+
 BinCounts = dict[str, list[int]]
 """Predictions in each bin of telemetry/bins.py, by version."""
 

@@ -19,6 +19,7 @@ from serving.errors import TuneError
 OK, REJECTED = 200, 429
 # Seconds without any response after which the service counts as hung.
 PATIENCE = 20.0
+# Bytes that are read from a socket at once.
 RECEIVED = 1 << 18
 # Bytes of an unexpected response in the error.
 SHOWN = 300

@@ -21,7 +21,7 @@ MAX_PER_WORKER, MAX_CONNECTIONS = 256, 1024
 EQUAL = 0.02
 # Largest number of images in a request that is tried.
 MAX_IMAGES = 1024
-# How often step 3 lowers the limit.
+# How many limits step 3 tries. Each is three quarters of the one before.
 CHECKS = 4
 # The share of the time after which steps 1 and 2 begin no measurement.
 FIRST_STEP, SECOND_STEP = 0.65, 0.85
@@ -110,7 +110,7 @@ class Search:
             limit = max(1, limit * 3 // 4)
         raise TuneError(
             f"--p99 {shown(self._bound)}: some settings stay within it, but none did under twice the load. "
-            "Ask for a longer time, or measure again when no other program uses the cores"
+            "Measure longer with --seconds, or measure again when no other program uses the cores"
         )
 
     def _within(self, workers: int) -> list[Result]:
@@ -141,6 +141,7 @@ class Search:
         return images
 
     def _has_time(self, share: float) -> bool:
+        """Return whether less than this share of the time is over. If not, note that the search is not whole."""
         has_time = self._spent() < share
         self._is_whole = self._is_whole and has_time
         return has_time

@@ -274,8 +274,8 @@ find("#link").addEventListener("click", safely(async () => {
   copy(fragment ? new URL(fragment, location.href).href : "", "A picture does not fit into a link.");
 }));
 find("#save").addEventListener("click", safely(async () => {
-  const { saveAnswer } = await load("./answer.js");
-  saveAnswer(sheet.marks, prediction ? inWords(prediction) : "");
+  const { saveDrawing } = await load("./save.js");
+  saveDrawing(sheet.marks, prediction ? inWords(prediction) : "");
 }));
 find("#copy").addEventListener("click", async () => copy(await showCurl()));
 async function copy(text, otherwise) {

@@ -20,17 +20,24 @@ export const key = {
   set: (value) => sessionStorage.setItem(KEY, String.fromCharCode(...new TextEncoder().encode(value))),
 };
 
-async function call(path, options = {}) {
-  const headers = { ...options.headers, ...(key.get() && { authorization: `Bearer ${key.get()}` }) };
-  let response, body;
+function send(path, options) {
+  const headers = { ...options?.headers, ...(key.get() && { authorization: `Bearer ${key.get()}` }) };
+  return fetch(path, { ...options, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
+}
+
+async function call(path, options) {
+  const sent = key.get();
+  let response, body = {};
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
+    response = await send(path, options);
     body = await response.json();
   } catch {
-    throw response && !response.ok ? failure(response, {}) : new ServiceError("unavailable", "The service does not respond.");
+    if (response?.ok !== false) throw new ServiceError("unavailable", "The service does not respond.");
   }
-  if (!response.ok) throw failure(response, body);
-  return { response, body };
+  if (response.ok) return { response, body };
+  // The visitor may have entered another key meanwhile.
+  if (sent !== key.get()) return call(path, options);
+  throw failure(response, body);
 }
 
 function failure({ status, headers }, { detail = "" }) {
@@ -96,8 +103,7 @@ export const cardPath = ({ name, version }) => `models/${name}/card?${new URLSea
 
 // Returns the model card as a page for a link of its own: with an API key, and with addresses that work there.
 export async function card(model) {
-  const headers = { authorization: `Bearer ${key.get()}` };
-  const response = await fetch(cardPath(model), { headers, signal: AbortSignal.timeout(TIMEOUT) });
+  const response = await send(cardPath(model));
   if (!response.ok) throw failure(response, {});
   return (await response.text()).replaceAll('"../../', `"${new URL(".", document.baseURI)}`);
 }
@@ -109,7 +115,7 @@ export async function certificate(model) {
 
 export async function ready() {
   try {
-    return (await fetch("v2/health/ready", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) })).ok;
+    return (await send("v2/health/ready")).ok;
   } catch {
     return false;
   }

@@ -142,6 +142,11 @@ def test_error_of_a_registry_comes_at_once(broken, monkeypatch, status, headers,
     assert naps == [1] * (calls - 1)
 
 
+def test_error_for_a_dead_registry_is_short():
+    with pytest.raises(RegistryError, match=r"^127\.0\.0\.1:1: cannot be used: Connection refused$"):
+        Remote(ImageReference.parse("oci://127.0.0.1:1/digits/mnist:1")).manifest("1")
+
+
 def test_upload_to_no_address_ends_at_once(broken, monkeypatch):
     naps = []
     monkeypatch.setattr(time, "sleep", naps.append)

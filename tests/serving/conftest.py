@@ -11,5 +11,5 @@ from serving.settings import RELEASE
 
 @pytest.fixture
 def models(tmp_path):
-    """A copy of the packaged repository."""
-    return shutil.copytree(RELEASE, tmp_path / "models")
+    """A copy of the packaged repository, without the state that ``mnist-serve --rollout`` may have left there."""
+    return shutil.copytree(RELEASE, tmp_path / "models", ignore=shutil.ignore_patterns(".rollout*"))

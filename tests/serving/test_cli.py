@@ -240,8 +240,8 @@ def test_error_for_a_port_in_use_names_the_flag_and_the_variable(run):
         done = run("mnist-serve", "--port", port)
     assert done.returncode == 1
     error = done.stderr.splitlines()[-1]
-    assert error.startswith(f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use")
-    assert error.endswith(
+    assert error == (
+        f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use. "
         "Choose another port with --port or MNIST_PORT, or another address with --host or MNIST_HOST."
     )
 
@@ -280,6 +280,10 @@ def shell(line):
 def test_predict_says_in_one_line_that_it_cannot_write(redirections, status, lines):
     done = shell(f"{BIN}/mnist-predict {SEVEN} {redirections}")
     assert (done.returncode, done.stderr.splitlines()) == (status, lines)
+
+
+def test_help_lists_each_command_in_a_whole_sentence(run):
+    assert "tune  Find the best settings for this machine.\n" in run("mnist-serve", "--help").stdout
 
 
 def test_help_says_in_one_line_that_it_cannot_write():

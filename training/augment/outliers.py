@@ -41,8 +41,6 @@ PRINT_FONTS = (
 )
 CANVAS_SIDE = 64  # pixels
 HALF = IMAGE_SIZE // 2
-
-
 # How many images are drawn between two reports.
 REPORT_EVERY = 250
 

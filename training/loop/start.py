@@ -53,9 +53,9 @@ def start_from(
 
 
 def forgotten(config: TrainConfig, labels: Sequence[str]) -> str:
-    """Return a line on the classes that the run forgets, if it goes on with others of the model it starts from.
+    """Return a line on the classes of the model of ``--from`` that the run forgets; empty if that is no loss.
 
-    A model that has none of ``labels`` is a start for other symbols, which is no loss.
+    It is none if the run keeps all of them, or if it has other symbols only and so needs none of them.
     """
     known = labels_of(config.start) if config.start and not config.replay else ()
     gone = [label for label in known if label not in labels]

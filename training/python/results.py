@@ -26,6 +26,11 @@ class Plot:
     """The content of a PNG file."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture to a PNG file.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         Path(path).write_bytes(self.png)
 
     def __repr__(self) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 
 import pytest
 
 from tests.serving.grpc.door import door, infer_request, random_images  # first: skips without gRPC
 
-from serving.settings import RELEASE  # isort: skip
-from tests.serving.models.bundles import publish
+from tests.serving.models.bundles import publish  # isort: skip
 
 
 @pytest.mark.parametrize(("canary", "responds"), [(0.0, "1"), (1.0, "2")])
 @pytest.mark.parametrize("count", [1, 70])
-def test_calls_are_routed_and_compared(tmp_path, canary, responds, count):
-    models = shutil.copytree(RELEASE, tmp_path / "models")
+def test_calls_are_routed_and_compared(models, canary, responds, count):
     images = random_images(count)
 
     async def steps():

@@ -10,7 +10,6 @@ from PIL import Image
 
 from serving.errors import InputTooLargeError, PictureError
 from serving.pictures.decode import decode_grey
-from serving.pictures.header import FORMATS
 from tests.serving.pictures.files import PALETTE, black_png, chunk
 from tests.support import picture
 
@@ -21,7 +20,7 @@ PAGE = np.full((32, 48), 255, np.uint8)
 PAGE[:16, :16] = 0  # whole blocks of a JPEG
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM"])
 def test_every_format_is_decoded(format):
     options = {"lossless": True} if format == "WEBP" else {"quality": 95} if format == "JPEG" else {}
     grey = decode_grey(picture(PAGE, format, **options), MAX_PIXELS)
@@ -30,7 +29,7 @@ def test_every_format_is_decoded(format):
 
 
 def test_other_format_is_rejected():
-    with pytest.raises(PictureError, match="not a picture in one of the formats PNG"):
+    with pytest.raises(PictureError, match=r"not a picture in one of the formats PNG, .*, WebP and binary PNM"):
         decode_grey(picture(PAGE, "ICO"), MAX_PIXELS)
     with pytest.raises(PictureError, match="a TIFF is not read here; convert it to PNG or JPEG"):
         decode_grey(picture(PAGE, "TIFF"), MAX_PIXELS)

@@ -22,6 +22,12 @@ def test_key_that_no_header_can_have_is_rejected(content, tmp_path):
         Keys(Settings(admin_keys=content))
 
 
+def test_error_for_a_missing_file_names_it_once(tmp_path):
+    missing = tmp_path / "none.keys"
+    with pytest.raises(SettingsError, match=f"^--admin-keys-file {missing}: cannot be read: No such file"):
+        Keys(Settings(admin_keys_file=str(missing)))
+
+
 def test_file_that_never_ends_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(keys, "MAX_FILE", 1000)
     with pytest.raises(SettingsError, match="more than 1000 characters"):

@@ -13,7 +13,14 @@ import httpx
 import pytest
 
 from tests.serving.web.handwriting import EIGHT, FIVE, ONE, TWO, draw
-from tests.serving.web.page import copy_curl_command, expect, predicted_digit, record_predictions, screenshot
+from tests.serving.web.page import (
+    copy_curl_command,
+    expect,
+    predicted_digit,
+    record_predictions,
+    screenshot,
+    wait_for_prediction,
+)
 from tests.support import PIXELS, service
 
 
@@ -120,6 +127,26 @@ def test_key_of_any_characters_is_sent(visit, key):
         expect(page.locator("#notice")).to_have_text("The service does not accept this API key.")
         page.get_by_label("API key").fill(key)
         page.keyboard.press("Enter")
+        assert predicted_digit(page) == "5"
+        expect(page.locator("#notice")).to_be_empty()
+
+
+def test_key_counts_that_is_entered_while_another_one_is_checked(visit):
+    with service("--predict-keys", "secret") as (url, _):
+        page = visit(url)
+        draw(page, FIVE)
+        expect(page.locator("#notice")).to_have_text("The service needs an API key.")
+        wait_for_prediction(page)
+        held = []
+        page.route("**/predict*", lambda route: held.append(route), times=1)
+        with page.expect_request("**/predict*"):
+            page.get_by_label("API key").fill("guess")
+            page.keyboard.press("Enter")
+        # This is the response to another request, for the manifest.
+        expect(page.locator("#notice")).to_have_text("The service does not accept this API key.")
+        page.get_by_label("API key").fill("secret")
+        page.keyboard.press("Enter")
+        held[0].continue_()
         assert predicted_digit(page) == "5"
         expect(page.locator("#notice")).to_be_empty()
 

@@ -23,7 +23,7 @@ def test_opening_the_page_loads_less_than_64_kibibytes_and_each_file_once(url, b
     opened = {urlsplit(address).path.removeprefix("/") or "index.html" for address in loaded} - {"certificate"}
     assert sum(size[name] for name in opened) < 64 << 10
     # What few visits need is loaded later.
-    assert not opened & {"boxes.js", "camera.js", "why.js", "link.js", "answer.js", "feedback.js"}
+    assert not opened & {"boxes.js", "camera.js", "why.js", "link.js", "save.js", "feedback.js"}
     documentation = sum(size.pop(f"docs.{kind}") for kind in ("html", "css", "js"))
     assert documentation < 16 << 10
     # No visitor loads this picture, only the crawlers of messengers and social networks.

@@ -38,6 +38,11 @@ def corrections(digits, truth, tmp_path_factory):
     return folder
 
 
+def test_missing_folder_gets_the_way_out(tmp_path):
+    with pytest.raises(DataError, match="there is no such folder; name the folder of mnist-serve --feedback"):
+        review(tmp_path / "none", "symbol")
+
+
 def test_review_counts_and_lists(corrections, run, tmp_path):
     sheet = tmp_path / "sheet.png"
     done = run("mnist-train", "review", corrections, "--sheet", sheet)

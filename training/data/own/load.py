@@ -107,10 +107,10 @@ def model_name(place: Path) -> str:
     Accents are left out. With letters of another script the name stays as it is, and the export asks for another one:
     without these letters, different data sets would have the same name.
     """
-    said = place.absolute().stem if place.is_file() else place.absolute().name
-    letters = [sign for sign in unicodedata.normalize("NFKD", said) if not unicodedata.combining(sign)]
+    name = place.absolute().stem if place.is_file() else place.absolute().name
+    letters = [sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign)]
     if any(sign.isalnum() and not sign.isascii() for sign in letters):
-        return said
+        return name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "".join(letters)).strip("._-")[:128] or "own"
 
 

@@ -48,6 +48,7 @@ class Prepared(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
+        """Whether the picture can be read, and no ink is left of it."""
         return self.image is not None and not self.image.any()
 
 

@@ -25,7 +25,7 @@ SHOWN = 480
 LISTED = 20
 # Stands in a command for the model repository, which only the user knows.
 REPOSITORY = "./YOUR-MODELS"
-# The answer of a model that had rejected a picture, and how the sheet shows it. No class has an empty name.
+# In place of a prediction that the model rejected, and how the sheet shows it. The name of a class is never empty.
 REJECTED, SHOWN_REJECTED = "", "?"
 
 
@@ -55,7 +55,7 @@ class Review:
         kept = self.found.kept if self.found else []
         for label in self.found.labels if self.found else ():
             shown = [
-                Shown(each.image, _caption(_wrong_answer(self.folder, each)))
+                Shown(each.image, _caption(_wrong_prediction(self.folder, each)))
                 for each in kept
                 if each.sample.label == label and each.image is not None
             ]
@@ -74,9 +74,9 @@ class Review:
         lines: list[str] = []
         if self.found:
             total = Counter(each.sample.label for each in self.found.kept)
-            answers = [(each.sample.label, _wrong_answer(self.folder, each)) for each in self.found.kept]
-            rejected = Counter(label for label, answer in answers if answer == REJECTED)
-            wrong = Counter(label for label, answer in answers if answer)
+            wrong_predictions = [(each.sample.label, _wrong_prediction(self.folder, each)) for each in self.found.kept]
+            rejected = Counter(label for label, prediction in wrong_predictions if prediction == REJECTED)
+            wrong = Counter(label for label, prediction in wrong_predictions if prediction)
             width = max(5, *map(len, self.found.labels))
             lines.append(f"{'label':{width}}  {'pictures':>8} {'wrong':>8} {'rejected':>8}")
             lines += [
@@ -104,6 +104,8 @@ def review(folder: Path, how: str) -> Review:
     Raises:
         DataError: there is none.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; name the folder of mnist-serve --feedback")
     aside: dict[str, list[Prepared]] = {}
     if (folder / DISPUTED).is_dir() and any((folder / DISPUTED).rglob("*.png")):
         for each in prepare_all(find(folder / DISPUTED), how):
@@ -165,15 +167,15 @@ def prepare_for(start: str) -> str:
         return TrainConfig.prepare
 
 
-def _wrong_answer(folder: Path, each: Prepared) -> str | None:
-    """Return what the model had predicted, or REJECTED; None if it was right or is unknown."""
+def _wrong_prediction(folder: Path, each: Prepared) -> str | None:
+    """Return what the model had predicted, or REJECTED; None if that was right or is unknown."""
     try:
         answer: dict[str, Any] = json.loads((folder / each.sample.name).with_suffix(".json").read_bytes())["answer"]
-        said = str(answer["label"]) if answer["accepted"] else REJECTED
+        predicted = str(answer["label"]) if answer["accepted"] else REJECTED
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return None if said == each.sample.label else said
+    return None if predicted == each.sample.label else predicted
 
 
-def _caption(answer: str | None) -> str:
-    return "" if answer is None else answer or SHOWN_REJECTED
+def _caption(wrong: str | None) -> str:
+    return "" if wrong is None else wrong or SHOWN_REJECTED

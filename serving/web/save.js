@@ -1,11 +1,11 @@
-// Saves a picture of the drawing and of what the model says about it.
+// Saves the drawing as a PNG, with its prediction below.
 
 import { draw } from "./sheet.js";
 
 const SIDE = 640;
 const LINE = 40;
 
-export function saveAnswer(marks, words) {
+export function saveDrawing(marks, words) {
   const canvas = document.createElement("canvas");
   canvas.width = SIDE;
   canvas.height = SIDE + 2 * LINE;

@@ -106,13 +106,15 @@ def _colours_of(picture: Image.Image) -> Colours | None:
     width, height = (max(1, round(share * side)) for side in picture.size)
     # The means of all pixels would take as long as decoding them. The means of some have little noise, too.
     some = picture.resize((width, height), Image.Resampling.NEAREST)
+    if some.has_transparency_data:
+        some = some.convert("RGBA")
     colours = some.convert("RGB")
     red, green, blue = colours.split()
     if max(np.asarray(ImageChops.difference(green, other)).max() for other in (red, blue)) < LEAST_TINT:
         return None
-    if some.has_transparency_data:
-        opacity = some.convert("RGBA").getchannel("A")
-        colours = Image.composite(colours, Image.new("RGB", colours.size, (WHITE, WHITE, WHITE)), opacity)
+    if some.mode == "RGBA":
+        page = Image.new("RGB", colours.size, (WHITE, WHITE, WHITE))
+        colours = Image.composite(colours, page, some.getchannel("A"))
     return np.asarray(colours if share == 1 else colours.reduce(2))
 
 

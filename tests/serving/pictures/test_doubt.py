@@ -133,8 +133,11 @@ def test_grey_and_large_pictures_have_no_colours(monkeypatch):
     assert decode_in_colour(picture(ring([RED, GREEN])), MAX_PIXELS)[1] is None
 
 
-def test_transparent_picture_gets_white_paper():
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_transparent_picture_gets_white_paper(mode):
     page = np.dstack([ring([RED, GREEN]), np.zeros((200, 200), np.uint8)])
     page[60:140, 60:140, 3] = 255
-    _, colours = decode_in_colour(picture(page), MAX_PIXELS)
+    buffer = io.BytesIO()
+    Image.fromarray(page).quantize().convert(mode).save(buffer, "PNG")
+    _, colours = decode_in_colour(buffer.getvalue(), MAX_PIXELS)
     np.testing.assert_array_equal(colours[0, 0], WHITE)

@@ -1,15 +1,18 @@
 """Measure whether "accepted" means right: right predictions rejected, wrong ones accepted, and other pictures rejected.
 
-    python -m benchmarks.acceptance --fonts FOLDER [--images 300] [--accepted FOLDER] [--save FILE]
+    python -m benchmarks.acceptance --fonts FOLDER [--images 300] [--others FOLDER] [--accepted FOLDER] [--save FILE]
         [--plot docs/acceptance.png]
 
 Each picture takes the path of a picture sent to /predict. All digits come from MNIST's test set, from scikit-learn's
 load_digits and from strokes and fonts; the thresholds of the model were fitted on validation digits, which are training
-images. --fonts: handwriting fonts that the model was not trained on, see benchmarks/robustness.py.
+images. --fonts: handwriting fonts that the model was not trained on, see benchmarks/robustness.py. --others: a folder
+for each kind of pictures of other things, such as icons and photos.
 """
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions, save_option, tell
 from benchmarks.robustness import MAX_PIXELS, unseen_fonts
 from serving.contract import RejectionReason
+from serving.errors import InputError
 from serving.inference.readings import choose
 from serving.models import repository
 from serving.models.model import Model
@@ -36,6 +40,8 @@ from training.data.digits import load
 MOST_REJECTED_CLEAN, MOST_REJECTED, MOST_WRONG = 0.01, 0.04, 0.005
 # Confidences for the table that helps to choose one's own threshold.
 CONFIDENCES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+# Pictures of one folder that are tried.
+MOST_OTHERS = 400
 PIXELS, SCANS, POLYLINES, FONTS = "test set, pixels", "load_digits", "polylines", "digits of handwriting fonts"
 
 
@@ -92,8 +98,8 @@ def digits(model: Model, fonts: Sequence[Path], count: int) -> Iterator[tuple[st
         yield f"drawing: {name}", Predictions.to_pictures(model, draw(name, images), truth)
     for name, page in PAGES.items():
         if name != PHONE_48:  # Drawing one takes a second, and the network gets the same images from smaller photos.
-            random = np.random.default_rng(0)
-            pictures = [page(digit, random) for digit in images]
+            rng = np.random.default_rng(0)
+            pictures = [page(digit, rng) for digit in images]
             yield f"page: {name}", Predictions.to_pictures(model, pictures, truth)
 
 
@@ -121,9 +127,23 @@ def in_group(sets: Mapping[str, Predictions], group: str) -> Predictions:
     return Predictions.joined([predictions for name, predictions in sets.items() if name.startswith(group)])
 
 
-def table_of_others(model: Model, fonts: Sequence[Path], copies: int, accepted: Path | None) -> Iterator[str]:
+def in_folders(folder: Path) -> dict[str, list[bytes]]:
+    """Return the pictures of each folder in ``folder`` that can be decoded, at most ``MOST_OTHERS`` of each."""
+    found: dict[str, list[bytes]] = {}
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+        found[f"(own) {kind.name}"] = pictures = []
+        files = sorted(path for path in kind.rglob("*") if path.is_file())
+        for file in random.Random(0).sample(files, min(len(files), MOST_OTHERS)):
+            content = file.read_bytes()
+            with contextlib.suppress(InputError):
+                to_mnist_form(content, MAX_PIXELS)
+                pictures.append(content)
+    return {name: pictures for name, pictures in found.items() if pictures}
+
+
+def table_of_others(model: Model, sets: Mapping[str, list[bytes]], accepted: Path | None) -> Iterator[str]:
     yield "\n| not digits | pictures | rejected | of them unsure | goal: at least |\n|---|---:|---:|---:|---:|"
-    for name, pictures in other_pictures(fonts, copies).items():
+    for name, pictures in sets.items():
         predictions = Predictions.to_pictures(model, pictures, np.zeros(len(pictures), int))
         unsure = np.mean([reason == "unsure" for reason in predictions.reasons])
         goal = next((f"{share:.0%}" for kind, share in GOALS.items() if name.split(",")[0] == kind), "")
@@ -198,6 +218,12 @@ def plot_curves(sets: Mapping[str, Predictions], model: Model, path: Path) -> No
 )
 @click.option("--copies", default=20, show_default=True, help="Number of drawings of each sign.")
 @click.option("--fonts", type=click.Path(path_type=Path, exists=True), help="Folder with handwriting fonts.")
+@click.option(
+    "--others",
+    "folders",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with a folder for each kind of pictures of other things.",
+)
 @click.option("--accepted", type=click.Path(path_type=Path), help="Folder for the accepted pictures of no digit.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the curve into this file.")
 @save_option
@@ -207,6 +233,7 @@ def main(
     images: int,
     copies: int,
     fonts: Path | None,
+    folders: Path | None,
     accepted: Path | None,
     plot: Path | None,
     save: Path | None,
@@ -221,7 +248,8 @@ def main(
         f"confidence threshold {f'{own.threshold:.4g}' if own else 'none'}"
     )
     lines = [conditions("onnxruntime", "numpy", "pillow", "matplotlib", also=thresholds), "", *table_of_digits(sets)]
-    lines += [*table_of_others(model, hand, copies, accepted), *table_of_curves(sets, model)]
+    others = other_pictures(hand, copies) | (in_folders(folders) if folders else {})
+    lines += [*table_of_others(model, others, accepted), *table_of_curves(sets, model)]
     tell(lines, save)
     if plot:
         plot_curves(sets, model, plot)

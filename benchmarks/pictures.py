@@ -22,8 +22,8 @@ from PIL import Image
 from benchmarks.drawings import Array, encode
 from benchmarks.footprint import forget_peak, peak, resident
 from benchmarks.report import conditions, save_option, tell
-from serving.pictures.decode import decode_grey
-from serving.pictures.ink import find_ink
+from serving.pictures.close_up import find_ink
+from serving.pictures.decode import decode_in_colour
 from serving.pictures.mnist_form import digit_on, to_mnist_form
 from serving.server.memory import settle
 from serving.settings import Settings
@@ -111,7 +111,7 @@ def rows(repeat: int) -> Iterator[str]:
         content = make(digit)
         memory = in_child(partial(to_mnist_form, content, most))
         _, whole = fastest(partial(to_mnist_form, content, most), repeat)
-        page, decode = fastest(partial(decode_grey, content, most), repeat)
+        (page, _), decode = fastest(partial(decode_in_colour, content, most), repeat)
         ink, find = fastest(partial(find_ink, page), repeat)
         _, form = fastest(partial(digit_on, ink), repeat)
         size = f"{len(content) / 1000:,.1f} kB"

@@ -22,7 +22,7 @@ import gzip
 import io
 import itertools
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,11 +50,12 @@ from benchmarks.pages import GOALS, PAGES, PHONE_48
 from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions, save_option
 from benchmarks.scenes import SCENES
-from serving.contract import ModelOutput
+from serving.contract import ModelOutput, Reasons
 from serving.inference.readings import choose
 from serving.models import repository
-from serving.pictures import ink, mnist_form, pieces
-from serving.pictures.mnist_form import Reason, to_mnist_form
+from serving.pictures import close_up, ink, mnist_form, pieces
+from serving.pictures.close_up import Box
+from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import RELEASE
 from training.augment.fonts import find_fonts
 
@@ -67,13 +68,13 @@ TRAINED_FONTS = Path(__file__).parent.parent / "training" / "augment" / "fonts.t
 # Each step of serving/pictures, and how it is switched off: module, name in the module, replacement.
 STEPS: dict[str, tuple[Any, str, Any]] = {
     "pass images in MNIST's form unchanged": (mnist_form, "is_mnist_form", lambda image: False),
-    "enlarge pictures of few pixels": (ink, "ENLARGE_BELOW", 0),
-    "measure the ink again in a close-up": (ink, "crop_to_ink", lambda page, ink: page),
+    "enlarge pictures of few pixels": (close_up, "ENLARGE_BELOW", 0),
+    "measure the ink again in a close-up": (close_up, "crop_to_ink", lambda page, ink: (page, Box())),
     "measure uneven paper in the neighbourhood": (ink, "is_uneven", lambda ink, border, most: False),
     "tell noise from ink": (ink, "DEVIATION", 0),
     "remove specks": (pieces, "SPECK", 0),
     "widen thin strokes": (mnist_form, "widen_strokes", lambda ink: ink),
-    "remove what surrounds the digit": (mnist_form, "other_pages", lambda page, overview, pieces, ink: ()),
+    "remove what surrounds the digit": (mnist_form, "other_pages", lambda page, overview, close_up, pieces: ()),
 }
 ABLATED = (
     *("as PNG", "28x28, dark on white, off centre", "420x420", "somewhere on 600x800", "hairline"),
@@ -94,7 +95,7 @@ class Reader:
         read = choose(self.model, [to_mnist_form(picture, MAX_PIXELS) for picture in pictures])
         return self.pixels(np.stack([digit.image for digit in read]), {i: digit.reason for i, digit in enumerate(read)})
 
-    def pixels(self, images: Array, reasons: Mapping[int, Reason | None] | None = None) -> Measured:
+    def pixels(self, images: Array, reasons: Reasons | None = None) -> Measured:
         output = self.model.classifier.classify(images)
         return output, [reason is None for reason in self.model.judge(images, output, reasons or {})]
 

@@ -75,7 +75,7 @@ class Comparison:
     @property
     def size(self) -> int:
         """Bytes that it holds."""
-        readings = [image for digit in self.digits for image in (digit.image, *digit.others)]
+        readings = [reading.image for digit in self.digits for reading in (digit, *digit.others)]
         pages = self.reading.page_bytes if self.reading else 0
         return sum(map(len, self.pictures)) + sum(image.nbytes for image in (self.images, *readings)) + pages
 

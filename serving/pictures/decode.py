@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -20,7 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.containers import exif_orientation, jpeg_exif, without_metadata
 from serving.pictures.header import JPEG_SIDE, Header, check_header, read_header
-from serving.pictures.page import ORIENTATIONS, Grey, Orientation, Page, parts_of, upright
+from serving.pictures.page import ORIENTATIONS, Colours, Grey, Orientation, Page, parts_of, upright
 
 BLACK, WHITE = 0, 255
 # A picture of at most this many pixels becomes an array. A larger one stays with Pillow, which reduces it in less time.
@@ -29,6 +29,12 @@ ARRAY_PIXELS = 1 << 13
 WHOLE_PIXELS = 1 << 20
 # A grey picture with more pixels, such as a photo, stays in bytes. Its means are rounded to whole grey levels.
 EXACT_PIXELS = 1 << 18
+# The colours of a picture are reduced to this longer side. They only have to tell how many colours are near the digit.
+COLOUR_SIDE = 96
+# The colours of a larger picture are not decoded.
+COLOUR_PIXELS = 1 << 21
+# A picture in which red and blue differ from green by less than this is grey.
+LEAST_TINT = 8
 # Image.open() would import these during the first request, which takes 20 ms. It would also look for further pictures
 # in a JPEG, and warn about large and damaged pictures. Warnings cannot be turned off for one thread only.
 DECODERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -59,13 +65,57 @@ def decode_grey(content: bytes, max_pixels: int, jpeg_side: int = JPEG_SIDE) -> 
     with reported():
         picture = open_picture(content, header, "L", jpeg_side)
         picture.load()
+        return _grey_of(picture, orientation_of(content, header, picture))
+
+
+def decode_in_colour(content: bytes, max_pixels: int) -> tuple[Grey | Page, Colours | None]:
+    """Return what :func:`decode_grey` returns, and the colours of the whole picture, reduced to ``COLOUR_SIDE`` pixels.
+
+    The colours are None if the picture is grey, or so large that they would take much time and memory.
+
+    Raises: as :func:`decode_grey`.
+    """
+    header = read_header(content)
+    check_header(header, max_pixels)
+    is_small = header.decoded_pixels <= COLOUR_PIXELS
+    with reported():
+        # A JPEG keeps brightness and colours apart, so this is the same brightness as in the mode "L".
+        picture = open_picture(content, header, "YCbCr" if is_small else "L", JPEG_SIDE)
+        picture.load()
         orientation = orientation_of(content, header, picture)
-        pixels = picture.width * picture.height
-        if pixels <= WHOLE_PIXELS:
-            picture = _in_grey(picture)
-        if pixels <= ARRAY_PIXELS:
-            return upright(_tone(picture)(picture), orientation)
-        return Page(picture, _tone(picture), orientation)
+        colours = _colours_of(picture) if is_small else None
+        if picture.mode == "YCbCr":
+            picture = picture.getchannel("Y")
+        return _grey_of(picture, orientation), None if colours is None else upright(colours, orientation)
+
+
+def _grey_of(picture: Image.Image, orientation: Orientation) -> Grey | Page:
+    pixels = picture.width * picture.height
+    if pixels <= WHOLE_PIXELS:
+        picture = _in_grey(picture)
+    if pixels <= ARRAY_PIXELS:
+        return upright(_tone(picture)(picture), orientation)
+    return Page(picture, _tone(picture), orientation)
+
+
+def _colours_of(picture: Image.Image) -> Colours | None:
+    """Return some of the colours of a picture, or None if it is grey. Transparent parts become white."""
+    if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+        return None
+    share = min(1.0, 2 * COLOUR_SIDE / max(picture.size))
+    width, height = (max(1, round(share * side)) for side in picture.size)
+    # The means of all pixels would take as long as decoding them. The means of some have little noise, too.
+    some = picture.resize((width, height), Image.Resampling.NEAREST)
+    if some.has_transparency_data:
+        some = some.convert("RGBA")
+    colours = some.convert("RGB")
+    red, green, blue = colours.split()
+    if max(np.asarray(ImageChops.difference(green, other)).max() for other in (red, blue)) < LEAST_TINT:
+        return None
+    if some.mode == "RGBA":
+        page = Image.new("RGB", colours.size, (WHITE, WHITE, WHITE))
+        colours = Image.composite(colours, page, some.getchannel("A"))
+    return np.asarray(colours if share == 1 else colours.reduce(2))
 
 
 @contextmanager
@@ -86,7 +136,7 @@ def reason_of(error: Exception) -> str:
     return str(error) or "its parts do not fit together"
 
 
-def open_picture(content: bytes, header: Header, mode: Literal["L", "RGB"], jpeg_side: int) -> Image.Image:
+def open_picture(content: bytes, header: Header, mode: Literal["L", "RGB", "YCbCr"], jpeg_side: int) -> Image.Image:
     """Return the picture before its pixels are decoded. A JPEG is decoded to ``mode``, if it has no other colours."""
     picture = DECODERS[header.format](io.BytesIO(without_metadata(content, header.format)))
     if picture.size != (header.width, header.height):

@@ -21,16 +21,6 @@ from serving.pictures.morphology import (
 )
 from serving.pictures.page import REDUCING_GAP, Grey, Page
 
-# The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
-# The digit ends up in a box of 20 pixels, so more pixels than these would only take time.
-OVERVIEW = 96
-CLOSE_UP = 80
-# Paper kept on each side of the ink in the close-up, as a share of the ink's longer side. MNIST has at least 0.2.
-CLOSE_UP_MARGIN = 0.3
-# A picture whose longer side has fewer pixels than this is enlarged first. The filters have windows of 3 pixels, which
-# would be broader than the strokes of a smaller picture.
-ENLARGE_BELOW = 28
-ENLARGED = 42
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 4
 
@@ -75,24 +65,6 @@ MARGIN = 1 / 7
 
 Ink = npt.NDArray[np.float32]
 """Float32 ``[H, W]``: the contrast to the paper in grey levels, 0 where there is only paper."""
-
-
-def find_ink(page: Grey | Page, overview: Grey | None = None) -> Ink | None:
-    """Return the ink of a page, or None if the page is empty.
-
-    A page with more than ``OVERVIEW`` pixels a side is reduced first, and the result is a close-up of its ink.
-
-    Args:
-        overview: the page, reduced to ``OVERVIEW``, if it is known already.
-    """
-    longest = max(page.shape)
-    if longest < ENLARGE_BELOW:
-        # Such a picture shows too little paper to judge whether the light is even.
-        return measure_ink(enlarge(reduce(page, longest)), even=True)
-    ink = measure_ink(reduce(page, OVERVIEW) if overview is None else overview)
-    if ink is not None and longest > OVERVIEW:
-        ink = measure_ink(reduce(crop_to_ink(page, ink), CLOSE_UP))
-    return ink
 
 
 def measure_ink(page: Grey, *, even: bool = False) -> Ink | None:
@@ -294,13 +266,6 @@ def resize(page: Grey, factor: float, method: Image.Resampling = Image.Resamplin
     return np.asarray(Image.fromarray(page).resize((width, height), method))
 
 
-def enlarge(page: Grey) -> Grey:
-    """Scale a small page to ``ENLARGED`` pixels. The edges of a picture in black and white are smoothed."""
-    is_grey = len(np.unique(page)) > 2
-    method = Image.Resampling.LANCZOS if is_grey else Image.Resampling.BILINEAR
-    return resize(page, ENLARGED / max(page.shape), method)
-
-
 def reduce(page: Grey | Page, longest: int) -> Grey:
     """Average a page down so that no side has more than ``longest`` pixels. A smaller page keeps its size."""
     factor = max(page.shape) / longest
@@ -310,14 +275,3 @@ def reduce(page: Grey | Page, longest: int) -> Grey:
     if isinstance(page, Page):
         return page.reduced(height, width)
     return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.BOX, reducing_gap=REDUCING_GAP))
-
-
-def crop_to_ink(page: Grey | Page, ink: Ink) -> Grey | Page:
-    """Crop a page to the ink that was found on the reduced page, with ``CLOSE_UP_MARGIN`` of paper around it."""
-    factor = max(page.shape) / max(ink.shape)
-    spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]
-    margin = 1 + CLOSE_UP_MARGIN * max(end - start for start, end in spans)
-    rows, columns = (
-        slice(max(0, int((start - margin) * factor)), int((end + margin) * factor)) for start, end in spans
-    )
-    return page[rows, columns]

@@ -14,21 +14,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from serving.contract import IMAGE_SIZE, Images
+from serving.contract import IMAGE_SIZE, Images, RejectionReason
+from serving.pictures.close_up import OVERVIEW, CloseUp, find_close_up
 from serving.pictures.colours import decode_colours
-from serving.pictures.decode import BLACK, WHITE, decode_grey
+from serving.pictures.decode import BLACK, WHITE, decode_in_colour
 from serving.pictures.dots import joined_dots
-from serving.pictures.ink import OVERVIEW, Ink, border_of, breadth_of, find_ink, middle, reduce, resize, strongest
+from serving.pictures.doubt import Properties, properties_of
+from serving.pictures.ink import Ink, border_of, breadth_of, middle, reduce, resize, strongest
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
-from serving.pictures.page import Grey, Page
+from serving.pictures.page import Colours, Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import fills_side, is_mostly_weak, other_pages
+from serving.pictures.surroundings import fills_side, other_pages
+from serving.pictures.weak import is_mostly_weak
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20
@@ -53,19 +56,26 @@ LEAST_STROKE = 2.0
 # whole pixels, and one pixel of the enlarged ink is only a third of a pixel of the box.
 WIDENING_SIDE = 3 * BOX
 
-Reason = Literal["empty", "several"]
-REASONS: tuple[Reason | None, ...] = (None, "empty", "several")
-
 
 class Digit(NamedTuple):
     """A picture in MNIST's form."""
 
     image: Images
     """Uint8 ``[28, 28]``, bright ink on black; zeros if the picture is empty."""
-    reason: Reason | None = None
-    """Why the picture does not show one digit, or None if decoding found no such reason."""
-    others: tuple[Images, ...] = ()
+    reason: RejectionReason | None = None
+    """Why the picture does not show one digit, or None if no such reason was found."""
+    properties: Properties = Properties()
+    """How unlike ink on paper the picture is where the digit was found."""
+    others: tuple[Digit, ...] = ()
     """Other readings of the picture, without what may surround the digit. The network has to choose."""
+
+
+class Source(NamedTuple):
+    """Where the ink of a reading comes from."""
+
+    close_up: CloseUp
+    colours: Colours | None
+    """Of the whole picture; None if it is grey."""
 
 
 def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
@@ -79,46 +89,50 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         InputTooLargeError: the picture has more than ``max_pixels`` pixels.
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
-    page = decode_grey(content, max_pixels)
+    page, colours = decode_in_colour(content, max_pixels)
     if not isinstance(page, Page) and page.shape == (IMAGE_SIZE, IMAGE_SIZE):
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))
-    digit = _digit_on_page(page)
+    digit = _digit_on_page(page, colours)
     if digit.reason != "empty":
         return digit
     del page  # The second decoding needs its memory.
-    colours = decode_colours(content)
-    return digit if colours is None else _digit_on_page(colours, may_be_weak=False)
+    difference = decode_colours(content)
+    return digit if difference is None else _digit_on_page(difference, colours, may_be_weak=False)
 
 
-def _digit_on_page(page: Grey | Page, *, may_be_weak: bool = True) -> Digit:
+def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: bool = True) -> Digit:
     """Return the digit on a page, and other readings of the page.
 
     Args:
         may_be_weak: with False, mostly weak ink is no digit: a stain or coloured light fades towards its edges.
     """
     overview = reduce(page, OVERVIEW)
-    ink = find_ink(page, overview)
-    if ink is None or (not may_be_weak and is_mostly_weak(ink)):
+    close_up = find_close_up(page, overview)
+    if close_up is None or (not may_be_weak and is_mostly_weak(close_up.ink)):
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
+    source, ink = Source(close_up, colours), close_up.ink
     pieces = find_pieces(ink)
-    digit = _digit_of(ink, pieces)
+    digit = _digit_of(ink, pieces, source)
     large, _ = split_specks(pieces)
     dotted = digit_on(joined_dots(ink, large))
     if dotted.reason is None:
-        return digit._replace(others=(dotted.image,))
+        return digit._replace(others=(dotted,))
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
-    others = list(_readings_without(ink, pieces))
-    for other in map(find_ink, other_pages(page, overview, pieces, ink)):
-        if other is not None:
-            its_pieces = find_pieces(other)
-            others += _digit_of(other, its_pieces), *_readings_without(other, its_pieces, at_border=False)
-    images = tuple(other.image for other in others if other.reason is None)
-    if images and digit.reason is None and _is_with_border(large, ink.shape):
-        return Digit(images[0], others=images[1:])
-    return digit._replace(others=images)
+    others = list(_readings_without(source, pieces))
+    for part, box in other_pages(page, overview, close_up, pieces):
+        its_close_up = find_close_up(part)
+        if its_close_up is not None:
+            its_source = Source(its_close_up._replace(box=its_close_up.box.within(box)), colours)
+            its_pieces = find_pieces(its_close_up.ink)
+            others.append(_digit_of(its_close_up.ink, its_pieces, its_source))
+            others += _readings_without(its_source, its_pieces, at_border=False)
+    readings = tuple(other for other in others if other.reason is None)
+    if readings and digit.reason is None and _is_with_border(large, ink.shape):
+        return readings[0]._replace(others=readings[1:])
+    return digit._replace(others=readings)
 
 
 def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -130,14 +144,15 @@ def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     return any(along) and not all(along)
 
 
-def _readings_without(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
+def _readings_without(source: Source, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
     """Yield the digit without the ink beside it or around it, if there is any."""
+    ink = source.close_up.ink
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
-        yield digit_on(alone)
+        yield digit_on(alone, source)
     inside = without_border(ink, pieces) if at_border else None
     if inside is not None and (alone is None or not np.array_equal(inside, alone)):
-        yield digit_on(inside)
+        yield digit_on(inside, source)
 
 
 def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -165,20 +180,25 @@ def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     )
 
 
-def digit_on(ink: Ink | None) -> Digit:
-    """Return the digit that the ink of a page makes. None is an empty page."""
+def digit_on(ink: Ink | None, source: Source | None = None) -> Digit:
+    """Return the digit that the ink of a page makes. None is an empty page.
+
+    Args:
+        source: where the ink comes from; None if that is unknown.
+    """
     if ink is None:
         return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
-    return _digit_of(ink, find_pieces(ink))
+    return _digit_of(ink, find_pieces(ink), source)
 
 
-def _digit_of(ink: Ink, every: Sequence[Piece]) -> Digit:
+def _digit_of(ink: Ink, every: Sequence[Piece], source: Source | None) -> Digit:
     pieces, specks = split_specks(every)
     if specks:
         ink = erase(ink, specks)
     digit = shrink_to_box(widen_strokes(ink))
     is_several = count_digits(pieces) > 1 or bool(rings_of(pieces)) or has_line(pieces)
-    return Digit(centre_in_frame(digit), "several" if is_several else None)
+    properties = properties_of(source.close_up, ink, source.colours) if source else Properties()
+    return Digit(centre_in_frame(digit), "several" if is_several else None, properties)
 
 
 def _on_black(page: Grey) -> Ink:

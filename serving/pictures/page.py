@@ -8,14 +8,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+T = TypeVar("T", bound=np.generic)
 Grey = npt.NDArray[np.float32]
 """Brightness from 0 to 255, ``[H, W]``."""
+Colours = npt.NDArray[np.uint8]
+"""Red, green and blue from 0 to 255, ``[H, W, 3]``."""
 
 # A part that is converted at once has about this many pixels. Converting takes up to 20 bytes per pixel.
 PART_PIXELS = 1 << 18
@@ -48,10 +51,10 @@ ORIENTATIONS = {
 """By the value of EXIF's orientation."""
 
 
-def upright(values: Grey, orientation: Orientation) -> Grey:
-    """Return ``[H, W]`` turned upright."""
+def upright(values: npt.NDArray[T], orientation: Orientation) -> npt.NDArray[T]:
+    """Return ``[H, W]`` or ``[H, W, channels]`` turned upright."""
     if orientation.swap:
-        values = values.T
+        values = values.swapaxes(0, 1)
     if orientation.upside_down:
         values = values[::-1]
     if orientation.left_right:

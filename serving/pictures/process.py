@@ -20,10 +20,11 @@ from typing import Literal
 
 import numpy as np
 
-from serving.contract import AS_IS, IMAGE_SIZE, SYMBOL
+from serving.contract import AS_IS, IMAGE_SIZE, SYMBOL, RejectionReason
 from serving.errors import InputError, InputTooLargeError, PictureError
+from serving.pictures.doubt import Properties
 from serving.pictures.header import MAX_DECODED_BYTES
-from serving.pictures.mnist_form import REASONS, Digit
+from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage, to_number_page
 from serving.pictures.prepare import prepare
 
@@ -37,6 +38,11 @@ REQUEST = struct.Struct("=ddBQ")
 # A response: its kind, the seconds of a core that are left and the size of its content, and then the content: the
 # readings of the picture, a page of numbers, or a message.
 RESPONSE = struct.Struct("=BdQ")
+# A reading: its properties and its image.
+PROPERTIES = struct.Struct("=dddd")
+READING_BYTES = PROPERTIES.size + IMAGE_SIZE * IMAGE_SIZE
+# Why decoding rejects a picture, or None.
+REASONS: tuple[RejectionReason | None, ...] = (None, "empty", "several")
 # The first byte of the output says that the process is ready.
 READY = b"."
 # A kind is an index in REASONS, the kind of a page of numbers, or the index of an exception in ERRORS plus FIRST_ERROR.
@@ -57,8 +63,9 @@ def respond(content: bytes, max_pixels: int, task: Task = SYMBOL) -> tuple[int, 
         if task == "numbers":
             kind, result = PAGE, to_number_page(content, max_pixels).to_bytes()
         else:
-            image, reason, others = prepare(content, task, max_pixels)
-            kind, result = REASONS.index(reason), b"".join(reading.tobytes() for reading in (image, *others))
+            digit = prepare(content, task, max_pixels)
+            kind = REASONS.index(digit.reason)
+            result = b"".join(PROPERTIES.pack(*one.properties) + one.image.tobytes() for one in (digit, *digit.others))
     except InputError as error:
         kind, result = FIRST_ERROR + ERRORS.index(type(error)), str(error).encode()
     except MemoryError:
@@ -72,8 +79,13 @@ def parse(kind: int, result: bytes) -> Digit | NumberPage:
         raise ERRORS[kind - FIRST_ERROR](result.decode())
     if kind == PAGE:
         return NumberPage.from_bytes(result)
-    image, *others = np.frombuffer(result, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
-    return Digit(image, REASONS[kind], tuple(others))
+    readings = [_reading(result[at : at + READING_BYTES]) for at in range(0, len(result), READING_BYTES)]
+    return readings[0]._replace(reason=REASONS[kind], others=tuple(readings[1:]))
+
+
+def _reading(result: bytes) -> Digit:
+    image = np.frombuffer(result, np.uint8, offset=PROPERTIES.size).reshape(IMAGE_SIZE, IMAGE_SIZE)
+    return Digit(image, properties=Properties(*PROPERTIES.unpack_from(result)))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
+from serving.pictures.close_up import Box, part_of
 from serving.pictures.ink import Ink, measure_ink, strongest
 from serving.pictures.morphology import grey_erosion
 from serving.pictures.page import Grey
@@ -44,8 +45,11 @@ Columns = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def on_small_sheet(page: Grey) -> Grey | None:
-    """Return the part of the page that is a sheet with ink on it, and the sheet's shade around it, or None."""
+def on_small_sheet(page: Grey) -> tuple[Grey, Box] | None:
+    """Return the part of the page that is a sheet with ink on it, with the sheet's shade around it, and where it lies.
+
+    Return None if there is no such sheet.
+    """
     ink = few_steps(measure_ink(page)) if min(page.shape) >= LEAST_PAGE else None
     if ink is None:
         return None
@@ -64,7 +68,8 @@ def on_small_sheet(page: Grey) -> Grey | None:
         return None
     part = page[sheet.top : sheet.bottom, sheet.left : sheet.right]
     alone = np.where(inner, part, np.float32(np.median(part[inner])))
-    return alone if _has_writing(alone, inner, sheet.strength) else None
+    box = part_of(page.shape, slice(sheet.top, sheet.bottom), slice(sheet.left, sheet.right))
+    return (alone, box) if _has_writing(alone, inner, sheet.strength) else None
 
 
 def _has_writing(sheet: Grey, inner: npt.NDArray[np.bool_], contrast: float) -> bool:

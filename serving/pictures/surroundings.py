@@ -13,12 +13,14 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest
+from serving.pictures.close_up import Box, CloseUp, part_of
+from serving.pictures.ink import NOISE, border_of, is_flat, measure_ink, middle, reduce
 from serving.pictures.morphology import grey_dilation, median_filter, opening_along
 from serving.pictures.page import Grey, Page
-from serving.pictures.paper import STRONG, on_paper
+from serving.pictures.paper import on_paper
 from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, split_specks
 from serving.pictures.sheet import MAX_STEPS, few_steps, is_sheet, on_small_sheet
+from serving.pictures.weak import is_mostly_weak, without_weak_strokes
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -32,14 +34,6 @@ STEP = 10.0
 STEPS_OF_NOISE = 8.0
 # The largest piece may be a box around a digit if its ink covers this share of at least two sides of its bounding box.
 COVERED = 0.8
-
-# A page may have a shadow if less than this share of its ink is strong.
-MOSTLY_STRONG = 0.4
-
-# Pixels in a window of this side around a pixel of a strong stroke may be the stroke's edge, which is weak.
-EDGE = 5
-# A page has weak strokes beside strong ones if this share of its ink is weak and no edge of a strong stroke.
-WEAK = 0.1
 
 # A page with this many pieces of ink may show one digit whose thin strokes have faded in places.
 BROKEN = 3
@@ -90,51 +84,46 @@ HALO = 5
 Mask = npt.NDArray[np.bool_]
 
 
-def other_pages(page: Grey | Page, overview: Grey, pieces: Sequence[Piece], ink: Ink) -> Iterator[Grey]:
-    """Yield the page without its surroundings, once for each kind that is found.
+def other_pages(
+    page: Grey | Page, overview: Grey, close_up: CloseUp, pieces: Sequence[Piece]
+) -> Iterator[tuple[Grey, Box]]:
+    """Yield the page or a part of it without its surroundings, once for each kind that is found, and where it lies.
 
     Most pages have none. A quick look at the border and at the pieces tells, so such a page takes little time.
 
     Args:
         overview: the page, reduced to ``OVERVIEW``.
-        pieces: the pieces of ``ink``.
-        ink: the ink of the page, as ``find_ink`` returns it.
+        close_up: of the page, as ``find_close_up`` returns it.
+        pieces: those of its ink.
     """
     if min(page.shape) < LEAST_SIDE:
         return
+    ink = close_up.ink
     # Only a photo has shadows and stains. A picture from a program is flat.
     is_photo = not is_flat(overview)
     if is_photo and is_mostly_weak(ink):
-        yield without_shadows(reduce(page, FINE))
+        yield without_shadows(reduce(page, FINE)), Box()
     strong = without_weak_strokes(ink) if is_photo else None
     if strong is not None:
-        yield strong
+        yield strong, close_up.box
     if len(pieces) >= BROKEN:
-        yield with_broad_strokes(reduce(page, 2 * FINE))
+        yield with_broad_strokes(reduce(page, 2 * FINE)), Box()
     large, _ = split_specks(pieces)
     has_sheet = any(map(is_sheet, large))
     is_cut = not all(piece.is_inside(ink.shape) for piece in large)
     if not (len(large) > 1 or has_sheet or is_cut or _is_box(large) or _has_foot(large) or _has_steps(overview)):
         return
     fine = reduce(page, FINE)
+    if has_sheet and (sheet := on_small_sheet(fine)):
+        yield sheet
     without = without_lines(fine)
-    close = _close_up(page, overview if without is None else without)
-    for other in (on_small_sheet(fine) if has_sheet else None, without, close, on_sheet(fine)):
-        if other is not None:
-            yield other
-
-
-def is_mostly_weak(ink: Ink) -> bool:
-    """Return whether most of the ink is weak, as the ink of a shadow is."""
-    return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
-
-
-def without_weak_strokes(ink: Ink) -> Ink | None:
-    """Return the ink without what is weaker than its strongest strokes, such as a stain, or None if that is little."""
-    strong = ink > STRONG * strongest(ink)
-    near = grey_dilation(strong.astype(np.uint8), EDGE) > 0
-    is_stained = np.count_nonzero(ink[~near]) >= WEAK * np.count_nonzero(ink)
-    return np.where(near, ink, 0) if is_stained else None
+    if without is not None:
+        yield without, Box()
+    if close := _close_up(page, overview if without is None else without):
+        yield close
+    without_desk = on_sheet(fine)
+    if without_desk is not None:
+        yield without_desk, Box()
 
 
 def without_shadows(page: Grey) -> Grey:
@@ -184,8 +173,10 @@ def without_lines(page: Grey) -> Grey | None:
     return None if np.array_equal(without_any, ink) else without_any
 
 
-def _close_up(page: Grey | Page, small: Grey) -> Grey | None:
-    """Return a close-up of small ink without the lines around it. Return None if there are no lines or no small ink.
+def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Box] | None:
+    """Return a close-up of small ink without the lines around it, and where it lies.
+
+    Return None if there are no lines or no small ink.
 
     Args:
         small: the page, reduced.
@@ -202,10 +193,11 @@ def _close_up(page: Grey | Page, small: Grey) -> Grey | None:
         return None
     factor = max(page.shape) / max(ink.shape)
     rows, columns = (
-        slice(max(0, round((begin - AROUND * side) * factor)), round((end + AROUND * side) * factor))
-        for begin, end in ((digit.top, digit.bottom), (digit.left, digit.right))
+        slice(max(0, round((begin - AROUND * side) * factor)), min(size, round((end + AROUND * side) * factor)))
+        for begin, end, size in ((digit.top, digit.bottom, page.shape[0]), (digit.left, digit.right, page.shape[1]))
     )
-    return without_lines(reduce(page[rows, columns], FINE))
+    without = without_lines(reduce(page[rows, columns], FINE))
+    return None if without is None else (without, part_of(page.shape, rows, columns))
 
 
 def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from serving.pictures.ink import find_ink
+from serving.pictures.close_up import find_ink
 from serving.pictures.mnist_form import BOX, centre_in_frame, to_mnist_form
 from serving.pictures.morphology import grey_erosion
 from tests.serving.pictures.files import encoded

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.pictures.ink import TOO_BROAD, find_ink, is_broad
+from serving.pictures.close_up import find_ink
+from serving.pictures.ink import TOO_BROAD, is_broad
 from serving.pictures.morphology import grey_erosion
 
 

@@ -77,9 +77,9 @@ def test_result_is_centred_and_scaled_as_in_mnist(digits):
 
 @pytest.mark.parametrize("shade", [0, 100, 255])
 def test_blank_picture_is_empty_and_black(shade):
-    image, reason, _ = to_mnist_form(picture(np.full((40, 60), shade, np.uint8)), MAX_PIXELS)
-    assert not image.any()
-    assert reason == "empty"
+    digit = to_mnist_form(picture(np.full((40, 60), shade, np.uint8)), MAX_PIXELS)
+    assert not digit.image.any()
+    assert digit.reason == "empty"
 
 
 def test_blank_page_with_grain_is_empty():

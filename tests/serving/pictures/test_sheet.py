@@ -29,7 +29,10 @@ def covered(rows, columns, shade):
 def test_note_on_a_desk_is_cut_out():
     found = on_small_sheet(desk_with_note())
     assert found is not None
-    np.testing.assert_array_equal(found, desk_with_note()[30:90, 40:100])
+    alone, box = found
+    np.testing.assert_array_equal(alone, desk_with_note()[30:90, 40:100])
+    height, width = desk_with_note().shape
+    assert box == (30 / height, 40 / width, 90 / height, 100 / width)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from serving.inference.readings import choose
 from serving.models.repository import load
 from serving.pictures.mnist_form import Digit, to_mnist_form
 from serving.pictures.pieces import Piece
-from serving.pictures.process import parse, respond
+from serving.pictures.process import READING_BYTES, parse, respond
 from serving.settings import RELEASE
 from tests.support import picture
 
@@ -186,24 +186,25 @@ def test_readings_cross_the_border_of_the_process(digits):
     kind, sent = respond(content, MAX_PIXELS)
     result = parse(kind, sent)
     expected = to_mnist_form(content, MAX_PIXELS)
-    assert len(sent) == 784 * (1 + len(expected.others))
+    assert len(sent) == READING_BYTES * (1 + len(expected.others))
     assert result.reason == expected.reason
-    for found, wanted in zip([result.image, *result.others], [expected.image, *expected.others], strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for found, wanted in zip([result, *result.others], [expected, *expected.others], strict=True):
+        np.testing.assert_array_equal(found.image, wanted.image)
+        assert found.properties == wanted.properties
 
 
 def test_network_chooses_the_reading_that_is_a_digit(model, digits):
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
-    [chosen] = choose(model, [Digit(noise, None, (noise.T, digits[0]))])
+    [chosen] = choose(model, [Digit(noise, others=(Digit(noise.T), Digit(digits[0])))])
     np.testing.assert_array_equal(chosen.image, digits[0])
-    [chosen] = choose(model, [Digit(noise, "several", (digits[0],))])
+    [chosen] = choose(model, [Digit(noise, "several", others=(Digit(digits[0]),))])
     assert chosen.reason is None
-    [chosen] = choose(model, [Digit(noise, "several", (noise.T,))])
+    [chosen] = choose(model, [Digit(noise, "several", others=(Digit(noise.T),))])
     assert chosen.reason == "several"
 
 
 def test_unsure_reading_does_not_outweigh_several_digits(model, digits, monkeypatch):
-    first = Digit(np.rot90(digits[1]), "several", (digits[0],))
+    first = Digit(np.rot90(digits[1]), "several", others=(Digit(digits[0]),))
     assert choose(model, [first])[0].reason is None
     monkeypatch.setattr(readings, "LEAST_CONFIDENCE", 1.1)
     assert choose(model, [first])[0].reason == "several"
@@ -215,7 +216,7 @@ def test_whole_picture_of_a_symbol_comes_first(model, digits, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
 
     def chosen(first, reason=None):
-        [found] = choose(model, [Digit(first, reason, (part,))])
+        [found] = choose(model, [Digit(first, reason, others=(Digit(part),))])
         return found
 
     np.testing.assert_array_equal(chosen(whole).image, part)
@@ -230,7 +231,7 @@ def test_whole_picture_of_a_symbol_comes_first(model, digits, monkeypatch):
 
 def test_choice_ends_at_the_deadline(model, digits):
     with pytest.raises(DeadlineExceededError):
-        choose(model, [Digit(digits[0], None, (digits[1],))], time.monotonic() - 1)
+        choose(model, [Digit(digits[0], others=(Digit(digits[1]),))], time.monotonic() - 1)
 
 
 def test_page_of_many_pieces_is_not_searched_for_boxes(monkeypatch):

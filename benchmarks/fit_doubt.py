@@ -1,0 +1,129 @@
+"""Fit the constants of serving/pictures/doubt.py, and print them.
+
+    python -m benchmarks.fit_doubt --others FOLDER [--images 40] [--rejected 0.001]
+
+FOLDER holds pictures of anything but digits, such as icons, photos and drawings of things. The digits are validation
+images, drawn as in benchmarks/drawings.py, pages.py and scenes.py. Only pictures that the network alone accepts count,
+of digits those that it reads right. The weights are those of a logistic regression of "other" on the novelty score and
+the properties, divided by the weight of the novelty score. The two kinds of pictures count equally.
+
+USUAL is then the sum at which the share ``--rejected`` of the digits is no longer accepted. Every second kind of digits
+and every second picture of other things is left out of a first fit, and the shares among them are printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from benchmarks.digits import load_digits
+from benchmarks.drawings import DRAWINGS, Array, draw
+from benchmarks.pages import PAGES, PHONE_48
+from benchmarks.scenes import SCENES
+from serving.errors import InputError
+from serving.models import repository
+from serving.models.model import Model
+from serving.pictures.doubt import WEIGHTS
+from serving.pictures.mnist_form import to_mnist_form
+from serving.settings import RELEASE, Settings
+
+
+def digits(count: int) -> Iterator[tuple[str, bytes, int]]:
+    """Yield the kind, the picture and the label of ``count`` digits of each kind."""
+    images, labels = load_digits("validation")
+    random = np.random.default_rng(0)
+    for name, page in {**PAGES, **SCENES}.items():
+        if name != PHONE_48:
+            for i in random.integers(0, len(images), count):
+                yield name, page(images[i], random), int(labels[i])
+    for name in DRAWINGS:
+        some = random.integers(0, len(images), count)
+        for content, label in zip(draw(name, images[some]), labels[some], strict=True):
+            yield name, content, int(label)
+
+
+def others(folder: Path) -> Iterator[tuple[str, bytes, None]]:
+    """Yield two kinds, each with every second picture of a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    for i, file in enumerate(files):
+        yield f"other {i % 2}", file.read_bytes(), None
+
+
+def accepted(model: Model, pictures: Iterable[tuple[str, bytes, int | None]]) -> tuple[list[str], Array]:
+    """Return the kind and the properties of each picture that the network alone accepts, and reads right."""
+    kinds, rows = [], []
+    for kind, content, label in pictures:
+        try:
+            digit = to_mnist_form(content, Settings.max_pixels)
+        except InputError:
+            continue
+        readings = (digit, *digit.others)
+        output = model.classifier.classify(np.stack([reading.image for reading in readings]))
+        best = int(output.novelty.argmin())
+        reason = digit.reason if best == 0 else None
+        [reason] = model.judge(readings[best].image[None], output.slice(best, best + 1), {0: reason})
+        if reason is None and label in (None, int(output.probabilities[best].argmax())):
+            kinds.append(kind)
+            rows.append([float(output.novelty[best]), *readings[best].properties.scaled()])
+    return kinds, np.array(rows)
+
+
+def fit(mine: Array, theirs: Array) -> Array:
+    """Return the weights of the properties, for the weight 1 of the novelty score."""
+    rows = torch.from_numpy(np.concatenate([mine, theirs]))
+    is_other = torch.cat([torch.zeros(len(mine)), torch.ones(len(theirs))]).double()
+    share = torch.where(is_other > 0, 0.5 / len(theirs), 0.5 / len(mine))
+    weights = torch.zeros(rows.shape[1] + 1, dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = rows @ weights[:-1] + weights[-1]
+        value = torch.nn.functional.binary_cross_entropy_with_logits(logits, is_other, share, reduction="sum")
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    found: Array = weights.detach().numpy()
+    return found[1:-1] / found[0]
+
+
+def usual(mine: Array, weights: Array, threshold: float, rejected: float) -> float:
+    """Return the sum up to which there is no doubt, so that this share of the digits is rejected."""
+    return max(0.0, float(np.quantile(mine[:, 0] + mine[:, 1:] @ weights, 1 - rejected)) - threshold)
+
+
+def rejected(rows: Array, weights: Array, threshold: float, limit: float) -> float:
+    return float((rows[:, 0] + np.maximum(0, rows[:, 1:] @ weights - limit) > threshold).mean())
+
+
+@click.command()
+@click.option("--others", "folder", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--images", default=40, show_default=True, type=click.IntRange(min=1), help="Digits of each kind.")
+@click.option("--rejected", "share", default=0.001, show_default=True, help="Share of the digits to reject.")
+@click.option("--repository", "models", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
+def main(folder: Path, images: int, share: float, models: Path) -> None:
+    """Fit the constants of serving/pictures/doubt.py, and print them."""
+    model = repository.load(models, "mnist")
+    threshold = model.bundle.manifest.novelty.threshold
+    kinds, mine = accepted(model, digits(images))
+    halves, theirs = accepted(model, others(folder))
+    order = sorted(set(kinds))
+    even, first = np.array([order.index(kind) % 2 == 0 for kind in kinds]), np.array(halves) == "other 0"
+    for name, weights, used, tried in (
+        ("half of them, and the other half", fit(mine[even], theirs[first]), mine[even], (mine[~even], theirs[~first])),
+        ("all", fit(mine, theirs), mine, (mine, theirs)),
+    ):
+        limit = usual(used, weights, threshold, share)
+        shares = [f"{rejected(rows, weights, threshold, limit):.1%} of {len(rows)}" for rows in tried]
+        click.echo(f"fitted on {name}: rejects {shares[0]} digits and {shares[1]} other things")
+    click.echo(f"WEIGHTS = {dict(zip(WEIGHTS, weights.round(2).tolist(), strict=True))}")
+    click.echo(f"USUAL = {limit:.2f}")
+
+
+if __name__ == "__main__":
+    main()

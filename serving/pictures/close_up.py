@@ -1,0 +1,109 @@
+"""Find the ink of a page in two steps: where it lies, on a reduced page, and then what it is, in a close-up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from serving.pictures.ink import LEAST_SIDE, Ink, measure_ink, pad_to, reduce, resize
+from serving.pictures.page import Grey, Page
+
+# The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
+# The digit ends up in a box of 20 pixels, so more pixels than these would only take time.
+OVERVIEW = 96
+CLOSE_UP = 80
+# Paper kept on each side of the ink in the close-up, as a share of the ink's longer side. MNIST has at least 0.2.
+CLOSE_UP_MARGIN = 0.3
+# A picture whose longer side has fewer pixels than this is enlarged first. The filters have windows of 3 pixels, which
+# would be broader than the strokes of a smaller picture.
+ENLARGE_BELOW = 28
+ENLARGED = 42
+
+
+class Box(NamedTuple):
+    """A part of a page, in shares of its height and width."""
+
+    top: float = 0.0
+    left: float = 0.0
+    bottom: float = 1.0
+    right: float = 1.0
+
+    def within(self, outer: Box) -> Box:
+        """Return the box in shares of the page of which ``outer`` is a part, if this box is a part of ``outer``."""
+        height, width = outer.bottom - outer.top, outer.right - outer.left
+        return Box(
+            outer.top + self.top * height,
+            outer.left + self.left * width,
+            outer.top + self.bottom * height,
+            outer.left + self.right * width,
+        )
+
+
+class CloseUp(NamedTuple):
+    """The part of a page in which its ink lies."""
+
+    page: Grey
+    ink: Ink
+    """Of the same shape."""
+    box: Box
+    """Where it lies on the page."""
+
+
+def find_ink(page: Grey | Page, overview: Grey | None = None) -> Ink | None:
+    """Return the ink of a page, or None if the page is empty. The arguments are those of :func:`find_close_up`."""
+    close_up = find_close_up(page, overview)
+    return close_up and close_up.ink
+
+
+def find_close_up(page: Grey | Page, overview: Grey | None = None) -> CloseUp | None:
+    """Return the ink of a page, or None if the page is empty.
+
+    A page with more than ``OVERVIEW`` pixels a side is reduced first, and the result is a close-up of its ink.
+
+    Args:
+        overview: the page, reduced to ``OVERVIEW``, if it is known already.
+    """
+    longest = max(page.shape)
+    if longest < ENLARGE_BELOW:
+        # Such a picture shows too little paper to judge whether the light is even.
+        small = enlarge(reduce(page, longest))
+        return _close_up(small, measure_ink(small, even=True), Box())
+    small = reduce(page, OVERVIEW) if overview is None else overview
+    ink = measure_ink(small)
+    if ink is None or longest <= OVERVIEW:
+        return _close_up(small, ink, Box())
+    part, box = crop_to_ink(page, ink)
+    small = reduce(part, CLOSE_UP)
+    return _close_up(small, measure_ink(small), box)
+
+
+def _close_up(page: Grey, ink: Ink | None, box: Box) -> CloseUp | None:
+    # The ink of a very narrow page is wider than the page, because measuring it needs some pixels.
+    return None if ink is None else CloseUp(pad_to(page, LEAST_SIDE), ink, box)
+
+
+def enlarge(page: Grey) -> Grey:
+    """Scale a small page to ``ENLARGED`` pixels. The edges of a picture in black and white are smoothed."""
+    is_grey = len(np.unique(page)) > 2
+    method = Image.Resampling.LANCZOS if is_grey else Image.Resampling.BILINEAR
+    return resize(page, ENLARGED / max(page.shape), method)
+
+
+def crop_to_ink(page: Grey | Page, ink: Ink) -> tuple[Grey | Page, Box]:
+    """Crop a page to the ink that was found on the reduced page, with ``CLOSE_UP_MARGIN`` of paper around it."""
+    factor = max(page.shape) / max(ink.shape)
+    spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]
+    margin = 1 + CLOSE_UP_MARGIN * max(end - start for start, end in spans)
+    rows, columns = (
+        slice(max(0, int((start - margin) * factor)), min(size, int((end + margin) * factor)))
+        for (start, end), size in zip(spans, page.shape, strict=True)
+    )
+    return page[rows, columns], part_of(page.shape, rows, columns)
+
+
+def part_of(shape: tuple[int, ...], rows: slice, columns: slice) -> Box:
+    """Return where some rows and columns lie on a page of ``shape``."""
+    height, width = shape
+    return Box(rows.start / height, columns.start / width, rows.stop / height, columns.stop / width)

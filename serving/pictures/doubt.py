@@ -1,0 +1,102 @@
+"""Tell from a picture how little it looks like ink on paper, before a network sees the digit in it.
+
+A network gets 28x28 grey pixels, and in them an icon, a photo of an animal or the corner of a window may look like a
+digit. In the picture they look different: pen and paper have two colours, and both are even. None of this is certain: a
+pen may have two colours, and paper may lie in a shadow. So the doubt is a number, which is added to the novelty score.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.pictures.close_up import Box, CloseUp, part_of
+from serving.pictures.ink import Ink, strongest
+from serving.pictures.morphology import grey_dilation, grey_erosion
+from serving.pictures.page import Colours
+
+# Strokes are the ink that is stronger than this share of the strongest ink.
+STROKE = 0.5
+# Paper around the digit that is looked at, as a share of the longer side of the digit, and in pixels.
+MARGIN, LEAST_MARGIN = 0.15, 2
+# Pixels in a window of this side around a pixel of ink may be the blurred edge of a stroke.
+BLUR = 5
+# Fewer pixels than this say nothing about the paper or the ink.
+FEW = 8
+
+# What benchmarks/fit_doubt.py has fitted. A size counts as log(1 + size / scale).
+SCALES = {"colours": 6.0, "paper": 15.0, "ink": 1.0, "rest": 0.05}
+WEIGHTS = {"colours": 4.12, "paper": 1.22, "ink": 8.8, "rest": 0.66}
+# A sum up to this is usual for digits, and is no doubt.
+USUAL = 3.39
+
+
+class Properties(NamedTuple):
+    """What makes a picture unlike ink on paper. Each is 0 for black ink on even white paper."""
+
+    colours: float = 0.0
+    """How far the colours are from a mixture of two colours, in levels (standard deviation)."""
+    paper: float = 0.0
+    """Standard deviation of the paper around the digit, in grey levels."""
+    ink: float = 0.0
+    """Standard deviation of the ink within the strokes, as a share of its mean."""
+    rest: float = 0.0
+    """The other ink on the page, as a share of the digit's."""
+
+    def scaled(self) -> list[float]:
+        """Return the properties as they count."""
+        return [math.log1p(value / SCALES[name]) for name, value in self._asdict().items()]
+
+    def doubt(self) -> float:
+        """Return the number to add to the novelty score."""
+        weighted = (weight * value for weight, value in zip(WEIGHTS.values(), self.scaled(), strict=True))
+        return max(0.0, sum(weighted) - USUAL)
+
+
+def properties_of(close_up: CloseUp, ink: Ink, colours: Colours | None) -> Properties:
+    """Return the properties of a digit on a page.
+
+    Args:
+        close_up: the part of the page with the digit.
+        ink: that of the digit alone, of the same shape.
+        colours: of the whole picture; None if it is grey.
+    """
+    rest = float(np.maximum(close_up.ink - ink, 0).sum() / ink.sum())
+    least = STROKE * strongest(ink)
+    rows, columns = _around(ink > least)
+    ink, page = ink[rows, columns], close_up.page[rows, columns]
+    within = ink[grey_erosion((ink > least).astype(np.uint8), 3) > 0]
+    uneven = float(within.std() / within.mean()) if within.size >= FEW else 0.0
+    paper = page[grey_dilation((ink > 0).astype(np.uint8), BLUR) == 0]
+    spread = float(paper.std()) if paper.size >= FEW else 0.0
+    place = part_of(close_up.ink.shape, rows, columns).within(close_up.box)
+    return Properties(0.0 if colours is None else _beyond_two(colours, place), spread, uneven, rest)
+
+
+def _around(strokes: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the rows and columns of the strokes and of some paper around them."""
+    spans = [np.flatnonzero(strokes.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+    margin = max(LEAST_MARGIN, round(MARGIN * max(1 + end - begin for begin, end in spans)))
+    rows, columns = (
+        slice(max(0, int(begin) - margin), min(size, int(end) + 1 + margin))
+        for (begin, end), size in zip(spans, strokes.shape, strict=True)
+    )
+    return rows, columns
+
+
+def _beyond_two(colours: Colours, place: Box) -> float:
+    """Return how far the colours of a place are from a mixture of two colours.
+
+    Mixtures of two colours lie on a line through red, green and blue. This is the standard deviation in the direction,
+    at a right angle to that line, in which they differ most.
+    """
+    height, width = colours.shape[:2]
+    top, left = int(place.top * height), int(place.left * width)
+    bottom, right = math.ceil(place.bottom * height), math.ceil(place.right * width)
+    pixels = colours[top:bottom, left:right].reshape(-1, 3).astype(np.float32)
+    different = pixels - np.median(pixels, axis=0)
+    squares = np.linalg.eigvalsh(different.T @ different / len(different))
+    return math.sqrt(max(0.0, float(squares[1])))

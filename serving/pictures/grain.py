@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from serving.pictures.clutter import usual_height
 from serving.pictures.ink import Ink
 from serving.pictures.mnist_form import BOX
-from serving.pictures.pieces import find_pieces
+from serving.pictures.pieces import find_pieces, usual_height
 
 # Reduced ink that is weaker than this share of the strongest is the edge of a stroke.
 EDGE = 0.05

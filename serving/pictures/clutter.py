@@ -61,7 +61,7 @@ BROADER = 2.0
 def without_clutter(ink: Ink) -> list[Piece]:
     """Return the pieces of the ink that may belong to digits."""
     pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
-    inside, along = _divided(without_shapes(ink, pieces), ink.shape)
+    inside, along = _divided(without_shapes(pieces), ink.shape)
     if not inside:
         return []
     inside = _without_lines(ink, inside)

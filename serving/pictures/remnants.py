@@ -6,16 +6,15 @@ some of it is left as ink. Such ink has edges where the page is even and only th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from serving.pictures.grain import is_texture
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation, grey_erosion
 from serving.pictures.paper import Bytes
-from serving.pictures.pieces import Piece, erase, find_pieces
+from serving.pictures.pieces import erase, find_pieces
 
 # Steps of the paper are looked for on a page whose longer side has about this many pixels.
 STEPS_SIDE = 192
@@ -25,6 +24,7 @@ CLOSED = 0.5
 OPEN = 0.3
 
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int32]
 
 
 def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink:
@@ -36,9 +36,22 @@ def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink
         least: the ink was looked for above this contrast, so smaller steps of the paper leave nothing.
     """
     steps = _steps_of(paper, least)
-    if steps is None:
+    if steps is None or is_texture(ink):
         return ink
-    return erase(ink, [piece for piece in find_pieces(ink) if _touches(piece, steps) and _is_open(piece, ink, values)])
+    pieces = find_pieces(ink)
+    # All pieces are looked at together: the boxes around some of them may be as large as the page.
+    numbers = np.full(ink.shape, len(pieces), np.int32)
+    for number, piece in enumerate(pieces):
+        for row, start, end in piece.runs:
+            numbers[row, start:end] = number
+    ends, closed = np.zeros((2, len(pieces) + 1))
+    for of_ends, are_closed in (_ends_of(numbers, ink, values), _ends_of(numbers.T, ink.T, values.T)):
+        ends += np.bincount(of_ends, minlength=len(ends))
+        closed += np.bincount(of_ends, are_closed, len(ends))
+    is_near_step = np.zeros(len(ends), bool)
+    is_near_step[numbers[steps]] = True
+    is_left = (is_near_step & (closed < (1 - OPEN) * ends)).tolist()
+    return erase(ink, [piece for number, piece in enumerate(pieces) if is_left[number]])
 
 
 def _steps_of(paper: Bytes, least: float) -> Mask | None:
@@ -53,30 +66,21 @@ def _steps_of(paper: Bytes, least: float) -> Mask | None:
     return np.asarray(Image.fromarray(steps).resize((width, height), Image.Resampling.NEAREST))
 
 
-def _touches(piece: Piece, steps: Mask) -> bool:
-    return any(steps[row, start:end].any() for row, start, end in piece.runs)
+def _ends_of(numbers: Numbers, ink: Ink, page: Bytes) -> tuple[Numbers, Mask]:
+    """Return for the ends of all horizontal runs of ink the number of their piece, and whether the page changes there.
 
-
-def _is_open(piece: Piece, ink: Ink, values: Bytes) -> bool:
-    """Return whether the page does not change across many of the piece's edges."""
-    box = slice(max(0, piece.top - 1), piece.bottom + 1), slice(max(0, piece.left - 1), piece.right + 1)
-    shown, page = np.zeros_like(ink[box]), values[box].astype(np.float32)
-    for row, start, end in piece.runs:
-        run = row - box[0].start, slice(start - box[1].start, end - box[1].start)
-        shown[run] = ink[row, start:end]
-    closed = np.concatenate([*_closed(shown, page), *_closed(shown.T, page.T)])
-    return len(closed) > 0 and float(closed.mean()) <= 1 - OPEN
-
-
-def _closed(ink: Ink, page: Ink) -> Iterator[Mask]:
-    """Yield for the left ends, then for the right ends of all runs whether the page changes there."""
-    inked = ink > 0
-    width = inked.shape[1]
-    rows, starts = np.nonzero(inked & ~np.pad(inked, [(0, 0), (1, 0)])[:, :-1])
-    _, lasts = np.nonzero(inked & ~np.pad(inked, [(0, 0), (0, 1)])[:, 1:])
+    Args:
+        numbers: the number of the piece of each pixel.
+    """
+    inked = np.pad(ink > 0, [(0, 0), (1, 1)])
+    rows, starts = np.nonzero(inked[:, 1:-1] & ~inked[:, :-2])
+    _, lasts = np.nonzero(inked[:, 1:-1] & ~inked[:, 2:])
     middles = (starts + lasts) // 2
     least = page[rows, middles] + CLOSED * ink[rows, middles]
+    of_ends, are_closed = [], []
     for outside in (starts - 1, lasts + 1):
         # Beyond the border of the page there is nothing to compare.
-        within = (outside >= 0) & (outside < width)
-        yield page[rows[within], outside[within]] >= least[within]
+        within = (outside >= 0) & (outside < ink.shape[1])
+        of_ends.append(numbers[rows[within], starts[within]])
+        are_closed.append(page[rows[within], outside[within]] >= least[within])
+    return np.concatenate(of_ends), np.concatenate(are_closed)

@@ -21,7 +21,7 @@ STEPS_SIDE = 192
 # Across an edge, the page changes by at least this share of the ink. If it does not, the edge is open.
 CLOSED = 0.5
 # A piece is left of something broader if at least this share of its edges is open.
-OPEN = 0.3
+OPEN = 0.4
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int32]

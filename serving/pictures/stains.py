@@ -23,7 +23,8 @@ WEAK = 0.003
 LONG, BROADEST = 1.4, 0.3
 # Its mean contrast is at most this many times the least contrast of a stroke. Most of it is too weak for a pencil.
 FAINTER = 1.2
-
+# What is left of a line is weaker than this share of the mean strength of all ink.
+REST = 0.75
 
 Mask = npt.NDArray[np.bool_]
 
@@ -48,7 +49,19 @@ def without_stains(ink: Ink, paper: Bytes, least: float) -> Ink:
         is_long = max(piece.height, piece.width) >= LONG * height and piece.strength <= FAINTER * least
         return is_long and breadth_of_piece(piece) <= BROADEST * height
 
-    return erase(ink, list(filter(is_line, find_pieces(np.where(near, 0, ink)))))
+    lines = list(filter(is_line, find_pieces(np.where(near, 0, ink))))
+    if not lines:
+        return ink
+    rest = erase(ink, lines)
+    # What is left of a line is stronger than the rest of it, but weaker than the digits that it crosses.
+    touched = grey_dilation((rest != ink).astype(np.uint8), 3) > 0
+    pieces = find_pieces(np.where(inked, rest, 0))
+    strength = REST * float(np.average([p.strength for p in pieces], weights=[p.mass for p in pieces])) if pieces else 0
+    return erase(rest, [piece for piece in pieces if piece.strength < strength and _touches(piece, touched)])
+
+
+def _touches(piece: Piece, places: Mask) -> bool:
+    return any(places[row, start:end].any() for row, start, end in piece.runs)
 
 
 def _weak(ink: Ink, paper: Bytes, least: float, edge: int) -> tuple[Mask, Mask]:

@@ -25,6 +25,8 @@ LEAST_SIDE = 0.2
 # A shape that is less than this many times as long as broad is no bar. If it is higher than this share of the usual
 # height of the strokes, it may be a digit whose eyes are filled with ink.
 BAR, HIGHEST_SPOT = 3.0, 0.7
+# An upright bar may be a 1 of a broader pen if it is also at most this high.
+HIGHEST_ONE = 1.4
 
 # A piece that is shorter than this share of the usual height is dirt.
 SMALL = 0.1
@@ -48,7 +50,9 @@ def without_shapes(pieces: Sequence[Piece]) -> list[Piece]:
 
     def is_digit_or_dot(piece: Piece) -> bool:
         length, breadth = solid[piece]
-        return length < LEAST_SIDE * height or (length < BAR * breadth and piece.height > HIGHEST_SPOT * height)
+        is_upright = piece.height > piece.width
+        highest = math.inf if length < BAR * breadth else HIGHEST_ONE * height if is_upright else 0
+        return length < LEAST_SIDE * height or HIGHEST_SPOT * height < piece.height <= highest
 
     shapes = {piece for piece, (_, breadth) in solid.items() if breadth <= height and not is_digit_or_dot(piece)}
     if not shapes:

@@ -148,7 +148,9 @@ def high_lines() -> Named:
     edge = [(10 + 12 * (i % 2), 10 + 40 * i, 2, 42) for i in range(24)] + [(10, 10 + 40 * i, 14, 2) for i in range(25)]
     teeth = [(left, top, 2, 6) for left in range(10, 800, 6) for top in (6, 970)]
     outline = [*edge, (10, 10, 790, 2), (10, 970, 790, 2), *teeth]
-    yield "outline around a bar", page((200, 480, 780, 20), *outline)
+    # A solid bar would be left out, as a pen that lies on the paper.
+    bar = [(200, 480, 780, 9), (200, 491, 780, 9), (200, 480, 9, 20)]
+    yield "outline around a bar", page(*bar, *outline)
     poles = [(984 - 20 * i, 8 + 32 * i, 2, 984 - 32 * i) for i in range(28)]
     yield "bars at poles", page(*((8, top, left - 14, 16) for left, top, _, _ in poles), *poles)
     strokes = [(left, top, 1, 117) for top in (10, 150, 290) for left in range(319, 970, 11)]

@@ -9,8 +9,9 @@ import numpy as np
 
 from serving.pictures.ink import Ink
 from serving.pictures.neighbours import LARGEST, RING_INK, Ring
-from serving.pictures.pieces import Piece, cut_out, find_pieces, moved
+from serving.pictures.pieces import Piece, cut_out, find_pieces, moved, usual_height
 from serving.pictures.rules import LEAST_SIDE, REACH, without_rules
+from serving.pictures.shapes import without_shapes
 
 # A piece whose longer side is shorter than this share of the usual height is dirt.
 LEAST_PIECE = 0.1
@@ -59,7 +60,8 @@ BROADER = 2.0
 
 def without_clutter(ink: Ink) -> list[Piece]:
     """Return the pieces of the ink that may belong to digits."""
-    inside, along = _divided(_without_rings(ink, _without_frame(find_pieces(ink), ink.shape)), ink.shape)
+    pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
+    inside, along = _divided(without_shapes(pieces), ink.shape)
     if not inside:
         return []
     inside = _without_lines(ink, inside)
@@ -83,13 +85,6 @@ def _divided(pieces: list[Piece], shape: tuple[int, ...]) -> tuple[list[Piece], 
     outside = set(along)
     inside = [piece for piece in pieces if piece not in outside]
     return (inside, along) if inside else (along, [])
-
-
-def usual_height(pieces: Sequence[Piece]) -> float:
-    """Return the median of the heights, in which each piece counts by its ink."""
-    ordered = sorted(pieces, key=attrgetter("height"))
-    masses = np.cumsum([piece.mass for piece in ordered])
-    return float(ordered[int(np.searchsorted(masses, masses[-1] / 2))].height)
 
 
 def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:

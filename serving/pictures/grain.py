@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from serving.pictures.clutter import usual_height
 from serving.pictures.ink import Ink
 from serving.pictures.mnist_form import BOX
-from serving.pictures.pieces import find_pieces
+from serving.pictures.pieces import find_pieces, usual_height
 
 # Reduced ink that is weaker than this share of the strongest is the edge of a stroke.
 EDGE = 0.05
 # At half the size, a whole stroke has half of its horizontal runs. Ink with grain has fewer, by this factor or more.
 GRAINY = 2.15
+# The most horizontal runs of ink of a picture. A page of 200 digits has about 10,000. More is a texture.
+MAX_RUNS = 30_000
 
 
 def without_grain(ink: Ink) -> Ink:
@@ -39,3 +40,8 @@ def count_runs(ink: Ink) -> int:
     """Return the number of horizontal runs of ink."""
     inked = ink > 0
     return int(np.count_nonzero(inked[:, 1:] & ~inked[:, :-1]))
+
+
+def is_texture(ink: Ink) -> bool:
+    """Return whether the ink has far more runs than digits have, and would take too long."""
+    return count_runs(ink) > MAX_RUNS

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serving.pictures.clutter import usual_height, without_clutter
+from serving.pictures.clutter import without_clutter
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import Piece, cut_out
+from serving.pictures.pieces import Piece, cut_out, usual_height
 
 # Sizes are shares of the usual height of a piece, unless a comment says otherwise.
 # A piece that is lower than this may be a dot, a minus or a part of a digit. It does not say where its line lies.

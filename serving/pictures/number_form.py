@@ -20,7 +20,7 @@ from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.colours import decode_colours
 from serving.pictures.cuts import Integers, Parts, cut
 from serving.pictures.decode import decode_grey
-from serving.pictures.grain import count_runs, shrink, without_grain
+from serving.pictures.grain import is_texture, shrink, without_grain
 from serving.pictures.header import read_header
 from serving.pictures.ink import Ink, pad_to, reduce
 from serving.pictures.lines import Line, find_lines
@@ -47,8 +47,6 @@ WIDEST_GAP = 0.3
 LEAST_SIDE = 0.3
 # The shorter side of a candidate has at least this many pixels.
 LEAST_PIXELS = 2
-# The most horizontal runs of ink of a picture. A page of 200 digits has about 10,000. More is a texture.
-MAX_RUNS = 30_000
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom; right and bottom are exclusive. The pixels are the picture's own, or those of a line."""
@@ -191,7 +189,7 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
     if ink is None:
         result.is_empty = True
         return result
-    if count_runs(ink) > MAX_RUNS:
+    if is_texture(ink):
         return result
     ink = without_grain(ink)
     scale = max(size) / max(ink.shape)

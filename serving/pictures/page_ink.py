@@ -29,7 +29,9 @@ from serving.pictures.ink import (
 from serving.pictures.morphology import grey_dilation, grey_erosion, uniform_filter
 from serving.pictures.page import Grey
 from serving.pictures.paper import Bytes, contrast, on_paper, stride
+from serving.pictures.remnants import without_remnants
 from serving.pictures.rules import Mask, without_rules, without_rules_of
+from serving.pictures.stains import without_stains
 from serving.pictures.surroundings import on_sheet, sheet_on
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
@@ -72,8 +74,9 @@ def find_page_ink(page: Grey) -> Ink | None:
         # The rules of a sheet on a desk end at its edges.
         ink = without_rules_of(sheet, ink)
         ink[_edge_of(sheet) & (ink < WEAK * most)] = 0
+    ink = without_stains(ink, values + darker, FAINT * most)
     ink[ink < FAINT * most] = 0
-    return ink
+    return without_remnants(ink, values, values + darker, FAINT * most)
 
 
 def _noise(grey: Grey) -> float:

@@ -183,6 +183,13 @@ def size_of(pieces: Sequence[Piece]) -> tuple[int, int]:
     return height, max(piece.right for piece in pieces) - min(piece.left for piece in pieces)
 
 
+def usual_height(pieces: Sequence[Piece]) -> float:
+    """Return the median of the heights, in which each piece counts by its ink."""
+    ordered = sorted(pieces, key=attrgetter("height"))
+    masses = np.cumsum([piece.mass for piece in ordered])
+    return float(ordered[int(np.searchsorted(masses, masses[-1] / 2))].height)
+
+
 def distance(a: Piece, b: Piece) -> int:
     """Return the distance of the boxes around two pieces."""
     return max(a.left - b.right, b.left - a.right, a.top - b.bottom, b.top - a.bottom, 0)

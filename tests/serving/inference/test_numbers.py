@@ -14,6 +14,7 @@ from serving.inference.numbers import NumberReading
 from serving.models import repository
 from serving.pictures import work
 from serving.pictures.lines import find_lines
+from serving.pictures.morphology import grey_closing
 from serving.pictures.number_form import NumberPage, to_number_page
 from serving.pictures.page_ink import find_page_ink
 from serving.pictures.pieces import Piece
@@ -268,6 +269,92 @@ def test_shadow_along_two_edges_of_a_note_is_no_digit(read, write, degrees):
     drawn.paste(0, (0, 0), shadow.filter(ImageFilter.GaussianBlur(4)))
     drawn.paste(note.convert("L"), (60, 60), note.getchannel("A"))
     assert read(np.asarray(drawn) + np.random.default_rng(0).normal(0, 2, drawn.size[::-1])).text == "2026"
+
+
+def with_holes(drawn):
+    y, x = np.mgrid[: drawn.shape[0], : drawn.shape[1]]
+    centres = [(20, 25), (len(drawn) - 20, 25)]
+    holes = np.logical_or.reduce([np.hypot(y - row, x - column) < 13 for row, column in centres])
+    return np.where(holes, 45, drawn)
+
+
+def with_spiral(drawn):
+    drawn = np.pad(drawn, [(24, 0), (0, 0)], constant_values=255)
+    drawn[8:36, np.arange(drawn.shape[1]) % 48 < 24] = 50
+    return drawn
+
+
+def with_buttons(drawn):
+    drawn = np.pad(drawn, [(0, 70), (0, 0)], constant_values=255)
+    drawn[-54:-18, 20:120], drawn[-54:-18, 140:240] = 100, 115
+    return drawn
+
+
+def with_a_pen_below(drawn):
+    canvas = Image.fromarray(np.pad(drawn, [(0, 70), (0, 0)], constant_values=255))
+    ImageDraw.Draw(canvas).line((-10, canvas.height - 20, 0.8 * canvas.width, canvas.height - 45), 40, 24)
+    return np.asarray(canvas)
+
+
+def with_a_pen_beside(drawn):
+    canvas = Image.fromarray(np.pad(drawn, [(0, 0), (0, 70)], constant_values=255))
+    ImageDraw.Draw(canvas).line((canvas.width - 45, 15, canvas.width - 35, canvas.height + 9), 40, 24)
+    return np.asarray(canvas)
+
+
+@pytest.mark.parametrize("add", [with_holes, with_spiral, with_buttons, with_a_pen_below, with_a_pen_beside])
+def test_solid_shape_beside_a_number_is_no_digit(read, write, add):
+    drawn = add(page(write("2036"), scale=3, margin=20))
+    assert read(drawn + np.random.default_rng(0).normal(0, 2, drawn.shape)).text == "2036"
+
+
+@pytest.mark.parametrize("text", ["11", "1171", "20-35", "3.1"])
+def test_strokes_and_dots_of_the_pen_that_wrote_the_number_stay(write, text):
+    found = to_number_page(picture(page(write(text), margin=20)), MAX_PIXELS)
+    assert sum(any(part.height for part in line.parts) for line in found.lines) == 1
+    assert sum(gap > 0 for gap in found.lines[0].gaps) == len(text) - 1
+
+
+def test_digit_with_filled_eyes_stays(write):
+    drawn = page(np.concatenate([write("24"), np.zeros((28, 5), np.uint8), grey_closing(write("8"), 7)], axis=1))
+    [line] = to_number_page(picture(drawn), MAX_PIXELS).lines
+    assert sum(gap > 0 for gap in line.gaps) == 2
+
+
+@pytest.mark.parametrize("shade", [90, 150, 190])
+@pytest.mark.parametrize("turns", range(4))
+def test_finger_at_the_border_is_no_digit(read, write, turns, shade):
+    drawn = np.rot90(np.pad(page(write("2026"), scale=3), 60, constant_values=255), turns)
+    canvas = Image.fromarray(drawn).resize((2 * drawn.shape[1], 2 * drawn.shape[0]))
+    height = canvas.height
+    ImageDraw.Draw(canvas).rounded_rectangle((-90, height - 130, 100, height - 20), 55, shade)
+    photo = np.rot90(np.asarray(canvas.filter(ImageFilter.GaussianBlur(2)).reduce(2)), -turns)
+    found = read(photo + np.random.default_rng(0).normal(0, 2, photo.shape))
+    assert (found.text, found.accepted) == ("2026", True)
+
+
+def test_desk_between_two_notes_is_no_digit(read, write):
+    drawn = np.full((490, 420), 90, np.uint8)
+    for top, text in ((20, "203"), (264, "84")):
+        note = page(write(text), scale=3, margin=18)
+        drawn[top : top + len(note), 50 : 50 + note.shape[1]] = np.clip(note, 0, 235)
+    drawn = np.asarray(Image.fromarray(drawn).rotate(3, Image.Resampling.BICUBIC, fillcolor=90))
+    assert read(drawn + np.random.default_rng(0).normal(0, 3, drawn.shape)).text == "203\n84"
+
+
+@pytest.mark.parametrize("shade", [150, 170])
+def test_number_across_the_ring_of_a_cup_is_read(read, write, shade):
+    canvas = Image.fromarray(np.pad(page(write("202635"), scale=3, margin=20), 40, constant_values=255))
+    drawn = np.asarray(canvas)
+    ring = Image.new("L", canvas.size, 255)
+    ImageDraw.Draw(ring).ellipse((180, 30, 420, 270), outline=shade, width=10)
+    drawn = np.minimum(drawn, np.asarray(ring.filter(ImageFilter.GaussianBlur(3))))
+    assert read(drawn + np.random.default_rng(0).normal(0, 2, drawn.shape)).text == "202635"
+
+
+def test_large_number_of_a_pencil_under_a_small_one_of_a_pen_stays(read, write):
+    pencil = np.rint(0.5 * np.kron(write("45"), np.ones((2, 2)))).astype(np.uint8)
+    assert read(page(write("2036"), np.pad(pencil, [(8, 0), (0, 0)]), scale=3)).text == "2036\n45"
 
 
 def test_one_that_is_higher_than_the_other_digits_stays(read, write):

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from serving.pictures.decode import WHITE
 from serving.pictures.grain import is_texture
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation, grey_erosion
 from serving.pictures.paper import Bytes
-from serving.pictures.pieces import erase, find_pieces
+from serving.pictures.pieces import Piece, cut_out, erase, find_pieces
 
 # Steps of the paper are looked for on a page whose longer side has about this many pixels.
 STEPS_SIDE = 192
-# Across an edge, the page changes by at least this share of the ink. If it does not, the edge is open.
+# At a closed end of a run of ink, the page changes by at least this share of the ink.
 CLOSED = 0.5
-# A piece is left of something broader if at least this share of its edges is open.
-OPEN = 0.4
+# A piece is left of something broader if less than this share of its runs is closed at both ends, as strokes are. A
+# digit that lies across the edge of a shadow has some open ends, too.
+LEAST_CLOSED = 0.3
 
 Mask = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.int32]
 
 
 def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink:
@@ -38,49 +38,56 @@ def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink
     steps = _steps_of(paper, least)
     if steps is None or is_texture(ink):
         return ink
-    pieces = find_pieces(ink)
-    # All pieces are looked at together: the boxes around some of them may be as large as the page.
-    numbers = np.full(ink.shape, len(pieces), np.int32)
-    for number, piece in enumerate(pieces):
-        for row, start, end in piece.runs:
-            numbers[row, start:end] = number
-    ends, closed = np.zeros((2, len(pieces) + 1))
-    for of_ends, are_closed in (_ends_of(numbers, ink, values), _ends_of(numbers.T, ink.T, values.T)):
-        ends += np.bincount(of_ends, minlength=len(ends))
-        closed += np.bincount(of_ends, are_closed, len(ends))
-    is_near_step = np.zeros(len(ends), bool)
-    is_near_step[numbers[steps]] = True
-    is_left = (is_near_step & (closed < (1 - OPEN) * ends)).tolist()
-    return erase(ink, [piece for number, piece in enumerate(pieces) if is_left[number]])
+    step = _stride(values)
+    near = [
+        piece
+        for piece in find_pieces(ink)
+        if steps[piece.top // step : -(-piece.bottom // step), piece.left // step : -(-piece.right // step)].any()
+    ]
+    if not near:
+        return ink
+    # The boxes around pieces that enclose each other may be as large as the page.
+    if sum(piece.height * piece.width for piece in near) > ink.size:
+        return ink
+    page = np.pad(values, 1, constant_values=WHITE)
+    return erase(ink, [piece for piece in near if _share_of_closed_runs(piece, ink, page) < LEAST_CLOSED])
 
 
 def _steps_of(paper: Bytes, least: float) -> Mask | None:
-    """Return the pixels near steps of the paper, or None if there are none."""
-    height, width = paper.shape
-    # Paper is smooth, so some of its pixels are enough.
-    step = max(1, max(paper.shape) // STEPS_SIDE)
+    """Return where the paper steps, for every pixel in ``_stride`` rows and columns, or None if it steps nowhere."""
+    step = _stride(paper)
     small = paper[::step, ::step]
     steps = grey_dilation(small, 3) - grey_erosion(small, 3) > least
-    if not steps.any():
-        return None
-    return np.asarray(Image.fromarray(steps).resize((width, height), Image.Resampling.NEAREST))
+    return steps if steps.any() else None
 
 
-def _ends_of(numbers: Numbers, ink: Ink, page: Bytes) -> tuple[Numbers, Mask]:
-    """Return for the ends of all horizontal runs of ink the number of their piece, and whether the page changes there.
+def _stride(page: Bytes) -> int:
+    # Paper is smooth, so some of its pixels are enough.
+    longest: int = max(page.shape)
+    return max(1, longest // STEPS_SIDE)
+
+
+def _share_of_closed_runs(piece: Piece, ink: Ink, page: Bytes) -> float:
+    """Return the share of the horizontal and vertical runs of ink at both of whose ends the page changes.
 
     Args:
-        numbers: the number of the piece of each pixel.
+        page: with a border of one pixel, because a stroke that the border cuts off is closed there.
+    """
+    alone = cut_out(ink, [piece])
+    around = page[piece.top : piece.bottom + 2, piece.left : piece.right + 2]
+    are_closed = [_closed(alone, around[1:-1]), _closed(alone.T, around.T[1:-1])]
+    return float(np.concatenate(are_closed).mean())
+
+
+def _closed(ink: Ink, page: Bytes) -> Mask:
+    """Return for each horizontal run of ink whether the page changes at both ends.
+
+    Args:
+        page: with one more column on each side.
     """
     inked = np.pad(ink > 0, [(0, 0), (1, 1)])
     rows, starts = np.nonzero(inked[:, 1:-1] & ~inked[:, :-2])
     _, lasts = np.nonzero(inked[:, 1:-1] & ~inked[:, 2:])
     middles = (starts + lasts) // 2
-    least = page[rows, middles] + CLOSED * ink[rows, middles]
-    of_ends, are_closed = [], []
-    for outside in (starts - 1, lasts + 1):
-        # Beyond the border of the page there is nothing to compare.
-        within = (outside >= 0) & (outside < ink.shape[1])
-        of_ends.append(numbers[rows[within], starts[within]])
-        are_closed.append(page[rows[within], outside[within]] >= least[within])
-    return np.concatenate(of_ends), np.concatenate(are_closed)
+    least = page[rows, middles + 1] + CLOSED * ink[rows, middles]
+    return np.asarray((page[rows, starts] >= least) & (page[rows, lasts + 2] >= least))

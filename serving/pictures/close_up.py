@@ -58,7 +58,7 @@ def find_ink(page: Grey | Page, overview: Grey | None = None) -> Ink | None:
 
 
 def find_close_up(page: Grey | Page, overview: Grey | None = None) -> CloseUp | None:
-    """Return the ink of a page, or None if the page is empty.
+    """Return the part of a page in which its ink lies, or None if the page is empty.
 
     A page with more than ``OVERVIEW`` pixels a side is reduced first, and the result is a close-up of its ink.
 

@@ -148,7 +148,7 @@ def _jpeg(content: bytes) -> Header | None:
             height, width, count = struct.unpack_from(">HHB", content, begin + 5)
             components = content[begin + 10 : begin + 10 + 3 * count]
             is_progressive = marker in _JPEG_PROGRESSIVE
-            # Colours are decoded to grey, except four of them.
+            # Four colours are decoded as such, and three to grey, unless the picture has too few pixels to matter.
             bytes_per_pixel = COLOUR if count > 3 else GREY
         elif marker == JPEG_SCAN and (is_progressive or content[begin + 4] < len(components) // 3):
             return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), _scans(content, begin))

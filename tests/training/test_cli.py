@@ -201,7 +201,7 @@ def test_missing_torch_is_an_error_of_one_line(tmp_path):
         ("training.cli", ["--dataset", "./nothing"], "nothing: does not exist; a data set is a folder"),
         ("training.cli", ["--output", "run"], "--output run: already holds a run; add --resume"),
         ("training.cli", ["check", "nothing"], "nothing: does not exist; a data set is a folder"),
-        ("training.cli", ["review", "nothing"], "nothing: does not exist; a data set is a folder"),
+        ("training.cli", ["review", "nothing"], "nothing: there is no such folder; name the folder of mnist-serve"),
         ("export.cli", ["nothing"], "nothing: there is no such folder; name the run folder"),
         ("export.cli", ["run"], "run: not a finished run, run.json is missing; finish it with"),
         ("export.cli", ["finished", "--first", "run"], "run: not a finished run, run.json is missing; finish it with"),

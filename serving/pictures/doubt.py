@@ -24,6 +24,8 @@ STROKE = 0.5
 MARGIN, LEAST_MARGIN = 0.15, 2
 # Pixels in a window of this side around a pixel of ink may be the blurred edge of a stroke.
 BLUR = 5
+# The colours of a place are looked at on at most this many pixels a side.
+SAMPLE_SIDE = 40
 # Fewer pixels than this say nothing about the paper or the ink.
 FEW = 8
 
@@ -96,7 +98,9 @@ def _beyond_two(colours: Colours, place: Box) -> float:
     height, width = colours.shape[:2]
     top, left = int(place.top * height), int(place.left * width)
     bottom, right = math.ceil(place.bottom * height), math.ceil(place.right * width)
-    pixels = colours[top:bottom, left:right].reshape(-1, 3).astype(np.float32)
+    step = 1 + max(bottom - top, right - left) // SAMPLE_SIDE
+    pixels = colours[top:bottom:step, left:right:step].reshape(-1, 3).astype(np.float32)
     different = pixels - np.median(pixels, axis=0)
-    squares = np.linalg.eigvalsh(different.T @ different / len(different))
+    # A matrix product may start threads, which takes longer than the product.
+    squares = np.linalg.eigvalsh(np.einsum("ni,nj->ij", different, different) / len(different))
     return math.sqrt(max(0.0, float(squares[1])))

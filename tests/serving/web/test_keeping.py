@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from tests.serving.web.handwriting import EIGHT, STYLES, THREE, draw
+from tests.serving.web.handwriting import EIGHT, STYLES, THREE, draw, draw_at_once
 from tests.serving.web.page import count_ink, expect, predicted_digit, wait_for_prediction
 from tests.support import ROOT
 
@@ -53,7 +53,7 @@ def test_nothing_can_be_kept_before_something_is_drawn(url, visit):
 
 def test_drawing_outlives_a_reload_until_it_is_cleared(url, visit):
     page = visit(url)
-    draw(page, THREE)
+    draw_at_once(page, THREE)
     page.wait_for_url(FRAGMENT)
     page.reload()
     expect(page.locator("#digit")).to_have_text("3")
@@ -63,7 +63,7 @@ def test_drawing_outlives_a_reload_until_it_is_cleared(url, visit):
 
 def test_back_to_the_same_drawing_leaves_it_as_it_is(url, visit):
     page = visit(url)
-    draw(page, THREE)
+    draw_at_once(page, THREE)
     page.wait_for_url(FRAGMENT)
     page.locator("header").get_by_role("link", name="mnist").click()
     page.go_back()

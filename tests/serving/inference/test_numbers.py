@@ -531,6 +531,23 @@ def test_blank_page_is_empty(read):
 
 
 @pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (slice(None, None, 20), slice(0, 0)),
+        (slice(None, None, 20), slice(None, None, 20)),
+        (100, slice(0, 0)),
+        (slice(0, 0), slice(150, 152)),
+    ],
+    ids=["ruled", "squared", "one line", "one upright line"],
+)
+def test_paper_with_printed_lines_and_no_number_is_read_without_an_error(read, rows, columns):
+    paper = np.full((200, 300), 255)
+    paper[rows] = paper[:, columns] = 90
+    found = read(paper)
+    assert (found.text, found.accepted, found.reason) == ("", False, "no digit")
+
+
+@pytest.mark.parametrize(
     "texture",
     [
         np.random.default_rng(0).integers(0, 256, (600, 700)),

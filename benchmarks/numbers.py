@@ -23,6 +23,7 @@ from benchmarks.digits import choose_digits, load_digits
 from benchmarks.drawings import Array, Random, encode
 from benchmarks.marks import PATTERNS, SCALE, marked_row
 from benchmarks.pages import phone_light
+from benchmarks.paper import BLANK, FORMS, blank, form
 from benchmarks.report import conditions, save_option
 from serving.inference.numbers import NumberPrediction, NumberReading
 from serving.models import repository
@@ -278,6 +279,26 @@ def marks(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str
         yield row(name, model, [marked(pattern, images, labels, random) for _ in range(rows)])
 
 
+def forms(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
+    """Yield the share of rows of fields whose digits are all right, and of those accepted although they are wrong."""
+    yield f"\n| fields of a form, {rows} of each kind | all digits right | accepted and wrong |\n|---|---:|---:|"
+    kinds = itertools.product(FORMS, (1.0, 0.6, 0.0), (False, True))
+    for number, (style, filled, photo) in enumerate(kinds):
+        random = np.random.default_rng([number, 3])
+        pages = [form(style, images, labels, random, filled=filled, photo=photo) for _ in range(rows)]
+        name = {1.0: "filled", 0.6: "three of five filled", 0.0: "empty"}[filled]
+        yield row(f"{style}, {name}{', photo' if photo else ''}", model, pages)
+
+
+def papers(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
+    """Yield the share of blank sheets in which no digit is found, and of those accepted as a number."""
+    yield f"\n| blank paper, {rows} of each kind | no digit found | accepted |\n|---|---:|---:|"
+    for number, (name, photo) in enumerate(itertools.product(BLANK, (False, True))):
+        random = np.random.default_rng([number, 4])
+        pages = [(blank(name, random, photo=photo), "") for _ in range(rows)]
+        yield row(f"{name}{', photo' if photo else ''}", model, pages)
+
+
 def large_page(images: Array, labels: Array) -> bytes:
     """Return a photo of 2 megapixels with four lines of five digits."""
     random = np.random.default_rng(0)
@@ -300,7 +321,7 @@ def main(rows: int, mnist: Path | None, folder: Path, digits_set: str, save: Pat
     model = repository.load(folder, "mnist")
     lines = [conditions("onnxruntime", "numpy", "pillow", also=f"model {model.name} version {model.version}")]
     click.echo(lines[0])
-    for line in itertools.chain(*(part(model, images, labels, rows) for part in (table, photos, marks))):
+    for line in itertools.chain(*(part(model, images, labels, rows) for part in (table, photos, marks, forms, papers))):
         click.echo(line)
         lines.append(line)
     page = large_page(images, labels)

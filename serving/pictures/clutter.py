@@ -7,6 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from serving.pictures.fields import is_field
 from serving.pictures.ink import Ink
 from serving.pictures.neighbours import LARGEST, RING_INK, Ring
 from serving.pictures.pieces import Piece, cut_out, find_pieces, moved, usual_height
@@ -60,8 +61,12 @@ BROADER = 2.0
 
 def without_clutter(ink: Ink) -> list[Piece]:
     """Return the pieces of the ink that may belong to digits."""
-    pieces = _without_rings(ink, _without_frame(find_pieces(ink), ink.shape))
+    every = _without_frame(find_pieces(ink), ink.shape)
+    pieces = _without_rings(ink, every)
     inside, along = _divided(without_shapes(pieces), ink.shape)
+    if not inside and len(pieces) == len(every):
+        # Nothing says that what lies along the border is no digit.
+        inside, along = along, []
     if not inside:
         return []
     inside = _without_lines(ink, inside)
@@ -73,7 +78,7 @@ def without_clutter(ink: Ink) -> list[Piece]:
 
 
 def _divided(pieces: list[Piece], shape: tuple[int, ...]) -> tuple[list[Piece], list[Piece]]:
-    """Return the pieces that may belong to digits, and those along the border. If all lie there, they may be digits."""
+    """Return the pieces that may belong to digits, and those along the border."""
     usual = _mean_strength([piece for piece in pieces if piece.is_inside(shape)])
     along = [
         piece
@@ -84,7 +89,7 @@ def _divided(pieces: list[Piece], shape: tuple[int, ...]) -> tuple[list[Piece], 
     ]
     outside = set(along)
     inside = [piece for piece in pieces if piece not in outside]
-    return (inside, along) if inside else (along, [])
+    return inside, along
 
 
 def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piece]:
@@ -97,13 +102,15 @@ def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piec
 
 
 def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
-    """Return the pieces without boxes and circles around others. A digit that touches its box stays."""
-    broadest = sorted(pieces, key=lambda piece: piece.height * piece.width)[-LARGEST:]
-    rings = [piece for piece in broadest if _is_ring(piece, pieces)]
+    """Return the pieces without fields of a form and circles around others. A digit that touches them stays."""
+    fields = [piece for piece in pieces if is_field(piece)]
+    others = [piece for piece in pieces if piece not in fields]
+    broadest = sorted(others, key=lambda piece: piece.height * piece.width)[-LARGEST:]
+    rings = fields + [piece for piece in broadest if _is_ring(piece, pieces)]
     if not rings:
         return list(pieces)
-    rest = [piece for piece in pieces if piece not in rings]
-    least = TOUCHING * usual_height(rest)
+    rest = [piece for piece in others if piece not in rings]
+    least = TOUCHING * usual_height(rest or rings)
     return rest + [piece for ring in rings for piece in _touching(ink, ring, least)]
 
 

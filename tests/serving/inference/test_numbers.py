@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.bombs import high_lines
+from benchmarks.paper import FORMS, form
 from benchmarks.polylines import STYLES
 from serving.errors import DeadlineExceededError, InputTooLargeError
 from serving.inference.comparison import Comparison
@@ -402,6 +403,22 @@ def test_fields_with_ticks_between_the_digits_are_no_digits(read, write, rows):
     ink = np.pad(np.concatenate(digits, axis=1), [(0, 0), (0, 2)])
     ink[27] = ink[27 - rows : 27, edges] = 200
     assert read(page(ink, scale=2, margin=30)).text == "2026"
+
+
+@pytest.mark.parametrize("style", FORMS)
+@pytest.mark.parametrize("photo", [False, True], ids=["clean", "photo"])
+def test_fields_of_a_form_are_no_digits(read, digits, truth, style, photo):
+    random = np.random.default_rng(4)
+    for filled in (0, 0.6):
+        content, text = form(style, digits, truth, random, filled=filled, photo=photo)
+        assert read(content).text == text
+
+
+def test_zero_of_four_straight_strokes_is_no_field(read, write):
+    ink = write("270")
+    ink[:, -16:] = 0
+    ink[4:24, [-14, -13, -4, -3]] = ink[[4, 5, 22, 23], -14:-2] = 255
+    assert read(page(ink)).text == "270"
 
 
 @pytest.mark.parametrize("text", ["470", "2017"])

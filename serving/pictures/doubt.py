@@ -11,12 +11,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.pictures.close_up import Box, CloseUp, part_of
 from serving.pictures.ink import Ink, strongest
 from serving.pictures.morphology import grey_dilation, grey_erosion
-from serving.pictures.page import Colours
+from serving.pictures.page import Colours, Mask
 
 # Strokes are the ink that is stronger than this share of the strongest ink.
 STROKE = 0.5
@@ -78,7 +77,7 @@ def properties_of(close_up: CloseUp, ink: Ink, colours: Colours | None) -> Prope
     return Properties(0.0 if colours is None else _beyond_two(colours, place), spread, uneven, rest)
 
 
-def _around(strokes: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+def _around(strokes: Mask) -> tuple[slice, slice]:
     """Return the rows and columns of the strokes and of some paper around them."""
     spans = [np.flatnonzero(strokes.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     margin = max(LEAST_MARGIN, round(MARGIN * max(1 + end - begin for begin, end in spans)))

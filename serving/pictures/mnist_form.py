@@ -23,6 +23,7 @@ from serving.contract import IMAGE_SIZE, Images, RejectionReason
 from serving.pictures.close_up import OVERVIEW, CloseUp, find_close_up
 from serving.pictures.colours import decode_colours
 from serving.pictures.decode import BLACK, WHITE, decode_in_colour
+from serving.pictures.desk import fills_side
 from serving.pictures.dots import joined_dots
 from serving.pictures.doubt import Properties, properties_of
 from serving.pictures.ink import Ink, border_of, breadth_of, middle, reduce, resize, strongest
@@ -30,8 +31,7 @@ from serving.pictures.morphology import grey_dilation
 from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
 from serving.pictures.page import Colours, Grey, Page
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
-from serving.pictures.surroundings import fills_side, other_pages
-from serving.pictures.weak import is_mostly_weak
+from serving.pictures.surroundings import is_mostly_weak, other_pages
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20

@@ -19,6 +19,8 @@ Grey = npt.NDArray[np.float32]
 """Brightness from 0 to 255, ``[H, W]``."""
 Colours = npt.NDArray[np.uint8]
 """Red, green and blue from 0 to 255, ``[H, W, 3]``."""
+Mask = npt.NDArray[np.bool_]
+"""Some of the pixels of a page, bool ``[H, W]``."""
 
 # A part that is converted at once has about this many pixels. Converting takes up to 20 bytes per pixel.
 PART_PIXELS = 1 << 18

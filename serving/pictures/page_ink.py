@@ -11,6 +11,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from serving.pictures.desk import sheet_on_desk, without_desk
 from serving.pictures.ink import (
     DEVIATION,
     EVEN_BORDER,
@@ -25,14 +26,14 @@ from serving.pictures.ink import (
     most_common_shade,
     pad_to,
     reduce,
+    sum_of_cubes,
 )
 from serving.pictures.morphology import grey_dilation, grey_erosion, uniform_filter
-from serving.pictures.page import Grey
+from serving.pictures.page import Grey, Mask
 from serving.pictures.paper import Bytes, contrast, on_paper, stride
 from serving.pictures.remnants import without_remnants
-from serving.pictures.rules import Mask, without_rules, without_rules_of
+from serving.pictures.rules import without_rules, without_rules_of
 from serving.pictures.stains import without_stains
-from serving.pictures.surroundings import on_sheet, sheet_on
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
 LONGEST = 1024
@@ -92,7 +93,7 @@ def _sheet_on(paper: Bytes) -> Mask | None:
     # Paper is smooth, so some of its pixels are enough.
     step = max(1, max(paper.shape) // SHEET_SIDE)
     small = paper[::step, ::step].astype(np.float32)
-    sheet = sheet_on(small) if min(small.shape) >= LEAST_SHEET else None
+    sheet = sheet_on_desk(small) if min(small.shape) >= LEAST_SHEET else None
     if sheet is None:
         return None
     return np.asarray(Image.fromarray(sheet).resize((width, height), Image.Resampling.NEAREST))
@@ -111,7 +112,7 @@ def _is_dark(grey: Grey) -> bool:
     small = reduce(grey, POLARITY_SIDE)
     # A desk around the sheet is neither ink nor paper. It stays on the page itself, because it may be a shadow with
     # digits in it. In the ink of the page it reaches the border, and ``clutter.py`` leaves it out.
-    sheet = on_sheet(small) if min(small.shape) >= LEAST_SHEET else None
+    sheet = without_desk(small) if min(small.shape) >= LEAST_SHEET else None
     border = border_of(small)
     shade = most_common_shade(border)
     has_even_border = float((np.abs(border - shade) < SAME_SHADE).mean()) >= EVEN_BORDER
@@ -122,5 +123,4 @@ def _is_dark(grey: Grey) -> bool:
     small = small if sheet is None else sheet
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
     relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
-    # NumPy takes 30 times as long for relief**3.
-    return float((relief * relief * relief).sum()) < 0
+    return sum_of_cubes(relief) < 0

@@ -12,6 +12,7 @@ from operator import attrgetter, itemgetter
 import numpy as np
 
 from serving.pictures.ink import Ink
+from serving.pictures.page import Mask
 
 # A piece is a speck (dirt, or a part of a shadow's edge) if it has less than this share of the largest piece's ink.
 SPECK = 0.08
@@ -175,6 +176,15 @@ def cut_out(ink: Ink, pieces: Sequence[Piece]) -> Ink:
         for row, start, end in piece.runs:
             alone[row - top, start - left : end - left] = ink[row, start:end]
     return alone
+
+
+def mask_of(pieces: Iterable[Piece], shape: tuple[int, ...]) -> Mask:
+    """Return which pixels of a page of ``shape`` belong to these pieces."""
+    mask = np.zeros(shape, bool)
+    for piece in pieces:
+        for row, start, end in piece.runs:
+            mask[row, start:end] = True
+    return mask
 
 
 def size_of(pieces: Sequence[Piece]) -> tuple[int, int]:

@@ -7,12 +7,12 @@ some of it is left as ink. Such ink has edges where the page is even and only th
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.pictures.decode import WHITE
 from serving.pictures.grain import is_texture
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation, grey_erosion
+from serving.pictures.page import Mask
 from serving.pictures.paper import Bytes
 from serving.pictures.pieces import Piece, cut_out, erase, find_pieces
 
@@ -23,8 +23,6 @@ CLOSED = 0.5
 # A piece is left of something broader if less than this share of its runs is closed at both ends, as strokes are. A
 # digit that lies across the edge of a shadow has some open ends, too.
 LEAST_CLOSED = 0.3
-
-Mask = npt.NDArray[np.bool_]
 
 
 def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink:

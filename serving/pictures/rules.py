@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.pictures.ink import Ink
+from serving.pictures.page import Mask
 from serving.pictures.pieces import find_pieces
 
 # The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits.
@@ -40,8 +41,6 @@ THICKER = 1.6
 # Where two rules cross, ink is part of them if it is at most this many times as strong as the stronger rule. The ink of
 # most strokes is stronger.
 STRONGER = 1.6
-
-Mask = npt.NDArray[np.bool_]
 
 
 class _Rule(NamedTuple):

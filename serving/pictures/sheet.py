@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serving.pictures.close_up import Box, part_of
 from serving.pictures.ink import Ink, measure_ink, strongest
 from serving.pictures.morphology import grey_erosion
-from serving.pictures.page import Grey
+from serving.pictures.page import Grey, Mask
 from serving.pictures.pieces import Piece, find_pieces
 
 # A narrower page is smaller than the filters need.
@@ -72,7 +72,7 @@ def on_small_sheet(page: Grey) -> tuple[Grey, Box] | None:
     return (alone, box) if _has_writing(alone, inner, sheet.strength) else None
 
 
-def _has_writing(sheet: Grey, inner: npt.NDArray[np.bool_], contrast: float) -> bool:
+def _has_writing(sheet: Grey, inner: Mask, contrast: float) -> bool:
     """Return whether most of the ink on a sheet is strong, and does not reach the edge of the sheet.
 
     A crease is weak, and a shadow or a pen that lies on the sheet reaches its edge.

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.pictures.ink import Ink
+from serving.pictures.page import Mask
 
 # All lengths are shares of the height of the line, if nothing else is said.
 # Ink that is weaker than this share of the strongest is the edge of a stroke.
@@ -75,7 +76,6 @@ LEVEL = 0.3
 # Each of the two strokes of an equals sign is at least this many times as wide as high.
 FLAT = 1.5
 
-Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 

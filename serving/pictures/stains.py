@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.pictures.decode import WHITE
 from serving.pictures.grain import is_texture
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation
+from serving.pictures.page import Mask
 from serving.pictures.paper import Bytes, contrast
 from serving.pictures.pieces import Piece, erase, find_pieces, usual_height
 from serving.pictures.shapes import breadth_of_piece
@@ -27,8 +27,6 @@ LEAST_LONG = 20
 FAINTER = 1.2
 # What is left of a line is weaker than this share of the mean strength of all ink.
 REST = 0.75
-
-Mask = npt.NDArray[np.bool_]
 
 
 def without_stains(ink: Ink, paper: Bytes, least: float) -> Ink:

@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.pictures.close_up import Box, CloseUp, part_of
-from serving.pictures.ink import NOISE, border_of, is_flat, measure_ink, middle, reduce
-from serving.pictures.morphology import grey_dilation, median_filter, opening_along
-from serving.pictures.page import Grey, Page
-from serving.pictures.paper import on_paper
-from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, split_specks
-from serving.pictures.sheet import MAX_STEPS, few_steps, is_sheet, on_small_sheet
-from serving.pictures.weak import is_mostly_weak, without_weak_strokes
+from serving.pictures.desk import inner_part, without_desk
+from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest, sum_of_cubes
+from serving.pictures.morphology import grey_dilation, opening_along
+from serving.pictures.page import Grey, Mask, Page
+from serving.pictures.paper import STRONG, on_paper
+from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, mask_of, split_specks
+from serving.pictures.sheet import few_steps, is_sheet, on_small_sheet
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -35,6 +34,12 @@ STEPS_OF_NOISE = 8.0
 # The largest piece may be a box around a digit if its ink covers this share of at least two sides of its bounding box.
 COVERED = 0.8
 
+# A page may have a shadow if less than this share of its ink is strong.
+MOSTLY_STRONG = 0.4
+# Pixels in a window of this side around a pixel of a strong stroke may be the stroke's edge, which is weak.
+EDGE = 5
+# A page has weak strokes beside strong ones if this share of its ink is weak and no edge of a strong stroke.
+WEAK = 0.1
 # A page with this many pieces of ink may show one digit whose thin strokes have faded in places.
 BROKEN = 3
 
@@ -62,26 +67,10 @@ LEAST_LINE = 5.0
 # Where a line is crossed, ink that is at least this many times as strong as the line belongs to the crossing stroke.
 DARKER = 1.3
 
-# Grey levels between the means of two classes of pixels, such as paper and desk.
-LEAST_CLASSES = 30.0
-# The middle of the page, where the digit lies on paper: this share of each side is left out on both ends.
-MIDDLE = 0.2
-# A piece fills a side of the page if it touches at least this share of it.
-FULL_SIDE = 0.9
-# A piece fills a corner if it touches at least this share of both sides.
-CORNER = 0.25
-# What remains must cover at least this share of the page.
-LEAST_REST = 0.002
-# A page with more pieces shows no digit, and would take too long.
-MAX_PIECES = 50
 # Ink is small if the page is this many times as long.
 SMALL = 5
 # The close-up of small ink shows this many times its length on each side.
 AROUND = 1.0
-# Pixels around a removed part that are removed too, because its edge is blurred.
-HALO = 5
-
-Mask = npt.NDArray[np.bool_]
 
 
 def other_pages(
@@ -121,26 +110,37 @@ def other_pages(
         yield without, Box()
     if close := _close_up(page, overview if without is None else without):
         yield close
-    without_desk = on_sheet(fine)
-    if without_desk is not None:
-        yield without_desk, Box()
+    sheet_alone = without_desk(fine)
+    if sheet_alone is not None:
+        yield sheet_alone, Box()
 
 
 def without_shadows(page: Grey) -> Grey:
     """Return the ink that stands out from the paper and from shadows on it."""
     values = np.clip(np.rint(page), 0, 255).astype(np.uint8)
-    return on_paper(values if _is_dark(page) else 255 - values).astype(np.float32)
+    return on_paper(255 - values if sum_of_cubes(_relief(page)) > 0 else values).astype(np.float32)
+
+
+def is_mostly_weak(ink: Ink) -> bool:
+    """Return whether most of the ink is weak, as the ink of a shadow is."""
+    return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
+
+
+def without_weak_strokes(ink: Ink) -> Ink | None:
+    """Return the ink without what is weaker than its strongest strokes, such as a stain, or None if that is little."""
+    strong = ink > STRONG * strongest(ink)
+    near = grey_dilation(strong.astype(np.uint8), EDGE) > 0
+    is_stained = np.count_nonzero(ink[~near]) >= WEAK * np.count_nonzero(ink)
+    return np.where(near, ink, 0) if is_stained else None
 
 
 def _has_steps(page: Grey) -> bool:
     """Return whether the shade of the border steps, as at a line or a desk, or differs from that of the middle."""
-    height, width = page.shape
     edges = page[0], page[-1], page[:, 0], page[:, -1]
     steps = np.sort(np.concatenate([np.abs(edge[2:] - edge[:-2]) for edge in edges]))
     if steps[-1] > max(STEP, STEPS_OF_NOISE * middle(steps)):
         return True
-    y, x = int(MIDDLE * height), int(MIDDLE * width)
-    inner = np.sort(page[y : height - y : 2, x : width - x : 2].ravel())
+    inner = np.sort(inner_part(page)[::2, ::2].ravel())
     return abs(middle(inner) - middle(np.sort(border_of(page)))) > 2 * STEP
 
 
@@ -205,75 +205,15 @@ def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:
     return piece.mass >= DIGIT * digit.mass and distance(piece, digit) > gap
 
 
-def on_sheet(page: Grey) -> Grey | None:
-    """Return the page with paper in place of all that reaches its border, such as a desk, or surrounds other ink."""
-    found = _surroundings(page)
-    if found is None:
-        return None
-    other, around = found
-    kept = other & ~around
-    if kept.sum() < LEAST_REST * page.size:
-        return None
-    filled = (grey_dilation(around.astype(np.float32), HALO) > 0) & ~kept
-    return np.where(filled, np.float32(np.median(page[~other])), page)
-
-
-def sheet_on(page: Grey) -> Mask | None:
-    """Return which pixels of a page belong to a sheet on a desk, or None if there is no desk."""
-    found = _surroundings(page)
-    return None if found is None else ~found[1]
-
-
-def _surroundings(page: Grey) -> tuple[Mask, Mask] | None:
-    """Return what has another shade than the paper in the middle of the page, and what of that surrounds the paper."""
-    smooth = median_filter(page)
-    bright = smooth > _two_classes(smooth)
-    if bright.all() or not bright.any() or float(page[bright].mean() - page[~bright].mean()) < LEAST_CLASSES:
-        return None
-    height, width = page.shape
-    y, x = int(MIDDLE * height), int(MIDDLE * width)
-    other = ~bright if bright[y : height - y, x : width - x].mean() > 0.5 else bright
-    if np.count_nonzero(other[:, 1:] != other[:, :-1]) > MAX_STEPS:
-        return None
-    inner, around = [], np.zeros(page.shape, bool)
-    for piece in find_pieces(other.astype(np.float32)):
-        if fills_side(piece, page.shape):
-            _draw(around, piece)
-        else:
-            inner.append(piece)
-    for piece in _enclosing(inner):
-        _draw(around, piece)
-    return (other, around) if around.any() else None
-
-
-def fills_side(piece: Piece, shape: tuple[int, ...]) -> bool:
-    """Return whether a piece fills a side of the page, or a corner. A digit that was cut off touches less of a side."""
-    height, width = shape
-    top, bottom, left, right = piece.along_border(shape)
-    level, upright = max(top, bottom) / width, max(left, right) / height
-    return max(level, upright) >= FULL_SIDE or min(level, upright) >= CORNER
-
-
-def _enclosing(pieces: Sequence[Piece]) -> list[Piece]:
-    """Return the pieces inside whose box lie other pieces that are no specks."""
-    large = split_specks(pieces)[0] if pieces else []
-    if len(large) > MAX_PIECES:
-        return []
-    return [outer for outer in large if any(map(outer.contains, large))]
-
-
 def _standing_out(page: Grey) -> Grey:
     """Return how much each pixel differs from the paper, towards the shade of the ink."""
-    relief = page - np.float32(np.median(page))
-    ink: Grey = -relief if _is_dark(page) else relief
-    return np.maximum(ink, 0)
+    relief = _relief(page)
+    return np.maximum(relief if sum_of_cubes(relief) > 0 else -relief, 0)
 
 
-def _is_dark(page: Grey) -> bool:
-    """Return whether the ink is darker than the paper."""
-    relief = page - np.float32(np.median(page))
-    # NumPy takes 30 times as long for relief**3.
-    return float((relief * relief * relief).sum()) <= 0
+def _relief(page: Grey) -> Grey:
+    """Return how much brighter each pixel is than the paper. Most of the page is paper, so its shade is the median."""
+    return page - np.float32(np.median(page))
 
 
 def _without_level_lines(ink: Grey, *, underline: bool = False) -> Grey:
@@ -291,14 +231,16 @@ def _without_level_lines(ink: Grey, *, underline: bool = False) -> Grey:
     bridged = -opening_along(-spread, max(3, round(CROSSING * width)), 1)
     straight = opening_along(bridged, max(3, round(STRAIGHT * width)), 1)
     level = max(LEAST_LINE, LINE_CONTRAST * float(ink.max()), NOISE * float(np.median(straight)))
-    lines = np.zeros(ink.shape, bool)
-    for piece in find_pieces(np.where(straight > level, straight, 0)):
+
+    def is_line(piece: Piece) -> bool:
         is_cut = piece.left == 0 or piece.right == width
         is_long = is_cut or piece.width >= LINE_LENGTH * width or (underline and _is_underline(piece, ink > level))
-        if is_long and piece.height <= HIGHEST_LINE * longest + TILT * piece.width:
-            _draw(lines, piece)
-    if not lines.any():
+        return is_long and piece.height <= HIGHEST_LINE * longest + TILT * piece.width
+
+    found = list(filter(is_line, find_pieces(np.where(straight > level, straight, 0))))
+    if not found:
         return ink
+    lines = mask_of(found, ink.shape)
     # Where a stroke crosses the line, the stroke is thicker or darker than the line and stays.
     lines &= ink < DARKER * np.quantile(ink[lines], 0.9)
     return np.where(lines, thick, ink)
@@ -323,18 +265,3 @@ def _has_foot(pieces: Sequence[Piece]) -> bool:
 def _sticks_out(line: Piece, left: int, right: int) -> bool:
     room = STICKS_OUT * line.width
     return line.left + room <= left and right <= line.right - room
-
-
-def _draw(mask: Mask, piece: Piece) -> None:
-    for row, start, end in piece.runs:
-        mask[row, start:end] = True
-
-
-def _two_classes(page: Grey) -> float:
-    """Return the shade that best separates two classes of pixels (Otsu)."""
-    counts = np.bincount(page.clip(0, 255).astype(np.uint8).ravel(), minlength=256).astype(float)
-    below = counts.cumsum()
-    sums = (counts * np.arange(256)).cumsum()
-    above = below[-1] - below
-    means = sums / np.maximum(below, 1), (sums[-1] - sums) / np.maximum(above, 1)
-    return float(np.argmax(below * above * (means[1] - means[0]) ** 2))

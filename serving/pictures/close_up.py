@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from serving.pictures.ink import LEAST_SIDE, Ink, measure_ink, pad_to, reduce, resize
+from serving.pictures.ink import LEAST_SIDE, Ink, measure_ink, pad_to, reduce, resize, spans_of
 from serving.pictures.page import Grey, Page
 
 # The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
@@ -94,7 +94,7 @@ def enlarge(page: Grey) -> Grey:
 def crop_to_ink(page: Grey | Page, ink: Ink) -> tuple[Grey | Page, Box]:
     """Crop a page to the ink that was found on the reduced page, with ``CLOSE_UP_MARGIN`` of paper around it."""
     factor = max(page.shape) / max(ink.shape)
-    spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]
+    spans = spans_of(ink)
     margin = 1 + CLOSE_UP_MARGIN * max(end - start for start, end in spans)
     rows, columns = (
         slice(max(0, int((start - margin) * factor)), min(size, int((end + margin) * factor)))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from serving.pictures.close_up import Box, CloseUp, part_of
-from serving.pictures.ink import Ink, strongest
+from serving.pictures.ink import Ink, spans_of, strongest
 from serving.pictures.morphology import grey_dilation, grey_erosion
 from serving.pictures.page import Colours, Mask
 
@@ -79,10 +79,10 @@ def properties_of(close_up: CloseUp, ink: Ink, colours: Colours | None) -> Prope
 
 def _around(strokes: Mask) -> tuple[slice, slice]:
     """Return the rows and columns of the strokes and of some paper around them."""
-    spans = [np.flatnonzero(strokes.any(axis=axis))[[0, -1]] for axis in (1, 0)]
-    margin = max(LEAST_MARGIN, round(MARGIN * max(1 + end - begin for begin, end in spans)))
+    spans = spans_of(strokes)
+    margin = max(LEAST_MARGIN, round(MARGIN * max(end - begin for begin, end in spans)))
     rows, columns = (
-        slice(max(0, int(begin) - margin), min(size, int(end) + 1 + margin))
+        slice(max(0, begin - margin), min(size, end + margin))
         for (begin, end), size in zip(spans, strokes.shape, strict=True)
     )
     return rows, columns

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from serving.pictures.ink import Ink
-from serving.pictures.mnist_form import BOX
+from serving.pictures.normalize import BOX
 from serving.pictures.pieces import find_pieces, usual_height
 
 # Reduced ink that is weaker than this share of the strongest is the edge of a stroke.

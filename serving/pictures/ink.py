@@ -216,6 +216,12 @@ def border_of(page: Grey) -> Grey:
     return np.concatenate([page[0], page[-1], page[1:-1, 0], page[1:-1, -1]])
 
 
+def spans_of(ink: Ink | Mask) -> list[tuple[int, int]]:
+    """Return the first row with ink and the one after the last, and the same for the columns."""
+    inked = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    return [(int(places[0]), int(places[-1]) + 1) for places in inked]
+
+
 def margin_of(shape: tuple[int, ...]) -> Mask:
     """Return a mask of the frame of a page. The frame is ``MARGIN`` of each side wide and mostly holds paper."""
     margin = np.ones(shape, bool)

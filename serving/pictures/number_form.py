@@ -24,7 +24,7 @@ from serving.pictures.grain import is_texture, shrink, without_grain
 from serving.pictures.header import read_header
 from serving.pictures.ink import Ink, pad_to, reduce
 from serving.pictures.lines import Line, find_lines
-from serving.pictures.mnist_form import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
+from serving.pictures.normalize import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
 from serving.pictures.page import Grey
 from serving.pictures.page_ink import LONGEST, find_page_ink
 from serving.pictures.signs import LARGEST, Blob, Sign, find_signs

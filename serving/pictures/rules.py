@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import Ink
+from serving.pictures.ink import Ink, spans_of
 from serving.pictures.page import Mask
 from serving.pictures.pieces import find_pieces
 
@@ -52,8 +52,7 @@ class _Rule(NamedTuple):
 
 def without_rules_of(sheet: Mask, ink: Ink) -> Ink:
     """Return the ink without lines that run across a sheet on the page, ``[H, W]``."""
-    rows, columns = (np.flatnonzero(sheet.any(axis=axis)) for axis in (1, 0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = tuple(slice(*span) for span in spans_of(sheet))
     ink = ink.copy()
     ink[box] = without_rules(ink[box], sheet=sheet[box])
     return ink

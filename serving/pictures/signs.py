@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import Ink
+from serving.pictures.ink import Ink, spans_of
 from serving.pictures.page import Mask
 
 # All lengths are shares of the height of the line, if nothing else is said.
@@ -247,8 +247,8 @@ def is_small_sign(mask: Mask, height: float) -> bool:
 def _without_edges(ink: Ink) -> Ink:
     """Return the ink without the weak edges of its strokes, and without rows and columns at its border without ink."""
     ink = np.where(ink > INKED * ink.max(), ink, 0)
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    rows, columns = (slice(*span) for span in spans_of(ink))
+    return ink[rows, columns]
 
 
 def _widths(mask: Mask) -> npt.NDArray[np.int64]:

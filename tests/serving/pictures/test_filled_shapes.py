@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from serving.pictures.close_up import find_ink
-from serving.pictures.mnist_form import BOX, centre_in_frame, to_mnist_form
+from serving.pictures.mnist_form import to_mnist_form
 from serving.pictures.morphology import grey_erosion
+from serving.pictures.normalize import BOX, centre_in_frame
 from tests.serving.pictures.files import encoded
 
 SIDES = (28, 40, 64, 96, 100, 150, 280, 400, 800)

@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.drawings import Array, encode
 from benchmarks.footprint import forget_peak, peak, resident
 from benchmarks.report import conditions, save_option, tell
-from serving.pictures.close_up import find_ink
+from serving.pictures.close_up import find_close_up
 from serving.pictures.decode import decode_in_colour
 from serving.pictures.mnist_form import digit_on, to_mnist_form
 from serving.server.memory import settle
@@ -112,8 +112,9 @@ def rows(repeat: int) -> Iterator[str]:
         memory = in_child(partial(to_mnist_form, content, most))
         _, whole = fastest(partial(to_mnist_form, content, most), repeat)
         (page, _), decode = fastest(partial(decode_in_colour, content, most), repeat)
-        ink, find = fastest(partial(find_ink, page), repeat)
-        _, form = fastest(partial(digit_on, ink), repeat)
+        close_up, find = fastest(partial(find_close_up, page), repeat)
+        assert close_up
+        _, form = fastest(partial(digit_on, close_up.ink), repeat)
         size = f"{len(content) / 1000:,.1f} kB"
         yield (
             f"| {name} | {size} | {decode:.2f} ms | {find:.2f} ms | {form:.2f} ms | {whole:.2f} ms | {memory:.0f} MB |"

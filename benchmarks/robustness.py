@@ -54,7 +54,7 @@ from serving.contract import ModelOutput, Reasons
 from serving.inference.readings import choose
 from serving.models import repository
 from serving.pictures import close_up, ink, mnist_form, pieces
-from serving.pictures.close_up import Box
+from serving.pictures.close_up import Place
 from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import RELEASE
 from training.augment.fonts import find_fonts
@@ -69,7 +69,7 @@ TRAINED_FONTS = Path(__file__).parent.parent / "training" / "augment" / "fonts.t
 STEPS: dict[str, tuple[Any, str, Any]] = {
     "pass images in MNIST's form unchanged": (mnist_form, "is_mnist_form", lambda image: False),
     "enlarge pictures of few pixels": (close_up, "ENLARGE_BELOW", 0),
-    "measure the ink again in a close-up": (close_up, "crop_to_ink", lambda page, ink: (page, Box())),
+    "measure the ink again in a close-up": (close_up, "crop_to_ink", lambda page, ink: (page, Place())),
     "measure uneven paper in the neighbourhood": (ink, "is_uneven", lambda ink, border, most: False),
     "tell noise from ink": (ink, "DEVIATION", 0),
     "remove specks": (pieces, "SPECK", 0),

@@ -22,18 +22,18 @@ ENLARGE_BELOW = 28
 ENLARGED = 42
 
 
-class Box(NamedTuple):
-    """A part of a page, in shares of its height and width."""
+class Place(NamedTuple):
+    """Where a part of a page lies, in shares of the height and width of the page."""
 
     top: float = 0.0
     left: float = 0.0
     bottom: float = 1.0
     right: float = 1.0
 
-    def within(self, outer: Box) -> Box:
-        """Return the box in shares of the page of which ``outer`` is a part, if this box is a part of ``outer``."""
+    def within(self, outer: Place) -> Place:
+        """Return this place, given in shares of the part ``outer`` of a page, in shares of the whole page."""
         height, width = outer.bottom - outer.top, outer.right - outer.left
-        return Box(
+        return Place(
             outer.top + self.top * height,
             outer.left + self.left * width,
             outer.top + self.bottom * height,
@@ -47,14 +47,8 @@ class CloseUp(NamedTuple):
     page: Grey
     ink: Ink
     """Of the same shape."""
-    box: Box
+    place: Place
     """Where it lies on the page."""
-
-
-def find_ink(page: Grey | Page, overview: Grey | None = None) -> Ink | None:
-    """Return the ink of a page, or None if the page is empty. The arguments are those of :func:`find_close_up`."""
-    close_up = find_close_up(page, overview)
-    return close_up and close_up.ink
 
 
 def find_close_up(page: Grey | Page, overview: Grey | None = None) -> CloseUp | None:
@@ -69,19 +63,19 @@ def find_close_up(page: Grey | Page, overview: Grey | None = None) -> CloseUp | 
     if longest < ENLARGE_BELOW:
         # Such a picture shows too little paper to judge whether the light is even.
         small = enlarge(reduce(page, longest))
-        return _close_up(small, measure_ink(small, even=True), Box())
+        return _close_up(small, measure_ink(small, even=True), Place())
     small = reduce(page, OVERVIEW) if overview is None else overview
     ink = measure_ink(small)
     if ink is None or longest <= OVERVIEW:
-        return _close_up(small, ink, Box())
-    part, box = crop_to_ink(page, ink)
+        return _close_up(small, ink, Place())
+    part, place = crop_to_ink(page, ink)
     small = reduce(part, CLOSE_UP)
-    return _close_up(small, measure_ink(small), box)
+    return _close_up(small, measure_ink(small), place)
 
 
-def _close_up(page: Grey, ink: Ink | None, box: Box) -> CloseUp | None:
+def _close_up(page: Grey, ink: Ink | None, place: Place) -> CloseUp | None:
     # The ink of a very narrow page is wider than the page, because measuring it needs some pixels.
-    return None if ink is None else CloseUp(pad_to(page, LEAST_SIDE), ink, box)
+    return None if ink is None else CloseUp(pad_to(page, LEAST_SIDE), ink, place)
 
 
 def enlarge(page: Grey) -> Grey:
@@ -91,7 +85,7 @@ def enlarge(page: Grey) -> Grey:
     return resize(page, ENLARGED / max(page.shape), method)
 
 
-def crop_to_ink(page: Grey | Page, ink: Ink) -> tuple[Grey | Page, Box]:
+def crop_to_ink(page: Grey | Page, ink: Ink) -> tuple[Grey | Page, Place]:
     """Crop a page to the ink that was found on the reduced page, with ``CLOSE_UP_MARGIN`` of paper around it."""
     factor = max(page.shape) / max(ink.shape)
     spans = spans_of(ink)
@@ -100,10 +94,10 @@ def crop_to_ink(page: Grey | Page, ink: Ink) -> tuple[Grey | Page, Box]:
         slice(max(0, int((start - margin) * factor)), min(size, int((end + margin) * factor)))
         for (start, end), size in zip(spans, page.shape, strict=True)
     )
-    return page[rows, columns], part_of(page.shape, rows, columns)
+    return page[rows, columns], place_of(page.shape, rows, columns)
 
 
-def part_of(shape: tuple[int, ...], rows: slice, columns: slice) -> Box:
+def place_of(shape: tuple[int, ...], rows: slice, columns: slice) -> Place:
     """Return where some rows and columns lie on a page of ``shape``."""
     height, width = shape
-    return Box(rows.start / height, columns.start / width, rows.stop / height, columns.stop / width)
+    return Place(rows.start / height, columns.start / width, rows.stop / height, columns.stop / width)

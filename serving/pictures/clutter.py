@@ -9,9 +9,9 @@ import numpy as np
 
 from serving.pictures.fields import is_field
 from serving.pictures.ink import Ink
-from serving.pictures.neighbours import LARGEST, RING_INK, Ring
+from serving.pictures.neighbours import MOST_COMPARED, RING_INK, Ring
 from serving.pictures.pieces import Piece, cut_out, find_pieces, moved, usual_height
-from serving.pictures.rules import LEAST_SIDE, REACH, without_rules
+from serving.pictures.rules import LEAST_RULED, REACH, without_rules
 from serving.pictures.shapes import without_shapes
 
 # A piece whose longer side is shorter than this share of the usual height is dirt.
@@ -71,7 +71,7 @@ def without_clutter(ink: Ink) -> list[Piece]:
         return []
     inside = _without_lines(ink, inside)
     least = LEAST_PIECE * usual_height(inside)
-    inside, along = ([piece for piece in some if max(piece.height, piece.width) >= least] for some in (inside, along))
+    inside, along = ([piece for piece in some if piece.length >= least] for some in (inside, along))
     if len(inside) + len(along) > MAX_PIECES:
         return []
     return inside + _beside(along, inside)
@@ -105,7 +105,7 @@ def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces without fields of a form and circles around others. A digit that touches them stays."""
     fields = [piece for piece in pieces if is_field(piece)]
     others = [piece for piece in pieces if piece not in fields]
-    broadest = sorted(others, key=lambda piece: piece.height * piece.width)[-LARGEST:]
+    broadest = sorted(others, key=lambda piece: piece.height * piece.width)[-MOST_COMPARED:]
     rings = fields + [piece for piece in broadest if _is_ring(piece, pieces)]
     if not rings:
         return list(pieces)
@@ -119,9 +119,7 @@ def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
     return [
         piece
         for piece in _without_straight_lines(ink, box)
-        if piece.height >= least
-        and piece.width >= NARROW * piece.height
-        and 2 * max(piece.height, piece.width) < max(box.height, box.width)
+        if piece.height >= least and piece.width >= NARROW * piece.height and 2 * piece.length < box.length
     ]
 
 
@@ -132,7 +130,7 @@ def _without_straight_lines(ink: Ink, piece: Piece, least_down: int = 1, reach: 
         least_down, reach: see :func:`without_rules`.
     """
     # A flat piece, such as the lower side of a field, would be too small for the rules.
-    alone = np.pad(cut_out(ink, [piece]), [(0, max(0, LEAST_SIDE - piece.height)), (0, 0)])
+    alone = np.pad(cut_out(ink, [piece]), [(0, max(0, LEAST_RULED - piece.height)), (0, 0)])
     rest = find_pieces(without_rules(alone, least_down=least_down, reach=reach))
     return [moved(part, piece.top, piece.left) for part in rest]
 
@@ -144,9 +142,9 @@ def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     digits = [piece for piece in pieces if piece.width < JOINED * height]
     long.sort(key=attrgetter("width"), reverse=True)
     reach = max(REACH, round(2 * THIN * height))
-    rests = [piece for one in long[:LARGEST] for piece in _without_straight_lines(ink, one, TICKS, reach)]
+    rests = [piece for one in long[:MOST_COMPARED] for piece in _without_straight_lines(ink, one, TICKS, reach)]
     digits += [piece for piece in rests if piece.height >= TICK * height or piece.width >= NARROW * piece.height]
-    rest = [piece for piece in digits + long[LARGEST:] if not _is_line(piece, height)]
+    rest = [piece for piece in digits + long[MOST_COMPARED:] if not _is_line(piece, height)]
     return _without_edges(rest, height) or list(pieces)
 
 
@@ -182,7 +180,7 @@ def _is_ring(ring: Piece, pieces: Sequence[Piece]) -> bool:
     inside = [piece for piece in pieces if ring.contains(piece)]
     if sum(piece.mass for piece in inside) < IN_RING * ring.mass:
         return False
-    return any(map(Ring(ring).encloses, sorted(inside, key=attrgetter("mass"))[-LARGEST:]))
+    return any(map(Ring(ring).encloses, sorted(inside, key=attrgetter("mass"))[-MOST_COMPARED:]))
 
 
 def _mean_strength(pieces: Sequence[Piece]) -> float:
@@ -192,7 +190,7 @@ def _mean_strength(pieces: Sequence[Piece]) -> float:
 
 def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
     """Return whether a piece touches one side of the page with a large part of its own length."""
-    return not piece.is_inside(shape) and max(piece.along_border(shape)) >= CONTACT * max(piece.height, piece.width)
+    return not piece.is_inside(shape) and max(piece.along_border(shape)) >= CONTACT * piece.length
 
 
 def _beside(along: Sequence[Piece], inside: Sequence[Piece]) -> list[Piece]:

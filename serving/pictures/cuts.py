@@ -33,8 +33,8 @@ STROKE = 0.125
 Integers = npt.NDArray[np.int16]
 
 
-class Parts(NamedTuple):
-    """The parts of a line, from left to right. Between part ``i`` and ``i + 1`` is cut ``i``."""
+class Cuts(NamedTuple):
+    """The cuts of a line, from left to right. Cut ``i`` lies between part ``i`` and part ``i + 1``."""
 
     part_of: Integers
     """``[H, W]``: the part of each pixel."""
@@ -44,8 +44,8 @@ class Parts(NamedTuple):
     """The width of the gap around each cut, as a share of the line's height: 0 for a cut through ink."""
 
 
-def cut(ink: Ink, height: float) -> Parts:
-    """Return the parts of a line.
+def find_cuts(ink: Ink, height: float) -> Cuts:
+    """Return the cuts of a line, and the parts between them.
 
     Args:
         ink: the line, upright.
@@ -62,7 +62,7 @@ def cut(ink: Ink, height: float) -> Parts:
     seams = np.sort(_trace(columns, from_above, from_below), axis=1)
     every = np.arange(cost.shape[1])
     part_of = np.array([np.searchsorted(row, every, "right") for row in seams], np.int16)
-    return Parts(part_of, [float(crossed[column]) for column in columns], gaps)
+    return Cuts(part_of, [float(crossed[column]) for column in columns], gaps)
 
 
 def _cost_of(ink: Ink, height: float) -> Ink:

@@ -32,7 +32,7 @@ def joined_dots(ink: Ink, pieces: Sequence[Piece]) -> Ink | None:
     """
     if not LEAST <= len(pieces) <= MOST:
         return None
-    lengths = sorted(max(piece.height, piece.width) for piece in pieces)
+    lengths = sorted(piece.length for piece in pieces)
     usual = lengths[len(lengths) // 2]
     if lengths[-1] > min(LARGEST * max(size_of(pieces)), LONGER * usual):
         return None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serving.pictures.close_up import Box, CloseUp, part_of
+from serving.pictures.close_up import CloseUp, Place, place_of
 from serving.pictures.ink import Ink, spans_of, strongest
 from serving.pictures.morphology import grey_dilation, grey_erosion
 from serving.pictures.page import Colours, Mask
@@ -73,7 +73,7 @@ def properties_of(close_up: CloseUp, ink: Ink, colours: Colours | None) -> Prope
     uneven = float(within.std() / within.mean()) if within.size >= FEW else 0.0
     paper = page[grey_dilation((ink > 0).astype(np.uint8), BLUR) == 0]
     spread = float(paper.std()) if paper.size >= FEW else 0.0
-    place = part_of(close_up.ink.shape, rows, columns).within(close_up.box)
+    place = place_of(close_up.ink.shape, rows, columns).within(close_up.place)
     return Properties(0.0 if colours is None else _beyond_two(colours, place), spread, uneven, rest)
 
 
@@ -88,7 +88,7 @@ def _around(strokes: Mask) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _beyond_two(colours: Colours, place: Box) -> float:
+def _beyond_two(colours: Colours, place: Place) -> float:
     """Return how far the colours of a place are from a mixture of two colours.
 
     Mixtures of two colours lie on a line through red, green and blue. This is the standard deviation in the direction,

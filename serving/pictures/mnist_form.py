@@ -105,10 +105,10 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
     others = list(_readings_without(source, pieces))
-    for part, box in other_pages(page, overview, close_up, pieces):
+    for part, place in other_pages(page, overview, close_up, pieces):
         its_close_up = find_close_up(part)
         if its_close_up is not None:
-            its_source = Source(its_close_up._replace(box=its_close_up.box.within(box)), colours)
+            its_source = Source(its_close_up._replace(place=its_close_up.place.within(place)), colours)
             its_pieces = find_pieces(its_close_up.ink)
             others.append(_digit_of(its_close_up.ink, its_pieces, its_source))
             others += _readings_without(its_source, its_pieces, at_border=False)
@@ -152,7 +152,7 @@ def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     Such pieces are several digits. What surrounds a digit is longer, reaches the border, or encloses the digit. Without
     this rule a 1 beside another digit could be taken for a line on the paper.
     """
-    lengths = [max(piece.height, piece.width) for piece in pieces]
+    lengths = [piece.length for piece in pieces]
     if len(pieces) > MOST_ALIKE or max(lengths) > ALIKE * min(lengths):
         return False
     if not all(piece.is_inside(shape) for piece in pieces):

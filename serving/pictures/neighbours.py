@@ -30,7 +30,7 @@ LEVEL = 3.0
 # It is no part of the digit above or below it if it is this many times as wide as the digit.
 WIDER = 1.2
 # Only this many pieces of a page are compared with each other.
-LARGEST = 8
+MOST_COMPARED = 8
 
 
 def without_neighbours(ink: Ink, pieces: Sequence[Piece], *, at_border: bool = True) -> Ink | None:
@@ -126,7 +126,7 @@ class Ring:
 
 def rings_of(pieces: Sequence[Piece]) -> list[Ring]:
     """Return the pieces that enclose another one, as a circle or a frame does."""
-    largest = sorted(pieces, key=attrgetter("mass"))[-LARGEST:]
+    largest = sorted(pieces, key=attrgetter("mass"))[-MOST_COMPARED:]
     thin = [piece for piece in largest if piece.area <= RING_INK * (piece.height * piece.width)]
     rings = [Ring(piece) for piece in thin if any(map(piece.contains, largest))]
     return [ring for ring in rings if any(map(ring.encloses, largest))]
@@ -147,7 +147,7 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
 def _is_apart(piece: Piece, digit: Piece) -> bool:
     """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
-    return piece.mass < DIGIT * digit.mass and distance(piece, digit) > GAP * max(digit.height, digit.width)
+    return piece.mass < DIGIT * digit.mass and distance(piece, digit) > GAP * digit.length
 
 
 def _is_line_under_or_over(piece: Piece, digit: Piece) -> bool:
@@ -163,9 +163,7 @@ def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) ->
     Args:
         is_inside: the digit does not touch the border.
     """
-    height, width = ink.shape
-    at_side = piece.left == 0 or piece.right == width
-    at_end = piece.top == 0 or piece.bottom == height
+    at_side, at_end = _touched(piece, ink)
     if not (at_side or at_end):
         return False
     if (is_inside or (at_side and at_end)) and piece.mass < EDGE_MASS * digit.mass:
@@ -175,7 +173,12 @@ def _is_left_at_border(piece: Piece, digit: Piece, ink: Ink, is_inside: bool) ->
 
 def _is_cut_off(piece: Piece, digit: Piece, ink: Ink) -> bool:
     """Return whether a piece reaches so little into the page that the border has cut it off."""
-    most = CUT_OFF * max(digit.height, digit.width)
-    at_side = piece.left == 0 or piece.right == ink.shape[1]
-    at_end = piece.top == 0 or piece.bottom == ink.shape[0]
+    most = CUT_OFF * digit.length
+    at_side, at_end = _touched(piece, ink)
     return (at_side and piece.width < most) or (at_end and piece.height < most)
+
+
+def _touched(piece: Piece, ink: Ink) -> tuple[bool, bool]:
+    """Return whether a piece touches the left or right border, and whether it touches the upper or lower one."""
+    height, width = ink.shape
+    return piece.left == 0 or piece.right == width, piece.top == 0 or piece.bottom == height

@@ -18,7 +18,7 @@ import numpy as np
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.colours import decode_colours
-from serving.pictures.cuts import Integers, Parts, cut
+from serving.pictures.cuts import Cuts, Integers, find_cuts
 from serving.pictures.decode import decode_grey
 from serving.pictures.grain import is_texture, shrink, without_grain
 from serving.pictures.header import read_header
@@ -27,7 +27,7 @@ from serving.pictures.lines import Line, find_lines
 from serving.pictures.normalize import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
 from serving.pictures.page import Grey
 from serving.pictures.page_ink import LONGEST, find_page_ink
-from serving.pictures.signs import LARGEST, Blob, Sign, find_signs
+from serving.pictures.signs import LARGEST_SIGN, Blob, Sign, find_signs
 from serving.pictures.work import Work
 
 # A JPEG is decoded at a share of its size if both sides keep this many pixels: a page has many small digits.
@@ -222,7 +222,7 @@ class _Grouping:
         self._height = line.height / self._factor
         # One pen wrote the line, so its strokes are measured once.
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
-        self._cuts: Parts = cut(self._ink, self._height)
+        self._cuts: Cuts = find_cuts(self._ink, self._height)
         self._boxes = _boxes(self._cuts.part_of, self._ink, len(self._cuts.crossed) + 1)
         masses = _masses(self._cuts.part_of, self._ink, len(self._boxes), self._height)
         parts = list(map(self._part, self._boxes, _filled(self._cuts.part_of, self._ink, self._boxes), masses))
@@ -260,7 +260,7 @@ class _Grouping:
             boxes = [box for box in self._boxes[first:end] if box]
             if boxes:
                 box = around(boxes)
-                ink = self._ink_of(first, end, box) if max(self._shape(box)) <= LARGEST else None
+                ink = self._ink_of(first, end, box) if max(self._shape(box)) <= LARGEST_SIGN else None
                 yield Blob(first, end, ink, box[1] / self._height, box[3] / self._height)
 
     def _part(self, box: Box | None, filled: float, mass: float) -> Part:

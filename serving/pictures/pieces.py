@@ -56,6 +56,11 @@ class Piece:
         return self.right - self.left
 
     @property
+    def length(self) -> int:
+        """The longer side of its box."""
+        return max(self.height, self.width)
+
+    @property
     def strength(self) -> float:
         """Mean ink of its pixels."""
         return self.mass / self.area
@@ -63,7 +68,7 @@ class Piece:
     @property
     def breadth(self) -> float:
         """Pixels for each row or column of the longer side: the breadth of a stroke, and more where it bends."""
-        return self.area / max(self.height, self.width)
+        return self.area / self.length
 
     def is_inside(self, shape: tuple[int, ...]) -> bool:
         """Return whether the piece touches no border of a page of ``shape``."""

@@ -20,7 +20,7 @@ IN_STRIP, IN_STRIPS = 0.75, 0.9
 # A rule of a sheet that lies on a desk crosses at least this many strips of the sheet.
 LEAST_CROSSED = STRIPS // 2
 # Rules are looked for in ink of at least this many pixels in each direction.
-LEAST_SIDE = 2 * STRIPS
+LEAST_RULED = 2 * STRIPS
 # Rows of a rule per column: photographed paper may be turned a little. Steeper rules are looked for on a page that is
 # sheared by one of these, in blocks of so many columns.
 SLOPES = np.linspace(-0.06, 0.06, 25)
@@ -66,7 +66,7 @@ def without_rules(ink: Ink, *, sheet: Mask | None = None, least_down: int = 1, r
         least_down: fewer lines from top to bottom stay.
         reach: takes the place of ``REACH`` for lines from side to side.
     """
-    if min(ink.shape) < LEAST_SIDE:
+    if min(ink.shape) < LEAST_RULED:
         return ink
     across = _rules_of(ink > 0, sheet)
     down = _rules_of((ink > 0).T, None if sheet is None else sheet.T)

@@ -39,7 +39,7 @@ def without_shapes(pieces: Sequence[Piece]) -> list[Piece]:
     if not pieces:
         return []
     usual = usual_height(pieces)
-    large = [piece for piece in pieces if max(piece.height, piece.width) >= SMALL * usual]
+    large = [piece for piece in pieces if piece.length >= SMALL * usual]
     if len(large) > MAX_PIECES:
         return list(pieces)
     solid = {piece: sides for piece in large if _may_be_solid(piece, usual) and (sides := solid_sides(piece))}
@@ -63,7 +63,7 @@ def without_shapes(pieces: Sequence[Piece]) -> list[Piece]:
 
 def _may_be_solid(piece: Piece, height: float) -> bool:
     is_full = piece.area >= LEAST_FILLED * piece.height * piece.width
-    return is_full or max(piece.height, piece.width) >= LONG * height
+    return is_full or piece.length >= LONG * height
 
 
 def solid_sides(piece: Piece) -> tuple[float, float] | None:

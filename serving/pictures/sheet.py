@@ -11,7 +11,7 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.close_up import Box, part_of
+from serving.pictures.close_up import Place, place_of
 from serving.pictures.ink import Ink, measure_ink, strongest
 from serving.pictures.morphology import grey_erosion
 from serving.pictures.page import Grey, Mask
@@ -45,7 +45,7 @@ Columns = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def on_small_sheet(page: Grey) -> tuple[Grey, Box] | None:
+def on_small_sheet(page: Grey) -> tuple[Grey, Place] | None:
     """Return the part of the page that is a sheet with ink on it, with the sheet's shade around it, and where it lies.
 
     Return None if there is no such sheet.
@@ -55,7 +55,7 @@ def on_small_sheet(page: Grey) -> tuple[Grey, Box] | None:
         return None
     # Only the heaviest piece can have most of the ink. To look at all pieces would take long on a page of many.
     sheet = max(find_pieces(ink), key=attrgetter("mass"))
-    if sheet.mass < MOST_OF_INK * float(ink.sum()) or max(sheet.height, sheet.width) < LEAST_SIDE * max(page.shape):
+    if sheet.mass < MOST_OF_INK * float(ink.sum()) or sheet.length < LEAST_SIDE * max(page.shape):
         return None
     if not is_sheet(sheet):
         return None
@@ -68,8 +68,8 @@ def on_small_sheet(page: Grey) -> tuple[Grey, Box] | None:
         return None
     part = page[sheet.top : sheet.bottom, sheet.left : sheet.right]
     alone = np.where(inner, part, np.float32(np.median(part[inner])))
-    box = part_of(page.shape, slice(sheet.top, sheet.bottom), slice(sheet.left, sheet.right))
-    return (alone, box) if _has_writing(alone, inner, sheet.strength) else None
+    place = place_of(page.shape, slice(sheet.top, sheet.bottom), slice(sheet.left, sheet.right))
+    return (alone, place) if _has_writing(alone, inner, sheet.strength) else None
 
 
 def _has_writing(sheet: Grey, inner: Mask, contrast: float) -> bool:

@@ -24,7 +24,7 @@ INKED = 0.25
 # Ink between two gaps that is at least this high says where the digits begin and end.
 TALL = 0.5
 # No sign is higher or wider than this.
-LARGEST = 2.5
+LARGEST_SIGN = 2.5
 # A sign that is a single stroke is at least this high.
 LEAST_STROKE = 0.8
 # A sign that is a single stroke has at least this many rows of pixels.
@@ -87,7 +87,7 @@ class Blob(NamedTuple):
     end: int
     """The part after the last one."""
     ink: Ink | None
-    """``[H, W]``: the box around the ink, without other ink in it. None if it is higher or wider than ``LARGEST``."""
+    """``[H, W]``: the box around the ink, without other ink. None if it is higher or wider than ``LARGEST_SIGN``."""
     top: float
     """Top and bottom of the ink in the line."""
     bottom: float

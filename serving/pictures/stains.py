@@ -64,7 +64,7 @@ def without_stains(ink: Ink, paper: Bytes, least: float) -> Ink:
 
 
 def _may_be_line(piece: Piece, length: float, least: float) -> bool:
-    return max(piece.height, piece.width) >= length and piece.strength <= FAINTER * least
+    return piece.length >= length and piece.strength <= FAINTER * least
 
 
 def _touches(piece: Piece, places: Mask) -> bool:

@@ -12,7 +12,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from serving.pictures.close_up import Box, CloseUp, part_of
+from serving.pictures.close_up import CloseUp, Place, place_of
 from serving.pictures.desk import inner_part, without_desk
 from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest, sum_of_cubes
 from serving.pictures.morphology import grey_dilation, opening_along
@@ -75,7 +75,7 @@ AROUND = 1.0
 
 def other_pages(
     page: Grey | Page, overview: Grey, close_up: CloseUp, pieces: Sequence[Piece]
-) -> Iterator[tuple[Grey, Box]]:
+) -> Iterator[tuple[Grey, Place]]:
     """Yield the page or a part of it without its surroundings, once for each kind that is found, and where it lies.
 
     Most pages have none. A quick look at the border and at the pieces tells, so such a page takes little time.
@@ -91,12 +91,12 @@ def other_pages(
     # Only a photo has shadows and stains. A picture from a program is flat.
     is_photo = not is_flat(overview)
     if is_photo and is_mostly_weak(ink):
-        yield without_shadows(reduce(page, FINE)), Box()
+        yield without_shadows(reduce(page, FINE)), Place()
     strong = without_weak_strokes(ink) if is_photo else None
     if strong is not None:
-        yield strong, close_up.box
+        yield strong, close_up.place
     if len(pieces) >= BROKEN:
-        yield with_broad_strokes(reduce(page, 2 * FINE)), Box()
+        yield with_broad_strokes(reduce(page, 2 * FINE)), Place()
     large, _ = split_specks(pieces)
     has_sheet = any(map(is_sheet, large))
     is_cut = not all(piece.is_inside(ink.shape) for piece in large)
@@ -107,12 +107,12 @@ def other_pages(
         yield sheet
     without = without_lines(fine)
     if without is not None:
-        yield without, Box()
+        yield without, Place()
     if close := _close_up(page, overview if without is None else without):
         yield close
     sheet_alone = without_desk(fine)
     if sheet_alone is not None:
-        yield sheet_alone, Box()
+        yield sheet_alone, Place()
 
 
 def without_shadows(page: Grey) -> Grey:
@@ -173,7 +173,7 @@ def without_lines(page: Grey) -> Grey | None:
     return None if np.array_equal(without_any, ink) else without_any
 
 
-def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Box] | None:
+def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Place] | None:
     """Return a close-up of small ink without the lines around it, and where it lies.
 
     Return None if there are no lines or no small ink.
@@ -186,7 +186,7 @@ def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Box] | None:
         return None
     pieces = find_pieces(ink)
     digit = max(pieces, key=attrgetter("mass"))
-    side = max(digit.height, digit.width)
+    side = digit.length
     if SMALL * side > max(ink.shape) or any(
         piece.is_inside(ink.shape) and _is_another(piece, digit, AROUND * side) for piece in pieces
     ):
@@ -197,7 +197,7 @@ def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Box] | None:
         for begin, end, size in ((digit.top, digit.bottom, page.shape[0]), (digit.left, digit.right, page.shape[1]))
     )
     without = without_lines(reduce(page[rows, columns], FINE))
-    return None if without is None else (without, part_of(page.shape, rows, columns))
+    return None if without is None else (without, place_of(page.shape, rows, columns))
 
 
 def _is_another(piece: Piece, digit: Piece, gap: float) -> bool:

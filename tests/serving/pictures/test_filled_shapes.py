@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from serving.pictures.close_up import find_ink
+from serving.pictures.close_up import find_close_up
 from serving.pictures.mnist_form import to_mnist_form
 from serving.pictures.morphology import grey_erosion
 from serving.pictures.normalize import BOX, centre_in_frame
@@ -82,7 +82,7 @@ def test_a_stroke_on_a_card_is_found():
     page = np.full((90, 90), 255, np.float32)
     page[10:80, 10:80] = 180
     page[30:60, 42:48] = 0
-    ink = find_ink(page)
+    ink = find_close_up(page).ink
     rows, columns = np.nonzero(ink > 0.5 * ink.max())
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (30, 6)
 
@@ -92,6 +92,7 @@ def test_a_shadow_inside_a_photo_is_no_ink():
     light = 1 - 0.5 / (1 + np.exp((np.hypot(y, x) - 35) / 2))
     page = np.full((90, 90), 230, np.float32)
     page[30:60, 42:48] = 40
-    ink = find_ink((page * light + np.random.default_rng(0).normal(0, 2, page.shape)).astype(np.float32))
+    page = page * light + np.random.default_rng(0).normal(0, 2, page.shape)
+    ink = find_close_up(page.astype(np.float32)).ink
     rows, columns = np.nonzero(ink > 0.5 * ink.max())
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (30, 6)

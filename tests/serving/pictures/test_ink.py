@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.pictures.close_up import find_ink
+from serving.pictures.close_up import find_close_up
 from serving.pictures.ink import TOO_BROAD, is_broad
 from serving.pictures.morphology import grey_erosion
 
@@ -31,7 +31,7 @@ def test_dark_ink_in_a_shadow_is_as_strong_as_outside(turn):
     page = np.full((90, 90), 230, np.float32)
     page[25:65, 42:48] = 60
     page[45:] *= 0.5
-    ink = find_ink(np.rot90(page, turn).copy())
+    ink = find_close_up(np.rot90(page, turn).copy()).ink
     rows = np.rot90(ink, -turn).max(axis=1)
     stroke = np.flatnonzero(rows > 0.8 * rows.max())
     assert len(stroke) == stroke[-1] - stroke[0] + 1 >= 38
@@ -48,6 +48,6 @@ def test_ink_on_a_dark_photo_is_found(light):
     """The shade of the paper varies by half of the contrast of the ink."""
     page = light + np.random.default_rng(0).normal(0, 2, light.shape)
     page[30:60, 42:48] = 20
-    ink = find_ink(page.astype(np.float32))
+    ink = find_close_up(page.astype(np.float32)).ink
     rows, columns = np.nonzero(ink > 0.5 * ink.max())
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (30, 6)

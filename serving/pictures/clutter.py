@@ -12,12 +12,8 @@ from serving.pictures.ink import Ink
 from serving.pictures.neighbours import MOST_COMPARED, RING_INK, Ring
 from serving.pictures.pieces import Piece, cut_out, find_pieces, moved, usual_height
 from serving.pictures.rules import LEAST_RULED, REACH, without_rules
-from serving.pictures.shapes import without_shapes
+from serving.pictures.shapes import LEAST_PIECE, MAX_PIECES, without_shapes
 
-# A piece whose longer side is shorter than this share of the usual height is dirt.
-LEAST_PIECE = 0.1
-# The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
-MAX_PIECES = 500
 # The frame of a page is at least this high and wide, as a share of the page's height and width.
 FRAME_SIDE = 0.8
 # The ink of a frame fills at most this share of its bounding box.

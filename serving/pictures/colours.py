@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from serving.pictures.decode import BLACK, WHITE, open_picture, orientation_of, reported
+from serving.pictures.decode import BLACK, WHITE, is_grey, open_picture, orientation_of, reported
 from serving.pictures.header import JPEG_SIDE, read_header
 from serving.pictures.ink import LEAST_CONTRAST, border_of
 from serving.pictures.page import REDUCING_GAP, Grey, upright
@@ -41,7 +41,7 @@ def decode_colours(content: bytes, jpeg_side: int = JPEG_SIDE) -> Grey | None:
         return None
     with reported():
         picture = open_picture(content, header, "RGB", jpeg_side)
-        if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+        if is_grey(picture):
             return None
         orientation = orientation_of(content, header, picture)
         if picture.has_transparency_data:

@@ -100,7 +100,7 @@ def _grey_of(picture: Image.Image, orientation: Orientation) -> Grey | Page:
 
 def _colours_of(picture: Image.Image) -> Colours | None:
     """Return some of the colours of a picture, or None if it is grey. Transparent parts become white."""
-    if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+    if is_grey(picture):
         return None
     share = min(1.0, 2 * COLOUR_SIDE / max(picture.size))
     width, height = (max(1, round(share * side)) for side in picture.size)
@@ -116,6 +116,11 @@ def _colours_of(picture: Image.Image) -> Colours | None:
         page = Image.new("RGB", colours.size, (WHITE, WHITE, WHITE))
         colours = Image.composite(colours, page, some.getchannel("A"))
     return np.asarray(colours if share == 1 else colours.reduce(2))
+
+
+def is_grey(picture: Image.Image) -> bool:
+    """Return whether a picture has a mode without colours."""
+    return picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I")
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
     overview = reduce(page, OVERVIEW)
     close_up = find_close_up(page, overview)
     if close_up is None or (not may_be_weak and is_mostly_weak(close_up.ink)):
-        return Digit(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8), "empty")
+        return digit_on(None)
     source, ink = Source(close_up, colours), close_up.ink
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces, source)

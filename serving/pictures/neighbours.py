@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 
 from serving.pictures.ink import Ink
-from serving.pictures.pieces import DIGIT, GAP, Piece, distance, erase, split_specks
+from serving.pictures.pieces import DIGIT, GAP, Piece, count_large, distance, erase, split_specks
 
 # A piece in a corner, or at the border if the digit is inside, is left by a shadow if it has less than this share of
 # the digit's ink.
@@ -139,8 +139,8 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     """
     for ring in rings_of(pieces):
         if ring.piece.is_inside(shape):
-            masses = [piece.mass for piece in pieces if ring.encloses(piece)]
-            if sum(mass >= DIGIT * max(masses) for mass in masses) > MOST_IN_RING:
+            inside = [[piece] for piece in pieces if ring.encloses(piece)]
+            if count_large(inside) > MOST_IN_RING:
                 return True
     return False
 

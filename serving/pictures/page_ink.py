@@ -30,25 +30,19 @@ from serving.pictures.ink import (
 )
 from serving.pictures.morphology import grey_dilation, grey_erosion, uniform_filter
 from serving.pictures.page import Grey, Mask
-from serving.pictures.paper import Bytes, contrast, on_paper, stride
+from serving.pictures.paper import COARSE, STRONG, Bytes, contrast, paper_of, paper_stride, stride, widest_window
 from serving.pictures.remnants import without_remnants
 from serving.pictures.rules import without_rules, without_rules_of
 from serving.pictures.stains import without_stains
 
 # The page is reduced to this longer side. A digit should then still be about 16 pixels high.
 LONGEST = 1024
-# Side of the window that estimates uneven paper, as a share of the page's shorter side.
-PAPER_WINDOW = 0.33
 # Longer side of the page that decides whether the ink is darker or brighter than the paper.
 POLARITY_SIDE = 192
-# A sheet on a desk is looked for on a page whose longer side has about this many pixels.
-SHEET_SIDE = 192
-# A desk around the sheet is looked for if the shorter side of this page has at least this many pixels.
+# A desk around the sheet is looked for on a reduced page, if its shorter side has at least this many pixels.
 LEAST_SHEET = 40
-# The edge of the sheet lies within this many pixels of that page.
+# The edge of the sheet lies within this many pixels of the page that is reduced to ``COARSE``.
 EDGE = 1
-# Ink there that is weaker than this share of the contrast belongs to the edge.
-WEAK = 0.6
 # Rules are looked for in all ink above this share of the contrast: in uneven light, parts of a rule are weak.
 FAINT_RULE = 0.08
 # The filters need a page of at least this many pixels in each direction.
@@ -62,22 +56,24 @@ def find_page_ink(page: Grey) -> Ink | None:
     values = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     if not _is_dark(grey):
         values = 255 - values
-    darker = on_paper(values)
-    ink = darker.astype(np.float32)
+    paper = paper_of(values)
+    ink = (paper - values).astype(np.float32)
     ink -= np.median(ink[:: stride(ink)])  # Most of the page is paper, and grain makes the paper look like ink.
     most = contrast(ink)
     if most < max(LEAST_CONTRAST, NOISE_OF_EMPTY * noise):
         return None
     ink[ink < max(FAINT_RULE * most, NOISE * noise)] = 0
     ink = without_rules(np.minimum(ink, most))
-    sheet = _sheet_on(values + darker)
+    sheet = _sheet_on(paper)
     if sheet is not None:
         # The rules of a sheet on a desk end at its edges.
         ink = without_rules_of(sheet, ink)
-        ink[_edge_of(sheet) & (ink < WEAK * most)] = 0
-    ink = without_stains(ink, values + darker, FAINT * most)
-    ink[ink < FAINT * most] = 0
-    return without_remnants(ink, values, values + darker, FAINT * most)
+        # Weak ink there belongs to the edge.
+        ink[_edge_of(sheet) & (ink < STRONG * most)] = 0
+    least = FAINT * most
+    ink = without_stains(ink, paper, least)
+    ink[ink < least] = 0
+    return without_remnants(ink, values, paper, least)
 
 
 def _noise(grey: Grey) -> float:
@@ -88,10 +84,9 @@ def _noise(grey: Grey) -> float:
 
 
 def _sheet_on(paper: Bytes) -> Mask | None:
-    """Return which pixels belong to a sheet on a desk, or None. The page is given without its ink."""
+    """Return which pixels belong to a sheet on a desk, or None if there is no desk."""
     height, width = paper.shape
-    # Paper is smooth, so some of its pixels are enough.
-    step = max(1, max(paper.shape) // SHEET_SIDE)
+    step = paper_stride(paper)
     small = paper[::step, ::step].astype(np.float32)
     sheet = sheet_on_desk(small) if min(small.shape) >= LEAST_SHEET else None
     if sheet is None:
@@ -102,7 +97,7 @@ def _sheet_on(paper: Bytes) -> Mask | None:
 def _edge_of(sheet: Mask) -> Mask:
     """Return the pixels near the edge of a sheet. Rules along it are too short there to be found."""
     values = sheet.astype(np.uint8)
-    size = 1 + 2 * math.ceil(EDGE * max(sheet.shape) / SHEET_SIDE)
+    size = 1 + 2 * math.ceil(EDGE * max(sheet.shape) / COARSE)
     edge: Mask = grey_dilation(values, size) != grey_erosion(values, size)
     return edge
 
@@ -122,5 +117,5 @@ def _is_dark(grey: Grey) -> bool:
         return float((relief * np.abs(relief)).sum()) < 0
     small = small if sheet is None else sheet
     # On uneven paper, the ink stands out from its neighbourhood, and both sides of a shadow's edge do so equally.
-    relief = small - uniform_filter(small, max(3, round(PAPER_WINDOW * min(small.shape))))
+    relief = small - uniform_filter(small, widest_window(small))
     return sum_of_cubes(relief) < 0

@@ -1,7 +1,7 @@
-"""Measure dark ink on paper with shadows: how much darker each pixel is than the paper around it.
+"""Estimate the brightness of the paper around and under dark ink, also where a shadow falls on it.
 
-The paper is estimated with a window that is broader than the strokes and narrower than a shadow: the window sees paper
-everywhere, and the shadow of a hand or a phone is part of the paper.
+The window of the estimate is broader than the strokes and narrower than a shadow: the window sees paper everywhere, and
+the shadow of a hand or a phone is part of the paper.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from serving.pictures.ink import LEAST_CONTRAST, Ink, breadth_of, reduce, strongest
 from serving.pictures.morphology import grey_closing
+from serving.pictures.page import Grey
 
 # Side of the window, as a share of the page's shorter side, if the strokes are not known yet. No stroke is broader.
 WIDEST = 0.33
@@ -24,19 +25,27 @@ STROKES = 4
 GLARE = 0.002
 # Pixels from which the statistics of the page are taken.
 SAMPLE = 1 << 17
+# Paper is smooth, so some of its pixels are enough. Of them, the longer side of the page has about this many.
+COARSE = 192
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def on_paper(page: Bytes) -> Bytes:
-    """Return how much darker each pixel is than the paper around it. The ink must be darker than the paper."""
-    return grey_closing(page, _window(page)) - page
+def paper_of(page: Bytes) -> Bytes:
+    """Return the brightness of the paper at each pixel of a page. The ink must be darker than the paper."""
+    return grey_closing(page, _window(page))
+
+
+def widest_window(page: Grey | Bytes) -> int:
+    """Return the side of the window, in pixels of the page, if the strokes are not known."""
+    shorter: int = min(page.shape)
+    return max(3, round(WIDEST * shorter))
 
 
 def _window(page: Bytes) -> int:
     """Return the side of the window, in pixels of the page."""
     small = np.rint(reduce(page.astype(np.float32), STROKE_SIDE)).astype(np.uint8)
-    widest: int = max(3, round(WIDEST * min(small.shape)))
+    widest = widest_window(small)
     ink = (grey_closing(small, widest) - small).astype(np.float32)
     window: int = min(widest, round(STROKES * (1 + breadth_of(ink > STRONG * contrast(ink)))))
     factor: float = max(page.shape) / max(small.shape)
@@ -53,3 +62,9 @@ def contrast(ink: Ink) -> float:
 def stride(values: Ink) -> int:
     """Return the distance of the rows that are enough for a statistic of all values."""
     return max(1, values.size // SAMPLE)
+
+
+def paper_stride(page: Bytes) -> int:
+    """Return the distance of the rows, and of the columns, that are enough to see the paper."""
+    longest: int = max(page.shape)
+    return max(1, longest // COARSE)

@@ -232,15 +232,15 @@ def count_digits(pieces: Sequence[Piece]) -> int:
     height, width = size_of(pieces)
     gap = GAP * min(height, width)
     # In a row every column without ink is a gap.
-    side_by_side = _count_large(_between_gaps(pieces, "left", "right", 1.0 if width >= ROW * height else gap))
-    above_each_other = _count_large(_between_gaps(pieces, "top", "bottom", gap))
+    side_by_side = count_large(_between_gaps(pieces, "left", "right", 1.0 if width >= ROW * height else gap))
+    above_each_other = count_large(_between_gaps(pieces, "top", "bottom", gap))
     return max(side_by_side, above_each_other, _count_in_lines(pieces), _count_in_wide_lines(pieces))
 
 
 def _count_in_lines(pieces: Sequence[Piece]) -> int:
     """Return the number of parts in the lines of a text, 0 if the pieces are not in lines."""
     lines = _between_gaps(pieces, "top", "bottom", 1.0)
-    counts = [_count_large(_between_gaps(line, "left", "right", 1.0)) for line in lines]
+    counts = [count_large(_between_gaps(line, "left", "right", 1.0)) for line in lines]
     in_text = [count for count in counts if count >= LINE]
     return sum(in_text) if len(in_text) > 1 else 0
 
@@ -257,7 +257,8 @@ def _count_in_wide_lines(pieces: Sequence[Piece]) -> int:
     return len(large) if wide > 1 and len(large) >= TEXT else 0
 
 
-def _count_large(groups: Sequence[Sequence[Piece]]) -> int:
+def count_large(groups: Sequence[Sequence[Piece]]) -> int:
+    """Return how many groups of pieces have enough ink for a digit."""
     masses = [sum(piece.mass for piece in group) for group in groups]
     return sum(mass >= DIGIT * max(masses) for mass in masses)
 

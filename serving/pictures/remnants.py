@@ -13,11 +13,9 @@ from serving.pictures.grain import is_texture
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation, grey_erosion
 from serving.pictures.page import Mask
-from serving.pictures.paper import Bytes
+from serving.pictures.paper import Bytes, paper_stride
 from serving.pictures.pieces import Piece, cut_out, erase, find_pieces
 
-# Steps of the paper are looked for on a page whose longer side has about this many pixels.
-STEPS_SIDE = 192
 # At a closed end of a run of ink, the page changes by at least this share of the ink.
 CLOSED = 0.5
 # A piece is left of something broader if less than this share of its runs is closed at both ends, as strokes are. A
@@ -36,7 +34,7 @@ def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink
     steps = _steps_of(paper, least)
     if steps is None or is_texture(ink):
         return ink
-    step = _stride(values)
+    step = paper_stride(paper)
     near = [
         piece
         for piece in find_pieces(ink)
@@ -52,17 +50,11 @@ def without_remnants(ink: Ink, values: Bytes, paper: Bytes, least: float) -> Ink
 
 
 def _steps_of(paper: Bytes, least: float) -> Mask | None:
-    """Return where the paper steps, for every pixel in ``_stride`` rows and columns, or None if it steps nowhere."""
-    step = _stride(paper)
+    """Return where the paper steps, for one pixel in ``paper_stride`` rows and columns, or None if it steps nowhere."""
+    step = paper_stride(paper)
     small = paper[::step, ::step]
     steps = grey_dilation(small, 3) - grey_erosion(small, 3) > least
     return steps if steps.any() else None
-
-
-def _stride(page: Bytes) -> int:
-    # Paper is smooth, so some of its pixels are enough.
-    longest: int = max(page.shape)
-    return max(1, longest // STEPS_SIDE)
 
 
 def _share_of_closed_runs(piece: Piece, ink: Ink, page: Bytes) -> float:

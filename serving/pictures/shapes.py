@@ -28,9 +28,9 @@ BAR, HIGHEST_SPOT = 3.0, 0.7
 # An upright bar may be a 1 of a broader pen if it is also at most this high.
 HIGHEST_ONE = 1.4
 
-# A piece that is shorter than this share of the usual height is dirt.
-SMALL = 0.1
-# A page with more pieces is a texture, and would take too long.
+# A piece whose longer side is shorter than this share of the usual height is dirt.
+LEAST_PIECE = 0.1
+# The most pieces of a page. A page of 200 digits has about 250. More is a texture, and takes too long.
 MAX_PIECES = 500
 
 
@@ -39,7 +39,7 @@ def without_shapes(pieces: Sequence[Piece]) -> list[Piece]:
     if not pieces:
         return []
     usual = usual_height(pieces)
-    large = [piece for piece in pieces if piece.length >= SMALL * usual]
+    large = [piece for piece in pieces if piece.length >= LEAST_PIECE * usual]
     if len(large) > MAX_PIECES:
         return list(pieces)
     solid = {piece: sides for piece in large if _may_be_solid(piece, usual) and (sides := solid_sides(piece))}
@@ -50,9 +50,11 @@ def without_shapes(pieces: Sequence[Piece]) -> list[Piece]:
 
     def is_digit_or_dot(piece: Piece) -> bool:
         length, breadth = solid[piece]
-        is_upright = piece.height > piece.width
-        highest = math.inf if length < BAR * breadth else HIGHEST_ONE * height if is_upright else 0
-        return length < LEAST_SIDE * height or HIGHEST_SPOT * height < piece.height <= highest
+        if length < LEAST_SIDE * height:
+            return True
+        is_spot = length < BAR * breadth
+        is_one = piece.width < piece.height <= HIGHEST_ONE * height
+        return piece.height > HIGHEST_SPOT * height and (is_spot or is_one)
 
     shapes = {piece for piece, (_, breadth) in solid.items() if breadth <= height and not is_digit_or_dot(piece)}
     if not shapes:

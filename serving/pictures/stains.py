@@ -9,12 +9,10 @@ from serving.pictures.grain import is_texture
 from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.page import Mask
-from serving.pictures.paper import Bytes, contrast
+from serving.pictures.paper import STRONG, Bytes, contrast
 from serving.pictures.pieces import Piece, erase, find_pieces, usual_height
 from serving.pictures.shapes import breadth_of_piece
 
-# Ink of at least this share of the contrast belongs to strong strokes.
-STRONG = 0.6
 # On a page of half the size, ink in a window of this side around a strong stroke may be its blurred edge.
 EDGE = 5
 # The page has weak ink if this share of its ink is weak.

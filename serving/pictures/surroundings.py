@@ -17,7 +17,7 @@ from serving.pictures.desk import inner_part, without_desk
 from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest, sum_of_cubes
 from serving.pictures.morphology import grey_dilation, opening_along
 from serving.pictures.page import Grey, Mask, Page
-from serving.pictures.paper import STRONG, on_paper
+from serving.pictures.paper import STRONG, paper_of
 from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, mask_of, split_specks
 from serving.pictures.sheet import few_steps, is_sheet, on_small_sheet
 
@@ -118,7 +118,9 @@ def other_pages(
 def without_shadows(page: Grey) -> Grey:
     """Return the ink that stands out from the paper and from shadows on it."""
     values = np.clip(np.rint(page), 0, 255).astype(np.uint8)
-    return on_paper(255 - values if sum_of_cubes(_relief(page)) > 0 else values).astype(np.float32)
+    if sum_of_cubes(_relief(page)) > 0:
+        values = 255 - values
+    return (paper_of(values) - values).astype(np.float32)
 
 
 def is_mostly_weak(ink: Ink) -> bool:

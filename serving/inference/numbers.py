@@ -17,7 +17,8 @@ from serving.inference.path import Step, best_path
 from serving.models.model import Model
 from serving.pictures.number_form import Box, LineParts, NumberPage, around
 
-DIGIT_MODE, NUMBER_MODE = MODES = ("digit", "number")
+DIGIT_MODE, NUMBER_MODE = "digit", "number"
+MODES = (DIGIT_MODE, NUMBER_MODE)
 """What a request may ask for: the digit in each picture, or all numbers."""
 
 # A gap between two digits is reported if it is at least this many heights of the line wide.
@@ -70,7 +71,9 @@ class NumberLine(msgspec.Struct):
 
     text: Annotated[str, Meta(description="The labels of the digits. Separators are not part of it.")]
     confidence: Annotated[float, Meta(description="Probability that its division and all its digits are correct.")]
-    accepted: Annotated[bool, Meta(description="Whether all digits are accepted, and the confidence is at least 0.5.")]
+    accepted: Annotated[
+        bool, Meta(description=f"Whether all digits are accepted, and the confidence is at least {LEAST_CONFIDENCE}.")
+    ]
     reason: Annotated[RejectionReason | None, Meta(description="Why the line is not accepted; null if it is.")]
     box: Annotated[Box, Meta(description=BOX)]
     digits: list[NumberDigit]
@@ -193,8 +196,9 @@ def _separators(parts: LineParts, steps: Sequence[Step]) -> list[Separator]:
             continue
         digit = parts.candidates[step]
         if before and max(parts.gaps[before.end - 1 : digit.first]) >= WIDE_GAP:
-            (_, top, left, bottom), (right, top_2, _, bottom_2) = before.box, digit.box
-            box = min(left, right), min(top, top_2), max(left, right), max(bottom, bottom_2)
+            # From the right side of the one to the left side of the other, as high as both together.
+            (_, top, right, bottom), (left, next_top, _, next_bottom) = before.box, digit.box
+            box = around([(right, top, right, bottom), (left, next_top, left, next_bottom)])
             separators.append(Separator("gap", count, box))
         before, count = digit, count + 1
     return separators

@@ -18,7 +18,7 @@ import numpy as np
 
 from serving.contract import IMAGE_SIZE, Images
 from serving.pictures.colours import decode_colours
-from serving.pictures.cuts import Cuts, Integers, find_cuts
+from serving.pictures.cuts import Integers, find_cuts
 from serving.pictures.decode import decode_grey
 from serving.pictures.grain import is_texture, shrink, without_grain
 from serving.pictures.header import read_header
@@ -200,7 +200,7 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
         work.add_line(line.ink.size)
         grouped = _Grouping(line, scale, size)
         work.add_parts(len(grouped.result.parts))
-        images += grouped.candidates(work)
+        images += grouped.add_candidates(work)
         result.lines.append(grouped.result)
     result.pixels = b"".join(image.tobytes() for image in images)
     return result
@@ -222,15 +222,18 @@ class _Grouping:
         self._height = line.height / self._factor
         # One pen wrote the line, so its strokes are measured once.
         self._is_thin = stroke_width(self._ink) < LEAST_STROKE * self._height / BOX
-        self._cuts: Cuts = find_cuts(self._ink, self._height)
-        self._boxes = _boxes(self._cuts.part_of, self._ink, len(self._cuts.crossed) + 1)
-        masses = _masses(self._cuts.part_of, self._ink, len(self._boxes), self._height)
-        parts = list(map(self._part, self._boxes, _filled(self._cuts.part_of, self._ink, self._boxes), masses))
+        self._cuts = find_cuts(self._ink, self._height)
+        part_of = self._cuts.part_of
+        self._boxes = _boxes(part_of, self._ink, len(self._cuts.crossed) + 1)
+        filled = _filled(part_of, self._ink, self._boxes)
+        masses = _masses(part_of, self._ink, len(self._boxes), self._height)
+        parts = list(map(self._part, self._boxes, filled, masses))
         signs = find_signs(self._blobs(), self._height)
         self.result = LineParts(parts, self._cuts.crossed, self._cuts.gaps, [], signs)
 
-    def candidates(self, work: Work) -> Iterator[Images]:
-        """Add the candidates to the result, and yield the image of each."""
+    def add_candidates(self, work: Work) -> list[Images]:
+        """Add the candidates to the result, and return the image of each."""
+        images: list[Images] = []
         count = len(self._boxes)
         for first in range(count):
             for end in range(first + 1, min(first + MOST_PARTS, count) + 1):
@@ -251,11 +254,12 @@ class _Grouping:
                 digit = self._ink_of(first, end, box)
                 # Shrinking may lose a line of one pixel, also beside broader strokes.
                 is_thin = self._is_thin or np.count_nonzero(digit) <= 2 * sum(digit.shape)
-                yield centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit))
+                images.append(centre_in_frame(shrink_to_box(widen_strokes(digit) if is_thin else digit)))
+        return images
 
     def _blobs(self) -> Iterator[Blob]:
         """Yield the ink between neighbouring gaps."""
-        edges = [0, *(cut + 1 for cut, gap in enumerate(self._cuts.gaps) if gap > 0), len(self._boxes)]
+        edges = [0, *(at + 1 for at, gap in enumerate(self._cuts.gaps) if gap > 0), len(self._boxes)]
         for first, end in itertools.pairwise(edges):
             boxes = [box for box in self._boxes[first:end] if box]
             if boxes:

@@ -32,8 +32,6 @@ from serving.pictures.surroundings import is_mostly_weak, other_pages
 
 # Digits side by side differ in length by at most this factor.
 ALIKE = 1.4
-# More pieces than this are not compared, because the time grows with the square of their number.
-MOST_ALIKE = 100
 # A page with this many parts of similar mass side by side or in lines shows a text or many digits.
 MANY_PARTS = 5
 # So does a page with this many pieces. What surrounds a single digit, such as the boxes of a form, makes fewer of them.
@@ -153,7 +151,7 @@ def _are_alike(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     this rule a 1 beside another digit could be taken for a line on the paper.
     """
     lengths = [piece.length for piece in pieces]
-    if len(pieces) > MOST_ALIKE or max(lengths) > ALIKE * min(lengths):
+    if max(lengths) > ALIKE * min(lengths):
         return False
     if not all(piece.is_inside(shape) for piece in pieces):
         return False
@@ -174,12 +172,12 @@ def digit_on(ink: Ink | None, source: Source | None = None) -> Digit:
     return _digit_of(ink, find_pieces(ink), source)
 
 
-def _digit_of(ink: Ink, every: Sequence[Piece], source: Source | None) -> Digit:
-    pieces, specks = split_specks(every)
+def _digit_of(ink: Ink, pieces: Sequence[Piece], source: Source | None) -> Digit:
+    large, specks = split_specks(pieces)
     if specks:
         ink = erase(ink, specks)
     digit = shrink_to_box(widen_strokes(ink))
-    is_several = count_digits(pieces) > 1 or bool(rings_of(pieces)) or has_line(pieces)
+    is_several = count_digits(large) > 1 or bool(rings_of(large)) or has_line(large)
     properties = properties_of(source.close_up, ink, source.colours) if source else Properties()
     return Digit(centre_in_frame(digit), "several" if is_several else None, properties)
 

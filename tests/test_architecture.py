@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from serving import pictures
 from serving.models import bundle, missing
 from tests.support import ROOT
 from training import origin, trained
@@ -74,6 +75,11 @@ def allowed_parts(part):
         return LOWEST
     [level] = [level for level, layer in enumerate(LAYERS) if part in layer]
     return {part, *LOWEST}.union(*LAYERS[level + 1 :])
+
+
+def test_overview_of_the_picture_code_names_every_file():
+    named = re.findall(r"^    (\w+)  ", pictures.__doc__, re.MULTILINE)
+    assert {f"{name}.py" for name in named} | {"__init__.py"} == {path.name for path in files_of("serving/pictures")}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

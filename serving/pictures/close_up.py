@@ -1,4 +1,4 @@
-"""Find the ink of a page in two steps: where it lies, on a reduced page, and then what it is, in a close-up."""
+"""Find the ink of a single digit in two steps: where it lies, on a reduced page, and then what it is, in a close-up."""
 
 from __future__ import annotations
 

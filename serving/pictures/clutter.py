@@ -1,4 +1,4 @@
-"""Leave out ink that is no digit: dirt, boxes, circles, lines under a number, a desk or a shadow at the border."""
+"""Leave out ink on a page of numbers that is no digit: dirt, boxes, circles, underlines, a desk or a shadow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bring the strokes of a pencil or of chalk, which grain breaks into pieces, to a size at which they are whole."""
+"""Reduce the ink of a page of numbers if grain breaks the strokes of its pencil or chalk into pieces."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def _jpeg(content: bytes) -> Header | None:
             bytes_per_pixel = COLOUR if count > 3 else GREY
         elif marker == JPEG_SCAN and (is_progressive or content[begin + 4] < len(components) // 3):
             return Header("JPEG", width, height, bytes_per_pixel + _coefficients(components), _scans(content, begin))
-    # A JPEG in one scan is decoded block by block, so its full size is never in memory.
+    # A JPEG in one scan is decoded block by block, so its full size is never in memory. read_header() sets the share.
     return Header("JPEG", width, height, bytes_per_pixel, share=max(JPEG_SHARES))
 
 

@@ -1,4 +1,4 @@
-"""Find the ink on a page: how much each pixel stands out from the paper around it.
+"""Find the ink on a page with a single digit: how much each pixel stands out from the paper around it.
 
 A page is a picture as an array of grey values. Ink is what the pen left, and paper is the rest of the page. The paper
 may be darker or brighter than the ink, and it may be lit unevenly. The thresholds were chosen on MNIST's training

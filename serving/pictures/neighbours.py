@@ -1,4 +1,4 @@
-"""Leave out pieces of ink beside the digit or around it: holes, a finger, the corners of a shadow, a circle."""
+"""Leave out pieces of ink beside a single digit or around it: holes, a finger, the corners of a shadow, a circle."""
 
 from __future__ import annotations
 

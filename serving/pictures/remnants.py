@@ -1,4 +1,4 @@
-"""Leave out what is left of things that are broader than strokes, such as a finger at the edge of a photo.
+"""Leave out what is left on a page of numbers of things broader than strokes, such as a finger at its edge.
 
 The window that estimates the paper sees no paper on such a thing, so most of it becomes paper. At its ends and corners,
 some of it is left as ink. Such ink has edges where the page is even and only the estimated paper changes.

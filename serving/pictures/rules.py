@@ -1,4 +1,4 @@
-"""Erase the lines of ruled or squared paper, and leave the strokes that cross them."""
+"""Erase the lines of ruled or squared paper on a page of numbers, and leave the strokes that cross them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from serving.pictures.ink import Ink, spans_of
 from serving.pictures.page import Mask
 from serving.pictures.pieces import find_pieces
 
-# The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits.
+# The page is divided into this many strips across a rule. A rule has ink in nearly all of them, also beside the digits:
+# in at least IN_STRIPS of the strips, and in each of these in at least IN_STRIP of its columns.
 STRIPS = 16
 IN_STRIP, IN_STRIPS = 0.75, 0.9
 # A rule of a sheet that lies on a desk crosses at least this many strips of the sheet.
 LEAST_CROSSED = STRIPS // 2
 # Rules are looked for in ink of at least this many pixels in each direction.
 LEAST_RULED = 2 * STRIPS
-# Rows of a rule per column: photographed paper may be turned a little. Steeper rules are looked for on a page that is
-# sheared by one of these, in blocks of so many columns.
+# Rows of a rule per column: photographed paper may be turned a little.
 SLOPES = np.linspace(-0.06, 0.06, 25)
+# Steeper rules are looked for on the page sheared by each of these slopes. So many columns are moved together.
 SHEARS = 0.0, -0.1, 0.1
 BLOCK = 8
 # Rules that are at most this many rows apart are one rule, found in two shears.

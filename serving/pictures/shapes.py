@@ -1,4 +1,4 @@
-"""Leave out solid shapes that no pen draws among digits: punched holes, buttons, a pen that lies on the paper."""
+"""Leave out solid shapes on a page of numbers that no pen draws: punched holes, buttons, a pen on the paper."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ ASPECT = 0.4
 # The outline of a sheet fills this share of its box. A square that is turned by 45 degrees fills half of it, and a
 # round sheet fills 79 %.
 FULL = 0.65
-# The digit takes up at most the rest of the area within the outline. A thick ring has more in it.
+# The sheet itself has at least this share of the area within its outline. The digit is a hole in the sheet. A thick
+# ring has a larger hole.
 PAPER = 0.75
 # The outline fills this share of its convex hull. Broad letters fill their box too, but they have bays.
 CONVEX = 0.94

@@ -1,4 +1,4 @@
-"""Leave out long weak lines beside strong strokes: the ring of a cup, the shadow along the edge of a note, a crease."""
+"""Leave out long weak lines on a page of numbers: the ring of a cup, the shadow at the edge of a note, a crease."""
 
 from __future__ import annotations
 

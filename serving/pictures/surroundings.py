@@ -1,8 +1,7 @@
-"""Remove what surrounds the digit on a page: lines, boxes, frames, stains, shadows, the desk at the edge or all around.
+"""Remove what surrounds a single digit on a page: lines, boxes, frames, stains, shadows, a desk.
 
-Each function returns the page as it would be without these surroundings, or None if it finds none. What a function
-takes for surroundings may still be a part of the digit. So its page is only another reading of the picture: the network
-says which reading looks most like a digit.
+What is taken for surroundings may still be a part of the digit. So the page without them is only another reading of the
+picture: the network says which reading looks most like a digit.
 """
 
 from __future__ import annotations

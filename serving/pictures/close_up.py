@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from serving.pictures.ink import LEAST_SIDE, Ink, measure_ink, pad_to, reduce, resize, spans_of
-from serving.pictures.page import Grey, Page
+from serving.pictures.ink import LEAST_SIDE, Ink, measure_ink, spans_of
+from serving.pictures.page import Grey, Page, pad_to, reduce, resize
 
 # The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
 # The digit ends up in a box of 20 pixels, so more pixels than these would only take time.
@@ -62,7 +62,7 @@ def find_close_up(page: Grey | Page, overview: Grey | None = None) -> CloseUp | 
     longest = max(page.shape)
     if longest < ENLARGE_BELOW:
         # Such a picture shows too little paper to judge whether the light is even.
-        small = enlarge(reduce(page, longest))
+        small = _enlarge(reduce(page, longest))
         return _close_up(small, measure_ink(small, even=True), Place())
     small = reduce(page, OVERVIEW) if overview is None else overview
     ink = measure_ink(small)
@@ -78,7 +78,7 @@ def _close_up(page: Grey, ink: Ink | None, place: Place) -> CloseUp | None:
     return None if ink is None else CloseUp(pad_to(page, LEAST_SIDE), ink, place)
 
 
-def enlarge(page: Grey) -> Grey:
+def _enlarge(page: Grey) -> Grey:
     """Scale a small page to ``ENLARGED`` pixels. The edges of a picture in black and white are smoothed."""
     is_grey = len(np.unique(page)) > 2
     method = Image.Resampling.LANCZOS if is_grey else Image.Resampling.BILINEAR

@@ -21,7 +21,7 @@ def without_grain(ink: Ink) -> Ink:
     """Return the ink at a half or less of its size if it has grain, as long as its digits keep ``BOX`` pixels."""
     while min(ink.shape) >= 2 * BOX:
         half = shrink(ink, 2)
-        if count_runs(ink) < GRAINY * count_runs(half) or usual_height(find_pieces(half)) < BOX:
+        if _count_runs(ink) < GRAINY * _count_runs(half) or usual_height(find_pieces(half)) < BOX:
             break
         ink = half
     return ink
@@ -36,7 +36,7 @@ def shrink(ink: Ink, factor: float) -> Ink:
     return np.where(small < EDGE * small.max(), 0, small)
 
 
-def count_runs(ink: Ink) -> int:
+def _count_runs(ink: Ink) -> int:
     """Return the number of horizontal runs of ink."""
     inked = ink > 0
     return int(np.count_nonzero(inked[:, 1:] & ~inked[:, :-1]))
@@ -44,4 +44,4 @@ def count_runs(ink: Ink) -> int:
 
 def is_texture(ink: Ink) -> bool:
     """Return whether the ink has far more runs than digits have, and would take too long."""
-    return count_runs(ink) > MAX_RUNS
+    return _count_runs(ink) > MAX_RUNS

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from serving.pictures.morphology import (
     erosion_along,
@@ -19,7 +18,7 @@ from serving.pictures.morphology import (
     median_filter,
     uniform_filter,
 )
-from serving.pictures.page import REDUCING_GAP, Grey, Mask, Page
+from serving.pictures.page import Grey, Mask, pad_to
 
 # The filters need a page of at least this many pixels in each direction.
 LEAST_SIDE = 4
@@ -216,6 +215,11 @@ def border_of(page: Grey) -> Grey:
     return np.concatenate([page[0], page[-1], page[1:-1, 0], page[1:-1, -1]])
 
 
+def shade_of_border(page: Grey) -> float:
+    """Return the median of the outermost pixels, which mostly show paper."""
+    return middle(np.sort(border_of(page)))
+
+
 def spans_of(ink: Ink | Mask) -> list[tuple[int, int]]:
     """Return the first row with ink and the one after the last, and the same for the columns."""
     inked = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
@@ -262,27 +266,3 @@ def breadth_of(strokes: Mask) -> float:
     # An edge made of pixel steps is longer than the true edge: by the factor 4 / pi, averaged over all directions.
     edges = steps * np.pi / 4
     return 2 * np.count_nonzero(strokes) / max(1.0, edges)
-
-
-def pad_to(page: Grey, side: int) -> Grey:
-    """Repeat the last row and column until both sides have at least ``side`` pixels."""
-    if min(page.shape) >= side:
-        return page
-    return np.pad(page, [(0, max(0, side - size)) for size in page.shape], mode="edge")
-
-
-def resize(page: Grey, factor: float, method: Image.Resampling = Image.Resampling.LANCZOS) -> Grey:
-    """Scale both sides by ``factor``."""
-    height, width = (max(1, round(size * factor)) for size in page.shape)
-    return np.asarray(Image.fromarray(page).resize((width, height), method))
-
-
-def reduce(page: Grey | Page, longest: int) -> Grey:
-    """Average a page down so that no side has more than ``longest`` pixels. A smaller page keeps its size."""
-    factor = max(page.shape) / longest
-    if factor <= 1:
-        return page.grey() if isinstance(page, Page) else page
-    height, width = (max(1, round(size / factor)) for size in page.shape)
-    if isinstance(page, Page):
-        return page.reduced(height, width)
-    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.BOX, reducing_gap=REDUCING_GAP))

@@ -23,10 +23,10 @@ from serving.pictures.decode import BLACK, WHITE, decode_in_colour
 from serving.pictures.desk import fills_side
 from serving.pictures.dots import joined_dots
 from serving.pictures.doubt import Properties, properties_of
-from serving.pictures.ink import Ink, border_of, middle, reduce
+from serving.pictures.ink import Ink, shade_of_border
 from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
 from serving.pictures.normalize import centre_in_frame, is_mnist_form, shrink_to_box, widen_strokes
-from serving.pictures.page import Colours, Grey, Page
+from serving.pictures.page import Colours, Grey, Page, reduce
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
 from serving.pictures.surroundings import is_mostly_weak, other_pages
 
@@ -183,6 +183,6 @@ def _digit_of(ink: Ink, pieces: Sequence[Piece], source: Source | None) -> Digit
 
 
 def _on_black(page: Grey) -> Ink:
-    """Return the page as bright ink on black paper. The paper has the median shade of the border."""
-    paper = middle(np.sort(border_of(page)))
+    """Return the page as bright ink on black paper. The paper has the shade of the border."""
+    paper = shade_of_border(page)
     return page - paper if paper < (BLACK + WHITE) / 2 else paper - page

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from serving.contract import IMAGE_SIZE, Images
-from serving.pictures.ink import Ink, breadth_of, resize, spans_of, strongest
+from serving.pictures.ink import Ink, breadth_of, spans_of, strongest
 from serving.pictures.morphology import grey_dilation
+from serving.pictures.page import resize
 
 # The longer side of a digit in an image of MNIST, in pixels.
 BOX = 20

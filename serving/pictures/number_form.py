@@ -22,10 +22,10 @@ from serving.pictures.cuts import Integers, find_cuts
 from serving.pictures.decode import decode_grey
 from serving.pictures.grain import is_texture, shrink, without_grain
 from serving.pictures.header import read_header
-from serving.pictures.ink import Ink, pad_to, reduce
+from serving.pictures.ink import Ink
 from serving.pictures.lines import Line, find_lines
 from serving.pictures.normalize import BOX, LEAST_STROKE, centre_in_frame, shrink_to_box, stroke_width, widen_strokes
-from serving.pictures.page import Grey
+from serving.pictures.page import Grey, pad_to, reduce
 from serving.pictures.page_ink import LONGEST, find_page_ink
 from serving.pictures.signs import LARGEST_SIGN, Blob, Sign, find_signs
 from serving.pictures.work import Work
@@ -158,9 +158,9 @@ def to_number_page(content: bytes, max_pixels: int, check: Callable[[], None] = 
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
     page, size = _reduced_page(content, max_pixels)
-    result = candidates_of(page, size, check)
+    result = _candidates_of(page, size, check)
     colours = decode_colours(content, NUMBER_JPEG_SIDE) if result.is_empty else None
-    return result if colours is None else candidates_of(colours, size, check)
+    return result if colours is None else _candidates_of(colours, size, check)
 
 
 def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int]]:
@@ -176,7 +176,7 @@ def _reduced_page(content: bytes, max_pixels: int) -> tuple[Grey, tuple[int, int
     return reduce(page, LONGEST), (width, height)
 
 
-def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) -> NumberPage:
+def _candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) -> NumberPage:
     """Return the lines and candidates of a page.
 
     Args:

@@ -1,6 +1,6 @@
-"""A picture that stays with Pillow until its grey values are needed.
+"""A page is the grey values of a picture: an array, or a picture that stays with Pillow until they are needed.
 
-A large one is converted part by part, so that its grey values are never all in memory.
+A large picture is converted part by part, so that its grey values are never all in memory.
 """
 
 from __future__ import annotations
@@ -148,3 +148,27 @@ def parts_of(picture: Image.Image) -> Iterator[Image.Image]:
         return
     for top in range(0, picture.height, step):
         yield picture.crop((0, top, picture.width, min(top + step, picture.height)))
+
+
+def pad_to(page: Grey, side: int) -> Grey:
+    """Repeat the last row and column until both sides have at least ``side`` pixels."""
+    if min(page.shape) >= side:
+        return page
+    return np.pad(page, [(0, max(0, side - size)) for size in page.shape], mode="edge")
+
+
+def resize(page: Grey, factor: float, method: Image.Resampling = Image.Resampling.LANCZOS) -> Grey:
+    """Scale both sides by ``factor``."""
+    height, width = (max(1, round(size * factor)) for size in page.shape)
+    return np.asarray(Image.fromarray(page).resize((width, height), method))
+
+
+def reduce(page: Grey | Page, longest: int) -> Grey:
+    """Average a page down so that no side has more than ``longest`` pixels. A smaller page keeps its size."""
+    factor = max(page.shape) / longest
+    if factor <= 1:
+        return page.grey() if isinstance(page, Page) else page
+    height, width = (max(1, round(size / factor)) for size in page.shape)
+    if isinstance(page, Page):
+        return page.reduced(height, width)
+    return np.asarray(Image.fromarray(page).resize((width, height), Image.Resampling.BOX, reducing_gap=REDUCING_GAP))

@@ -24,12 +24,10 @@ from serving.pictures.ink import (
     border_of,
     is_flat,
     most_common_shade,
-    pad_to,
-    reduce,
     sum_of_cubes,
 )
 from serving.pictures.morphology import grey_dilation, grey_erosion, uniform_filter
-from serving.pictures.page import Grey, Mask
+from serving.pictures.page import Grey, Mask, pad_to, reduce
 from serving.pictures.paper import COARSE, STRONG, Bytes, contrast, paper_of, paper_stride, stride, widest_window
 from serving.pictures.remnants import without_remnants
 from serving.pictures.rules import without_rules, without_rules_of

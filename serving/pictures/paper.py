@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from serving.pictures.ink import LEAST_CONTRAST, Ink, breadth_of, reduce, strongest
+from serving.pictures.ink import LEAST_CONTRAST, Ink, breadth_of, strongest
 from serving.pictures.morphology import grey_closing
-from serving.pictures.page import Grey
+from serving.pictures.page import Grey, reduce
 
 # Side of the window, as a share of the page's shorter side, if the strokes are not known yet. No stroke is broader.
 WIDEST = 0.33

@@ -13,7 +13,7 @@ from PIL import Image
 
 from serving.contract import AS_IS, IMAGE_SIZE, SYMBOL, Preparation
 from serving.pictures.decode import decode_grey
-from serving.pictures.ink import border_of, middle
+from serving.pictures.ink import shade_of_border
 from serving.pictures.mnist_form import Digit, to_mnist_form
 from serving.pictures.page import Page
 from serving.settings import Settings
@@ -30,10 +30,10 @@ def prepare(content: bytes, how: Preparation = SYMBOL, max_pixels: int = Setting
         InputTooLargeError: the picture has more than ``max_pixels`` pixels.
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
-    return whole_picture(content, max_pixels) if how == AS_IS else to_mnist_form(content, max_pixels)
+    return _whole_picture(content, max_pixels) if how == AS_IS else to_mnist_form(content, max_pixels)
 
 
-def whole_picture(content: bytes, max_pixels: int) -> Digit:
+def _whole_picture(content: bytes, max_pixels: int) -> Digit:
     """Return the whole picture in 28x28 pixels. A picture that is not square gets a margin in the shade of its border.
 
     Raises: as :func:`prepare`.
@@ -47,7 +47,7 @@ def whole_picture(content: bytes, max_pixels: int) -> Digit:
     else:
         method = Image.Resampling.BOX if factor <= 1 else Image.Resampling.BICUBIC
         small = np.asarray(Image.fromarray(page).resize((columns, rows), method))
-    frame = np.full((IMAGE_SIZE, IMAGE_SIZE), middle(np.sort(border_of(small).ravel())), np.float32)
+    frame = np.full((IMAGE_SIZE, IMAGE_SIZE), shade_of_border(small), np.float32)
     top, left = (IMAGE_SIZE - rows) // 2, (IMAGE_SIZE - columns) // 2
     frame[top : top + rows, left : left + columns] = small
     return Digit(np.rint(np.clip(frame, 0, 255)).astype(np.uint8))

@@ -42,7 +42,7 @@ def without_shapes(pieces: Sequence[Piece]) -> list[Piece]:
     large = [piece for piece in pieces if piece.length >= LEAST_PIECE * usual]
     if len(large) > MAX_PIECES:
         return list(pieces)
-    solid = {piece: sides for piece in large if _may_be_solid(piece, usual) and (sides := solid_sides(piece))}
+    solid = {piece: sides for piece in large if _may_be_solid(piece, usual) and (sides := _solid_sides(piece))}
     strokes = [piece for piece in large if piece not in solid]
     if not solid or not strokes:
         return list(pieces)
@@ -68,7 +68,7 @@ def _may_be_solid(piece: Piece, height: float) -> bool:
     return is_full or piece.length >= LONG * height
 
 
-def solid_sides(piece: Piece) -> tuple[float, float] | None:
+def _solid_sides(piece: Piece) -> tuple[float, float] | None:
     """Return length and breadth of a solid piece, such as a disc or a bar in any direction. Return None for others."""
     length, breadth = _sides(piece)
     if piece.area < SOLID * length * breadth:

@@ -101,7 +101,7 @@ class Sign(NamedTuple):
     end: int
     """The part after the last one."""
     properties: tuple[float, ...]
-    """Those of a stroke, of :func:`properties_of`; none for a plus, a times or an equals sign."""
+    """Those of a stroke, of :func:`_properties_of`; none for a plus, a times or an equals sign."""
 
 
 class Stroke(NamedTuple):
@@ -130,17 +130,17 @@ def find_signs(blobs: Iterable[Blob], height: float) -> list[Sign]:
         if blob.ink is None:
             continue
         ink = _without_edges(blob.ink)
-        stroke = stroke_of(ink, blob.bottom - blob.top, height)
+        stroke = _stroke_of(ink, blob.bottom - blob.top, height)
         if stroke:
             strokes[at] = stroke
-        elif is_small_sign(ink > 0, height):
+        elif _is_small_sign(ink > 0, height):
             signs.append(Sign(blob.first, blob.end, ()))
-    for at, properties in properties_of(places, strokes).items():
+    for at, properties in _properties_of(places, strokes).items():
         signs.append(Sign(places[at].first, places[at].end, properties))
     return signs
 
 
-def properties_of(blobs: Sequence[Blob], strokes: Mapping[int, Stroke]) -> dict[int, tuple[float, ...]]:
+def _properties_of(blobs: Sequence[Blob], strokes: Mapping[int, Stroke]) -> dict[int, tuple[float, ...]]:
     """Return the properties of each stroke that may be a sign, by its index among the blobs.
 
     They are 1, how far the stroke goes beyond the digits at the one end and at the other, its lean, its bend, whether
@@ -190,7 +190,7 @@ def _beyond(blobs: Sequence[Blob], strokes: Collection[int]) -> tuple[dict[int, 
     return found, float(tops.std() + bottoms.std()) if digits else 0.0
 
 
-def stroke_of(ink: Ink, high: float, height: float) -> Stroke | None:
+def _stroke_of(ink: Ink, high: float, height: float) -> Stroke | None:
     """Return the ink as a single stroke from top to bottom, or None if it is not one.
 
     Args:
@@ -234,7 +234,7 @@ def _unevenness(values: Floats) -> float:
     return float(np.sqrt(np.mean(rest * rest)))
 
 
-def is_small_sign(mask: Mask, height: float) -> bool:
+def _is_small_sign(mask: Mask, height: float) -> bool:
     """Return whether the ink is a plus, a times or an equals sign in a line of digits of this height."""
     rows, columns = mask.shape
     if not LEAST_SMALL * height <= rows <= HIGHEST_SMALL * height:

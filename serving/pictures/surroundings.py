@@ -13,9 +13,9 @@ import numpy as np
 
 from serving.pictures.close_up import CloseUp, Place, place_of
 from serving.pictures.desk import inner_part, without_desk
-from serving.pictures.ink import NOISE, Ink, border_of, is_flat, measure_ink, middle, reduce, strongest, sum_of_cubes
+from serving.pictures.ink import NOISE, Ink, is_flat, measure_ink, middle, shade_of_border, strongest, sum_of_cubes
 from serving.pictures.morphology import grey_dilation, opening_along
-from serving.pictures.page import Grey, Mask, Page
+from serving.pictures.page import Grey, Mask, Page, reduce
 from serving.pictures.paper import STRONG, paper_of
 from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, mask_of, split_specks
 from serving.pictures.sheet import few_steps, is_sheet, on_small_sheet
@@ -90,12 +90,12 @@ def other_pages(
     # Only a photo has shadows and stains. A picture from a program is flat.
     is_photo = not is_flat(overview)
     if is_photo and is_mostly_weak(ink):
-        yield without_shadows(reduce(page, FINE)), Place()
-    strong = without_weak_strokes(ink) if is_photo else None
+        yield _without_shadows(reduce(page, FINE)), Place()
+    strong = _without_weak_strokes(ink) if is_photo else None
     if strong is not None:
         yield strong, close_up.place
     if len(pieces) >= BROKEN:
-        yield with_broad_strokes(reduce(page, 2 * FINE)), Place()
+        yield _with_broad_strokes(reduce(page, 2 * FINE)), Place()
     large, _ = split_specks(pieces)
     has_sheet = any(map(is_sheet, large))
     is_cut = not all(piece.is_inside(ink.shape) for piece in large)
@@ -104,7 +104,7 @@ def other_pages(
     fine = reduce(page, FINE)
     if has_sheet and (sheet := on_small_sheet(fine)):
         yield sheet
-    without = without_lines(fine)
+    without = _without_lines(fine)
     if without is not None:
         yield without, Place()
     if close := _close_up(page, overview if without is None else without):
@@ -114,7 +114,7 @@ def other_pages(
         yield sheet_alone, Place()
 
 
-def without_shadows(page: Grey) -> Grey:
+def _without_shadows(page: Grey) -> Grey:
     """Return the ink that stands out from the paper and from shadows on it."""
     values = np.clip(np.rint(page), 0, 255).astype(np.uint8)
     if sum_of_cubes(_relief(page)) > 0:
@@ -127,7 +127,7 @@ def is_mostly_weak(ink: Ink) -> bool:
     return bool(np.count_nonzero(ink > STRONG * strongest(ink)) < MOSTLY_STRONG * np.count_nonzero(ink))
 
 
-def without_weak_strokes(ink: Ink) -> Ink | None:
+def _without_weak_strokes(ink: Ink) -> Ink | None:
     """Return the ink without what is weaker than its strongest strokes, such as a stain, or None if that is little."""
     strong = ink > STRONG * strongest(ink)
     near = grey_dilation(strong.astype(np.uint8), EDGE) > 0
@@ -142,7 +142,7 @@ def _has_steps(page: Grey) -> bool:
     if steps[-1] > max(STEP, STEPS_OF_NOISE * middle(steps)):
         return True
     inner = np.sort(inner_part(page)[::2, ::2].ravel())
-    return abs(middle(inner) - middle(np.sort(border_of(page)))) > 2 * STEP
+    return abs(middle(inner) - shade_of_border(page)) > 2 * STEP
 
 
 def _is_box(pieces: Sequence[Piece]) -> bool:
@@ -160,13 +160,13 @@ def _is_box(pieces: Sequence[Piece]) -> bool:
     return sum(share >= COVERED for share in covered) >= 2
 
 
-def with_broad_strokes(page: Grey) -> Grey:
+def _with_broad_strokes(page: Grey) -> Grey:
     """Return the ink at half the size, each stroke some pixels broader. A hair-thin stroke would fade to pieces."""
     ink = _standing_out(page)
     return grey_dilation(ink, 4)[1::2, 1::2]
 
 
-def without_lines(page: Grey) -> Grey | None:
+def _without_lines(page: Grey) -> Grey | None:
     """Return the ink without long thin lines that are nearly level or upright: ruled and squared paper, boxes, axes."""
     ink = _standing_out(page)
     without_level = _without_level_lines(ink, underline=True)
@@ -197,7 +197,7 @@ def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Place] | None:
         slice(max(0, round((begin - AROUND * side) * factor)), min(size, round((end + AROUND * side) * factor)))
         for begin, end, size in ((digit.top, digit.bottom, page.shape[0]), (digit.left, digit.right, page.shape[1]))
     )
-    without = without_lines(reduce(page[rows, columns], FINE))
+    without = _without_lines(reduce(page[rows, columns], FINE))
     return None if without is None else (without, place_of(page.shape, rows, columns))
 
 

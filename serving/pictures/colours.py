@@ -1,4 +1,7 @@
-"""Find ink that is as bright as the paper by its colour, such as red on green."""
+"""Find ink that is as bright as the paper by its colour, such as red on green.
+
+A picture is decoded to grey values first. Only if they show no ink, it is decoded again to look at its colours.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from serving.pictures.morphology import grey_dilation, median_filter
 from serving.pictures.page import Grey, Mask, T
 from serving.pictures.pieces import Piece, find_pieces, mask_of, split_specks
-from serving.pictures.sheet import MAX_STEPS
+from serving.pictures.sheet import has_many_steps
 
 # Grey levels between the means of two classes of pixels, such as paper and desk.
 LEAST_CLASSES = 30.0
@@ -29,7 +29,7 @@ HALO = 5
 
 
 def without_desk(page: Grey) -> Grey | None:
-    """Return the page with paper in place of what surrounds the sheet, or None if there is no desk or nothing else."""
+    """Return the page with paper in place of what surrounds the sheet, or None if there is no desk, or only a desk."""
     found = _desk_on(page)
     if found is None:
         return None
@@ -58,7 +58,7 @@ def _desk_on(page: Grey) -> tuple[Mask, Mask] | None:
     if bright.all() or not bright.any() or float(page[bright].mean() - page[~bright].mean()) < LEAST_CLASSES:
         return None
     other = ~bright if inner_part(bright).mean() > 0.5 else bright
-    if np.count_nonzero(other[:, 1:] != other[:, :-1]) > MAX_STEPS:
+    if has_many_steps(other):
         return None
     outer, inner = list[Piece](), list[Piece]()
     for piece in find_pieces(other.astype(np.float32)):

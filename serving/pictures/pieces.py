@@ -192,6 +192,11 @@ def mask_of(pieces: Iterable[Piece], shape: tuple[int, ...]) -> Mask:
     return mask
 
 
+def touches(piece: Piece, mask: Mask) -> bool:
+    """Return whether a piece has pixels of the mask."""
+    return any(mask[row, start:end].any() for row, start, end in piece.runs)
+
+
 def size_of(pieces: Sequence[Piece]) -> tuple[int, int]:
     """Return height and width of the box around the pieces."""
     height = max(piece.bottom for piece in pieces) - min(piece.top for piece in pieces)

@@ -15,7 +15,7 @@ from serving.pictures.close_up import Place, place_of
 from serving.pictures.ink import Ink, measure_ink, strongest
 from serving.pictures.morphology import grey_erosion
 from serving.pictures.page import Grey, Mask
-from serving.pictures.pieces import Piece, find_pieces
+from serving.pictures.pieces import Piece, find_pieces, touches
 
 # A narrower page is smaller than the filters need.
 LEAST_PAGE = 8
@@ -51,7 +51,7 @@ def on_small_sheet(page: Grey) -> tuple[Grey, Place] | None:
 
     Return None if there is no such sheet.
     """
-    ink = few_steps(measure_ink(page)) if min(page.shape) >= LEAST_PAGE else None
+    ink = measure_simple_ink(page) if min(page.shape) >= LEAST_PAGE else None
     if ink is None:
         return None
     # Only the heaviest piece can have most of the ink. To look at all pieces would take long on a page of many.
@@ -82,17 +82,23 @@ def _has_writing(sheet: Grey, inner: Mask, contrast: float) -> bool:
         inner: which pixels belong to the sheet.
         contrast: of the sheet to the page around it.
     """
-    ink = few_steps(measure_ink(sheet))
+    ink = measure_simple_ink(sheet)
     if ink is None or strongest(ink) < WRITING * contrast:
         return False
     near = inner & (grey_erosion(np.pad(inner.astype(np.float32), 1), 3)[1:-1, 1:-1] == 0)
-    at_edge = sum(piece.mass for piece in find_pieces(ink) if any(near[row, a:b].any() for row, a, b in piece.runs))
+    at_edge = sum(piece.mass for piece in find_pieces(ink) if touches(piece, near))
     return at_edge < AT_EDGE * float(ink.sum())
 
 
-def few_steps(ink: Ink | None) -> Ink | None:
-    """Return the ink, or None if it has so many steps that it shows no sheet."""
-    return None if ink is None or np.count_nonzero((ink[:, 1:] > 0) != (ink[:, :-1] > 0)) > MAX_STEPS else ink
+def measure_simple_ink(page: Grey) -> Ink | None:
+    """Return the ink of a page, or None if nothing stands out, or too much to be a sheet."""
+    ink = measure_ink(page)
+    return None if ink is None or has_many_steps(ink > 0) else ink
+
+
+def has_many_steps(mask: Mask) -> bool:
+    """Return whether a mask has so many steps along its rows that it shows no sheet, and would take too long."""
+    return bool(np.count_nonzero(mask[:, 1:] != mask[:, :-1]) > MAX_STEPS)
 
 
 def is_sheet(piece: Piece) -> bool:

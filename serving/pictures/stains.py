@@ -10,7 +10,7 @@ from serving.pictures.ink import Ink
 from serving.pictures.morphology import grey_dilation
 from serving.pictures.page import Mask
 from serving.pictures.paper import STRONG, Bytes, contrast
-from serving.pictures.pieces import Piece, erase, find_pieces, usual_height
+from serving.pictures.pieces import Piece, erase, find_pieces, touches, usual_height
 from serving.pictures.shapes import breadth_of_piece
 
 # On a page of half the size, ink in a window of this side around a strong stroke may be its blurred edge.
@@ -58,15 +58,11 @@ def without_stains(ink: Ink, paper: Bytes, least: float) -> Ink:
     touched = grey_dilation((rest != ink).astype(np.uint8), 3) > 0
     pieces = find_pieces(np.where(ink >= least, rest, 0))
     strength = REST * float(np.average([p.strength for p in pieces], weights=[p.mass for p in pieces])) if pieces else 0
-    return erase(rest, [piece for piece in pieces if piece.strength < strength and _touches(piece, touched)])
+    return erase(rest, [piece for piece in pieces if piece.strength < strength and touches(piece, touched)])
 
 
 def _may_be_line(piece: Piece, length: float, least: float) -> bool:
     return piece.length >= length and piece.strength <= FAINTER * least
-
-
-def _touches(piece: Piece, places: Mask) -> bool:
-    return any(places[row, start:end].any() for row, start, end in piece.runs)
 
 
 def _weak(ink: Ink, paper: Bytes, least: float) -> tuple[Mask, Mask]:

@@ -13,12 +13,12 @@ import numpy as np
 
 from serving.pictures.close_up import CloseUp, Place, place_of
 from serving.pictures.desk import inner_part, without_desk
-from serving.pictures.ink import NOISE, Ink, is_flat, measure_ink, middle, shade_of_border, strongest, sum_of_cubes
+from serving.pictures.ink import NOISE, Ink, is_flat, middle, shade_of_border, strongest, sum_of_cubes
 from serving.pictures.morphology import grey_dilation, opening_along
 from serving.pictures.page import Grey, Mask, Page, reduce
 from serving.pictures.paper import STRONG, paper_of
 from serving.pictures.pieces import DIGIT, Piece, distance, find_pieces, mask_of, split_specks
-from serving.pictures.sheet import few_steps, is_sheet, on_small_sheet
+from serving.pictures.sheet import is_sheet, measure_simple_ink, on_small_sheet
 
 # Surroundings are looked for on a page whose longer side has this many pixels: a thin line is still visible.
 FINE = 192
@@ -182,7 +182,7 @@ def _close_up(page: Grey | Page, small: Grey) -> tuple[Grey, Place] | None:
     Args:
         small: the page, reduced.
     """
-    ink = few_steps(measure_ink(small)) if max(page.shape) >= 2 * FINE else None
+    ink = measure_simple_ink(small) if max(page.shape) >= 2 * FINE else None
     if ink is None:
         return None
     pieces = find_pieces(ink)

@@ -47,6 +47,6 @@ Both use these files:
     desk          a sheet, and the desk around it
     morphology    filters of small windows
     work          the limit on the work for a page of numbers
-    process       decodes large pictures where the service can end it
-    pixels        an array of pixels, brought to bytes
+    process       decodes large pictures in a process that the service can kill
+    pixels        the values of an array become bytes, for arrays in place of files
 """

@@ -88,12 +88,12 @@ def other_pages(
         return
     ink = close_up.ink
     # Only a photo has shadows and stains. A picture from a program is flat.
-    is_photo = not is_flat(overview)
-    if is_photo and is_mostly_weak(ink):
-        yield _without_shadows(reduce(page, FINE)), Place()
-    strong = _without_weak_strokes(ink) if is_photo else None
-    if strong is not None:
-        yield strong, close_up.place
+    if not is_flat(overview):
+        if is_mostly_weak(ink):
+            yield _without_shadows(reduce(page, FINE)), Place()
+        strong = _without_weak_strokes(ink)
+        if strong is not None:
+            yield strong, close_up.place
     if len(pieces) >= BROKEN:
         yield _with_broad_strokes(reduce(page, 2 * FINE)), Place()
     large, _ = split_specks(pieces)

@@ -282,14 +282,15 @@ def check_folders(run: Path | None, first: Path | None, verify: Path | None, tra
             read_file(folder, RECORD)
         if run and track:
             run_of(run)  # Otherwise nothing could be registered.
+        if verify is not None and not verify.exists():
+            raise ExportError(
+                f"--verify {verify}: there is no such folder; name a published version, such as models/mnist/1"
+            )
     except (ExportError, TrackingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"not published: {error.filename}: {error.strerror}") from error
-    if verify is not None and not verify.exists():
-        raise click.ClickException(
-            f"--verify {verify}: there is no such folder; name a published version, such as models/mnist/1"
-        )
+        failed = "not published" if verify is None else "not verified"
+        raise click.ClickException(f"{failed}: {error.filename}: {error.strerror}") from error
 
 
 def signer_of(key: str | None, certificate: Path | None, password: str | None) -> Signer | None:

@@ -18,7 +18,7 @@ from training.data.classes import are_digits
 from training.data.digits import NO_CLASS, Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
-from training.origin import RECORD, SHOWN, WAY_OUT, is_published, labels_of
+from training.origin import RECORD, SHOWN, WAY_OUT, exists, is_published, labels_of
 from training.reasons import first_line
 
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
@@ -45,7 +45,7 @@ def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
     places = config.teacher.split(",")
     for place in places:
         for name in ("model.pt", RECORD) if not is_published(place) else ():
-            if not (Path(place) / name).exists():
+            if not exists(Path(place) / name):
                 raise TrainingError(f"--teacher {place}: has no {name}; {WAY_OUT}")
     if config.teacher_cache and is_published(places[0]):
         raise TrainingError(

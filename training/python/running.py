@@ -17,7 +17,7 @@ from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
 from training.data.own.cli import place_of, say_findings
 from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
-from training.origin import check_prepare, config_of, with_absolute_places
+from training.origin import check_prepare, config_of, exists, with_absolute_places
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
@@ -167,7 +167,7 @@ def _place(data: str | os.PathLike[str]) -> str:
         return data
     place = Path(data).expanduser().absolute()
     # An empty name comes from an unset variable, and would stand for the current folder.
-    if not os.fspath(data) or not place.exists():
+    if not os.fspath(data) or not exists(place):
         raise ConfigError(f"data {os.fspath(data)}: does not exist; name a folder, or {', '.join(KNOWN_DATASETS)}")
     return str(place)
 

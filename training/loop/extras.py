@@ -18,8 +18,8 @@ from training.data.classes import are_digits
 from training.data.digits import NO_CLASS, Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
-from training.origin import RECORD, SHOWN, WAY_OUT, exists, is_published, labels_of
-from training.reasons import first_line
+from training.origin import RECORD, WAY_OUT, exists, is_published, labels_of
+from training.reasons import first_line, first_names
 
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
 # there are no more than training images, so that a quick try stays quick.
@@ -72,8 +72,7 @@ def _check_classes(place: str, known: Sequence[str], labels: Sequence[str]) -> N
 
 
 def _names(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"the class{'es' * (len(labels) > 1)} {', '.join(labels[:SHOWN])}{more}"
+    return f"the class{'es' * (len(labels) > 1)} {first_names(labels)}"
 
 
 def font_digests(config: TrainConfig) -> dict[Path, str]:

@@ -55,6 +55,9 @@ def test_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, teacher):
     train(TrainConfig(**FAST, teacher=f"{moved}/,{teacher}"), small, tmp_path / "run", resume=True)
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     (other / "model.pt").write_bytes((teacher / "model.pt").read_bytes())
+    with pytest.raises(TrainingError, match=r"--teacher .*other.model\.pt was changed after the training"):
+        train(config, small, tmp_path / "new")
+    (other / "run.json").write_bytes((teacher / "run.json").read_bytes())
     with pytest.raises(TrainingError, match=r"--teacher .*: the run in .*run had other teachers"):
         train(config, small, tmp_path / "run", resume=True)
 

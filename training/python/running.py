@@ -108,8 +108,11 @@ def train(
                 tell=tell if progress else lambda _: None,
             )
         except DataError as error:
+            if not is_arrays:
+                raise
             # The file of the arrays is nothing that the caller knows.
-            raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
+            reason = str(error).replace(settings.dataset, "data").replace(f"{ARRAYS_FILE}:", "data ")
+            raise DataError(reason) from error
         run(
             settings,
             splits,

@@ -53,11 +53,14 @@ class Check:
         """Return the number of kept samples of a part by class."""
         return Counter(each.sample.label for each, its in zip(self.kept, self.parts, strict=True) if its == part)
 
-    @property
-    def allows_several(self) -> bool:
-        """Whether a class has a symbol of several pieces, so that the service must accept such pictures."""
+    def of_pieces(self) -> dict[str, str]:
+        """Return the classes whose symbol has several pieces, each with the number of such samples and of all.
+
+        If there is one, the service must accept pictures in several pieces.
+        """
         total = Counter(each.sample.label for each in self.kept)
-        return any(count >= OF_PIECES * total[label] for label, count in self.several.items())
+        several = {label: count for label, count in self.several.items() if count >= OF_PIECES * total[label]}
+        return {label: f"{count} of {total[label]}" for label, count in several.items()}
 
 
 def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True, least: int = MIN_CLASSES) -> Check:
@@ -193,11 +196,10 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         [f"{group} ({', '.join(its)})" for group, its in result.torn.items()],
         "So the test knows some of its groups. Give all pictures of a group the same split.",
     )
-    total = Counter(each.sample.label for each in result.kept)
-    of_pieces = {label: count for label, count in result.several.items() if count >= OF_PIECES * total[label]}
+    of_pieces = result.of_pieces()
     say(
         "classes of several pieces",
-        [f"{label} ({count} of {total[label]})" for label, count in of_pieces.items()],
+        [f"{label} ({counts})" for label, counts in of_pieces.items()],
         "The service will accept pictures in several pieces. If each should show one piece, look at the contact sheet.",
     )
     if not of_pieces and result.several:

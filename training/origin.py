@@ -76,16 +76,17 @@ def check_prepare(config: TrainConfig) -> None:
 
 def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``settings`` with absolute paths of the other models and the fonts, for a resume from any folder."""
-    places = {name: settings[name] for name in ("teacher", "fonts", "start") if settings.get(name)}
-    # Only --teacher names several folders.
-    each = {name: place.split(",") if name == "teacher" else [place] for name, place in places.items()}
-    return {**settings, **{name: ",".join(map(_absolute, each[name])) for name in each}}
+    changed = dict(settings)
+    for name in ("teacher", "fonts", "start"):
+        if place := settings.get(name):
+            # Only --teacher names several folders.
+            places = place.split(",") if name == "teacher" else [place]
+            changed[name] = ",".join(map(_absolute, places))
+    return changed
 
 
 def _absolute(place: str) -> str:
-    if place == PACKAGED:
-        return place
-    return str(expanded(place).absolute())
+    return place if place == PACKAGED else str(expanded(place).absolute())
 
 
 def expanded(place: str) -> Path:

@@ -204,9 +204,7 @@ def _first_verified(dataset: Dataset, name: str, paths: list[Path]) -> bytes:
         try:
             with path.open("rb") as file:
                 return _verified(dataset, name, file.read(MAX_FILE), path)
-        except OSError as error:
-            failures.append(str(error))
-        except SourceError as error:
+        except (OSError, SourceError) as error:
             failures.append(str(error))
     raise SourceError("; ".join(failures))
 

@@ -44,9 +44,9 @@ def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
         return None
     places = config.teacher.split(",")
     for place in places:
-        for name in ("model.pt", RECORD) if not is_published(place) else ():
-            if not exists(Path(place) / name):
-                raise TrainingError(f"--teacher {place}: has no {name}; {WAY_OUT}")
+        missing = [name for name in ("model.pt", RECORD) if not exists(Path(place) / name)]
+        if missing and not is_published(place):
+            raise TrainingError(f"--teacher {place}: has no {missing[0]}; {WAY_OUT}")
     if config.teacher_cache and is_published(places[0]):
         raise TrainingError(
             f"--teacher-cache: is stored in the folder of the first teacher, and {places[0]} is a published version; "

@@ -49,7 +49,9 @@ def find(place: Path) -> list[Sample]:
         if not place.is_dir():
             raise DataError(f"{place}: does not exist; {HOW_TO}")
         if (place / TABLE).is_file():
-            return sorted(_from_table(place), key=lambda sample: sample.name)
+            if not (samples := sorted(_from_table(place), key=lambda sample: sample.name)):
+                raise DataError(f"{place / TABLE}: names no picture; add a line for each")
+            return samples
         if archives := sorted(place.glob("*.npz")):
             if len(archives) > 1:
                 raise DataError(f"{place}: has {len(archives)} .npz files; name one of them")

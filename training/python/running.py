@@ -94,8 +94,7 @@ def train(
             # Their file is another one each time. The folder of a run that is resumed has the images.
             del chosen["dataset"]
         has_chosen = isinstance(config, TrainConfig) or not WAYS_TO_TRAIN.isdisjoint(config or {})
-        with_recipe = "" if has_chosen else settings.prepare
-        tell = partial(say_findings, with_advice=not settings.replay, with_recipe=with_recipe)
+        tell = partial(say_findings, config=settings, has_chosen=has_chosen)
         named = source or os.environ.get("MNIST_DATA")
         try:
             settings, splits = begin_or_resume(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
-from training.config import KNOWN_DATASETS, is_place
+from training.config import KNOWN_DATASETS, TrainConfig, is_place
 from training.data.errors import DataError
 from training.origin import as_place, exists, expanded
 
@@ -186,15 +186,15 @@ def advised_recipe(found: Check, prepare: str) -> str:
     return f"There are only {count} training pictures. Add {flags} for a better model." if flags else ""
 
 
-def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "") -> None:
-    """Print what is wrong or odd in the user's data to standard error.
+def say_findings(found: Check, config: TrainConfig, *, has_chosen: bool) -> None:
+    """Print what is wrong or odd in the user's data to standard error, before a run with ``config``.
 
     Args:
-        with_recipe: how the pictures are prepared, to advise a recipe for few pictures; empty advises none.
+        has_chosen: whether the user has chosen how to train, so that no recipe needs to be recommended.
     """
     from training.data.own.check import findings
 
-    for line in findings(found, with_advice=with_advice):
+    for line in findings(found, with_advice=not config.replay):
         click.echo(line, err=True)
-    if with_recipe and not found.unreadable and (advice := advised_recipe(found, with_recipe)):
+    if not has_chosen and not found.unreadable and (advice := advised_recipe(found, config.prepare)):
         click.echo(advice, err=True)

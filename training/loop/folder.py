@@ -98,7 +98,8 @@ def check_apart(output: Path, *places: str) -> None:
     folder = output.absolute().resolve()
     for place in filter(is_place, places):
         found = Path(place).resolve()
-        if found.parent == folder and found.is_file():
+        # Path.is_file() may raise an OSError.
+        if found.parent == folder and os.path.isfile(found):  # noqa: PTH113
             raise TrainingError(f"--output {output}: holds the data set {place}; name another --output")
         if found in (folder, *folder.parents):
             raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it")

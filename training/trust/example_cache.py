@@ -13,9 +13,9 @@ from torch import Tensor
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
+from training.data.cache import default_cache, keep_newest
 from training.data.digits import Digits
 from training.data.errors import DataError
-from training.data.sources import default_cache, keep_newest
 from training.reports import Report, no_report
 from training.trust.examples import digits_and_outliers
 

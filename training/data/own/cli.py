@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from training.checkpoint import write_atomically
 from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
 from training.config import KNOWN_DATASETS, TrainConfig, is_place
 from training.data.errors import DataError
@@ -161,8 +162,6 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _write_sheet(sheet: Path, content: bytes) -> None:
-    from training.checkpoint import write_atomically
-
     try:
         write_atomically(sheet, content)
     except OSError as error:

@@ -56,7 +56,7 @@ def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
         for place in places:
             _check_classes(place, labels_of(place), labels)
         return Ensemble.load(places, labels)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # A published version is damaged.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # It is damaged, or lacks a file.
         raise TrainingError(f"--teacher {config.teacher}: {first_line(error)}; {WAY_OUT}") from error
 
 

@@ -92,6 +92,9 @@ def test_damaged_manifest_of_a_teacher_is_an_error(small, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"labels": small.labels}))
     with pytest.raises(TrainingError, match=r"--teacher .*: 'files'; name a finished run folder"):
         train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
+    (tmp_path / "golden.npz").unlink()
+    with pytest.raises(TrainingError, match=r"--teacher .*golden\.npz'; name a finished run folder"):
+        train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
 
 
 def test_cache_needs_the_folder_of_a_run(small, tmp_path):

@@ -46,6 +46,7 @@ MIDDLE_RATE = {
 LADDER = torch.tensor([0.03, 0.1, 0.3, 1, 3, 10, 30])  # times the middle
 BATCH = 128
 VALIDATION = 5000
+TRAINING_IMAGES = 60_000 - VALIDATION
 REPORTED_EPOCHS = (1, 5, 20)
 
 NOTES = """\
@@ -199,7 +200,11 @@ def conditions(count: int, seeds: int) -> str:
 @click.option("--epochs", default=20, show_default=True, type=click.IntRange(1), help="Passes over the images.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each optimizer and rate.")
 @click.option(
-    "--subset", default=0, show_default=True, type=click.IntRange(0), help="Number of training images; 0 is all 55,000."
+    "--subset",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, TRAINING_IMAGES),
+    help="Number of training images; 0 is all 55,000.",
 )
 @click.option(
     "--workers",
@@ -226,7 +231,7 @@ def main(epochs: int, seeds: int, subset: int, workers: int, save: Path | None) 
         for name in RULES:
             results[name] = torch.stack([run.result() for run in running[name]])
             click.echo(f"{name}: done after {time.monotonic() - started:.0f} s", err=True)
-    count = subset or 60_000 - VALIDATION
+    count = subset or TRAINING_IMAGES
     lines = [conditions(count, seeds), "", *table(results, count), "", NOTES]
     click.echo("\n".join(lines))
     if save:

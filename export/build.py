@@ -165,7 +165,7 @@ def _training(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def thresholds(
-    calibration: Calibration, test: ModelOutput, validation: ModelOutput | None = None
+    calibration: Calibration, test: ModelOutput, validation: ModelOutput | None
 ) -> tuple[RejectionThreshold, ConfidenceThreshold | None]:
     """Return the thresholds of a manifest, with the shares of images that they reject.
 

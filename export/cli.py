@@ -6,17 +6,18 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from export import opset as opsets
 from export.oci_cli import pull, push
 from export.onnx_process import OnnxProcess
 from serving.settings import NAME_PATTERN, NAME_RULE
 from training.command import Command, Folder, Place, ending_at_once, naming_what_is_missing
+from training.config import flag
 from training.loop.progress import Progress
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
@@ -53,6 +54,12 @@ class ExportCommand(Command):
 
 
 COMMANDS = {"push": push, "pull": pull}
+
+# Without a run to export, these options would do nothing: a gate among them would let everything pass.
+OF_A_NEW_BUNDLE = (
+    *("first", "int8", "opset", "sign", "certificate", "sign_password", "track"),
+    *("min_accuracy", "not_worse_than", "margin"),
+)
 
 
 @click.command(cls=ExportCommand, epilog=EXAMPLES)
@@ -193,7 +200,7 @@ def main(
       mnist-export push   upload a bundle to an OCI registry
       mnist-export pull   download a bundle from one
     """
-    check_options(context.params)
+    check_options(context)
     if rollback or retire is not None:
         take_back(repository, name or "mnist", retire)
         return
@@ -235,12 +242,13 @@ def main(
         actions.print_published(bundle, repository, actions.register(run, bundle) if track else "")
 
 
-def check_options(given: Mapping[str, Any]) -> None:
+def check_options(context: click.Context) -> None:
     """Check what can be checked of the options before torch is loaded.
 
     Raises:
         UsageError: options do not belong together, or one breaks its rule.
     """
+    given = context.params
     run, sign, name, not_worse_than = (given[option] for option in ("run", "sign", "name", "not_worse_than"))
     tasks = [run is not None, given["verify"] is not None, given["retire"] is not None, given["rollback"]]
     if tasks.count(True) != 1:
@@ -251,10 +259,9 @@ def check_options(given: Mapping[str, Any]) -> None:
         raise click.UsageError(f"--not-worse-than {not_worse_than}: must be `served` or the number of a version")
     if sign == "":
         raise click.UsageError("--sign: names no key; leave the option out to sign nothing")
-    if run is None and sign is not None:
-        raise click.UsageError(f"--sign {sign}: signs a new bundle; name the run to export")
-    if run is None and given["first"] is not None:
-        raise click.UsageError(f"--first {given['first']}: belongs to a new bundle; name the run to export")
+    for option in OF_A_NEW_BUNDLE if run is None else ():
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flag(option)}: belongs to a new bundle; name the run to export")
     if given["certificate"] is not None and sign in (None, "sigstore"):
         raise click.UsageError(f"--certificate {given['certificate']}: belongs to a key; name it with --sign")
     if given["trust"] and given["verify"] is None:
@@ -282,14 +289,15 @@ def check_folders(run: Path | None, first: Path | None, verify: Path | None, tra
             read_file(folder, RECORD)
         if run and track:
             run_of(run)  # Otherwise nothing could be registered.
+        if verify is not None and not verify.exists():
+            raise ExportError(
+                f"--verify {verify}: there is no such folder; name a published version, such as models/mnist/1"
+            )
     except (ExportError, TrackingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"not published: {error.filename}: {error.strerror}") from error
-    if verify is not None and not verify.exists():
-        raise click.ClickException(
-            f"--verify {verify}: there is no such folder; name a published version, such as models/mnist/1"
-        )
+        failed = "not published" if verify is None else "not verified"
+        raise click.ClickException(f"{failed}: {error.filename}: {error.strerror}") from error
 
 
 def signer_of(key: str | None, certificate: Path | None, password: str | None) -> Signer | None:

@@ -26,6 +26,7 @@ from serving.contract import Images, ModelOutput
 from serving.errors import first_line, last_line
 from serving.models.bundle import Equivalence
 from serving.models.classifier import INPUTS, Classifier, outputs
+from training.evaluate import BATCH
 from training.memory import is_memory_error
 from training.reports import Report, no_report
 
@@ -34,8 +35,6 @@ TOLERANCE = 2e-4
 # Quantization, or a network in front of another one, may make this many more errors in 10,000 images.
 MORE_ERRORS_PER_10_000 = 5
 HARD_CASE_BATCH_SIZES = (1, 2, 7, 64)
-# As in training/evaluate.py: the feature maps of more images leave the cache of a core.
-COMPARISON_BATCH_SIZE = 250
 
 Classify = Callable[[Images], ModelOutput]
 
@@ -77,7 +76,7 @@ class Reference:
     def __init__(self, network: nn.Module, images: Images, report: Report = no_report) -> None:
         hard = hard_cases(images)
         self.images = images
-        self.batches = [*hard, *np.array_split(images, max(1, len(images) // COMPARISON_BATCH_SIZE))]
+        self.batches = [*hard, *np.array_split(images, max(1, len(images) // BATCH))]
         self.outputs = _run("the network", torch_classify(network), self.batches, report)
         self._hard = len(hard)
 
@@ -213,7 +212,7 @@ def torch_classify(module: nn.Module) -> Classify:
     def classify(images: Images) -> ModelOutput:
         # torch needs writable memory, but an array over the bytes of a file is read-only. So the images are copied.
         # The feature maps of thousands of images would take gigabytes, so they come in parts.
-        parts = (module(part) for part in torch.from_numpy(np.array(images)).split(COMPARISON_BATCH_SIZE))
+        parts = (module(part) for part in torch.from_numpy(np.array(images)).split(BATCH))
         return ModelOutput(*(torch.cat(outputs).numpy() for outputs in zip(*parts, strict=True)))
 
     return classify

@@ -15,10 +15,9 @@ from serving.contract import SYMBOL
 from serving.errors import BundleError
 from serving.models import bundle
 from serving.models.bundle import Bundle, Manifest
+from training.reasons import first_names
 
 SERVED = "served"
-# How many names of classes an error shows.
-SHOWN = 5
 
 
 class GateError(Exception):
@@ -182,10 +181,9 @@ def check_classes(run: Run, repository: Path, name: str) -> None:
         return
     said, labels = run.record["dataset"], newest.manifest.labels
     if gone := [label for label in labels if label not in said["labels"]]:
-        more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
         raise ExportError(
             f"{run.folder}: lacks {len(gone)} of the {len(labels)} classes of {newest.folder} "
-            f"({', '.join(gone[:SHOWN])}{more}); publish it as another model with --name, or train it with --replay"
+            f"({first_names(gone)}); publish it as another model with --name, or train it with --replay"
         )
     before, now = newest.manifest.prepare, said.get("prepare", SYMBOL)
     if now != before:

@@ -17,7 +17,7 @@ from export.oci_image import Blob, Image
 from export.staging import moved, staging_folder
 from serving.errors import BundleError, first_line, printable, quoted
 from serving.hosts import is_loopback
-from serving.models import bundle
+from serving.models import bundle, disk
 from serving.models.bundle import MAX_BUNDLE_BYTES, Bundle
 from serving.models.model import load_folder
 from serving.models.trust import Trust
@@ -258,11 +258,11 @@ def _check_place(found: Bundle, name: str, version: int, place: ImageReference) 
 
 def _published(found: Bundle, target: Path) -> bool:
     """Publish a bundle from its staging folder. Return False if another command was faster."""
-    manifest = found.manifest
-    target.parent.mkdir(exist_ok=True)
-    if not (target.parent / triton.CONFIG).exists():
-        config = triton.configuration(manifest.name, manifest.inputs, manifest.outputs)
-        write_atomically(target.parent / triton.CONFIG, config.encode())
+    models = target.parent
+    models.mkdir(exist_ok=True)
+    # The configuration has the number of classes, which is that of the newest version.
+    if not (models / triton.CONFIG).exists() or found.manifest.version > max(disk.versions(models), default=0):
+        triton.write(models, found.manifest)
     return moved(found.folder, target)
 
 

@@ -22,7 +22,6 @@ from serving.models import bundle, disk
 from serving.models.bundle import Bundle
 from serving.models.model import load_folder
 from serving.settings import NAME_RULE
-from training import checkpoint
 from training.loop.progress import Progress
 
 
@@ -100,10 +99,7 @@ def publish(
                 sign(staging)
             # Load and run the bundle as the service will, before anybody can see it.
             load_folder(staging)
-            config, path = triton.configuration(name, manifest.inputs, manifest.outputs), models / triton.CONFIG
-            # A user may have changed the file, for example the number of instances.
-            if not path.exists() or triton.is_ours(path.read_text(errors="replace"), config):
-                checkpoint.write_atomically(path, config.encode())
+            triton.write(models, manifest)
             # When two exports run at the same time, the slower one tries the next number.
             if moved(staging, models / str(version)):
                 return bundle.read(models / str(version))

@@ -110,6 +110,7 @@ def publish(
         from export.sign import Signer
         from training.loop.progress import Progress
 
+    models = Path(repository).expanduser()
     place = source or os.environ.get("MNIST_DATA")
     shown = Progress(sys.stdout if progress else None)
     served = None if not_worse_than is None else str(not_worse_than)
@@ -119,7 +120,7 @@ def publish(
         exported = Run.read(Path(run).expanduser())
         bundle = publish_run(
             exported if first is None else exported.after(Run.read(Path(first).expanduser())),
-            Path(repository).expanduser(),
+            models,
             name,
             Path(place).expanduser() if place else None,
             int8=int8,
@@ -134,7 +135,6 @@ def publish(
         return PublishedModel(error.bundle.folder, error.bundle.manifest, is_new=False)
     finally:
         shown.clear()
-    line = compared(bundle, Path(repository).expanduser())
-    if line:
+    if line := compared(bundle, models):
         shown.line(line)
     return PublishedModel(bundle.folder, bundle.manifest, compared=line)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
-from serving.models.bundle import ONNX, Tensor
+from serving.models.bundle import ONNX, Manifest, Tensor
 from serving.open_inference.messages import DATATYPES
 from serving.settings import Settings
+from training.checkpoint import write_atomically
 
 CONFIG = "config.pbtxt"
 CLASSES = re.compile(r"(?<=dims: \[-1, )\d+(?=\])")
@@ -33,6 +35,16 @@ def configuration(name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]
             "",
         ]
     )
+
+
+def write(models: Path, manifest: Manifest) -> None:
+    """Write the configuration of a model into its folder. One that a user has changed stays as it is.
+
+    A user may have changed, for example, the number of instances.
+    """
+    config, path = configuration(manifest.name, manifest.inputs, manifest.outputs), models / CONFIG
+    if not path.exists() or is_ours(path.read_text(errors="replace"), config):
+        write_atomically(path, config.encode())
 
 
 def is_ours(text: str, config: str) -> bool:

@@ -168,6 +168,11 @@ def test_file_that_cannot_hold_a_plot_is_an_error_before_the_comparison(example,
     assert f"name a file such as {tmp_path / 'results.png'}" in done.stderr
 
 
+def test_comparison_has_no_more_images_than_there_are(example):
+    """It would print a number of images that it has not used."""
+    assert CliRunner().invoke(example("compare_optimizers").main, ["--subset", "55001"]).exit_code == 2
+
+
 def test_stacked_gradients_equal_those_of_autograd(example):
     compare = example("compare_optimizers")
     torch.manual_seed(0)

@@ -100,7 +100,7 @@ def train_run(
     """
     if resume and is_speaker() and not (output / "last.pt").exists():
         click.echo(f"{output}: holds no run to resume; starting a new one", err=True)
-    tell = partial(say_findings, with_advice=not config.replay, with_recipe="" if has_chosen else config.prepare)
+    tell = partial(say_findings, config=config, has_chosen=has_chosen)
     with distributed.processes(device) as device:
         with distributed.first_of_machine_first():
             config, splits = begin_or_resume(

@@ -12,13 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from training.command import (
-    Folder,
-    Group,
-    ending_at_once,
-    is_speaker,
-    naming_what_is_missing,
-)
+from training.command import Folder, Group, ending_at_once, is_speaker, naming_what_is_missing
 from training.compare import compare
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, flag
 from training.data.errors import DataError
@@ -28,7 +22,7 @@ from training.loop.errors import TrainingError
 from training.loop.folder import check_output
 from training.memory import keep_freed_memory, no_garbage_collection
 from training.openmp import sleep_while_waiting
-from training.origin import as_place, config_of
+from training.origin import as_place, config_of, exists
 
 EXAMPLES = """
 \b
@@ -82,9 +76,9 @@ class Train(Group):
 def meant_by(word: str) -> str:
     """Return the flag that a word without one may belong to, as a question, or the commands."""
     path = Path(word)
-    if (path / "last.pt").exists():
+    if exists(path / "last.pt"):
         flags = ["--output", word, "--resume"]
-    elif path.exists() or word in KNOWN_DATASETS:
+    elif exists(path) or word in KNOWN_DATASETS:
         flags = ["--dataset", word if word in KNOWN_DATASETS else as_place(path)]
     elif word.startswith(("cnn", "mlp")):
         flags = ["--model", word]

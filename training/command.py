@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -154,7 +154,7 @@ def _is_first(rank: str) -> bool:
     return not is_one_of_several() or os.environ[rank] == "0"
 
 
-def leave(stop: KeyboardInterrupt) -> None:
+def leave(stop: KeyboardInterrupt) -> NoReturn:
     """End the process with the status of the signal."""
     status = stop.status if isinstance(stop, Stopped) else 128 + signal.SIGINT
     if is_one_of_several():
@@ -188,7 +188,7 @@ def _on_signals(handler: Any) -> dict[int, Any]:
         return {}
 
 
-def _say_stopped(stop: KeyboardInterrupt) -> None:
+def _say_stopped(stop: KeyboardInterrupt) -> NoReturn:
     if is_speaker():
         click.echo("\nStopped.", err=True)
     leave(stop)

@@ -42,14 +42,18 @@ class Summary:
         try:
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             record = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
-            if not rows or not isinstance(record, dict) or not all(isinstance(row, dict) for row in rows):
-                raise ValueError("it has no finished epoch")
+            if not rows:
+                raise ValueError("metrics.jsonl has no finished epoch")
+            if not all(isinstance(row, dict) and {"epoch", "train_loss"} <= row.keys() for row in rows):
+                raise ValueError("metrics.jsonl has other rows than those of mnist-train")
+            if not isinstance(record, dict) or not isinstance(record.get("config", {}), dict):
+                raise ValueError(f"{RECORD} is not the record of a run")
         except OSError as error:
             raise click.ClickException(
                 f"{folder}: holds no run with a finished epoch ({error.strerror}: {Path(error.filename).name}); "
                 "name the folders that mnist-train wrote"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise click.ClickException(f"{folder}: its files cannot be read: {error}") from error
         return cls(name, record, rows)
 

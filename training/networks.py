@@ -53,8 +53,8 @@ class Features(NamedTuple):
     vector: Tensor
     """``[N, F]``, the input of the head."""
     maps: Tensor | None = None
-    """``[N, C, 7, 7]``, the input of the last stage of convolutions; None for networks without stages. In cnn-fast and
-    cnn-light there are 5x5 values."""
+    """``[N, C, 7, 7]``, the input of the last stage of convolutions; None for networks without stages. If the
+    first two convolutions have no padding, there are 5x5 values."""
 
 
 class Network(nn.Module):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,12 @@ def origin(place: str) -> Path:
 
 def is_published(place: str) -> bool:
     """Return whether this is a published version and not a run folder."""
-    return (origin(place) / MANIFEST).exists()
+    return exists(origin(place) / MANIFEST)
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file or folder; False where nobody can look, or if the name is too long."""
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists() may raise an OSError)
 
 
 def config_of(given: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
@@ -69,16 +76,17 @@ def check_prepare(config: TrainConfig) -> None:
 
 def with_absolute_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``settings`` with absolute paths of the other models and the fonts, for a resume from any folder."""
-    places = {name: settings[name] for name in ("teacher", "fonts", "start") if settings.get(name)}
-    # Only --teacher names several folders.
-    each = {name: place.split(",") if name == "teacher" else [place] for name, place in places.items()}
-    return {**settings, **{name: ",".join(map(_absolute, each[name])) for name in each}}
+    changed = dict(settings)
+    for name in ("teacher", "fonts", "start"):
+        if place := settings.get(name):
+            # Only --teacher names several folders.
+            places = place.split(",") if name == "teacher" else [place]
+            changed[name] = ",".join(map(_absolute, places))
+    return changed
 
 
 def _absolute(place: str) -> str:
-    if place == PACKAGED:
-        return place
-    return str(expanded(place).absolute())
+    return place if place == PACKAGED else str(expanded(place).absolute())
 
 
 def expanded(place: str) -> Path:
@@ -147,6 +155,7 @@ def models_near(folder: Path) -> list[str]:
     """Return up to SHOWN published versions and finished runs in ``folder``, or else in a folder above it."""
     for place in (folder, *folder.parents[:2]):
         files = (place.glob(pattern) for pattern in (f"[0-9]*/{MANIFEST}", f"*/[0-9]*/{MANIFEST}", f"*/{RECORD}"))
-        if found := [str(path.parent) for each in files for path in sorted(each)]:
-            return found[:SHOWN]
+        with contextlib.suppress(OSError):  # The folder cannot be read.
+            if found := [str(path.parent) for each in files for path in sorted(each)]:
+                return found[:SHOWN]
     return []

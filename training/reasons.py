@@ -1,8 +1,12 @@
-"""The reason in an error, as one line of a message."""
+"""Parts of messages: the reason in an error as one line, and the first of many names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+# How many names a message shows.
+SHOWN = 5
 
 
 def first_line(error: Exception) -> str:
@@ -26,3 +30,9 @@ def one_line(error: Exception) -> str:
 def without_password(text: str) -> str:
     """Return a text without the user and the password in its URLs. Logs are kept, and read by others."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -46,24 +46,14 @@ def read(place: str) -> Trained:
 
 
 def _finished(folder: Path) -> Trained:
-    record = json.loads((folder / RECORD).read_bytes())
-    network, model, digest = read_weights(folder / "model.pt")
-    if digest != record["model_sha256"]:
-        raise ValueError(f"{folder / 'model.pt'} was changed after the training")
-    return Trained(network, model, tuple(record["dataset"]["labels"]), digest)
-
-
-def read_weights(path: Path) -> tuple[Network, str, str]:
-    """Return the network of a ``model.pt``, the name of its kind, and the SHA-256 of the file.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError, RuntimeError, CheckpointError: it is not one, or it is damaged.
-    """
+    record, path = json.loads((folder / RECORD).read_bytes()), folder / "model.pt"
     content = path.read_bytes()
-    saved = checkpoint.from_bytes(content, path)
+    saved, digest = checkpoint.from_bytes(content, path), hashlib.sha256(content).hexdigest()
+    if digest != record["model_sha256"]:
+        raise ValueError(f"{path} was changed after the training")
     network = build(saved["model"], classes_of(saved["weights"]))
     network.load_state_dict(saved["weights"])
-    return network, saved["model"], hashlib.sha256(content).hexdigest()
+    return Trained(network, saved["model"], tuple(record["dataset"]["labels"]), digest)
 
 
 def _published(folder: Path) -> Trained:

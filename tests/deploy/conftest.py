@@ -33,7 +33,7 @@ def base(engine) -> str:
 @pytest.fixture(scope="session")
 def data(mnist) -> Path:
     """The folder with MNIST."""
-    from training.data.sources import default_cache
+    from training.data.cache import default_cache
 
     return Path(os.environ.get("MNIST_DATA") or default_cache() / "mnist").absolute()
 

@@ -165,6 +165,15 @@ def test_command_rejects_a_limit_that_is_no_share(command, option, value):
     assert done.stderr.splitlines()[-1] == f"Error: {option} {value}: must be from 0 to 1; 0.99 means 99 %"
 
 
+@pytest.mark.parametrize("task", [["--verify", "models/mnist/1"], ["--rollback"], ["--retire", "1"]])
+@pytest.mark.parametrize("option", [["--min-accuracy", "1"], ["--not-worse-than", "served"], ["--sign", "k"]])
+def test_option_of_a_new_bundle_is_not_ignored_without_a_run(command, task, option):
+    """A script that verifies a bundle could believe that it has checked the accuracy."""
+    done = command(*task, *option)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == f"Error: {option[0]}: belongs to a new bundle; name the run to export"
+
+
 def test_runs_of_different_data_are_not_compared(tmp_path, models):
     run = dataclasses.replace(run_with(9_999, dataset={"name": "fashion-mnist"}), folder=tmp_path)
     with pytest.raises(GateError, match="trained on fashion-mnist, but version 3 of mnist on mnist"):

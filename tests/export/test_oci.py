@@ -201,6 +201,18 @@ def test_pull_replaces_no_other_version(pushed, tmp_path):
     assert "is another bundle already" in done.output
 
 
+@pytest.mark.parametrize(("newer", "classes"), [(None, 10), ("2", 26)])
+def test_configuration_for_triton_follows_the_newest_version(pushed, tmp_path, newer, classes):
+    """Triton rejects a version of another number of classes than its configuration has."""
+    path = tmp_path / "mnist" / triton.CONFIG
+    path.parent.mkdir()
+    if newer:
+        (path.parent / newer).mkdir()
+    path.write_text((RELEASE / "mnist" / triton.CONFIG).read_text().replace("[-1, 10]", "[-1, 26]"))
+    oci.pull(ImageReference.parse(pushed[0]), tmp_path)
+    assert path.read_text().count(f"[-1, {classes}]") == 2
+
+
 def test_pull_completes_the_signature_of_a_version_that_is_there(pushed, signed, keys, tmp_path):
     place, trust = ImageReference.parse(pushed[0]), Trust(str(keys[1]))
     target = shutil.copytree(PACKAGED, tmp_path / "models" / "mnist" / "1")

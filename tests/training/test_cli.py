@@ -208,6 +208,8 @@ def test_missing_torch_is_an_error_of_one_line(tmp_path):
         ("export.cli", ["finished", "--sign", "key"], "--sign key: "),
         ("export.cli", ["finished", "--track", "mlflow"], "finished: MLflow has no run of it; train it with --track"),
         ("export.cli", ["--verify", "nothing"], "--verify nothing: there is no such folder; name a published version"),
+        ("training.cli", ["review", "x" * 300], "xxx: cannot be read: File name too long"),
+        ("export.cli", ["--verify", "x" * 300], "xxx: File name too long"),
     ],
 )
 def test_mistake_in_the_places_is_told_before_torch_is_loaded(tmp_path, command, arguments, error):

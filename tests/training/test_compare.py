@@ -90,7 +90,7 @@ def test_plot_may_be_written_to_a_device(runs):
     assert compare(*runs, "--plot", "/dev/null").exit_code == 0
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[1]", "3"])
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", "3", '{"loss": 1}', "[" * 100_000])
 def test_folder_without_a_run_is_named(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     if content is not None:
@@ -99,3 +99,11 @@ def test_folder_without_a_run_is_named(tmp_path, monkeypatch, content):
     assert done.exit_code == 1
     assert done.output.startswith(f"Error: {tmp_path}: ")
     assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["3", '{"config": 3}'])
+def test_record_of_something_else_is_named(runs, content):
+    (runs[1] / "run.json").write_text(content)
+    done = compare(*runs)
+    assert done.exit_code == 1
+    assert done.output == f"Error: {runs[1]}: its files cannot be read: run.json is not the record of a run\n"

@@ -17,6 +17,8 @@ from training.hints import FLAGS, SETTINGS
 from training.loop.errors import TrainingError
 
 QUICK = ["--model", "mlp", "--epochs", "1"]
+# No file has a name of more than 255 bytes.
+NO_FILE = "x" * 300
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,7 @@ def refused(command):
         ("kmnist", "did you mean --dataset kmnist?"),
         ("cnn", "did you mean --model cnn?"),
         ("chekc", "choose from check, compare, review, or see mnist-train --help"),
+        (NO_FILE, "choose from check, compare, review, or see mnist-train --help"),
     ],
 )
 def test_word_without_a_flag_is_answered_with_the_flag(refused, word, meant):
@@ -128,6 +131,21 @@ def test_missing_start_model_names_those_that_exist(refused, tmp_path):
         assert error.endswith(f"{place}: there is no trained model; choose from {paths}, packaged")
     assert "there is no trained model; name a finished run folder" in refused("--from", tmp_path / "a/b/c")
     assert "there is no trained model; did you mean packaged? " in refused("--from", "packged")
+
+
+@pytest.mark.parametrize(
+    ("flags", "way_out"),
+    [
+        (["--from", NO_FILE], "there is no trained model; name a finished run folder"),
+        (["--teacher", NO_FILE], "has no model.pt; name a finished run folder"),
+        (["--dataset", NO_FILE], "unknown name; choose from"),
+        (["--dataset", f"./{NO_FILE}", "--output", "."], "does not exist; a data set is a folder"),
+        (["--dataset", "./lines", "--replay", NO_FILE], "unknown name; choose from"),
+    ],
+)
+def test_name_that_no_file_can_have_is_answered_as_any_other(refused, flags, way_out):
+    """The system does not even say that there is no such file, as in a folder that the user may not look into."""
+    assert way_out in refused(*flags)
 
 
 def test_run_that_forgets_classes_says_so(command, home, tmp_path):

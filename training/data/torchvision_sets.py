@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 
 from training.checkpoint import write_atomically
+from training.data.cache import default_cache, keep_newest
 from training.data.digits import Digits, Splits, divided, shuffled
 from training.data.errors import DataError, SourceError
 from training.data.own.arrays import from_arrays
 from training.data.own.prepare import code_digest, prepare_all
-from training.data.sources import default_cache, keep_newest
 from training.data.torchvision_cpu import import_torchvision
 from training.reasons import one_line
 from training.reports import Stage, no_stage

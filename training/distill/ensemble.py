@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from training import trained
 from training.config import TrainConfig
 from training.networks import Network, autocast, normalize
-from training.origin import is_published, labels_of
 
 
 class Ensemble(nn.Module):
@@ -43,16 +42,15 @@ class Ensemble(nn.Module):
                 networks.
 
         Raises:
-            CheckpointError: a run's ``model.pt`` is damaged or is not a checkpoint of this version.
-            ValueError: a file of a published version does not match its manifest.
-            OSError: a file could not be read.
+            OSError, ValueError, KeyError, TypeError, RuntimeError, CheckpointError: a place holds no such network, or
+                it is damaged.
         """
         networks: dict[str, Network] = {}
         digests: dict[str, str] = {}
         order: tuple[str, ...] = ()
         for place in map(str, places):
-            network, digests[place] = _network(place)
-            if labels and (known := labels_of(place)) != tuple(labels):
+            network, _, known, digests[place] = trained.read(place)
+            if labels and known != tuple(labels):
                 order = tuple(labels)
                 _reorder(network, [known.index(label) for label in labels])
             networks[digests[place]] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -78,12 +76,3 @@ def _reorder(network: Network, classes: list[int]) -> None:
     with torch.no_grad():
         network.head.weight.copy_(network.head.weight[classes])
         network.head.bias.copy_(network.head.bias[classes])
-
-
-def _network(place: str) -> tuple[Network, str]:
-    """Return a trained network, and the SHA-256 of the file of its weights."""
-    if is_published(place):
-        found = trained.read(place)
-        return found.network, found.digest
-    network, _, digest = trained.read_weights(Path(place) / "model.pt")
-    return network, digest

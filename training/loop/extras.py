@@ -18,8 +18,8 @@ from training.data.classes import are_digits
 from training.data.digits import NO_CLASS, Digits, Splits
 from training.distill.ensemble import Ensemble
 from training.loop.errors import TrainingError
-from training.origin import RECORD, SHOWN, WAY_OUT, is_published, labels_of
-from training.reasons import first_line
+from training.origin import RECORD, WAY_OUT, exists, is_published, labels_of
+from training.reasons import first_line, first_names
 
 # Number of digits that are drawn at the start of a run: in the fonts, and in the forms of school scripts. Of the latter
 # there are no more than training images, so that a quick try stays quick.
@@ -44,9 +44,9 @@ def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
         return None
     places = config.teacher.split(",")
     for place in places:
-        for name in ("model.pt", RECORD) if not is_published(place) else ():
-            if not (Path(place) / name).exists():
-                raise TrainingError(f"--teacher {place}: has no {name}; {WAY_OUT}")
+        missing = [name for name in ("model.pt", RECORD) if not exists(Path(place) / name)]
+        if missing and not is_published(place):
+            raise TrainingError(f"--teacher {place}: has no {missing[0]}; {WAY_OUT}")
     if config.teacher_cache and is_published(places[0]):
         raise TrainingError(
             f"--teacher-cache: is stored in the folder of the first teacher, and {places[0]} is a published version; "
@@ -56,7 +56,7 @@ def load_teacher(config: TrainConfig, labels: Sequence[str]) -> Ensemble | None:
         for place in places:
             _check_classes(place, labels_of(place), labels)
         return Ensemble.load(places, labels)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # A published version is damaged.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # It is damaged, or lacks a file.
         raise TrainingError(f"--teacher {config.teacher}: {first_line(error)}; {WAY_OUT}") from error
 
 
@@ -72,8 +72,7 @@ def _check_classes(place: str, known: Sequence[str], labels: Sequence[str]) -> N
 
 
 def _names(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"the class{'es' * (len(labels) > 1)} {', '.join(labels[:SHOWN])}{more}"
+    return f"the class{'es' * (len(labels) > 1)} {first_names(labels)}"
 
 
 def font_digests(config: TrainConfig) -> dict[Path, str]:

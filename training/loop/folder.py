@@ -13,13 +13,10 @@ from training.config import is_place
 from training.data.own.files import DATA_FILE, REPLAY_FILE, SHEET, is_saved
 from training.loop.errors import TrainingError
 from training.origin import RECORD
-from training.track.shown import TrackingError
+from training.track.shown import PLOTS, TrackingError
 
 # Any of these files shows that the folder holds a run, although last.pt may have been removed.
-RUN_FILES = (
-    *("last.pt", "model.pt", "calibration.pt", RECORD, "metrics.jsonl"),
-    *("curves.png", "confusion.png", "mistakes.png", "reliability.png"),
-)
+RUN_FILES = ("last.pt", "model.pt", "calibration.pt", RECORD, "metrics.jsonl", *PLOTS)
 # What a run of the user's own data writes first. A run that was killed right after it may begin again.
 OWN_FILES = (DATA_FILE, REPLAY_FILE, SHEET)
 # And these show a published version. A run must not mix its files with them.
@@ -101,7 +98,8 @@ def check_apart(output: Path, *places: str) -> None:
     folder = output.absolute().resolve()
     for place in filter(is_place, places):
         found = Path(place).resolve()
-        if found.parent == folder and found.is_file():
+        # Path.is_file() may raise an OSError.
+        if found.parent == folder and os.path.isfile(found):  # noqa: PTH113
             raise TrainingError(f"--output {output}: holds the data set {place}; name another --output")
         if found in (folder, *folder.parents):
             raise TrainingError(f"--output {output}: lies in the data set {place}; name a folder outside of it")

@@ -68,10 +68,8 @@ class CudaGraph:
         self._graph.replay()
 
 
-def why_not_graphed(device: torch.device, batch_size: int, *, wanted: bool = True) -> str:
-    """Return why the steps of a run cannot be a CUDA graph; empty if they can."""
-    if device.type != "cuda":
-        return f"there are no CUDA graphs on {device.type}"
+def why_not_graphed(batch_size: int, *, wanted: bool) -> str:
+    """Return why the steps of a run on a GPU cannot be a CUDA graph; empty if they can."""
     if not wanted:
         return "--no-graph"
     if distributed.count() > 1:
@@ -98,7 +96,7 @@ def plan_for(device: torch.device, batch_size: int, *, wanted: bool) -> Plan:
     """Return the plan for a run on ``device``; ``wanted`` says whether the steps are to be a CUDA graph."""
     if device.type != "cuda":
         return Plan(None, 1, True, "")
-    reason = why_not_graphed(device, batch_size, wanted=wanted)
+    reason = why_not_graphed(batch_size, wanted=wanted)
     return Plan(
         None if reason else CudaGraph(device),
         GPU_IMAGES_AT_A_TIME,

@@ -73,11 +73,9 @@ def finish(
     draw_results(plots, output, state.history, test, splits)
     calibration = calibrate(network, splits, state.config.seed_for("calibration"), list(state.fonts), progress.stage)
     calibrated = calibration.applied(test)
-    probabilities = calibrated.logits.softmax(dim=1)
-    plots.draw(
-        *("plot_reliability", output / "reliability.png", probabilities.numpy(), calibrated.labels.numpy()),
-        *(calibration.temperature, calibrated.calibration_error()),
-    )
+    probabilities, truth = calibrated.logits.softmax(dim=1).numpy(), calibrated.labels.numpy()
+    temperature, error = calibration.temperature, calibrated.calibration_error()
+    plots.draw("plot_reliability", output / "reliability.png", probabilities, truth, temperature, error)
     digests = {
         "calibration": _write(output / "calibration.pt", calibration.state()),
         "model": _write(output / "model.pt", {"model": state.config.model, "weights": _weights(network)}),

@@ -12,8 +12,8 @@ from training.config import TrainConfig
 from training.loop.errors import TrainingError
 from training.loop.narrow import can_narrow, narrow_weights
 from training.networks import Network
-from training.origin import SHOWN, WAY_OUT, labels_of
-from training.reasons import first_line
+from training.origin import WAY_OUT, labels_of
+from training.reasons import first_line, first_names
 from training.trained import Trained, read
 
 
@@ -62,8 +62,7 @@ def forgotten(config: TrainConfig, labels: Sequence[str]) -> str:
     if not gone or len(gone) == len(known):
         return ""
     what = "1 class" if len(gone) == 1 else f"{len(gone)} classes"
-    more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
-    return f"forgets {what} of {config.start}: {', '.join(gone[:SHOWN])}{more}; --replay with its pictures keeps them"
+    return f"forgets {what} of {config.start}: {first_names(gone)}; --replay with its pictures keeps them"
 
 
 def read_start(config: TrainConfig) -> Trained:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from training.command import PNG_SUFFIXES
+from training.data.own.files import SHEET
 from training.loop.errors import TrainingError
 from training.origin import RECORD
+from training.track.shown import PLOTS
 
 METRICS = "metrics.jsonl"
-PLOTS = ("curves", "confusion", "mistakes", "reliability", "classes")
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,8 +99,8 @@ class TrainingRun(os.PathLike[str]):
     @property
     def plots(self) -> dict[str, Plot]:
         """The plots of the run by name: ``curves``, ``confusion``, ``mistakes``, ``reliability``, ``classes``."""
-        files = ((name, self.folder / f"{name}.png") for name in PLOTS)
-        return {name: Plot(name, path.read_bytes()) for name, path in files if path.exists()}
+        paths = (self.folder / name for name in (*PLOTS, SHEET))
+        return {path.stem: Plot(path.stem, path.read_bytes()) for path in paths if path.exists()}
 
     def __fspath__(self) -> str:
         return os.fspath(self.folder)

@@ -17,7 +17,7 @@ from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, check_name
 from training.data.own.cli import place_of, say_findings
 from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
-from training.origin import check_prepare, config_of, with_absolute_places
+from training.origin import check_prepare, config_of, exists, with_absolute_places
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
@@ -94,8 +94,7 @@ def train(
             # Their file is another one each time. The folder of a run that is resumed has the images.
             del chosen["dataset"]
         has_chosen = isinstance(config, TrainConfig) or not WAYS_TO_TRAIN.isdisjoint(config or {})
-        with_recipe = "" if has_chosen else settings.prepare
-        tell = partial(say_findings, with_advice=not settings.replay, with_recipe=with_recipe)
+        tell = partial(say_findings, config=settings, has_chosen=has_chosen)
         named = source or os.environ.get("MNIST_DATA")
         try:
             settings, splits = begin_or_resume(
@@ -108,8 +107,11 @@ def train(
                 tell=tell if progress else lambda _: None,
             )
         except DataError as error:
+            if not is_arrays:
+                raise
             # The file of the arrays is nothing that the caller knows.
-            raise DataError(str(error).replace(settings.dataset, "data") if is_arrays else str(error)) from error
+            reason = str(error).replace(settings.dataset, "data").replace(f"{ARRAYS_FILE}:", "data ")
+            raise DataError(reason) from error
         run(
             settings,
             splits,
@@ -167,7 +169,7 @@ def _place(data: str | os.PathLike[str]) -> str:
         return data
     place = Path(data).expanduser().absolute()
     # An empty name comes from an unset variable, and would stand for the current folder.
-    if not os.fspath(data) or not place.exists():
+    if not os.fspath(data) or not exists(place):
         raise ConfigError(f"data {os.fspath(data)}: does not exist; name a folder, or {', '.join(KNOWN_DATASETS)}")
     return str(place)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.data.digits import Digits, Splits
 from training.evaluate import BATCH, Evaluation
 from training.networks import Features, Network, normalize
-from training.reports import Report, Stage, no_report, no_stage
+from training.reports import Report, Stage, no_stage
 from training.trust.acceptance import Scores, fit_thresholds
 from training.trust.example_cache import cached_examples
 from training.trust.examples import distort, styled
@@ -68,8 +68,11 @@ class Calibration:
         novelty = Novelty(state["inputs"], state["maps"], strokes=strokes, hidden=len(weights["hidden.weight"]))
         novelty.load_state_dict(weights)
         return cls(
-            *(state["temperature"], novelty.eval(), state["threshold"]),
-            *(state.get("confidence"), state.get("rejected", {})),
+            temperature=state["temperature"],
+            novelty=novelty.eval(),
+            threshold=state["threshold"],
+            confidence=state.get("confidence"),
+            rejected=state.get("rejected", {}),
         )
 
 
@@ -93,7 +96,7 @@ def calibrate(
         report = stage("fitting the calibration temperature")
         clean = _outputs(network, judged.images, maps=bool(fonts), report=report)
         # On the clean images alone the network makes too few mistakes to fit the temperature.
-        distorted = _outputs(network, distort(held_out.images, generator), report=report)
+        distorted = _outputs(network, distort(held_out.images, generator), maps=False, report=report)
         temperature = fit_temperature(
             torch.cat([clean.logits[:count], distorted.logits]), torch.cat([held_out.labels, held_out.labels]).cpu()
         )
@@ -151,7 +154,7 @@ def _scores(novelty: Novelty, outputs: Outputs, labels: Tensor) -> Scores:
 
 
 @torch.inference_mode()
-def _outputs(network: Network, images: Tensor, *, maps: bool = False, report: Report = no_report) -> Outputs:
+def _outputs(network: Network, images: Tensor, *, maps: bool, report: Report) -> Outputs:
     features = []
     for i, batch in enumerate(images.cpu().split(BATCH)):
         report(i * BATCH / len(images))

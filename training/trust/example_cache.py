@@ -13,8 +13,9 @@ from torch import Tensor
 
 from training import checkpoint
 from training.checkpoint import CheckpointError
+from training.data.cache import default_cache, keep_newest
 from training.data.digits import Digits
-from training.data.sources import default_cache, keep_newest
+from training.data.errors import DataError
 from training.reports import Report, no_report
 from training.trust.examples import digits_and_outliers
 
@@ -40,14 +41,18 @@ def cached_examples(
         classes: the names of the classes.
         folder: the cache; a folder beside the cached data sets if it is None.
     """
-    folder = folder or default_cache() / "calibration"
+    generator = torch.Generator().manual_seed(SEED)
+    try:
+        folder = folder or default_cache() / "calibration"
+    except DataError:  # There is no home folder, so nothing can be kept.
+        return digits_and_outliers(train, fonts, SEED, generator, report, classes)
     path = folder / f"{_key(train, fonts, classes)}.pt"
     with contextlib.suppress(OSError, CheckpointError, KeyError):
         saved = checkpoint.load(path)
         with contextlib.suppress(OSError):
             path.touch()
         return saved["digits"], saved["others"]
-    digits, others = digits_and_outliers(train, fonts, SEED, torch.Generator().manual_seed(SEED), report, classes)
+    digits, others = digits_and_outliers(train, fonts, SEED, generator, report, classes)
     # The cache saves time only. If it cannot be written, the run goes on.
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ def distort(images: Tensor, generator: torch.Generator, elastic: float = 0.0) ->
     return augment(images.cpu(), generator, elastic=elastic).clamp(0, 255).round().to(torch.uint8)
 
 
-def styled(digits: Digits, generator: torch.Generator, classes: Sequence[str] = string.digits) -> Tensor:
+def styled(digits: Digits, generator: torch.Generator, classes: Sequence[str]) -> Tensor:
     """Return the images augmented, half of them also in other styles, uint8 ``[N, 28, 28]`` on the CPU.
 
     Args:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.data.cache import default_cache
 from training.data.datasets import DATASETS, FILES
 from training.data.digits import load
-from training.data.sources import default_cache
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

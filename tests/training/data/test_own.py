@@ -502,6 +502,13 @@ WRONG = {
         lambda place: place.mkdir() or np.savez(place / "x.npz", **dict.fromkeys("abc", 1)),
         "has a, b, c",
     ),
+    "groups that are one text": (with_array(groups=np.array("x")), r"groups have the shape \[\]: must be 36 texts"),
+    "groups of two columns": (with_array(groups=np.zeros((36, 2))), r"shape \[36, 2\]: must be 36 texts"),
+    "too few names": (
+        with_array(names=np.array(["a"]), labels=np.arange(36)),
+        "from 0 to 0; other classes have no name",
+    ),
+    "a table of no picture": (rewritten("labels.csv", "path,label\n\n"), "labels.csv: names no picture; add a line"),
     "flat images": (with_array(images=np.zeros((36, 784), np.uint8)), r"must be \[N, H, W\]"),
 }
 

@@ -55,6 +55,9 @@ def test_teachers_are_recorded_and_must_stay_the_same(small, tmp_path, teacher):
     train(TrainConfig(**FAST, teacher=f"{moved}/,{teacher}"), small, tmp_path / "run", resume=True)
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     (other / "model.pt").write_bytes((teacher / "model.pt").read_bytes())
+    with pytest.raises(TrainingError, match=r"--teacher .*other.model\.pt was changed after the training"):
+        train(config, small, tmp_path / "new")
+    (other / "run.json").write_bytes((teacher / "run.json").read_bytes())
     with pytest.raises(TrainingError, match=r"--teacher .*: the run in .*run had other teachers"):
         train(config, small, tmp_path / "run", resume=True)
 
@@ -88,6 +91,9 @@ def test_damaged_manifest_of_a_teacher_is_an_error(small, tmp_path):
         train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
     (tmp_path / "manifest.json").write_text(json.dumps({"labels": small.labels}))
     with pytest.raises(TrainingError, match=r"--teacher .*: 'files'; name a finished run folder"):
+        train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
+    (tmp_path / "golden.npz").unlink()
+    with pytest.raises(TrainingError, match=r"--teacher .*golden\.npz'; name a finished run folder"):
         train(TrainConfig(**FAST, teacher=str(tmp_path)), small, tmp_path / "run")
 
 

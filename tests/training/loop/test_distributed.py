@@ -16,7 +16,7 @@ import torch
 
 from tests.support import BIN, until
 from training import checkpoint
-from training.data.sources import default_cache
+from training.data.cache import default_cache
 
 FLAGS = ["--epochs", "2", "--subset", "500", "--validation", "100", "--batch-size", "63", "--checkpoint-every", "3"]
 TWO = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]

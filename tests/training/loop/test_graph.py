@@ -19,7 +19,7 @@ from training.data.digits import Digits
 from training.device import use_deterministic_operations
 from training.loop import distributed, graph, inputs
 from training.loop.errors import DivergedError
-from training.loop.graph import Plan, plan_for, why_not_graphed
+from training.loop.graph import Plan, plan_for
 from training.loop.inputs import inputs_of_steps
 from training.loop.losses import Losses
 from training.loop.optimizers import build_optimizer, load_optimizer, set_rate
@@ -245,8 +245,6 @@ def test_optimizer_state_of_a_gpu_goes_on_with_a_number_as_learning_rate(name):
 @pytest.mark.parametrize(
     ("device", "batch_size", "processes", "wanted", "reason"),
     [
-        ("cpu", 128, 1, True, "no CUDA graphs on cpu"),
-        ("mps", 128, 1, True, "no CUDA graphs on mps"),
         ("cuda", 128, 1, False, "--no-graph"),
         ("cuda", 128, 2, True, "exchange their gradients"),
         ("cuda", 60_000, 1, True, "a batch of more than 4096 images is computed in parts"),
@@ -254,16 +252,19 @@ def test_optimizer_state_of_a_gpu_goes_on_with_a_number_as_learning_rate(name):
         ("cuda:1", 1, 1, True, ""),
     ],
 )
-def test_one_function_says_why_steps_are_not_recorded(monkeypatch, device, batch_size, processes, wanted, reason):
+def test_plan_says_why_steps_on_a_gpu_are_not_recorded(monkeypatch, device, batch_size, processes, wanted, reason):
     monkeypatch.setattr(distributed, "count", lambda: processes)
     monkeypatch.setattr(graph, "CudaGraph", lambda device: f"graph on {device}")
-    target = torch.device(device)
-    assert reason in why_not_graphed(target, batch_size, wanted=wanted)
-    assert bool(reason) == bool(why_not_graphed(target, batch_size, wanted=wanted))
-    plan = plan_for(target, batch_size, wanted=wanted)
+    plan = plan_for(torch.device(device), batch_size, wanted=wanted)
     assert plan.graph == (None if reason else f"graph on {device}")
-    assert plan.reads_each_loss == (target.type != "cuda" or processes > 1)
-    assert bool(plan.line) == (target.type == "cuda")
+    assert plan.reads_each_loss == (processes > 1)
+    assert reason in plan.line
+    assert plan.line.startswith("the steps run without a CUDA graph: " if reason else "each step is a CUDA graph")
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_plan_without_a_gpu_is_to_take_one_step_after_the_other(device):
+    assert plan_for(torch.device(device), 128, wanted=True) == Plan(None, 1, True, "")
 
 
 @needs_gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 
 import pytest
 import torch
@@ -51,6 +52,15 @@ def test_damaged_file_is_drawn_anew(small, draws, tmp_path):
 def test_folder_that_cannot_be_written_is_no_error(small, draws, tmp_path):
     (tmp_path / "file").touch()
     digits, _ = cached_examples(small.train, folder=tmp_path / "file" / "folder")
+    assert len(digits) == 30
+
+
+def test_missing_home_folder_is_no_error(small, draws, monkeypatch):
+    """A container may run as a user that the system does not know. The run has been trained by then."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    digits, _ = cached_examples(small.train)
     assert len(digits) == 30
 
 

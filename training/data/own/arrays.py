@@ -85,13 +85,17 @@ def from_arrays(
             f"{len(images)} texts or whole numbers, one for each image"
         )
     if groups is not None and groups.shape != labels.shape:
-        raise DataError(f"{where}: has {len(groups)} groups: must have one for each of the {len(labels)} images")
+        raise DataError(
+            f"{where}: its groups have the shape {list(groups.shape)}: must be {len(labels)} texts, one for each image"
+        )
     samples = []
     for i, label in enumerate(labels.tolist()):
         place = f"{where}[{i}]"
         if names is not None and isinstance(label, int):
             if not 0 <= label < len(names):
-                raise DataError(f"{place}: has the label {label}: must be from 0 to {len(names) - 1}, as names has")
+                raise DataError(
+                    f"{place}: has the label {label}: must be from 0 to {len(names) - 1}; other classes have no name"
+                )
             label = names[label]
         group = "" if groups is None else str(groups[i])
         samples.append(Sample(place, class_name(str(label), place), partial(_as_file, pixels[i]), group, part))

@@ -10,6 +10,7 @@ from training.data.errors import DataError
 from training.data.own.prepare import Prepared
 from training.data.own.samples import MIN_CLASSES, class_names
 from training.data.own.split import TEST, TRAIN, VALIDATION, parts_of
+from training.reasons import first_names
 
 # A class with fewer training pictures gets a piece of advice.
 FEW = 10
@@ -17,8 +18,6 @@ FEW = 10
 UNEVEN = 10
 # If this share of a class comes out as several pieces, its symbol consists of several pieces, like a colon.
 OF_PIECES = 0.1
-# How many names a finding shows.
-SHOWN = 5
 DIVIDE = "divide the pictures yourself into train/ and test/"
 
 
@@ -54,11 +53,14 @@ class Check:
         """Return the number of kept samples of a part by class."""
         return Counter(each.sample.label for each, its in zip(self.kept, self.parts, strict=True) if its == part)
 
-    @property
-    def allows_several(self) -> bool:
-        """Whether a class has a symbol of several pieces, so that the service must accept such pictures."""
+    def of_pieces(self) -> dict[str, str]:
+        """Return the classes whose symbol has several pieces, each with the number of such samples and of all.
+
+        If there is one, the service must accept pictures in several pieces.
+        """
         total = Counter(each.sample.label for each in self.kept)
-        return any(count >= OF_PIECES * total[label] for label, count in self.several.items())
+        several = {label: count for label, count in self.several.items() if count >= OF_PIECES * total[label]}
+        return {label: f"{count} of {total[label]}" for label, count in several.items()}
 
 
 def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True, least: int = MIN_CLASSES) -> Check:
@@ -119,9 +121,9 @@ def demand_trainable(
             others = "; repair or remove " + (f"this and {more} more{see}" if more else "it")
         raise DataError(f"{where}/{first.sample.name}: {first.error}{others}")
     learnt = result.count(TRAIN)
-    if missing := [label for label in result.labels if not learnt[label] and label not in replayed]:
+    if missing := first_names([label for label in result.labels if not learnt[label] and label not in replayed]):
         raise DataError(
-            f"{where}: no picture to learn from in {_names(missing)}; add pictures to it, remove it, or {DIVIDE}{see}"
+            f"{where}: no picture to learn from in {missing}; add pictures to it, remove it, or {DIVIDE}{see}"
         )
     if not learnt:
         raise DataError(f"{where}: no picture is left to learn from; add pictures{see}")
@@ -155,11 +157,11 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         if which:
             if len(which) == 1:
                 what = what.replace("classes", "class", 1).replace("groups", "group", 1)
-            lines.append(f"{len(which)} {what}: {_names(which)}. {advice}")
+            lines.append(f"{len(which)} {what}: {first_names(which)}. {advice}")
 
     damaged, foreign = _by_reason(result, is_foreign=False), _by_reason(result, is_foreign=True)
     for reason, names in foreign.items():
-        lines.append(f"{len(names)} unreadable: {reason}: {_names(names)}.")
+        lines.append(f"{len(names)} unreadable: {reason}: {first_names(names)}.")
     if with_all_unreadable:
         for reason, names in damaged.items():
             lines += [f"{len(names)} unreadable: {reason}. Repair or remove:", *(f"  {name}" for name in names)]
@@ -194,11 +196,10 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         [f"{group} ({', '.join(its)})" for group, its in result.torn.items()],
         "So the test knows some of its groups. Give all pictures of a group the same split.",
     )
-    total = Counter(each.sample.label for each in result.kept)
-    of_pieces = {label: count for label, count in result.several.items() if count >= OF_PIECES * total[label]}
+    of_pieces = result.of_pieces()
     say(
         "classes of several pieces",
-        [f"{label} ({count} of {total[label]})" for label, count in of_pieces.items()],
+        [f"{label} ({counts})" for label, counts in of_pieces.items()],
         "The service will accept pictures in several pieces. If each should show one piece, look at the contact sheet.",
     )
     if not of_pieces and result.several:
@@ -231,8 +232,3 @@ def _by_reason(result: Check, *, is_foreign: bool) -> dict[str, list[str]]:
         if each.is_foreign == is_foreign:
             names[str(each.error)].append(each.sample.name)
     return names
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from training.checkpoint import write_atomically
 from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
-from training.config import KNOWN_DATASETS, is_place
+from training.config import KNOWN_DATASETS, TrainConfig, is_place
 from training.data.errors import DataError
-from training.origin import as_place, expanded
+from training.origin import as_place, exists, expanded
 
 if TYPE_CHECKING:
     from training.data.own.check import Check
@@ -29,7 +31,6 @@ Examples:
   mnist-train check ./letters --prepare as-is --sheet letters.png
 """
 
-
 REVIEW_EXAMPLES = """
 \b
 Example:
@@ -39,7 +40,7 @@ Example:
 
 def place_of(dataset: str) -> str:
     """Return a data set's name as it is, and the path of a folder or file as an absolute path."""
-    if dataset in KNOWN_DATASETS or not (is_place(dataset) or Path(dataset).exists()):
+    if dataset in KNOWN_DATASETS or not (is_place(dataset) or exists(Path(dataset))):
         return dataset
     return str(expanded(dataset).absolute())
 
@@ -51,24 +52,21 @@ def check_exist(*places: str) -> None:
         DataError: one does not exist.
     """
     for place in filter(is_place, places):
-        if not os.path.exists(place):  # noqa: PTH110 (Path.exists() may raise an OSError)
+        if not exists(Path(place)):
             from training.data.own.layouts import HOW_TO
 
             raise DataError(f"{place}: does not exist; {HOW_TO}")
 
 
-prepare_option = click.option(
+@click.command("check", epilog=EXAMPLES)
+@click.argument("folder", type=Place())
+@click.option(
     "--prepare",
     type=click.Choice(["symbol", "as-is"]),
     default="symbol",
     show_default=True,
     help="How a picture becomes 28x28 pixels, as for mnist-train.",
 )
-
-
-@click.command("check", epilog=EXAMPLES)
-@click.argument("folder", type=Place())
-@prepare_option
 @click.option(
     "--validation/--no-validation",
     "with_validation",
@@ -88,22 +86,17 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     be trained with the data.
     """
     with ending_at_once(), naming_what_is_missing("mnist-train check"):
-        from training.checkpoint import write_atomically
         from training.data.own.check import demand_trainable, report_lines
         from training.data.own.inspection import check_not_known, inspect, model_name
         from training.data.own.sheet import to_png
     sheet = sheet or Path(f"{folder.absolute().name}-classes.png")
-    try:
+    with _explained(folder):
         check_not_known(folder)
         found = inspect(folder, prepare, with_validation=with_validation)
-        write_atomically(sheet, to_png(found))
+        _write_sheet(sheet, to_png(found))
         print_output("\n".join(report_lines(found, with_validation=with_validation)))
         print_output(f"\nContact sheet  {sheet}")
         demand_trainable(found, folder, see="")
-    except DataError as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
     command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
     command += [] if with_validation else ["--validation", "0"]
@@ -130,19 +123,14 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     the model had predicted wrongly or rejected, and lists pictures that got several labels.
     """
     with ending_at_once(), naming_what_is_missing("mnist-train review"):
-        from training.checkpoint import write_atomically
         from training.data.own import review as reviewing
     sheet = sheet or Path(f"{folder.absolute().name}-review.png")
-    model = reviewing.model_of(folder)
-    start, note = reviewing.start_for(model)
-    usual = reviewing.prepare_for(start)
-    try:
+    with _explained(folder):
+        model = reviewing.model_of(folder)
+        start, note = reviewing.start_for(model)
+        usual = reviewing.prepare_for(start)
         found = reviewing.review(folder, prepare or usual)
-        write_atomically(sheet, found.sheet())
-    except DataError as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
+        _write_sheet(sheet, found.sheet())
     print_output("\n".join(found.lines()))
     print_output(f"\nContact sheet  {sheet}")
     try:
@@ -162,6 +150,24 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
         print_output(f"               with the pictures that {name} was trained with instead of {PICTURES}")
 
 
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn the errors of the block, which reads ``folder``, into one line."""
+    try:
+        yield
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from error
+
+
+def _write_sheet(sheet: Path, content: bytes) -> None:
+    try:
+        write_atomically(sheet, content)
+    except OSError as error:
+        raise click.ClickException(f"--sheet {sheet}: {error.strerror or error}; name another file") from error
+
+
 def flags_for_few_pictures(found: Check, prepare: str) -> str:
     """Return the flags that give a better model of few pictures; empty if there are enough.
 
@@ -179,15 +185,15 @@ def advised_recipe(found: Check, prepare: str) -> str:
     return f"There are only {count} training pictures. Add {flags} for a better model." if flags else ""
 
 
-def say_findings(found: Check, *, with_advice: bool = True, with_recipe: str = "") -> None:
-    """Print what is wrong or odd in the user's data to standard error.
+def say_findings(found: Check, config: TrainConfig, *, has_chosen: bool) -> None:
+    """Print what is wrong or odd in the user's data to standard error, before a run with ``config``.
 
     Args:
-        with_recipe: how the pictures are prepared, to advise a recipe for few pictures; empty advises none.
+        has_chosen: whether the user has chosen how to train, so that no recipe needs to be recommended.
     """
     from training.data.own.check import findings
 
-    for line in findings(found, with_advice=with_advice):
+    for line in findings(found, with_advice=not config.replay):
         click.echo(line, err=True)
-    if with_recipe and not found.unreadable and (advice := advised_recipe(found, with_recipe)):
+    if not has_chosen and not found.unreadable and (advice := advised_recipe(found, config.prepare)):
         click.echo(advice, err=True)

@@ -49,7 +49,9 @@ def find(place: Path) -> list[Sample]:
         if not place.is_dir():
             raise DataError(f"{place}: does not exist; {HOW_TO}")
         if (place / TABLE).is_file():
-            return sorted(_from_table(place), key=lambda sample: sample.name)
+            if not (samples := sorted(_from_table(place), key=lambda sample: sample.name)):
+                raise DataError(f"{place / TABLE}: names no picture; add a line for each")
+            return samples
         if archives := sorted(place.glob("*.npz")):
             if len(archives) > 1:
                 raise DataError(f"{place}: has {len(archives)} .npz files; name one of them")
@@ -98,10 +100,7 @@ def stray_pictures(place: Path) -> list[str]:
         path.relative_to(place).as_posix()
         for folder in beside
         for path in folder.iterdir()
-        if is_picture_name(path.name)
-        and not path.name.startswith(".")
-        and not path.name.endswith(SHEETS)
-        and path.is_file()
+        if _is_users_picture(path.name) and path.is_file()
     )
 
 
@@ -117,10 +116,13 @@ def unlisted_pictures(place: Path, samples: Sequence[Sample]) -> list[str]:
     # Pictures in linked folders may be listed by another path, so these folders are passed over.
     for parent, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures = (name for name in files if is_picture_name(name) and not name.startswith("."))
-        names = (Path(parent, name).relative_to(place).as_posix() for name in pictures if not name.endswith(SHEETS))
+        names = (Path(parent, name).relative_to(place).as_posix() for name in files if _is_users_picture(name))
         others += [name for name in names if name not in listed]
     return sorted(others)
+
+
+def _is_users_picture(name: str) -> bool:
+    return is_picture_name(name) and not name.startswith(".") and not name.endswith(SHEETS)
 
 
 def _has_class_folders(place: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.data.digits import Digits, Splits
+from training.data.digits import Digits, Splits, shuffled
 from training.data.own.check import Check, demand_trainable
 from training.data.own.files import DATA_FILE, SHEET
 from training.data.own.inspection import inspect, model_name
@@ -18,9 +18,6 @@ from training.data.own.saved import digest_of, in_random_order, to_bytes
 from training.data.own.sheet import to_png
 from training.data.own.split import TEST, TRAIN, VALIDATION
 from training.reports import Stage, no_stage
-
-# The order in which ``subset`` takes training images.
-SUBSET_SEED = 20_200
 
 
 def load_own(
@@ -52,8 +49,7 @@ def load_own(
     demand_trainable(found, place, replayed)
     train = _part(found, TRAIN)
     if subset:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SUBSET_SEED))
-        train = train.take(order[:subset])
+        train = shuffled(train).split(subset)[0]
     splits = Splits(
         name=model_name(place),
         labels=found.labels,
@@ -62,7 +58,7 @@ def load_own(
         validation=_part(found, VALIDATION),
         test=_part(found, TEST),
         prepare=how,
-        several="allowed" if found.allows_several else "rejected",
+        several="allowed" if found.of_pieces() else "rejected",
         is_own=True,
     )
     splits.digests["pictures"] = digest_of(splits)

@@ -58,8 +58,13 @@ def with_replay(new: Splits, old: Splits) -> Splits:
         several="allowed" if "allowed" in (old.several, new.several) else "rejected",
         is_own=True,
         replay=Replay(
-            *(old.name, old.labels, len(old.test), len(old.validation), added, old.is_own),
-            tuple(f"left out {all_ - kept} of {all_} {what}" for all_, kept, what in left_out if kept < all_),
+            name=old.name,
+            labels=old.labels,
+            test_images=len(old.test),
+            validation_images=len(old.validation),
+            added=added,
+            is_own=old.is_own,
+            left_out=tuple(f"left out {all_ - kept} of {all_} {what}" for all_, kept, what in left_out if kept < all_),
         ),
         files=new.files | ({REPLAY_FILE: old.files[DATA_FILE]} if DATA_FILE in old.files else {}),
     )

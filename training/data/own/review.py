@@ -15,7 +15,7 @@ from training.data.own.check import Check, check, demand_trainable, findings
 from training.data.own.layouts import find
 from training.data.own.prepare import Prepared, prepare_all
 from training.data.own.sheet import Row, Shown, contact_sheet, spread
-from training.origin import PACKAGED, digest_of, prepare_of
+from training.origin import PACKAGED, digest_of, exists, prepare_of
 
 # Where the service puts pictures that got several labels. Training passes over this folder.
 DISPUTED = ".disputed"
@@ -154,7 +154,7 @@ def start_for(model: ShownTo | None) -> tuple[str, str]:
         return f"{REPOSITORY}/{name}/{version}", f"with the model repository of that service instead of {REPOSITORY}"
     if (name, version) != ("mnist", "1") or digest_of(place) == digest_of(PACKAGED):
         return place, ""
-    if not Path(place).exists():
+    if not exists(Path(place)):
         return PACKAGED, ""
     return place, f"or --from {PACKAGED}, if the service had no --repository: these corrections do not say it"
 

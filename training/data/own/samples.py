@@ -60,7 +60,7 @@ def part_name(text: str, where: str) -> str:
     return part
 
 
-def class_names(samples: list[Sample], where: object, least: int = MIN_CLASSES) -> tuple[str, ...]:
+def class_names(samples: list[Sample], where: object, least: int) -> tuple[str, ...]:
     """Return the sorted names of all classes, of which there must be at least ``least``.
 
     Raises:

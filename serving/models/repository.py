@@ -279,10 +279,12 @@ class Repository:
 
     def _drop(self, name: str, dropped: Collection[str], wanted: Sequence[str]) -> list[Change]:
         """Forget the files of the versions that are dropped or no longer wanted. Return the changes."""
-        for key in [key for key in self._fingerprints if key[0] == name and key[1] not in wanted]:
-            self._fingerprints.pop(key)
-            self._rejected.pop(key, None)
-            self._again.pop(key, None)
+        # A version that cannot be read at the moment has no fingerprint.
+        for key in {*self._fingerprints, *self._rejected}:
+            if key[0] == name and key[1] not in wanted:
+                self._fingerprints.pop(key, None)
+                self._rejected.pop(key, None)
+                self._again.pop(key, None)
         for version in dropped:
             self._fingerprints.pop((name, version), None)
             log.info("dropped model %s version %s", name, version)

@@ -197,7 +197,7 @@ class Repository:
         Raises:
             ModelNotFoundError: there is no such model.
         """
-        if not NAME.fullmatch(name) or (name not in self._models and not versions(self.folder, name)):
+        if not NAME.fullmatch(name) or (name not in self._models and not disk.has_version(self.folder / name)):
             raise self._unknown(name)
         self._unloaded.add(name)
         return self.scan()

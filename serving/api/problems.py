@@ -130,8 +130,8 @@ def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:
     }
 
 
-def not_found(path: str, accept: str = "") -> Response:
-    """Return the response for a path at which there is nothing: a page, if the client is a browser."""
+def not_found(path: str, accept: str) -> Response:
+    """Return the response for a path at which there is nothing: a page, if ``Accept`` is that of a browser."""
     if "text/html" not in accept.lower() or _is_protocol(path):
         return problem(path, 404, f"there is nothing at {path}; /schema lists the routes", {"Vary": "Accept"})
     # A proxy may serve the whole service below a path of its own, so the links are relative.

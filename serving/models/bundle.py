@@ -220,7 +220,9 @@ def read(folder: Path) -> Bundle:
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path} is not a valid manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise BundleError(f"{path} has format {manifest.format}, but this version reads format {FORMAT}")
+        raise BundleError(
+            f"{path} has format {manifest.format}, but this version reads format {FORMAT}; export the run again with it"
+        )
     if not {ONNX, GOLDEN} <= manifest.files.keys() or "onnx" not in manifest.equivalence:
         raise BundleError(
             f"{path} does not list {ONNX} and {GOLDEN} with their SHA-256, or lacks the equivalence; {RENEW}"

@@ -323,9 +323,8 @@ class Repository:
             return Entry(name, version, "READY", reason)
         if is_unloaded:
             reason = "unloaded"
-        return Entry(
-            name, version, "UNAVAILABLE", reason or f"not loaded: the service loads the newest {self._keep} only"
-        )
+        newest_only = f"not loaded: the service loads the newest {self._keep} only; the operator can raise --versions"
+        return Entry(name, version, "UNAVAILABLE", reason or newest_only)
 
     def _log_fault(self, name: str, fault: str) -> None:
         """Log that a folder cannot be read, or that it can be read again. Each is logged once, not at every scan."""

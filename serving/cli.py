@@ -62,7 +62,8 @@ class ServeGroup(Group):
         # click itself suggests a command that looks similar.
         if not difflib.get_close_matches(args[0], self.commands):
             place = shlex.quote(args[0])
-            way_out = f"mnist-predict {place}" if Path(args[0]).is_file() else f"--repository {place}"
+            is_file = os.path.isfile(args[0])  # noqa: PTH113 (Path.is_file raises an error for a long name)
+            way_out = f"mnist-predict {place}" if is_file else f"--repository {place}"
             ctx.fail(f"{args[0]}: is no command of mnist-serve; did you mean {way_out}?")
         return super().resolve_command(ctx, args)
 

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -157,29 +158,21 @@ def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
 async def follow_repository(app: Litestar) -> AsyncIterator[None]:
     """Scan the repository for changes while the application runs."""
     service: Service = app.state.service
-
-    async def scan() -> None:
-        await on_own_thread(service.scan)
-
     if not service.settings.poll:
         yield
         return
-    async with repeated("scan", service.settings.poll, scan, service.recorder):
+    async with repeated("scan", service.settings.poll, partial(on_own_thread, service.scan), service.recorder):
         yield
 
 
 @asynccontextmanager
 async def follow_keys(app: Litestar) -> AsyncIterator[None]:
     """Look for changed key files while the application runs."""
-    keys: Keys = app.state.service.keys
-
-    async def look() -> None:
-        await on_own_thread(keys.look)
-
-    if not keys.has_files:
+    service: Service = app.state.service
+    if not service.keys.has_files:
         yield
         return
-    async with repeated("keys", LOOK_INTERVAL, look, app.state.service.recorder):
+    async with repeated("keys", LOOK_INTERVAL, partial(on_own_thread, service.keys.look), service.recorder):
         yield
 
 
@@ -191,15 +184,13 @@ async def follow_rollouts(app: Litestar) -> AsyncIterator[None]:
         yield
         return
 
-    async def flush() -> None:
-        await on_own_thread(service.flush_rollouts)
-
     async def flush_last() -> None:
         # The other workers stop too, so they could not confirm a promotion.
         _, failure = await asyncio.wait_for(on_own_thread(rollouts.flush), STOP_SECONDS)
         if failure:
             raise failure
 
+    flush = partial(on_own_thread, service.flush_rollouts)
     async with repeated("rollout", FLUSH_INTERVAL, flush, service.recorder):
         yield
     rollouts.shadow.stop()
@@ -227,10 +218,7 @@ async def send_traces(app: Litestar) -> AsyncIterator[None]:
     if tracer is None:
         yield
         return
-
-    async def send() -> None:
-        await on_own_thread(tracer.export)
-
+    send = partial(on_own_thread, tracer.export)
     async with repeated("traces", EXPORT_INTERVAL, send, service.recorder):
         yield
     with contextlib.suppress(TimeoutError):

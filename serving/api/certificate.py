@@ -11,7 +11,7 @@ from serving.api.card import card_path
 from serving.api.context import AnyRequest, context_of, query_of
 from serving.api.described import described
 from serving.api.key_schemes import IF_CONFIGURED
-from serving.api.predict import MODEL_DESCRIPTIONS, MODEL_PARAMETERS, model_of
+from serving.api.predict import MODEL_DESCRIPTIONS, MODEL_PARAMETERS
 from serving.api.problems import documented
 from serving.api.responses import CHECK_AGAIN, JSON, Response
 from serving.models.bundle import Manifest
@@ -36,8 +36,10 @@ async def certificate(request: AnyRequest) -> ASGIApp:
     key, this route needs the same key.
     """
     context = context_of(request)
-    context.service.keys.check_prediction(context)
-    model = model_of(context.service, query_of(request, MODEL_PARAMETERS))
+    service = context.service
+    service.keys.check_prediction(context)
+    query = query_of(request, MODEL_PARAMETERS)
+    model = service.repository.get(query.get("model", service.settings.model), query.get("version"))
     # The file on disk may have changed since the model was loaded and verified.
     link = b"link", f'<{card_path(model)}>; rel="describedby"'.encode()
     return Response(msgspec.json.encode(model.bundle.manifest), [JSON, link, CHECK_AGAIN])

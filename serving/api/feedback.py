@@ -22,6 +22,7 @@ from serving.errors import ForbiddenError, InputError, PictureError, Unsupported
 from serving.feedback.records import Answer, FeedbackReport, ModelVersion, Outcome, Record
 from serving.feedback.store import Store, is_folder_name
 from serving.inference.admission import FEEDBACK_ROUTE
+from serving.inference.comparison import answers
 from serving.models.bundle import ONNX
 from serving.models.model import Model
 from serving.pictures.containers import PNG_SIGNATURE, bare_png
@@ -113,12 +114,10 @@ async def give_feedback(request: AnyRequest) -> ASGIApp:
     if not images.any():
         raise InputError("the picture is empty, so there is nothing to learn from")
     with model:
-        output = model.classifier.classify(images)
-        [reason] = model.judge(images, output, reasons)
-    best = int(output.probabilities[0].argmax())
+        [answer] = answers(model, images, model.classifier.classify(images), reasons)
     record = Record(
         label=label,
-        answer=Answer(model.labels[best], float(output.probabilities[0, best]), reason is None, reason),
+        answer=answer,
         model=ModelVersion(model.name, model.version),
         request_id=request_fields.get()["request_id"],
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -75,16 +75,14 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             return app
         return with_cors(service, not_found(path, context.header(b"accept") or ""), headers)
 
-    def record(
-        scope: HTTPScope, context: RequestContext, template: str | None, request_id: bytes, status: int, started: float
-    ) -> None:
+    def record(scope: HTTPScope, context: RequestContext, template: str | None, status: int, started: float) -> None:
         """Count, trace and log a request that has ended."""
         seconds = time.perf_counter() - started
         # The declared route, so that made-up paths create no new series in the metrics.
         route = "unmatched" if status in (404, 405) else template or "unmatched"
         recorder.request(route, scope["method"], status, seconds)
         if tracer and (trace := context.trace):
-            tracer.end(request_note(context, trace, scope, request_id, route, status, started, seconds))
+            tracer.end(request_note(context, trace, scope, route, status, started, seconds))
             recorder.example(route, status, seconds, trace.trace_id, trace.span_id)
         if access_log:
             log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
@@ -131,7 +129,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
             context.finished()
             context.compare()
             recorder.in_flight -= 1
-            record(scope, context, inner.get("path_template"), request_id, status or 500, started)
+            record(scope, context, inner.get("path_template"), status or 500, started)
             request_fields.reset(token)
 
     return respond
@@ -174,8 +172,8 @@ def overloaded(service: Service, scope: HTTPScope) -> Response:
     response = _with_id(too_many_in_flight(service, path, scope["headers"]), request_id)
     service.recorder.request(route, method, 429, 0.0)
     if service.tracer and trace:
-        call, now = Call(service, scope["headers"]), time.perf_counter()
-        service.tracer.end(request_note(call, trace, scope, request_id, route, 429, now, 0.0))
+        call = Call(service, scope["headers"], request_id=request_id.decode())
+        service.tracer.end(request_note(call, trace, scope, route, 429, time.perf_counter(), 0.0))
     if service.settings.access_log:
         log_access(method, path, 429, request_id=request_id.decode())
     return response

@@ -30,11 +30,11 @@ async def metrics(request: AnyRequest) -> ASGIApp:
     context = context_of(request)
     service = context.service
     snapshots = await service.peers.snapshots()
+    write, kind = service.recorder.text, CONTENT_TYPE
     if prefers_openmetrics(context.header(b"accept") or ""):
-        text = await service.report(lambda: service.recorder.openmetrics(snapshots))
-        return Response(text, [(b"content-type", OPENMETRICS_CONTENT_TYPE.encode()), *NOT_KEPT])
-    text = await service.report(lambda: service.recorder.text(snapshots))
-    return Response(text, [(b"content-type", CONTENT_TYPE.encode()), *NOT_KEPT])
+        write, kind = service.recorder.openmetrics, OPENMETRICS_CONTENT_TYPE
+    text = await service.report(lambda: write(snapshots))
+    return Response(text, [(b"content-type", kind.encode()), *NOT_KEPT])
 
 
 def prefers_openmetrics(accept: str) -> bool:

@@ -69,7 +69,7 @@ def handler(files: Mapping[str, File]) -> HTTPRouteHandler:
     Each file is a route of its own. A path with a parameter would allow every other path too, so a POST to a path that
     does not exist would get the status 405 instead of 404.
     """
-    routes = {**{f"/{name}": file for name, file in files.items()}, **{path: files[PAGES[path]] for path in PAGES}}
+    routes = {f"/{name}": file for name, file in files.items()} | {path: files[name] for path, name in PAGES.items()}
 
     @get(list(routes), include_in_schema=False)
     async def page(request: AnyRequest) -> ASGIApp:

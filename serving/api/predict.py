@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -33,7 +33,6 @@ from serving.inference.numbers import (
     check_reads_numbers,
 )
 from serving.models.model import Model
-from serving.service.service import Service
 from serving.telemetry.timing import Timing
 
 # A large batch is encoded in pieces of this many predictions, or of this many with their images. Each piece takes less
@@ -109,15 +108,6 @@ class NumberPredictions(msgspec.Struct):
 
 
 _encode_json = msgspec.json.Encoder().encode
-
-
-def model_of(service: Service, query: Mapping[str, str]) -> Model:
-    """Return the model that the query names, or the default model.
-
-    Raises:
-        ModelNotFoundError, ModelUnavailableError: it is not loaded.
-    """
-    return service.repository.get(query.get("model", service.settings.model), query.get("version"))
 
 
 MODEL_DESCRIPTIONS = (

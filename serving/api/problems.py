@@ -101,13 +101,18 @@ class ProtocolError(msgspec.Struct):
 def problem(path: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """Return the error response for a request to ``path``. ``detail`` says what is wrong and what is expected."""
     detail = shortened(detail)
-    if path == "/v2" or path.startswith("/v2/"):
+    if _is_protocol(path):
         body, kind = msgspec.json.encode(ProtocolError(detail)), "application/json"
     else:
         body = msgspec.json.encode(Problem("about:blank", HTTPStatus(status).phrase, status, detail))
         kind = PROBLEM_TYPE
     more = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in (headers or {}).items()]
     return Response(body, [(b"content-type", kind.encode()), *more], status)
+
+
+def _is_protocol(path: str) -> bool:
+    """Return whether a path belongs to the Open Inference Protocol, which has its own form of errors."""
+    return path == "/v2" or path.startswith("/v2/")
 
 
 def problem_of(error: ServiceError, path: str) -> Response:
@@ -125,9 +130,9 @@ def documented(*statuses: int, form: type = Problem) -> dict[int, ResponseSpec]:
     }
 
 
-def not_found(path: str, accept: str = "") -> Response:
-    """Return the response for a path at which there is nothing: a page, if the client is a browser."""
-    if "text/html" not in accept.lower() or path == "/v2" or path.startswith("/v2/"):
+def not_found(path: str, accept: str) -> Response:
+    """Return the response for a path at which there is nothing: a page, if ``Accept`` is that of a browser."""
+    if "text/html" not in accept.lower() or _is_protocol(path):
         return problem(path, 404, f"there is nothing at {path}; /schema lists the routes", {"Vary": "Accept"})
     # A proxy may serve the whole service below a path of its own, so the links are relative.
     page = NOT_FOUND.format(path=html.escape(path[:MAX_SHOWN_PATH]), start="../" * (path.count("/") - 1) or "./")

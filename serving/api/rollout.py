@@ -106,7 +106,7 @@ async def drop(request: AnyRequest) -> ASGIApp:
     operation_class=WITH_WEIGHT,
     summary="Set the share of the requests to which the candidate of a model responds",
     tags=["rollout"],
-    responses={200: REPORT, **ERRORS},
+    responses={200: REPORT, **ERRORS, **documented(413)},
 )
 async def canary(request: AnyRequest) -> ASGIApp:
     """Respond when every worker divides the requests so. The request needs an admin key."""

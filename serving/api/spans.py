@@ -14,7 +14,6 @@ def request_note(
     call: Call,
     trace: Trace,
     scope: HTTPScope,
-    request_id: bytes,
     route: str,
     status: int,
     started: float,
@@ -42,4 +41,4 @@ def request_note(
         name += f" {route}"
     if status >= 500:
         attributes["error.type"] = str(status)
-    return call.note(trace, name, request_id, attributes, started, seconds, is_error=status >= 500)
+    return call.note(trace, name, attributes, started, seconds, is_error=status >= 500)

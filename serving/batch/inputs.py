@@ -246,7 +246,7 @@ def _walk(folder: str, leave_out: Callable[[str], None]) -> Iterator[Input]:
         folders += reversed(below)
 
 
-def _names_in(file: BinaryIO, beginning: bytes = b"") -> Iterator[Input]:
+def _names_in(file: BinaryIO, beginning: bytes) -> Iterator[Input]:
     """Yield the names in a list, one per line. If the list has zero bytes, as that of ``find -print0``, they end names.
 
     Raises:

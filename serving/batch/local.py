@@ -37,8 +37,9 @@ def predict(job: Job, chunks: Iterable[list[Input]], workers: int) -> Generator[
         WorkerError: a process cannot start.
     """
     chunks = iter(chunks)
-    first = list(islice(chunks, 2))
-    if len(first) < 2 or workers == 1:
+    first = list(islice(chunks, workers))
+    workers = len(first)  # There may be fewer chunks.
+    if workers < 2:
         from serving.batch.predictor import Predictor
 
         # One chunk takes less time than the start of a process.
@@ -63,13 +64,15 @@ class _Workers:
     """Processes that recognise chunks. Threads share them; each thread waits for one process."""
 
     def __init__(self, job: Job, number: int) -> None:
-        self._job = job
+        self._job, self._number = job, number
         self._closing = False
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._all = [_Worker(job) for _ in range(number)]
+        self._all: list[_Worker] = []
 
     def __enter__(self) -> _Workers:
         try:
+            for _ in range(self._number):
+                self._all.append(_Worker(self._job))
             for worker in self._all:
                 worker.wait_until_ready()
                 self._idle.put(worker)
@@ -118,15 +121,22 @@ class _Workers:
 
 
 class _Worker:
-    """A process that recognises one chunk at a time. It ends when this process ends, even if that is killed."""
+    """A process that recognises one chunk at a time. It ends when this process ends, even if that is killed.
+
+    Raises:
+        WorkerError: the system has no process, memory or file left for it.
+    """
 
     def __init__(self, job: Job) -> None:
         context = multiprocessing.get_context("spawn")
         self._is_ready = False
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(job, theirs), daemon=True)
-        with _without_interrupts():
-            self._process.start()
+        try:
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(target=_work, args=(job, theirs), daemon=True)
+            with _without_interrupts():
+                self._process.start()
+        except OSError as error:
+            raise WorkerError(f"a worker process cannot start: {error.strerror}; use fewer --workers") from error
         # The end of the process closes the connection only if no other process has this end of it.
         theirs.close()
 

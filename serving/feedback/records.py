@@ -12,9 +12,10 @@ Outcome = Literal["stored", "known", "disputed"]
 
 
 class Answer(msgspec.Struct):
-    """What the model predicted."""
+    """What a model predicts for a picture."""
 
     label: str
+    """With ``mode=number``, the text of the picture."""
     confidence: float
     accepted: bool
     reason: RejectionReason | None

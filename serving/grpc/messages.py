@@ -28,15 +28,10 @@ def _pool() -> Any:
 
 
 POOL = _pool()
-REQUESTS: dict[str, Any] = {
-    method.name: message_factory.GetMessageClass(method.input_type)
-    for method in POOL.FindServiceByName(SERVICE).methods
-}
+_METHODS = POOL.FindServiceByName(SERVICE).methods
+REQUESTS: dict[str, Any] = {each.name: message_factory.GetMessageClass(each.input_type) for each in _METHODS}
 """The class of the request of each method, by the method's name."""
-RESPONSES: dict[str, Any] = {
-    method.name: message_factory.GetMessageClass(method.output_type)
-    for method in POOL.FindServiceByName(SERVICE).methods
-}
+RESPONSES: dict[str, Any] = {each.name: message_factory.GetMessageClass(each.output_type) for each in _METHODS}
 
 
 def parsed(kind: Any, content: bytes) -> Any:

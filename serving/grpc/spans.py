@@ -20,9 +20,7 @@ FAULTS = frozenset(
 )
 
 
-def call_note(
-    call: Call, trace: Trace, path: str, request_id: bytes, code: grpc.StatusCode, started: float, seconds: float
-) -> Note:
+def call_note(call: Call, trace: Trace, path: str, code: grpc.StatusCode, started: float, seconds: float) -> Note:
     """Return the note of a traced call that has ended.
 
     Args:
@@ -37,4 +35,4 @@ def call_note(
     }
     if code in FAULTS:
         attributes["error.type"] = code.name
-    return call.note(trace, method, request_id, attributes, started, seconds, is_error=code in FAULTS)
+    return call.note(trace, method, attributes, started, seconds, is_error=code in FAULTS)

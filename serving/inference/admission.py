@@ -18,7 +18,7 @@ FEEDBACK_ROUTE = "/feedback"
 INFER_ROUTE = "/v2/models/{name}/infer"
 INFER_VERSION_ROUTE = "/v2/models/{name}/versions/{version}/infer"
 
-_LIMITED_PATH = re.compile(r"(/predict|/feedback)|(/v2/models/[^/]+(/versions/[^/]+)?/infer)")
+_LIMITED_PATH = re.compile(r"(/predict|/feedback)|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 
 def limited_route(path: str) -> str | None:
@@ -26,7 +26,7 @@ def limited_route(path: str) -> str | None:
     match = _LIMITED_PATH.fullmatch(path)
     if match is None:
         return None
-    return match[1] or (INFER_ROUTE if match[3] is None else INFER_VERSION_ROUTE)
+    return match[1] or (INFER_ROUTE if match[2] is None else INFER_VERSION_ROUTE)
 
 
 class Admission:

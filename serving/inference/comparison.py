@@ -7,22 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-from serving.contract import Images, ModelOutput, Reasons, RejectionReason
+from serving.contract import Images, ModelOutput, Reasons
+from serving.feedback.records import Answer
 from serving.inference.numbers import NumberPrediction, NumberReading, check_reads_numbers
 from serving.models.model import Model
 from serving.models.rollout import Pair
 from serving.pictures.mnist_form import Digit
-
-
-class Outcome(msgspec.Struct):
-    """What one version predicts for an image or, with ``mode=number``, for a picture."""
-
-    label: str
-    confidence: float
-    accepted: bool
-    reason: RejectionReason | None
 
 
 @dataclass(slots=True, eq=False)
@@ -80,24 +70,24 @@ class Comparison:
         return sum(map(len, self.pictures)) + sum(image.nbytes for image in (self.images, *readings)) + pages
 
 
-def outcomes(model: Model, images: Images, output: ModelOutput, reasons: Reasons) -> list[Outcome]:
+def answers(model: Model, images: Images, output: ModelOutput, reasons: Reasons) -> list[Answer]:
     """Return what a version predicts for each image."""
     rejections = model.judge(images, output, reasons)
     classes = output.probabilities.argmax(axis=1).tolist()
     return [
-        Outcome(model.labels[best], row[best], reason is None, reason)
+        Answer(model.labels[best], row[best], reason is None, reason)
         for best, row, reason in zip(classes, output.probabilities.tolist(), rejections, strict=True)
     ]
 
 
-def numbers(comparison: Comparison, reading: NumberReading) -> tuple[list[Outcome], list[Outcome], float]:
+def numbers(comparison: Comparison, reading: NumberReading) -> tuple[list[Answer], list[Answer], float]:
     """Return what each version reads in each picture, and the seconds of inference in the other version."""
     check_reads_numbers(comparison.other)
     output, seconds = comparison.repeat(reading.images)
     versions = ((comparison.model, comparison.output), (comparison.other, output))
     mine, others = (
         [
-            Outcome(read.text, _confidence(read), read.accepted, read.reason)
+            Answer(read.text, _confidence(read), read.accepted, read.reason)
             for read in reading.by(model).predictions(found)
         ]
         for model, found in versions

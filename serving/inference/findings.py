@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from serving.inference.comparison import Comparison, Outcome
+from serving.feedback.records import Answer
+from serving.inference.comparison import Comparison
 from serving.models.rollout import Counts, Evidence, Pair
 from serving.telemetry.recorder import Recorder, series_labels
 from serving.telemetry.shadow import CANDIDATE, STABLE, Compared
@@ -30,8 +31,8 @@ class Disagreement(msgspec.Struct):
     time: float
     """Seconds since 1970."""
     request_id: str
-    stable: Outcome
-    candidate: Outcome
+    stable: Answer
+    candidate: Answer
     image: list[list[int]] | None
     """The 28x28 image that the responding version received. None for whole numbers."""
 
@@ -82,8 +83,8 @@ class Findings:
     def compared(
         self,
         comparison: Comparison,
-        stable: Sequence[Outcome],
-        candidate: Sequence[Outcome],
+        stable: Sequence[Answer],
+        candidate: Sequence[Answer],
         seconds: tuple[float, float],
     ) -> None:
         """Count the predictions of both versions for one request, and the seconds of inference in each."""
@@ -115,7 +116,7 @@ class Findings:
         times = {STABLE: seconds[0], CANDIDATE: seconds[1]}
         self._recorder.shadow.compared(name, pair.candidate, found, times)
 
-    def _keep(self, comparison: Comparison, index: int, stable: Outcome, candidate: Outcome) -> None:
+    def _keep(self, comparison: Comparison, index: int, stable: Answer, candidate: Answer) -> None:
         """Add a disagreement to the sample. Each disagreement has the same chance to be in it (algorithm R)."""
         name, pair = comparison.key
         kept, count, sample = self._samples.get(name, (pair, 0, []))

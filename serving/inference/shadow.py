@@ -16,7 +16,7 @@ import numpy as np
 
 from serving.contract import Images, Reasons
 from serving.errors import DeadlineExceededError, OverloadedError
-from serving.inference.comparison import Comparison, numbers, outcomes
+from serving.inference.comparison import Comparison, answers, numbers
 from serving.inference.decoder import Decoder
 from serving.inference.findings import Findings, Key
 from serving.inference.readings import choose
@@ -98,8 +98,8 @@ class Shadow:
         else:
             images, reasons = self._images_of_other(comparison, loop)
             output, seconds = comparison.repeat(images)
-            others = outcomes(comparison.other, images, output, reasons)
-            mine = outcomes(comparison.model, comparison.images, comparison.output, comparison.reasons)
+            others = answers(comparison.other, images, output, reasons)
+            mine = answers(comparison.model, comparison.images, comparison.output, comparison.reasons)
         if comparison.is_canary:
             self._findings.compared(comparison, others, mine, (seconds, comparison.seconds))
         else:

@@ -43,6 +43,9 @@ CARD = "README.md"
 PROVENANCE = "provenance.intoto.json"
 SIGNATURE = "model.sig"
 
+# The format of each ONNX file, as ``equivalence`` names it.
+FORMAT_NAMES = {ONNX: "onnx", INT8: "int8"}
+
 # Raise this number when the meaning of a manifest changes.
 FORMAT = 1
 
@@ -197,7 +200,7 @@ class Bundle:
 
     def tolerance(self, file: str) -> float:
         """Return the largest difference allowed between the logits of an ONNX file and the golden logits."""
-        return self.manifest.equivalence["int8" if file == INT8 else "onnx"].tolerance
+        return self.manifest.equivalence[FORMAT_NAMES[file]].tolerance
 
 
 def read(folder: Path) -> Bundle:
@@ -217,14 +220,14 @@ def read(folder: Path) -> Bundle:
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path} is not a valid manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise BundleError(f"{path} has format {manifest.format}, but this version reads format {FORMAT}")
+        raise BundleError(
+            f"{path} has format {manifest.format}, but this version reads format {FORMAT}; export the run again with it"
+        )
     if not {ONNX, GOLDEN} <= manifest.files.keys() or "onnx" not in manifest.equivalence:
         raise BundleError(
             f"{path} does not list {ONNX} and {GOLDEN} with their SHA-256, or lacks the equivalence; {RENEW}"
         )
-    if manifest.serve not in (ONNX, INT8) or (
-        manifest.serve == INT8 and not (INT8 in manifest.files and "int8" in manifest.equivalence)
-    ):
+    if manifest.serve not in manifest.files or FORMAT_NAMES.get(manifest.serve) not in manifest.equivalence:
         raise BundleError(
             f"{path} names {manifest.serve} as the file to serve, but lacks its SHA-256 or its equivalence; {RENEW}"
         )
@@ -287,8 +290,11 @@ def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_depth(value: Any, levels: int) -> None:
     if not levels:
         raise ValueError(f"it has more than {MAX_DEPTH} levels of lists and objects")
-    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_depth(member, levels - 1)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for member in value:
+            _check_depth(member, levels - 1)
 
 
 def _finite(text: str) -> float:

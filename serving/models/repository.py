@@ -197,7 +197,7 @@ class Repository:
         Raises:
             ModelNotFoundError: there is no such model.
         """
-        if not NAME.fullmatch(name) or (name not in self._models and not versions(self.folder, name)):
+        if not NAME.fullmatch(name) or (name not in self._models and not disk.has_version(self.folder / name)):
             raise self._unknown(name)
         self._unloaded.add(name)
         return self.scan()
@@ -279,10 +279,12 @@ class Repository:
 
     def _drop(self, name: str, dropped: Collection[str], wanted: Sequence[str]) -> list[Change]:
         """Forget the files of the versions that are dropped or no longer wanted. Return the changes."""
-        for key in [key for key in self._fingerprints if key[0] == name and key[1] not in wanted]:
-            self._fingerprints.pop(key)
-            self._rejected.pop(key, None)
-            self._again.pop(key, None)
+        # A version that cannot be read at the moment has no fingerprint.
+        for key in {*self._fingerprints, *self._rejected}:
+            if key[0] == name and key[1] not in wanted:
+                self._fingerprints.pop(key, None)
+                self._rejected.pop(key, None)
+                self._again.pop(key, None)
         for version in dropped:
             self._fingerprints.pop((name, version), None)
             log.info("dropped model %s version %s", name, version)
@@ -321,9 +323,8 @@ class Repository:
             return Entry(name, version, "READY", reason)
         if is_unloaded:
             reason = "unloaded"
-        return Entry(
-            name, version, "UNAVAILABLE", reason or f"not loaded: the service loads the newest {self._keep} only"
-        )
+        newest_only = f"not loaded: the service loads the newest {self._keep} only; the operator can raise --versions"
+        return Entry(name, version, "UNAVAILABLE", reason or newest_only)
 
     def _log_fault(self, name: str, fault: str) -> None:
         """Log that a folder cannot be read, or that it can be read again. Each is logged once, not at every scan."""

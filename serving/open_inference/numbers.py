@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from serving.errors import InputError, quoted
+from serving.errors import InputError
 from serving.inference.numbers import NumberPrediction
 from serving.open_inference.messages import OutputParameters, OutputTensor, RequestOutput
+from serving.open_inference.tensors import known_outputs
 
 TEXT = "text"
 OUTPUTS = (TEXT, "prediction")
@@ -24,17 +25,11 @@ def checked_outputs(asked: Sequence[RequestOutput]) -> list[RequestOutput]:
     Raises:
         InputError: there is no such output, or it has no classes.
     """
-    outputs: dict[str, RequestOutput] = {}
-    for output in asked or [RequestOutput(name) for name in OUTPUTS]:
-        name = output.name
-        if name not in OUTPUTS:
-            raise InputError(f"output {quoted(name)}: with mode number must be one of {', '.join(OUTPUTS)}")
-        if name in outputs:
-            raise InputError(f"output {name!r}: is named twice; name each output once")
+    outputs = known_outputs(asked, OUTPUTS, "with mode number must be one of")
+    for output in outputs:
         if (output.parameters or OutputParameters()).classification:
-            raise InputError(f"output {name!r}: is a text and has no classes; omit classification")
-        outputs[name] = output
-    return list(outputs.values())
+            raise InputError(f"output {output.name!r}: is a text and has no classes; omit classification")
+    return outputs
 
 
 def output_tensors(outputs: Sequence[RequestOutput], predictions: list[NumberPrediction]) -> list[OutputTensor]:

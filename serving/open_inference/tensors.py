@@ -26,7 +26,7 @@ def is_number_mode(mode: object) -> bool:
     return mode == NUMBER_MODE
 
 
-def check_input(name: str, datatype: str, shape: Sequence[int], max_batch: int, *, any_size: bool = False) -> None:
+def check_input(name: str, datatype: str, shape: Sequence[int], max_batch: int, *, any_size: bool) -> None:
     """Check that the input tensor is declared as uint8 ``[N, 28, 28]`` with 1 to ``max_batch`` images.
 
     Args:
@@ -57,19 +57,29 @@ def checked_outputs(asked: Sequence[RequestOutput], model: Model) -> list[Reques
         InputError: the model has no such output, or its ``classification`` is not a number of classes.
     """
     known = {tensor.name: tensor for tensor in model.bundle.manifest.outputs}
-    outputs: dict[str, RequestOutput] = {}
-    for output in asked or [RequestOutput(name) for name in known]:
-        name = output.name
-        if name not in known:
-            raise InputError(f"output {quoted(name)}: must be one of {', '.join(known)}")
-        if name in outputs:
-            raise InputError(f"output {name!r}: is named twice; name each output once")
+    outputs = known_outputs(asked, list(known), "must be one of")
+    for output in outputs:
         classes = (output.parameters or OutputParameters()).classification or 0
         if classes < 0:
-            raise InputError(f"output {name!r}: classification {classes}: must be a number of classes")
-        if classes and len(known[name].shape) == 1:
-            raise InputError(f"output {name!r}: has one number per image and no classes; omit classification")
-        outputs[name] = output
+            raise InputError(f"output {output.name!r}: classification {classes}: must be a number of classes")
+        if classes and len(known[output.name].shape) == 1:
+            raise InputError(f"output {output.name!r}: has one number per image and no classes; omit classification")
+    return outputs
+
+
+def known_outputs(asked: Sequence[RequestOutput], known: Sequence[str], rule: str) -> list[RequestOutput]:
+    """Return the outputs that a request names, or all ``known`` ones if it names none.
+
+    Raises:
+        InputError: it names an output that is not known, or names one twice. ``rule`` is for the message.
+    """
+    outputs: dict[str, RequestOutput] = {}
+    for output in asked or [RequestOutput(name) for name in known]:
+        if output.name not in known:
+            raise InputError(f"output {quoted(output.name)}: {rule} {', '.join(known)}")
+        if output.name in outputs:
+            raise InputError(f"output {output.name!r}: is named twice; name each output once")
+        outputs[output.name] = output
     return list(outputs.values())
 
 

@@ -27,12 +27,16 @@ def load(path: str | os.PathLike[str] | None = None, version: int | None = None,
     """
     signers = Trust.of(trust)
     folder = RELEASE / Settings.model if path is None else Path(path).expanduser().absolute()
-    if (folder / bundle.MANIFEST).exists():
+    try:
+        is_version = (folder / bundle.MANIFEST).exists()
+        if not (is_version or disk.has_version(folder)):
+            folder = _only_model(folder)
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read: {error.strerror}") from error
+    if is_version:
         if version is not None and folder.name != str(version):
             raise BundleError(f"{path} is one version of a model; leave version={version} out, or give {folder.parent}")
         return LoadedModel(load_folder(folder, trust=signers))
-    if not repository.versions(folder.parent, folder.name):
-        folder = _only_model(folder)
     return LoadedModel(repository.load(folder.parent, folder.name, version, signers))
 
 
@@ -41,6 +45,7 @@ def _only_model(folder: Path) -> Path:
 
     Raises:
         BundleError: it holds none, or several.
+        OSError: it cannot be read.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder} is no folder; name a published model, such as models/mnist")

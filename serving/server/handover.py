@@ -53,7 +53,8 @@ def lasting(settings: Settings) -> Settings:
 
 def _lasting_entry(name: str) -> str:
     """Return an entry of ``--trust``: a file, or what is no file, such as sigstore:IDENTITY."""
-    entry = _lasting_file(name) if Path(name).exists() else name
+    is_file = os.path.exists(name)  # noqa: PTH110 (Path.exists raises an error for a long name, or without permission)
+    entry = _lasting_file(name) if is_file else name
     if "," in entry:
         raise SettingsError(
             f"--trust {name}: its path {entry} must have no comma, which ends an entry; move the file to another folder"

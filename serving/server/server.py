@@ -141,19 +141,10 @@ class Server(uvicorn.Server):
 
 def follow(credentials: Credentials, recorder: Recorder) -> AbstractAsyncContextManager[None]:
     """Read the certificate again whenever it changes, inside the ``async with`` statement."""
-
-    async def look() -> None:
-        await on_own_thread(credentials.look)
-
-    return repeated("tls", LOOK_INTERVAL, look, recorder)
+    return repeated("tls", LOOK_INTERVAL, partial(on_own_thread, credentials.look), recorder)
 
 
 def return_memory(recorder: Recorder) -> AbstractAsyncContextManager[None]:
     """Return memory that large requests have used to the system, inside the ``async with`` statement."""
-    spare = Spare()
-
-    async def look() -> None:
-        # Not a thread of low priority: it holds the lock of the allocator, for which the event loop may have to wait.
-        await asyncio.to_thread(spare.look)
-
-    return repeated("memory", MEMORY_INTERVAL, look, recorder)
+    # Not a thread of low priority: it holds the lock of the allocator, for which the event loop may have to wait.
+    return repeated("memory", MEMORY_INTERVAL, partial(asyncio.to_thread, Spare().look), recorder)

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -233,16 +233,18 @@ class Supervisor:
                 beginnings: Snapshot = {**empty(), "bins": self._windows.beginnings()}
                 worker.channel.send("peers", number, total([self._past, *others, beginnings]))
             case ["change", number, change, name]:
-                task = asyncio.create_task(self._change(worker, number, change, name))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start_task(self._change(worker, number, change, name))
             case ["disagreements", number, name]:
-                task = asyncio.create_task(self._gather(worker, number, name))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start_task(self._gather(worker, number, name))
             case ["applied" | "sampled", number, answer]:
                 if asked := worker.asked.pop(number, None):
                     asked.set_result(answer)
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task, and keep it until it has ended: the event loop itself may forget it before."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _note(self, worker: Worker, snapshot: Snapshot) -> None:
         """Keep the report of a worker. A version stays until all workers have forgotten it, so that no sum falls."""

@@ -55,8 +55,7 @@ def main() -> None:
         app = create_app(settings, unloaded)
         server = make_server(settings, app)
     except Exception as error:
-        text = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
-        channel.sendall(line("failed", " ".join(text.split()), isinstance(error, SettingsError)))
+        channel.sendall(line(*_failed(error)))
         sys.exit(1)
     tune()
     # uvicorn replaces these handlers while it serves. It raises the signal again when it has finished.
@@ -64,7 +63,10 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         text = "" if settings.model in unloaded else description(app)
-        runner.run(_serve(server, app.state.service, text, channel, listeners))
+        try:
+            runner.run(_serve(server, app.state.service, text, channel, listeners))
+        except ServiceError:  # The supervisor has the reason.
+            sys.exit(1)
         exit_soon()
 
 
@@ -78,12 +80,20 @@ async def _serve(
     following = asyncio.create_task(supervised.follow())
     if server.started:
         supervised.channel.send("ready", text)
+    elif failure := serving.exception():
+        supervised.channel.send(*_failed(failure))
     while not serving.done():
         await asyncio.wait({serving}, timeout=REPORT_INTERVAL)
         await supervised.report()
     following.cancel()
     await supervised.channel.close()
     await serving
+
+
+def _failed(error: BaseException) -> tuple[str, str, bool]:
+    """Return the message that tells the supervisor why this worker cannot start."""
+    text = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
+    return "failed", " ".join(text.split()), isinstance(error, SettingsError)
 
 
 class Supervised(Peers):

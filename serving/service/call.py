@@ -129,7 +129,6 @@ class Call:
         self,
         trace: Trace,
         name: str,
-        request_id: bytes,
         attributes: dict[str, Attribute],
         started: float,
         seconds: float,
@@ -143,7 +142,7 @@ class Call:
             attributes: those of HTTP or gRPC. This method adds the others.
             started: in the time of ``time.perf_counter``.
         """
-        attributes["mnist.request.id"] = request_id.decode()
+        attributes["mnist.request.id"] = self.request_id
         if agent := self.header(b"user-agent"):
             attributes["user_agent.original"] = agent[:MAX_TEXT]
         state = self.header(b"tracestate") if trace.parent_id else None

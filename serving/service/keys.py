@@ -104,7 +104,7 @@ class KeyFile:
         except (OSError, SettingsError) as error:
             problem = str(error)
             if problem != self.problem:
-                log.error("%s %s: the former keys stay valid: %s", self.option, self.path, problem)
+                log.error("the former keys stay valid: %s", problem)
         self.problem = problem
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -161,8 +162,9 @@ class Service:
         with self._changing:
             self._record(self.repository.load(name) if change == "load" else self.repository.unload(name))
         if change == "unload":
+            end = time.monotonic() + self.settings.grace
             for model in models:
-                model.drain(self.settings.grace)
+                model.drain(max(0.0, end - time.monotonic()))
 
     def _record(self, changes: Iterable[Change]) -> None:
         for change in changes:

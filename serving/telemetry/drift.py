@@ -60,11 +60,12 @@ class Drift:
             self._counts = {
                 key: counts for key, counts in self._counts.items() if key in keys or key.startswith(prefixes)
             }
-        self._windows.keep({*keys, *self._counts})
+            self._windows.keep({*keys, *self._counts})
 
     def note(self) -> None:
         """Move the windows of this worker. They are used if there are no other workers."""
-        self._windows.note(self.now)
+        with self._lock:
+            self._windows.note(self.now)
 
     def now(self) -> BinCounts:
         """Return the counts of this worker since its start, by version. Each loaded version has some."""

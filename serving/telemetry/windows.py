@@ -20,7 +20,8 @@ STEPS = 60
 class Windows:
     """Keeps the counts at the beginning of each window. The counts of the window are those of now minus these.
 
-    A service that has run for less than a window counts from its start.
+    A service that has run for less than a window counts from its start. One thread at a time may call the methods that
+    change the counts.
 
     Args:
         clock: returns seconds that never fall.

@@ -93,17 +93,17 @@ def drive(port: int, request: bytes, connections: int, seconds: float, warm_up: 
     with _opened(port, request, connections) as selector:
         for key in [*selector.get_map().values()]:
             key.data.send()
-        start = time.perf_counter() + warm_up
+        now = time.perf_counter()
+        start = now + warm_up
         end = start + seconds
         busy = time.process_time()
         is_warm = False
-        now = time.perf_counter()
         while now < end:
             ready = selector.select(PATIENCE)
             if not ready:
                 raise TuneError(f"the measured service did not respond for {PATIENCE:g} s")
             if not is_warm and time.perf_counter() >= start:
-                is_warm, start, busy = True, time.perf_counter(), time.process_time()
+                is_warm, busy = True, time.process_time()
             for key, _ in ready:
                 connection: _Connection = key.data
                 if not (status := connection.receive()):

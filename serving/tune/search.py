@@ -160,7 +160,8 @@ class Search:
         trial = self._lowest.trial
         return TuneError(
             f"--p99 {shown(self._bound)}: no settings stay within it on this machine. The lowest p99 was "
-            f"{shown(self._lowest.p99)}, with --workers {trial.workers} and {trial.connections} in flight"
+            f"{shown(self._lowest.p99)}, with --workers {trial.workers} and {trial.connections} in flight; allow a "
+            "longer --p99"
         )
 
 

@@ -95,6 +95,7 @@ def test_argument_of_serve_gets_the_option_or_the_command_that_takes_it(run, tmp
     for argument, way_out in (
         (tmp_path, f"--repository {tmp_path}"),
         ("nosuch", "--repository nosuch"),
+        ("long" * 100, f"--repository {'long' * 100}"),
         (SEVEN, f"mnist-predict {SEVEN}"),
     ):
         done = run("mnist-serve", argument)

@@ -16,11 +16,10 @@ from serving.api.key_schemes import IF_CONFIGURED
 from serving.api.open_inference import tensors
 from serving.api.open_inference.compression import compress, decompress
 from serving.api.open_inference.messages import JSON_LENGTH_HEADER, InferRequest, InferResponse
-from serving.api.open_inference.paths import operation_ids
+from serving.api.open_inference.paths import model_paths, operation_ids
 from serving.api.problems import ProtocolError, documented
 from serving.api.responses import JSON, Response
 from serving.contract import Images
-from serving.inference.admission import INFER_ROUTE, INFER_VERSION_ROUTE
 from serving.models.model import Model
 from serving.open_inference.infer import infer, infer_numbers
 from serving.open_inference.messages import OutputTensor
@@ -57,7 +56,7 @@ def described_body() -> dict[str, OpenAPIMediaType]:
 
 
 @prediction(
-    [route.replace("}", ":str}") for route in (INFER_ROUTE, INFER_VERSION_ROUTE)],
+    model_paths("/infer"),
     operation_id=operation_ids("infer"),
     operation_class=described(body=described_body()),
     security=IF_CONFIGURED,

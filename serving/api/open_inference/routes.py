@@ -20,9 +20,6 @@ from serving.open_inference.messages import IndexEntry, ModelMetadata, ServerMet
 from serving.service.background import on_own_thread
 
 MODEL_ERRORS = documented(400, 404, 503, form=ProtocolError)
-STATISTICS_ERRORS = documented(400, 401, 404, 503, form=ProtocolError)
-ADMIN_ERRORS = documented(400, 401, 403, 404, 503, form=ProtocolError)
-LOAD_ERRORS = documented(400, 401, 403, 404, 413, 503, form=ProtocolError)
 
 
 # Health
@@ -102,7 +99,7 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
     summary="Number and duration of inferences by model version",
     response_description="The statistics of each version.",
     tags=["metadata"],
-    responses=STATISTICS_ERRORS,
+    responses=documented(400, 401, 404, 503, form=ProtocolError),
 )
 async def statistics(request: AnyRequest) -> dict[str, Any]:
     """Return the statistics of all models, of one model, or of one version: sums of all workers since the start."""
@@ -145,7 +142,7 @@ async def repository_index(request: AnyRequest) -> list[IndexEntry]:
     summary="Load an unloaded model, and try its rejected versions again",
     response_description="Every worker has loaded the model.",
     tags=["repository"],
-    responses=LOAD_ERRORS,
+    responses=documented(400, 401, 403, 404, 413, 503, form=ProtocolError),
 )
 async def load_model(request: AnyRequest) -> dict[str, str]:
     """Respond when the model is loaded. The request needs an admin key."""
@@ -177,7 +174,7 @@ def check_load(body: bytes) -> None:
     summary="Unload a model",
     response_description="Every worker has unloaded the model.",
     tags=["repository"],
-    responses=ADMIN_ERRORS,
+    responses=documented(400, 401, 403, 404, 503, form=ProtocolError),
 )
 async def unload_model(request: AnyRequest) -> dict[str, str]:
     """Respond when the model is unloaded and no request uses it any more. The request needs an admin key."""

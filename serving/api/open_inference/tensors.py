@@ -131,9 +131,7 @@ def _binary_size(tensor: RequestInput) -> int | None:
     return tensor.parameters.binary_data_size if tensor.parameters else None
 
 
-def json_values(
-    tensor: RequestInput, data: bytes, rest: memoryview, max_batch: int, *, any_size: bool = False
-) -> bytes:
+def json_values(tensor: RequestInput, data: bytes, rest: memoryview, max_batch: int, *, any_size: bool) -> bytes:
     """Return the pixels of a tensor with JSON ``data``: nested like its shape, or flat in row-major order."""
     if rest:
         raise InputError(f"{len(rest)} bytes follow the JSON, but no input has a binary_data_size")

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,6 +34,8 @@ JOB, JOB_OF_LINES = (Job(RELEASE, "mnist", 1, form, "/") for form in (Csv(), Jso
 # Two whole chunks and a part of the third.
 PICTURES = 2 * CHUNK + 6
 BROKEN = 40
+# Open files that a process may have: enough to start, and too few for 60 others.
+FEW_FILES = 40
 
 
 @pytest.fixture(scope="module")
@@ -430,6 +433,22 @@ def test_standard_input_and_odd_names_are_read(run, tmp_path):
 def test_workers_give_the_rows_of_one_process_in_order(whole, scans, tmp_path):
     predict(scans, output=tmp_path / "results.csv", workers=2)
     assert (tmp_path / "results.csv").read_bytes() == whole[".csv"].read_bytes()
+
+
+def test_no_more_processes_start_than_there_are_chunks(whole, scans, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(local, "_Worker", lambda job, kind=local._Worker: started.append(job) or kind(job))
+    predict(scans, output=tmp_path / "results.csv", workers=8)
+    assert len(started) == 3
+    assert (tmp_path / "results.csv").read_bytes() == whole[".csv"].read_bytes()
+
+
+def test_process_that_the_system_does_not_start_is_one_line(tmp_path):
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({FEW_FILES}, {FEW_FILES}));"
+    command = [sys.executable, "-c", f"{limit} from serving.cli import predict; predict()", "-", "--workers", "60"]
+    failed = subprocess.run(command, input=f"{SEVEN}\n" * CHUNK * 60, capture_output=True, text=True, cwd=ROOT)
+    assert failed.returncode == 1
+    assert failed.stderr == "Error: a worker process cannot start: Too many open files; use fewer --workers\n"
 
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGSEGV, local.CRASHED), (signal.SIGKILL, local.KILLED)])

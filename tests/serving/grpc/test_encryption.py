@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import re
 
 import grpc
 import pytest
 
 from serving.api.app import create_service
-from serving.errors import AddressError
 from serving.grpc.server import GrpcServer
 from serving.settings import Settings
 from serving.tls import Credentials
@@ -60,17 +60,15 @@ def test_files_may_begin_with_a_byte_order_mark(authority):
     asyncio.run(test())
 
 
-def test_certificate_that_grpc_cannot_use_is_named(authority):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_certificate_that_grpc_cannot_use_is_named_in_one_line(authority, run, workers):
     certificate, key = authority.issue("trusted")
     # OpenSSL reads this kind of PEM too.
     certificate.write_text(certificate.read_text().replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-"))
-
-    async def test():
-        with pytest.raises(AddressError, match=f"^cannot listen on .* for gRPC with the certificate in {certificate}:"):
-            async with encrypted(tls_cert=certificate, tls_key=key):
-                pass
-
-    asyncio.run(test())
+    flags = ("--tls-cert", certificate, "--tls-key", key, "--workers", workers, "--log-level", "error")
+    done = run("mnist-serve", "--port", 0, "--grpc-port", 0, *flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(f"Error: cannot listen on .* for gRPC with the certificate in {certificate}: .*\n", done.stderr)
 
 
 def test_renewed_certificate_is_used_by_the_next_connection(authority, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError
 from serving.models import bundle
+from serving.models.model import Model
 from serving.models.repository import Change, Repository
 from tests.serving.models.bundles import PACKAGED, change_manifest, publish
 from tests.serving.server.clients import constant_load, served_versions
@@ -193,6 +194,16 @@ def test_unloading_waits_for_the_requests_that_use_the_model():
             assert not unloaded.wait(0.05)
         thread.join(30)
         assert unloaded.is_set()
+
+
+def test_unloading_waits_for_all_versions_together_as_long_as_for_one(models, monkeypatch):
+    publish(models, 2)
+    with application(repository=models, poll=0.0, grace=20) as client:
+        waits = []
+        monkeypatch.setattr(Model, "drain", lambda model, seconds: waits.append(seconds))
+        client.app.state.service.apply("unload", "mnist")
+    first, second = waits
+    assert 20 >= first > second > 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -113,6 +113,16 @@ def test_version_that_could_not_be_read_for_a_moment_is_tried_again(models, repo
     assert repository.scan() == [Change("loaded", "mnist", "2")]
 
 
+def test_version_that_could_not_be_read_is_forgotten_when_it_is_gone(models, repository):
+    publish(models, 2)
+    with mode_0(models / "mnist" / "2"):
+        assert repository.scan() == [Change("rejected", "mnist", "2")]
+        assert repository.rejected() == [("mnist", "2")]
+    shutil.rmtree(models / "mnist" / "2")
+    assert repository.scan() == []
+    assert repository.rejected() == []
+
+
 def test_model_that_was_never_readable_is_unavailable_not_absent(models, repository):
     (models / "gone").symlink_to(models / "nowhere")
     (models / "README").write_text("Only folders are models.")

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from serving.errors import BundleError
 from serving.server.run import description
 from serving.settings import RELEASE
 from tests.serving.models.bundles import PACKAGED, publish
-from tests.support import application
+from tests.support import application, mode_0
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,15 @@ def test_error_says_what_is_there_and_what_to_do(models, tmp_path):
     ]:
         with pytest.raises(BundleError, match=message):
             serving.load(tmp_path / place, version)
+
+
+@pytest.mark.parametrize("place", ["", "mnist", "mnist/1"])
+def test_folder_that_may_not_be_read_is_the_reason(place):
+    with tempfile.TemporaryDirectory() as folder:  # Another user may read it, unlike tmp_path.
+        Path(folder).chmod(0o755)
+        path = shutil.copytree(RELEASE, Path(folder) / "models") / place
+        with mode_0(path), pytest.raises(BundleError, match=f"{path} cannot be read: Permission denied"):
+            serving.load(path)
 
 
 def test_altered_model_is_not_loaded(models, tmp_path):

@@ -33,3 +33,8 @@ def test_trusted_key_in_a_folder_with_a_comma_is_rejected(tmp_path, monkeypatch)
     monkeypatch.chdir(folder)
     with pytest.raises(SettingsError, match=r"^--trust key\.pem: its path .*/models,v2/key\.pem must have no comma"):
         lasting(Settings(trust="key.pem"))
+
+
+def test_trusted_file_that_cannot_be_found_is_left_to_the_application():
+    name = "long" * 100
+    assert lasting(Settings(trust=name)).trust == name

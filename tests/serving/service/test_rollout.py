@@ -261,6 +261,10 @@ def test_canary_responds_to_its_share_and_the_same_key_gets_the_same_version(mod
         assert version(predict(client, digits[:1], "?version=1")) == "1"
         for body in ("", "{}", '{"weight": 1.5}', '{"weight": "1"}'):
             assert client.post("/models/mnist/canary", content=body, headers=ADMIN).status_code == 400
+        # Every status of the route is in the OpenAPI document.
+        assert client.post("/models/mnist/canary", content=" " * 2000, headers=ADMIN).status_code == 413
+        operation = client.get("/schema").json()["paths"]["/models/{name}/canary"]["post"]
+        assert {"200", "400", "413"} <= operation["responses"].keys()
     with rollout(models) as client:
         assert report(client)["weight"] == 0.5
         post(client, "canary", json={"weight": 0})

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.contract import ModelOutput
 from serving.models.reference import Histogram, Reference
 from serving.telemetry import windows
-from serving.telemetry.drift import IMAGES_PER_BIN, MIN_IMAGES, is_enough, psi
+from serving.telemetry.drift import IMAGES_PER_BIN, MIN_IMAGES, Drift, is_enough, psi
 from serving.telemetry.recorder import KEPT_VERSIONS, Recorder
 from serving.telemetry.samples import NOW, empty, lasting, total
 from serving.telemetry.timing import STAGES
@@ -76,6 +76,16 @@ def test_window_is_empty_after_a_break_as_long_as_itself():
     for clock.now in (0, 60, 60 + HOUR, 61 + HOUR):
         found.note(lambda: {"v": [500]})
     assert counted_in(found, 500) == {"1h": 0, "1d": 500}
+
+
+def test_threads_move_the_windows_one_after_another():
+    """Two threads that end a window at the same time could leave it without a beginning."""
+    drift = Drift()
+    is_locked = []
+    drift._windows.note = drift._windows.keep = lambda _: is_locked.append(drift._lock.locked())
+    drift.note()
+    drift.keep([], [])
+    assert is_locked == [True, True]
 
 
 # The series.

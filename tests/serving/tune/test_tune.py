@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from serving.errors import TuneError
 from serving.machine import Machine
 from serving.settings import RELEASE
+from serving.tune import load
 from serving.tune.load import drive
 from serving.tune.run import worker_counts
 from serving.tune.search import MAX_IMAGES, MAX_PER_WORKER, Result, Search, Trial
@@ -92,14 +95,18 @@ def test_search_ends_when_its_time_is_over_and_still_checks_what_it_found():
 # The load
 
 
-def serve(*statuses):
-    """Return the port of a server that responds to the first connection with these statuses, and then closes it."""
+def serve(*statuses, working=lambda: None):
+    """Return the port of a server that responds to the first connection with these statuses, and then closes it.
+
+    It calls ``working`` before each response.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def run():
         with listener, listener.accept()[0] as connection:
             for status in statuses:
                 connection.recv(1 << 16)
+                working()
                 connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 5\r\n\r\n12" % status)
                 connection.sendall(b"345")
             connection.recv(1 << 16)
@@ -115,6 +122,14 @@ def serve(*statuses):
 def test_load_reports_what_no_measurement_may_hide(statuses, message):
     with pytest.raises(TuneError, match=message):
         drive(serve(*statuses), b"x", 1, 60)
+
+
+def test_load_counts_the_whole_time_of_a_response_that_takes_longer_than_the_measurement(monkeypatch):
+    clock = SimpleNamespace(now=0.0, process_time=time.process_time)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr(load, "time", clock)
+    found = drive(serve(200, working=lambda: setattr(clock, "now", 1.0)), b"x", 1, seconds=0.1, warm_up=0.25)
+    assert (found.latencies, found.seconds) == ([1.0], 0.75)
 
 
 def test_measured_service_is_not_looked_for_through_a_proxy(monkeypatch):

@@ -10,11 +10,13 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import OpenAPI
 
 from serving.api import (
     card,
@@ -104,8 +106,25 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
     )
     app.asgi_handler = observed(app.asgi_handler, service)
     # Litestar would make the document for the first request that asks for it, which would block all others meanwhile.
+    _put_in_order(app.openapi_schema)
     app.openapi_schema.to_schema()
     return app
+
+
+def _put_in_order(document: OpenAPI) -> None:
+    """Give the paths of a route, and the parameters in a path, a fixed order.
+
+    Litestar takes both from sets. Without this, the document differs from process to process.
+    """
+    routes: dict[str | None, list[str]] = {}
+    paths = document.paths or {}
+    for path, item in paths.items():
+        operations = [operation for operation in (item.get, item.post) if operation]
+        routes.setdefault(operations[0].summary, []).append(path)
+        for operation in operations:
+            parameters: list[Any] = operation.parameters or []
+            parameters.sort(key=lambda each: path.index(f"{{{each.name}}}") if each.param_in == "path" else len(path))
+    document.paths = {path: paths[path] for route in routes.values() for path in sorted(route, key=len)}
 
 
 def create_service(settings: Settings, unloaded: Collection[str]) -> Service:

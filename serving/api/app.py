@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
 import os
 import signal
 import threading
@@ -46,8 +47,11 @@ from serving.service.keys import LOOK_INTERVAL, Keys
 from serving.service.rollout import FLUSH_INTERVAL, Rollouts
 from serving.service.service import Service
 from serving.settings import Settings
+from serving.telemetry.logs import STOPPING
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 from serving.telemetry.traces import EXPORT_INTERVAL, tracer_of
+
+log = logging.getLogger("serving")
 
 
 class SchemaDocument(JsonRenderPlugin):
@@ -276,6 +280,8 @@ async def drain_on_sigterm(app: Litestar) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
 
     def drain(number: int, _: object) -> None:
+        if not service.draining:  # The supervisor of a worker has logged it.
+            loop.call_soon_threadsafe(log.info, STOPPING, service.settings.drain)
         service.draining = True
         loop.call_soon_threadsafe(loop.call_later, service.settings.drain, stop, number, None)
 

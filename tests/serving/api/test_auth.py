@@ -266,8 +266,14 @@ def test_key_file_that_cannot_be_read_again_keeps_the_former_keys(tmp_path, capl
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     # One line for each new reason, not one for each check.
     assert 4 <= len(errors) <= 6
+    assert errors[0].message == (
+        f"the former keys stay valid: --predict-keys-file {file}: cannot be read: No such file or directory"
+    )
+    assert all(record.message.count(str(file)) == 1 for record in errors)
+    caplog.set_level("INFO")
     written(file, b"new")
     keys.look()
+    assert caplog.messages[-1] == f"--predict-keys-file {file}: read 1 key again"
     assert keys.prediction == digests("new", "admin")
 
 

@@ -270,7 +270,8 @@ def predict(inputs: tuple[str, ...], repository: Path | None, workers: int | Non
         sys.exit(INTERRUPTED)
     if options.output:
         speed = f"{rounded(outcome.rate)} pictures per second" if outcome.rate else "all there already"
-        print_output(f"{options.output}: {outcome.rows:,} row{'s' * (outcome.rows != 1)}, {speed}")
+        rows = f"{outcome.rows:,} row{'s' * (outcome.rows != 1)}, {outcome.accepted:,} accepted"
+        print_output(f"{options.output}: {rows}, {speed}")
     if outcome.left_out:
         files = f"{outcome.left_out:,} file{'s' * (outcome.left_out != 1)}"
         warn(f"left out {files} in the folders, without the extension of a picture")

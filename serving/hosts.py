@@ -1,9 +1,12 @@
-"""Host names and addresses: which of them only this machine can reach, and which may be allowed."""
+"""Host names, addresses and origins: which of them only this machine can reach, and which may be allowed."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+
+# An origin as a browser sends it: a scheme and a host, perhaps with a port, in lower case.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
@@ -28,3 +31,9 @@ def is_host(name: str) -> bool:
         return bool(ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]")))
     except ValueError:
         return False
+
+
+def is_origin(text: str) -> bool:
+    """Return whether ``text`` may be in the list of origins: an origin, ``null``, a pattern with ``*``, or nothing."""
+    text = text.strip()
+    return text in ("", "null") or "*" in text or ORIGIN.fullmatch(text) is not None

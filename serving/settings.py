@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from serving.errors import SettingsError, without_password
-from serving.hosts import is_host, is_loopback
+from serving.hosts import is_host, is_loopback, is_origin
 
 PREFIX = "MNIST_"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
@@ -44,6 +44,11 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "on or off"}
 BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 HOSTS_RULE = "must be host names without scheme, port and path, separated by commas, such as digits.example.org"
+
+ORIGINS_RULE = (
+    "must be origins as browsers send them, without a path or a slash at the end, in lower case, separated by commas, "
+    "such as https://example.org or http://127.0.0.1:5500"
+)
 
 URL_RULE = "must be a URL that begins with http:// or https://, such as http://collector:4318"
 
@@ -184,7 +189,9 @@ class Settings:
         "removed).",
     ] = "reject"
     cors_origins: Annotated[
-        str, "Origins whose web pages may call this service, separated by commas; * means every origin."
+        str,
+        "Origins whose web pages may call this service, such as https://example.org, separated by commas; * means "
+        "every origin.",
     ] = ""
     allowed_hosts: Annotated[
         str,
@@ -248,6 +255,7 @@ class Settings:
             text = getattr(self, name)
             self._check(name, not text or text.strip(" \t\r\n,") != "", "holds no entry; leave the setting out instead")
         self._check("allowed_hosts", all(map(is_host, self.allowed_hosts.split(","))), HOSTS_RULE)
+        self._check("cors_origins", all(map(is_origin, self.cors_origins.split(","))), ORIGINS_RULE)
         self._check("otlp_endpoint", not self.otlp_endpoint or _is_url(self.otlp_endpoint), URL_RULE)
         self._check("trace_sample", not self.trace_sample or _is_share(self.trace_sample), "must be from 0 to 1")
         self._check("log_format", self.log_format in ("", *LOG_FORMATS), f"must be one of {', '.join(LOG_FORMATS)}")

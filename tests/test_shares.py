@@ -191,7 +191,7 @@ def test_results_are_written_twice(share, suffix, tmp_path, caplog):
         with Results(tmp_path / f"results{suffix}", Inputs([str(seven)], io.BytesIO()), job) as results:
             if not results.rows:
                 row = Row(str(seven), error="not read", model="mnist/1")
-                results.add(Rows([job.form.encode(row)], 1, f"{seven}: not read"))
+                results.add(Rows([job.form.encode(row)], 1, f"{seven}: not read", 0))
             results.finish()
     assert [path.name for path in tmp_path.iterdir()] == [f"results{suffix}"]
     check_told(share, caplog.text, ["fsync", "flock"])

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
 import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import OpenAPI
 
 from serving.api import (
     card,
@@ -45,8 +48,11 @@ from serving.service.keys import LOOK_INTERVAL, Keys
 from serving.service.rollout import FLUSH_INTERVAL, Rollouts
 from serving.service.service import Service
 from serving.settings import Settings
+from serving.telemetry.logs import STOPPING
 from serving.telemetry.recorder import COUNT_INTERVAL, Recorder
 from serving.telemetry.traces import EXPORT_INTERVAL, tracer_of
+
+log = logging.getLogger("serving")
 
 
 class SchemaDocument(JsonRenderPlugin):
@@ -105,8 +111,25 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
     )
     app.asgi_handler = observed(app.asgi_handler, service)
     # Litestar would make the document for the first request that asks for it, which would block all others meanwhile.
+    _put_in_order(app.openapi_schema)
     app.openapi_schema.to_schema()
     return app
+
+
+def _put_in_order(document: OpenAPI) -> None:
+    """Give the paths of a route, and the parameters in a path, a fixed order.
+
+    Litestar takes both from sets. Without this, the document differs from process to process.
+    """
+    routes: dict[str | None, list[str]] = {}
+    paths = document.paths or {}
+    for path, item in paths.items():
+        operations = [operation for operation in (item.get, item.post) if operation]
+        routes.setdefault(operations[0].summary, []).append(path)
+        for operation in operations:
+            parameters: list[Any] = operation.parameters or []
+            parameters.sort(key=lambda each: path.index(f"{{{each.name}}}") if each.param_in == "path" else len(path))
+    document.paths = {path: paths[path] for route in routes.values() for path in sorted(route, key=len)}
 
 
 def create_service(settings: Settings, unloaded: Collection[str]) -> Service:
@@ -245,6 +268,8 @@ async def drain_on_sigterm(app: Litestar) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
 
     def drain(number: int, _: object) -> None:
+        if not service.draining:  # The supervisor of a worker has logged it.
+            loop.call_soon_threadsafe(log.info, STOPPING, service.settings.drain)
         service.draining = True
         loop.call_soon_threadsafe(loop.call_later, service.settings.drain, stop, number, None)
 

@@ -28,6 +28,10 @@ class Known(msgspec.Struct):
     reason: str | None = None
 
     @property
+    def accepted(self) -> bool:
+        return self.error is None and self.reason is None
+
+    @property
     def first_error(self) -> str:
         return f"{self.file}: {self.error}" if self.error else ""
 

@@ -136,7 +136,8 @@ class Inputs:
             except ValueError as error:  # a zero byte in the name
                 self._insert([Input(argument, str(error))])
         else:
-            self._insert([Input(argument)])
+            # An empty name comes from an unset variable.
+            self._insert([Input(argument, None if argument else "the name is empty; name a picture")])
 
     def _add_stdin(self) -> None:
         beginning = self._stdin.read(BLOCK)

@@ -105,6 +105,7 @@ class _Workers:
             [row for part in parts for row in part.encoded],
             sum(part.unreadable for part in parts),
             next((part.first_error for part in parts if part.first_error), ""),
+            sum(part.accepted for part in parts),
         )
 
     def _replace(self, worker: _Worker) -> _Worker:

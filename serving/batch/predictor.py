@@ -31,7 +31,8 @@ class Predictor:
         rows = self.rows(chunk)
         errors = [row for row in rows if row.error is not None]
         first_error = f"{errors[0].file}: {errors[0].error}" if errors else ""
-        return Rows([self._job.form.encode(row) for row in rows], len(errors), first_error)
+        accepted = sum(row.accepted for row in rows)
+        return Rows([self._job.form.encode(row) for row in rows], len(errors), first_error, accepted)
 
     def rows(self, chunk: Sequence[Input]) -> list[Row]:
         """Return a row for each input, in their order: a prediction, or why there is none."""

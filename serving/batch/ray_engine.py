@@ -102,7 +102,7 @@ def _run(ray: Any, job: Job, chunks: Iterator[list[Input]]) -> Iterator[Rows]:
     while section := list(islice(chunks, SECTION)):
         data = ray.data.from_items([_packed(chunk) for chunk in section]).map(Actor, compute=pool)
         for rows in data.iter_rows():
-            yield Rows(list(rows["encoded"]), rows["unreadable"], rows["first_error"])
+            yield Rows(list(rows["encoded"]), rows["unreadable"], rows["first_error"], rows["accepted"])
 
 
 def _packed(chunk: list[Input]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class _Kept(NamedTuple):
     unreadable: int
     first_error: str
     """The first of these files that could not be read, and why."""
+    accepted: int
+    """How many of these rows have an accepted prediction."""
 
 
 class Results:
@@ -65,6 +67,8 @@ class Results:
     """Rows with an error."""
     first_error: str
     """The first file that could not be read, and why."""
+    accepted: int
+    """Rows whose prediction is accepted."""
 
     def __init__(self, path: Path, inputs: Inputs, job: Job) -> None:
         self.path = path
@@ -101,7 +105,7 @@ class Results:
                 raise
         except OSError as error:
             raise ResultsError(f"{self.path}: {error.strerror}; {WAY_OUT}") from error
-        self.rows, _, self.unreadable, self.first_error = kept
+        self.rows, _, self.unreadable, self.first_error, self.accepted = kept
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -116,6 +120,7 @@ class Results:
         self.rows += len(rows.encoded)
         self.unreadable += rows.unreadable
         self.first_error = self.first_error or rows.first_error
+        self.accepted += rows.accepted
 
     def finish(self) -> None:
         """Make sure that the rows are on the disk. A Parquet file appears now."""
@@ -160,8 +165,8 @@ class Results:
             ResultsError: the rows are not those of the first inputs, or not of this model.
         """
         sample = Sample()
-        kept = _Kept(0, 0, 0, "")
-        unreadable, first_error = 0, ""
+        kept = _Kept(0, 0, 0, "", 0)
+        unreadable, first_error, accepted = 0, "", 0
         inputs = iter(self._inputs)
         for count, (known, size) in enumerate(self._read(), 1):
             expected = next(inputs, None)
@@ -175,8 +180,9 @@ class Results:
             sample.add(count, expected, known)
             unreadable += known.error is not None
             first_error = first_error or known.first_error
+            accepted += known.accepted
             if count % CHUNK == 0 or count == self._inputs.total:
-                kept = _Kept(count, size, unreadable, first_error)
+                kept = _Kept(count, size, unreadable, first_error, accepted)
         # Another model may have the same name and version, and other pictures the same names.
         if changed := sample.first_changed(self._recognise):
             number, file = changed

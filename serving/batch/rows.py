@@ -44,6 +44,8 @@ class Rows(NamedTuple):
     """Number of rows with an error."""
     first_error: str
     """The first file with an error, and the error."""
+    accepted: int
+    """Number of rows whose prediction is accepted."""
 
 
 class Form(Protocol):

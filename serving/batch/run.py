@@ -83,6 +83,8 @@ class Outcome:
     """The first file that could not be read, and why."""
     rate: float = 0
     left_out: int = 0
+    accepted: int = 0
+    """Rows whose prediction is accepted, in a file of results."""
 
 
 def predict(arguments: Iterable[str], options: Options, write: Callable[[bytes], None]) -> Outcome:
@@ -115,7 +117,14 @@ def _to_file(path: Path, inputs: Inputs, options: Options, progress: Progress) -
             for rows in chunks:
                 results.add(rows)
         results.finish()
-        return Outcome(results.rows, results.unreadable, results.first_error, progress.rate, inputs.left_out)
+        return Outcome(
+            results.rows,
+            results.unreadable,
+            results.first_error,
+            progress.rate,
+            inputs.left_out,
+            results.accepted,
+        )
 
 
 def _to_stdout(inputs: Inputs, options: Options, write: Callable[[bytes], None], progress: Progress) -> Outcome:

@@ -23,6 +23,7 @@ from serving.errors import SettingsError, WorkerError, ending, ending_at_start
 from serving.server import handover
 from serving.server.channel import Channel
 from serving.settings import Settings
+from serving.telemetry.logs import STOPPING
 from serving.telemetry.samples import (
     NOW,
     BinCounts,
@@ -197,12 +198,14 @@ class Supervisor:
                 self._kill()
             return
         self._stopping.set()
+        drain = self._settings.drain if number == signal.SIGTERM else 0
+        if number == signal.SIGTERM and not self._failure:
+            log.info(STOPPING, drain)
         for worker in self._workers:
             if worker.is_ready:
                 worker.channel.send("stop", number)
             else:
                 worker.kill()
-        drain = self._settings.drain if number == signal.SIGTERM else 0
         asyncio.get_running_loop().call_later(drain + self._settings.grace + EXTRA_SECONDS, self._kill)
 
     def _kill(self) -> None:

@@ -100,11 +100,14 @@ class KeyFile:
         try:
             if FileVersion.of(self.path.stat()) != self.version:
                 self.read()
-                log.info("%s %s: read %d keys again", self.option, self.path, len(self.digests))
-        except (OSError, SettingsError) as error:
+                count = len(self.digests)
+                log.info("%s %s: read %d key%s again", self.option, self.path, count, "s" * (count != 1))
+        except OSError as error:
+            problem = f"{self.option} {self.path}: cannot be read: {error.strerror}"
+        except SettingsError as error:
             problem = str(error)
-            if problem != self.problem:
-                log.error("the former keys stay valid: %s", problem)
+        if problem and problem != self.problem:
+            log.error("the former keys stay valid: %s", problem)
         self.problem = problem
 
 

@@ -102,6 +102,9 @@ def test_check_prints_the_whole_next_command(command, home):
     flags = "--prepare as-is --recipe small-data --output runs/lines"
     assert f"--dataset ./lines {flags}\n" in command("check", "./lines", "--prepare", "as-is").stdout
     assert "--dataset ./lines --validation 0 --recipe" in command("check", "./lines", "--no-validation").stdout
+    for name in ("lines", "lines-2"):
+        (home / "runs" / name).mkdir(parents=True)
+    assert command("check", "lines").stdout.endswith("--output runs/lines-3\n")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,8 @@ def test_start_of_another_model_brings_its_network():
         ({}, "./nowhere", "data ./nowhere: does not exist; name a folder, or mnist"),
         ({"dataset": "minst"}, None, "data minst: does not exist"),
         ({"model": "cnm"}, "mnist", "--model cnm: unknown name; did you mean cnn"),
+        ("mlp", "mnist", "config: got str: must be settings by name, such as "),
+        ({}, (np.zeros(3), np.zeros(3)), "data: got tuple: must be a path, .* arrays by name, such as "),
     ],
 )
 def test_wrong_setting_is_named_before_anything_is_done(config, data, message, tmp_path):
@@ -180,6 +182,17 @@ def test_report_says_what_is_in_a_folder(folder, tmp_path):
         report.sheet.save(tmp_path / "sheet.pdf")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
+
+
+def test_report_says_what_is_in_arrays(arrays):
+    report = training.check(arrays)
+    assert (report.name, report.labels) == ("arrays", ("-", "/", "|"))
+    assert sum(sum(found.values()) for found in report.counts.values()) <= 90
+    assert report.sheet.png.startswith(b"\x89PNG")
+    with pytest.raises(DataError, match=r"^data: has 1 class"):
+        training.check(arrays | {"labels": ["a"] * 90})
+    with pytest.raises(ConfigError, match=r"^data: got ndarray: must be a path"):
+        training.check(arrays["images"])
 
 
 def test_report_escapes_the_names_of_classes(tmp_path):

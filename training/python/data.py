@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.python.arrays import Data, on_disk
 from training.python.results import Plot, as_table
 
 PARTS = ("train", "validation", "test")
@@ -40,17 +40,17 @@ class DataReport:
         return as_table(rows, ("class", *PARTS)) + (f"<ul>{advice}</ul>" if advice else "")
 
 
-def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validation: bool = True) -> DataReport:
+def check(data: Data, prepare: str = "symbol", *, with_validation: bool = True) -> DataReport:
     """Return what is in a data set of your own: its classes, what will be left out, and advice. Nothing is written.
 
     Args:
-        data: the path of a folder or an ``.npz`` file.
+        data: the path of a folder or an ``.npz`` file, or its arrays, as for :func:`training.train`.
         prepare: how a picture comes to 28x28: ``symbol`` or ``as-is``.
         with_validation: whether a validation set is taken out.
 
     Raises:
         DataError: it is not a data set of your own.
-        ConfigError: there is no such way to prepare pictures.
+        ConfigError: there is no such way to prepare pictures, or a value is no array.
     """
     from training.config import check_name
     from training.data.own.check import findings, report_lines
@@ -59,15 +59,16 @@ def check(data: str | os.PathLike[str], prepare: str = "symbol", *, with_validat
     from training.data.own.sheet import to_png
 
     check_name("prepare", prepare, ("symbol", "as-is"))
-    place = Path(data).expanduser()
-    check_not_known(place)
-    found = inspect(place, prepare, with_validation=with_validation)
-    advice = list(filter(None, [advised_recipe(found, prepare)]))
-    by_part = {part: found.count(part) for part in PARTS}
-    return DataReport(
-        name=model_name(place),
-        counts={label: {part: by_part[part][label] for part in PARTS} for label in found.labels},
-        findings=(*findings(found), *advice),
-        sheet=Plot("classes", to_png(found)),
-        text="\n".join([*report_lines(found, with_validation=with_validation), *advice]),
-    )
+    with on_disk(data) as path:
+        place = Path(path).expanduser()
+        check_not_known(place)
+        found = inspect(place, prepare, with_validation=with_validation)
+        advice = list(filter(None, [advised_recipe(found, prepare)]))
+        by_part = {part: found.count(part) for part in PARTS}
+        return DataReport(
+            name=model_name(place),
+            counts={label: {part: by_part[part][label] for part in PARTS} for label in found.labels},
+            findings=(*findings(found), *advice),
+            sheet=Plot("classes", to_png(found)),
+            text="\n".join([*report_lines(found, with_validation=with_validation), *advice]),
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numbers
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,10 +17,10 @@ from training.data.own.cli import place_of, say_findings
 from training.hints import setting_meant
 from training.openmp import sleep_while_waiting
 from training.origin import check_prepare, config_of, exists, with_absolute_places
+from training.python.arrays import Data, on_disk
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
-ARRAYS_FILE = "arrays.npz"
 # Which values a setting of each type takes, and the words for them. NumPy has numbers of its own.
 KINDS: dict[Any, tuple[type, str]] = {
     int: (numbers.Integral, "a whole number"),
@@ -31,8 +30,6 @@ KINDS: dict[Any, tuple[type, str]] = {
 
 # Settings that choose how to train. Who gives none of them is advised a recipe for few pictures.
 WAYS_TO_TRAIN = {"recipe", "model", "start", "replay"}
-
-Data = str | os.PathLike[str] | Mapping[str, Any]
 
 
 def train(
@@ -70,14 +67,11 @@ def train(
     """
     with ExitStack() as stack:
         is_arrays = isinstance(data, Mapping)
-        if isinstance(data, Mapping):
-            data = _saved(data, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        settings, chosen = _settings(config, None if data is None else _place(data))
+        settings, chosen = _settings(config, None if data is None else _place(stack.enter_context(on_disk(data))))
         folder = Path(output or Path("runs") / settings.model).expanduser()
         # torch reads this variable when it is imported.
         sleep_while_waiting()
         with needing_torch("training.train"):
-            from training.data.errors import DataError
             from training.device import check_device
             from training.loop.folder import check_output
             from training.loop.progress import Progress
@@ -96,22 +90,15 @@ def train(
         has_chosen = isinstance(config, TrainConfig) or not WAYS_TO_TRAIN.isdisjoint(config or {})
         tell = partial(say_findings, config=settings, has_chosen=has_chosen)
         named = source or os.environ.get("MNIST_DATA")
-        try:
-            settings, splits = begin_or_resume(
-                settings,
-                chosen,
-                folder,
-                Path(named).expanduser() if named else None,
-                only_folder=source is not None,
-                stage=shown.stage,
-                tell=tell if progress else lambda _: None,
-            )
-        except DataError as error:
-            if not is_arrays:
-                raise
-            # The file of the arrays is nothing that the caller knows.
-            reason = str(error).replace(settings.dataset, "data").replace(f"{ARRAYS_FILE}:", "data ")
-            raise DataError(reason) from error
+        settings, splits = begin_or_resume(
+            settings,
+            chosen,
+            folder,
+            Path(named).expanduser() if named else None,
+            only_folder=source is not None,
+            stage=shown.stage,
+            tell=tell if progress else lambda _: None,
+        )
         run(
             settings,
             splits,
@@ -137,6 +124,10 @@ def _settings(
         check_prepare(config)
         config = TrainConfig(**with_absolute_places(config.asdict()))
         return config, config.asdict()
+    if not isinstance(config, Mapping | None):
+        raise ConfigError(
+            f'config: got {type(config).__name__}: must be settings by name, such as {{"epochs": 4}}, or a TrainConfig'
+        )
     given = {name: _checked(name, value) for name, value in (config or {}).items()}
     if "dataset" in given:
         given["dataset"] = _place(given["dataset"])
@@ -172,28 +163,3 @@ def _place(data: str | os.PathLike[str]) -> str:
     if not os.fspath(data) or not exists(place):
         raise ConfigError(f"data {os.fspath(data)}: does not exist; name a folder, or {', '.join(KNOWN_DATASETS)}")
     return str(place)
-
-
-def _saved(arrays: Mapping[str, Any], folder: Path) -> Path:
-    """Write arrays into a file that the training reads like any data set.
-
-    Raises:
-        ConfigError: a value is no array.
-    """
-    import numpy as np
-
-    found = {}
-    for name, value in arrays.items():
-        try:
-            array = np.asarray(value)
-            # A column of a table holds its texts as objects.
-            found[name] = np.asarray(array.tolist()) if array.dtype == object else array
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"data {name!r}: is no array: {error}; put pictures of several sizes into a folder"
-            ) from error
-        if found[name].dtype == object:
-            raise ConfigError(f"data {name!r}: must hold numbers or texts only")
-    path = folder / ARRAYS_FILE
-    np.savez(path, **found)  # type: ignore[arg-type]
-    return path

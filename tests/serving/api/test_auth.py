@@ -138,6 +138,29 @@ def test_other_origins_are_allowed_only_by_the_setting():
         assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "https://example.org/",
+        "example.org",
+        "127.0.0.1:5500",
+        "https://a.org,https://b.org/x",
+        "https://A.org",
+        "https://é.org",
+    ],
+)
+def test_origin_that_no_browser_sends_is_reported(origins):
+    with pytest.raises(SettingsError, match=r"^--cors-origins .*: must be origins as browsers send them"):
+        Settings(cors_origins=origins)
+
+
+@pytest.mark.parametrize(
+    "origins", ["https://a.org , http://[::1]:80", "*", "null", "https://*.a.org", "chrome-extension://abc"]
+)
+def test_origins_of_browsers_are_a_setting(origins):
+    assert Settings(cors_origins=origins).cors_origins == origins
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/predict", "/nowhere", "/v2", "/v2/nowhere", "/metrics", "/schema"])
 def test_every_response_has_the_security_headers(path):
     with application() as client:
@@ -243,8 +266,14 @@ def test_key_file_that_cannot_be_read_again_keeps_the_former_keys(tmp_path, capl
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     # One line for each new reason, not one for each check.
     assert 4 <= len(errors) <= 6
+    assert errors[0].message == (
+        f"the former keys stay valid: --predict-keys-file {file}: cannot be read: No such file or directory"
+    )
+    assert all(record.message.count(str(file)) == 1 for record in errors)
+    caplog.set_level("INFO")
     written(file, b"new")
     keys.look()
+    assert caplog.messages[-1] == f"--predict-keys-file {file}: read 1 key again"
     assert keys.prediction == digests("new", "admin")
 
 

@@ -45,6 +45,23 @@ def test_fields_of_a_prediction_are_described(client):
     assert "unsure: the confidence is below" in forms["Prediction"]["properties"]["reason"]["description"]
 
 
+def test_every_process_has_the_same_order(client):
+    """Sets, from which Litestar takes both, have another order in each process."""
+    paths = client.get("/schema").json()["paths"]
+    order = list(paths)
+    assert [path for path in order if path.endswith("/stats")] == [
+        "/v2/models/stats",
+        "/v2/models/{name}/stats",
+        "/v2/models/{name}/versions/{version}/stats",
+    ]
+    of_versions = [path for path in order if "{version}" in path]
+    assert len(of_versions) == 5
+    for path in of_versions:
+        assert order[order.index(path) - 1] == path.replace("/versions/{version}", "")
+        for operation in paths[path].values():
+            assert [each["name"] for each in operation["parameters"] if each["in"] == "path"] == ["name", "version"]
+
+
 def test_names_of_forms_are_plain(client):
     """Two forms of one name would get the names of their modules in front of it."""
     names = client.get("/schema").json()["components"]["schemas"]

@@ -121,7 +121,8 @@ def test_list_may_begin_like_a_picture(name):
 def test_argument_without_pictures_is_an_input_with_an_error(scans, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").touch()
-    assert list(inputs("empty", "none/*.png", "empty.txt", "none.txt", "-")) == [
+    assert list(inputs("", "empty", "none/*.png", "empty.txt", "none.txt", "-")) == [
+        Input("", "the name is empty; name a picture"),
         Input("empty", "the folder holds no picture"),
         Input("none/*.png", "no file has a name of this form"),
         Input("empty.txt", "the list of names is empty"),

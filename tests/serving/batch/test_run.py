@@ -7,6 +7,7 @@ import io
 import json
 import operator
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -33,14 +34,15 @@ SEVEN = ROOT / "tests" / "seven.png"
 JOB, JOB_OF_LINES = (Job(RELEASE, "mnist", 1, form, "/") for form in (Csv(), JsonLines()))
 # Two whole chunks and a part of the third.
 PICTURES = 2 * CHUNK + 6
-BROKEN = 40
+BROKEN, BLANK = 40, 41
+ACCEPTED = PICTURES - 2
 # Open files that a process may have: enough to start, and too few for 60 others.
 FEW_FILES = 40
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """Return a folder with digits, of which one is no picture."""
+    """Return a folder with digits, of which one is no picture and one is blank."""
     from benchmarks.harness import golden_digits
 
     folder = tmp_path_factory.mktemp("scans")
@@ -48,6 +50,7 @@ def scans(tmp_path_factory):
     for i in range(PICTURES):
         (folder / f"{i:03d}.png").write_bytes(picture(digits[i % len(digits)]))
     (folder / f"{BROKEN:03d}.png").write_text("no picture")
+    (folder / f"{BLANK:03d}.png").write_bytes(picture(np.zeros((28, 28), np.uint8)))
     return folder
 
 
@@ -67,7 +70,7 @@ def whole(scans, tmp_path_factory):
     files = {suffix: folder / f"whole{suffix}" for suffix in (".csv", ".jsonl")}
     for path in files.values():
         outcome, _ = predict(scans, output=path)
-        assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
+        assert (outcome.rows, outcome.unreadable, outcome.accepted) == (PICTURES, 1, ACCEPTED)
     return files
 
 
@@ -96,7 +99,7 @@ def test_run_goes_on_after_it_was_killed_at_any_byte(whole, scans, tmp_path, suf
     output.write_bytes(expected[: int(share * len(expected))])
     outcome, _ = predict(scans, output=output)
     assert output.read_bytes() == expected
-    assert (outcome.rows, outcome.unreadable) == (PICTURES, 1)
+    assert (outcome.rows, outcome.unreadable, outcome.accepted) == (PICTURES, 1, ACCEPTED)
     assert outcome.first_error.startswith(f"{scans}/{BROKEN:03d}.png: not a picture")
 
 
@@ -118,6 +121,13 @@ def test_complete_file_is_not_written_again(whole, scans):
     before = whole[".csv"].stat().st_mtime_ns
     predict(scans, output=whole[".csv"])
     assert whole[".csv"].stat().st_mtime_ns == before
+
+
+def test_last_line_says_how_many_rows_a_person_must_look_at(run, scans, tmp_path):
+    output = tmp_path / "results.csv"
+    for end in (r"[\d.,]+ pictures per second", "all there already"):
+        done = run("mnist-predict", scans / "000.png", scans / f"{BLANK:03d}.png", "--output", output)
+        assert re.fullmatch(rf"{output}: 2 rows, 1 accepted, {end}\n", done.stdout)
 
 
 def test_names_with_line_breaks_and_quotes_go_on_too(tmp_path):
@@ -457,9 +467,11 @@ def test_picture_that_ends_a_worker_is_a_row_and_the_others_go_on(number, reason
         for chunk in ([Input(str(SEVEN))] * 2, [Input(str(SEVEN))]):
             [worker] = workers._all
             os.kill(worker._process.pid, number)
-            rows = [json.loads(row) for row in workers.predict(chunk).encoded]
+            found = workers.predict(chunk)
+            rows = [json.loads(row) for row in found.encoded]
             expected = [None] * 2 if len(chunk) == 2 else [reason]
             assert [row["error"] for row in rows] == expected
+            assert (found.accepted, found.unreadable) == ((2, 0) if len(chunk) == 2 else (0, 1))
 
 
 def test_worker_that_cannot_be_replaced_is_the_same_error_for_every_chunk(monkeypatch):

@@ -45,7 +45,7 @@ def test_missing_folder_gets_the_way_out(tmp_path):
 
 def test_review_counts_and_lists(corrections, run, tmp_path):
     sheet = tmp_path / "sheet.png"
-    done = run("mnist-train", "review", corrections, "--sheet", sheet)
+    done = run("mnist-train", "review", corrections, "--sheet", sheet, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["label", "pictures", "wrong", "rejected"]
@@ -97,7 +97,7 @@ def test_next_command_starts_from_the_model_that_was_corrected(corrections, run,
         # Records of an older service have no digest.
         del record["model_sha256"]
         path.write_text(json.dumps(record | {"model": {"name": model[0], "version": model[1]}}))
-    done = run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png")
+    done = run("mnist-train", "review", folder, "--sheet", tmp_path / "sheet.png", cwd=tmp_path)
     assert f"Next           mnist-train --dataset {folder} {places} --output runs/corrected\n" in done.stdout
     assert ("with the pictures that letters was trained with" in done.stdout) == (model[0] == "letters")
 
@@ -121,9 +121,12 @@ def test_pictures_are_prepared_as_for_the_model_that_was_corrected(corrections, 
     assert next_line("--prepare", "as-is").endswith(f"{start} --output runs/corrected")
     assert next_line("--prepare", "symbol").endswith(f"{start} --prepare symbol --output runs/corrected")
     mine.unlink()
+    (tmp_path / "runs" / "corrected").mkdir(parents=True)
+    assert next_line().endswith("--output runs/corrected-2")
+    (tmp_path / "runs" / "corrected").rmdir()
     assert next_line("--prepare", "as-is").endswith("--replay mnist --prepare as-is --output runs/corrected")
     assert next_line().endswith("--from packaged --replay mnist --output runs/corrected")
-    assert seen == ["as-is", "as-is", "symbol", "as-is", "symbol"]
+    assert seen == ["as-is", "as-is", "symbol", "symbol", "as-is", "symbol"]
 
 
 def test_start_is_the_model_with_the_digest(tmp_path, monkeypatch):

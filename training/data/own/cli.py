@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,8 +102,14 @@ def check(folder: Path, prepare: str, with_validation: bool, sheet: Path | None)
     command = ["mnist-train", "--dataset", as_place(folder)]
     command += ["--prepare", prepare] if prepare != "symbol" else []
     command += [] if with_validation else ["--validation", "0"]
-    command += [*flags_for_few_pictures(found, prepare).split(), "--output", f"runs/{model_name(folder)}"]
+    command += [*flags_for_few_pictures(found, prepare).split(), "--output", _new(f"runs/{model_name(folder)}")]
     print_output(f"Next           {shlex.join(command)}")
+
+
+def _new(folder: str) -> str:
+    """Return this name of a run folder, or with a number behind it if it is taken, so that a run can begin there."""
+    names = itertools.chain([folder], (f"{folder}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 @click.command("review", epilog=REVIEW_EXAMPLES)
@@ -143,7 +151,7 @@ def review(folder: Path, prepare: str | None, sheet: Path | None) -> None:
     replay = name if name in KNOWN_DATASETS else PICTURES
     command = ["mnist-train", "--dataset", as_place(folder), "--from", start, "--replay", replay]
     command += ["--prepare", prepare] if prepare and prepare != usual else []
-    print_output(f"Next           {shlex.join([*command, '--output', 'runs/corrected'])}")
+    print_output(f"Next           {shlex.join([*command, '--output', _new('runs/corrected')])}")
     if note:
         print_output(f"               {note}")
     if replay == PICTURES:

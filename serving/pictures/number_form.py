@@ -189,7 +189,8 @@ def candidates_of(page: Grey, size: tuple[int, int], check: Callable[[], None]) 
     if ink is None:
         result.is_empty = True
         return result
-    if is_texture(ink):
+    # Squared paper without digits has no ink beside its lines, which are left out.
+    if not ink.any() or is_texture(ink):
         return result
     ink = without_grain(ink)
     scale = max(size) / max(ink.shape)

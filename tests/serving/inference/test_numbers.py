@@ -530,6 +530,14 @@ def test_blank_page_is_empty(read):
     assert (found.text, found.accepted, found.reason, found.lines) == ("", False, "empty", [])
 
 
+@pytest.mark.parametrize("lines", [(0,), (1,), (0, 1)], ids=["ruled", "upright", "squared"])
+@pytest.mark.parametrize("size", [(400, 600), (1024, 1024)])
+def test_lined_paper_without_digits_is_no_number(read, lines, size):
+    rows = np.indices(size)
+    found = read(np.where(np.logical_or.reduce([rows[axis] % 36 < 2 for axis in lines]), 60, 250))
+    assert (found.text, found.accepted, found.reason, found.lines) == ("", False, "no digit", [])
+
+
 @pytest.mark.parametrize(
     "texture",
     [

@@ -134,7 +134,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_head),
         ("grpc.absolute_max_metadata_size", settings.max_head),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # This protection ends calls of honest clients (UNAVAILABLE) while ended calls still have memory.
+        # This protection ends calls of honest clients (UNAVAILABLE) while ended calls still have memory. Without it,
+        # calls that are begun and reset without pause keep others out (HTTP/2 rapid reset).
         ("grpc.http.overload_protection", 0),
         ("grpc.server.max_pending_requests", MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),

@@ -18,7 +18,7 @@ MAX_PARTS = 256
 # The image data of a PNG comes in IDAT chunks. Most programs write chunks of 8 kB or more, and some one for each row.
 # Pillow takes 2 microseconds for each chunk, however small it is.
 MAX_PNG_CHUNKS = 16_384
-# Bytes that may stand between two segments of a JPEG. There should be none, and decoders skip a few.
+# Bytes that may stand between the segments of a JPEG, all together. There should be none. Pillow skips them in Python.
 MAX_JPEG_GAP = 1 << 16
 # A GIF's texts come in blocks of up to 255 bytes.
 MAX_GIF_BLOCKS = 10_000
@@ -96,12 +96,13 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         PictureError: there are too many segments, or no scan is found. A decoder might go on where this function ends,
             and read more than was checked.
     """
-    position = 2
+    position, gap = 2, MAX_JPEG_GAP
     for _ in range(MAX_PARTS):
-        found = _JPEG_MARKER.search(content, position, position + MAX_JPEG_GAP)
+        found = _JPEG_MARKER.search(content, position, position + gap + 2)
         if found is None or found[1][0] == JPEG_END:
             raise PictureError("the picture is damaged: a JPEG without image data where it should be")
         begin = found.start()
+        gap -= begin - position
         position = begin + 2 + int.from_bytes(content[begin + 2 : begin + 4])
         yield found[1][0], begin, position
         if found[1][0] == JPEG_SCAN:

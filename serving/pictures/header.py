@@ -58,8 +58,10 @@ _JPEG_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 
 # The header of a binary PNM: magic, width, height and, except for P4, the largest value, with comments between them.
 _PNM_SPACE = rb"(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++"
-_PNM = re.compile(rb"P([456])%b(\d{1,10})%b(\d{1,10})(?:%b(\d{1,5}))?" % ((_PNM_SPACE,) * 3))
-# Comments that are longer than this do not count as a PNM's header.
+# Pillow reads a header byte by byte in Python, so all of it must be within this expression.
+_PNM_NUMBER = rb"%b(\d{1,10})" % _PNM_SPACE
+_PNM = re.compile(rb"P(?:(4)%b%b|([56])%b%b%b)\s" % ((_PNM_NUMBER,) * 5))
+# A longer header is rejected.
 PNM_HEADER_BYTES = 4096
 
 
@@ -218,8 +220,9 @@ def _pnm(content: bytes) -> Header | None:
     found = _PNM.match(content[:PNM_HEADER_BYTES])
     if found is None:
         return None
-    kind, width, height, largest = found[1], int(found[2]), int(found[3]), int(found[4] or 0)
-    depth = {(b"4", largest): GREY, (b"5", 255): GREY, (b"5", 65535): COLOUR, (b"6", 255): COLOUR}.get((kind, largest))
+    kind, *numbers = filter(None, found.groups())
+    width, height, largest = map(int, [*numbers, 0][:3])
+    depth = {(b"4", 0): GREY, (b"5", 255): GREY, (b"5", 65535): COLOUR, (b"6", 255): COLOUR}.get((kind, largest))
     if depth is None:
         return Header("PPM", width, height, RESCALED_BYTES, is_slow=True)
     return Header("PPM", width, height, depth)

@@ -154,6 +154,10 @@ class Intake:
             # The host of an absolute target counts, not the header (RFC 9112, section 3.2.2).
             host = read.url.partition(b"://")[2].partition(b"/")[0]
             read.headers[:] = [header for header in read.headers if header[0] != b"host"] + [(b"host", host)]
+        if encodings:
+            # The parser adds the trailers after the body to this list. The application keeps the list without them: a
+            # trailer would replace a header of the same name, which a proxy may have checked or removed.
+            read.headers = list(read.headers)
 
     def check_rest(self, size: int, body: int) -> None:
         """Check a request that is not complete after a piece of ``size`` bytes, before which its body had ``body``.

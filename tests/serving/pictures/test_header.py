@@ -65,6 +65,9 @@ UNUSED = {
     "Pillow's own PNM": b"PyRGBA\n28 28\n255\n" + bytes(4 * 784),
     "BMP with run lengths": rle_bmp(28, 28),
     "long comments": b"P5\n" + b"#\n" * 500_000 + b"28 28 255 " + bytes(784),
+    "long comments before the largest value": b"P5 28 28\n" + b"#\n" * 500_000 + b"255 " + bytes(784),
+    "spaces before the largest value": b"P6 28 28" + b" " * 1_000_000 + b"255 " + bytes(3 * 784),
+    "a long comment after the height": b"P4 28 28#" + b"x" * 1_000_000 + b"\n " + bytes(112),
     "TIFF": encoded(COLOURS, "TIFF"),
 }
 
@@ -147,6 +150,15 @@ def test_jpeg_is_not_read_beyond_what_was_checked(hidden):
     read_header(content[:end] + b"\0" * 100 + content[end:])
     with pytest.raises(PictureError, match="a JPEG without image data where it should be"):
         read_header(content[:end] + hidden + content[end:])
+
+
+def test_gaps_in_a_jpeg_are_limited_together():
+    """Pillow skips them byte by byte, which takes more than a second for 7 MB."""
+    content = encoded(COLOURS, "JPEG")
+    gap = b"\xff\xfe\0\2" + b"\0" * 20_000
+    read_header(content[:2] + 3 * gap + content[2:])
+    with pytest.raises(PictureError, match="a JPEG without image data where it should be"):
+        read_header(content[:2] + 4 * gap + content[2:])
 
 
 def test_jpeg_of_padding_is_no_picture():

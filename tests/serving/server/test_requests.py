@@ -245,6 +245,15 @@ def test_client_whose_last_request_is_never_complete_is_rejected_at_the_limit_of
     assert asyncio.run(steps()) < 1.1
 
 
+def test_trailers_are_no_headers(url):
+    """A proxy may check or remove a header. It does not look at the trailers after a body in chunks."""
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nx-request-id: header\r\nconnection: close\r\n\r\n")
+    trailers = b"content-type: application/json\r\nx-request-deadline: 1\r\nhost: evil.example\r\nx-request-id: trailer"
+    [(status, headers, body)] = parsed(ask(url, head + b"310\r\n" + DIGIT + b"\r\n0\r\n" + trailers + b"\r\n\r\n"))
+    assert (status, headers["x-request-id"]) == (200, "header")
+    assert body.startswith(b'{"model"')
+
+
 def test_chunked_body_in_tiny_chunks_is_read(url):
     body = b"".join(b"1\r\n" + bytes([byte]) + b"\r\n" for byte in DIGIT) + b"0\r\n\r\n"
     assert [status for status, *_ in parsed(ask(url, CHUNKED + body + LAST))] == [200, 200]

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.drawings import LETTERS_LIKE_DIGITS, Random, encode
+from benchmarks.paper import BLANK, blank
 
 mpl.use("agg")
 
@@ -186,5 +187,7 @@ def other_pictures(hand: Sequence[Path], copies: int = 20) -> dict[str, list[byt
         "plots": plots(3 * copies, random),
         "(look-alikes) letters that look like a digit": printed([*PRINT, *hand], LETTERS_LIKE_DIGITS),
         "(look-alikes) slash": [*printed(WITH_GREEK, SLASH), *drawn(DRAWN_SLASH, copies, random)],
+        "blank paper": (blank(kind, random, photo=False) for kind in copies // 2 * list(BLANK)),
+        "blank paper, photos": (blank(kind, random, photo=True) for kind in copies * list(BLANK)),
     }
     return {name: made for name, pictures in sets.items() if (made := list(pictures))}

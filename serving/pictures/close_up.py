@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from serving.pictures.ink import LEAST_SIDE, Ink, measure_ink, spans_of
+from serving.pictures.ink import LEAST_SIDE, STROKE, Ink, measure_ink, spans_of, strongest
 from serving.pictures.page import Grey, Page, pad_to, reduce, resize
 
 # The ink is located on a reduced page and then measured on a close-up. These are their longer sides, in pixels.
@@ -16,6 +16,9 @@ OVERVIEW = 96
 CLOSE_UP = 80
 # Paper kept on each side of the ink in the close-up, as a share of the ink's longer side. MNIST has at least 0.2.
 CLOSE_UP_MARGIN = 0.3
+# What lies along the border of a page, such as a desk, touches the border with at least this share of its own longer
+# side, and takes at most this share of the page across. A digit on a page that is cropped to the digit takes more.
+CONTACT, STRIP = 0.5, 0.25
 # A picture whose longer side has fewer pixels than this is enlarged first. The filters have windows of 3 pixels, which
 # would be broader than the strokes of a smaller picture.
 ENLARGE_BELOW = 28
@@ -101,3 +104,29 @@ def place_of(shape: tuple[int, ...], rows: slice, columns: slice) -> Place:
     """Return where some rows and columns lie on a page of ``shape``."""
     height, width = shape
     return Place(rows.start / height, columns.start / width, rows.stop / height, columns.stop / width)
+
+
+def is_along_border(ink: Ink, place: Place) -> bool:
+    """Return whether ink is a strip along the border of the page, or a line from one border to the opposite one.
+
+    Args:
+        place: where the ink lies on the page.
+    """
+    strong = ink > STROKE * strongest(ink)
+    rows, columns = (slice(*span) for span in spans_of(strong))
+    strip = place_of(strong.shape, rows, columns).within(place)
+    longest = max(rows.stop - rows.start, columns.stop - columns.start)
+    at_top, at_bottom, at_left, at_right = (
+        int(np.count_nonzero(side)) if at_border else 0
+        for side, at_border in (
+            (strong[0], place.top <= 0),
+            (strong[-1], place.bottom >= 1),
+            (strong[:, 0], place.left <= 0),
+            (strong[:, -1], place.right >= 1),
+        )
+    )
+    is_low, is_narrow = strip.bottom - strip.top <= STRIP, strip.right - strip.left <= STRIP
+    least = CONTACT * longest
+    return (is_narrow and (max(at_left, at_right) >= least or min(at_top, at_bottom) > 0)) or (
+        is_low and (max(at_top, at_bottom) >= least or min(at_left, at_right) > 0)
+    )

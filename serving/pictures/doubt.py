@@ -13,12 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from serving.pictures.close_up import CloseUp, Place, place_of
-from serving.pictures.ink import Ink, spans_of, strongest
+from serving.pictures.ink import STROKE, Ink, spans_of, strongest
 from serving.pictures.morphology import grey_dilation, grey_erosion
 from serving.pictures.page import Colours, Mask
 
-# Strokes are the ink that is stronger than this share of the strongest ink.
-STROKE = 0.5
 # Paper around the digit that is looked at, as a share of the longer side of the digit, and in pixels.
 MARGIN, LEAST_MARGIN = 0.15, 2
 # Pixels in a window of this side around a pixel of ink may be the blurred edge of a stroke.
@@ -30,9 +28,9 @@ FEW = 8
 
 # What benchmarks/fit_doubt.py has fitted. A size counts as log(1 + size / scale).
 SCALES = {"colours": 6.0, "paper": 15.0, "ink": 1.0, "rest": 0.05}
-WEIGHTS = {"colours": 4.12, "paper": 1.22, "ink": 8.8, "rest": 0.66}
+WEIGHTS = {"colours": 4.47, "paper": 0.58, "ink": 4.45, "rest": 0.52}
 # A sum up to this is usual for digits, and is no doubt.
-USUAL = 3.39
+USUAL = 0.62
 
 
 class Properties(NamedTuple):

@@ -27,6 +27,8 @@ LEAST_SIDE = 4
 LEAST_CONTRAST = 8.0
 # Ink weaker than this share of the strongest ink is paper, noise or shadow.
 FAINT = 0.25
+# Strokes are the ink that is stronger than this share of the strongest ink.
+STROKE = 0.5
 # Pixels that differ from their surroundings by fewer standard deviations of the noise than this are paper.
 NOISE = 3
 # If no ink differs by this many standard deviations of the noise, the page is empty.

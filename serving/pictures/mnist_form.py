@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from serving.contract import IMAGE_SIZE, Images, RejectionReason
-from serving.pictures.close_up import OVERVIEW, CloseUp, find_close_up
+from serving.pictures.close_up import OVERVIEW, CloseUp, find_close_up, is_along_border
 from serving.pictures.colours import decode_colours
 from serving.pictures.decode import BLACK, WHITE, decode_in_colour
 from serving.pictures.desk import fills_side
@@ -108,7 +108,7 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
         if its_close_up is not None:
             its_source = Source(its_close_up._replace(place=its_close_up.place.within(place)), colours)
             its_pieces = find_pieces(its_close_up.ink)
-            others.append(_digit_of(its_close_up.ink, its_pieces, its_source))
+            others.append(_another(its_close_up.ink, its_pieces, its_source))
             others += _readings_without(its_source, its_pieces, at_border=False)
     readings = tuple(other for other in others if other.reason is None)
     if readings and digit.reason is None and _is_with_border(large, ink.shape):
@@ -130,10 +130,16 @@ def _readings_without(source: Source, pieces: Sequence[Piece], *, at_border: boo
     ink = source.close_up.ink
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
-        yield digit_on(alone, source)
+        yield _another(alone, find_pieces(alone), source)
     inside = without_border(ink, pieces) if at_border else None
     if inside is not None and (alone is None or not np.array_equal(inside, alone)):
-        yield digit_on(inside, source)
+        yield _another(inside, find_pieces(inside), source)
+
+
+def _another(ink: Ink, pieces: Sequence[Piece], source: Source) -> Digit:
+    """Return the digit that some of the ink of a page makes. The edge of a desk or a fold of the paper is no digit."""
+    digit = _digit_of(ink, pieces, source)
+    return digit._replace(reason="no digit") if is_along_border(ink, source.close_up.place) else digit
 
 
 def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:

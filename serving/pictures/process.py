@@ -39,7 +39,7 @@ REQUEST = struct.Struct("=ddBQ")
 # readings of the picture, a page of numbers, or a message.
 RESPONSE = struct.Struct("=BdQ")
 # A reading: its properties and its image.
-PROPERTIES = struct.Struct("=dddd")
+PROPERTIES = struct.Struct(f"={len(Properties._fields)}d")
 READING_BYTES = PROPERTIES.size + IMAGE_SIZE * IMAGE_SIZE
 # Why decoding rejects a picture, or None.
 REASONS: tuple[RejectionReason | None, ...] = (None, "empty", "several")

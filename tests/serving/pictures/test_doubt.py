@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from benchmarks.paper import BLANK, blank
 from serving.inference.readings import choose, count_readings
 from serving.models.repository import load
 from serving.pictures import decode
@@ -102,6 +103,15 @@ def test_network_is_asked_only_where_needed(digits):
     assert count_readings([Digit(digits[0])]) == 0
     assert count_readings([Digit(digits[0], properties=UNLIKE)]) == 1
     assert count_readings([Digit(digits[0], others=(Digit(digits[1]),))]) == 2
+
+
+@pytest.mark.parametrize("name", BLANK)
+def test_photo_of_blank_paper_shows_no_digit(model, name):
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        [digit] = choose(model, [to_mnist_form(blank(name, random, photo=True), MAX_PIXELS)])
+        [reason] = model.judge(digit.image[None], model.classifier.classify(digit.image[None]), {0: digit.reason})
+        assert reason is not None
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])

@@ -204,7 +204,9 @@ def size_of(pieces: Sequence[Piece]) -> tuple[int, int]:
 
 
 def usual_height(pieces: Sequence[Piece]) -> float:
-    """Return the median of the heights, in which each piece counts by its ink."""
+    """Return the median of the heights, in which each piece counts by its ink, or 0 if there are no pieces."""
+    if not pieces:
+        return 0.0
     ordered = sorted(pieces, key=attrgetter("height"))
     masses = np.cumsum([piece.mass for piece in ordered])
     return float(ordered[int(np.searchsorted(masses, masses[-1] / 2))].height)

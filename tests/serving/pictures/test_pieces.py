@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from serving.pictures.mnist_form import to_mnist_form
-from serving.pictures.pieces import TooManyRunsError, at_most_runs, erase, find_pieces, split_specks
+from serving.pictures.pieces import TooManyRunsError, at_most_runs, erase, find_pieces, split_specks, usual_height
 from tests.support import picture
 
 MAX_PIXELS = 25_000_000
@@ -91,3 +91,7 @@ def test_a_digit_in_pieces_is_not_several():
     for step in range(90):
         dashes[14 + step : 20 + step, 70 - round(step * 0.6) : 78 - round(step * 0.6)] = 0
     assert to_mnist_form(picture(dashes), MAX_PIXELS).reason is None
+
+
+def test_no_pieces_have_no_height():
+    assert usual_height([]) == 0

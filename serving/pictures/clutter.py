@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from serving.pictures.fields import is_field
+from serving.pictures.fields import find_fields
 from serving.pictures.ink import Ink
 from serving.pictures.neighbours import MOST_COMPARED, RING_INK, Ring
 from serving.pictures.pieces import Piece, cut_out, find_pieces, moved, usual_height
@@ -55,22 +55,23 @@ WIDE = 1.5
 BROADER = 2.0
 
 
-def without_clutter(ink: Ink) -> list[Piece]:
-    """Return the pieces of the ink that may belong to digits."""
+def without_clutter(ink: Ink) -> tuple[list[Piece], list[Piece]]:
+    """Return the pieces of the ink that may belong to digits, and the printed fields of a form."""
     every = _without_frame(find_pieces(ink), ink.shape)
-    pieces = _without_rings(ink, every)
+    fields = find_fields(every)
+    pieces = _without_rings(ink, every, fields)
     inside, along = _divided(without_shapes(pieces), ink.shape)
     if not inside and len(pieces) == len(every):
         # Nothing says that what lies along the border is no digit.
         inside, along = along, []
     if not inside:
-        return []
+        return [], fields
     inside = _without_lines(ink, inside)
     least = LEAST_PIECE * usual_height(inside)
     inside, along = ([piece for piece in some if piece.length >= least] for some in (inside, along))
     if len(inside) + len(along) > MAX_PIECES:
-        return []
-    return inside + _beside(along, inside)
+        return [], fields
+    return inside + _beside(along, inside), fields
 
 
 def _divided(pieces: list[Piece], shape: tuple[int, ...]) -> tuple[list[Piece], list[Piece]]:
@@ -97,10 +98,13 @@ def _without_frame(pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[Piec
     return rest or list(pieces)
 
 
-def _without_rings(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
-    """Return the pieces without fields of a form and circles around others. A digit that touches them stays."""
-    fields = [piece for piece in pieces if is_field(piece)]
-    others = [piece for piece in pieces if piece not in fields]
+def _without_rings(ink: Ink, pieces: Sequence[Piece], fields: list[Piece]) -> list[Piece]:
+    """Return the pieces without the fields, and without boxes and circles around others.
+
+    A digit that touches a field or a box stays.
+    """
+    printed = set(fields)
+    others = [piece for piece in pieces if piece not in printed]
     broadest = sorted(others, key=lambda piece: piece.height * piece.width)[-MOST_COMPARED:]
     rings = fields + [piece for piece in broadest if _is_ring(piece, pieces)]
     if not rings:

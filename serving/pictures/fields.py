@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,8 @@ HOLLOW = 0.45
 LEAST_WIDTH = 0.6
 # A field has at least this many pixels a side. On fewer pixels, a round digit has straight sides.
 LEAST_SIDE = 12
+# More pieces than this would take too long.
+MAX_PIECES = 500
 # Ink belongs to a side if it is at most this far from it, as a share of the field's shorter side, and in pixels.
 NEAR, LEAST_NEAR = 0.06, 2
 # The three sides of a field have ink along at least this share of their length. A round digit has less.
@@ -21,9 +25,15 @@ COVERED = 0.9
 STEEPEST = 0.25
 
 
-def is_field(piece: Piece) -> bool:
+def find_fields(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces that are fields. There are none on a page with very many pieces of their size."""
+    large = [piece for piece in pieces if min(piece.height, piece.width) >= LEAST_SIDE]
+    return [piece for piece in large if _is_field(piece)] if len(large) <= MAX_PIECES else []
+
+
+def _is_field(piece: Piece) -> bool:
     """Return whether a piece is thin and has three straight sides with right angles: left, right and below."""
-    if min(piece.height, piece.width) < LEAST_SIDE or piece.area > HOLLOW * piece.height * piece.width:
+    if piece.area > HOLLOW * piece.height * piece.width:
         return False
     rows, starts, ends = np.array(piece.runs).T
     slope = _slope_below(rows, starts - piece.left, ends - piece.left)

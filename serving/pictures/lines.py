@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ LEAST_SMALL = 0.35
 SHARED = 0.35
 # The widest gap inside a line.
 WIDEST_GAP = 6.0
+# A field of a form with room for more than one row of digits is higher.
+HIGHEST_FIELD = 2.2
+# A field has room for a digit of this height.
+ROOM = 1.4
 # Lines whose digits have fewer pixels than this from top to bottom cannot be read.
 LEAST_HEIGHT = 6
 # Added to the variance of the columns of the ink, in squares of the usual height. It draws the tilt of a short line
@@ -60,21 +65,29 @@ class Line(NamedTuple):
 
 def find_lines(ink: Ink) -> Iterator[Line]:
     """Yield the lines of digits on a page, from top to bottom. Each may take as much memory as the page."""
-    pieces = without_clutter(ink)
+    pieces, fields = without_clutter(ink)
     if not pieces:
         return
     height = usual_height(pieces)
     if height < LEAST_HEIGHT:
         return
-    lines = _grouped(pieces, height)
+    lines = _grouped(
+        pieces, height, [_with_room(field, height) for field in fields if field.height <= HIGHEST_FIELD * height]
+    )
     lines.sort(key=lambda line: sum((p.top + p.bottom) * p.mass for p in line) / sum(p.mass for p in line))
     yield from (_upright(ink, line) for line in lines)
 
 
-def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
-    """Return the pieces of each line, also of lines with smaller digits than those of the usual height."""
+def _grouped(pieces: Sequence[Piece], height: float, fields: Sequence[Piece] = ()) -> list[list[Piece]]:
+    """Return the pieces of each line, also of lines with smaller digits than those of the usual height.
+
+    Args:
+        fields: a row of them is a line, however far apart the digits in it are.
+    """
     tall = [piece for piece in pieces if piece.height >= TALL * height]
-    lines = _in_lines(tall, height)
+    lines = _in_lines([*tall, *fields], height)
+    printed = set(fields)
+    lines = [rest for line in lines if (rest := [piece for piece in line if piece not in printed])]
     apart = _add_low(lines, [piece for piece in pieces if piece.height < TALL * height], height)
     highest = [max(piece.height for piece in line) for line in lines]
     larger = [line for line, most in zip(lines, highest, strict=True) if most >= SMALLER * height]
@@ -90,10 +103,15 @@ def _grouped(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
     return larger + list(filter(is_line, _grouped(rest, usual_height(rest))))
 
 
+def _with_room(field: Piece, height: float) -> Piece:
+    """Return a field with the room for a digit above its lower side, which low sides do not show."""
+    return replace(field, top=min(field.top, field.bottom - round(ROOM * height)))
+
+
 def _in_lines(tall: Sequence[Piece], height: float) -> list[list[Piece]]:
     """Return the pieces of each line. Each line goes on from its last pieces, so it may rise or fall.
 
-    Each piece is compared with all lines at once: a page may have 500 pieces, and as many lines.
+    Each piece is compared with all lines at once: a page may have 500 pieces and 500 fields, and as many lines.
     """
     lines: list[list[Piece]] = []
     ends = np.zeros((3, len(tall)))  # Top and bottom of the end of each line, and its right end.

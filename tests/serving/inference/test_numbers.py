@@ -414,6 +414,12 @@ def test_fields_of_a_form_are_no_digits(read, digits, truth, style, photo):
         assert read(content).text == text
 
 
+def test_digits_far_apart_in_a_row_of_fields_are_one_line(read, write):
+    empty = np.zeros((28, 20), np.uint8)
+    fields = [np.pad(boxed(ink), [(0, 0), (0, 4)]) for ink in (write("2"), *9 * [empty], write("6"))]
+    assert read(page(np.concatenate(fields, axis=1), margin=30)).text == "26"
+
+
 def test_zero_of_four_straight_strokes_is_no_field(read, write):
     ink = write("270")
     ink[:, -16:] = 0

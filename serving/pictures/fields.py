@@ -33,7 +33,8 @@ def find_fields(pieces: Sequence[Piece]) -> list[Piece]:
 
 def _is_field(piece: Piece) -> bool:
     """Return whether a piece is thin and has three straight sides with right angles: left, right and below."""
-    if piece.area > HOLLOW * piece.height * piece.width:
+    # The bounding box of a field that is turned is no narrower than the field, compared with its height.
+    if piece.area > HOLLOW * piece.height * piece.width or piece.width < LEAST_WIDTH * piece.height:
         return False
     rows, starts, ends = np.array(piece.runs).T
     slope = _slope_below(rows, starts - piece.left, ends - piece.left)

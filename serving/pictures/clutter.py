@@ -44,6 +44,8 @@ STRAIGHT = 0.08
 SHADOW = 0.75
 # A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
 CONTACT = 0.5
+# If all pieces lie along the border, those that take at most this share of the page across are no digits.
+STRIP = 0.25
 # A piece at the border is still a digit if it stands beside a piece inside, and if the four rules that follow hold.
 # The higher of the two pieces is at most this many times as high as the lower one.
 ALIKE = 1.5
@@ -62,8 +64,8 @@ def without_clutter(ink: Ink) -> tuple[list[Piece], list[Piece]]:
     pieces = _without_rings(ink, every, fields)
     inside, along = _divided(without_shapes(pieces), ink.shape)
     if not inside and len(pieces) == len(every):
-        # Nothing says that what lies along the border is no digit.
-        inside, along = along, []
+        # A page that is cropped to its digits has all of them along the border.
+        inside, along = [piece for piece in along if not _is_strip(piece, ink.shape)], []
     if not inside:
         return [], fields
     inside = _without_lines(ink, inside)
@@ -191,6 +193,10 @@ def _mean_strength(pieces: Sequence[Piece]) -> float:
 def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
     """Return whether a piece touches one side of the page with a large part of its own length."""
     return not piece.is_inside(shape) and max(piece.along_border(shape)) >= CONTACT * piece.length
+
+
+def _is_strip(piece: Piece, shape: tuple[int, ...]) -> bool:
+    return min(piece.height / shape[0], piece.width / shape[1]) <= STRIP
 
 
 def _beside(along: Sequence[Piece], inside: Sequence[Piece]) -> list[Piece]:

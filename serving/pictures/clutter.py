@@ -7,6 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from serving.pictures.close_up import CONTACT, STRIP
 from serving.pictures.fields import find_fields
 from serving.pictures.ink import Ink
 from serving.pictures.neighbours import MOST_COMPARED, RING_INK, Ring
@@ -42,10 +43,6 @@ THIN = 0.2
 STRAIGHT = 0.08
 # A piece at the border, or an upright line, is a shadow if its ink is weaker than this share of the usual ink.
 SHADOW = 0.75
-# A desk, a finger or the edge of a scan touches the border with at least this share of its own longer side.
-CONTACT = 0.5
-# If all pieces lie along the border, those that take at most this share of the page across are no digits.
-STRIP = 0.25
 # A piece at the border is still a digit if it stands beside a piece inside, and if the four rules that follow hold.
 # The higher of the two pieces is at most this many times as high as the lower one.
 ALIKE = 1.5
@@ -196,6 +193,7 @@ def _is_along_border(piece: Piece, shape: tuple[int, ...]) -> bool:
 
 
 def _is_strip(piece: Piece, shape: tuple[int, ...]) -> bool:
+    """Return whether a piece along the border is a strip of a desk or a shadow, and no digit on a cropped page."""
     return min(piece.height / shape[0], piece.width / shape[1]) <= STRIP
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.pictures.pieces import Piece
+from serving.pictures.shapes import MAX_PIECES
 
 # The lines of a field fill at most this share of its bounding box.
 HOLLOW = 0.45
@@ -15,8 +16,6 @@ HOLLOW = 0.45
 LEAST_WIDTH = 0.6
 # A field has at least this many pixels a side. On fewer pixels, a round digit has straight sides.
 LEAST_SIDE = 12
-# More pieces than this would take too long.
-MAX_PIECES = 500
 # Ink belongs to a side if it is at most this far from it, as a share of the field's shorter side, and in pixels.
 NEAR, LEAST_NEAR = 0.06, 2
 # The three sides of a field have ink along at least this share of their length. A round digit has less.

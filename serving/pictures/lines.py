@@ -104,7 +104,7 @@ def _grouped(pieces: Sequence[Piece], height: float, fields: Sequence[Piece] = (
 
 
 def _with_room(field: Piece, height: float) -> Piece:
-    """Return a field with the room for a digit above its lower side, which low sides do not show."""
+    """Return a field that is high enough for a digit. The sides of an open field may be lower."""
     return replace(field, top=min(field.top, field.bottom - round(ROOM * height)))
 
 

@@ -60,7 +60,7 @@ WEIGHTS = {
     "one of two brackets": 7.89,
     "digits differ in size": -7.15,
     "one of two slashes": 5.02,
-    # A plus, a times or an equals sign.
+    # A colon, a plus, a times or an equals sign.
     "small sign": 2.25,
 }
 # The column of each property.
@@ -88,12 +88,8 @@ ALONE = 0.1
 ALONE_HEIGHT = 0.4
 # A mark that stands apart is narrower than this, if it is no colon. A minus is nearly this wide.
 ALONE_WIDTH = 0.9
-# A colon is lower and narrower than this. Its two dots are one part, which is higher than other marks.
+# A colon without paper between its dots is lower and narrower than this. It is higher than other marks.
 COLON_HEIGHT, COLON_WIDTH = 0.55, 0.25
-# A colon with paper between its dots is lower than this.
-HIGHEST_COLON = 0.9
-# A colon has paper between its dots if less than this share of its rows has ink. A stroke has ink in nearly all rows.
-DOTTED = 0.7
 
 
 Step = int | Part
@@ -217,8 +213,7 @@ def _marks_alone(line: LineParts) -> Iterator[tuple[tuple[int, int], Mark]]:
         joined = _joined(parts)
         height, width = joined.height, joined.width
         is_low = height < ALONE_HEIGHT and width < ALONE_WIDTH
-        is_dotted = height < HIGHEST_COLON and sum(part.filled for part in parts) < DOTTED * len(parts)
-        is_colon = width < COLON_WIDTH and (height < COLON_HEIGHT or is_dotted)
+        is_colon = width < COLON_WIDTH and height < COLON_HEIGHT
         if (is_low or is_colon) and min(gaps[begin], gaps[end]) >= ALONE:
             yield (begin, end), (joined, {"mark alone": 1.0})
 

@@ -34,7 +34,8 @@ A page becomes numbers in these steps, after the same ``header``, ``decode`` and
     fields        the printed fields of a form
     shapes        punched holes, buttons, a pen on the paper
     cuts          a line, cut into parts that are smaller than a digit
-    signs         parts that may be a slash, a bracket or a plus
+    signs         parts that may be a slash or a bracket
+    small_signs   parts that may be a colon, a plus, a times or an equals sign
     number_form   groups of parts that may be a digit, each brought to 28x28 by ``normalize``
 
 The network judges these groups. ``serving/inference/path.py`` chooses those that make up the line, and

@@ -66,8 +66,6 @@ class Part(NamedTuple):
     width: float
     box: Box
     """In the picture's own pixels."""
-    filled: float = 1.0
-    """Share of the rows of its ink that have ink: all of a stroke, few of the two dots of a colon."""
     mass: float = 0.0
     """Its ink, as a share of the strongest ink of the line times the square of the line's height."""
 
@@ -139,7 +137,7 @@ def _line_of(
 ) -> LineParts:
     """Return a line from its JSON, in which tuples are lists."""
     return LineParts(
-        [Part(height, width, tuple(box), filled, mass) for height, width, box, filled, mass in parts],
+        [Part(height, width, tuple(box), mass) for height, width, box, mass in parts],
         crossed,
         gaps,
         [Candidate(first, end, height, width, tuple(box)) for first, end, height, width, box in candidates],
@@ -225,9 +223,8 @@ class _Grouping:
         self._cuts = find_cuts(self._ink, self._height)
         part_of = self._cuts.part_of
         self._boxes = _boxes(part_of, self._ink, len(self._cuts.crossed) + 1)
-        filled = _filled(part_of, self._ink, self._boxes)
         masses = _masses(part_of, self._ink, len(self._boxes), self._height)
-        parts = list(map(self._part, self._boxes, filled, masses))
+        parts = list(map(self._part, self._boxes, masses))
         signs = find_signs(self._blobs(), self._height)
         self.result = LineParts(parts, self._cuts.crossed, self._cuts.gaps, [], signs)
 
@@ -267,8 +264,8 @@ class _Grouping:
                 ink = self._ink_of(first, end, box) if max(self._shape(box)) <= LARGEST_SIGN else None
                 yield Blob(first, end, ink, box[1] / self._height, box[3] / self._height)
 
-    def _part(self, box: Box | None, filled: float, mass: float) -> Part:
-        return Part(*self._shape(box), self._on_picture(box), filled, mass) if box else Part(0, 0, (0, 0, 0, 0))
+    def _part(self, box: Box | None, mass: float) -> Part:
+        return Part(*self._shape(box), self._on_picture(box), mass) if box else Part(0, 0, (0, 0, 0, 0))
 
     def _shape(self, box: Box) -> tuple[float, float]:
         """Return height and width of a box of the line, as a share of the line's height."""
@@ -307,15 +304,6 @@ def _boxes(part_of: Integers, ink: Ink, count: int) -> list[Box | None]:
     return [
         (left, top, right, bottom) if left < right else None for left, right, top, bottom in zip(*edges, strict=True)
     ]
-
-
-def _filled(part_of: Integers, ink: Ink, boxes: Sequence[Box | None]) -> list[float]:
-    """Return the share of the rows of each part's box that have ink of the part; 1 if it has no ink."""
-    rows, columns = np.nonzero(ink)
-    has_ink = np.zeros((len(boxes), len(ink)), bool)
-    has_ink[part_of[rows, columns], rows] = True
-    counts = np.count_nonzero(has_ink, axis=1).tolist()
-    return [count / (box[3] - box[1]) if box else 1.0 for count, box in zip(counts, boxes, strict=True)]
 
 
 def _masses(part_of: Integers, ink: Ink, count: int, height: float) -> list[float]:

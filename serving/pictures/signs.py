@@ -1,4 +1,4 @@
-"""Find signs between the digits of a line: slashes, bars, brackets, plus, times and equals signs.
+"""Find signs between the digits of a line: slashes, bars and brackets, and the signs of ``small_signs``.
 
 A slash, a bar and a bracket are single strokes, as a 1 is. What tells them apart is that they go beyond the digits
 beside them, above and below; a bracket is bent, too, and seldom alone. None of this is certain, so
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.pictures.ink import Ink, spans_of
-from serving.pictures.page import Mask
+from serving.pictures.small_signs import is_small_sign, is_solid, widths_of
 
 # All lengths are shares of the height of the line, if nothing else is said.
 # Ink that is weaker than this share of the strongest is the edge of a stroke.
@@ -35,8 +35,6 @@ MIDDLE = 0.15, 0.85
 WIDEST = 0.3
 # The middle of a stroke deviates from an even curve by at most this share of the stroke's length.
 UNEVEN = 0.02
-# The gaps in the rows of a stroke have at most this share of the pixels of its ink. The loops of a 4 have more.
-LOOP = 0.15
 # The widths of the two ends of a stroke differ by at most this. The upper end of a 7 is wider than its lower end.
 ENDS_DIFFER = 0.2
 # A stroke is a bracket if it is bent by this share of its length. A straight one is a slash or a bar.
@@ -57,25 +55,6 @@ SLASH = 0.02
 UPRIGHT = 0.18
 # Two slashes of a line differ by less than this in height, lean and bend.
 ALIKE = 0.08, 0.08, 0.03
-# Height of the lowest and of the highest small sign: a plus, a times or an equals sign.
-LEAST_SMALL, HIGHEST_SMALL = 0.2, 1.0
-# A small sign is at least this wide, as a share of its own height.
-NARROWEST = 0.6
-# A small sign has at least this many rows and columns of pixels.
-LEAST_PIXELS = 6
-# A plus or times sign is at most this many times as wide as high.
-WIDEST_CROSS = 1.8
-# A corner of a plus or times sign is this share of its height and width.
-CORNER = 0.28
-# A corner is empty if less than this share of it is ink.
-EMPTY = 0.12
-# Between the strokes of a times sign, this many rows and columns of pixels at its sides are empty.
-SIDE_PIXELS = 2
-# Each of the two strokes of an equals sign is at most this high.
-LEVEL = 0.3
-# Each of the two strokes of an equals sign is at least this many times as wide as high.
-FLAT = 1.5
-
 Floats = npt.NDArray[np.float64]
 
 
@@ -101,7 +80,7 @@ class Sign(NamedTuple):
     end: int
     """The part after the last one."""
     properties: tuple[float, ...]
-    """Those of a stroke, of :func:`_properties_of`; none for a plus, a times or an equals sign."""
+    """Those of a stroke, of :func:`_properties_of`; none for a small sign."""
 
 
 class Stroke(NamedTuple):
@@ -133,7 +112,7 @@ def find_signs(blobs: Iterable[Blob], height: float) -> list[Sign]:
         stroke = _stroke_of(ink, blob.bottom - blob.top, height)
         if stroke:
             strokes[at] = stroke
-        elif _is_small_sign(ink > 0, height):
+        elif is_small_sign(ink > 0, height):
             signs.append(Sign(blob.first, blob.end, ()))
     for at, properties in _properties_of(places, strokes).items():
         signs.append(Sign(places[at].first, places[at].end, properties))
@@ -203,9 +182,9 @@ def _stroke_of(ink: Ink, high: float, height: float) -> Stroke | None:
     rows, columns = mask.shape
     if rows < LEAST_ROWS or not mask.any(axis=1).all():
         return None
-    widths = _widths(mask)
+    widths = widths_of(mask)
     middle = slice(*(round(share * rows) for share in MIDDLE))
-    if widths[middle].max() > WIDEST * height or not _is_solid(mask[middle]):
+    if widths[middle].max() > WIDEST * height or not is_solid(mask[middle]):
         return None
     if abs(int(widths[: middle.start].max()) - int(widths[middle.stop :].max())) > ENDS_DIFFER * height:
         return None
@@ -234,82 +213,8 @@ def _unevenness(values: Floats) -> float:
     return float(np.sqrt(np.mean(rest * rest)))
 
 
-def _is_small_sign(mask: Mask, height: float) -> bool:
-    """Return whether the ink is a plus, a times or an equals sign in a line of digits of this height."""
-    rows, columns = mask.shape
-    if not LEAST_SMALL * height <= rows <= HIGHEST_SMALL * height:
-        return False
-    if columns < NARROWEST * rows or min(mask.shape) < LEAST_PIXELS:
-        return False
-    return _is_level_pair(mask, height) or (columns <= WIDEST_CROSS * rows and (_is_plus(mask) or _is_times(mask)))
-
-
 def _without_edges(ink: Ink) -> Ink:
     """Return the ink without the weak edges of its strokes, and without rows and columns at its border without ink."""
     ink = np.where(ink > INKED * ink.max(), ink, 0)
     rows, columns = (slice(*span) for span in spans_of(ink))
     return ink[rows, columns]
-
-
-def _widths(mask: Mask) -> npt.NDArray[np.int64]:
-    """Return how wide the ink of each row is, with the gaps in it. Each row has ink."""
-    widths: npt.NDArray[np.int64] = mask.shape[1] - mask.argmax(axis=1) - mask[:, ::-1].argmax(axis=1)
-    return widths
-
-
-def _is_solid(mask: Mask) -> bool:
-    """Return whether the rows have hardly any gaps in their ink. Each row has ink."""
-    area = int(np.count_nonzero(mask))
-    return int(_widths(mask).sum()) - area <= LOOP * area
-
-
-def _is_plus(mask: Mask) -> bool:
-    """Return whether the corners are empty, and the ink has hardly any gaps and no hole, as a 4 may have."""
-    if max(_corners(mask)) >= EMPTY or not _is_solid(mask) or not _is_solid(mask.T):
-        return False
-    before, after = (
-        [np.logical_or.accumulate(mask[::step, ::step], axis=axis)[::step, ::step] for axis in (0, 1)]
-        for step in (1, -1)
-    )
-    return not (before[0] & before[1] & after[0] & after[1] & ~mask).any()
-
-
-def _is_times(mask: Mask) -> bool:
-    """Return whether two strokes go from corner to corner and cross in the middle."""
-
-    def is_crossed(mask: Mask) -> bool:
-        runs = mask[:, 0] + np.count_nonzero(mask[:, 1:] & ~mask[:, :-1], axis=1)
-        fourth, third = len(runs) // 4, len(runs) // 3
-        begin, middle, end = runs[:fourth], runs[third:-third], runs[-fourth:]
-        sides = mask[:, :SIDE_PIXELS], mask[:, -SIDE_PIXELS:]
-        return bool(begin.max() == end.max() == runs.max() == 2 and middle.min() == 1) and not any(
-            side[third:-third].any() for side in sides
-        )
-
-    return min(_corners(mask)) >= EMPTY / 2 and is_crossed(mask) and is_crossed(mask.T)
-
-
-def _corners(mask: Mask) -> list[float]:
-    """Return the share of ink in each corner."""
-    rows, columns = (max(1, round(CORNER * side)) for side in mask.shape)
-    corners = mask[:rows, :columns], mask[:rows, -columns:], mask[-rows:, :columns], mask[-rows:, -columns:]
-    return [np.count_nonzero(corner) / corner.size for corner in corners]
-
-
-def _is_level_pair(mask: Mask, height: float) -> bool:
-    """Return whether there are two level strokes, one above the other."""
-    inked = np.flatnonzero(mask.any(axis=1))
-    gaps = np.flatnonzero(np.diff(inked) > 1)
-    if len(gaps) != 1:
-        return False
-    for rows in np.split(inked, gaps + 1):
-        stroke = mask[rows]
-        columns = np.flatnonzero(stroke.any(axis=0))
-        wide = columns[-1] + 1 - columns[0]
-        if (
-            not _is_solid(stroke.T[columns])
-            or len(rows) > LEVEL * height
-            or wide < max(FLAT * len(rows), mask.shape[1] / 2)
-        ):
-            return False
-    return True

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.bombs import high_lines
+from benchmarks.marks import marked_row
 from benchmarks.paper import BLANK, FORMS, blank, form
 from benchmarks.polylines import STYLES
 from serving.errors import DeadlineExceededError, InputTooLargeError
@@ -482,6 +483,17 @@ def test_sign_between_digits_is_reported_as_a_mark(read, write, text, after):
     marks = [separator for separator in found.lines[0].separators if separator.kind == "mark"]
     assert [mark.after for mark in marks] == after
     assert all(mark.box[0] < mark.box[2] for mark in marks)
+
+
+@pytest.mark.parametrize("pattern", ["##:##", "##+##=##", "#x#=##"])
+def test_signs_of_many_hands_are_marks(read, digits, truth, pattern):
+    random = np.random.default_rng(3)
+    right = 0
+    for _ in range(20):
+        chosen = random.integers(0, len(digits), pattern.count("#"))
+        found = read(page(marked_row([digits[i] for i in chosen], pattern, random), margin=30))
+        right += found.text == "".join(str(truth[i]) for i in chosen)
+    assert right >= 19
 
 
 @pytest.mark.parametrize("columns", [2, 6, 13])

@@ -95,9 +95,10 @@ def check_apart(output: Path, *places: str) -> None:
     Raises:
         TrainingError: it does.
     """
-    folder = output.absolute().resolve()
+    # Unlike Path.resolve(), os.path.realpath() raises no error for a link that leads to itself.
+    folder = Path(os.path.realpath(output))
     for place in filter(is_place, places):
-        found = Path(place).resolve()
+        found = Path(os.path.realpath(place))
         # Path.is_file() may raise an OSError.
         if found.parent == folder and os.path.isfile(found):  # noqa: PTH113
             raise TrainingError(f"--output {output}: holds the data set {place}; name another --output")

@@ -199,7 +199,7 @@ class Repository:
         self._unloaded.add(name)
         return self.scan()
 
-    def roll_out(self, states: Mapping[str, RolloutState]) -> None:
+    def follow_rollouts(self, states: Mapping[str, RolloutState]) -> None:
         """Follow these rollout states, by name of the model. A stable version stays loaded, however old it is."""
         with self._scanning:
             self._rollouts = dict(states)

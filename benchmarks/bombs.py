@@ -115,7 +115,8 @@ def full_pages(images: np.ndarray) -> Named:
     """
     for columns, lines in ((16, 8), (36, 36)):
         tiles = np.resize(255 - images, (lines, columns, 28, 28))
-        yield f"{columns * lines} digits", saved(Image.fromarray(np.hstack(np.hstack(tiles))), "PNG")
+        page = np.vstack([np.hstack(list(line)) for line in tiles])
+        yield f"{columns * lines} digits", saved(Image.fromarray(page), "PNG")
     random = np.random.default_rng(0)
     for count, height in ((400, 20), (900, 30), (1500, 60)):
         strokes = np.full((1000, 1000), 255, np.uint8)

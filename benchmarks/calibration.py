@@ -39,7 +39,7 @@ from training.loop.batches import batches
 from training.loop.inputs import inputs_of_steps
 from training.loop.optimizers import rate_at
 from training.loop.state import State
-from training.loop.step import set_numbers, take_step
+from training.loop.step import set_rate_and_decay, take_step
 from training.networks import Network, normalize
 from training.trust.calibrate import Calibration
 
@@ -92,7 +92,7 @@ def trained(model: str, seed: int, splits: Splits) -> Network:
     steps = -(-len(train) // config.batch_size)
     state.network.train()
     for size, parts in inputs_of_steps(state, batches(config, train, config.batch_size, 0, 0)):
-        set_numbers(state, rate_at(config, state.step / steps))
+        set_rate_and_decay(state, rate_at(config, state.step / steps))
         take_step(state, parts, size)
         state.step += 1
     return state.result.eval()

@@ -12,8 +12,9 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -104,7 +105,7 @@ class Target:
             streams[1].transport.abort()
 
 
-Client = Callable[[Target], Awaitable[None]]
+Client = Callable[[Target], Coroutine[Any, Any, None]]
 
 
 def is_fault(status: str) -> bool:
@@ -170,7 +171,8 @@ async def patient(target: Target) -> None:
                     stays_open = await send_and_read(target, streams, *request)
                     request = next(requests, None)
         except OSError:
-            target.note(request[0], "closed", 0.0, request[1])
+            if request:
+                target.note(request[0], "closed", 0.0, request[1])
             request = next(requests, None)
 
 
@@ -195,7 +197,7 @@ async def deaf(target: Target) -> None:
         head, end, body = content.partition(b"\r\n\r\n")
         try:
             async with target.connection() as streams:
-                transport = streams[1].transport
+                transport = cast(asyncio.Transport, streams[1].transport)
                 transport.pause_reading()
                 transport.write(head + end)
                 await asyncio.sleep(0.02)

@@ -138,7 +138,7 @@ def plasma(random: Random, size: int = 256, decay: float = 1.4) -> Floats:
         )
         step, wibble = half, wibble / decay
     heights -= heights.min()
-    return heights / heights.max()
+    return heights / float(heights.max())
 
 
 def fog(image: Image, random: Random) -> Image:
@@ -161,7 +161,7 @@ def _line(column0: float, row0: float, column1: float, row1: float) -> Floats:
     columns, rows = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
     slope = (row1 - row0) / (column1 - column0)
     distance = np.clip(np.abs(rows - (slope * (columns - column0) + row0)), 0, 2.3 - 1e-10)
-    ink = np.clip(np.log(1 - distance / 2.3) + 1, 0, 1)
+    ink: Floats = np.clip(np.log(1 - distance / 2.3) + 1, 0, 1)
     ink[:, : math.floor(column0)] = 0
     ink[:, math.ceil(column1) :] = 0
     return ink

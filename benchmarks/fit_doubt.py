@@ -55,7 +55,7 @@ def digits(count: int) -> Iterator[tuple[str, bytes, int]]:
         for content, label in zip(draw(name, images[some]), labels[some], strict=True):
             yield name, content, int(label)
     for i in random.integers(0, len(images), 4 * count):
-        small = Image.fromarray(images[i][2:26, 2:26]).resize((random.integers(8, 15),) * 2, Image.Resampling.BOX)
+        small = Image.fromarray(images[i][2:26, 2:26]).resize((int(random.integers(8, 15)),) * 2, Image.Resampling.BOX)
         yield "few pixels", encode(np.asarray(small)), int(labels[i])
 
 

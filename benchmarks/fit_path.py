@@ -126,7 +126,12 @@ def fit(examples: list[Lattice], epochs: int) -> Array:
     """Return the weights with which the right paths are most probable."""
     weights = torch.nn.Parameter(torch.tensor(START))
     optimizer = torch.optim.Adam([weights], LEARNING_RATE)
-    batches = torch.utils.data.DataLoader(examples, BATCH, shuffle=True, collate_fn=list)
+    batches = torch.utils.data.DataLoader[list[Lattice]](
+        examples,  # type: ignore[arg-type]  # A list serves as a data set too.
+        BATCH,
+        shuffle=True,
+        collate_fn=list,
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs * len(batches))
     for epoch in range(epochs):
         losses = []
@@ -148,7 +153,8 @@ def fit(examples: list[Lattice], epochs: int) -> Array:
 def aspects() -> Iterator[tuple[float, float]]:
     """Yield the mean and the deviation of the logarithm of width / height of the training digits 0 to 9."""
     train = load("mnist").train
-    images, labels = train.images.numpy() > INKED, train.labels.numpy()
+    images: Array = train.images.numpy() > INKED
+    labels = train.labels.numpy()
     high, wide = (np.array([np.ptp(np.flatnonzero(line)) + 1 for line in images.any(axis=axis)]) for axis in (2, 1))
     ratio = np.log(wide / high)
     for digit in range(10):

@@ -144,7 +144,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
             return
         except OSError:
             if process.poll() is not None:
-                raise click.ClickException(f"{process.args} ended before it was ready") from None
+                raise click.ClickException(f"{process.args!r} ended before it was ready") from None
             time.sleep(0.005)
 
 
@@ -249,7 +249,7 @@ def grpc_requests(batch: int) -> dict[str, bytes]:
 
     images = np.resize(golden_digits()[0], (batch, 28, 28))
     tensor = {"name": "images", "datatype": "UINT8", "shape": images.shape}
-    forms = {
+    forms: dict[str, dict[str, object]] = {
         "gRPC, raw contents": {"inputs": [tensor], "raw_input_contents": [images.tobytes()]},
         "gRPC, typed contents": {"inputs": [tensor | {"contents": {"uint_contents": images.ravel()}}]},
     }

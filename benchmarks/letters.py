@@ -61,8 +61,9 @@ def _fonts() -> list[Path]:
 
 def documented_commands() -> list[str]:
     """Return the three commands at the top of docs/own-data.md."""
-    [block] = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "own-data.md").read_text(), re.DOTALL)[:1]
-    return block.splitlines()
+    block = re.search(r"```sh\n(.*?)```", (ROOT / "docs" / "own-data.md").read_text(), re.DOTALL)
+    assert block
+    return block[1].splitlines()
 
 
 def words_of(command: str, *more: str) -> list[str]:

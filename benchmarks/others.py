@@ -115,7 +115,7 @@ def drawn(kinds: dict[str, Sequence[Stroke]], copies: int, random: Random) -> It
 def texts(fonts: Sequence[Path], count: int, random: Random) -> Iterator[bytes]:
     """Yield pages of one to five lines of words."""
     for _ in range(count):
-        font = ImageFont.truetype(str(fonts[random.integers(len(fonts))]), int(random.integers(14, 50)))
+        font = ImageFont.truetype(str(fonts[int(random.integers(len(fonts)))]), int(random.integers(14, 50)))
         lines = [" ".join(random.choice(WORDS, random.integers(1, 5))) for _ in range(random.integers(1, 6))]
         text = "\n".join(lines)
         left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((20, 20), text, font)
@@ -127,9 +127,10 @@ def texts(fonts: Sequence[Path], count: int, random: Random) -> Iterator[bytes]:
 def plots(count: int, random: Random) -> Iterator[bytes]:
     """Yield figures of matplotlib: curves, bars, points, pies and histograms, with and without axes and titles."""
     import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
     x = np.linspace(0, 10, 50)
-    kinds: list[Callable[[plt.Axes], object]] = [
+    kinds: list[Callable[[Axes], object]] = [
         lambda axes: axes.plot(x, np.cumsum(random.normal(size=50))),
         lambda axes: axes.bar(range(6), random.random(6)),
         lambda axes: axes.scatter(*random.random((2, 40))),

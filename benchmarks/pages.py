@@ -81,9 +81,11 @@ def sheet_on_table(digit: Array, random: Random) -> bytes:
     side = int(random.integers(120, 200))
     _paint(sheet, _enlarged(digit, side), *random.integers(20, 280 - side, 2).tolist())
     angle = random.uniform(-8, 8)
-    turn = {"angle": angle, "resample": Image.Resampling.BICUBIC, "expand": True}
-    drawn = np.asarray(Image.fromarray(sheet.astype(np.uint8)).rotate(**turn), float)
-    mask = np.asarray(Image.new("L", (300, 300), 255).rotate(**turn), float) / 255
+    drawn, mask = (
+        np.asarray(picture.rotate(angle, Image.Resampling.BICUBIC, expand=True), float)
+        for picture in (Image.fromarray(sheet.astype(np.uint8)), Image.new("L", (300, 300), 255))
+    )
+    mask /= 255
     grain = random.normal(0, 12, (len(drawn) + 160, 1)) + random.normal(0, 4, (1, len(drawn) + 160))
     page = random.uniform(40, 140) + grain
     part = page[60 : 60 + len(drawn), 80 : 80 + len(drawn)]
@@ -184,7 +186,8 @@ def thin_pen(digit: Array, random: Random) -> bytes:
     thick = Image.fromarray((line * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
     ink = np.asarray(thick.filter(ImageFilter.GaussianBlur(0.7)), float) / 255
     page = np.full((700, 900), PAPER)
-    _paint(page, ink, *(int(random.integers(0, size - len(ink))) for size in page.shape), random.uniform(60, 110))
+    top, left = (int(random.integers(0, size - len(ink))) for size in page.shape)
+    _paint(page, ink, top, left, random.uniform(60, 110))
     page *= np.linspace(random.uniform(0.7, 1), 1, 900)
     return _saved(page, random)
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -23,7 +23,7 @@ class SaveFile(click.Path):
         super().__init__(path_type=Path, dir_okay=False, writable=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path = cast(Path, super().convert(value, param, ctx))
         if not os.access(path.parent, os.W_OK | os.X_OK):
             self.fail(f"{str(path)!r}: {path.parent} must be a folder that can be written", param, ctx)
         return path
@@ -39,7 +39,7 @@ class Checkout(click.Path):
         super().__init__(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path = cast(Path, super().convert(value, param, ctx))
         if missing := next((name for name in PACKAGES if not (path / name / "__init__.py").is_file()), None):
             self.fail(f"{str(path)!r}: must be a checkout of this project, but has no {missing}/", param, ctx)
         return path
@@ -49,7 +49,9 @@ def conditions(*packages: str, also: str = "") -> str:
     """Return the machine, the versions of the packages, the text ``also``, and on a second line the command."""
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
-    benchmark = sys.modules["__main__"].__spec__.name.removesuffix(".__main__")
+    spec = sys.modules["__main__"].__spec__
+    assert spec, "a benchmark runs as python -m benchmarks.NAME"
+    benchmark = spec.name.removesuffix(".__main__")
     return f"{machine}{also and f'; {also}'}\n`{shlex.join(['python', '-m', benchmark, *sys.argv[1:]])}`"
 
 

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -131,7 +131,7 @@ def processes_table(rounds: int, cnn: bool) -> list[str]:
             "`mnist-train --recipe speed`": lambda: our_process("--recipe", "speed"),
             "`mnist-export` of this run": lambda: export_process(run),
         }
-        found = dict(zip(commands, measured(rounds, *commands.values()), strict=True))
+        found = dict[str, Sequence[Measured]](zip(commands, measured(rounds, *commands.values()), strict=True))
         if cnn:
             found["`mnist-train`"] = [our_process()]
             found["`make run` with 4 epochs, until the service is ready"] = [make_run()]
@@ -165,7 +165,7 @@ def our_loop(config: TrainConfig, splits: Splits) -> float:
     with tempfile.TemporaryDirectory() as output:
         train(config, splits, Path(output) / "run")
         rows = (Path(output) / "run" / "metrics.jsonl").read_text().splitlines()
-    return sum(json.loads(row)["seconds"] for row in rows)
+    return math.fsum(json.loads(row)["seconds"] for row in rows)
 
 
 def bare_arithmetic(config: TrainConfig, splits: Splits) -> float:
@@ -173,7 +173,8 @@ def bare_arithmetic(config: TrainConfig, splits: Splits) -> float:
 
     The images are not shuffled.
     """
-    network = build(config.model).to(memory_format=torch.channels_last)
+    network = build(config.model)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # The stubs of torch lack this form.
     optimizer = build_optimizer(config, network)
     images, labels = (values.split(config.batch_size) for values in (splits.train.images, splits.train.labels))
     network.train()

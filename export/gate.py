@@ -140,15 +140,14 @@ def check_new(run: Run, repository: Path, name: str, *, int8: bool, versions: di
     newest = next(newest_first(repository, name), None)
     if newest is None:
         return
-    manifest = newest.manifest
+    manifest, first = newest.manifest, newest.manifest.first
+    published_first = first and (first.training["model_sha256"], first.share, first.sure, first.familiar)
+    run_first = run.first and (run.first.record["model_sha256"], run.share, SURE, FAMILIAR)
     is_same = (
         manifest.training["model_sha256"] == run.record["model_sha256"]
-        and (manifest.first and manifest.first.training["model_sha256"])
-        == (run.first and run.first.record["model_sha256"])
+        and published_first == run_first
         # The results of a cascade are not those of a run.
-        and (manifest.first is not None or manifest.result == run.record["calibration"]["result"])
-        and (manifest.first and (manifest.first.share, manifest.first.sure, manifest.first.familiar))
-        == (run.first and (run.share, SURE, FAMILIAR))
+        and (first is not None or manifest.result == run.record["calibration"]["result"])
         and manifest.temperature == run.calibration.temperature
         and _are_near(manifest.novelty.threshold, run.calibration.threshold)
         and _are_near(manifest.confidence.threshold if manifest.confidence else None, run.calibration.confidence)

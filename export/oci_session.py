@@ -22,7 +22,7 @@ from serving.models.bundle import MAX_BUNDLE_BYTES
 
 # Seconds for a connection, and for each piece of a response.
 TIMEOUT = 30
-# A response may take this many seconds, and the time for its bytes at the second number of bytes per second.
+# A response may take RESPONSE_SECONDS, and one second more for each SLOWEST bytes that have arrived.
 RESPONSE_SECONDS, SLOWEST = 60, 20_000
 # Bytes of an error, a token or anything else but a blob or a manifest.
 MAX_SMALL_BYTES = 1_000_000
@@ -86,7 +86,7 @@ class Adapter(requests.adapters.HTTPAdapter):
         if not is_content:
             # This reads it, so that its connection is free for the next request.
             _ = response.content
-        # There, some registries ask for a login although their images are public.
+        # At /v2/, some registries ask for a login although their images are public.
         if response.status_code == requests.codes.unauthorized and request.path_url != "/v2/":
             _check_login(response)
         return response

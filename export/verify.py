@@ -43,7 +43,7 @@ from training.evaluate import Evaluation
 from training.networks import build, parameter_count
 from training.origin import RECORD
 
-# How far figures may differ from CPU to CPU: a mean loss, a calibration error, a share of rejected images.
+# By how much a mean loss, a calibration error and a share of rejected images may differ from CPU to CPU.
 LOSS, CALIBRATION_ERROR, SHARE = 2e-5, 5e-4, 1e-3
 
 # The constants of a cascade are float32 in its file.
@@ -97,7 +97,7 @@ def verify_bundle(folder: Path, data: Path | None = None, trust: Trust | None = 
     splits = _splits(training, data)
     facts = [Fact("parameters", manifest.parameters, sum(map(parameter_count, networks)))]
     facts += [*_data_facts(manifest, training, splits), *_file_facts(folder, manifest), *_provenance_facts(found)]
-    # The results take seconds, so a wrong fact before them is found first.
+    # The results are computed last, because that takes seconds. A wrong fact before them ends the check at once.
     measured = _measured_facts(folder, manifest, splits)
     computed = chain(_result_facts(folder, manifest, results, splits, training.dataset.replay), measured)
     for fact in chain(facts, computed):
@@ -278,7 +278,7 @@ def _summary_facts(what: str, said: Any, evaluation: Evaluation) -> Iterator[Fac
 def _rejection_facts(part: str, manifest: Manifest, output: ModelOutput) -> Iterator[Fact]:
     above = float((output.novelty > manifest.novelty.threshold).mean())
     said = manifest.novelty.false_rejections.get(part, -1.0)
-    # Of a few images, one is a larger share. It may lie on the threshold.
+    # One image may lie on the threshold, and be rejected on one CPU only. In a small set, it is a larger share.
     tolerance = max(SHARE, 1.5 / len(output.novelty))
     yield Fact(f"novelty.false_rejections.{part}", said, above, tolerance)
     if manifest.confidence:

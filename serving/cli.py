@@ -133,8 +133,8 @@ def tune(context: click.Context, /, p99: float, picture: Path | None, seconds: f
     """
     from serving.tune import run
 
-    # mnist-serve has the same two settings, which may stand before the name of this command. A given one counts also if
-    # it is the default: without --model, the only model of the repository would be used.
+    # mnist-serve has the same two settings, which may stand before the name of this command. If the user gives one, it
+    # counts also if it is the default: without --model, the only model of the repository would be used.
     group = context.find_root()
     settings = {name: group.params[name] for name in given if _is_given(name, group)}
     settings |= {name: value for name, value in given.items() if value is not None}

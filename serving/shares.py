@@ -18,7 +18,7 @@ log = logging.getLogger("serving")
 
 # The error numbers of file systems that cannot sync. Others, such as that of a broken disk, are errors.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES}
-# And those of file systems that rename a file only to a name that is free.
+# The error numbers of file systems that cannot rename a file to the name of another one.
 NO_REPLACE = {errno.EEXIST, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 _told: set[str] = set()

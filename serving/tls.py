@@ -20,7 +20,7 @@ FILES = ("tls_cert", "tls_key", "tls_client_ca")
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # OpenSSL's reasons if a key belongs to another certificate: one with a key of the same kind, or of another kind.
 MISMATCHES = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-# How often files are read that change while they are read.
+# Files that change while they are read are read again, at most this many times in all.
 MAX_READS = 5
 
 log = logging.getLogger("serving")

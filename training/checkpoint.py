@@ -19,7 +19,7 @@ FORMAT = 2
 # The error numbers of file systems that cannot sync: some network shares, some mounts of object stores, and folders on
 # others.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES}
-# And those of file systems that rename a file only to a name that is free.
+# The error numbers of file systems that cannot rename a file to the name of another one.
 NO_REPLACE = {errno.EEXIST, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 

@@ -16,7 +16,7 @@ from training.command import Folder, Group, ending_at_once, is_speaker, naming_w
 from training.compare import compare
 from training.config import KNOWN_DATASETS, ConfigError, TrainConfig, flag
 from training.data.errors import DataError
-from training.data.own.cli import check, check_exist, place_of, review
+from training.data.own.cli import check, check_readable, place_of, review
 from training.hints import FLAGS, SETTINGS, plain
 from training.loop.errors import TrainingError
 from training.loop.folder import check_output
@@ -175,7 +175,7 @@ def main(
         if is_speaker():
             check_output(output, config.dataset, config.replay, resume=resume)
         if not (resume and (output / "last.pt").exists()):  # A run keeps its pictures.
-            check_exist(config.dataset, config.replay)
+            check_readable(config.dataset, config.replay)
     except (DataError, TrainingError) as error:
         raise click.ClickException(str(error)) from error
     from training.loop.progress import Progress

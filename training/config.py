@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-# The precision that stands for the faster one on the machine of the run.
+# The value of precision that means: the faster one on the machine of the run.
 AUTO = "auto"
 
 # Training without extras: constant learning rate, no weight decay, no augmentation, no weight averaging.

@@ -1,7 +1,7 @@
 """Read the network of a finished run or of a published version.
 
 A published version holds no checkpoint, only files for inference. Its TorchScript file has all weights, but the export
-has folded each BatchNorm that follows a convolution into it. :func:`_unfolded` undoes that.
+has folded each BatchNorm that follows a convolution into it. :func:`_load_unfolded` undoes that.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _published(folder: Path) -> Trained:
         graph = torch.jit.load(io.BytesIO(files[TORCHSCRIPT])).graph
     with np.load(io.BytesIO(files[GOLDEN]), allow_pickle=False) as archive:
         images = torch.from_numpy(archive["images"])
-    _unfolded(network, _layers(graph), images)
+    _load_unfolded(network, _layers(graph), images)
     with torch.no_grad():
         # The export has divided the logits by the calibration temperature.
         network.head.weight.mul_(manifest["temperature"])
@@ -92,7 +92,7 @@ def _layers(graph: Any) -> Iterator[tuple[str, list[Tensor]]]:
             yield kinds[node.kind()], tensors
 
 
-def _unfolded(network: Network, layers: Iterator[tuple[str, list[Tensor]]], images: Tensor) -> None:
+def _load_unfolded(network: Network, layers: Iterator[tuple[str, list[Tensor]]], images: Tensor) -> None:
     """Copy the weights of ``layers`` into ``network``. A BatchNorm that was folded gets the statistics of ``images``.
 
     The convolution before it computes already what both computed before, so the BatchNorm must change nothing. In

@@ -83,7 +83,7 @@ def observed(app: ASGIApp, service: Service) -> ASGIApp:
         recorder.request(route, scope["method"], status, seconds)
         if tracer and (trace := context.trace):
             tracer.end(request_note(context, trace, scope, route, status, started, seconds))
-            recorder.example(route, status, seconds, trace.trace_id, trace.span_id)
+            recorder.exemplar(route, status, seconds, trace.trace_id, trace.span_id)
         if access_log:
             log_access(scope["method"], scope["path"], status, milliseconds=round(seconds * 1000, 3))
 

@@ -187,7 +187,7 @@ def full_disk_of(error: BaseException | None) -> OSError | None:
 
 
 def on_full_disk(request: AnyRequest, error: OSError) -> ASGIApp:
-    # One line: the code has no fault, and the log may be on the same disk.
+    # No traceback: the code has no fault, and the log may be on the same disk.
     log.error("%s %s failed: a disk is full: %s", request.method, request.scope["path"], first_line(error))
     return problem(request.scope["path"], 507, "a disk of the service is full; its operator must free some space")
 

@@ -23,7 +23,7 @@ class Response:
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers, with the length of the body among them."""
         if self.status == HTTPStatus.NOT_MODIFIED:
-            # The length would be that of the body which the client has already.
+            # With 304, a Content-Length would be that of the body that the client has already.
             return self.headers
         return [*self.headers, (b"content-length", b"%d" % len(self.body))]
 

@@ -127,7 +127,7 @@ def _checked(request: AnyRequest) -> RequestContext:
 
 
 async def _decide(context: RequestContext, name: str, decide: Callable[[Rollouts], None]) -> ASGIApp:
-    await on_own_thread(lambda: context.service.roll_out(decide, name))
+    await on_own_thread(lambda: context.service.decide_rollout(decide, name))
     return await _report(context, name)
 
 

@@ -124,7 +124,7 @@ class Calls:
                 recorder.request(path, "POST", HTTP_STATUSES[code], seconds)
                 if tracer and (trace := call.trace):
                     tracer.end(call_note(call, trace, path, code, started, seconds))
-                    recorder.example(path, HTTP_STATUSES[code], seconds, trace.trace_id, trace.span_id)
+                    recorder.exemplar(path, HTTP_STATUSES[code], seconds, trace.trace_id, trace.span_id)
                 if service.settings.access_log:
                     milliseconds = round(seconds * 1000, 3)
                     more = {"method": "gRPC", "path": path, "status": code.name, "milliseconds": milliseconds}

@@ -17,8 +17,8 @@ from serving.settings import Settings
 
 # A call that has waited this many seconds for its message may end if too many others wait too.
 PATIENCE = 1.0
-# Calls beyond those that may wait for PATIENCE, and the seconds for which they may wait. Each new one beyond these ends
-# the first one.
+# If these places are taken, this many further calls may wait for this many seconds. If those places are taken too, each
+# new call ends the oldest of them.
 MAX_NEW, GLANCE = 64, 0.05
 # Seconds that a call may wait for its message while the service stops.
 LAST_SECONDS = 1.0
@@ -44,7 +44,7 @@ class Receiving:
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit, self._seconds = limit, seconds
-        # Each in the order of their beginnings.
+        # When each call began, the oldest first.
         self._long: dict[asyncio.Timeout, float] = {}
         self._short: dict[asyncio.Timeout, float] = {}
         self._new: dict[asyncio.Timeout, float] = {}

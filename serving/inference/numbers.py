@@ -29,7 +29,11 @@ LEAST_CONFIDENCE = 0.5
 ITEM_BYTES = 250
 
 MODEL_INPUT = "With include=image: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."
-BOX = "Left, top, right and bottom, in pixels of the upright picture; right and bottom are exclusive."
+BOX = Meta(
+    description="Left, top, right and bottom, in pixels of the upright picture; right and bottom are exclusive.",
+    # Litestar describes the four numbers of a tuple, but not that there are no more. It adds what it finds in "extra".
+    extra_json_schema={"extra": {"min_items": 4, "max_items": 4}},
+)
 
 
 def check_reads_numbers(model: Model) -> None:
@@ -51,7 +55,7 @@ class NumberDigit(msgspec.Struct):
     probabilities: Annotated[list[float], Meta(description="Probability of every class, in the order of the classes.")]
     accepted: Annotated[bool, Meta(description="Whether to rely on the digit. If not, reason says why.")]
     reason: Annotated[RejectionReason | None, Meta(description="Why it is not accepted; null if it is.")]
-    box: Annotated[Box, Meta(description=BOX)]
+    box: Annotated[Box, BOX]
     image: Annotated[list[list[int]] | UnsetType, Meta(description=MODEL_INPUT)] = UNSET
 
 
@@ -63,7 +67,7 @@ class Separator(msgspec.Struct):
         Meta(description="gap: a space. mark: a dot, a comma, a sign such as - or /, or dirt."),
     ]
     after: Annotated[int, Meta(description="Number of digits of the line before it.")]
-    box: Annotated[Box, Meta(description=BOX)]
+    box: Annotated[Box, BOX]
 
 
 class NumberLine(msgspec.Struct):
@@ -75,7 +79,7 @@ class NumberLine(msgspec.Struct):
         bool, Meta(description=f"Whether all digits are accepted, and the confidence is at least {LEAST_CONFIDENCE}.")
     ]
     reason: Annotated[RejectionReason | None, Meta(description="Why the line is not accepted; null if it is.")]
-    box: Annotated[Box, Meta(description=BOX)]
+    box: Annotated[Box, BOX]
     digits: list[NumberDigit]
     separators: Annotated[
         list[Separator], Meta(description="What stands between the digits: wide gaps and marks, which text leaves out.")

@@ -1,4 +1,4 @@
-"""Say why there is no such model, and which ones there are."""
+"""Say why a model is missing or cannot be read, and which ones there are."""
 
 from __future__ import annotations
 
@@ -22,8 +22,19 @@ def choose_one_of(names: Sequence[str]) -> str:
     return f"; choose one of {', '.join(names[:SHOWN])}{more}" if names else ""
 
 
+def why_unreadable(repository: Path, name: str, error: OSError) -> str:
+    """Return why the folder of a model could not be listed, and what to do."""
+    folder = repository / name
+    is_missing = isinstance(error, FileNotFoundError) and not os.path.lexists(folder)
+    if is_missing or os.path.isfile(repository):  # noqa: PTH113 (Path.is_file may raise an error)
+        return why_missing(repository, name)
+    return f"{folder} cannot be read: {error.strerror}; name a repository that this user can read"
+
+
 def why_missing(repository: Path, name: str) -> str:
     """Return why a repository does not hold a model of this name, and what to do."""
+    if os.path.isfile(repository):  # noqa: PTH113 (Path.is_file may raise an error)
+        return f"{repository} is a file; name the folder that holds <name>/<version>/"
     if not os.path.lexists(repository):
         return f"{repository} does not exist; publish a model there with mnist-export RUN --repository {repository}"
     folder = repository if repository.name not in ("", "..") else repository.resolve()

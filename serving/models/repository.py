@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, quoted
 from serving.models import disk
 from serving.models.disk import NAME, Fingerprint
-from serving.models.missing import choose_one_of, why_missing
+from serving.models.missing import choose_one_of, why_missing, why_unreadable
 from serving.models.model import Model, load_folder
 from serving.models.rollout import RolloutState, choose
 from serving.models.state import UNKNOWN, Entry, ModelState, public
@@ -58,9 +57,7 @@ def load(repository: Path, name: str, version: int | None = None, trust: Trust |
     try:
         known = disk.versions(repository / name)
     except OSError as error:
-        if not isinstance(error, FileNotFoundError) or os.path.lexists(repository / name):
-            raise BundleError(f"{repository / name} cannot be read: {error.strerror}") from error
-        known = []
+        raise BundleError(why_unreadable(repository, name, error)) from error
     if not known:
         raise BundleError(why_missing(repository, name))
     if version is not None and version not in known:
@@ -202,7 +199,7 @@ class Repository:
         self._unloaded.add(name)
         return self.scan()
 
-    def roll_out(self, states: Mapping[str, RolloutState]) -> None:
+    def follow_rollouts(self, states: Mapping[str, RolloutState]) -> None:
         """Follow these rollout states, by name of the model. A stable version stays loaded, however old it is."""
         with self._scanning:
             self._rollouts = dict(states)

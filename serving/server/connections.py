@@ -17,8 +17,8 @@ from serving.telemetry.recorder import Recorder
 
 # Seconds between two checks of all connections.
 SWEEP_INTERVAL = 0.25
-# Predictions that are rejected at the same moment, within REJECTION_SECONDS, before their connections must pause. A
-# rejection takes about 25 us, so these take a quarter of the time.
+# If more predictions than this are rejected within REJECTION_SECONDS, the connections of the further ones must pause. A
+# rejection takes about 25 us, so as many as this take a quarter of the time.
 FREE_REJECTIONS, REJECTION_SECONDS = 1000, 0.1
 # A connection that has waited this many seconds for its client may be closed if its place is needed.
 PATIENCE = 1.0

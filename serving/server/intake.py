@@ -96,11 +96,11 @@ class Intake:
     def parse(self, data: bytes | memoryview, is_idle: bool) -> None:
         """Give ``data`` to the parser, which calls the callbacks.
 
-        Args:
-            is_idle: whether no request has begun yet, or the last one is complete.
-
         The parser stops after a head with ``Upgrade``, because another protocol may follow. This service ignores the
         header, so the same head is read again without it.
+
+        Args:
+            is_idle: whether no request has begun yet, or the last one is complete.
 
         Raises:
             RejectedError: the data is not HTTP/1.1, or a callback raised this error.

@@ -11,8 +11,8 @@ from serving.server.protocol import CLOSE, Protocol
 from serving.server.rejection import RejectedError, too_many_bytes, too_many_connections, too_slow
 from serving.server.states import PARTIAL, State
 
-# Shorter limit in seconds, while the service stops or when the place of the connection is needed: for sending the first
-# request, and for reading the last response.
+# Seconds for sending the first request and for reading the last response, while the service stops or when the place of
+# the connection is needed. Otherwise these limits are longer.
 LAST_SECONDS = 1.0
 # Seconds for which nothing is read from a connection after a prediction was rejected with 429, if there are too many
 # rejections. Without this pause, clients that send requests without waiting would keep the event loop busy with them.

@@ -104,7 +104,7 @@ class Rollouts:
                 log.error("rollout: the former state stays: %s", problem)
         self.problems = problems
         self._states = states
-        self._repository.roll_out(states)
+        self._repository.follow_rollouts(states)
 
     def check(self, name: str) -> None:
         """Check that this worker follows the state of a model.
@@ -288,7 +288,7 @@ def position(candidate: Model, key: str) -> float:
     """Return the position of a key between 0 and 1: always the same for the same key, and uniform over all keys.
 
     The candidate responds to the keys whose position is below its weight. So if the weight rises, it keeps the keys
-    that it had. Each candidate has other positions, so that not always the same keys are the first.
+    that it had. A key has another position for each candidate. So the first keys are not the same in every rollout.
     """
     text = f"{candidate.name}/{candidate.version}/{key}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) / 2**64

@@ -94,7 +94,7 @@ class Service:
         self.apply("unload", name)
         self.peers.change("unload", name)
 
-    def roll_out(self, decide: Callable[[Rollouts], None], name: str) -> None:
+    def decide_rollout(self, decide: Callable[[Rollouts], None], name: str) -> None:
         """Make a decision about the rollout of a model, and let every worker follow it.
 
         Raises:

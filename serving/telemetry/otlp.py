@@ -44,7 +44,8 @@ class Exporter:
         self._failure = _FirstLine()
         self._is_failing = False
         library = logging.getLogger("opentelemetry")
-        # The exporter would log each attempt, and other parts what a client sends. The first line becomes part of ours.
+        # The library would log each attempt of the exporter, and what clients send. Only the first line of a failure is
+        # kept, and becomes part of our own log line.
         library.handlers, library.propagate = [self._failure], False
 
     def send(self, notes: list[Note]) -> bool:

@@ -104,7 +104,7 @@ class Recorder:
         if len(self._requests) >= MAX_NOTES:
             self.count()
 
-    def example(self, route: str, status: int, seconds: float, trace_id: str, span_id: str) -> None:
+    def exemplar(self, route: str, status: int, seconds: float, trace_id: str, span_id: str) -> None:
         """Note that a request has a trace. If it is timed, the histogram links its bucket to this trace."""
         if status not in UNTIMED_STATUSES:
             self._exemplars.append((route, (seconds, {"trace_id": trace_id, "span_id": span_id}, time.time())))

@@ -14,7 +14,8 @@ from serving.machine import Machine, this_machine
 from serving.tune.search import Found, Result, Search, Trial, shown
 from serving.tune.service import Measured
 
-# About how many measurements there are for each number of workers, and in addition. Starting services takes time too.
+# About how many measurements are made for each number of workers, and how many more in all. The starts of the services
+# add half of the time of the measurements.
 TRIALS_PER_COUNT, MORE_TRIALS, WITH_START = 10, 14, 1.5
 # A measurement takes at least and at most this many seconds.
 SHORTEST, LONGEST = 0.1, 2.0

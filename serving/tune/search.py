@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from serving.errors import TuneError
 
-# Connections for each worker, and in all, at most. The kernel and the load itself take more and more time beyond.
+# Most connections for each worker, and in all. With more, the kernel and the load take a growing part of the time.
 MAX_PER_WORKER, MAX_CONNECTIONS = 256, 1024
 # A throughput counts as equal if it differs by less than this share.
 EQUAL = 0.02

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -60,15 +61,17 @@ def test_extra_that_does_not_exist_is_named_with_those_that_do():
 
 
 def test_health_check_of_the_image_works_with_and_without_tls(authority, tmp_path):
-    [program] = re.findall(r'HEALTHCHECK .*\n +CMD \["python", "-ISc", (".*")\]', (ROOT / "Dockerfile").read_text())
+    [command] = re.findall(r"HEALTHCHECK .* CMD (.*)", (ROOT / "Dockerfile").read_text())
+    _, options, program = json.loads(command)
+    check = [sys.executable, options, DEPLOY / "image" / Path(program).name]
     certificate, key = map(str, authority.issue("image"))
     tls = {"MNIST_TLS_CERT": certificate, "MNIST_TLS_KEY": key}
     uds = {"MNIST_UDS": str(tmp_path / "socket")}
     for variables in {}, tls, {**tls, **uds, "MNIST_TLS_CLIENT_CA": str(authority.file)}:
         with service(env=os.environ | variables) as (url, _):
-            check = {**variables, "MNIST_PORT": url.rpartition(":")[2]}
-            assert run(sys.executable, "-ISc", json.loads(program), env=check).returncode == 0
-    assert run(sys.executable, "-ISc", json.loads(program), env=check).returncode != 0
+            environment = {**variables, "MNIST_PORT": url.rpartition(":")[2]}
+            assert run(*check, env=environment).returncode == 0
+    assert run(*check, env=environment).returncode != 0
 
 
 # Compose.

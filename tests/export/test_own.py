@@ -237,3 +237,17 @@ def test_run_that_is_not_accurate_enough_is_not_published(finished, tmp_path):
     with pytest.raises(GateError, match="must be at least 100"):
         export.publish(run, tmp_path / "models", name="marks", min_accuracy=1, progress=False)
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"not_worse_than": 7}, "^--not-worse-than 7: "),
+        ({"margin": 2}, "^--margin 2: must be from 0 to 1"),
+        ({"first": "nothing"}, "^nothing: there is no such folder"),
+    ],
+)
+def test_python_has_the_conditions_of_the_command(finished, tmp_path, options, message):
+    with pytest.raises(ExportError, match=message):
+        export.publish(finished, tmp_path / "models", progress=False, **options)
+    assert not (tmp_path / "models").exists()

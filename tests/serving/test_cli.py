@@ -62,6 +62,8 @@ def test_folder_that_is_no_repository_is_named_with_the_way_out(run, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "runs" / "letters").mkdir(parents=True)
     (tmp_path / "runs" / "letters" / "run.json").touch()
+    (tmp_path / "models" / "file").touch()
+    (tmp_path / "models" / "loop").symlink_to("loop")
     publish(tmp_path / "models", 1, "letters")
     way_out = "and not a repository; use --repository models --model letters"
     for arguments, message in (
@@ -69,6 +71,8 @@ def test_folder_that_is_no_repository_is_named_with_the_way_out(run, tmp_path):
         (["--repository", "models/letters"], f"models/letters is a model {way_out}"),
         (["--repository", "models/letters/1"], f"models/letters/1 is one version of a model {way_out}"),
         (["--repository", "runs/letters"], "is a run and not a repository; use mnist-export runs/letters --repository"),
+        (["--repository", "models/file"], "models/file is a file; name the folder that holds <name>/<version>/"),
+        (["--repository", "models/loop"], "models/loop/mnist cannot be read: Too many levels of symbolic links"),
         (["--model", "letters"], "the packaged repository holds no model 'letters', only mnist; name yours with --rep"),
     ):
         for command in (["mnist-predict", SEVEN], ["mnist-serve", "--port", "0"]):

@@ -199,6 +199,8 @@ def test_missing_torch_is_an_error_of_one_line(tmp_path):
     ("command", "arguments", "error"),
     [
         ("training.cli", ["--dataset", "./nothing"], "nothing: does not exist; a data set is a folder"),
+        ("training.cli", ["--dataset", "./loop"], "loop: cannot be read: Too many levels of symbolic links"),
+        ("training.cli", ["--dataset", "./" + "x" * 300], "xxx: cannot be read: File name too long; name a data set"),
         ("training.cli", ["--output", "run"], "--output run: already holds a run; add --resume"),
         ("training.cli", ["check", "nothing"], "nothing: does not exist; a data set is a folder"),
         ("training.cli", ["review", "nothing"], "nothing: there is no such folder; name the folder of mnist-serve"),
@@ -216,6 +218,7 @@ def test_mistake_in_the_places_is_told_before_torch_is_loaded(tmp_path, command,
     for file in ("run/last.pt", "finished/run.json"):
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).touch()
+    (tmp_path / "loop").symlink_to("loop")
     program = f"import sys; sys.modules['torch'] = None\nfrom {command} import main; main()"
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert error in done.stderr

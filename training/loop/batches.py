@@ -40,7 +40,7 @@ def balanced_order(labels: Tensor, balance: float, generator: torch.Generator) -
     if not balance or (counts == counts[0]).all():
         return order
     shares = counts.double().pow(-balance)[labels[order]].cumsum(0)
-    # Evenly spaced points on the line on which every image has a piece as long as its share.
+    # On a line, every image has a piece as long as its share. Evenly spaced points on this line choose the images.
     points = (torch.arange(len(labels)) + torch.rand((), generator=generator)) * (shares[-1] / len(labels))
     chosen = order[torch.searchsorted(shares, points).clamp(max=len(labels) - 1)]
     return chosen[torch.randperm(len(labels), generator=generator)]

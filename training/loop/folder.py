@@ -21,7 +21,7 @@ RUN_FILES = ("last.pt", "model.pt", "calibration.pt", RECORD, "metrics.jsonl", *
 OWN_FILES = (DATA_FILE, REPLAY_FILE, SHEET)
 # And these show a published version. A run must not mix its files with them.
 BUNDLE_FILES = ("manifest.json", "model.onnx", "model.int8.onnx", "model.torchscript.pt", "golden.npz")
-# As long as the longest name of a file in a run folder, which is a temporary one.
+# A name as long as the longest one in a run folder: that of a temporary file. It shows whether a path gets too long.
 LONG_NAME = ".calibration.pt.12345678"
 
 
@@ -95,9 +95,10 @@ def check_apart(output: Path, *places: str) -> None:
     Raises:
         TrainingError: it does.
     """
-    folder = output.absolute().resolve()
+    # Unlike Path.resolve(), os.path.realpath() raises no error for a link that leads to itself.
+    folder = Path(os.path.realpath(output))
     for place in filter(is_place, places):
-        found = Path(place).resolve()
+        found = Path(os.path.realpath(place))
         # Path.is_file() may raise an OSError.
         if found.parent == folder and os.path.isfile(found):  # noqa: PTH113
             raise TrainingError(f"--output {output}: holds the data set {place}; name another --output")

@@ -74,7 +74,8 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     """Continue with the saved state of an optimizer, which may come from another kind of device."""
     saved = copy.copy(saved)
-    # Where the learning rate stands, and whether a graph can be recorded, depends on the device.
+    # On a GPU, the learning rate is a tensor, and a graph can record the steps. So these two values are those of the
+    # device of this run, not those of the saved one.
     saved["param_groups"] = [
         group | {key: own[key] for key in ("lr", "capturable") if key in own}
         for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)

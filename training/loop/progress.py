@@ -156,7 +156,7 @@ def _columns(stream: TextIO | None) -> int:
         size = os.get_terminal_size(stream.fileno()) if stream else None
     except (OSError, ValueError):
         size = None
-    # Some terminals say 0, for example those of serial lines.
+    # Some terminals give 0 as their width, for example those of serial lines.
     return size.columns if size and size.columns else shutil.get_terminal_size().columns
 
 

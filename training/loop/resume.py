@@ -67,7 +67,8 @@ def begin_or_resume(
     if is_resumed:
         config = resumed_config(last, chosen)
     selection = Selection(config.prepare, folder, only_folder, config.validation, config.subset)
-    # Not by the file: an earlier run that was killed before its first checkpoint may have left one.
+    # A file of pictures alone does not show that the run is resumed: a run that was killed before its first checkpoint
+    # leaves one too.
     if is_resumed and is_place(config.dataset):
         return config, load_saved(output, selection, config.replay)
     splits = load_data(config.dataset, selection, config.replay, stage=stage, tell=tell)

@@ -16,8 +16,8 @@ from training.loop.state import State
 from training.networks import autocast, normalize
 
 
-def set_numbers(state: State, rate: float) -> None:
-    """Set the numbers that differ from step to step: the learning rate, and the decay of the average."""
+def set_rate_and_decay(state: State, rate: float) -> None:
+    """Set what differs from step to step: the learning rate, and the decay of the moving average of the weights."""
     set_rate(state.optimizer, rate)
     if state.averaged:
         state.averaged.set_decay(state.step)

@@ -43,7 +43,7 @@ from training.loop.record import finish, write_metrics
 from training.loop.resume import load_state
 from training.loop.start import forgotten
 from training.loop.state import State
-from training.loop.step import set_numbers
+from training.loop.step import set_rate_and_decay
 from training.networks import multiplications, parameter_count
 from training.openmp import at_most_threads, threads_for
 from training.plot_process import PlotProcess
@@ -171,7 +171,7 @@ def _train(
         ahead = batches(config, cache[epoch] if cache else images, batch_size, epoch, first)
         for size, parts in inputs_of_steps(state, ahead, plan.images_at_a_time):
             rate = rate_at(config, state.step / total_steps)
-            set_numbers(state, rate)
+            set_rate_and_decay(state, rate)
             losses.add(take(parts, size), size)
             state.step += 1
             ends_epoch = state.step % steps_per_epoch == 0

@@ -68,7 +68,7 @@ class TrainingRun(os.PathLike[str]):
             record = json.loads((path / RECORD).read_text())
             history = [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
             found = cls(path, record, history)
-            # A record without these is no record.
+            # An incomplete record raises a KeyError here, and not where the caller uses it.
             _ = found.labels, found.accuracy, found.settings["model"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path}: holds no finished run; name the folder that a training wrote") from error

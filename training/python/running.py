@@ -21,7 +21,8 @@ from training.python.arrays import Data, on_disk
 from training.python.needs import needing_torch
 from training.python.results import TrainingRun
 
-# Which values a setting of each type takes, and the words for them. NumPy has numbers of its own.
+# For each type of a setting: the type of the values that it takes, and its name in messages. The types of the module
+# numbers include the numbers of NumPy.
 KINDS: dict[Any, tuple[type, str]] = {
     int: (numbers.Integral, "a whole number"),
     float: (numbers.Real, "a number"),

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from training.reasons import first_line
 from training.track.shown import Row, TrackingError
 
-# Seconds after a failure in which epochs are only kept. An attempt may take MLflow 20 s, and the training waits for it.
+# Seconds after a failure in which new epochs are kept and not sent. MLflow may need 20 s for an attempt, and the
+# training waits meanwhile.
 PAUSE = 60.0
 
 PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny"}
@@ -67,7 +68,7 @@ class Tracking:
         self._send("close", status)
         late = [name for name, waiting in self._waiting.items() if waiting]
         for name in late:
-            # It has failed before its end was due, but its threads and files must be freed all the same.
+            # An earlier message failed, so the tracker never got "close". Its threads and files must be freed anyway.
             if self._waiting[name][0][0] != "close":
                 with suppress(Exception):
                     self._trackers[name].close(status)

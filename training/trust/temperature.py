@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The search covers these logarithms of the temperature.
+# The bounds of the search, as logarithms of the temperature.
 LOWEST, HIGHEST = -2.0, 2.0
 # Each step shortens the interval to this share of its length.
 GOLDEN_RATIO = (5**0.5 - 1) / 2

@@ -92,9 +92,15 @@ async def model_configuration(request: AnyRequest) -> dict[str, Any]:
     return models.model_configuration(context_of(request).service, model_of(request))
 
 
+def _statistics_id(handler: Any, method: Any, components: list[Any]) -> str:
+    if components == ["v2", "models", "stats"]:
+        return "statistics"
+    return operation_ids("modelStatistics")(handler, method, components)
+
+
 @get(
     ["/v2/models/stats", *model_paths("/stats")],
-    operation_id=lambda _, __, components: "statistics" + str(len(components)),
+    operation_id=_statistics_id,
     security=IF_CONFIGURED,
     summary="Number and duration of inferences by model version",
     response_description="The statistics of each version.",

@@ -62,6 +62,20 @@ def test_every_process_has_the_same_order(client):
             assert [each["name"] for each in operation["parameters"] if each["in"] == "path"] == ["name", "version"]
 
 
+def test_names_of_operations_are_unique_words(operations):
+    """Programs that generate clients make the names of functions of them."""
+    names = [operation["operationId"] for _, operation in operations]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not name.isalpha()] == []
+
+
+def test_box_has_four_numbers(client):
+    forms = client.get("/schema").json()["components"]["schemas"]
+    for name in ("NumberLine", "NumberDigit", "Separator"):
+        box = forms[name]["properties"]["box"]
+        assert (len(box["prefixItems"]), box["minItems"], box["maxItems"]) == (4, 4, 4)
+
+
 def test_names_of_forms_are_plain(client):
     """Two forms of one name would get the names of their modules in front of it."""
     names = client.get("/schema").json()["components"]["schemas"]

@@ -106,14 +106,14 @@ def test_file_that_is_no_state_is_an_error_that_says_the_way_out(models, content
 def test_stable_version_stays_loaded_however_many_versions_are_newer(models):
     repository = Repository(models, 2)
     repository.scan()
-    repository.roll_out({"mnist": RolloutState("1")})
+    repository.follow_rollouts({"mnist": RolloutState("1")})
     for number in (2, 3, 4):
         publish(models, number)
         repository.scan()
     assert repository.versions("mnist") == ["1", "3", "4"]
     assert repository.get("mnist").version == "1"
     assert [model.version for model in repository.pair("mnist")] == ["1", "4"]
-    repository.roll_out({"mnist": RolloutState("4")})
+    repository.follow_rollouts({"mnist": RolloutState("4")})
     repository.scan()
     assert repository.versions("mnist") == ["3", "4"]
     assert repository.get("mnist").version == "4"

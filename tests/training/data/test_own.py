@@ -6,20 +6,24 @@ import csv
 import gzip
 import re
 import struct
+import tempfile
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from serving.pictures.prepare import prepare
+from tests.support import mode_0
 from training.data.errors import DataError
 from training.data.load import Selection, load_data
 from training.data.own import arrays as arrays_module
 from training.data.own import npz, saved
 from training.data.own.arrays import from_arrays
 from training.data.own.check import check, demand_trainable, findings, report_lines
+from training.data.own.cli import check_readable
 from training.data.own.inspection import inspect, model_name
 from training.data.own.layouts import find
 from training.data.own.load import load_own
@@ -533,3 +537,13 @@ def test_wrong_data_is_one_line_with_the_file_and_the_rule(case, tmp_path):
         load_own(tmp_path / "marks", "symbol")
     assert "\n" not in str(error.value)
     assert "marks" in str(error.value) or "x.npz" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [".", "letters"])
+def test_folder_that_may_not_be_read_is_named(name):
+    with tempfile.TemporaryDirectory() as folder:  # Another user may read it, unlike tmp_path.
+        Path(folder).chmod(0o755)
+        place = Path(folder) / name
+        place.mkdir(exist_ok=True)
+        with mode_0(Path(folder)), pytest.raises(DataError, match=f"^{place}: cannot be read: Permission denied; name"):
+            check_readable(str(place))

@@ -132,7 +132,7 @@ with distributed.processes("cpu"):
     # The last two sizes give one process fewer images than the other, and none.
     for size in (64, 63, 64, 63, 64, 63, 3, 1):
         chosen = torch.arange(state.step * 64, state.step * 64 + size)
-        step.set_numbers(state, 0.01)
+        step.set_rate_and_decay(state, 0.01)
         [(size, parts)] = inputs_of_steps(state, [digits.take(chosen)])
         loss = step.take_step(state, parts, size).item()
         state.step += 1

@@ -24,7 +24,7 @@ from training.loop.inputs import inputs_of_steps
 from training.loop.losses import Losses
 from training.loop.optimizers import build_optimizer, load_optimizer, set_rate
 from training.loop.state import State
-from training.loop.step import set_numbers, take_step
+from training.loop.step import set_rate_and_decay, take_step
 from training.loop.train import train
 from training.networks import build
 
@@ -201,7 +201,7 @@ def test_step_reads_nothing_from_the_device(small, model):
     [(size, parts)] = inputs_of_steps(state, [first(small.train, 8)])
     parts = list(parts)
     with NoReading():
-        set_numbers(state, 0.1)
+        set_rate_and_decay(state, 0.1)
         loss = take_step(state, parts, size)
     assert loss.isfinite()
     with NoReading(), pytest.raises(AssertionError, match="_local_scalar_dense"):

@@ -12,9 +12,9 @@ from training.data.own.samples import MIN_CLASSES, class_names
 from training.data.own.split import TEST, TRAIN, VALIDATION, parts_of
 from training.reasons import first_names
 
-# A class with fewer training pictures gets a piece of advice.
+# The command advises more pictures for a class with fewer training pictures than this.
 FEW = 10
-# Classes that differ in size by more than this factor get one too.
+# It advises --balance if the largest class has this many times as many training pictures as the smallest.
 UNEVEN = 10
 # If this share of a class comes out as several pieces, its symbol consists of several pieces, like a colon.
 OF_PIECES = 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,17 +48,23 @@ def place_of(dataset: str) -> str:
     return str(expanded(dataset).absolute())
 
 
-def check_exist(*places: str) -> None:
-    """Check that data sets of the user exist. Names of known ones are passed over.
+def check_readable(*places: str) -> None:
+    """Check that data sets of the user exist, and that a folder can be listed. Names of known ones are passed over.
 
     Raises:
-        DataError: one does not exist.
+        DataError: one does not exist or cannot be read.
     """
     for place in filter(is_place, places):
-        if not exists(Path(place)):
+        try:
+            if stat.S_ISDIR(Path(place).stat().st_mode):
+                os.scandir(place).close()
+        except FileNotFoundError as error:
             from training.data.own.layouts import HOW_TO
 
-            raise DataError(f"{place}: does not exist; {HOW_TO}")
+            raise DataError(f"{place}: does not exist; {HOW_TO}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{place}: cannot be read: {reason}; name a data set that this user can read") from error
 
 
 @click.command("check", epilog=EXAMPLES)

@@ -25,7 +25,7 @@ SHOWN = 480
 LISTED = 20
 # Stands in a command for the model repository, which only the user knows.
 REPOSITORY = "./YOUR-MODELS"
-# In place of a prediction that the model rejected, and how the sheet shows it. The name of a class is never empty.
+# What stands for a rejected prediction in the counts, and on the sheet. No class has an empty name.
 REJECTED, SHOWN_REJECTED = "", "?"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from training.data.own.prepare import Prepared
 
-# The shares of the two sets that nothing is learnt from.
+# The shares of the test set and of the validation set.
 TEST_SHARE = VALIDATION_SHARE = 0.15
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -23,7 +23,7 @@ def parts_of(found: Sequence[Prepared], *, with_validation: bool) -> list[str]:
         with_validation: whether there is a validation set; otherwise its samples are for training.
     """
     named = {each.sample.part for each in found}
-    # A group should have one part. Of several, the last one of these counts.
+    # The user should put a whole group into one part. If it is in several, train wins, then validation.
     groups = {
         each.sample.group: part
         for part in (TEST, VALIDATION, TRAIN)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
-from serving.api.predict import PICTURE_TYPES
+from serving.api.predict import PICTURE_TYPES, Predictions
 from tests.support import picture
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -102,6 +103,13 @@ def test_examples_of_bodies_get_predictions(client, operations):
     assert len(examples) == 2
     for path, example in examples:
         assert client.post(path.replace("{name}", "mnist"), json=example).status_code == 200
+
+
+def test_example_of_a_response_has_every_field_of_its_form(operations):
+    [operation] = [operation for path, operation in operations if path == "/predict"]
+    [example] = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
+    msgspec.convert(example["value"], Predictions)  # Otherwise a client that was made from the document fails.
+    assert [prediction["reason"] for prediction in example["value"]["predictions"]] == [None]
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/a/b/c", "/docs/x", "/<script>", "/models/%20"])

@@ -278,7 +278,7 @@ def test_record_without_its_picture_does_not_stay(folder, monkeypatch):
     assert files_in(folder / "7") == []
 
 
-def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, monkeypatch):
+def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, monkeypatch, caplog):
     def write(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -286,6 +286,7 @@ def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, mo
     before = files_in(folder)
     monkeypatch.setattr(shares, "writing", write)
     assert give("4").status_code == 507
+    assert f"No space left on device: '{folder}'" in caplog.text
     assert files_in(folder) == before
     monkeypatch.undo()
     assert give("4").json()["outcome"] == "disputed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import os
 import sys
@@ -142,6 +143,8 @@ def _settings(
 def _checked(name: str, value: Any) -> Any:
     """Return the value of a setting in the type that it must have."""
     kinds: dict[str, Any] = {**get_type_hints(TrainConfig), "recipe": str}
+    if name in inspect.signature(train).parameters:
+        raise ConfigError(f"config {name!r}: is an argument and no setting; write training.train(..., {name}=...)")
     if name not in kinds:
         meant = setting_meant(name, kinds)
         hint = f"did you mean {meant}? " if meant else ""

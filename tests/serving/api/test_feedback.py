@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import msgspec
@@ -20,7 +21,7 @@ import pytest
 
 from serving import shares
 from serving.api import feedback as route
-from serving.errors import SettingsError, StorageFullError
+from serving.errors import InputError, SettingsError, StorageFullError
 from serving.feedback import store as stored
 from serving.feedback.records import Answer, ModelVersion, Record
 from serving.feedback.store import Store, is_folder_name
@@ -254,6 +255,14 @@ def test_full_folder_rejects_more(folder):
     limit = size(0, b"png") + size(1, b"png")
     with pytest.raises(StorageFullError):
         Store(Settings(feedback=str(folder), feedback_bytes=limit)).add(b"png", record(2), time.monotonic() + 9)
+
+
+def test_label_with_an_accent_of_its_own_is_the_class():
+    # A Mac names folders so, and both look the same in a message.
+    model = SimpleNamespace(name="runes", labels=["Fehu", "Gr\u00f6\u00dfe"])
+    assert route.label_of("Gro\u0308\u00dfe", model) == route.label_of("Gr\u00f6\u00dfe", model) == "Gr\u00f6\u00dfe"
+    with pytest.raises(InputError, match="must be a class of runes"):
+        route.label_of("Gro\u00dfe", model)
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.parent, target_is_directory=True)])

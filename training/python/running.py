@@ -52,7 +52,8 @@ def train(
         data: the name of a known data set, the path of your own, or its arrays by name, for example ``{"images": x,
             "labels": y}`` with the names of an ``.npz`` file. Without it, the data set of ``config``.
         output: the run folder; the default is ``runs/MODEL``.
-        resume: continue from the last checkpoint in the run folder, if there is one, with the settings of that run.
+        resume: continue from the last checkpoint in the run folder, if there is one, with the settings of that run. If
+            ``data`` is arrays, they are not compared: the run folder holds the images that the run began with.
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         source: folder with the files of a known data set, and the only source; the default is to try the folder of the

@@ -20,8 +20,8 @@ def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
     The service loads the other version before it drops this one, so no request is lost.
 
     Raises:
-        BundleError: there is no such version, it is the only one, the newest of the others cannot be verified, or one
-            of this number was retired before.
+        BundleError: there is no such version, it is the only one, the newest of the others cannot be verified, one of
+            this number was retired before, or the folder of the model is not writable.
     """
     known = versions(repository, name)
     if version not in known:
@@ -35,7 +35,13 @@ def retire(repository: Path, name: str, version: int) -> tuple[Path, int]:
     # os.rename would replace a link.
     if os.path.lexists(target):
         raise BundleError(f"{target} exists already: remove it first, or give it another name")
-    (repository / name / str(version)).rename(target)
+    try:
+        (repository / name / str(version)).rename(target)
+    except OSError as error:
+        raise BundleError(
+            f"version {version} stays: {repository / name} cannot be changed: {error.strerror or error}; "
+            "make this folder writable"
+        ) from error
     return target, left[-1]
 
 

@@ -18,7 +18,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import OpenAPI
+from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse
 
 from serving.api import (
     card,
@@ -33,6 +33,7 @@ from serving.api import (
     rollout,
 )
 from serving.api.cors import cors_config
+from serving.api.described import TEXT
 from serving.api.middleware import observed
 from serving.errors import BundleError, ModelNotFoundError, ModelUnavailableError, SettingsError
 from serving.feedback.store import Store
@@ -112,6 +113,7 @@ def create_app(settings: Settings | None = None, unloaded: Collection[str] = ())
     app.asgi_handler = observed(app.asgi_handler, service)
     # Litestar would make the document for the first request that asks for it, which would block all others meanwhile.
     _put_in_order(app.openapi_schema)
+    _add_headers(app.openapi_schema)
     app.openapi_schema.to_schema()
     return app
 
@@ -130,6 +132,18 @@ def _put_in_order(document: OpenAPI) -> None:
             parameters: list[Any] = operation.parameters or []
             parameters.sort(key=lambda each: path.index(f"{{{each.name}}}") if each.param_in == "path" else len(path))
     document.paths = {path: paths[path] for route in routes.values() for path in sorted(route, key=len)}
+
+
+def _add_headers(document: OpenAPI) -> None:
+    """Describe the headers of error responses, which Litestar takes only from its own kind of responses."""
+    for item in (document.paths or {}).values():
+        for operation in (item.get, item.post):
+            for status, response in (operation.responses if operation and operation.responses else {}).items():
+                headers = problems.HEADERS.get(int(status), {})
+                if isinstance(response, OpenAPIResponse) and headers:
+                    response.headers = {
+                        name: OpenAPIHeader(schema=TEXT, description=problems.HEADER_MEANINGS[name]) for name in headers
+                    }
 
 
 def create_service(settings: Settings, unloaded: Collection[str]) -> Service:

@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.api.context import AnyRequest, RequestContext, context_of, read_body
 from serving.api.forms import files_in_form
-from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
+from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of, reason_of
 from serving.contract import IMAGE_SIZE, Images, Reasons
 from serving.errors import InputError, InputTooLargeError, UnsupportedInputError, quoted
 from serving.inference.readings import choose, count_readings
@@ -183,7 +183,7 @@ def decode_json(body: bytes, max_batch: int) -> Images:
     try:
         images = decode_whole(lambda text: bytes(_decode_body(text).images), body)
     except JSON_ERRORS as error:
-        raise InputError(f"the JSON cannot be used: {error}; {HOW_TO_SEND}") from error
+        raise InputError(f"the JSON cannot be used: {reason_of(error, body)}; {HOW_TO_SEND}") from error
     return decode_raw_pixels(pixels_of(images, "$.images", max_batch), max_batch)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from datetime import UTC, datetime
 
 import msgspec
@@ -181,6 +182,9 @@ def label_of(label: str | None, model: Model) -> str:
     Raises:
         InputError: it is none, or it cannot be the name of a folder.
     """
+    if label and label not in model.labels:
+        # Some systems write an accent as a character of its own. mnist-train has joined both in the names of classes.
+        label = unicodedata.normalize("NFC", label)
     if label not in model.labels:
         classes = ", ".join(model.labels[:10]) + (", ..." if len(model.labels) > 10 else "")
         raise InputError(f"{_stated('label', label)} must be a class of {model.name}: {classes}")

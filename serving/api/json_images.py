@@ -7,6 +7,7 @@ images.
 
 from __future__ import annotations
 
+import codecs
 import re
 import threading
 import time
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body that is not the JSON it expects."""
+
+# What some programs of Windows write in front of a text.
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 IMAGE_RULE = "an image is a list of 28 rows of 28 integers in 0..255"
 
@@ -70,6 +74,13 @@ _long_calls = LongCalls()
 def decode_whole(decode: Callable[[bytes | memoryview], T], text: bytes | memoryview) -> T:
     """Return ``decode(text)``. Call this on a thread if the text is large. Large texts are decoded one at a time."""
     return decode(text) if len(text) <= INLINE_BYTES else _long_calls.do(lambda: decode(text))
+
+
+def reason_of(error: Exception, text: bytes | memoryview) -> str:
+    """Return why JSON cannot be decoded. The decoder itself names the first byte, which does not show in an editor."""
+    if bytes(text[:4]).startswith(BYTE_ORDER_MARKS):
+        return "it begins with a byte order mark; JSON must be UTF-8 without this mark"
+    return str(error)
 
 
 def pixels_of(images: bytes, path: str, max_images: int) -> bytes:

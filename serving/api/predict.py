@@ -53,19 +53,6 @@ PICTURE_TYPES = (
 
 # A one: a bar in the middle.
 EXAMPLE_IMAGE = [[255 if 4 <= row < 24 and column in (13, 14) else 0 for column in range(28)] for row in range(28)]
-EXAMPLE_RESPONSE = {
-    "model": {"name": "mnist", "version": "1"},
-    "predictions": [
-        {
-            "digit": 7,
-            "label": "7",
-            "confidence": 0.991,
-            "probabilities": [0.001] * 7 + [0.991] + [0.001] * 2,
-            "accepted": True,
-            "reason": None,
-        }
-    ],
-}
 
 HINT = "to read all digits, send the picture to /predict?mode=number"
 
@@ -106,6 +93,21 @@ class NumberPredictions(msgspec.Struct):
     model: ModelVersion
     predictions: list[NumberPrediction]
 
+
+# A dict would lose its null: Litestar removes it.
+EXAMPLE_RESPONSE = Predictions(
+    model=ModelVersion("mnist", "1"),
+    predictions=[
+        Prediction(
+            digit=7,
+            label="7",
+            confidence=0.991,
+            probabilities=[0.001] * 7 + [0.991] + [0.001] * 2,
+            accepted=True,
+            reason=None,
+        )
+    ],
+)
 
 _encode_json = msgspec.json.Encoder().encode
 

@@ -57,6 +57,11 @@ RETRY_STATUSES = (429, 503)
 # The headers of the responses with these statuses.
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, **{status: {"Retry-After": "1"} for status in RETRY_STATUSES}}
 
+HEADER_MEANINGS = {
+    "WWW-Authenticate": "How to send a key.",
+    "Retry-After": "Seconds after which the same request may be sent again.",
+}
+
 # Any route may respond so: to a wrong Host, and at a fault of the service.
 ANYWHERE = (421, 500)
 

@@ -224,6 +224,8 @@ class Store:
         try:
             yield
         except OSError as error:
+            if error.filename is None:  # A full disk, for example. The log then says which.
+                error.filename = str(self.folder)
             if error.errno not in UNUSABLE:
                 raise
             reason = os.strerror(error.errno)

@@ -206,7 +206,14 @@ class Supervisor:
                 worker.channel.send("stop", number)
             else:
                 worker.kill()
-        asyncio.get_running_loop().call_later(drain + self._settings.grace + EXTRA_SECONDS, self._kill)
+        loop = asyncio.get_running_loop()
+        loop.call_later(drain, self._close_listeners)
+        loop.call_later(drain + self._settings.grace + EXTRA_SECONDS, self._kill)
+
+    def _close_listeners(self) -> None:
+        # The workers close theirs now. A socket that stays open here would go on to queue connections of new clients.
+        for listener in self._listeners:
+            listener.close()
 
     def _kill(self) -> None:
         for worker in self._workers:

@@ -179,7 +179,12 @@ class Rollouts:
         stable = self._repository.get(name)
         if pair := self._repository.pair(name):
             return pair[1].version
-        raise ModelNotFoundError(f"model {name!r} has no candidate: no version after {stable.version} is loaded")
+        # Every newer version that is loaded and not dropped would be the candidate.
+        if dropped := [each for each in self._repository.versions(name) if int(each) > int(stable.version)]:
+            problem = f"dropped after version {stable.version}: {', '.join(dropped)}; to promote one, name this version"
+        else:
+            problem = f"no version after {stable.version} is loaded"
+        raise ModelNotFoundError(f"model {name!r} has no candidate: {problem}")
 
     def _change(self, name: str, change: Callable[[RolloutState], None]) -> None:
         newest = self._repository.versions(name)[-1]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -308,6 +310,15 @@ def test_retired_version_is_hidden_and_its_number_is_not_used_again(models):
     assert versions(models, "mnist") == [1, 3]
     retire(models, "mnist", 3)
     assert next_version(models, "mnist") == 4
+
+
+def test_version_in_a_read_only_repository_stays(models, monkeypatch):
+    def rename(path, target):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path), None, str(target))
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(BundleError, match=r"^version 3 stays: .*/mnist cannot be changed: Read-only file system; make"):
+        retire(models, "mnist", 3)
 
 
 def test_version_that_cannot_be_retired_stays(models, tmp_path, run):

@@ -138,6 +138,8 @@ def test_start_of_another_model_brings_its_network():
         ({"epoch": 3}, None, "config 'epoch': unknown setting; did you mean epochs"),
         ({"from": "packaged"}, None, "config 'from': unknown setting; did you mean start"),
         ({"batch-size": 8}, None, "config 'batch-size': unknown setting; did you mean batch_size"),
+        ({"device": "cuda"}, None, "config 'device': is an argument and no setting; write training.train"),
+        ({"resume": True}, None, "config 'resume': is an argument and no setting"),
         ({"lr": 0.1}, None, "config 'lr': unknown setting; did you mean learning_rate"),
         ({"epochs": 2.5}, None, "config epochs = 2.5: must be a whole number"),
         ({"epochs": True}, None, "config epochs = True: must be a whole number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import os
 import sys
@@ -52,7 +53,8 @@ def train(
         data: the name of a known data set, the path of your own, or its arrays by name, for example ``{"images": x,
             "labels": y}`` with the names of an ``.npz`` file. Without it, the data set of ``config``.
         output: the run folder; the default is ``runs/MODEL``.
-        resume: continue from the last checkpoint in the run folder, if there is one, with the settings of that run.
+        resume: continue from the last checkpoint in the run folder, if there is one, with the settings of that run. If
+            ``data`` is arrays, they are not compared: the run folder holds the images that the run began with.
         checkpoint_every: number of steps between checkpoints within an epoch; 0 saves only after each epoch.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         source: folder with the files of a known data set, and the only source; the default is to try the folder of the
@@ -143,6 +145,8 @@ def _settings(
 def _checked(name: str, value: Any) -> Any:
     """Return the value of a setting in the type that it must have."""
     kinds: dict[str, Any] = {**get_type_hints(TrainConfig), "recipe": str}
+    if name in inspect.signature(train).parameters:
+        raise ConfigError(f"config {name!r}: is an argument and no setting; write training.train(..., {name}=...)")
     if name not in kinds:
         meant = setting_meant(name, kinds)
         hint = f"did you mean {meant}? " if meant else ""

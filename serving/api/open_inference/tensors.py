@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of
+from serving.api.json_images import JSON_ERRORS, decode_whole, pixels_of, reason_of
 from serving.api.open_inference.messages import (
     JSON_LENGTH_HEADER,
     InferRequest,
@@ -73,7 +73,7 @@ def decode(body: bytes, json_length: str | None, max_batch: int) -> tuple[InferR
             asked, data = decode_whole(_decode_request_and_data, memoryview(body)[:size])
         except JSON_ERRORS as error:
             raise InputError(
-                f"the JSON is not an inference request: {error}; the model has exactly one input, "
+                f"the JSON is not an inference request: {reason_of(error, body)}; the model has exactly one input, "
                 f"{INPUT.name!r} with the shape [N, 28, 28]"
             ) from error
     tensor = asked.inputs[0]

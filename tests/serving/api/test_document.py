@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
-from serving.api.predict import PICTURE_TYPES
+from serving.api.predict import PICTURE_TYPES, Predictions
+from serving.api.problems import HEADERS
 from tests.support import picture
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -27,6 +29,18 @@ def test_every_error_has_the_form_that_the_service_sends(operations):
                 form = "ProtocolError" if path.startswith("/v2") else "Problem"
                 assert list(response["content"]) == [kind], (path, status)
                 assert response["content"][kind]["schema"] == {"$ref": f"#/components/schemas/{form}"}
+
+
+def test_errors_name_the_headers_that_the_service_sends(operations):
+    """A client that was made from the document sees Retry-After only if the document has it."""
+    found = set()
+    for _, operation in operations:
+        for status, response in operation["responses"].items():
+            headers = response.get("headers", {})
+            assert {*headers} == {*HEADERS.get(int(status), {})}
+            assert all(header["description"] and header["schema"] for header in headers.values())
+            found |= {(status, name) for name in headers}
+    assert found == {("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")}
 
 
 def test_every_success_says_what_it_means(operations):
@@ -116,6 +130,13 @@ def test_examples_of_bodies_get_predictions(client, operations):
     assert len(examples) == 2
     for path, example in examples:
         assert client.post(path.replace("{name}", "mnist"), json=example).status_code == 200
+
+
+def test_example_of_a_response_has_every_field_of_its_form(operations):
+    [operation] = [operation for path, operation in operations if path == "/predict"]
+    [example] = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
+    msgspec.convert(example["value"], Predictions)  # Otherwise a client that was made from the document fails.
+    assert [prediction["reason"] for prediction in example["value"]["predictions"]] == [None]
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/a/b/c", "/docs/x", "/<script>", "/models/%20"])

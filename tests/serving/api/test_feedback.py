@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import msgspec
@@ -20,7 +21,7 @@ import pytest
 
 from serving import shares
 from serving.api import feedback as route
-from serving.errors import SettingsError, StorageFullError
+from serving.errors import InputError, SettingsError, StorageFullError
 from serving.feedback import store as stored
 from serving.feedback.records import Answer, ModelVersion, Record
 from serving.feedback.store import Store, is_folder_name
@@ -256,6 +257,14 @@ def test_full_folder_rejects_more(folder):
         Store(Settings(feedback=str(folder), feedback_bytes=limit)).add(b"png", record(2), time.monotonic() + 9)
 
 
+def test_label_with_an_accent_of_its_own_is_the_class():
+    # A Mac names folders so, and both look the same in a message.
+    model = SimpleNamespace(name="runes", labels=["Fehu", "Gr\u00f6\u00dfe"])
+    assert route.label_of("Gro\u0308\u00dfe", model) == route.label_of("Gr\u00f6\u00dfe", model) == "Gr\u00f6\u00dfe"
+    with pytest.raises(InputError, match="must be a class of runes"):
+        route.label_of("Gro\u00dfe", model)
+
+
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.parent, target_is_directory=True)])
 def test_class_folder_that_is_none_is_refused(folder, make):
     folder.mkdir()
@@ -278,7 +287,7 @@ def test_record_without_its_picture_does_not_stay(folder, monkeypatch):
     assert files_in(folder / "7") == []
 
 
-def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, monkeypatch):
+def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, monkeypatch, caplog):
     def write(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -286,6 +295,7 @@ def test_correction_that_cannot_be_stored_leaves_the_one_before(give, folder, mo
     before = files_in(folder)
     monkeypatch.setattr(shares, "writing", write)
     assert give("4").status_code == 507
+    assert f"No space left on device: '{folder}'" in caplog.text
     assert files_in(folder) == before
     monkeypatch.undo()
     assert give("4").json()["outcome"] == "disputed"

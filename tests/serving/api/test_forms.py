@@ -63,7 +63,30 @@ def test_content_of_any_size_is_read_whole():
     ],
 )
 def test_part_with_a_file_name_is_a_file(disposition, is_file):
-    assert files(form(part(b"content", disposition))) == ([b"content"] if is_file else [])
+    body = form(part(b"content", disposition), part(b"last"))
+    assert files(body) == [b"content", b"last"][not is_file :]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_file"),
+    [
+        ("image/png", True),
+        ("IMAGE/JPEG; x=y", True),
+        ("application/octet-stream", True),
+        ("text/plain", False),
+        ("application/json", False),
+    ],
+)
+def test_part_without_a_file_name_is_a_file_by_its_type(kind, is_file):
+    body = form(part(b"content", 'name="f"', f"content-type: {kind}"), part(b"last"))
+    assert files(body) == [b"content", b"last"][not is_file :]
+
+
+@pytest.mark.parametrize("parts", [(), (part(b"iVBORw0KGgo=", 'name="files"'),), (part(b"", 'name="f"; filename=""'),)])
+def test_form_without_a_file_is_told_how_to_send_one(client, parts):
+    response = client.post("/predict", content=form(*parts), headers={"content-type": TYPE})
+    assert response.status_code == 400
+    assert "the form has no image; send each picture as a part with a file name" in response.json()["detail"]
 
 
 def test_file_name_in_any_charset_is_accepted():

@@ -30,6 +30,18 @@ def test_list_in_any_layout_is_read(indent, count):
         pixels_of(text, "$", count - 1)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_mark_is_named(client, encoding):
+    # Programs of Windows write one, and no editor shows it.
+    pixels = json.dumps({"images": [IMAGE]}).encode(encoding)
+    tensor = {"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": IMAGE}
+    request = json.dumps({"inputs": [tensor]}).encode(encoding)
+    for path, body in (("/predict", pixels), ("/v2/models/mnist/infer", request)):
+        response = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert response.status_code == 400
+        assert "byte order mark; JSON must be UTF-8 without this mark" in response.text
+
+
 def test_empty_list_has_no_image():
     assert pixels_of(b"[]", "$", 1) == pixels_of(b"[ \n ]", "$", 1) == b""
 

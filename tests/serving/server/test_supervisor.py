@@ -58,6 +58,15 @@ def alive(pid):
     return False
 
 
+def is_refused(address):
+    """Whether nothing listens at this address, so that the connection of a new client is refused."""
+    try:
+        socket.create_connection(address, timeout=60).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def unload(url, name="mnist"):
     return httpx.post(f"{url}/v2/repository/models/{name}/unload", headers=ADMIN, timeout=60)
 
@@ -310,6 +319,22 @@ def test_sigterm_makes_all_workers_not_ready_while_one_is_stopped():
             assert statuses(url, number=5) == {503}
         assert process.wait(timeout=30) == 0
         assert not alive(stopped)
+
+
+def test_new_connections_are_refused_while_requests_in_flight_are_finished():
+    # Otherwise such a client would wait until the whole service has ended, and then see its connection reset.
+    with service("--workers", 2, "--drain", 0) as (url, process), socket.socket() as client:
+        address = (httpx.URL(url).host, httpx.URL(url).port)
+        client.connect(address)
+        client.sendall(b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 784\r\n")
+        client.sendall(b"content-type: application/octet-stream\r\nexpect: 100-continue\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 100")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: is_refused(address))
+        assert process.poll() is None
+        client.sendall(bytes(784))
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert process.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -180,6 +180,9 @@ def test_promotion_by_hand_rollback_and_drop_survive_a_restart(models, other, di
         assert (response.status_code, "promote another" in response.text) == (400, True)
     with rollout(models) as client:
         assert report(client)["candidate"] is None
+        for action in ("promote", "drop"):
+            response = client.post(f"/models/mnist/{action}", headers=ADMIN)
+            assert (response.status_code, "dropped after version 1: 2;" in response.text) == (404, True)
         assert version(predict(client, digits[:1])) == "1"
         publish(models, 3)
         client.app.state.service.scan()

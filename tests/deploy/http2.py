@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-DATA, HEADERS, SETTINGS = 0, 1, 4
+DATA, HEADERS, RESET, SETTINGS = 0, 1, 3, 4
 END_STREAM, END_HEADERS = 1, 4
 
 
@@ -19,6 +19,12 @@ def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
 def field(name: str, value: str) -> bytes:
     """Return a header field as HPACK's literal, without compression."""
     return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def headers(path: str) -> bytes:
+    """Return the headers of a request, in HPACK's form."""
+    pseudo = {":method": "POST", ":scheme": "http", ":authority": "digits", ":path": path}
+    return b"".join(field(*each) for each in pseudo.items())
 
 
 class Client:
@@ -32,11 +38,22 @@ class Client:
 
     def begin(self, path: str, number: int = 1) -> list[int]:
         """Begin requests whose bodies have not come yet, and return their streams."""
-        pseudo = {":method": "POST", ":scheme": "http", ":authority": "digits", ":path": path}
-        block = b"".join(field(*each) for each in pseudo.items())
+        streams, block = self._streams(number), headers(path)
+        self.connection.sendall(b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in streams))
+        return streams
+
+    def reset(self, path: str, number: int) -> None:
+        """Begin requests and reset each at once (HTTP/2 rapid reset)."""
+        block, cancel = headers(path), struct.pack(">I", 8)
+        frames = [
+            frame(HEADERS, END_HEADERS, stream, block) + frame(RESET, 0, stream, cancel)
+            for stream in self._streams(number)
+        ]
+        self.connection.sendall(b"".join(frames))
+
+    def _streams(self, number: int) -> list[int]:
         streams = list(range(self.next, self.next + 2 * number, 2))
         self.next += 2 * number
-        self.connection.sendall(b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in streams))
         return streams
 
     def end(self, streams: list[int], body: bytes) -> None:

@@ -342,6 +342,34 @@ def test_grpc_passes_except_for_administration(tmp_path):
                     assert raised.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL), path
             channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
             assert client.call("ModelReady", name="mnist").ready
+            # Clients of reflection end their call only after the response.
+            is_over = threading.Event()
+            reflect = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+            responses = reflect(b"\x3a\0" if first else is_over.wait() and b"" for first in (True, False))
+            assert SERVICE.encode() in next(responses)
+            responses.cancel()
+            is_over.set()
+
+
+def test_call_reaches_a_replica_only_as_a_whole(tmp_path):
+    """A client can begin many calls for a few bytes. Each of them would occupy a replica."""
+    path = "/inference.GRPCInferenceService/{}"
+    with socket.create_server(("127.0.0.1", 0)) as replica, edge(1, tmp_path, grpc=replica.getsockname()[1]) as lb:
+        host, _, port = lb.grpc.rpartition(":")
+        with http2.connect((host, int(port))) as client:
+            client.begin(path.format("ServerLive"), 10)
+            client.end(client.begin(path.format("ServerReady")), bytes(5))
+            replica.settimeout(30)
+            connection, _ = replica.accept()
+            connection.settimeout(30)
+            received = b""
+            with connection:
+                connection.sendall(http2.frame(http2.SETTINGS, 0, 0))
+                while b"ServerReady" not in received:
+                    piece = connection.recv(65536)
+                    assert piece, received
+                    received += piece
+            assert b"ServerLive" not in received
 
 
 def test_calls_of_an_address_at_the_same_time_are_bounded(tmp_path):
@@ -444,6 +472,25 @@ def test_requests_of_http2_count_for_their_address(tmp_path):
         assert httpx.get(f"{lb.url}/predict").status_code == 200
 
 
+@pytest.mark.parametrize("over", ["http", "grpc"])
+def test_address_that_resets_its_requests_without_pause_is_rejected_for_a_while(tmp_path, over):
+    with socket.create_server(("127.0.0.1", 0)) as unused, edge(1, tmp_path, grpc=unused.getsockname()[1]) as lb:
+        host, _, port = lb.grpc.rpartition(":")
+        address = (host, int(port)) if over == "grpc" else lb.address
+        path = "/inference.GRPCInferenceService/ServerLive" if over == "grpc" else "/predict"
+
+        def is_rejected() -> bool:
+            # Never more bytes on a connection than the kernel takes: HAProxy may have dropped it in silence.
+            with contextlib.suppress(OSError), http2.connect(address) as client:
+                client.reset(path, 500)
+            return not accepts(lb.url)
+
+        assert not is_rejected()
+        until(is_rejected)
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as another:
+            until(lambda: another.get(f"{lb.url}/predict").status_code == 200)
+
+
 def test_requests_of_all_addresses_together_are_bounded(tmp_path):
     with contextlib.ExitStack() as stack:
         lb = stack.enter_context(edge(1, tmp_path, MNIST_MAX_CLIENT_CONNECTIONS="2000"))
@@ -458,6 +505,13 @@ def test_requests_of_all_addresses_together_are_bounded(tmp_path):
             client.begin("/predict", 50)
         found = last[1].responses(40)
         assert all(b"429" in each for each in found.values()), found
+
+
+def accepts(url: str) -> bool:
+    """Return whether HAProxy accepts a connection, also if it then responds that there are too many requests."""
+    with contextlib.suppress(httpx.TransportError):
+        return bool(httpx.get(f"{url}/predict").status_code)
+    return False
 
 
 def responds(url: str) -> bool:

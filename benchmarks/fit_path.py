@@ -10,6 +10,7 @@ digits. The fit moves a little with the model, whose output for the candidates i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -72,9 +73,10 @@ def lattices(model: Model, rows: int) -> Iterator[Lattice]:
     for number, draw in enumerate(PHOTOS.values()):
         random = np.random.default_rng([3, number])
         drawn += [draw(images, labels, UNEVEN, random) for _ in range(3 * rows)]
-    for number, pattern in enumerate(PATTERNS.values()):
+    for number, (pattern, one_hand) in enumerate(itertools.product(PATTERNS.values(), (False, True))):
         random = np.random.default_rng([2, number])
-        drawn += [marked(pattern, images, labels, random) for _ in range(len(KINDS) * rows // 2)]
+        count = len(KINDS) * rows // 4
+        drawn += [marked(pattern, images, labels, random, one_hand=one_hand) for _ in range(count)]
     for scale in (1, 4):
         singles = zip(images[: 12 * rows], labels[: 12 * rows], strict=True)
         drawn += [(saved(page_of(image, scale)), str(label)) for image, label in singles]

@@ -26,6 +26,8 @@ PEN = 0.08, 0.16
 GAP, SPACE = (0.06, 0.3), (0.5, 0.9)
 # The largest changes: of the size of a digit and of a mark, and of the place from top to bottom.
 DIGIT_SIZE, MARK_SIZE, PLACE = 0.08, 0.2, 0.04
+# The largest change of the size of each digit in a row of one hand: some people write long 1s, for example.
+OWN_SIZE = 0.13
 # The largest lean of the marks of a row, and the standard deviations of each mark's own lean and of its points.
 LEAN, OWN_LEAN, TREMOR = 0.12, 0.03, 0.015
 # The slashes or brackets of a row go beyond the digits by up to this much, above and below, and by what each differs.
@@ -58,8 +60,12 @@ PATTERNS = {
     "phone number with minus signs": "###-###-####",
     "sum": "##+##=##",
     "product": "#x#=##",
+    "number without marks": "########",
+    "number with 1s in the places of slashes": "##1##1####",
+    "fraction": "#/##",
 }
-"""Each # stands for a random digit."""
+"""Each # stands for a random digit, and a 1 for a 1."""
+DIGIT = frozenset("#1")
 
 
 class Hand(NamedTuple):
@@ -74,8 +80,12 @@ class Hand(NamedTuple):
     below: float
 
 
-def marked_row(digits: list[Array], pattern: str, random: Random) -> Array:
-    """Return the ink of a pattern with these digits, 0 to 255, without a margin."""
+def marked_row(digits: list[Array], pattern: str, random: Random, sizes: list[float] | None = None) -> Array:
+    """Return the ink of a pattern with these digits, 0 to 255, without a margin.
+
+    Args:
+        sizes: those of the digits, as factors; None draws each at random.
+    """
     hand = Hand(
         pen=random.uniform(*PEN) * HEIGHT,
         size=1 + random.uniform(-MARK_SIZE, MARK_SIZE),
@@ -83,13 +93,14 @@ def marked_row(digits: list[Array], pattern: str, random: Random) -> Array:
         above=random.uniform(0, BEYOND),
         below=random.uniform(0, BEYOND),
     )
-    rest = iter(digits)
+    sizes = sizes or [1 + random.uniform(-DIGIT_SIZE, DIGIT_SIZE) for _ in digits]
+    rest = zip(digits, sizes, strict=True)
     row = np.zeros((2 * HEIGHT, 0), np.uint8)
     for character in pattern:
         if character == " ":
             row = np.pad(row, [(0, 0), (0, round(random.uniform(*SPACE) * HEIGHT))])
             continue
-        ink = _digit(next(rest), random) if character == "#" else _mark(character, hand, random)
+        ink = _digit(*next(rest), random) if character in DIGIT else _mark(character, hand, random)
         columns = np.flatnonzero(ink.any(axis=0))
         gap = round(random.uniform(*GAP) * HEIGHT)
         row = np.concatenate([row, np.pad(ink[:, columns[0] : columns[-1] + 1], [(0, 0), (gap, 0)])], axis=1)
@@ -97,9 +108,9 @@ def marked_row(digits: list[Array], pattern: str, random: Random) -> Array:
     return row[rows[0] : rows[-1] + 1]
 
 
-def _digit(digit: Array, random: Random) -> Array:
+def _digit(digit: Array, size: float, random: Random) -> Array:
     """Return a digit in the middle of a strip that is twice as high."""
-    side = round(28 * SCALE * (1 + random.uniform(-DIGIT_SIZE, DIGIT_SIZE)))
+    side = round(28 * SCALE * size)
     ink = np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
     top = round(HEIGHT - side / 2 + random.uniform(-PLACE, PLACE) * HEIGHT)
     return np.pad(ink, [(top, 2 * HEIGHT - top - side), (0, 0)])

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.digits import choose_digits, load_digits
 from benchmarks.drawings import Array, Random, encode
-from benchmarks.marks import PATTERNS, SCALE, marked_row
+from benchmarks.marks import DIGIT, OWN_SIZE, PATTERNS, SCALE, marked_row
 from benchmarks.pages import phone_light
 from benchmarks.paper import BLANK, FORMS, blank, form
 from benchmarks.report import conditions, save_option
@@ -210,10 +210,22 @@ PHOTOS: dict[str, Kind] = {
 """More pages, with uneven gaps."""
 
 
-def marked(pattern: str, images: Array, labels: Array, random: Random) -> tuple[bytes, str]:
-    """Draw a page with a pattern of benchmarks/marks.py, and return it with its digits."""
-    chosen = random.integers(0, len(images), pattern.count("#"))
-    row = marked_row([images[i] for i in chosen], pattern, random)
+def marked(pattern: str, images: Array, labels: Array, random: Random, *, one_hand: bool = False) -> tuple[bytes, str]:
+    """Draw a page with a pattern of benchmarks/marks.py, and return it with its digits.
+
+    Args:
+        one_hand: all 1s of the row are the same image, and so are all 2s, and so on.
+    """
+    places = [character for character in pattern if character in DIGIT]
+    chosen, sizes = random.integers(0, len(images), len(places)).tolist(), None
+    ones = np.flatnonzero(labels == 1)
+    chosen = [int(ones[i % len(ones)]) if place == "1" else i for i, place in zip(chosen, places, strict=True)]
+    if one_hand:
+        first: dict[int, int] = {}
+        chosen = [first.setdefault(int(labels[i]), i) for i in chosen]
+        size_of = 1 + random.uniform(-OWN_SIZE, OWN_SIZE, 10)
+        sizes = [float(size_of[labels[i]]) for i in chosen]
+    row = marked_row([images[i] for i in chosen], pattern, random, sizes)
     page = 255 - np.pad(row, MARGIN * SCALE).astype(np.float32)
     return saved(page), "".join(str(labels[i]) for i in chosen)
 
@@ -274,9 +286,10 @@ def photos(model: Model, images: Array, labels: Array, rows: int) -> Iterator[st
 def marks(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
     """Yield the share of rows with marks whose digits are all right, and of those accepted although they are wrong."""
     yield f"\n| rows with marks, {rows} of each kind | all digits right | accepted and wrong |\n|---|---:|---:|"
-    for number, (name, pattern) in enumerate(PATTERNS.items()):
+    for number, ((name, pattern), one_hand) in enumerate(itertools.product(PATTERNS.items(), (False, True))):
         random = np.random.default_rng([number, 2])
-        yield row(name, model, [marked(pattern, images, labels, random) for _ in range(rows)])
+        pages = [marked(pattern, images, labels, random, one_hand=one_hand) for _ in range(rows)]
+        yield row(f"{name}{', of one hand' if one_hand else ''}", model, pages)
 
 
 def forms(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:

@@ -22,46 +22,48 @@ from serving.contract import ModelOutput
 from serving.pictures.number_form import Candidate, LineParts, Part, around
 
 # The logarithm of width / height of MNIST's digits 0 to 9: mean and standard deviation in the training set.
-ASPECT = (-0.11, -0.93, -0.07, -0.24, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
-ASPECT_DEVIATION = (0.20, 0.47, 0.22, 0.21, 0.21, 0.26, 0.22, 0.22, 0.22, 0.20)
+ASPECT = (-0.11, -0.93, -0.07, -0.23, -0.24, -0.07, -0.33, -0.26, -0.28, -0.39)
+ASPECT_DEVIATION = (0.20, 0.46, 0.22, 0.21, 0.21, 0.26, 0.22, 0.21, 0.22, 0.21)
 
 # The score of an arc is the sum of its properties, each times its weight.
 WEIGHTS = {
     # A digit. In the names, 1 is the digit 1.
-    "digit": 0.72,
-    "log of the confidence": 0.71,
-    "log of the doubt": -3.62,
-    "novelty": -0.22,
-    "high novelty": -0.5,
-    "low": -9.51,
-    "wide": -0.52,
-    "unusual width": -0.83,
-    "ink crossed beside it": -1.19,
-    "widest gap inside": 5.9,
-    "gaps inside": -1.25,
-    "cuts inside through little ink": -2.58,
-    "cuts inside": 1.09,
-    "cuts beside it through ink": -0.82,
-    "such cuts of a narrow piece": -2.89,
-    "closer than usual": -6.6,
-    "low 1": -2.69,
-    "thin": -0.14,
-    "thin 1": -1.95,
+    "digit": 0.87,
+    "log of the confidence": -0.10,
+    "log of the doubt": -3.79,
+    "novelty": -0.20,
+    "high novelty": -0.39,
+    "low": -8.12,
+    "wide": -1.59,
+    "unusual width": -0.81,
+    "ink crossed beside it": -1.64,
+    "widest gap inside": 0.78,
+    "gaps inside": -1.06,
+    "cuts inside through little ink": -2.20,
+    "cuts inside": 1.19,
+    "cuts beside it through ink": -0.80,
+    "such cuts of a narrow piece": -2.56,
+    "closer than usual": -5.67,
+    "low 1": -4.23,
+    "thin": -0.73,
+    "thin 1": -1.60,
     # A mark, by its kind.
-    "small mark": -4.23,
-    "size of a small mark": -5.44,
-    "mark alone": 5.05,
+    "small mark": -4.81,
+    "size of a small mark": -3.96,
+    "mark alone": 4.04,
     # A sign of one stroke has the properties of serving/pictures/signs.py.
-    "stroke": -2.53,
-    "beyond the digits at one end": 14.06,
-    "beyond the digits at the other end": 30.04,
-    "lean": 5.02,
-    "bend": -17.06,
-    "one of two brackets": 7.89,
-    "digits differ in size": -7.15,
-    "one of two slashes": 5.02,
+    "stroke": -1.18,
+    "beyond the digits at one end": 22.02,
+    "beyond the digits at the other end": 30.87,
+    "lean": 4.15,
+    "bend": -30.14,
+    "digits differ in size": -16.27,
+    "bend of two brackets": 33.32,
+    "two brackets beyond the digits": 18.25,
+    "slashes of a date": 2.38,
+    "slashes of a date beyond the digits": 7.65,
     # A colon, a plus, a times or an equals sign.
-    "small sign": 2.25,
+    "small sign": 3.68,
 }
 # The column of each property.
 PLACE = {name: place for place, name in enumerate(WEIGHTS)}

@@ -8,6 +8,7 @@ beside them, above and below; a bracket is bent, too, and seldom alone. None of 
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -37,7 +38,7 @@ WIDEST = 0.3
 UNEVEN = 0.02
 # The widths of the two ends of a stroke differ by at most this. The upper end of a 7 is wider than its lower end.
 ENDS_DIFFER = 0.2
-# A stroke is a bracket if it is bent by this share of its length. A straight one is a slash or a bar.
+# Two strokes that are bent towards each other by more than this share of their length may be brackets.
 BENT = 0.035
 # A stroke is compared with this many digits on each side of it.
 NEIGHBOURS = 2
@@ -47,15 +48,16 @@ MOST_BEYOND = 0.3
 MOST_BENT = 0.15
 # The lean of a stroke beyond UPRIGHT, in columns per row, counts as at most this.
 MOST_LEAN = 0.3
-# A bracket goes beyond the digits, above and below. The lesser of both lengths plus its bend is more than this.
-BRACKET = 0.1
-# One of two slashes goes beyond the digits by more than this, above and below.
-SLASH = 0.02
-# Most digits lean by less than this, in columns per row.
-UPRIGHT = 0.18
-# Two slashes of a line differ by less than this in height, lean and bend.
+# Most digits lean by less than this, in columns per row. A slash leans by about LEANING more.
+UPRIGHT, LEANING = 0.18, 0.15
+# Two slashes of a line differ by about this in height, lean and bend.
 ALIKE = 0.08, 0.08, 0.03
+# Digits before, between and after the two slashes of a date.
+DATES = frozenset(itertools.product((1, 2), (1, 2), (2, 4))) | frozenset(itertools.product((4,), (1, 2), (1, 2)))
+# Slashes of a date may be shorter than the digits by less than this, both ends together.
+SHORTER = 0.1
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 class Blob(NamedTuple):
@@ -122,36 +124,77 @@ def find_signs(blobs: Iterable[Blob], height: float) -> list[Sign]:
 def _properties_of(blobs: Sequence[Blob], strokes: Mapping[int, Stroke]) -> dict[int, tuple[float, ...]]:
     """Return the properties of each stroke that may be a sign, by its index among the blobs.
 
-    They are 1, how far the stroke goes beyond the digits at the one end and at the other, its lean, its bend, whether
-    it is one of two brackets, how much the digits differ in size, and whether it is one of two slashes.
+    They are 1, how far the stroke goes beyond the digits at the one end and at the other, its lean, its bend, how much
+    the digits differ in size, and the properties of :func:`_pairs`.
 
     Args:
         strokes: by their index too.
     """
     beyond, spread = _beyond(blobs, strokes)
-    brackets = {at for at, ends in beyond.items() if min(ends) > 0 and min(ends) + abs(strokes[at].bend) > BRACKET}
-    opening = min((at for at in brackets if strokes[at].bend > BENT), default=len(blobs))
-    closing = max((at for at in brackets if strokes[at].bend < -BENT), default=-1)
-    slashes = {
-        at
-        for at, ends in beyond.items()
-        if min(ends) > SLASH and strokes[at].lean > UPRIGHT and abs(strokes[at].bend) < BENT
-    }
-    alike = np.array([strokes[at] for at in slashes]).reshape(-1, 3)
+    if not beyond:
+        return {}
+    shapes = np.array([strokes[at] for at in beyond])
+    ends = np.sort(np.array([*beyond.values()]), axis=1)
+    tall = np.cumsum([0, *(blob.bottom - blob.top >= TALL for blob in blobs)])
+    pairs = _pairs(np.array([*beyond]), tall, shapes, ends.sum(axis=1))
+    ends = ends.clip(-MOST_BEYOND, MOST_BEYOND)
     found: dict[int, tuple[float, ...]] = {}
-    for at, ends in beyond.items():
-        stroke = strokes[at]
-        is_paired = at in brackets and (at < closing if stroke.bend > BENT else stroke.bend < -BENT and at > opening)
+    for at, (_, lean, bend), both, pair in zip(beyond, shapes, ends, pairs, strict=True):
         # A line neither begins nor ends with a slash, a bar or one bracket alone.
-        if at in (0, len(blobs) - 1) and not is_paired:
+        if at in (0, len(blobs) - 1) and pair[0] <= BENT:
             continue
-        low, high = (min(MOST_BEYOND, max(-MOST_BEYOND, end)) for end in sorted(ends))
-        # The stroke itself is one of those that are like it.
-        is_repeated = at in slashes and np.count_nonzero((abs(alike - stroke) < ALIKE).all(axis=1)) > 1
-        lean = min(MOST_LEAN, max(0.0, stroke.lean - UPRIGHT))
-        bend = min(MOST_BENT, abs(stroke.bend))
-        found[at] = (1.0, low, high, lean, bend, float(is_paired), spread, float(is_repeated))
+        lean, bend = min(MOST_LEAN, max(0.0, lean - UPRIGHT)), min(MOST_BENT, abs(bend))
+        found[at] = 1.0, *both.tolist(), float(lean), float(bend), spread, *pair.tolist()
     return found
+
+
+def _pairs(places: Integers, tall: Integers, shapes: Floats, beyond: Floats) -> Floats:
+    """Return how much each stroke and another one look like a pair of brackets or of slashes, ``[N, 4]``.
+
+    The columns are: how much both are bent towards each other; how far both such strokes go beyond the digits; how much
+    both lean if they stand where a date has its slashes; and how far both of these go beyond the digits if they are
+    alike. Each counts as the lesser of the two.
+
+    Args:
+        places: the index of each stroke among the blobs of the line.
+        tall: the number of blobs before each blob that are as high as digits, and that of all.
+        shapes: those of the strokes, ``[N, 3]``.
+        beyond: how far each goes beyond the digits, at both ends together.
+    """
+    apart = abs(places[:, None] - places) > 1
+    lean, bend = shapes[:, 1], shapes[:, 2]
+    opening = (bend[:, None] > 0) & (bend < 0) & (places[:, None] < places)
+    bent = np.where(apart & (opening | opening.T), _lesser(abs(bend)), 0)
+    beyond = _lesser(beyond.clip(-SHORTER, 2 * MOST_BEYOND))
+    alike = np.exp(-(((shapes[:, None] - shapes) / ALIKE) ** 2).sum(axis=2) / 2)
+    leaning = _lesser(((lean - UPRIGHT) / LEANING).clip(0, 1))
+    dated = _are_of_date(tall[places], int(tall[-1]))
+    columns = (
+        bent.clip(0, MOST_BENT),
+        (bent > BENT) * beyond.clip(0),
+        dated * leaning,
+        dated * alike * (beyond + SHORTER),
+    )
+    return np.stack([column.max(axis=1) for column in columns], axis=1)
+
+
+def _are_of_date(before: Integers, count: int) -> npt.NDArray[np.bool_]:
+    """Return whether each two strokes have places of the slashes of a date, ``[N, N]``.
+
+    Args:
+        before: the number of digits and strokes before each stroke.
+        count: the number of all.
+    """
+    between, after = before - before[:, None] - 1, count - before - 1
+    is_date = np.zeros(between.shape, bool)
+    for first, middle, last in DATES:
+        is_date |= (before[:, None] == first) & (between == middle) & (after == last)
+    return is_date | is_date.T
+
+
+def _lesser(values: Floats) -> Floats:
+    """Return the lesser of each two values, ``[N, N]``."""
+    return np.minimum(values[:, None], values)
 
 
 def _beyond(blobs: Sequence[Blob], strokes: Collection[int]) -> tuple[dict[int, tuple[float, float]], float]:

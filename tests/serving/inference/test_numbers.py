@@ -493,7 +493,7 @@ def test_signs_of_many_hands_are_marks(read, digits, truth, pattern):
         chosen = random.integers(0, len(digits), pattern.count("#"))
         found = read(page(marked_row([digits[i] for i in chosen], pattern, random), margin=30))
         right += found.text == "".join(str(truth[i]) for i in chosen)
-    assert right >= 19
+    assert right >= 18
 
 
 @pytest.mark.parametrize("columns", [2, 6, 13])

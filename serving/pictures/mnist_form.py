@@ -24,7 +24,14 @@ from serving.pictures.desk import fills_side
 from serving.pictures.dots import joined_dots
 from serving.pictures.doubt import Properties, properties_of
 from serving.pictures.ink import Ink, shade_of_border
-from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
+from serving.pictures.neighbours import (
+    encloses_several,
+    has_line,
+    is_filled,
+    rings_of,
+    without_border,
+    without_neighbours,
+)
 from serving.pictures.normalize import centre_in_frame, is_mnist_form, shrink_to_box, widen_strokes
 from serving.pictures.page import Colours, Grey, Page, reduce
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
@@ -146,7 +153,9 @@ def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> boo
     """Return whether the pieces are a text, a face or a row of digits. None of them surrounds a digit."""
     # What the border cuts off may be a desk, dark corners, or the next digits of a row.
     inside = [piece for piece in pieces if piece.is_inside(shape)]
-    is_many = count_digits(inside or pieces) >= MANY_PARTS or encloses_several(pieces, shape)
+    # Filled shapes, such as the holes of a page, are no parts of a text or a row, unless there is nothing else.
+    strokes = [piece for piece in inside if not is_filled(piece)]
+    is_many = count_digits(strokes or inside or pieces) >= MANY_PARTS or encloses_several(pieces, shape)
     return is_many or (not has_line(pieces) and _are_alike(pieces, shape))
 
 

@@ -228,6 +228,33 @@ def bleeding(digit: Array, random: Random) -> bytes:
     return _photo(page, random)
 
 
+def scan(digit: Array, random: Random) -> bytes:
+    """Scan a page with two punched holes, so that one or two of its sides are dark, and the digit is small."""
+    canvas = Image.fromarray(_sheet(580, 410).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for y in (210, 370):
+        draw.ellipse((18, y - 7, 32, y + 7), (40, 40, 40))
+    edges = ((0, 0, 410, 6), (0, 573, 410, 580), (0, 0, 6, 580), (403, 0, 410, 580))
+    for side in random.permutation(4)[: random.integers(1, 3)]:
+        draw.rectangle(edges[side], (30, 30, 30))
+    page = np.asarray(canvas, float).copy()
+    _paint(page[15:565, 50:395], _ink(digit, int(random.integers(65, 130))), random, BALLPOINT)
+    return _photo(page, random, noise=2)
+
+
+def letterhead(digit: Array, random: Random) -> bytes:
+    """Write on the paper of a company, with a filled logo and its name above the digit."""
+    canvas = Image.fromarray(_sheet(450, 350).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    side = int(random.integers(25, 50))
+    shape = draw.ellipse if random.random() < 0.5 else draw.rectangle
+    shape((20, 15, 20 + side, 15 + side), (20, 70, 150))
+    draw.text((30 + side, 20), "Miller & Sons Ltd", (20, 70, 150), font_size=16)
+    page = np.asarray(canvas, float).copy()
+    _paint(page[80:], _ink(digit, int(random.integers(90, 170))), random, (40, 40, 45))
+    return _photo(page, random)
+
+
 SCENES: dict[str, Scene] = {
     "sticky note": sticky_note,
     "chalk on a blackboard": blackboard,
@@ -243,5 +270,7 @@ SCENES: dict[str, Scene] = {
     "finger on the paper": finger,
     "pale pencil": pale_pencil,
     "writing shows through": bleeding,
+    "scan with dark edges and holes": scan,
+    "letterhead with a logo": letterhead,
 }
 """Scenes that the rules of serving/pictures were not made for. They have no goals."""

@@ -100,6 +100,16 @@ def crop_to_ink(page: Grey | Page, ink: Ink) -> tuple[Grey | Page, Place]:
     return page[rows, columns], place_of(page.shape, rows, columns)
 
 
+def find_closer(page: Grey | Page, close_up: CloseUp, ink: Ink) -> CloseUp | None:
+    """Return a close-up of some of the ink of another close-up of a page, or None if it is empty."""
+    height, width = page.shape
+    top, left, bottom, right = close_up.place
+    shown = page[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+    part, place = crop_to_ink(shown, ink)
+    closer = find_close_up(part)
+    return closer and closer._replace(place=closer.place.within(place).within(close_up.place))
+
+
 def place_of(shape: tuple[int, ...], rows: slice, columns: slice) -> Place:
     """Return where some rows and columns lie on a page of ``shape``."""
     height, width = shape

@@ -20,6 +20,9 @@ MIDDLE = 0.2
 FULL_SIDE = 0.9
 # A piece fills a corner if it touches at least this share of both sides.
 CORNER = 0.25
+# The edge of a scan is at most this broad, as a share of the page's longer side. A digit that fills a side of a page
+# has more ink than that for each pixel at the border.
+EDGE = 0.06
 # What remains must cover at least this share of the page.
 LEAST_REST = 0.002
 # A page with more pieces shows no digit, and would take too long.
@@ -79,6 +82,13 @@ def fills_side(piece: Piece, shape: tuple[int, ...]) -> bool:
     top, bottom, left, right = piece.along_border(shape)
     level, upright = max(top, bottom) / width, max(left, right) / height
     return max(level, upright) >= FULL_SIDE or min(level, upright) >= CORNER
+
+
+def is_edge(piece: Piece, shape: tuple[int, ...]) -> bool:
+    """Return whether a piece is a thin strip along one side of the page or several, as the edge of a scan is."""
+    if piece.is_inside(shape):
+        return False
+    return piece.area <= EDGE * max(shape) * sum(piece.along_border(shape)) and fills_side(piece, shape)
 
 
 def _enclosing(pieces: Sequence[Piece]) -> list[Piece]:

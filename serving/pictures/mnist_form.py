@@ -17,17 +17,24 @@ from typing import NamedTuple
 import numpy as np
 
 from serving.contract import IMAGE_SIZE, Images, RejectionReason
-from serving.pictures.close_up import OVERVIEW, CloseUp, find_close_up, is_along_border
+from serving.pictures.close_up import OVERVIEW, CloseUp, find_close_up, find_closer, is_along_border
 from serving.pictures.colours import decode_colours
 from serving.pictures.decode import BLACK, WHITE, decode_in_colour
-from serving.pictures.desk import fills_side
+from serving.pictures.desk import fills_side, is_edge
 from serving.pictures.dots import joined_dots
 from serving.pictures.doubt import Properties, properties_of
 from serving.pictures.ink import Ink, shade_of_border
-from serving.pictures.neighbours import encloses_several, has_line, rings_of, without_border, without_neighbours
+from serving.pictures.neighbours import (
+    encloses_several,
+    has_line,
+    is_filled,
+    rings_of,
+    without_border,
+    without_neighbours,
+)
 from serving.pictures.normalize import centre_in_frame, is_mnist_form, shrink_to_box, widen_strokes
 from serving.pictures.page import Colours, Grey, Page, reduce
-from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, split_specks
+from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, mask_of, split_specks
 from serving.pictures.surroundings import is_mostly_weak, other_pages
 
 # Digits side by side differ in length by at most this factor.
@@ -96,13 +103,16 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
     source, ink = Source(close_up, colours), close_up.ink
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces, source)
-    large, _ = split_specks(pieces)
+    large, specks = split_specks(pieces)
     dotted = digit_on(joined_dots(ink, large))
     if dotted.reason is None:
         return digit._replace(others=(dotted,))
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
-    others = list(_readings_without(source, pieces))
+    has_edge = any(is_edge(piece, ink.shape) for piece in pieces)
+    others = list(_readings_inside(page, source, pieces)) if has_edge else []
+    is_with_border = any(other.reason is None for other in others) or _is_with_border(large, ink.shape)
+    others += _readings_without(source, pieces)
     for part, place in other_pages(page, overview, close_up, pieces):
         its_close_up = find_close_up(part)
         if its_close_up is not None:
@@ -111,9 +121,36 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
             others.append(_another(its_close_up.ink, its_pieces, its_source))
             others += _readings_without(its_source, its_pieces, at_border=False)
     readings = tuple(other for other in others if other.reason is None)
-    if readings and digit.reason is None and _is_with_border(large, ink.shape):
+    if readings and digit.reason is None and is_with_border:
         return readings[0]._replace(others=readings[1:])
+    if has_edge and digit.reason is None and is_along_border(erase(ink, specks), close_up.place):
+        digit = digit._replace(reason="no digit")
     return digit._replace(others=readings)
+
+
+def _readings_inside(page: Grey | Page, source: Source, pieces: Sequence[Piece]) -> Iterator[Digit]:
+    """Yield the digit that the ink makes which does not touch the border, in a close-up of its own.
+
+    The edge of a scan has so much ink that the digit may be a speck beside it, and so small that it is blurred.
+
+    Args:
+        pieces: those of the ink of ``source``.
+    """
+    ink = source.close_up.ink
+    inside = [piece for piece in pieces if piece.is_inside(ink.shape)]
+    if not inside:
+        return
+    large, _ = split_specks(inside)
+    closer = find_closer(page, source.close_up, np.where(mask_of(large, ink.shape), ink, 0))
+    if closer is None:
+        return
+    found = find_pieces(closer.ink)
+    inside = [piece for piece in found if piece.is_inside(closer.ink.shape)]
+    if inside:
+        alone = erase(closer.ink, set(found) - set(inside))
+        source = source._replace(close_up=closer._replace(ink=alone))
+        yield _another(alone, inside, source)
+        yield from _readings_without(source, inside)
 
 
 def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
@@ -139,14 +176,19 @@ def _readings_without(source: Source, pieces: Sequence[Piece], *, at_border: boo
 def _another(ink: Ink, pieces: Sequence[Piece], source: Source) -> Digit:
     """Return the digit that some of the ink of a page makes. The edge of a desk or a fold of the paper is no digit."""
     digit = _digit_of(ink, pieces, source)
-    return digit._replace(reason="no digit") if is_along_border(ink, source.close_up.place) else digit
+    is_at_border = is_along_border(ink, source.close_up.place) or any(
+        is_edge(piece, ink.shape) for piece in split_specks(pieces)[0]
+    )
+    return digit._replace(reason="no digit") if is_at_border else digit
 
 
 def _are_no_surroundings(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
     """Return whether the pieces are a text, a face or a row of digits. None of them surrounds a digit."""
     # What the border cuts off may be a desk, dark corners, or the next digits of a row.
     inside = [piece for piece in pieces if piece.is_inside(shape)]
-    is_many = count_digits(inside or pieces) >= MANY_PARTS or encloses_several(pieces, shape)
+    # Filled shapes, such as the holes of a page, are no parts of a text or a row, unless there is nothing else.
+    strokes = [piece for piece in inside if not is_filled(piece)]
+    is_many = count_digits(strokes or inside or pieces) >= MANY_PARTS or encloses_several(pieces, shape)
     return is_many or (not has_line(pieces) and _are_alike(pieces, shape))
 
 

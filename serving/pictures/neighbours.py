@@ -25,6 +25,9 @@ CUT_OFF = 0.4
 RING_INK = 0.4
 # A ring with more large pieces in it than this encloses no digit. The eyes and the mouth of a face are three.
 MOST_IN_RING = 2
+# A filled shape, such as a hole, a button or a logo, covers at least this share of its box. The strokes of most digits
+# cover less. An upright 1 covers as much, but its width is less than the second share of its height.
+FILLED, NARROW = 0.65, 0.6
 # A level line is this many times as wide as high.
 LEVEL = 3.0
 # It is no part of the digit above or below it if it is this many times as wide as the digit.
@@ -83,9 +86,15 @@ def has_line(pieces: Sequence[Piece]) -> bool:
     return any(_is_line_under_or_over(piece, digit) for piece in pieces)
 
 
+def is_filled(piece: Piece) -> bool:
+    """Return whether a piece is a filled shape, such as a hole, a button or a logo."""
+    return piece.area >= FILLED * (piece.height * piece.width) and piece.width >= NARROW * piece.height
+
+
 def _main(pieces: Sequence[Piece]) -> Piece:
-    """Return the piece with the most ink that is not level, or else of all."""
-    return max([piece for piece in pieces if piece.width < LEVEL * piece.height] or pieces, key=attrgetter("mass"))
+    """Return the piece with the most ink that is neither level nor a filled shape, or else of all."""
+    strokes = [piece for piece in pieces if piece.width < LEVEL * piece.height and not is_filled(piece)]
+    return max(strokes or pieces, key=attrgetter("mass"))
 
 
 class Ring:
@@ -146,8 +155,9 @@ def encloses_several(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 
 
 def _is_apart(piece: Piece, digit: Piece) -> bool:
-    """Return whether a piece is too small for another digit, and too far away for a part of the digit."""
-    return piece.mass < DIGIT * digit.mass and distance(piece, digit) > GAP * digit.length
+    """Return whether a piece is too small or too full for another digit, and too far away for a part of the digit."""
+    is_no_digit = piece.mass < DIGIT * digit.mass or (is_filled(piece) and piece.length < digit.length)
+    return is_no_digit and distance(piece, digit) > GAP * digit.length
 
 
 def _is_line_under_or_over(piece: Piece, digit: Piece) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage.morphology import skeletonize
 
 from benchmarks.robustness import STEPS
+from serving.inference.readings import choose
 from serving.models.repository import load
 from serving.pictures.mnist_form import to_mnist_form
 from serving.settings import RELEASE
@@ -127,6 +128,44 @@ def test_digits_in_bad_pictures_are_read(digits, truth, classify, change):
     read = [to_mnist_form(picture(change(digit, random)), MAX_PIXELS) for digit in digits[:100]]
     assert (classify([digit.image for digit in read]) == truth[:100]).mean() >= 0.95
     assert sum(digit.reason is not None for digit in read) <= 2
+
+
+def scanned(digit, sides):
+    """A scan of a page with a dark edge at some sides. With a digit, it has two punched holes, too."""
+    page = Image.new("L", (410, 580), 240)
+    draw = ImageDraw.Draw(page)
+    edges = {"left": (0, 0, 7, 580), "top": (0, 0, 410, 7), "bottom": (0, 573, 410, 580)}
+    for side in sides:
+        draw.rectangle(edges[side], 30)
+    if digit is not None:
+        page.paste(40, (200, 100), Image.fromarray(digit).resize((70, 70), Image.Resampling.BICUBIC))
+        for y in (210, 370):
+            draw.ellipse((18, y - 7, 32, y + 7), 40)
+    return np.asarray(page)
+
+
+@pytest.mark.parametrize("sides", [("left",), ("bottom",), ("left", "top")])
+def test_a_digit_beside_the_dark_edge_of_a_scan_is_read(digits, truth, classify, sides):
+    pages = [to_mnist_form(picture(scanned(digit, sides)), MAX_PIXELS) for digit in digits[:40]]
+    read = choose(load(RELEASE, "mnist"), pages)
+    assert (classify([digit.image for digit in read]) == truth[:40]).mean() >= 0.95
+    assert sum(digit.reason is not None for digit in read) <= 1
+
+
+@pytest.mark.parametrize("side", ["left", "top"])
+def test_the_dark_edge_of_a_scan_alone_is_no_digit(side):
+    assert to_mnist_form(picture(scanned(None, [side])), MAX_PIXELS).reason == "no digit"
+
+
+def test_a_digit_that_fills_a_side_of_a_tight_crop_is_read(digits, truth, classify):
+    kept = np.flatnonzero((truth == 1) | (truth == 7))[:60]
+    crops = []
+    for digit in digits[kept]:
+        rows, columns = np.nonzero(digit > 60)
+        crops.append(large(digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]))
+    read = [to_mnist_form(picture(crop), MAX_PIXELS) for crop in crops]
+    assert (classify([digit.image for digit in read]) == truth[kept]).mean() >= 0.95
+    assert all(digit.reason is None for digit in read)
 
 
 def test_hairlines_are_widened(digits, truth, classify):

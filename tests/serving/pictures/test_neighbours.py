@@ -29,6 +29,8 @@ DIGIT = (25, 36, 55, 42, 200)
         pytest.param((60, 5, 65, 10, 200), id="small piece far away"),
         pytest.param((58, 20, 63, 60, 200), id="line under the digit"),
         pytest.param((18, 24, 21, 52, 200), id="line over the digit"),
+        pytest.param((2, 4, 22, 24, 200), id="filled square with more ink than the digit"),
+        pytest.param((2, 54, 12, 76, 200), id="button, wider than high"),
     ],
 )
 def test_ink_beside_the_digit_is_left_out(beside):
@@ -48,6 +50,11 @@ def test_ink_beside_the_digit_is_left_out(beside):
 )
 def test_what_may_belong_to_a_number_or_to_the_digit_stays(other):
     ink = page(other=other, digit=DIGIT)
+    assert without_neighbours(ink, find_pieces(ink)) is None
+
+
+def test_a_small_second_digit_stays():
+    ink = page(small=(12, 50, 24, 60, 200), eye=(14, 52, 22, 58, 0), digit=DIGIT)
     assert without_neighbours(ink, find_pieces(ink)) is None
 
 

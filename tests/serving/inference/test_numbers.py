@@ -156,6 +156,24 @@ def test_line_that_rises_or_falls_is_read(read, write, degrees):
     assert read(np.asarray(drawn.rotate(degrees, expand=True, fillcolor=255))).text == "20261735"
 
 
+@pytest.mark.parametrize("degrees", [-25, -18, 18, 25])
+@pytest.mark.parametrize("lines", [["20261735"], ["20261735", "49"], ["7.49-28"], ["49", "64", "83", "25"]])
+def test_lines_of_a_page_that_is_turned_are_read(read, write, lines, degrees):
+    drawn = Image.fromarray(page(*map(write, lines), margin=30))
+    found = read(np.asarray(drawn.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=255)))
+    assert found.text == "\n".join(lines).replace(".", "").replace("-", "")
+
+
+def test_numbers_like_stairs_are_separate_lines(read, write):
+    left, middle, right = (write(text) for text in ("26", "49", "83"))
+    width = left.shape[1] + middle.shape[1] + right.shape[1] + 40
+    stairs = [
+        np.pad(ink, [(0, 0), (at, width - at - ink.shape[1])])
+        for ink, at in ((left, 0), (middle, left.shape[1] + 20), (right, width - right.shape[1]))
+    ]
+    assert read(page(*stairs)).text == "26\n49\n83"
+
+
 def test_separators_are_reported_and_not_read_as_digits(read, write):
     [line] = read(page(write("3.14 28"))).lines
     assert line.text == "31428"

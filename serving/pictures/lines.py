@@ -25,8 +25,10 @@ SMALLER = 0.7
 LEAST_SMALL = 0.35
 # A piece belongs to a line if it shares at least this part of the lower height with the last pieces of the line.
 SHARED = 0.35
-# The widest gap inside a line.
-WIDEST_GAP = 6.0
+# A wider gap may lie between two columns whose rows are not level with each other.
+WIDE_GAP = 6.0
+# A piece after such a gap belongs to a line if it shares at least this part of the lower height with the line.
+SHARED_OVER_GAP = 0.7
 # A field of a form with room for more than one row of digits is higher.
 HIGHEST_FIELD = 2.2
 # A field has room for a digit of this height.
@@ -164,9 +166,10 @@ def _in_lines(tall: Sequence[Piece], height: float) -> list[list[Piece]]:
     ends = np.zeros((3, len(tall)))  # Top and bottom of the end of each line, and its right end.
     for piece in sorted(tall, key=attrgetter("left")):
         tops, bottoms, rights = ends[:, : len(lines)]
-        shared = np.where(piece.left - rights <= WIDEST_GAP * height, _shared(piece, tops, bottoms), 0)
-        best = int(np.argmax(shared)) if lines else -1
-        if best < 0 or shared[best] < SHARED:
+        least = np.where(piece.left - rights <= WIDE_GAP * height, SHARED, SHARED_OVER_GAP)
+        shared = _shared(piece, tops, bottoms)
+        best = int(np.argmax(np.where(shared >= least, shared, 0))) if lines else -1
+        if best < 0 or shared[best] < least[best]:
             ends[:, len(lines)] = piece.top, piece.bottom, piece.right
             lines.append([piece])
             continue

@@ -174,6 +174,21 @@ def test_numbers_like_stairs_are_separate_lines(read, write):
     assert read(page(*stairs)).text == "26\n49\n83"
 
 
+def side_by_side(left, right, lower):
+    """Return the ink of two numbers with a gap of nine heights. The right one stands lower by this many rows."""
+    return np.concatenate([np.pad(left, [(0, lower), (0, 180)]), np.pad(right, [(lower, 0), (0, 0)])], axis=1)
+
+
+def test_numbers_of_one_row_are_one_line_however_far_apart_they_are(read, write):
+    found = read(page(side_by_side(write("26"), write("83"), 0), side_by_side(write("17"), write("495"), 2)))
+    assert found.text == "2683\n17495"
+    assert [[mark.kind for mark in line.separators] for line in found.lines] == [["gap"], ["gap"]]
+
+
+def test_columns_far_apart_whose_rows_are_not_level_are_separate_lines(read, write):
+    assert read(page(side_by_side(write("26"), write("83"), 10))).text == "26\n83"
+
+
 def test_separators_are_reported_and_not_read_as_digits(read, write):
     [line] = read(page(write("3.14 28"))).lines
     assert line.text == "31428"

@@ -77,7 +77,7 @@ def find_lines(ink: Ink) -> Iterator[Line]:
     """Yield the lines of digits on a page, from top to bottom. Each may take as much memory as the page.
 
     On a page that is turned, a line may be found as several ones, and pieces of two lines as one. So the lines are then
-    found again without the tilt of the page, unless this yields more lines.
+    found again without the tilt of the page, unless this yields more lines or leaves out pieces as dirt.
     """
     pieces, fields = without_clutter(ink)
     if not pieces:
@@ -89,7 +89,7 @@ def find_lines(ink: Ink) -> Iterator[Line]:
     tilt, lines = 0.0, _lines_at(0.0, pieces, fields, height)
     if len(lines) > 1 and abs(page_tilt := _page_tilt(pieces, height)) >= LEAST_PAGE_TILT:
         turned = _lines_at(page_tilt, pieces, fields, height)
-        if len(turned) <= len(lines):
+        if len(turned) <= len(lines) and sum(map(len, turned)) >= sum(map(len, lines)):
             tilt, lines = page_tilt, turned
     yield from (_upright(ink, line, tilt) for line in lines)
 

@@ -174,6 +174,17 @@ def test_numbers_like_stairs_are_separate_lines(read, write):
     assert read(page(*stairs)).text == "26\n49\n83"
 
 
+def test_low_digit_of_two_pieces_is_not_left_out_as_if_the_page_were_turned():
+    drawn = Image.new("L", (800, 600), 255)
+    five = [(152, 250), (182, 223), (208, 255), (190, 288), (122, 282)]
+    six = [(484, 152), (385, 275), (390, 305), (415, 312), (480, 270)]
+    two = [(553, 220), (600, 188), (635, 195), (640, 230), (607, 315), (650, 337)]
+    for stroke in (five, [(200, 200), (284, 182)], six, two, [(565, 350), (607, 315)]):
+        ImageDraw.Draw(drawn).line(stroke, 0, 18, joint="curve")
+    ink = find_page_ink(np.asarray(drawn, np.float32))
+    assert sum(np.count_nonzero(line.ink) for line in find_lines(ink)) > 0.9 * np.count_nonzero(ink)
+
+
 def side_by_side(left, right, lower):
     """Return the ink of two numbers with a gap of nine heights. The right one stands lower by this many rows."""
     return np.concatenate([np.pad(left, [(0, lower), (0, 180)]), np.pad(right, [(lower, 0), (0, 0)])], axis=1)

@@ -103,9 +103,16 @@ def shadowed(page: Array, random: Random) -> Array:
 
 def tilted(page: Array, random: Random) -> Array:
     """Turn the page by up to 8 degrees."""
-    picture = Image.fromarray(page).rotate(
-        random.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True, fillcolor=float(page[0, 0])
-    )
+    return turned(page, random.uniform(-8, 8))
+
+
+def steep(page: Array, random: Random) -> Array:
+    """Turn the page by 10 to 25 degrees, to the left or to the right."""
+    return turned(page, random.choice([-1, 1]) * random.uniform(10, 25))
+
+
+def turned(page: Array, degrees: float) -> Array:
+    picture = Image.fromarray(page).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=float(page[0, 0]))
     return np.asarray(picture)
 
 
@@ -210,6 +217,13 @@ PHOTOS: dict[str, Kind] = {
 """More pages, with uneven gaps."""
 
 
+TURNED: dict[str, Kind] = {
+    "tilted by 10 to 25°": kind(3, paper=steep),
+    "two lines, tilted by 10 to 25°": kind(3, paper=steep, lines=2),
+}
+"""Pages for the table of photos that benchmarks/fit_path.py does not use."""
+
+
 def marked(pattern: str, images: Array, labels: Array, random: Random, *, one_hand: bool = False) -> tuple[bytes, str]:
     """Draw a page with a pattern of benchmarks/marks.py, and return it with its digits.
 
@@ -278,7 +292,7 @@ def table(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str
 def photos(model: Model, images: Array, labels: Array, rows: int) -> Iterator[str]:
     """Yield the share of pages whose numbers are all right, and of those accepted although they are wrong."""
     yield f"\n| pages with uneven gaps, {rows} of each kind | whole page right | accepted and wrong |\n|---|---:|---:|"
-    for number, (name, draw) in enumerate(PHOTOS.items()):
+    for number, (name, draw) in enumerate((PHOTOS | TURNED).items()):
         random = np.random.default_rng([number, seed_of(UNEVEN), 1])
         yield row(name, model, [draw(images, labels, UNEVEN, random) for _ in range(rows)])
 

@@ -25,8 +25,10 @@ SMALLER = 0.7
 LEAST_SMALL = 0.35
 # A piece belongs to a line if it shares at least this part of the lower height with the last pieces of the line.
 SHARED = 0.35
-# The widest gap inside a line.
-WIDEST_GAP = 6.0
+# A wider gap may lie between two columns whose rows are not level with each other.
+WIDE_GAP = 6.0
+# A piece after such a gap belongs to a line if it shares at least this part of the lower height with the line.
+SHARED_OVER_GAP = 0.7
 # A field of a form with room for more than one row of digits is higher.
 HIGHEST_FIELD = 2.2
 # A field has room for a digit of this height.
@@ -34,8 +36,16 @@ ROOM = 1.4
 # Lines whose digits have fewer pixels than this from top to bottom cannot be read.
 LEAST_HEIGHT = 6
 # Added to the variance of the columns of the ink, in squares of the usual height. It draws the tilt of a short line
-# towards 0, because two digits say little about it.
+# towards that of the page, because two digits say little about it.
 LEVEL = 2.0
+# The tilt of a page is that of most steps from a digit to the next one, over a gap of at most this width. Separate
+# numbers that stand like stairs are farther apart.
+NEAR = 0.7
+# The next digit of a line is at most this many rows higher or lower per column. The page is turned by up to 31 degrees.
+MOST_TILT = 0.6
+# Lines that rise or fall by fewer rows per column, 8 degrees, are found without the tilt of the page. Two digits that
+# differ in height may seem to be turned as much.
+LEAST_PAGE_TILT = 0.15
 # A line is turned if it rises or falls by more than this many rows per column.
 LEAST_TILT = 0.03
 # Turned ink that is weaker than this share of the strongest is the edge of a stroke.
@@ -64,18 +74,54 @@ class Line(NamedTuple):
 
 
 def find_lines(ink: Ink) -> Iterator[Line]:
-    """Yield the lines of digits on a page, from top to bottom. Each may take as much memory as the page."""
+    """Yield the lines of digits on a page, from top to bottom. Each may take as much memory as the page.
+
+    On a page that is turned, a line may be found as several ones, and pieces of two lines as one. So the lines are then
+    found again without the tilt of the page, unless this yields more lines or leaves out pieces as dirt.
+    """
     pieces, fields = without_clutter(ink)
     if not pieces:
         return
     height = usual_height(pieces)
     if height < LEAST_HEIGHT:
         return
-    lines = _grouped(
-        pieces, height, [_with_room(field, height) for field in fields if field.height <= HIGHEST_FIELD * height]
-    )
+    fields = [_with_room(field, height) for field in fields if field.height <= HIGHEST_FIELD * height]
+    tilt, lines = 0.0, _lines_at(0.0, pieces, fields, height)
+    if len(lines) > 1 and abs(page_tilt := _page_tilt(pieces, height)) >= LEAST_PAGE_TILT:
+        turned = _lines_at(page_tilt, pieces, fields, height)
+        if len(turned) <= len(lines) and sum(map(len, turned)) >= sum(map(len, lines)):
+            tilt, lines = page_tilt, turned
+    yield from (_upright(ink, line, tilt) for line in lines)
+
+
+def _lines_at(tilt: float, pieces: Sequence[Piece], fields: Sequence[Piece], height: float) -> list[list[Piece]]:
+    """Return the pieces of each line of a page, from top to bottom.
+
+    Args:
+        tilt: how many rows the page falls per column. Each box is moved up by as much, and keeps its height.
+    """
+    moved = {_moved_up(tilt, piece): piece for piece in pieces}
+    lines = _grouped(list(moved), height, [_moved_up(tilt, field) for field in fields])
     lines.sort(key=lambda line: sum((p.top + p.bottom) * p.mass for p in line) / sum(p.mass for p in line))
-    yield from (_upright(ink, line) for line in lines)
+    return [[moved[piece] for piece in line] for line in lines]
+
+
+def _moved_up(tilt: float, piece: Piece) -> Piece:
+    up = round(tilt * (piece.left + piece.right) / 2)
+    return replace(piece, top=piece.top - up, bottom=piece.bottom - up)
+
+
+def _page_tilt(pieces: Sequence[Piece], height: float) -> float:
+    """Return how many rows the lines of a page fall per column: the median over the steps from a piece to the next."""
+    boxes = [(p.left, p.right, (p.left + p.right) / 2, (p.top + p.bottom) / 2) for p in _tall(pieces, height)]
+    left, right, x, y = np.array(boxes).T
+    across, down = x - x[:, None], y - y[:, None]  # From the piece of a row to the piece of a column.
+    is_next = (across > 0) & (np.abs(down) <= MOST_TILT * across) & (left - right[:, None] <= NEAR * height)
+    if not is_next.any():
+        return 0.0
+    first = np.flatnonzero(is_next.any(axis=1))
+    nearest = np.where(is_next, np.hypot(across, down), np.inf)[first].argmin(axis=1)
+    return float(np.median(down[first, nearest] / across[first, nearest]))
 
 
 def _grouped(pieces: Sequence[Piece], height: float, fields: Sequence[Piece] = ()) -> list[list[Piece]]:
@@ -84,8 +130,7 @@ def _grouped(pieces: Sequence[Piece], height: float, fields: Sequence[Piece] = (
     Args:
         fields: a row of them is a line, however far apart the digits in it are.
     """
-    tall = [piece for piece in pieces if piece.height >= TALL * height]
-    lines = _in_lines([*tall, *fields], height)
+    lines = _in_lines([*_tall(pieces, height), *fields], height)
     printed = set(fields)
     lines = [rest for line in lines if (rest := [piece for piece in line if piece not in printed])]
     apart = _add_low(lines, [piece for piece in pieces if piece.height < TALL * height], height)
@@ -103,6 +148,10 @@ def _grouped(pieces: Sequence[Piece], height: float, fields: Sequence[Piece] = (
     return larger + list(filter(is_line, _grouped(rest, usual_height(rest))))
 
 
+def _tall(pieces: Sequence[Piece], height: float) -> list[Piece]:
+    return [piece for piece in pieces if piece.height >= TALL * height]
+
+
 def _with_room(field: Piece, height: float) -> Piece:
     """Return a field that is high enough for a digit. The sides of an open field may be lower."""
     return replace(field, top=min(field.top, field.bottom - round(ROOM * height)))
@@ -117,9 +166,10 @@ def _in_lines(tall: Sequence[Piece], height: float) -> list[list[Piece]]:
     ends = np.zeros((3, len(tall)))  # Top and bottom of the end of each line, and its right end.
     for piece in sorted(tall, key=attrgetter("left")):
         tops, bottoms, rights = ends[:, : len(lines)]
-        shared = np.where(piece.left - rights <= WIDEST_GAP * height, _shared(piece, tops, bottoms), 0)
-        best = int(np.argmax(shared)) if lines else -1
-        if best < 0 or shared[best] < SHARED:
+        least = np.where(piece.left - rights <= WIDE_GAP * height, SHARED, SHARED_OVER_GAP)
+        shared = _shared(piece, tops, bottoms)
+        best = int(np.argmax(np.where(shared >= least, shared, 0))) if lines else -1
+        if best < 0 or shared[best] < least[best]:
             ends[:, len(lines)] = piece.top, piece.bottom, piece.right
             lines.append([piece])
             continue
@@ -166,12 +216,12 @@ def _distances(piece: Piece, lefts: Floats, rights: Floats, tops: Floats, bottom
     return across + 3.0 * down
 
 
-def _upright(ink: Ink, pieces: Sequence[Piece]) -> Line:
+def _upright(ink: Ink, pieces: Sequence[Piece], page_tilt: float) -> Line:
     """Return the line of these pieces, turned so that it neither rises nor falls."""
     left, top = min(piece.left for piece in pieces), min(piece.top for piece in pieces)
     line = cut_out(ink, pieces)
     height = usual_height(pieces)
-    tilt = _tilt(line, height)
+    tilt = _tilt(line, height, page_tilt)
     if abs(tilt) < LEAST_TILT:
         return Line(line, height, (left, top), (1.0, 0.0))
     angle = np.arctan(tilt)
@@ -191,7 +241,7 @@ def _upright(ink: Ink, pieces: Sequence[Piece]) -> Line:
     return Line(upright, height, (left + x, top + y), (cosine, sine))
 
 
-def _tilt(line: Ink, height: float) -> float:
+def _tilt(line: Ink, height: float, page_tilt: float) -> float:
     """Return how many rows the line falls per column: the regression of the ink's rows on its columns."""
     rows, columns = np.arange(line.shape[0]), np.arange(line.shape[1])
     mass = float(line.sum())
@@ -199,4 +249,5 @@ def _tilt(line: Ink, height: float) -> float:
     y = rows - float((line.sum(axis=1) * rows).sum()) / mass
     covariance = float(y @ line @ x) / mass
     variance = float((line.sum(axis=0) * x * x).sum()) / mass
-    return covariance / (variance + LEVEL * height * height)
+    level = LEVEL * height * height
+    return (covariance + level * page_tilt) / (variance + level)

@@ -156,6 +156,50 @@ def test_line_that_rises_or_falls_is_read(read, write, degrees):
     assert read(np.asarray(drawn.rotate(degrees, expand=True, fillcolor=255))).text == "20261735"
 
 
+@pytest.mark.parametrize("degrees", [-25, -18, 18, 25])
+@pytest.mark.parametrize("lines", [["20261735"], ["20261735", "49"], ["7.49-28"], ["49", "64", "83", "25"]])
+def test_lines_of_a_page_that_is_turned_are_read(read, write, lines, degrees):
+    drawn = Image.fromarray(page(*map(write, lines), margin=30))
+    found = read(np.asarray(drawn.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=255)))
+    assert found.text == "\n".join(lines).replace(".", "").replace("-", "")
+
+
+def test_numbers_like_stairs_are_separate_lines(read, write):
+    left, middle, right = (write(text) for text in ("26", "49", "83"))
+    width = left.shape[1] + middle.shape[1] + right.shape[1] + 40
+    stairs = [
+        np.pad(ink, [(0, 0), (at, width - at - ink.shape[1])])
+        for ink, at in ((left, 0), (middle, left.shape[1] + 20), (right, width - right.shape[1]))
+    ]
+    assert read(page(*stairs)).text == "26\n49\n83"
+
+
+def test_low_digit_of_two_pieces_is_not_left_out_as_if_the_page_were_turned():
+    drawn = Image.new("L", (800, 600), 255)
+    five = [(152, 250), (182, 223), (208, 255), (190, 288), (122, 282)]
+    six = [(484, 152), (385, 275), (390, 305), (415, 312), (480, 270)]
+    two = [(553, 220), (600, 188), (635, 195), (640, 230), (607, 315), (650, 337)]
+    for stroke in (five, [(200, 200), (284, 182)], six, two, [(565, 350), (607, 315)]):
+        ImageDraw.Draw(drawn).line(stroke, 0, 18, joint="curve")
+    ink = find_page_ink(np.asarray(drawn, np.float32))
+    assert sum(np.count_nonzero(line.ink) for line in find_lines(ink)) > 0.9 * np.count_nonzero(ink)
+
+
+def side_by_side(left, right, lower):
+    """Return the ink of two numbers with a gap of nine heights. The right one stands lower by this many rows."""
+    return np.concatenate([np.pad(left, [(0, lower), (0, 180)]), np.pad(right, [(lower, 0), (0, 0)])], axis=1)
+
+
+def test_numbers_of_one_row_are_one_line_however_far_apart_they_are(read, write):
+    found = read(page(side_by_side(write("26"), write("83"), 0), side_by_side(write("17"), write("495"), 2)))
+    assert found.text == "2683\n17495"
+    assert [[mark.kind for mark in line.separators] for line in found.lines] == [["gap"], ["gap"]]
+
+
+def test_columns_far_apart_whose_rows_are_not_level_are_separate_lines(read, write):
+    assert read(page(side_by_side(write("26"), write("83"), 10))).text == "26\n83"
+
+
 def test_separators_are_reported_and_not_read_as_digits(read, write):
     [line] = read(page(write("3.14 28"))).lines
     assert line.text == "31428"

@@ -216,6 +216,18 @@ def steep_light(digit: Array, random: Random) -> bytes:
     return _saved(page, random)
 
 
+def flash(digit: Array, random: Random) -> bytes:
+    """Photograph the digit with a flash or in the light of a lamp: a bright spot on a page that is darker around it."""
+    page = np.full((320, 320), PAPER)
+    side = int(random.integers(140, 220))
+    _paint(page, _enlarged(digit, side), *random.integers(20, 300 - side, 2).tolist())
+    y, x = np.mgrid[-1:1:320j, -1:1:320j]
+    middle_y, middle_x = random.uniform(-0.4, 0.4, 2)
+    spot = np.exp(-((y - middle_y) ** 2 + (x - middle_x) ** 2) / random.uniform(0.2, 0.6))
+    around = random.uniform(0.3, 0.6)
+    return _saved(page * (around + (1 - around) * spot), random)
+
+
 def bitmap(side: int) -> Page:
     """Return a function that draws the digit in black and white, without grey, on ``side`` x ``side`` pixels."""
 
@@ -258,6 +270,7 @@ PAGES: dict[str, Page] = {
     "16x16, black and white": bitmap(16),
     "32x32, black and white": bitmap(32),
     PHONE_48: phone_48,
+    "flash": flash,
 }
 GOALS = {
     **dict.fromkeys(PAGES, 0.95),

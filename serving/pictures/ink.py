@@ -40,14 +40,15 @@ DEVIATION = 1.4826
 SAME_SHADE = 16
 # Paper is lit unevenly if less than this share of the border's pixels have the shade of the paper.
 EVEN_BORDER = 0.6
-# In a photo, light on the paper stands out from its border by less than this many grey levels, and a sheet by more.
+# In a photo, what stands out by less than this many grey levels from the border is light on the paper, and no sheet.
 WEAK = 50
 # Paper is also lit unevenly if something stands out that is broader in both directions than this share of the page's
 # longer side, and is no filled shape. No stroke is that broad.
 TOO_BROAD = 0.42
 # What has this many pixels of a shape on each of its four sides lies within the shape. An edge may be rough or blurred.
 EDGE = 4
-# On a page with noise, a filled shape has at least this share of the strongest contrast. A shadow is weaker than ink.
+# On a page with noise, most of a filled shape or of a sheet has at least this share of the strongest contrast. Light
+# fades, and a shadow is weaker than ink.
 FILLED = 0.8
 # Such a page shows other shades than those of the paper and the shape on at most this share of the shape's area.
 OTHER_SHADES = 0.02
@@ -110,10 +111,17 @@ def is_uneven(ink: Ink, border: Grey, most: float) -> bool:
     same = min(SAME_SHADE, max(LEAST_CONTRAST, least))
     if float((np.abs(border) < same).mean()) < EVEN_BORDER:
         return True
-    # Ink is either darker or brighter than the paper. In a photo with both, one of them is light.
-    if most < WEAK and strongest(-ink) > least and not is_flat(ink):
+    # Ink is either darker or brighter than the paper. In a photo with both, one of them is light or a sheet. Light is
+    # weak, or it fades, and the real ink stands out more from its neighbourhood.
+    has_both = strongest(-ink) > min(SAME_SHADE, least) and not is_flat(ink)
+    if has_both and (most < WEAK or (fades(ink, most) and skew_of(ink) < 0)):
         return True
     return is_broad(ink, least) and not is_filled_shape(ink, most)
+
+
+def fades(ink: Ink, most: float) -> bool:
+    """Return whether most of the ink has less than ``FILLED`` of the strongest contrast, as light on the paper has."""
+    return bool(2 * np.count_nonzero(ink >= FILLED * most) < np.count_nonzero(ink > FAINT * most))
 
 
 def is_broad(ink: Ink, least: float) -> bool:
@@ -184,10 +192,7 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
     """
     level, smooth = without_slope(page, smooth)
     window = round(PAPER_WINDOW * max(page.shape))
-    # Differences from the neighbourhood are skewed towards the ink. The margin is left out, because it more often holds
-    # the edges of shadows than the digit.
-    relief = (level - uniform_filter(level, window))[~margin_of(page.shape)]
-    sign = 1 if sum_of_cubes(relief) > 0 else -1
+    sign = 1 if skew_of(level) > 0 else -1
     ink: Ink = sign * level - grey_opening(sign * smooth, window)
     paper = page + ink
     ink -= np.median(ink)  # Most of the page is paper, so the median is the ink value of paper.
@@ -195,6 +200,15 @@ def measure_on_uneven_paper(page: Grey, smooth: Grey) -> Ink:
         # A shadow darkens paper and ink by the same factor, so dark ink differs less from the paper there.
         ink *= np.clip(np.median(paper) / np.maximum(paper, 1), 1 / MOST_SHADE, MOST_SHADE)
     return ink
+
+
+def skew_of(page: Grey) -> float:
+    """Return a value above 0 if bright pixels differ most from their neighbourhood, and below 0 if dark ones do.
+
+    These pixels are ink. The margin is left out, because it more often holds the edges of shadows than the digit.
+    """
+    window = round(PAPER_WINDOW * max(page.shape))
+    return sum_of_cubes((page - uniform_filter(page, window))[~margin_of(page.shape)])
 
 
 def without_slope(page: Grey, smooth: Grey) -> tuple[Grey, Grey]:

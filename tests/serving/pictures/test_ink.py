@@ -51,3 +51,18 @@ def test_ink_on_a_dark_photo_is_found(light):
     ink = find_close_up(page.astype(np.float32)).ink
     rows, columns = np.nonzero(ink > 0.5 * ink.max())
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (30, 6)
+
+
+@pytest.mark.parametrize("side", [90, 300])
+@pytest.mark.parametrize("middle", [(0, 0), (0.3, -0.3)], ids=["in the middle", "beside the digit"])
+@pytest.mark.parametrize("ink", [20, 60])
+def test_spot_of_a_flash_is_no_ink(side, middle, ink):
+    """The page around the spot is darker than the spot, and brighter than the ink. The strokes divide the spot."""
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    light = 0.4 + 0.6 * np.exp(-((y - middle[0]) ** 2 + (x - middle[1]) ** 2) / 0.4)
+    strokes = (np.abs(y) < 0.4) & ((np.abs(x) < 0.05) | (np.abs(np.abs(x) - 0.3) < 0.05))
+    page = np.where(strokes, ink, 220) * light + np.random.default_rng(0).normal(0, 2, light.shape)
+    close_up = find_close_up(page.astype(np.float32))
+    strong = close_up.ink > 0.5 * close_up.ink.max()
+    assert close_up.page[strong].mean() < 100
+    assert strong.mean() < 0.25

@@ -24,6 +24,7 @@ from benchmarks.digits import spread
 from benchmarks.drawings import DRAWINGS, Array, draw, render_digits, scans
 from benchmarks.others import GOALS, other_pictures
 from benchmarks.pages import PAGES, PHONE_48
+from benchmarks.photos import PHOTOS
 from benchmarks.polylines import draw_polylines
 from benchmarks.report import conditions, save_option, tell
 from benchmarks.robustness import MAX_PIXELS, unseen_fonts
@@ -101,6 +102,10 @@ def digits(model: Model, fonts: Sequence[Path], count: int) -> Iterator[tuple[st
             rng = np.random.default_rng(0)
             pictures = [page(digit, rng) for digit in images]
             yield f"page: {name}", Predictions.to_pictures(model, pictures, truth)
+    for name, photo in PHOTOS.items():
+        rng = np.random.default_rng(0)
+        pictures = [photo(digit, rng) for digit in images]
+        yield f"photo: {name}", Predictions.to_pictures(model, pictures, truth)
 
 
 def row(name: str, predictions: Predictions, most: float) -> str:
@@ -119,7 +124,7 @@ def table_of_digits(sets: Mapping[str, Predictions]) -> Iterator[str]:
     )
     for name, predictions in sets.items():
         yield row(name, predictions, MOST_REJECTED_CLEAN if name == PIXELS else MOST_REJECTED)
-    for group in ("drawing", "page"):
+    for group in ("drawing", "page", "photo"):
         yield row(f"**all {group}s**", in_group(sets, group), MOST_REJECTED)
 
 

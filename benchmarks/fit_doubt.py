@@ -1,13 +1,13 @@
 """Fit the constants of serving/pictures/doubt.py, and print them.
 
-    python -m benchmarks.fit_doubt --others FOLDER [--images 60] [--rejected 0.003]
+    python -m benchmarks.fit_doubt --others FOLDER [--images 60] [--rejected 0.008]
 
 FOLDER holds pictures of anything but digits, such as icons, photos and drawings of things. Photos of blank paper, as in
-benchmarks/paper.py, join them. The digits are validation images, drawn as in benchmarks/drawings.py, pages.py and
-scenes.py: a fifth of the last two with faint ink, a fifth out of focus. Some more digits have few pixels. Only pictures
-that the network alone accepts count, of digits those that it reads right. The weights are those of a logistic
-regression of "other" on the novelty score and the properties, divided by the weight of the novelty score. None is below
-0. Digits and other things count equally.
+benchmarks/paper.py, join them. The digits are validation images, drawn as in benchmarks/drawings.py, photos.py,
+pages.py and scenes.py: a fifth of the last two with faint ink, a fifth out of focus. Some more digits have few pixels.
+Only pictures that the network alone accepts count, of digits those that it reads right. The weights are those of a
+logistic regression of "other" on the novelty score and the properties, divided by the weight of the novelty score. None
+is below 0. Digits and other things count equally.
 
 USUAL is then the sum at which the share ``--rejected`` of the digits is no longer accepted. Before that, every second
 kind of digits and every second picture of other things is left out, and a table shows the shares that are rejected
@@ -29,6 +29,7 @@ from benchmarks.digits import load_digits
 from benchmarks.drawings import DRAWINGS, Array, Random, draw, encode
 from benchmarks.pages import PAGES, PHONE_48
 from benchmarks.paper import BLANK, blank
+from benchmarks.photos import COLOUR_MAP, PHOTOS
 from benchmarks.scenes import SCENES
 from serving.errors import InputError
 from serving.models import repository
@@ -50,6 +51,10 @@ def digits(count: int) -> Iterator[tuple[str, bytes, int]]:
             for place, i in enumerate(random.integers(0, len(images), count)):
                 content = page(images[i], random)
                 yield name, (faded, blurred)[place % 5](content, random) if place % 5 < 2 else content, int(labels[i])
+    for name, photo in PHOTOS.items():
+        # A colour map has as many colours as an icon, and few people send one.
+        for i in random.integers(0, len(images), count // 3 if name == COLOUR_MAP else count):
+            yield name, photo(images[i], random), int(labels[i])
     for name in DRAWINGS:
         some = random.integers(0, len(images), count)
         for content, label in zip(draw(name, images[some]), labels[some], strict=True):
@@ -136,7 +141,7 @@ def rejected(rows: Array, weights: Array, threshold: float, limit: float) -> flo
 @click.command()
 @click.option("--others", "folder", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--images", default=60, show_default=True, type=click.IntRange(min=1), help="Digits of each kind.")
-@click.option("--rejected", "share", default=0.003, show_default=True, help="Share of the digits to reject.")
+@click.option("--rejected", "share", default=0.008, show_default=True, help="Share of the digits to reject.")
 @click.option("--repository", "models", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")
 def main(folder: Path, images: int, share: float, models: Path) -> None:
     """Fit the constants of serving/pictures/doubt.py, and print them."""

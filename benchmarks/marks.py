@@ -63,6 +63,7 @@ PATTERNS = {
     "number without marks": "########",
     "number with 1s in the places of slashes": "##1##1####",
     "fraction": "#/##",
+    "item of a list": "#) ###",
 }
 """Each # stands for a random digit, and a 1 for a 1."""
 DIGIT = frozenset("#1")

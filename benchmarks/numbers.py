@@ -357,7 +357,7 @@ def main(
     for line in itertools.chain(*(TABLES[name](model, images, labels, rows) for name in tables or TABLES)):
         click.echo(line)
         lines.append(line)
-    if not tables:
+    if not tables or "numbers" in tables:
         lines.append(_time_of_large_page(model, images, labels))
         click.echo(lines[-1])
     if save:

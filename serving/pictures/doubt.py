@@ -27,17 +27,17 @@ SAMPLE_SIDE = 40
 FEW = 8
 
 # What benchmarks/fit_doubt.py has fitted. A size counts as log(1 + size / scale).
-SCALES = {"colours": 6.0, "paper": 15.0, "ink": 1.0, "rest": 0.05}
-WEIGHTS = {"colours": 4.47, "paper": 0.58, "ink": 4.45, "rest": 0.52}
+SCALES = {"colours": 1.0, "paper": 15.0, "ink": 1.0, "rest": 0.05}
+WEIGHTS = {"colours": 2.27, "paper": 0.79, "ink": 7.42, "rest": 0.55}
 # A sum up to this is usual for digits, and is no doubt.
-USUAL = 0.62
+USUAL = 0.89
 
 
 class Properties(NamedTuple):
     """What makes a picture unlike ink on paper. Each is 0 for black ink on even white paper."""
 
     colours: float = 0.0
-    """How far the colours are from a mixture of two colours, in levels (standard deviation)."""
+    """How far the colours are from mixtures of three colours, in levels (standard deviation)."""
     paper: float = 0.0
     """Standard deviation of the paper around the digit, in grey levels."""
     ink: float = 0.0
@@ -72,7 +72,7 @@ def properties_of(close_up: CloseUp, ink: Ink, colours: Colours | None) -> Prope
     paper = page[grey_dilation((ink > 0).astype(np.uint8), BLUR) == 0]
     spread = float(paper.std()) if paper.size >= FEW else 0.0
     place = place_of(close_up.ink.shape, rows, columns).within(close_up.place)
-    return Properties(0.0 if colours is None else _beyond_two(colours, place), spread, uneven, rest)
+    return Properties(0.0 if colours is None else _beyond_three(colours, place), spread, uneven, rest)
 
 
 def _around(strokes: Mask) -> tuple[slice, slice]:
@@ -86,11 +86,11 @@ def _around(strokes: Mask) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _beyond_two(colours: Colours, place: Place) -> float:
-    """Return how far the colours of a place are from a mixture of two colours.
+def _beyond_three(colours: Colours, place: Place) -> float:
+    """Return how far the colours of a place are from mixtures of three colours.
 
-    Mixtures of two colours lie on a line through red, green and blue. This is the standard deviation in the direction,
-    at a right angle to that line, in which they differ most.
+    Paper and ink of any colour make two. The third is that of a shadow, of a second lamp or of a highlighter. Mixtures
+    of three colours lie in a plane through red, green and blue. This is the standard deviation at a right angle to it.
     """
     height, width = colours.shape[:2]
     top, left = int(place.top * height), int(place.left * width)
@@ -100,4 +100,4 @@ def _beyond_two(colours: Colours, place: Place) -> float:
     different = pixels - np.median(pixels, axis=0)
     # A matrix product may start threads, which takes longer than the product.
     squares = np.linalg.eigvalsh(np.einsum("ni,nj->ij", different, different) / len(different))
-    return math.sqrt(max(0.0, float(squares[1])))
+    return math.sqrt(max(0.0, float(squares[0])))

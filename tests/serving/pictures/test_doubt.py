@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from benchmarks.paper import BLANK, blank
+from benchmarks.photos import COLOUR_MAP, PHOTOS
 from serving.inference.readings import choose, count_readings
 from serving.models.repository import load
 from serving.pictures import decode
@@ -21,7 +22,7 @@ from tests.support import picture
 
 MAX_PIXELS = 25_000_000
 RED, GREEN, BLUE, WHITE, BLACK = (200, 40, 40), (40, 140, 60), (50, 80, 220), (255, 255, 255), (0, 0, 0)
-UNLIKE = Properties(colours=200.0, ink=1.0, rest=10.0)
+UNLIKE = Properties(colours=200.0, ink=2.0, rest=10.0)
 assert UNLIKE.doubt() > 20
 
 
@@ -112,6 +113,18 @@ def test_photo_of_blank_paper_shows_no_digit(model, name):
         [digit] = choose(model, [to_mnist_form(blank(name, random, photo=True), MAX_PIXELS)])
         [reason] = model.judge(digit.image[None], model.classifier.classify(digit.image[None]), {0: digit.reason})
         assert reason is not None
+
+
+@pytest.mark.parametrize("name", [name for name in PHOTOS if name != COLOUR_MAP])
+def test_photos_in_colour_are_accepted(model, digits, truth, name):
+    random = np.random.default_rng(0)
+    rejected = 0
+    for image, label in zip(digits[:25], truth[:25], strict=True):
+        [digit] = choose(model, [to_mnist_form(PHOTOS[name](image, random), MAX_PIXELS)])
+        output = model.classifier.classify(digit.image[None])
+        if output.probabilities[0].argmax() == label:
+            rejected += model.judge(digit.image[None], output, {0: digit.reason})[0] is not None
+    assert rejected <= 1
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])

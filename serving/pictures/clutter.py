@@ -122,14 +122,20 @@ def _touching(ink: Ink, box: Piece, least: float) -> list[Piece]:
     ]
 
 
-def _without_straight_lines(ink: Ink, piece: Piece, least_down: int = 1, reach: int = REACH) -> list[Piece]:
+def _without_straight_lines(
+    ink: Ink, piece: Piece, least_down: int = 1, reach: int = REACH, *, is_flat: bool = False
+) -> list[Piece]:
     """Return what remains of a piece without the lines that run from one of its sides to the other.
 
     Args:
         least_down, reach: see :func:`without_rules`.
+        is_flat: the piece is lower than digits.
     """
-    # A flat piece, such as the lower side of a field, would be too small for the rules.
-    alone = np.pad(cut_out(ink, [piece]), [(0, max(0, LEAST_RULED - piece.height)), (0, 0)])
+    alone = cut_out(ink, [piece])
+    if is_flat:
+        # The lower side of a field, for example, would be too small for the rules. Small digits that touch have about
+        # as many rows, but a line through all of them is no rule.
+        alone = np.pad(alone, [(0, max(0, LEAST_RULED - piece.height)), (0, 0)])
     rest = find_pieces(without_rules(alone, least_down=least_down, reach=reach))
     return [moved(part, piece.top, piece.left) for part in rest]
 
@@ -141,7 +147,11 @@ def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     digits = [piece for piece in pieces if piece.width < JOINED * height]
     long.sort(key=attrgetter("width"), reverse=True)
     reach = max(REACH, round(2 * THIN * height))
-    rests = [piece for one in long[:MOST_COMPARED] for piece in _without_straight_lines(ink, one, TICKS, reach)]
+    rests = [
+        piece
+        for one in long[:MOST_COMPARED]
+        for piece in _without_straight_lines(ink, one, TICKS, reach, is_flat=one.height < TICK * height)
+    ]
     digits += [piece for piece in rests if piece.height >= TICK * height or piece.width >= NARROW * piece.height]
     rest = [piece for piece in digits + long[MOST_COMPARED:] if not _is_line(piece, height)]
     return _without_edges(rest, height) or list(pieces)

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.bombs import high_lines
 from benchmarks.marks import marked_row
+from benchmarks.numbers import KINDS
 from benchmarks.paper import BLANK, FORMS, blank, form
 from benchmarks.polylines import STYLES
 from serving.errors import DeadlineExceededError, InputTooLargeError
@@ -65,6 +66,12 @@ def test_number_of_any_length_is_read(read, write, text, scale):
 @pytest.mark.parametrize("gap", [2, 1, 0])
 def test_digits_that_are_close_or_touch_are_told_apart(read, write, gap):
     assert read(page(write("2026378", gap=gap))).text == "2026378"
+
+
+def test_no_line_is_seen_through_small_digits_that_touch(read, digits, truth):
+    random = np.random.default_rng(2)
+    pages = [KINDS["at MNIST's size"](digits[:1000], truth[:1000], -1, random) for _ in range(40)]
+    assert sum(read(picture).text == text for picture, text in pages) >= 33
 
 
 @pytest.mark.parametrize("pen", [1, 2])

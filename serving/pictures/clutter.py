@@ -146,7 +146,7 @@ def _without_lines(ink: Ink, pieces: Sequence[Piece]) -> list[Piece]:
     long = [piece for piece in pieces if piece.width >= JOINED * height]
     digits = [piece for piece in pieces if piece.width < JOINED * height]
     long.sort(key=attrgetter("width"), reverse=True)
-    reach = max(REACH, round(2 * THIN * height))
+    reach = max(REACH, round(THIN * height))
     rests = [
         piece
         for one in long[:MOST_COMPARED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shlex
@@ -58,11 +59,12 @@ def check_readable(*places: str) -> None:
         try:
             if stat.S_ISDIR(Path(place).stat().st_mode):
                 os.scandir(place).close()
-        except FileNotFoundError as error:
-            from training.data.own.layouts import HOW_TO
-
-            raise DataError(f"{place}: does not exist; {HOW_TO}") from error
         except (OSError, ValueError) as error:
+            # No file can have a name that is too long.
+            if getattr(error, "errno", None) in (errno.ENOENT, errno.ENAMETOOLONG):
+                from training.data.own.layouts import HOW_TO
+
+                raise DataError(f"{place}: does not exist; {HOW_TO}") from error
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"{place}: cannot be read: {reason}; name a data set that this user can read") from error
 

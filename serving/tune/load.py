@@ -58,8 +58,9 @@ class _Connection:
 
     def send(self) -> None:
         self._received, self._size = b"", 0
-        self.socket.sendall(self._request)
+        # The service can respond before sendall returns.
         self.sent = time.perf_counter()
+        self.socket.sendall(self._request)
 
     def receive(self) -> int:
         """Receive what is there, and return the status once the response is complete, and 0 before."""
@@ -91,12 +92,12 @@ def drive(port: int, request: bytes, connections: int, seconds: float, warm_up: 
     """
     load = Load()
     with _opened(port, request, connections) as selector:
-        for key in [*selector.get_map().values()]:
-            key.data.send()
         now = time.perf_counter()
         start = now + warm_up
         end = start + seconds
         busy = time.process_time()
+        for key in [*selector.get_map().values()]:
+            key.data.send()
         is_warm = False
         while now < end:
             ready = selector.select(PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 
@@ -28,10 +29,17 @@ class Pen:
         self.width = int(random.integers(1, 4))
 
 
-def ruled(draw: Draw, width: int, height: int, pen: Pen, random: Random) -> None:
-    step = int(min(width, height) * random.uniform(0.04, 0.2))
+def spacing(width: int, height: int, random: Random) -> int:
+    return int(min(width, height) * random.uniform(0.04, 0.2))
+
+
+def ruled(draw: Draw, width: int, height: int, pen: Pen, random: Random, *, squared: bool = False) -> None:
+    step = spacing(width, height, random)
     for y in range(int(step * random.uniform(0.3, 1)), height, step):
         draw.line((0, y, width, y), pen.colour, pen.width)
+    if squared:
+        for x in range(int(step * random.uniform(0.3, 1)), width, step):
+            draw.line((x, 0, x, height), pen.colour, pen.width)
 
 
 def with_margin(draw: Draw, width: int, height: int, pen: Pen, random: Random) -> None:
@@ -39,16 +47,8 @@ def with_margin(draw: Draw, width: int, height: int, pen: Pen, random: Random) -
     draw.line((width // 6, 0, width // 6, height), (220, 60, 60), pen.width)
 
 
-def squared(draw: Draw, width: int, height: int, pen: Pen, random: Random) -> None:
-    step = int(min(width, height) * random.uniform(0.04, 0.2))
-    for y in range(int(step * random.uniform(0.3, 1)), height, step):
-        draw.line((0, y, width, y), pen.colour, pen.width)
-    for x in range(int(step * random.uniform(0.3, 1)), width, step):
-        draw.line((x, 0, x, height), pen.colour, pen.width)
-
-
 def dotted(draw: Draw, width: int, height: int, pen: Pen, random: Random) -> None:
-    step = int(min(width, height) * random.uniform(0.04, 0.2))
+    step = spacing(width, height, random)
     for y in range(step // 2, height, step):
         for x in range(step // 2, width, step):
             draw.ellipse((x - pen.width, y - pen.width, x + pen.width, y + pen.width), pen.colour)
@@ -96,7 +96,7 @@ BLANK: dict[str, Print] = {
     "plain": nothing,
     "ruled": ruled,
     "ruled, with a margin": with_margin,
-    "squared": squared,
+    "squared": functools.partial(ruled, squared=True),
     "dotted": dotted,
     "box": box,
     "line to write on": line,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -28,8 +29,12 @@ PARAMETERS = ("version",)
 # A body holds a single number.
 MAX_BODY = 1000
 
-ERRORS = documented(400, 401, 403, 404, 503)
-REPORT = ResponseSpec(Report, description="The rollout of the model.", generate_examples=False)
+RESPONSES = {
+    200: ResponseSpec(Report, description="The rollout of the model.", generate_examples=False),
+    **documented(400, 401, 403, 404, 503),
+}
+# A POST route that changes a rollout.
+decision = partial(post, status_code=200, security=REQUIRED, tags=["rollout"], responses=RESPONSES)
 
 
 class Weight(msgspec.Struct):
@@ -57,60 +62,45 @@ WITH_WEIGHT = described(
     security=REQUIRED,
     summary="Compare the candidate of a model with the version that responds",
     tags=["rollout"],
-    responses={200: REPORT, **ERRORS},
+    responses=RESPONSES,
 )
 async def shadow(request: AnyRequest) -> ASGIApp:
     """Respond with counts since the candidate was loaded, and a sample of disagreements. It needs an admin key."""
-    return await _report(_checked(request), request.path_params["name"])
+    return await _report(*_checked(request))
 
 
-@post(
+@decision(
     "/models/{name:str}/promote",
-    status_code=200,
     operation_id="promote",
-    security=REQUIRED,
     operation_class=WITH_VERSION,
     summary="Let the candidate of a model respond from now on, or another version",
-    tags=["rollout"],
-    responses={200: REPORT, **ERRORS},
 )
 async def promote(request: AnyRequest) -> ASGIApp:
     """Respond when every worker uses the version. The request needs an admin key."""
-    context, name = _checked(request), request.path_params["name"]
-    version = query_of(request, PARAMETERS).get("version")
-    return await _decide(context, name, lambda rollouts: rollouts.promote(name, version))
+    return await _decide_on_version(request, Rollouts.promote)
 
 
-@post(
+@decision(
     "/models/{name:str}/drop",
-    status_code=200,
     operation_id="drop",
-    security=REQUIRED,
     operation_class=WITH_VERSION,
     summary="Stop comparing the candidate of a model",
-    tags=["rollout"],
-    responses={200: REPORT, **ERRORS},
 )
 async def drop(request: AnyRequest) -> ASGIApp:
     """Respond when no worker repeats requests with the version any more. The request needs an admin key."""
-    context, name = _checked(request), request.path_params["name"]
-    version = query_of(request, PARAMETERS).get("version")
-    return await _decide(context, name, lambda rollouts: rollouts.drop(name, version))
+    return await _decide_on_version(request, Rollouts.drop)
 
 
-@post(
+@decision(
     "/models/{name:str}/canary",
-    status_code=200,
     operation_id="canary",
-    security=REQUIRED,
     operation_class=WITH_WEIGHT,
     summary="Set the share of the requests to which the candidate of a model responds",
-    tags=["rollout"],
-    responses={200: REPORT, **ERRORS, **documented(413)},
+    responses={**RESPONSES, **documented(413)},
 )
 async def canary(request: AnyRequest) -> ASGIApp:
     """Respond when every worker divides the requests so. The request needs an admin key."""
-    context, name = _checked(request), request.path_params["name"]
+    context, name = _checked(request)
     body = await read_body(request, MAX_BODY)
     try:
         weight = msgspec.json.decode(body, type=Weight).weight
@@ -119,11 +109,18 @@ async def canary(request: AnyRequest) -> ASGIApp:
     return await _decide(context, name, lambda rollouts: rollouts.set_weight(name, weight))
 
 
-def _checked(request: AnyRequest) -> RequestContext:
+def _checked(request: AnyRequest) -> tuple[RequestContext, str]:
+    """Return the context of an allowed request, and the name of its model."""
     context = context_of(request)
     context.service.keys.check_admin(context)
     context.service.checked_rollouts()
-    return context
+    return context, request.path_params["name"]
+
+
+async def _decide_on_version(request: AnyRequest, decide: Callable[[Rollouts, str, str | None], None]) -> ASGIApp:
+    context, name = _checked(request)
+    version = query_of(request, PARAMETERS).get("version")
+    return await _decide(context, name, lambda rollouts: decide(rollouts, name, version))
 
 
 async def _decide(context: RequestContext, name: str, decide: Callable[[Rollouts], None]) -> ASGIApp:

@@ -76,7 +76,7 @@ class Prediction(msgspec.Struct, kw_only=True):
             )
         ),
     ]
-    image: Annotated[list[list[int]] | UnsetType, Meta(description=MODEL_INPUT)] = UNSET
+    image: Annotated[list[list[int]] | UnsetType, MODEL_INPUT] = UNSET
     hint: Annotated[str | UnsetType, Meta(description="With the reason several: how to read all digits.")] = UNSET
 
 

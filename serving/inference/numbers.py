@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
-from serving.contract import Images, ModelOutput, RejectionReason
+from serving.contract import IMAGE_SIZE, Images, ModelOutput, RejectionReason
 from serving.errors import InputError, quoted
 from serving.inference.path import Step, best_path
 from serving.models.model import Model
@@ -28,10 +28,19 @@ LEAST_CONFIDENCE = 0.5
 # Bytes that a part of a line or a candidate takes in memory, without its image.
 ITEM_BYTES = 250
 
-MODEL_INPUT = "With include=image: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black."
+
+def _side(items: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of a list with as many items as an image has pixels on a side."""
+    return {"type": "array", "items": items, "minItems": IMAGE_SIZE, "maxItems": IMAGE_SIZE}
+
+
+# Litestar describes neither how long a list or a tuple is, nor the bounds of its numbers. It adds what is in "extra".
+MODEL_INPUT = Meta(
+    description="With include=image: the input of the model, 28 rows of 28 pixels in 0..255, bright ink on black.",
+    extra_json_schema={"extra": {"one_of": [_side(_side({"type": "integer", "minimum": 0, "maximum": 255}))]}},
+)
 BOX = Meta(
     description="Left, top, right and bottom, in pixels of the upright picture; right and bottom are exclusive.",
-    # Litestar describes the four numbers of a tuple, but not that there are no more. It adds what it finds in "extra".
     extra_json_schema={"extra": {"min_items": 4, "max_items": 4}},
 )
 
@@ -56,7 +65,7 @@ class NumberDigit(msgspec.Struct):
     accepted: Annotated[bool, Meta(description="Whether to rely on the digit. If not, reason says why.")]
     reason: Annotated[RejectionReason | None, Meta(description="Why it is not accepted; null if it is.")]
     box: Annotated[Box, BOX]
-    image: Annotated[list[list[int]] | UnsetType, Meta(description=MODEL_INPUT)] = UNSET
+    image: Annotated[list[list[int]] | UnsetType, MODEL_INPUT] = UNSET
 
 
 class Separator(msgspec.Struct):

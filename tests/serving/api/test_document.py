@@ -90,6 +90,17 @@ def test_box_has_four_numbers(client):
         assert (len(box["prefixItems"]), box["minItems"], box["maxItems"]) == (4, 4, 4)
 
 
+def test_image_has_28_rows_of_28_pixels(client):
+    """Every list of pixels has its bounds, in a request and in a response."""
+    document = client.get("/schema").json()
+    forms, body = document["components"]["schemas"], document["paths"]["/predict"]["post"]["requestBody"]["content"]
+    shown = [forms[name]["properties"]["image"]["oneOf"][0] for name in ("Prediction", "NumberDigit")]
+    for image in (*shown, body["application/json"]["schema"]["properties"]["images"]["items"]):
+        row = image["items"]
+        assert [(each["minItems"], each["maxItems"]) for each in (image, row)] == [(28, 28)] * 2
+        assert row["items"] == {"type": "integer", "minimum": 0, "maximum": 255}
+
+
 def test_names_of_forms_are_plain(client):
     """Two forms of one name would get the names of their modules in front of it."""
     names = client.get("/schema").json()["components"]["schemas"]

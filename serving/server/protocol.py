@@ -23,7 +23,7 @@ from serving.server.account import FREE_BYTES, Account
 from serving.server.connections import Connections
 from serving.server.flow import Flow
 from serving.server.intake import PIECE, EndedError, Intake
-from serving.server.rejection import RejectedError, incomplete, malformed
+from serving.server.rejection import RejectedError, incomplete, malformed, path_of
 from serving.server.stand_ins import Discarded, Outgoing
 from serving.server.states import PARTIAL, State
 from serving.server.turns import SLICE
@@ -276,12 +276,10 @@ class Protocol(HttpToolsProtocol):
         admission = self._service.admission
         if not admission.is_busy or not self._has_responded() or self.parser.get_method() != b"POST":
             return False
-        declared = int(dict(self.headers).get(b"content-length", 0))
-        return admission.rejects(self.url.partition(b"?")[0].decode("latin-1"), declared)
+        return admission.rejects(path_of(self.url), int(dict(self.headers).get(b"content-length", 0)))
 
     def _reject_prediction(self, *headers: tuple[bytes, bytes]) -> None:
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": path}
+        self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": path_of(self.url)}
         response = overloaded(self._service, cast("HTTPScope", self.scope))
         self.transport.write(response.to_http(*self.server_state.default_headers, *headers))
 
@@ -292,12 +290,11 @@ class Protocol(HttpToolsProtocol):
         self.server_state.ended(rejection.reason)
         response = rejection.to_http(self._service, self.url, self.headers, self.server_state.default_headers)
         is_due = not self._has_responded()
-        if self._state is State.BODY:
-            is_due = bool(self.pipeline)
-            if is_due:
-                self.pipeline.popleft()
-            else:
-                self._disconnect()
+        if self._state is State.BODY and self.pipeline:
+            self.pipeline.popleft()  # The request itself, which waits for a response that is due.
+        elif self._state is State.BODY:
+            self._disconnect()  # The application has the request already, and no other response is due.
+            is_due = False
         if is_due:
             self._state, self._last_response = State.ENDING, response
         else:

@@ -25,9 +25,13 @@ class RejectedError(Exception):
         self, service: Service, url: bytes, headers: list[tuple[bytes, bytes]], more: Iterable[tuple[bytes, bytes]]
     ) -> bytes:
         """Return the whole response, for the part of the request that is known."""
-        path = url.partition(b"?")[0].decode("latin-1")
-        response = rejected(service, path, headers, self.status, self.detail)
+        response = rejected(service, path_of(url), headers, self.status, self.detail)
         return response.to_http(*more, (b"connection", b"close"))
+
+
+def path_of(url: bytes) -> str:
+    """Return the path of the target of a request that the application does not receive."""
+    return url.partition(b"?")[0].decode("latin-1")
 
 
 def malformed(detail: object) -> RejectedError:

@@ -15,7 +15,7 @@ from serving.errors import printable
 request_fields: ContextVar[dict[str, str]] = ContextVar("request_fields")
 """The request that this task handles: its ``request_id``, and its ``trace_id`` if the client sent one."""
 
-STOPPING = "SIGTERM: the service is no longer ready, and accepts requests for %g s more"
+STOPPING = "stopping: the service is no longer ready, and accepts requests for %g s more"
 # A value of a field that needs no quotes.
 _PLAIN_VALUE = re.compile(r'[^\s"=]+')
 # Escapes everything that is not ASCII, such as the line separators of Unicode. Other types than JSON's become text.

@@ -58,12 +58,12 @@ def test_log_is_json_and_has_no_line_for_a_request_by_default():
     lines = [json.loads(line) for line in log_of().splitlines()]
     assert [(line["level"], line["message"]) for line in lines] == [
         ("info", "loaded model mnist version 1"),
-        ("info", "SIGTERM: the service is no longer ready, and accepts requests for 1 s more"),
+        ("info", "stopping: the service is no longer ready, and accepts requests for 1 s more"),
     ]
 
 
 def test_service_with_workers_says_once_that_it_stops():
-    assert log_of("--workers", 2).count("SIGTERM: the service is no longer ready") == 1
+    assert log_of("--workers", 2).count("stopping: the service is no longer ready") == 1
 
 
 def test_access_log_has_a_line_for_each_request():

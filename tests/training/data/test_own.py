@@ -336,6 +336,16 @@ def test_picture_that_the_table_does_not_name_is_told(tmp_path):
     assert not inspect(place, "symbol", with_validation=True, least=1).unlisted
 
 
+def test_names_that_differ_only_in_case_are_told(tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, (6, 8, 8), np.uint8)
+    np.savez(tmp_path / "letters.npz", images=drawn, labels=np.array(["Straße", "STRASSE", "a", "A", "b", "C"]))
+    found = inspect(tmp_path / "letters.npz", "as-is", with_validation=True)
+    told = [line for line in findings(found) if "case" in line]
+    assert [line.partition(". ")[0] for line in told] == [
+        "2 with names that differ only in case: A = a, STRASSE = Straße"
+    ]
+
+
 def test_class_without_a_picture_is_told(tmp_path):
     place = folders(tmp_path / "marks")
     (place / "star" / "old").mkdir(parents=True)

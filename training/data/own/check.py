@@ -207,6 +207,14 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
     if not with_advice:
         return lines
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in result.labels:
+        alike[label.casefold()].append(label)
+    say(
+        "with names that differ only in case",
+        [" = ".join(same) for same in alike.values() if len(same) > 1],
+        "If they mean the same, give them one name. On a disk that ignores case, their folders are one.",
+    )
     # Whether a class has enough pictures is known when all of them can be read.
     whole = sorted({*result.labels} - {each.sample.label for each in result.unreadable})
     learnt, tested = result.count(TRAIN), result.count(TEST)

@@ -81,6 +81,8 @@ class Rollouts:
                 continue
             if state:
                 states[name] = state
+            elif name in self.problems:
+                problems[name] = self.problems[name]  # begin() tries to write the state again.
         self._use(states, problems)
 
     def begin(self) -> None:
@@ -93,6 +95,7 @@ class Rollouts:
             first = states.get(name) or RolloutState(newest)
             try:
                 states[name] = self._files.change(name, partial(_first, first)) or first
+                problems.pop(name, None)
             except RolloutError as error:
                 problems[name] = str(error)
         if problems != self.problems or states != self._states:

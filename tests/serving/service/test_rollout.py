@@ -351,6 +351,22 @@ def test_state_that_cannot_be_written_or_read_stops_the_start(models, tmp_path):
         pass
 
 
+def test_state_that_cannot_be_written_is_logged_once(models, caplog):
+    """The service may read the folder of a new model without being allowed to write there."""
+    lock = models / "letters" / ".rollout.json.lock"
+    with rollout(models) as client:
+        publish(models, 1, name="letters")
+        lock.mkdir()
+        service = client.app.state.service
+        for _ in range(3):
+            service.scan()
+        assert caplog.text.count("letters/.rollout.json cannot be written") == 1
+        assert [*service.rollouts.problems] == ["letters"]
+        lock.rmdir()
+        service.scan()
+        assert service.rollouts.problems == {}
+
+
 def test_damaged_state_of_a_running_service_changes_nothing(models, other, digits):
     with rollout(models) as client:
         appear(client, other)

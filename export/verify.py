@@ -243,8 +243,8 @@ def _measured_facts(folder: Path, manifest: Manifest, splits: Splits) -> Iterato
     for name, said in sets.items():
         there = found.sets[name]
         yield Fact(f"sets.{name}.images", said.images, there.images)
+        tolerance = max(1.5, SHARE * said.images)
         for count in ("correct", "accepted", "accepted_correct"):
-            tolerance = max(1.5, SHARE * said.images)
             yield Fact(f"sets.{name}.{count}", getattr(said, count), getattr(there, count), tolerance)
         for reason in said.reasons | there.reasons:
             one, other = (result.reasons.get(reason, 0) for result in (said, there))

@@ -158,8 +158,8 @@ class Service:
             self.scan()
             self.checked_rollouts().check(name)
             return
-        models = [model for model in self.repository.models() if model.name == name]
         with self._changing:
+            models = [model for model in self.repository.models() if model.name == name]
             self._record(self.repository.load(name) if change == "load" else self.repository.unload(name))
         if change == "unload":
             end = time.monotonic() + self.settings.grace

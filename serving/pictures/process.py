@@ -16,7 +16,7 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -41,8 +41,8 @@ RESPONSE = struct.Struct("=BdQ")
 # A reading: its properties and its image.
 PROPERTIES = struct.Struct(f"={len(Properties._fields)}d")
 READING_BYTES = PROPERTIES.size + IMAGE_SIZE * IMAGE_SIZE
-# Why decoding rejects a picture, or None.
-REASONS: tuple[RejectionReason | None, ...] = (None, "empty", "several")
+# Why a picture is rejected, or None.
+REASONS: tuple[RejectionReason | None, ...] = (None, *get_args(RejectionReason))
 # The first byte of the output says that the process is ready.
 READY = b"."
 # A kind is an index in REASONS, the kind of a page of numbers, or the index of an exception in ERRORS plus FIRST_ERROR.

@@ -88,6 +88,12 @@ def test_pictures_of_all_costs_come_back_in_order(digits):
         assert digit.reason == expected.reason
 
 
+def test_large_scan_with_a_dark_edge_is_no_digit():
+    page = np.full((1500, 1500), 255, np.uint8)
+    page[:, :20] = 0
+    assert [digit.reason for digit in decode([picture(page)])] == ["no digit"]
+
+
 def test_only_small_pictures_are_decoded_on_the_event_loop(monkeypatch):
     places = []
 

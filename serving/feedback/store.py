@@ -293,6 +293,6 @@ def _move(entry: _Entry, target: Path) -> None:
 def _was_right(record: Path) -> bool:
     try:
         found = msgspec.json.decode(record.read_bytes(), type=_Compared)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return found.answer.accepted and found.answer.label == found.label

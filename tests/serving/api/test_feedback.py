@@ -337,6 +337,18 @@ def test_disputed_picture_for_which_the_oldest_make_no_room_is_rejected(folder):
     assert files_in(folder) == before
 
 
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"label": "\xff"}', b'{"x":' + b"[" * 100_000], ids=["cut", "bytes", "deep"]
+)
+def test_report_survives_a_damaged_record(folder, content):
+    store = Store(Settings(feedback=str(folder)))
+    add(store, 0)
+    [record] = folder.glob("*/*.json")
+    record.write_bytes(content)
+    [count] = store.report().labels.values()
+    assert (count.pictures, count.right) == (1, 0)
+
+
 def test_report_survives_a_correction_that_is_moved_meanwhile(folder, monkeypatch):
     store = Store(Settings(feedback=str(folder)))
     for label in "37":

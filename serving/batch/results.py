@@ -226,7 +226,7 @@ class Results:
             row = dict(zip(CSV_COLUMNS, values, strict=True))
             texts = {column: row[column] or None for column in ("error", "model", "label", "reason")}
             return Known(file=row["file"], confidence=float(row["confidence"] or 0), **texts)
-        except (ValueError, msgspec.MsgspecError, csv.Error) as error:
+        except (ValueError, RecursionError, msgspec.MsgspecError, csv.Error) as error:
             raise self._foreign(NOT_OURS) from error
 
 

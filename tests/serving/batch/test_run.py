@@ -176,6 +176,13 @@ def test_file_with_other_content_stays_as_it_is(tmp_path, content, reason):
     assert output.read_bytes() == content
 
 
+def test_lines_of_deeply_nested_json_stay_as_they_are(tmp_path):
+    output = tmp_path / "results.jsonl"
+    output.write_bytes(b'{"file":"x","more":' + b"[" * 100_000 + b"\n")
+    with pytest.raises(ResultsError, match="it is not a file of mnist-predict"):
+        predict(SEVEN, output=output)
+
+
 @pytest.mark.parametrize("share", [0.6, 1])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_rows_of_another_model_of_the_same_name_stay_as_they_are(whole, scans, tmp_path, suffix, share):

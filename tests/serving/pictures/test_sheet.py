@@ -50,6 +50,16 @@ def test_page_without_writing_on_a_note_has_no_sheet(page):
     assert on_small_sheet(page) is None
 
 
+@pytest.mark.parametrize(("period", "is_searched"), [(4, False), (40, True)])
+def test_page_with_many_steps_is_not_searched_for_a_sheet(monkeypatch, period, is_searched):
+    page = np.full((160, 160), 90, np.float32)
+    page[:, np.arange(160) % period < period // 2] = 230
+    searched = []
+    monkeypatch.setattr(sheet, "find_pieces", lambda ink: searched.append(ink) or find_pieces(ink))
+    on_small_sheet(page)
+    assert bool(searched) == is_searched
+
+
 def test_only_the_heaviest_piece_is_compared_with_a_sheet(monkeypatch):
     """Each comparison takes as long as thousands of pixels, and a page may have a thousand specks."""
     page = desk_with_note()

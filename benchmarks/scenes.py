@@ -139,27 +139,6 @@ def marker(digit: Array, random: Random) -> bytes:
     return _photo(page, random)
 
 
-def outline(digit: Array, random: Random) -> bytes:
-    """Draw only the outline of a digit of broad strokes."""
-    wide = Image.fromarray((255 * (_ink(digit, 280) > 0.35)).astype(np.uint8)).filter(ImageFilter.MaxFilter(9))
-    narrow = wide.filter(ImageFilter.MinFilter(2 * int(random.integers(2, 4)) + 1))
-    page = _sheet(340, 340, (255, 255, 255))
-    _paint(page, (np.asarray(wide, float) - np.asarray(narrow)) / 255, random, (20, 20, 20))
-    return encode(page.astype(np.uint8))
-
-
-def sticker(digit: Array, random: Random) -> bytes:
-    """Cut out a dark digit with a white edge, and put it on paper of some colour."""
-    ink = _ink(digit, 240) > 0.4
-    edge = Image.fromarray((255 * ink).astype(np.uint8)).filter(
-        ImageFilter.MaxFilter(2 * int(random.integers(5, 11)) + 1)
-    )
-    page = _sheet(320, 320, tuple(random.integers(60, 200, 3)))
-    page[40:280, 40:280][np.asarray(edge) > 0] = 255
-    page[40:280, 40:280][ink] = random.integers(0, 110, 3)
-    return encode(page.astype(np.uint8))
-
-
 def dashed(digit: Array, random: Random) -> bytes:
     """Draw only dashes of the middle line of the digit, as a pen that skips or a dotted template."""
     line = skeletonize(np.kron(digit, np.ones((9, 9))) > 100)
@@ -285,8 +264,6 @@ SCENES: dict[str, Scene] = {
     "tablet, transparent": tablet,
     "thick marker": marker,
     "dashed line": dashed,
-    "outline": outline,
-    "sticker with a white edge": sticker,
     "ballpoint on graph paper": graph_paper,
     "dark photo, JPEG of quality 30": vignette,
     "digit in a circle": circled,

@@ -16,7 +16,6 @@ A picture becomes a digit in these steps. ``mnist_form`` takes them in this orde
 The other readings, of which ``serving/inference/readings.py`` chooses one, and what is done if the page seems empty:
 
     dots          the dots of a dotted digit, joined to strokes
-    outline       the outline of a digit, filled
     neighbours    without the pieces of ink beside the digit or around it
     surroundings  without lines, shadows and stains, and without the desk around a sheet
     sheet         a small sheet on the page, such as a note

@@ -33,7 +33,6 @@ from serving.pictures.neighbours import (
     without_neighbours,
 )
 from serving.pictures.normalize import centre_in_frame, is_mnist_form, shrink_to_box, widen_strokes
-from serving.pictures.outline import inside_outline
 from serving.pictures.page import Colours, Grey, Page, reduce
 from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, mask_of, split_specks
 from serving.pictures.surroundings import is_mostly_weak, other_pages
@@ -108,11 +107,6 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
     dotted = digit_on(joined_dots(ink, large))
     if dotted.reason is None:
         return digit._replace(others=(dotted,))
-    solid = inside_outline(erase(ink, specks))
-    if solid is not None:
-        outlined = digit_on(solid, source._replace(close_up=close_up._replace(page=solid, ink=solid)))
-        if outlined.reason is None:
-            return digit._replace(others=(outlined,))
     if len(large) >= MANY_PIECES or (digit.reason == "several" and _are_no_surroundings(large, ink.shape)):
         return digit
     has_edge = any(is_edge(piece, ink.shape) for piece in pieces)

@@ -109,7 +109,7 @@ def is_sheet(piece: Piece) -> bool:
         return False
     starts, ends = _outline(piece)
     within = int((ends - starts).sum())
-    return within >= FULL * box and piece.area >= PAPER * within and within >= CONVEX * area_of_hull(piece)
+    return within >= FULL * box and piece.area >= PAPER * within and within >= CONVEX * _area_of_hull(starts, ends)
 
 
 def _outline(piece: Piece) -> tuple[Columns, Columns]:
@@ -122,9 +122,8 @@ def _outline(piece: Piece) -> tuple[Columns, Columns]:
     return starts, ends
 
 
-def area_of_hull(piece: Piece) -> float:
-    """Return the area of the convex hull of a piece."""
-    starts, ends = _outline(piece)
+def _area_of_hull(starts: Columns, ends: Columns) -> float:
+    """Return the area of the convex hull of some rows, each from its first column to its end."""
     return float((-_hull(-ends) - _hull(starts)).sum())
 
 

@@ -86,8 +86,8 @@ def _microseconds(work: Callable[[], object], pictures: int) -> float:
 
 
 @click.command()
-@click.option("--pictures", default=40_000, show_default=True, type=click.IntRange(min=1))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--pictures", default=40_000, show_default=True, type=click.IntRange(min=1), help="Pictures.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Measurements of each figure.")
 @save_option
 def main(pictures: int, rounds: int, save: Path | None) -> None:
     """Measure mnist-predict on a folder and print a table."""

@@ -139,7 +139,13 @@ def rejected(rows: Array, weights: Array, threshold: float, limit: float) -> flo
 
 
 @click.command()
-@click.option("--others", "folder", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--others",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with pictures of other things.",
+)
 @click.option("--images", default=60, show_default=True, type=click.IntRange(min=1), help="Digits of each kind.")
 @click.option("--rejected", "share", default=0.008, show_default=True, help="Share of the digits to reject.")
 @click.option("--repository", "models", type=click.Path(path_type=Path), default=RELEASE, help="Model repository.")

@@ -117,13 +117,14 @@ def measured(name: str, changes: list[Callable[[], None]], load: Load) -> str:
     return f"| {name} | {len(changes)} | {counted['200']} | {others or 'none'} | {losses} | {middle} |"
 
 
-@click.command(help=__doc__)
+@click.command()
 @click.option(
     "--times", default=10, show_default=True, type=click.IntRange(min=1), help="How often to make each change."
 )
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Address of the load balancer.")
 @save_option
 def main(times: int, url: str, save: Path | None) -> None:
+    """Change the replicas of the running containers under load, and print how many requests were lost."""
     number = len(replicas())
     if not number:
         raise click.ClickException("no replica is running. Start the service first: docker compose up --detach")

@@ -1,6 +1,6 @@
 """Look at the encoded form of a large request before it is parsed.
 
-Parsed, an empty part of a message takes thirty times its encoded size. A request of 8 MB could so take 240 MB. In a
+Parsed, an empty part of a message takes thirty times its encoded size. So a request of 8 MB could take 240 MB. In a
 real request nearly all bytes are pixels, and these take little more memory than they have bytes.
 """
 

@@ -1,4 +1,4 @@
-"""A picture that does not look like ink on paper is accepted only if the network is the surer."""
+"""A picture that does not look like ink on paper is accepted only if the network is surer than otherwise."""
 
 from __future__ import annotations
 

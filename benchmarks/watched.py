@@ -171,6 +171,8 @@ def watch_event_loop() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     from serving.cli import serve
 
     file = Path(sys.argv.pop(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -152,6 +153,15 @@ def test_relative_links_lead_somewhere(page):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_rows_of_a_table_have_as_many_cells_as_its_header(page):
+    """A table whose header has another number of cells than the line below it is shown as plain text."""
+    lines = [re.sub(r"\\\||`[^`]*`", "", line) for line in PAGES[page].splitlines()]
+    for number, (above, line) in enumerate(itertools.pairwise(lines), 1):
+        if line.startswith("|") and above.startswith("|"):
+            assert line.count("|") == above.count("|"), f"{page.name}:{number + 1}"
 
 
 def test_readme_fits_on_a_few_screens():

@@ -86,7 +86,7 @@ def _results(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
     validation = [run.rows[-1].get("validation_accuracy") for run in runs]
     best = max((value for value in validation if value is not None), default=None)
     found = [
-        ("epochs", [f"{len(run.rows)}{run.state}" for run in runs]),
+        ("epochs trained", [f"{len(run.rows)}{run.state}" for run in runs]),
         ("training loss, last epoch", [_text(run.rows[-1].get("train_loss"), ".4f") for run in runs]),
         # Only the validation set is for choosing.
         (

@@ -28,6 +28,14 @@ def test_rollout_takes_only_numbers_of_versions():
         assert "deploy/rollout promote [VERSION]" in done.stderr
 
 
+@pytest.mark.parametrize(("word", "status"), [("--help", 0), ("--now", 2)])
+def test_roll_explains_itself_and_replaces_nothing(word, status):
+    done = run(DEPLOY / "roll", word, env={"PATH": "/usr/bin:/bin", "DOCKER_HOST": "unix:///no/engine"})
+    assert (done.returncode, done.stderr) == (status, "")
+    assert "docker compose build serving && deploy/roll" in done.stdout
+    assert "set -eu" not in done.stdout
+
+
 # The image.
 
 

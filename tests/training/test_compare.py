@@ -47,6 +47,7 @@ def test_runs_stand_side_by_side_with_the_settings_that_differ(runs):
     assert rows["validation accuracy"] == ["99.00%", "*", "95.00%"]
     assert rows["test errors"] == ["300", "300"]
     assert rows["model"] == ["cnn", "mlp"]
+    assert rows["epochs trained"] == ["2", "2"]
     assert rows["seconds of training"] == ["4.0", "4.0"]
     assert "seed" not in rows
     assert (runs[0].parent.parent / "compare.png").read_bytes().startswith(b"\x89PNG")

@@ -11,9 +11,12 @@ import asyncio
 import contextlib
 import enum
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from serving.server.turns import SLICE, Turns
 
 # The largest record of TLS. More is not encrypted at a time, nor decrypted.
 RECORD = 16_384
@@ -41,13 +44,17 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
 
     Args:
         failed: called with the reason if the client does not speak TLS, or has no valid certificate.
+        turns: in which the connections do what takes long: a handshake, and a request in thousands of small records.
     """
 
-    def __init__(self, protocol: asyncio.Protocol, context: ssl.SSLContext, failed: Callable[[str], None]) -> None:
+    def __init__(
+        self, protocol: asyncio.Protocol, context: ssl.SSLContext, failed: Callable[[str], None], turns: Turns
+    ) -> None:
         super().__init__()
         self._protocol = protocol
         self._context = context
         self._failed = failed
+        self._turns = turns
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._arrived = memoryview(b"")
@@ -59,6 +66,7 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         self._is_ready = False  # The handshake is complete.
         self._is_full = False  # The socket takes no more for now.
         self._is_paused = False  # The HTTP protocol wants no more for now.
+        self._is_held = False  # The socket is not read until the next turn.
         self._has_input_ended = False
         self._has_output_ended = False
         self._is_half_closed = False
@@ -74,16 +82,16 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         if self._is_ready and self._end is End.CLOSE:
             return
         self._arrived = memoryview(bytes(self._arrived) + data if self._arrived else data)
-        if self._is_ready or self._shake_hands():
-            self._read()
+        if self._is_ready:
+            # The HTTP protocol gets the first record at once, and counts what has arrived.
+            self._read_for(0)
+        else:
+            self._turns.add(self)
 
     def eof_received(self) -> bool:
         """Return True, because the HTTP protocol decides whether the connection stays open for its response."""
         self._has_input_ended = True
-        if self._is_ready:
-            self._read()
-        else:
-            self._transport.close()
+        self._turns.add(self)
         return True
 
     def pause_writing(self) -> None:
@@ -140,9 +148,10 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
     def resume_reading(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            self._transport.resume_reading()
+            if not self._is_held:
+                self._transport.resume_reading()
             # The HTTP protocol may be within a call of data_received.
-            asyncio.get_running_loop().call_soon(self._read)
+            asyncio.get_running_loop().call_soon(self.read_on)
 
     def is_reading(self) -> bool:
         return not self._is_paused
@@ -163,6 +172,28 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
 
     # Between both
 
+    def hold_back(self) -> None:
+        """Read nothing more from the socket until the next turn."""
+        if not self._transport.is_closing():
+            self._is_held = True
+            self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Continue the handshake, or decrypt what has arrived. After a while others get their turn."""
+        self._read_for(SLICE)
+
+    def _read_for(self, seconds: float) -> None:
+        if self._transport.is_closing() or not (self._is_ready or self._shake_hands()):
+            is_done = True
+        else:
+            is_done = self._decrypt(seconds)
+        if not is_done:
+            self._turns.add(self)
+        elif self._is_held:
+            self._is_held = False
+            if not (self._is_paused or self._transport.is_closing()):
+                self._transport.resume_reading()
+
     def _shake_hands(self) -> bool:
         """Continue the handshake, and return whether it is complete."""
         while not self._is_ready:
@@ -178,6 +209,8 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         self._flush()
         if self._is_ready:
             self._send()
+        elif self._has_input_ended:
+            self._transport.close()
         return self._is_ready
 
     def _feed(self) -> bool:
@@ -186,29 +219,32 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         self._arrived = self._arrived[RECORD:]
         return size > 0
 
-    def _read(self) -> None:
-        """Decrypt what has arrived, and give it to the HTTP protocol."""
-        while not self._is_paused and not self.is_closing():
+    def _decrypt(self, seconds: float) -> bool:
+        """Decrypt at least one record for the HTTP protocol, and return whether nothing is left for another turn."""
+        end = time.perf_counter() + seconds
+        is_empty = not (self._incoming.pending or self._feed())
+        while not (is_empty or self._is_paused or self.is_closing()):
             try:
-                data = self._tls.read(RECORD)
+                if data := self._tls.read(RECORD):
+                    self._protocol.data_received(data)
+                else:
+                    self._has_input_ended = is_empty = True
             except ssl.SSLWantReadError:
-                if self._feed():
-                    continue
-                break
+                is_empty = not self._feed()
             except ssl.SSLZeroReturnError:
-                data = b""
+                self._has_input_ended = is_empty = True
             except ssl.SSLError as error:
                 self._fail(error)
-                return
-            if not data:
-                self._has_input_ended = True
-                break
-            self._protocol.data_received(data)
+                return True
+            if self.get_read_buffer_size() and time.perf_counter() > end:
+                self._flush()
+                return False
         self._flush()
         if self._has_input_ended and not (self._is_end_reported or self._is_paused or self.is_closing()):
             self._is_end_reported = True
             if not self._protocol.eof_received():
                 self.close()
+        return True
 
     def _send(self) -> None:
         """Encrypt and send as much as the socket takes, and then end the output if the HTTP protocol has ended it."""

@@ -52,7 +52,7 @@ class LimitedProtocol(Protocol):
     def _end_pause(self) -> None:
         self._is_pausing = False
         if not self.transport.is_closing():
-            self.parse_rest()
+            self.read_on()
 
     def _charge(self) -> None:
         """Charge the bytes of this connection. If there are too many in all, end the one that has waited longest."""
@@ -78,7 +78,7 @@ class LimitedProtocol(Protocol):
         unread_for = self.account.unread_for(self.transport.get_write_buffer_size(), now)
         waits_for = now - self._since
         limit: float
-        if self.account.charged:
+        if self.account.charged or self._undecrypted_bytes():
             self._charge()
         if unread_for > settings.write_timeout:
             self._abort("write_timeout")

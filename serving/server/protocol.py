@@ -122,7 +122,8 @@ class Protocol(HttpToolsProtocol):
         else:
             intake.add(data)
             self.server_state.turns.add(self)
-        if self.account.charged or self._queued + intake.received + intake.rest > FREE_BYTES:
+        waiting = intake.rest + self._undecrypted_bytes()
+        if self.account.charged or self._queued + intake.received + waiting > FREE_BYTES:
             self._charge()
 
     def hold_back(self) -> None:
@@ -130,7 +131,7 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.hold(True)
 
-    def parse_rest(self) -> None:
+    def read_on(self) -> None:
         """Parse what was received, until a response is due. After a while others get their turn."""
         if self.transport.is_closing():
             return
@@ -262,7 +263,7 @@ class Protocol(HttpToolsProtocol):
         elif self._is_half_closed and not self._intake.rest:
             self.transport.close()
         if self._intake.rest:
-            self.parse_rest()
+            self.read_on()
         self.flow.resume_reading()
 
     def _has_responded(self) -> bool:

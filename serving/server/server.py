@@ -136,7 +136,8 @@ class Server(uvicorn.Server):
         return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
 
     def _encrypted(self, credentials: Credentials) -> asyncio.Protocol:
-        return Encrypted(self._protocol(), credentials.context, partial(self.server_state.ended, "tls"))
+        failed, turns = partial(self.server_state.ended, "tls"), self.server_state.turns
+        return Encrypted(self._protocol(), credentials.context, failed, turns)
 
 
 def follow(credentials: Credentials, recorder: Recorder) -> AbstractAsyncContextManager[None]:

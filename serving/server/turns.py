@@ -1,7 +1,7 @@
-"""Divide the time for parsing among connections whose requests arrive in many pieces.
+"""Divide the time for reading among connections whose requests arrive in many pieces.
 
-A request may arrive in a million chunks of one byte, and so may hundreds of others at the same time. If each connection
-parsed at once what it has received, the event loop would do nothing else for seconds.
+A request may arrive in a million chunks or TLS records of one byte, and so may hundreds of others at the same time. If
+each connection parsed or decrypted at once what it has received, the event loop would do nothing else for seconds.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
-# Seconds for which all connections together parse before the event loop does its other work, and for which one
-# connection parses before the next one does.
+# Seconds for which all connections together read before the event loop does its other work, and for which one
+# connection reads before the next one does.
 TURN, SLICE = 0.01, 0.001
 
 
 class Waiting(Protocol):
     """The part of a connection that this file uses."""
 
-    def parse_rest(self) -> None:
-        """Parse for about ``SLICE``, and wait for another turn if bytes are left."""
+    def read_on(self) -> None:
+        """Parse or decrypt for about ``SLICE``, and wait for another turn if bytes are left."""
 
     def hold_back(self) -> None:
         """Read nothing more until the next turn."""
 
 
 class Turns:
-    """The connections that wait to parse what they have received."""
+    """The connections that wait to read on in what they have received."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Waiting, None] = OrderedDict()
@@ -49,7 +49,7 @@ class Turns:
         try:
             for _ in range(len(self._waiting)):
                 connection, _ = self._waiting.popitem(last=False)
-                connection.parse_rest()
+                connection.read_on()
                 if time.perf_counter() > end:
                     break
         finally:

@@ -31,6 +31,11 @@ class Transport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")  # As uvloop does.
         self.written += data
 
+    def taken(self):
+        """Return what was written since the last call."""
+        written, self.written = self.written, b""
+        return written
+
     def is_closing(self):
         return self.closing
 

@@ -267,9 +267,12 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
     def _end_output(self) -> None:
         if self._is_ready and not self._has_output_ended:
             self._has_output_ended = True
+            # OpenSSL would also look for the end of the client's output, and fail for ever if it finds more data.
+            rest = self._incoming.read()
             # The error says that the client has not ended its own output. It need not.
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
+            self._incoming.write(rest)
             self._flush()
             if self._end is End.END_OF_OUTPUT and not self._transport.is_closing():
                 self._is_half_closed = True

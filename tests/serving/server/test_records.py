@@ -14,7 +14,7 @@ from serving.server.turns import Turns
 from serving.settings import Settings
 from serving.tls import Credentials
 from tests.serving.server.clients import DIGIT, HEAD
-from tests.serving.server.test_states import Transport, connected
+from tests.serving.server.test_states import BAD_CHUNK, Transport, connected
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,20 @@ def test_what_waits_for_a_turn_counts_as_held(authority, context, app, monkeypat
 
     charged, waiting = asyncio.run(steps())
     assert charged >= waiting > 0
+
+
+def test_client_that_still_sends_gets_the_response_to_a_rejected_request(authority, context, app):
+    async def steps():
+        protocol = await connected(app)
+        client = Client(authority, context, protocol, protocol.server_state.turns)
+        await client.shake_hands()
+        client.send(BAD_CHUNK + bytes(4000), len(BAD_CHUNK))
+        response = await client.response()
+        while client.server.get_read_buffer_size() and not client.transport.closing:
+            await asyncio.sleep(0)
+        return response, client.failures, protocol._state, client.transport.closing
+
+    response, failures, state, is_closed = asyncio.run(steps())
+    assert response.startswith(b"HTTP/1.1 400 ")
+    # The service waits until the client has read the response and closes its own side.
+    assert (failures, state, is_closed) == ([], State.ENDING, False)

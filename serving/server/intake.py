@@ -21,6 +21,8 @@ from serving.settings import Settings
 PIECE = 4096
 # The versions of HTTP that the parser reads as HTTP/1.
 VERSIONS = ("1.1", "1.0")
+# What the parser calls the version as long as it has not read it.
+UNREAD_VERSION = "0.0"
 # A body in chunks may take this many times its own size. Only a client that sends chunks of one byte needs more.
 MAX_CHUNK_OVERHEAD = 4
 
@@ -118,6 +120,8 @@ class Intake:
             except httptools.HttpParserError as error:
                 if isinstance(error.__context__, (RejectedError, EndedError)):
                     raise error.__context__ from None
+                if (version := self._callbacks.parser.get_http_version()) not in (*VERSIONS, UNREAD_VERSION):
+                    raise unknown_version(version) from None
                 is_ours = isinstance(error, httptools.HttpParserCallbackError)
                 raise malformed("its target cannot be parsed" if is_ours else error) from None
 

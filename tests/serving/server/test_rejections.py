@@ -48,6 +48,8 @@ MALFORMED = b"BREW /predict HTTP/1.1\r\n\r\n"
         (b"GET /metrics#x HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
         (b"GET /metrics?x#y HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nhost: localhost\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),  # A client that takes HTTP/2 for granted.
+        (b"GET / HTTP/9.9\r\nhost: localhost\r\n\r\n", 505),
         (b"POST /predict HTTP/0.9\r\nhost: localhost\r\n\r\n", 505),
         (HEAD.replace(b"content-length: 784", b"transfer-encoding: gzip, chunked"), 501),
         (HEAD.replace(b"content-length: 784", b"Transfer-Encoding: deflate, chunked"), 501),
@@ -56,7 +58,6 @@ MALFORMED = b"BREW /predict HTTP/1.1\r\n\r\n"
         (b"GET http://localhost/predict HTTP/1.1\r\n\r\n", 400),
         (b"GET /predict HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n", 400),
         (b"GET /predict HTTP/1.0\r\nhost: localhost\r\nhost: localhost\r\n\r\n", 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (HEAD.replace(b"784", b"784\r\ntransfer-encoding: chunked"), 400),
         (HEAD.replace(b"784", b"x"), 400),
         (HEAD.replace(b"content-length: 784", b"transfer-encoding: chunked") + b"x\r\n", 400),

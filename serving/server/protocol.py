@@ -122,8 +122,7 @@ class Protocol(HttpToolsProtocol):
         else:
             intake.add(data)
             self.server_state.turns.add(self)
-        waiting = intake.rest + self._undecrypted_bytes()
-        if self.account.charged or self._queued + intake.received + waiting > FREE_BYTES:
+        if self.account.charged or self._held_bytes() > FREE_BYTES:
             self._charge()
 
     def hold_back(self) -> None:
@@ -180,6 +179,10 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._intake.begin()
         self._state, self._since = State.HEAD, 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # The parser leaves the white space after a value, which is no part of it (RFC 9110, section 5.5).
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         self._intake.check_head()

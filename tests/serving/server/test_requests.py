@@ -27,6 +27,21 @@ def url():
         yield url
 
 
+# Headers
+
+
+def test_white_space_around_a_value_is_no_part_of_it(url):
+    """A client may add it, as RFC 9110 says in section 5.5."""
+    head = HEAD.replace(b"host: localhost\r\n", b"host:\tlocalhost \t\r\nx-request-id:  abc \r\n")
+    head = head.replace(b"\r\n\r\n", b" \r\nexpect: 100-continue\t\r\nconnection: close \r\n\r\n")
+    with connect(url) as connection:
+        connection.sendall(head)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(DIGIT)
+        [(status, headers, _)] = parsed(b"".join(iter(lambda: connection.recv(65536), b"")))
+    assert (status, headers["x-request-id"]) == (200, "abc")
+
+
 # Upgrade
 
 

@@ -367,6 +367,30 @@ def test_table_of_a_spreadsheet_is_read(separator, tmp_path):
     assert len(find(place)) == 36
 
 
+def dotted(number):
+    image = Image.new("L", (160, 160), 255)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((50 - number, 60, 110, 120), outline=0, width=9)
+    for x in (66, 94):
+        draw.ellipse((x - 4, 44, x + 4, 52), fill=0)
+    return image
+
+
+def test_lost_dots_are_told_and_kept_with_prepare_dotted(tmp_path):
+    place = folders(tmp_path / "letters", names=("circle", "cross"))
+    (place / "ö").mkdir()
+    for number in range(12):
+        dotted(number).save(place / "ö" / f"{number}.png")
+    [line] = [line for line in findings(inspect(place, "symbol", with_validation=True)) if "dots" in line]
+    assert line.startswith("1 class that may lose dots: ö (12 of 12). ")
+    assert line.endswith("use --prepare dotted.")
+    assert not any("dots" in line for line in findings(inspect(place, "dotted", with_validation=True)))
+    splits = load_own(place, "dotted", validation=1)
+    assert splits.prepare == "dotted"
+    without = load_own(place, "symbol", validation=1)
+    assert not np.array_equal(splits.train.images[-12:].numpy(), without.train.images[-12:].numpy())
+
+
 def test_symbol_of_several_pieces_is_allowed(tmp_path):
     place = folders(tmp_path / "marks")
     (place / "colon").mkdir()

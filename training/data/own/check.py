@@ -18,6 +18,8 @@ FEW = 10
 UNEVEN = 10
 # If this share of a class comes out as several pieces, its symbol consists of several pieces, like a colon.
 OF_PIECES = 0.1
+# If this share of a class loses small pieces, they are probably no dirt but dots of its symbol.
+OF_DOTS = 0.25
 DIVIDE = "divide the pictures yourself into train/ and test/"
 
 
@@ -42,6 +44,8 @@ class Check:
     """Groups that are in several parts, because the data set says so, with these parts."""
     several: dict[str, int] = field(default_factory=dict)
     """Kept samples in several pieces, by class."""
+    lost_dots: dict[str, int] = field(default_factory=dict)
+    """Kept samples without small pieces that may be dots of the symbol, by class."""
     bare: list[str] = field(default_factory=list)
     """Folders of classes that hold no picture."""
     stray: list[str] = field(default_factory=list)
@@ -58,9 +62,15 @@ class Check:
 
         If there is one, the service must accept pictures in several pieces.
         """
+        return self._frequent(self.several, OF_PIECES)
+
+    def without_dots(self) -> dict[str, str]:
+        """Return the classes whose symbol probably loses its dots, each with the number of such samples and of all."""
+        return self._frequent(self.lost_dots, OF_DOTS)
+
+    def _frequent(self, counts: dict[str, int], share: float) -> dict[str, str]:
         total = Counter(each.sample.label for each in self.kept)
-        several = {label: count for label, count in self.several.items() if count >= OF_PIECES * total[label]}
-        return {label: f"{count} of {total[label]}" for label, count in several.items()}
+        return {label: f"{count} of {total[label]}" for label, count in counts.items() if count >= share * total[label]}
 
 
 def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True, least: int = MIN_CLASSES) -> Check:
@@ -98,6 +108,7 @@ def check(found: Sequence[Prepared], where: object, *, with_validation: bool = T
         in_parts[each.sample.group].add(part)
     result.torn = {group: sorted(its) for group, its in in_parts.items() if group and len(its) > 1}
     result.several = dict(Counter(each.sample.label for each in result.kept if each.is_several))
+    result.lost_dots = dict(Counter(each.sample.label for each in result.kept if each.loses_dots))
     return result
 
 
@@ -207,6 +218,11 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
     if not with_advice:
         return lines
+    say(
+        "classes that may lose dots",
+        [f"{label} ({counts})" for label, counts in result.without_dots().items()],
+        "Pieces as small as dirt are left out. If they belong to the symbol, like those of Ä, use --prepare dotted.",
+    )
     alike: dict[str, list[str]] = defaultdict(list)
     for label in result.labels:
         alike[label.casefold()].append(label)

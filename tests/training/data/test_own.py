@@ -326,6 +326,21 @@ def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided,
     assert f"1 beside the class folders, left out: {name}. Move each into the folder of its class." in findings(found)
 
 
+@pytest.mark.parametrize("is_divided", [False, True])
+def test_hidden_folder_with_pictures_is_told(tmp_path, is_divided):
+    place = folders(tmp_path / ("train" if is_divided else ""))
+    folders(place, 1, ["...", "__"])
+    for name in ("__MACOSX/._1.png", ".git/notes.txt", ".disputed/A/1.png"):
+        (place / name).parent.mkdir(parents=True)
+        (place / name).touch()
+    found = inspect(tmp_path, "symbol", with_validation=True)
+    names = ", ".join(f"train/{name}" if is_divided else name for name in ("...", "__"))
+    line = (
+        f"2 hidden with pictures, left out: {names}. If a folder is a class, give it a name without . or __ in front."
+    )
+    assert line in findings(found)
+
+
 def test_picture_that_the_table_does_not_name_is_told(tmp_path):
     place = folders(table(tmp_path / "marks") / "more", 2, ["cross"])
     for name in ("marks-classes.png", ".hidden.png", "notes.txt"):

@@ -50,6 +50,8 @@ class Check:
     """Folders of classes that hold no picture."""
     stray: list[str] = field(default_factory=list)
     """Pictures beside the folders of the classes."""
+    hidden: list[str] = field(default_factory=list)
+    """Hidden folders with pictures beside the folders of the classes."""
     unlisted: list[str] = field(default_factory=list)
     """Pictures that the table of the data set does not name."""
 
@@ -181,6 +183,11 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         say("unreadable", shown, "Repair or remove them.")
     say("classes without a picture, left out", result.bare, "Add pictures, or remove the folder.")
     say("beside the class folders, left out", result.stray, "Move each into the folder of its class.")
+    say(
+        "hidden with pictures, left out",
+        result.hidden,
+        "If a folder is a class, give it a name without . or __ in front.",
+    )
     say("not in labels.csv, left out", result.unlisted, "Add a line for each, or move them away.")
     say(
         "empty, left out",

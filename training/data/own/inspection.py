@@ -10,7 +10,7 @@ from pathlib import Path
 from training.config import KNOWN_DATASETS
 from training.data.errors import DataError
 from training.data.own.check import Check, check
-from training.data.own.layouts import bare_classes, find, stray_pictures, unlisted_pictures
+from training.data.own.layouts import bare_classes, find, hidden_folders, stray_pictures, unlisted_pictures
 from training.data.own.prepare import prepare_all
 from training.data.own.samples import MIN_CLASSES
 from training.reports import Stage, no_stage
@@ -40,7 +40,13 @@ def inspect(
     found = prepare_all(samples, how, stage("reading the pictures"))
     result = check(found, place, with_validation=with_validation, least=least)
     bare = [name for name in bare_classes(place) if name not in result.labels]
-    return replace(result, bare=bare, stray=stray_pictures(place), unlisted=unlisted_pictures(place, samples))
+    return replace(
+        result,
+        bare=bare,
+        stray=stray_pictures(place),
+        hidden=hidden_folders(place),
+        unlisted=unlisted_pictures(place, samples),
+    )
 
 
 def model_name(place: Path) -> str:

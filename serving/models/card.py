@@ -7,6 +7,7 @@ writes it into the bundle as ``README.md``, in the form of Hugging Face. The ser
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -137,9 +138,10 @@ def _purpose(manifest: Manifest) -> Iterator[Block]:
 def _use(manifest: Manifest) -> Iterator[Block]:
     yield Heading("How to use it")
     model = "" if manifest.name == "mnist" else f" --model {manifest.name}"
+    file = "digit.png" if set(manifest.labels) <= set(string.digits) else "symbol.png"
     yield Code(
         f"mnist-serve --repository models{model}\n"
-        "curl --data-binary @digit.png -H 'content-type: image/png' http://127.0.0.1:8000/predict"
+        f"curl --data-binary @{file} -H 'content-type: image/png' http://127.0.0.1:8000/predict"
     )
     yield Paragraph("The folder models holds this bundle as models/NAME/VERSION. Any ONNX runtime runs its ONNX file.")
 

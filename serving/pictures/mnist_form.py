@@ -170,6 +170,10 @@ def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 def _readings_without(source: Source, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
     """Yield the digit without the ink beside it or around it, if there is any."""
     ink = source.close_up.ink
+    if source.is_dotted:
+        # A dot is farther from the symbol than the parts of a digit are from each other.
+        dots = set(dots_among(pieces))
+        pieces = [piece for piece in pieces if piece not in dots]
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
         yield _another(alone, find_pieces(alone), source)
@@ -227,8 +231,8 @@ def digit_on(ink: Ink | None, source: Source | None = None) -> Digit:
 
 def _digit_of(ink: Ink, pieces: Sequence[Piece], source: Source | None) -> Digit:
     large, specks = split_specks(pieces)
-    dots = dots_among(specks, large)
     is_dotted = source is not None and source.is_dotted
+    dots = dots_among(pieces) if specks else []
     if specks:
         ink = erase(ink, set(specks) - set(dots) if is_dotted else specks)
     digit = shrink_to_box(widen_strokes(ink))

@@ -227,17 +227,13 @@ def split_specks(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     return [piece for piece in pieces if piece.mass >= least], [piece for piece in pieces if piece.mass < least]
 
 
-def dots_among(specks: Sequence[Piece], pieces: Sequence[Piece]) -> list[Piece]:
-    """Return the specks that may be dots of the symbol.
-
-    Args:
-        pieces: the others, of which there is at least one.
-    """
+def dots_among(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the specks among the pieces that may be dots of the symbol."""
     largest = max(pieces, key=attrgetter("mass"))
     return [
         speck
-        for speck in specks
-        if speck.mass >= DOT * largest.mass
+        for speck in pieces
+        if DOT * largest.mass <= speck.mass < SPECK * largest.mass
         and speck.strength >= DOT_STRENGTH * largest.strength
         and distance(speck, largest) <= DOT_DISTANCE * largest.length
     ]

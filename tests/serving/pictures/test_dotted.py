@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -33,6 +35,16 @@ UMLAUT = letter((62, 38), (98, 38))
 def test_dots_stay_in_a_dotted_symbol(content, count):
     assert pieces_of(content, "dotted") == count
     assert not prepare(content, "dotted").loses_dots
+
+
+def test_no_reading_is_without_the_dots():
+    """The line beside the symbol is left out of another reading, and the dots are not."""
+    with Image.open(io.BytesIO(UMLAUT)) as image:
+        ImageDraw.Draw(image).line((20, 145, 140, 145), 0, 5)
+        lined = picture(np.asarray(image))
+    others = [other.image for other in prepare(lined, "dotted").others]
+    assert others
+    assert all(len(find_pieces(image.astype(np.float32))) == 3 for image in others)
 
 
 def test_lost_dots_of_a_symbol_are_told():

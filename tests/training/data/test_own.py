@@ -401,8 +401,9 @@ def test_lost_dots_are_told_and_kept_with_prepare_dotted(tmp_path):
     assert line.endswith("use --prepare dotted.")
     assert not any("dots" in line for line in findings(inspect(place, "dotted", with_validation=True)))
     splits = load_own(place, "dotted", validation=1)
-    assert splits.prepare == "dotted"
+    assert (splits.prepare, splits.several) == ("dotted", "allowed")
     without = load_own(place, "symbol", validation=1)
+    assert without.several == "rejected"
     assert not np.array_equal(splits.train.images[-12:].numpy(), without.train.images[-12:].numpy())
 
 

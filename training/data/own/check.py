@@ -54,16 +54,20 @@ class Check:
     """Hidden folders with pictures beside the folders of the classes."""
     unlisted: list[str] = field(default_factory=list)
     """Pictures that the table of the data set does not name."""
+    is_dotted: bool = False
+    """Whether the pictures are prepared as ``dotted``."""
+
+    @property
+    def allows_several(self) -> bool:
+        """Whether the service must accept pictures in several pieces: a symbol has some, or has dots."""
+        return self.is_dotted or bool(self.of_pieces())
 
     def count(self, part: str) -> Counter[str]:
         """Return the number of kept samples of a part by class."""
         return Counter(each.sample.label for each, its in zip(self.kept, self.parts, strict=True) if its == part)
 
     def of_pieces(self) -> dict[str, str]:
-        """Return the classes whose symbol has several pieces, each with the number of such samples and of all.
-
-        If there is one, the service must accept pictures in several pieces.
-        """
+        """Return the classes whose symbol has several pieces, each with the number of such samples and of all."""
         return self._frequent(self.several, OF_PIECES)
 
     def without_dots(self) -> dict[str, str]:
@@ -214,13 +218,12 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         [f"{group} ({', '.join(its)})" for group, its in result.torn.items()],
         "So the test knows some of its groups. Give all pictures of a group the same split.",
     )
-    of_pieces = result.of_pieces()
     say(
         "classes of several pieces",
-        [f"{label} ({counts})" for label, counts in of_pieces.items()],
+        [f"{label} ({counts})" for label, counts in result.of_pieces().items()],
         "The service will accept pictures in several pieces. If each should show one piece, look at the contact sheet.",
     )
-    if not of_pieces and result.several:
+    if not result.allows_several and result.several:
         count = sum(result.several.values())
         lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
     if not with_advice:

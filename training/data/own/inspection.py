@@ -46,6 +46,7 @@ def inspect(
         stray=stray_pictures(place),
         hidden=hidden_folders(place),
         unlisted=unlisted_pictures(place, samples),
+        is_dotted=how == "dotted",
     )
 
 

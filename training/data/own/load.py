@@ -58,7 +58,7 @@ def load_own(
         validation=_part(found, VALIDATION),
         test=_part(found, TEST),
         prepare=how,
-        several="allowed" if found.of_pieces() else "rejected",
+        several="allowed" if found.allows_several else "rejected",
         is_own=True,
     )
     splits.digests["pictures"] = digest_of(splits)

@@ -326,6 +326,12 @@ def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided,
     assert f"1 beside the class folders, left out: {name}. Move each into the folder of its class." in findings(found)
 
 
+def test_folder_around_the_data_set_is_told(tmp_path):
+    place = folders(tmp_path / "unpacked" / "letters", 1)
+    with pytest.raises(DataError, match=rf"has 1 class \(letters\): .* are the classes, name {re.escape(str(place))}$"):
+        inspect(place.parent, "symbol", with_validation=True)
+
+
 @pytest.mark.parametrize("is_divided", [False, True])
 def test_hidden_folder_with_pictures_is_told(tmp_path, is_divided):
     place = folders(tmp_path / ("train" if is_divided else ""))

@@ -113,8 +113,9 @@ class Gate:
         fewest, label = min(before)
         allowed = fewest + math.floor(self.margin * found.images + 1e-9)
         if found.errors > allowed:
+            errors = f"{found.errors} error{'s' * (found.errors != 1)}"
             raise GateError(
-                f"{folder} has {found.errors} errors on the {found.images} test images of {found.name}, and "
+                f"{folder} has {errors} on the {found.images} test images of {found.name}, and "
                 f"{label} has {fewest}: the run must have at most {allowed} (--margin {self.margin:g}). Train with "
                 "more replayed images or a lower --learning-rate, or raise the margin"
             )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from export.timing import microseconds_per_image
-from serving.contract import SYMBOL, Images, ModelOutput, Preparation, Reasons
+from serving.contract import AS_IS, Images, ModelOutput, Preparation, Reasons
 from serving.models.classifier import IMAGES_PER_RUN
 from serving.models.model import Model
 from serving.models.results import ClassResult, Latency, Mistake, SetResult
@@ -113,7 +113,7 @@ def _ways(some: Digits, splits: Splits, how: Preparation) -> Iterator[tuple[str,
     pictures = [prepare(_picture(image), how) for image in some.images.numpy()]
     reasons = {i: picture.reason for i, picture in enumerate(pictures) if picture.reason is not None}
     yield "pictures", f"{count} as PNG pictures, dark on white", np.stack([each.image for each in pictures]), reasons
-    if splits.prepare == SYMBOL:
+    if splits.prepare != AS_IS:
         drawn = styled(some, torch.Generator().manual_seed(SEED), splits.labels)
         yield "other styles", f"{count}, bent and in other styles of writing", drawn.numpy(), {}
     for name, (what, corrupt) in CORRUPTIONS.items():

@@ -8,15 +8,17 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from serving.contract import AS_IS, SYMBOL, Preparation
+from serving.contract import AS_IS, DOTTED, SYMBOL, Preparation
 from serving.models import bundle
 from serving.models.bundle import Manifest
 from serving.models.card import DATA
 from training.checkpoint import write_atomically
 from training.source import DISTRIBUTION
 
+INK_ON_PAPER = "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them"
 INPUT_RULES: dict[Preparation, str] = {
-    SYMBOL: "images: uint8 [N, 28, 28], 0 is paper and 255 is ink, as in MNIST; the graph scales them",
+    SYMBOL: INK_ON_PAPER,
+    DOTTED: INK_ON_PAPER,
     AS_IS: "images: uint8 [N, 28, 28], whole pictures, 0 is black and 255 is white; the graph scales them",
 }
 

@@ -55,7 +55,8 @@ def _replay_lines(found: dict[str, Any] | None) -> list[str]:
     if not found:
         return []
     before = "" if found["errors_before"] is None else f", {found['errors_before']} before"
-    return [f"{found['name']}, replayed: {found['errors']} errors of {found['images']} test images{before}"]
+    errors = f"{found['errors']} error{'s' * (found['errors'] != 1)}"
+    return [f"{found['name']}, replayed: {errors} of {found['images']} test images{before}"]
 
 
 def _first_lines(first: FirstNetwork | None) -> list[str]:

@@ -15,9 +15,11 @@ Images = npt.NDArray[np.uint8]
 """``[N, 28, 28]`` with bright ink on a dark background, as in MNIST."""
 Floats = npt.NDArray[np.float32]
 
-Preparation = Literal["symbol", "as-is"]
-"""How a picture becomes an image: find the ink and centre it as in MNIST, or scale the whole picture."""
+Preparation = Literal["symbol", "dotted", "as-is"]
+"""How a picture becomes an image: find the ink and centre it as in MNIST, without specks or with those that may be dots
+of the symbol; or scale the whole picture."""
 SYMBOL: Preparation = "symbol"
+DOTTED: Preparation = "dotted"
 AS_IS: Preparation = "as-is"
 
 Several = Literal["rejected", "allowed"]

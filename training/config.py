@@ -34,6 +34,8 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 KNOWN_DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist-letters", "emnist-balanced", "qmnist", "usps")
 """The known data sets. Any other is a folder or file of the user."""
+PREPARATIONS = ("symbol", "dotted", "as-is")
+"""How a picture may become 28x28 pixels, by the names in the manifest of a model."""
 
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {"fashion-mnist": {"prepare": "as-is"}}
 """The defaults of a known data set that differ from those of :class:`TrainConfig`."""
@@ -108,8 +110,9 @@ class TrainConfig:
     prepare: Annotated[
         str,
         "How a picture becomes 28x28 pixels, in training and in the service: symbol (find the ink, scale and centre it "
-        "as in MNIST) or as-is (the whole picture, for photos and textures). The default for fashion-mnist is as-is. "
-        "With --from, the default for your own pictures is that of the model; with --replay, no other is allowed.",
+        "as in MNIST), dotted (the same, and keep dots as small as dirt, such as those of Ä) or as-is (the whole "
+        "picture, for photos and textures). The default for fashion-mnist is as-is. With --from, the default for your "
+        "own pictures is that of the model; with --replay, no other is allowed.",
     ] = "symbol"
     start: Annotated[
         str,
@@ -243,7 +246,7 @@ class TrainConfig:
             check_name("replay", self.replay, KNOWN_DATASETS, "the path of a folder, such as ./letters")
         self._check("keep", 0 <= self.keep < 1, "must be from 0 to below 1")
         self._check("keep", not self.keep or bool(self.start), "needs --from with the model whose weights to keep")
-        check_name("prepare", self.prepare, ("symbol", "as-is"))
+        check_name("prepare", self.prepare, PREPARATIONS)
         check_name("mirror", self.mirror, ("none", "horizontal", "vertical", "both"))
         check_name("optimizer", self.optimizer, OPTIMIZER_DEFAULTS)
         check_name("schedule", self.schedule, ("one-cycle", "constant"))

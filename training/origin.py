@@ -112,7 +112,7 @@ def model_of(place: str) -> str:
 
 
 def prepare_of(place: str) -> str:
-    """Return how pictures are prepared for the model that ``--from`` names: ``symbol`` or ``as-is``.
+    """Return how pictures are prepared for the model that ``--from`` names: ``symbol``, ``dotted`` or ``as-is``.
 
     Raises:
         ConfigError: there is no such model.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.checkpoint import write_atomically
+from training.glyphs import in_glyphs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,6 +206,7 @@ def plot_mistakes(
 
 
 def _short(label: str, length: int) -> str:
+    label = in_glyphs(label)
     return label if len(label) <= length else f"{label[: length - 1]}…"
 
 

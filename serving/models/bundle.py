@@ -149,7 +149,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(gt=0)]
     """Calibration temperature. The last layer already contains it."""
     prepare: Preparation = SYMBOL
-    """How a picture comes to the 28x28 of the network: as a lone ``symbol``, or ``as-is``."""
+    """How a picture comes to the 28x28 of the network: as a lone ``symbol``, ``dotted`` or ``as-is``."""
     several: Several = "rejected"
     """What happens to a picture in several pieces: ``rejected``, or ``allowed`` where a symbol consists of them."""
     confidence: ConfidenceThreshold | None = None

@@ -7,10 +7,11 @@ writes it into the bundle as ``README.md``, in the form of Hugging Face. The ser
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from serving.contract import AS_IS
+from serving.contract import AS_IS, DOTTED
 from serving.models.bundle import FirstNetwork, Manifest
 from serving.models.document import Block, Code, Heading, Items, Paragraph, Table, on_one_line, to_markdown
 
@@ -120,10 +121,11 @@ def _purpose(manifest: Manifest) -> Iterator[Block]:
     if manifest.prepare == AS_IS:
         yield Paragraph("It reads a whole picture, scaled down to 28x28 pixels in shades of grey.")
     else:
+        dots = " Small pieces near the symbol, such as dots, belong to it." if manifest.prepare == DOTTED else ""
         several = "may" if manifest.several == "allowed" else "must not"
         yield Paragraph(
             "It reads a picture of one symbol. The service finds the ink, scales it, and centres it in 28x28 pixels, "
-            f"bright on dark, as MNIST did. The picture {several} consist of several pieces."
+            f"bright on dark, as MNIST did. The picture {several} consist of several pieces.{dots}"
         )
     rows = [
         [kind, tensor.name, tensor.dtype, " x ".join("N" if axis < 0 else str(axis) for axis in tensor.shape)]
@@ -136,9 +138,10 @@ def _purpose(manifest: Manifest) -> Iterator[Block]:
 def _use(manifest: Manifest) -> Iterator[Block]:
     yield Heading("How to use it")
     model = "" if manifest.name == "mnist" else f" --model {manifest.name}"
+    file = "digit.png" if set(manifest.labels) <= set(string.digits) else "symbol.png"
     yield Code(
         f"mnist-serve --repository models{model}\n"
-        "curl --data-binary @digit.png -H 'content-type: image/png' http://127.0.0.1:8000/predict"
+        f"curl --data-binary @{file} -H 'content-type: image/png' http://127.0.0.1:8000/predict"
     )
     yield Paragraph("The folder models holds this bundle as models/NAME/VERSION. Any ONNX runtime runs its ONNX file.")
 

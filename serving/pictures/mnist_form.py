@@ -34,7 +34,7 @@ from serving.pictures.neighbours import (
 )
 from serving.pictures.normalize import centre_in_frame, is_mnist_form, shrink_to_box, widen_strokes
 from serving.pictures.page import Colours, Grey, Page, reduce
-from serving.pictures.pieces import Piece, count_digits, erase, find_pieces, mask_of, split_specks
+from serving.pictures.pieces import Piece, count_digits, dots_among, erase, find_pieces, mask_of, split_specks
 from serving.pictures.surroundings import is_mostly_weak, other_pages
 
 # Digits side by side differ in length by at most this factor.
@@ -56,6 +56,8 @@ class Digit(NamedTuple):
     """How unlike ink on paper the picture is where the digit was found."""
     others: tuple[Digit, ...] = ()
     """Other readings of the picture, without what may surround the digit. The network has to choose."""
+    loses_dots: bool = False
+    """Whether specks were left out that may be dots of a symbol. Only the check of a data set asks."""
 
 
 class Source(NamedTuple):
@@ -64,14 +66,17 @@ class Source(NamedTuple):
     close_up: CloseUp
     colours: Colours | None
     """Of the whole picture; None if it is grey."""
+    is_dotted: bool = False
+    """Whether specks that may be dots of the symbol belong to it."""
 
 
-def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
+def to_mnist_form(content: bytes, max_pixels: int, *, is_dotted: bool = False) -> Digit:
     """Return the digit in a picture file as a 28x28 image.
 
     Args:
         content: the bytes of a PNG, JPEG, GIF, BMP, WebP or PNM file.
         max_pixels: limit on width times height.
+        is_dotted: keep specks that may be dots of the symbol, such as those of Ä.
 
     Raises:
         InputTooLargeError: the picture has more than ``max_pixels`` pixels.
@@ -82,15 +87,15 @@ def to_mnist_form(content: bytes, max_pixels: int) -> Digit:
         image = _on_black(page)
         if is_mnist_form(image):
             return Digit(image.astype(np.uint8))
-    digit = _digit_on_page(page, colours)
+    digit = _digit_on_page(page, colours, is_dotted)
     if digit.reason != "empty":
         return digit
     del page  # The second decoding needs its memory.
     difference = decode_colours(content)
-    return digit if difference is None else _digit_on_page(difference, colours, may_be_weak=False)
+    return digit if difference is None else _digit_on_page(difference, colours, is_dotted, may_be_weak=False)
 
 
-def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: bool = True) -> Digit:
+def _digit_on_page(page: Grey | Page, colours: Colours | None, is_dotted: bool, *, may_be_weak: bool = True) -> Digit:
     """Return the digit on a page, and other readings of the page.
 
     Args:
@@ -100,7 +105,7 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
     close_up = find_close_up(page, overview)
     if close_up is None or (not may_be_weak and is_mostly_weak(close_up.ink)):
         return digit_on(None)
-    source, ink = Source(close_up, colours), close_up.ink
+    source, ink = Source(close_up, colours, is_dotted), close_up.ink
     pieces = find_pieces(ink)
     digit = _digit_of(ink, pieces, source)
     large, specks = split_specks(pieces)
@@ -116,7 +121,7 @@ def _digit_on_page(page: Grey | Page, colours: Colours | None, *, may_be_weak: b
     for part, place in other_pages(page, overview, close_up, pieces):
         its_close_up = find_close_up(part)
         if its_close_up is not None:
-            its_source = Source(its_close_up._replace(place=its_close_up.place.within(place)), colours)
+            its_source = source._replace(close_up=its_close_up._replace(place=its_close_up.place.within(place)))
             its_pieces = find_pieces(its_close_up.ink)
             others.append(_another(its_close_up.ink, its_pieces, its_source))
             others += _readings_without(its_source, its_pieces, at_border=False)
@@ -165,6 +170,10 @@ def _is_with_border(pieces: Sequence[Piece], shape: tuple[int, ...]) -> bool:
 def _readings_without(source: Source, pieces: Sequence[Piece], *, at_border: bool = True) -> Iterator[Digit]:
     """Yield the digit without the ink beside it or around it, if there is any."""
     ink = source.close_up.ink
+    if source.is_dotted:
+        # A dot is farther from the symbol than the parts of a digit are from each other.
+        dots = set(dots_among(pieces))
+        pieces = [piece for piece in pieces if piece not in dots]
     alone = without_neighbours(ink, pieces, at_border=at_border)
     if alone is not None:
         yield _another(alone, find_pieces(alone), source)
@@ -222,12 +231,15 @@ def digit_on(ink: Ink | None, source: Source | None = None) -> Digit:
 
 def _digit_of(ink: Ink, pieces: Sequence[Piece], source: Source | None) -> Digit:
     large, specks = split_specks(pieces)
+    is_dotted = source is not None and source.is_dotted
+    dots = dots_among(pieces) if specks else []
     if specks:
-        ink = erase(ink, specks)
+        ink = erase(ink, set(specks) - set(dots) if is_dotted else specks)
     digit = shrink_to_box(widen_strokes(ink))
     is_several = count_digits(large) > 1 or bool(rings_of(large)) or has_line(large)
     properties = properties_of(source.close_up, ink, source.colours) if source else Properties()
-    return Digit(centre_in_frame(digit), "several" if is_several else None, properties)
+    reason: RejectionReason | None = "several" if is_several else None
+    return Digit(centre_in_frame(digit), reason, properties, loses_dots=bool(dots) and not is_dotted)
 
 
 def _on_black(page: Grey) -> Ink:

@@ -16,6 +16,10 @@ from serving.pictures.page import Mask
 
 # A piece is a speck (dirt, or a part of a shadow's edge) if it has less than this share of the largest piece's ink.
 SPECK = 0.08
+# Many symbols have dots that are as small as dirt: Ä, ё, ث. A speck may be such a dot if it has at least the first of
+# these shares of the largest piece's ink, if its ink is at least the second share as strong, and if its distance from
+# that piece is at most the third share of the length of the piece.
+DOT, DOT_STRENGTH, DOT_DISTANCE = 0.01, 0.5, 0.35
 # The gap between two digits is at least this share of their common height or width, whichever is smaller. The gaps
 # between the strokes of one digit, for instance of a 5, are narrower.
 GAP = 0.2
@@ -221,6 +225,18 @@ def split_specks(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
     """Return the pieces large enough to belong to a digit, and the specks."""
     least = SPECK * max(piece.mass for piece in pieces)
     return [piece for piece in pieces if piece.mass >= least], [piece for piece in pieces if piece.mass < least]
+
+
+def dots_among(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the specks among the pieces that may be dots of the symbol."""
+    largest = max(pieces, key=attrgetter("mass"))
+    return [
+        speck
+        for speck in pieces
+        if DOT * largest.mass <= speck.mass < SPECK * largest.mass
+        and speck.strength >= DOT_STRENGTH * largest.strength
+        and distance(speck, largest) <= DOT_DISTANCE * largest.length
+    ]
 
 
 def erase(ink: Ink, pieces: Iterable[Piece]) -> Ink:

@@ -2,7 +2,8 @@
 
 Training uses this function too, so a network learns from exactly what it will be given.
 
-    symbol   find the ink, scale it and centre it as MNIST did: for digits, letters and other lone symbols
+    symbol   find the ink, scale it and centre it as MNIST did: for digits and other lone symbols
+    dotted   the same, and keep small pieces near the symbol, which may be its dots: for Ä, ё, ث or the pips of dice
     as-is    the whole picture, scaled down: for photos, clothes and textures
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from serving.contract import AS_IS, IMAGE_SIZE, SYMBOL, Preparation
+from serving.contract import AS_IS, DOTTED, IMAGE_SIZE, SYMBOL, Preparation
 from serving.pictures.decode import decode_grey
 from serving.pictures.ink import shade_of_border
 from serving.pictures.mnist_form import Digit, to_mnist_form
@@ -30,7 +31,9 @@ def prepare(content: bytes, how: Preparation = SYMBOL, max_pixels: int = Setting
         InputTooLargeError: the picture has more than ``max_pixels`` pixels.
         PictureError: the bytes are not a picture in a known format, or they are damaged.
     """
-    return _whole_picture(content, max_pixels) if how == AS_IS else to_mnist_form(content, max_pixels)
+    if how == AS_IS:
+        return _whole_picture(content, max_pixels)
+    return to_mnist_form(content, max_pixels, is_dotted=how == DOTTED)
 
 
 def _whole_picture(content: bytes, max_pixels: int) -> Digit:

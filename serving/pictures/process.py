@@ -20,7 +20,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from serving.contract import AS_IS, IMAGE_SIZE, SYMBOL, RejectionReason
+from serving.contract import AS_IS, DOTTED, IMAGE_SIZE, SYMBOL, RejectionReason
 from serving.errors import InputError, InputTooLargeError, PictureError
 from serving.pictures.doubt import Properties
 from serving.pictures.header import MAX_DECODED_BYTES
@@ -28,10 +28,10 @@ from serving.pictures.mnist_form import Digit
 from serving.pictures.number_form import NumberPage, to_number_page
 from serving.pictures.prepare import prepare
 
-# What to do with a picture: prepare it in one of two ways, or look for whole numbers.
-Task = Literal["symbol", "as-is", "numbers"]
+# What to do with a picture: prepare it in one of three ways, or look for whole numbers.
+Task = Literal["symbol", "dotted", "as-is", "numbers"]
 NUMBERS: Task = "numbers"
-TASKS: tuple[Task, ...] = (SYMBOL, AS_IS, NUMBERS)
+TASKS: tuple[Task, ...] = (SYMBOL, DOTTED, AS_IS, NUMBERS)
 # A request: the seconds that decoding may take, the seconds of a core that it may take, the index of the task in TASKS
 # and the size of the file, and then the file.
 REQUEST = struct.Struct("=ddBQ")

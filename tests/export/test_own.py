@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -21,6 +22,7 @@ from export.publishing import publish
 from export.run import Run
 from export.verify import verify_bundle
 from serving.errors import BundleError
+from serving.models import card
 from tests.support import application, picture
 from training.data.errors import DataError
 from training.data.own import saved
@@ -110,6 +112,14 @@ def test_changed_data_of_a_run_is_not_exported(finished, tmp_path):
     (tmp_path / "data.npz").write_bytes(saved.to_bytes(splits))
     with pytest.raises(ExportError, match="has changed since"):
         publish(Run.read(tmp_path), tmp_path / "models")
+
+
+def test_card_speaks_of_symbols(published):
+    said = (published.folder / "README.md").read_text()
+    assert "curl --data-binary @symbol.png -H" in said
+    assert "dots" not in said
+    dotted = msgspec.structs.replace(published.manifest, prepare="dotted")
+    assert "Small pieces near the symbol, such as dots, belong to it." in card.to_readme(dotted)
 
 
 def test_prediction_has_a_name_and_no_digit(served):

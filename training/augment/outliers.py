@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
-from training.augment.signs import drawn_sign, plot, print_fonts, printed_sign, words
+from training.augment.signs import drawn_sign, plot, printed_sign, words
+from training.glyphs import print_fonts
 from training.networks import IMAGE_SIZE
 from training.reports import Report, no_report
 

@@ -7,15 +7,14 @@ left out: a slash or a bar is a 1, a ring is a 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from training.augment.fonts import ImageArray, Random, frame_as_mnist, render_character
+from training.glyphs import print_font, print_fonts
 
 GREEK = "ΓΔΛΞΠΣΦΨΩαβγδεηκλμνξπτυφχψω"
 ARITHMETIC = "+-=×÷%±≠≈<>"
@@ -38,14 +37,6 @@ T = TypeVar("T")
 Points = Sequence[tuple[float, float]]
 
 
-@cache
-def print_fonts() -> Path:
-    """Return the folder of the fonts in matplotlib's package."""
-    import matplotlib  # takes 0.2 s, and most runs find their outliers in the cache
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-
-
 def printed_sign(digits: ImageArray, random: Random) -> ImageArray:
     """Return a Greek letter, a sign of arithmetic, another symbol or a face, as a font has it."""
     characters = _one(tuple(SIGN_FONTS), random)
@@ -62,7 +53,8 @@ def drawn_sign(digits: ImageArray, random: Random) -> ImageArray:
 
 def words(digits: ImageArray, random: Random) -> ImageArray:
     """Return one to four lines of printed text."""
-    font = _font(_one(SIGN_FONTS[GREEK], random), int(random.integers(12, 40)))
+    name = _one(SIGN_FONTS[GREEK], random)
+    font = print_font(int(random.integers(12, 40)), name)
     lines = []
     for _ in range(random.integers(1, 5)):
         letters = random.choice(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPRSTUVW "), random.integers(3, 12))
@@ -225,8 +217,3 @@ def _around(point: Sequence[float] | npt.NDArray[np.float64], radius: float) -> 
 
 def _one(choices: Sequence[T], random: Random) -> T:
     return choices[int(random.integers(len(choices)))]
-
-
-@cache
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(print_fonts() / f"{name}.ttf"), size)

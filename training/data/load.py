@@ -28,7 +28,7 @@ class Selection:
     """Where a known data set is looked for, which of its images are taken, and how pictures are prepared."""
 
     prepare: str = "symbol"
-    """How pictures come to 28x28; ``symbol`` or ``as-is``."""
+    """How pictures come to 28x28; ``symbol``, ``dotted`` or ``as-is``."""
     folder: Path | None = None
     """Where to look for a known data set first."""
     only_folder: bool = False

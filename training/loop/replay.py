@@ -136,7 +136,8 @@ def replay_lines(record: dict[str, Any], epochs: int) -> list[str]:
     learnt = f"new pictures: {new['correct']} of {new['images']} learnt"
     if new["held_out"]:
         learnt += f"; of the {new['held_out']} for validation and test, {new['held_out_correct']} right"
-    lines = [f"{record['name']}: {record['errors']} errors of {record['images']:,} test images{before}", learnt]
+    errors = f"{record['errors']} error{'s' * (record['errors'] != 1)}"
+    lines = [f"{record['name']}: {errors} of {record['images']:,} test images{before}", learnt]
     if new["correct"] < ENOUGH * new["images"]:
         lines.append(
             f"Many new pictures are not learnt. Give more --epochs than {epochs}, "

@@ -45,20 +45,20 @@ def check(data: Data, prepare: str = "symbol", *, with_validation: bool = True) 
 
     Args:
         data: the path of a folder or an ``.npz`` file, or its arrays, as for :func:`training.train`.
-        prepare: how a picture comes to 28x28: ``symbol`` or ``as-is``.
+        prepare: how a picture comes to 28x28: ``symbol``, ``dotted`` or ``as-is``.
         with_validation: whether a validation set is taken out.
 
     Raises:
         DataError: it is not a data set of your own.
         ConfigError: there is no such way to prepare pictures, or a value is no array.
     """
-    from training.config import check_name
+    from training.config import PREPARATIONS, check_name
     from training.data.own.check import findings, report_lines
     from training.data.own.cli import advised_recipe
     from training.data.own.inspection import check_not_known, inspect, model_name
     from training.data.own.sheet import to_png
 
-    check_name("prepare", prepare, ("symbol", "as-is"))
+    check_name("prepare", prepare, PREPARATIONS)
     with on_disk(data) as path:
         place = Path(path).expanduser()
         check_not_known(place)

@@ -9,7 +9,8 @@ from PIL import ImageFont
 
 from training.augment import outliers
 from training.augment.outliers import KINDS
-from training.augment.signs import SIGN_FONTS, drawn_sign, plot, print_fonts, printed_sign, words
+from training.augment.signs import SIGN_FONTS, drawn_sign, plot, printed_sign, words
+from training.glyphs import print_fonts
 
 
 @pytest.mark.parametrize("kind", [printed_sign, drawn_sign, words, plot])

@@ -326,6 +326,27 @@ def test_picture_beside_the_folders_of_the_classes_is_told(tmp_path, is_divided,
     assert f"1 beside the class folders, left out: {name}. Move each into the folder of its class." in findings(found)
 
 
+def test_folder_around_the_data_set_is_told(tmp_path):
+    place = folders(tmp_path / "unpacked" / "letters", 1)
+    with pytest.raises(DataError, match=rf"has 1 class \(letters\): .* are the classes, name {re.escape(str(place))}$"):
+        inspect(place.parent, "symbol", with_validation=True)
+
+
+@pytest.mark.parametrize("is_divided", [False, True])
+def test_hidden_folder_with_pictures_is_told(tmp_path, is_divided):
+    place = folders(tmp_path / ("train" if is_divided else ""))
+    folders(place, 1, ["...", "__"])
+    for name in ("__MACOSX/._1.png", ".git/notes.txt", ".disputed/A/1.png"):
+        (place / name).parent.mkdir(parents=True)
+        (place / name).touch()
+    found = inspect(tmp_path, "symbol", with_validation=True)
+    names = ", ".join(f"train/{name}" if is_divided else name for name in ("...", "__"))
+    line = (
+        f"2 hidden with pictures, left out: {names}. If a folder is a class, give it a name without . or __ in front."
+    )
+    assert line in findings(found)
+
+
 def test_picture_that_the_table_does_not_name_is_told(tmp_path):
     place = folders(table(tmp_path / "marks") / "more", 2, ["cross"])
     for name in ("marks-classes.png", ".hidden.png", "notes.txt"):
@@ -365,6 +386,31 @@ def test_table_of_a_spreadsheet_is_read(separator, tmp_path):
     text = (place / "labels.csv").read_text("utf-8")
     (place / "labels.csv").write_text(text.replace(",", separator), "utf-8")
     assert len(find(place)) == 36
+
+
+def dotted(number):
+    image = Image.new("L", (160, 160), 255)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((50 - number, 60, 110, 120), outline=0, width=9)
+    for x in (66, 94):
+        draw.ellipse((x - 4, 44, x + 4, 52), fill=0)
+    return image
+
+
+def test_lost_dots_are_told_and_kept_with_prepare_dotted(tmp_path):
+    place = folders(tmp_path / "letters", names=("circle", "cross"))
+    (place / "ö").mkdir()
+    for number in range(12):
+        dotted(number).save(place / "ö" / f"{number}.png")
+    [line] = [line for line in findings(inspect(place, "symbol", with_validation=True)) if "dots" in line]
+    assert line.startswith("1 class that may lose dots: ö (12 of 12). ")
+    assert line.endswith("use --prepare dotted.")
+    assert not any("dots" in line for line in findings(inspect(place, "dotted", with_validation=True)))
+    splits = load_own(place, "dotted", validation=1)
+    assert (splits.prepare, splits.several) == ("dotted", "allowed")
+    without = load_own(place, "symbol", validation=1)
+    assert without.several == "rejected"
+    assert not np.array_equal(splits.train.images[-12:].numpy(), without.train.images[-12:].numpy())
 
 
 def test_symbol_of_several_pieces_is_allowed(tmp_path):
@@ -510,7 +556,10 @@ WRONG = {
     "pixels over 255": (with_array(images=arrays() * 2.0), "must be in 0..255"),
     "a number missing": (with_array(labels=np.arange(3)), "36 texts or whole numbers"),
     "labels that are floats": (with_array(labels=np.zeros(36)), "36 texts or whole numbers"),
-    "objects": (with_array(labels=np.array([None] * 36)), "not a readable .npz file"),
+    "objects": (
+        with_array(labels=np.array(["a"] * 36, object)),
+        r"x.npz: labels holds Python objects: .* labels.astype",
+    ),
     "classes in another encoding": (with_classes(b"\xe9\n"), r"classes.txt: is not a text in UTF-8"),
     "other arrays": (
         lambda place: place.mkdir() or np.savez(place / "x.npz", **dict.fromkeys("abc", 1)),

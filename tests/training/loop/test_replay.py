@@ -280,8 +280,8 @@ def test_run_says_what_it_has_learnt():
     ]
     assert replay_lines(record, 6) == lines
     new |= {"correct": 7, "held_out": 0}
-    assert replay_lines(record | {"errors_before": None}, 6) == [
-        "mnist: 3 errors of 10,000 test images",
+    assert replay_lines(record | {"errors": 1, "errors_before": None}, 6) == [
+        "mnist: 1 error of 10,000 test images",
         "new pictures: 7 of 10 learnt",
         "Many new pictures are not learnt. Give more --epochs than 6, or look for wrong labels: mnist-train review",
     ]
@@ -303,6 +303,8 @@ def test_run_that_forgot_too_much_is_not_published(tmp_path):
         GateError, match=r"37 errors on the 10000 test images of mnist, and the model that it started from"
     ):
         Gate().check(finished(tmp_path, 37), tmp_path, "mnist")
+    with pytest.raises(GateError, match=r"has 1 error on the 24 test images"):
+        Gate().check(finished(tmp_path, 1, before=0, images=24), tmp_path, "mnist")
     Gate(margin=0.001).check(finished(tmp_path, 41), tmp_path, "mnist")
     Gate(margin=1).check(finished(tmp_path, 9999), tmp_path, "mnist")
     Gate().check(finished(tmp_path, 9999, before=None), tmp_path, "mnist")

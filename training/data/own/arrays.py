@@ -114,7 +114,10 @@ def _pixels(where: str, images: Array) -> Array:
     """Return the images as uint8."""
     colours = images.shape[3] if images.ndim == 4 else 1
     if images.ndim not in (3, 4) or colours not in (1, 3) or 0 in images.shape or max(images.shape[1:]) > MAX_SIDE:
-        raise DataError(f"{where}: has the shape {list(images.shape)}: must be [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
+        raise DataError(
+            f"{where}: has the shape {list(images.shape)}: must be [N, H, W], [N, H, W, 1] or [N, H, W, 3]; "
+            "change it with numpy's reshape or transpose"
+        )
     try:
         return to_bytes(images, where)
     except ValueError as error:

@@ -18,6 +18,8 @@ FEW = 10
 UNEVEN = 10
 # If this share of a class comes out as several pieces, its symbol consists of several pieces, like a colon.
 OF_PIECES = 0.1
+# If this share of a class loses small pieces, they are probably no dirt but dots of its symbol.
+OF_DOTS = 0.25
 DIVIDE = "divide the pictures yourself into train/ and test/"
 
 
@@ -42,25 +44,39 @@ class Check:
     """Groups that are in several parts, because the data set says so, with these parts."""
     several: dict[str, int] = field(default_factory=dict)
     """Kept samples in several pieces, by class."""
+    lost_dots: dict[str, int] = field(default_factory=dict)
+    """Kept samples without small pieces that may be dots of the symbol, by class."""
     bare: list[str] = field(default_factory=list)
     """Folders of classes that hold no picture."""
     stray: list[str] = field(default_factory=list)
     """Pictures beside the folders of the classes."""
+    hidden: list[str] = field(default_factory=list)
+    """Hidden folders with pictures beside the folders of the classes."""
     unlisted: list[str] = field(default_factory=list)
     """Pictures that the table of the data set does not name."""
+    is_dotted: bool = False
+    """Whether the pictures are prepared as ``dotted``."""
+
+    @property
+    def allows_several(self) -> bool:
+        """Whether the service must accept pictures in several pieces: a symbol has some, or has dots."""
+        return self.is_dotted or bool(self.of_pieces())
 
     def count(self, part: str) -> Counter[str]:
         """Return the number of kept samples of a part by class."""
         return Counter(each.sample.label for each, its in zip(self.kept, self.parts, strict=True) if its == part)
 
     def of_pieces(self) -> dict[str, str]:
-        """Return the classes whose symbol has several pieces, each with the number of such samples and of all.
+        """Return the classes whose symbol has several pieces, each with the number of such samples and of all."""
+        return self._frequent(self.several, OF_PIECES)
 
-        If there is one, the service must accept pictures in several pieces.
-        """
+    def without_dots(self) -> dict[str, str]:
+        """Return the classes whose symbol probably loses its dots, each with the number of such samples and of all."""
+        return self._frequent(self.lost_dots, OF_DOTS)
+
+    def _frequent(self, counts: dict[str, int], share: float) -> dict[str, str]:
         total = Counter(each.sample.label for each in self.kept)
-        several = {label: count for label, count in self.several.items() if count >= OF_PIECES * total[label]}
-        return {label: f"{count} of {total[label]}" for label, count in several.items()}
+        return {label: f"{count} of {total[label]}" for label, count in counts.items() if count >= share * total[label]}
 
 
 def check(found: Sequence[Prepared], where: object, *, with_validation: bool = True, least: int = MIN_CLASSES) -> Check:
@@ -98,6 +114,7 @@ def check(found: Sequence[Prepared], where: object, *, with_validation: bool = T
         in_parts[each.sample.group].add(part)
     result.torn = {group: sorted(its) for group, its in in_parts.items() if group and len(its) > 1}
     result.several = dict(Counter(each.sample.label for each in result.kept if each.is_several))
+    result.lost_dots = dict(Counter(each.sample.label for each in result.kept if each.loses_dots))
     return result
 
 
@@ -170,6 +187,11 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         say("unreadable", shown, "Repair or remove them.")
     say("classes without a picture, left out", result.bare, "Add pictures, or remove the folder.")
     say("beside the class folders, left out", result.stray, "Move each into the folder of its class.")
+    say(
+        "hidden with pictures, left out",
+        result.hidden,
+        "If a folder is a class, give it a name without . or __ in front.",
+    )
     say("not in labels.csv, left out", result.unlisted, "Add a line for each, or move them away.")
     say(
         "empty, left out",
@@ -196,17 +218,21 @@ def findings(result: Check, *, with_advice: bool = True, with_all_unreadable: bo
         [f"{group} ({', '.join(its)})" for group, its in result.torn.items()],
         "So the test knows some of its groups. Give all pictures of a group the same split.",
     )
-    of_pieces = result.of_pieces()
     say(
         "classes of several pieces",
-        [f"{label} ({counts})" for label, counts in of_pieces.items()],
+        [f"{label} ({counts})" for label, counts in result.of_pieces().items()],
         "The service will accept pictures in several pieces. If each should show one piece, look at the contact sheet.",
     )
-    if not of_pieces and result.several:
+    if not result.allows_several and result.several:
         count = sum(result.several.values())
         lines.append(f"{count} in several pieces. The service will reject such pictures. Look at the contact sheet.")
     if not with_advice:
         return lines
+    say(
+        "classes that may lose dots",
+        [f"{label} ({counts})" for label, counts in result.without_dots().items()],
+        "Pieces as small as dirt are left out. If they belong to the symbol, like those of Ä, use --prepare dotted.",
+    )
     alike: dict[str, list[str]] = defaultdict(list)
     for label in result.labels:
         alike[label.casefold()].append(label)

@@ -16,7 +16,7 @@ import click
 
 from training.checkpoint import write_atomically
 from training.command import Place, PngFile, ending_at_once, naming_what_is_missing, print_output
-from training.config import KNOWN_DATASETS, TrainConfig, is_place
+from training.config import KNOWN_DATASETS, PREPARATIONS, TrainConfig, is_place
 from training.data.errors import DataError
 from training.origin import as_place, exists, expanded
 
@@ -73,7 +73,7 @@ def check_readable(*places: str) -> None:
 @click.argument("folder", type=Place())
 @click.option(
     "--prepare",
-    type=click.Choice(["symbol", "as-is"]),
+    type=click.Choice(PREPARATIONS),
     default="symbol",
     show_default=True,
     help="How a picture becomes 28x28 pixels, as for mnist-train.",
@@ -125,7 +125,7 @@ def _new(folder: str) -> str:
 @click.argument("folder", type=Place())
 @click.option(
     "--prepare",
-    type=click.Choice(["symbol", "as-is"]),
+    type=click.Choice(PREPARATIONS),
     help="How a picture becomes 28x28 pixels, as for mnist-train.  [default: as for the model that was corrected]",
 )
 @click.option(
@@ -192,7 +192,7 @@ def flags_for_few_pictures(found: Check, prepare: str) -> str:
     """
     if found.parts.count("train") >= SMALL:
         return ""
-    return "--recipe small-data" + (" --from packaged" if prepare == "symbol" else "")
+    return "--recipe small-data" + (" --from packaged" if prepare != "as-is" else "")
 
 
 def advised_recipe(found: Check, prepare: str) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 from training.config import KNOWN_DATASETS
 from training.data.errors import DataError
 from training.data.own.check import Check, check
-from training.data.own.layouts import bare_classes, find, stray_pictures, unlisted_pictures
+from training.data.own.layouts import (
+    bare_classes,
+    find,
+    hidden_folders,
+    holds_classes,
+    stray_pictures,
+    unlisted_pictures,
+)
 from training.data.own.prepare import prepare_all
 from training.data.own.samples import MIN_CLASSES
 from training.reports import Stage, no_stage
@@ -37,10 +44,25 @@ def inspect(
         DataError: it is not a data set, or it has too few or too many classes.
     """
     samples = find(place)
+    labels = {sample.label for sample in samples}
+    inner = place / min(labels)
+    # An unpacked archive often has another folder around the data set.
+    if len(labels) == 1 < least and holds_classes(inner):
+        raise DataError(
+            f"{place}: has 1 class ({inner.name}): must have {least} or more; if the folders in {inner.name} are the "
+            f"classes, name {inner}"
+        )
     found = prepare_all(samples, how, stage("reading the pictures"))
     result = check(found, place, with_validation=with_validation, least=least)
     bare = [name for name in bare_classes(place) if name not in result.labels]
-    return replace(result, bare=bare, stray=stray_pictures(place), unlisted=unlisted_pictures(place, samples))
+    return replace(
+        result,
+        bare=bare,
+        stray=stray_pictures(place),
+        hidden=hidden_folders(place),
+        unlisted=unlisted_pictures(place, samples),
+        is_dotted=how == "dotted",
+    )
 
 
 def model_name(place: Path) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,10 @@ TABLE = "labels.csv"
 # Files that systems and people put beside pictures. They are passed over.
 OTHER_NAMES = {"thumbs.db", "desktop.ini"}
 OTHER_SUFFIXES = {".txt", ".md", ".csv", ".json", ".xml", ".html", ".yaml", ".yml", ".py"}
+# Folders whose names begin with these are passed over: hidden ones, and those of programs, such as __MACOSX.
+HIDDEN = (".", "__")
+# The folder in which the service keeps pictures that got several labels.
+DISPUTED = ".disputed"
 # What the commands check and review write, which may be to the folder of the data set.
 SHEETS = ("-classes.png", "-review.png")
 HOW_TO = (
@@ -93,14 +97,29 @@ def bare_classes(place: Path) -> list[str]:
 
 def stray_pictures(place: Path) -> list[str]:
     """Return the names of pictures that lie beside the folders of the classes, so that they have no class."""
+    return _beside_classes(place, lambda path: _is_users_picture(path.name) and path.is_file())
+
+
+def hidden_folders(place: Path) -> list[str]:
+    """Return the names of hidden folders beside those of the classes that hold pictures, except those of the service.
+
+    The user may have meant a class, such as ``...`` or ``__``.
+    """
+
+    def holds_pictures(path: Path) -> bool:
+        is_hidden = path.name.startswith(HIDDEN) and path.name != DISPUTED and path.is_dir()
+        return is_hidden and any(_is_users_picture(each.name) for each in _pictures(path))
+
+    return _beside_classes(place, holds_pictures)
+
+
+def _beside_classes(place: Path, is_meant: Callable[[Path], bool]) -> list[str]:
+    """Return the names of the files and folders beside those of the classes that ``is_meant`` accepts."""
     if not _has_class_folders(place):
         return []
     beside = {place, *(folder.parent for folder, _, _ in _class_folders(place))}
     return sorted(
-        path.relative_to(place).as_posix()
-        for folder in beside
-        for path in folder.iterdir()
-        if _is_users_picture(path.name) and path.is_file()
+        path.relative_to(place).as_posix() for folder in beside for path in folder.iterdir() if is_meant(path)
     )
 
 
@@ -163,7 +182,7 @@ def _class_folders(place: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(HIDDEN))
 
 
 def _pictures(folder: Path) -> Iterator[Path]:

@@ -33,7 +33,7 @@ def load_own(
     """Return the data set at ``place``.
 
     Args:
-        how: ``symbol`` or ``as-is``.
+        how: ``symbol``, ``dotted`` or ``as-is``.
         validation: 0 means no validation set. Any other number means the usual share.
         subset: number of training images to keep; 0 keeps all.
         replayed: the classes of the replay data set. Then there may be a single class, and no test set.
@@ -58,7 +58,7 @@ def load_own(
         validation=_part(found, VALIDATION),
         test=_part(found, TEST),
         prepare=how,
-        several="allowed" if found.of_pieces() else "rejected",
+        several="allowed" if found.allows_several else "rejected",
         is_own=True,
     )
     splits.digests["pictures"] = digest_of(splits)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
@@ -38,7 +39,7 @@ def read(path: Path, wanted: Collection[str], way_out: str = "write it with nump
             total = sum(entry.file_size for entry in found.values())
             if total > MAX_ARRAY_BYTES:
                 raise DataError(f"{path}: its arrays have {total} bytes: must be at most {MAX_ARRAY_BYTES}; {way_out}")
-            arrays = {name: _array(archive, entry) for name, entry in found.items()}
+            arrays = {name: _array(path, archive, entry) for name, entry in found.items()}
     except DataError:
         raise
     except Exception as error:  # A zip file and its arrays can be malformed in more ways than their readers list.
@@ -50,16 +51,22 @@ def read(path: Path, wanted: Collection[str], way_out: str = "write it with nump
     return arrays
 
 
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
     """Return an array. Its header is checked before memory is used."""
     with archive.open(entry) as file:
-        _check_header(file, entry.file_size)
+        dtype = _check_header(file, entry.file_size)
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: {entry.filename.removesuffix('.npy')} holds Python objects: must hold numbers or texts; write "
+            "labels as labels.astype(str), and put pictures of several sizes into a folder"
+        )
     with archive.open(entry) as file:
         array: Array = npy.read_array(file, allow_pickle=False)
     return array
 
 
-def _check_header(file: IO[bytes], size: int) -> None:
+def _check_header(file: IO[bytes], size: int) -> np.dtype[Any]:
+    """Return the type of an array, whose data fit into the entry of this size."""
     version = npy.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"an array is written in version {version} of the npy format: must be (1, 0) or (2, 0)")
@@ -72,3 +79,4 @@ def _check_header(file: IO[bytes], size: int) -> None:
     needed = math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and (min(shape, default=0) < 0 or needed > size):
         raise ValueError(f"an array of the shape {list(shape)} and the type {dtype} needs {needed} bytes, not {size}")
+    return dtype

@@ -45,6 +45,8 @@ class Prepared(NamedTuple):
     """Whether it is a file of a known format that is not read, so that it must be converted."""
     is_several: bool = False
     """Whether the ink is in several pieces, each of them large enough for a symbol of its own."""
+    loses_dots: bool = False
+    """Whether specks were left out that may be dots of the symbol."""
 
     @property
     def is_empty(self) -> bool:
@@ -56,7 +58,7 @@ def prepare_all(samples: Sequence[Sample], how: str, report: Report = no_report)
     """Return the samples as images, in their order. A picture that cannot be read has no image.
 
     Args:
-        how: ``symbol`` or ``as-is``.
+        how: ``symbol``, ``dotted`` or ``as-is``.
         report: called now and then with the share that is done, 0..1.
     """
     done: list[Prepared] = []
@@ -74,14 +76,14 @@ def _prepared(sample: Sample, how: str) -> Prepared:
     try:
         content = sample.read()
         digest = hashlib.sha256(content).hexdigest()
-        found = pictures.prepare(content, cast(Literal["symbol", "as-is"], how))
+        found = pictures.prepare(content, cast(Literal["symbol", "dotted", "as-is"], how))
     except OSError as error:
         return Prepared(sample, digest, None, error.strerror or str(error))
     except InputError as error:
         return Prepared(sample, digest, None, str(error), is_foreign=bool(conversion_advice(content)))
     except MemoryError:
         return Prepared(sample, digest, None, "the picture takes too much memory")
-    return Prepared(sample, digest, found.image, is_several=found.reason == "several")
+    return Prepared(sample, digest, found.image, is_several=found.reason == "several", loses_dots=found.loses_dots)
 
 
 def code_digest() -> str:

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 from training.config import ConfigError, TrainConfig
 from training.data.errors import DataError
 from training.data.own.check import Check, check, demand_trainable, findings
-from training.data.own.layouts import find
+from training.data.own.layouts import DISPUTED, find
 from training.data.own.prepare import Prepared, prepare_all
 from training.data.own.sheet import Row, Shown, contact_sheet, spread
 from training.origin import PACKAGED, digest_of, exists, prepare_of
 
-# Where the service puts pictures that got several labels. Training passes over this folder.
-DISPUTED = ".disputed"
 # Images of each class on the sheet.
 SHOWN = 480
 # How many disputed pictures are listed.

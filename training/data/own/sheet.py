@@ -8,16 +8,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from training.data.own.check import Check
+from training.glyphs import in_glyphs, print_font
 
 COLUMNS = 24
-GAP, SCALE, FONT_SIZE, NAME_WIDTH = 4, 2, 18, 160
-CAPTION_SIZE, CAPTION_HEIGHT, CAPTION_LETTERS = 12, 15, 7
+GAP, SCALE, FONT_SIZE, NAME_WIDTH = 4, 2, 17, 160
+CAPTION_SIZE, CAPTION_HEIGHT = 11, 15
 PAPER, TEXT = 255, 0
-# Letters of the name of a class that fit into NAME_WIDTH.
-NAME_LETTERS = 12
 
 T = TypeVar("T")
 
@@ -49,9 +48,10 @@ def to_png(result: Check) -> bytes:
 
 def contact_sheet(rows: Sequence[Row]) -> bytes:
     """Return a PNG with the rows. A row with more than COLUMNS images takes several lines."""
+    names = [_fitting(row.name, FONT_SIZE, NAME_WIDTH - 2 * GAP) for row in rows]
     lines = [
-        (f"{_short(row.name, NAME_LETTERS)}\n{row.total}" if not start else "", row.shown[start : start + COLUMNS])
-        for row in rows
+        (f"{name}\n{row.total}" if not start else "", row.shown[start : start + COLUMNS])
+        for name, row in zip(names, rows, strict=True)
         for start in range(0, max(1, len(row.shown)), COLUMNS)
     ]
     side = 28 * SCALE
@@ -59,7 +59,7 @@ def contact_sheet(rows: Sequence[Row]) -> bytes:
     columns = max(1, *(len(shown) for _, shown in lines))
     sheet = Image.new("L", (NAME_WIDTH + columns * (side + GAP) + GAP, len(lines) * height + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    font, small = ImageFont.load_default(FONT_SIZE), ImageFont.load_default(CAPTION_SIZE)
+    font, small = print_font(FONT_SIZE), print_font(CAPTION_SIZE)
     for number, (name, line) in enumerate(lines):
         top = GAP + number * height
         draw.text((GAP, top + side // 2 - FONT_SIZE), name, TEXT, font)
@@ -67,7 +67,7 @@ def contact_sheet(rows: Sequence[Row]) -> bytes:
             left = NAME_WIDTH + column * (side + GAP)
             image = Image.fromarray(255 - shown.image).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(image, (left, top))
-            draw.text((left, top + side), _short(shown.caption, CAPTION_LETTERS), TEXT, small)
+            draw.text((left, top + side), _fitting(shown.caption, CAPTION_SIZE, side), TEXT, small)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
@@ -79,5 +79,10 @@ def spread(found: Sequence[T], count: int) -> list[T]:
     return [found[place] for place in places]
 
 
-def _short(text: str, letters: int) -> str:
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+def _fitting(text: str, size: int, width: int) -> str:
+    """Return as much of the text as fits into ``width`` pixels in the font of this size."""
+    text = shown = in_glyphs(text)
+    while shown and print_font(size).getlength(shown) > width:
+        text = text[:-1]
+        shown = f"{text}…"
+    return shown

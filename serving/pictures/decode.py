@@ -106,12 +106,11 @@ def _colours_of(picture: Image.Image) -> Colours | None:
     width, height = (max(1, round(share * side)) for side in picture.size)
     # The means of all pixels would take as long as decoding them. The means of some have little noise, too.
     some = picture.resize((width, height), Image.Resampling.NEAREST)
-    if some.has_transparency_data:
-        some = some.convert("RGBA")
-    colours = some.convert("RGB")
-    red, green, blue = colours.split()
+    some = some.convert("RGBA" if some.has_transparency_data else "RGB")
+    red, green, blue = some.split()[:3]
     if max(np.asarray(ImageChops.difference(green, other)).max() for other in (red, blue)) < LEAST_TINT:
         return None
+    colours = some.convert("RGB")
     if some.mode == "RGBA":
         page = Image.new("RGB", colours.size, (WHITE, WHITE, WHITE))
         colours = Image.composite(colours, page, some.getchannel("A"))

@@ -659,6 +659,13 @@ def test_texture_is_no_number(read, texture):
     assert found.reason in ("empty", "no digit")
 
 
+def test_fine_texture_is_not_searched_for_lines(read, monkeypatch):
+    """It has so many pieces that the search would take long."""
+    monkeypatch.setattr("serving.pictures.number_form.find_lines", None)
+    found = read(255 - 255 * (np.indices((900, 900)) % 6 < 3).all(axis=0))
+    assert found.reason == "no digit"
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("height", [1, 30, 700])
 def test_thinnest_stroke_is_read_without_an_error(read, width, height):

@@ -10,6 +10,8 @@ from serving.pictures.close_up import find_close_up
 from serving.pictures.mnist_form import to_mnist_form
 from serving.pictures.morphology import grey_erosion
 from serving.pictures.normalize import BOX, centre_in_frame
+from serving.pictures.pieces import find_pieces
+from serving.pictures.shapes import without_shapes
 from tests.serving.pictures.files import encoded
 
 SIDES = (28, 40, 64, 96, 100, 150, 280, 400, 800)
@@ -96,3 +98,14 @@ def test_a_shadow_inside_a_photo_is_no_ink():
     ink = find_close_up(page.astype(np.float32)).ink
     rows, columns = np.nonzero(ink > 0.5 * ink.max())
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (30, 6)
+
+
+@pytest.mark.parametrize(("side", "is_searched"), [(8, True), (24, False)])
+def test_page_of_many_pieces_is_not_searched_for_shapes(monkeypatch, side, is_searched):
+    """The outline of each piece would be measured."""
+    searched = []
+    monkeypatch.setattr("serving.pictures.shapes._may_be_solid", lambda *_: searched.append(True))
+    dot = np.pad(np.full((3, 3), 255, np.float32), [(0, 3), (0, 3)])
+    pieces = find_pieces(np.tile(dot, (side, side)))
+    assert len(without_shapes(pieces)) == side**2
+    assert bool(searched) == is_searched

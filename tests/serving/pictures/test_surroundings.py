@@ -161,6 +161,20 @@ def test_text_and_faces_have_no_reading_without_their_surroundings(model):
         assert read(model, content)[0][1] is not None
 
 
+@pytest.mark.parametrize(("rings", "is_read_alone"), [(6, True), (12, False)])
+def test_one_of_many_pieces_has_no_reading_of_its_own(digits, rings, is_read_alone):
+    """A pattern of a dozen pieces is a picture, and the digit may be a part of it."""
+    page = np.full((300, 300), 255, np.uint8)
+    page[20:132, 94:206] = 255 - np.kron(digits[3], np.ones((4, 4), np.uint8))
+    image = Image.fromarray(page)
+    for i in range(rings):
+        x, y = 20 + i % 6 * 46, 150 + i // 6 * 40
+        ImageDraw.Draw(image).ellipse((x, y, x + 26, y + 26), outline=40, width=7)
+    found = to_mnist_form(picture(np.asarray(image)), MAX_PIXELS)
+    assert found.reason == "several"
+    assert any(other.reason is None for other in found.others) == is_read_alone
+
+
 def test_tilted_lines_are_removed(model, digits, truth):
     """The page is turned by 2 degrees, as a hand holds a camera."""
     pages = []

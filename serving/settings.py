@@ -26,7 +26,10 @@ RELEASE = Path(__file__).parent / "release"
 
 # Only characters that mean nothing special in a path or a URL. A leading dot marks an unfinished export.
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-NAME_RULE = "must have 1 to 128 of A-Z, a-z, 0-9, dot, hyphen and underscore, and begin with a letter or digit of these"
+NAME_RULE = (
+    "must have 1 to 128 characters, each of them A-Z, a-z, 0-9, a dot, a hyphen or an underscore, and must begin with "
+    "A-Z, a-z or 0-9"
+)
 
 NO_PORT = -1
 """The value of ``port`` for a service that listens on no port of its own."""

@@ -21,7 +21,7 @@ LEAST_BYTES, LATER = 1 << 23, 60.0
 # glibc takes buffers of this many bytes from the system directly and returns them when they are freed. It also returns
 # other freed memory beyond this. Responses to large batches have up to 4 MB. With a limit of 4 MB for this, freed ones
 # lay between others that clients had not read, and a worker took 30 MB more. The canvas of a page, 280x280 pixels with
-# transparency, has 314 kB: with a limit of 256 kB its decoding takes a half longer.
+# transparency, has 314 kB: with a limit of 256 kB, decoding it takes 1.5 times as long.
 KEPT_BYTES = 1 << 19
 
 # From linux/mman.h and malloc.h.

@@ -481,7 +481,7 @@ def test_name_that_no_service_would_serve_is_rejected(trained, tmp_path, name):
         publish(Run.read(trained), tmp_path / "models", name or ".")
     with pytest.raises(BundleError, match="is not a valid model name"):
         repository.load(tmp_path, name)
-    with pytest.raises(SettingsError, match=r"(?s)--model .*: must have 1 to 128 of"):
+    with pytest.raises(SettingsError, match=r"(?s)--model .*: must have 1 to 128 characters"):
         Settings(model=name)
     assert list(tmp_path.iterdir()) == []
 
@@ -489,7 +489,7 @@ def test_name_that_no_service_would_serve_is_rejected(trained, tmp_path, name):
 def test_wrong_name_is_an_error_before_anything_is_loaded(trained, tmp_path, run):
     failed = run("mnist-export", trained, "--repository", tmp_path, "--name", "../evil")
     assert failed.returncode == 2
-    assert "Error: --name ../evil: must have 1 to 128 of" in failed.stderr
+    assert "Error: --name ../evil: must have 1 to 128 characters" in failed.stderr
 
 
 def test_highest_version_is_an_error_and_no_endless_loop(trained, tmp_path, monkeypatch):
